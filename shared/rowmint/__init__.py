@@ -1,0 +1,1 @@
+"""What both services and every client of Rowmint share."""

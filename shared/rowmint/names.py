@@ -1,0 +1,177 @@
+"""Resource names: the only place that formats or parses one (AIP-122).
+
+    projects/{project}
+    projects/{project}/datasets/{dataset}
+    projects/{project}/trainingJobs/{job}
+    projects/{project}/models/{model}
+    projects/{project}/models/{model}/versions/{version}
+    projects/{project}/models/{model}@{alias}
+    projects/{project}/models/{model}@sha256:{model digest}
+
+Every class parses with `parse(text, field)`, which raises `InvalidFieldError` naming `field`, and formats with `str()`.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from rowmint.errors import InvalidFieldError
+
+_ID = r"[a-z][a-z0-9-]{0,62}"
+_ID_RULE = "1 to 63 characters of a-z, 0-9 and '-', the first a letter"
+
+LATEST = "latest"
+
+
+def validate_id(text: str, field: str) -> str:
+    """Return `text` if it may be the last part of a name.
+
+    Raises:
+        InvalidFieldError: It may not; the error names `field`.
+    """
+    if not re.fullmatch(_ID, text):
+        raise InvalidFieldError(field, f"{text!r} is not an id: {_ID_RULE}")
+    return text
+
+
+def _match(pattern: str, text: str, field: str, form: str) -> re.Match[str]:
+    if not text:
+        raise InvalidFieldError(field, f"is required, of the form {form}")
+    match = re.fullmatch(pattern, text)
+    if match is None:
+        raise InvalidFieldError(field, f"{text!r} is not of the form {form}, each id {_ID_RULE}")
+    return match
+
+
+@dataclass(frozen=True, order=True)
+class ProjectName:
+    """`projects/{project}`."""
+
+    project: str
+
+    @classmethod
+    def parse(cls, text: str, field: str = "parent") -> Self:
+        """Parse `text`; `InvalidFieldError` names `field`."""
+        return cls(_match(f"projects/({_ID})", text, field, "projects/{project}")[1])
+
+    def __str__(self) -> str:
+        return f"projects/{self.project}"
+
+
+@dataclass(frozen=True, order=True)
+class DatasetName:
+    """`projects/{project}/datasets/{dataset}`."""
+
+    project: str
+    dataset: str
+
+    @classmethod
+    def parse(cls, text: str, field: str = "name") -> Self:
+        """Parse `text`; `InvalidFieldError` names `field`."""
+        form = "projects/{project}/datasets/{dataset}"
+        match = _match(f"projects/({_ID})/datasets/({_ID})", text, field, form)
+        return cls(match[1], match[2])
+
+    def __str__(self) -> str:
+        return f"projects/{self.project}/datasets/{self.dataset}"
+
+
+@dataclass(frozen=True, order=True)
+class TrainingJobName:
+    """`projects/{project}/trainingJobs/{job}`."""
+
+    project: str
+    job: str
+
+    @classmethod
+    def parse(cls, text: str, field: str = "name") -> Self:
+        """Parse `text`; `InvalidFieldError` names `field`."""
+        form = "projects/{project}/trainingJobs/{job}"
+        match = _match(f"projects/({_ID})/trainingJobs/({_ID})", text, field, form)
+        return cls(match[1], match[2])
+
+    def __str__(self) -> str:
+        return f"projects/{self.project}/trainingJobs/{self.job}"
+
+
+@dataclass(frozen=True, order=True)
+class ModelName:
+    """`projects/{project}/models/{model}`."""
+
+    project: str
+    model: str
+
+    @classmethod
+    def parse(cls, text: str, field: str = "name") -> Self:
+        """Parse `text`; `InvalidFieldError` names `field`."""
+        form = "projects/{project}/models/{model}"
+        match = _match(f"projects/({_ID})/models/({_ID})", text, field, form)
+        return cls(match[1], match[2])
+
+    def __str__(self) -> str:
+        return f"projects/{self.project}/models/{self.model}"
+
+
+@dataclass(frozen=True, order=True)
+class ModelVersionName:
+    """`projects/{project}/models/{model}/versions/{version}`; versions count from 1."""
+
+    project: str
+    model: str
+    version: int
+
+    @classmethod
+    def parse(cls, text: str, field: str = "name") -> Self:
+        """Parse `text`, no alias; `InvalidFieldError` names `field`."""
+        form = "projects/{project}/models/{model}/versions/{version}"
+        match = _match(f"projects/({_ID})/models/({_ID})/versions/([1-9][0-9]{{0,17}})", text, field, form)
+        return cls(match[1], match[2], int(match[3]))
+
+    def __str__(self) -> str:
+        return f"projects/{self.project}/models/{self.model}/versions/{self.version}"
+
+    @property
+    def parent(self) -> ModelName:
+        """The model it is a version of."""
+        return ModelName(self.project, self.model)
+
+
+@dataclass(frozen=True)
+class ModelVersionRef:
+    """Whatever stands for a version where one is read: a number, an alias or a model digest; exactly one is set.
+
+    Attributes:
+        model: The model.
+        version: Version number, from 1.
+        alias: Alias such as ``latest``.
+        digest: Model digest, 32 bytes.
+    """
+
+    model: ModelName
+    version: int | None = None
+    alias: str | None = None
+    digest: bytes | None = None
+
+    @classmethod
+    def parse(cls, text: str, field: str = "name") -> Self:
+        """Parse `text`; a bare model name stands for its latest version. `InvalidFieldError` names `field`."""
+        form = "projects/{project}/models/{model}[/versions/{version} | @{alias} | @sha256:{64 hex digits}]"
+        match = _match(
+            f"(projects/{_ID}/models/{_ID})(?:/versions/([1-9][0-9]{{0,17}})|@({_ID})|@sha256:([0-9a-f]{{64}}))?",
+            text,
+            field,
+            form,
+        )
+        model = ModelName.parse(match[1], field)
+        if match[2]:
+            return cls(model, version=int(match[2]))
+        if match[4]:
+            return cls(model, digest=bytes.fromhex(match[4]))
+        return cls(model, alias=match[3] or LATEST)
+
+    def __str__(self) -> str:
+        if self.version is not None:
+            return f"{self.model}/versions/{self.version}"
+        if self.digest is not None:
+            return f"{self.model}@sha256:{self.digest.hex()}"
+        return f"{self.model}@{self.alias}"

@@ -1,0 +1,1 @@
+"""The trainer: takes datasets, fits synthesizers, publishes model versions."""
