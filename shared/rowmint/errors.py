@@ -1,8 +1,8 @@
 """The closed tree of domain errors.
 
 Every failure that a caller can meet is one of these. They know nothing of gRPC: `rowmint.rpc` holds the one table that
-turns them into status codes. The message says what happened, where, and what to do next; `metadata` holds the same facts
-for programs. Neither ever holds a secret, a path or a cell of the data beyond the one the caller sent.
+turns them into status codes. The message says what happened, where, and what to do next; `metadata` holds the same
+facts for programs. Neither ever holds a secret, a path or a cell of the data beyond the one the caller sent.
 """
 
 from collections.abc import Iterable, Mapping
@@ -251,9 +251,7 @@ class ConditionStarvedError(RowmintError):
     reason = Reason.CONDITION_STARVED
 
     def __init__(self, message: str, *, found: int, candidates: int, row: int) -> None:
-        super().__init__(
-            message, metadata={"found": str(found), "candidates": str(candidates), "next_row": str(row)}
-        )
+        super().__init__(message, metadata={"found": str(found), "candidates": str(candidates), "next_row": str(row)})
 
 
 class RowRangeError(RowmintError):

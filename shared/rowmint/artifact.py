@@ -1,0 +1,189 @@
+"""A published model: `manifest.json` and `weights.safetensors`. Data, never code.
+
+The manifest has two parts. `generator` is everything rows depend on: family, schema, codecs, arithmetic, grid,
+algorithm number, and size and SHA-256 of the weights; the *model digest* is the SHA-256 of its canonical JSON (RFC
+8785). The rest tells where the model came from; the *manifest digest* is the SHA-256 of the whole file, which is
+canonical JSON too.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import rfc8785
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from rowmint.codecs import Codec, IdentityCodec, load_codec
+from rowmint.errors import DataLossError
+from rowmint.plan import ALGORITHM, grid_rows
+from rowmint.schema import TableSchema
+from rowmint.synthesizer import LinearFactory, Synthesizer, load_synthesizer
+
+FORMAT = 1
+"""Version of the manifest's own layout."""
+ARITHMETIC = "exact-i8"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The two files of a model version and their digests.
+
+    Attributes:
+        manifest: Bytes of `manifest.json`.
+        weights: Bytes of `weights.safetensors`.
+        model_digest: 32 bytes.
+        manifest_digest: 32 bytes.
+        weights_digest: 32 bytes.
+    """
+
+    manifest: bytes
+    weights: bytes
+    model_digest: bytes
+    manifest_digest: bytes
+    weights_digest: bytes
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A fitted generator, ready to be written.
+
+    Attributes:
+        family: One of `rowmint.synthesizer.FAMILIES`.
+        schema: Shape of the rows, ignored columns left out, categories and bounds filled in.
+        codecs: One a column.
+        network: The manifest's ``network`` entry; empty for families that have none.
+        arrays: The family's arrays by name; codecs bring their own.
+    """
+
+    family: str
+    schema: TableSchema
+    codecs: Sequence[Codec]
+    network: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model version. Immutable, thread-safe.
+
+    Attributes:
+        digest: Model digest, 32 bytes.
+        schema: Shape of the rows.
+        grid: Rows of a grid cell.
+        synthesizer: Makes every column but ids.
+        identities: Codecs of id columns by name.
+        size_bytes: Bytes of the arrays it holds.
+    """
+
+    digest: bytes
+    schema: TableSchema
+    grid: int
+    synthesizer: Synthesizer
+    identities: Mapping[str, IdentityCodec]
+    size_bytes: int
+
+
+def write_model(generator: Generator, provenance: Mapping[str, Any]) -> Artifact:
+    """Return the files of a model.
+
+    Args:
+        generator: What rows depend on.
+        provenance: The rest of the manifest: ``training``, ``privacy``, ``licence`` and so on; JSON values, integers
+            below 2**53.
+    """
+    arrays = dict(generator.arrays)
+    bodies = []
+    for index, codec in enumerate(generator.codecs):
+        body, own = codec.to_manifest()
+        bodies.append(body)
+        arrays.update({f"codec.{index}.{name}": array for name, array in own.items()})
+    weights = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
+    section: dict[str, Any] = {
+        "algorithm": ALGORITHM,
+        "arithmetic": ARITHMETIC,
+        "codecs": bodies,
+        "family": generator.family,
+        "grid": grid_rows(generator.schema),
+        "network": dict(generator.network),
+        "schema": generator.schema.to_json(),
+        "weights": {"sha256": hashlib.sha256(weights).hexdigest(), "size": len(weights)},
+    }
+    model_digest = hashlib.sha256(rfc8785.dumps(section)).digest()
+    manifest = rfc8785.dumps({**provenance, "format": FORMAT, "generator": section, "model_digest": model_digest.hex()})
+    return Artifact(
+        manifest, weights, model_digest, hashlib.sha256(manifest).digest(), hashlib.sha256(weights).digest()
+    )
+
+
+def read_manifest(manifest: bytes, manifest_digest: bytes | None = None) -> dict[str, Any]:
+    """Verify and parse a manifest.
+
+    Args:
+        manifest: The file's bytes.
+        manifest_digest: What its SHA-256 must be; None to take it as it is.
+
+    Raises:
+        DataLossError: It is damaged, or of a format or algorithm this version does not know.
+    """
+    if manifest_digest is not None and hashlib.sha256(manifest).digest() != manifest_digest:
+        raise DataLossError(
+            "the stored manifest does not have the digest the registry says; restore it or delete the version"
+        )
+    try:
+        body = json.loads(manifest)
+        generator = body["generator"]
+        known = (body["format"], generator["algorithm"], generator["arithmetic"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataLossError(f"the manifest is malformed: {error}") from error
+    if known != (FORMAT, ALGORITHM, ARITHMETIC):
+        raise DataLossError(
+            f"the model has format {known[0]}, algorithm {known[1]}, arithmetic {known[2]}; this version reads"
+            f" {FORMAT}, {ALGORITHM}, {ARITHMETIC}: update the service"
+        )
+    if hashlib.sha256(rfc8785.dumps(generator)).hexdigest() != body.get("model_digest"):
+        raise DataLossError("the manifest's generator section does not have the model digest it says")
+    return dict(body)
+
+
+def read_model(manifest: bytes, weights: bytes, linear: LinearFactory, manifest_digest: bytes | None = None) -> Model:
+    """Verify a model's files and load it; nothing is parsed before it is verified.
+
+    Args:
+        manifest: Bytes of `manifest.json`.
+        weights: Bytes of `weights.safetensors`.
+        linear: Makes the kernels.
+        manifest_digest: What the manifest's SHA-256 must be; None to take it as it is.
+
+    Raises:
+        DataLossError: A file is damaged, or they do not make a model.
+    """
+    body = read_manifest(manifest, manifest_digest)
+    generator = body["generator"]
+    expected = generator["weights"]
+    if len(weights) != expected["size"] or hashlib.sha256(weights).hexdigest() != expected["sha256"]:
+        raise DataLossError("the stored weights do not have the size or digest the manifest says; restore them")
+    try:
+        arrays: dict[str, NDArray[np.generic]] = safetensors.numpy.load(weights)
+        schema = TableSchema.from_json(generator["schema"])
+        grid = int(generator["grid"])
+        synthesizer = load_synthesizer(generator, schema, arrays, linear)
+        identities = {
+            column.name: codec
+            for column, entry in zip(schema.columns, generator["codecs"], strict=True)
+            if entry["codec"] == "identity" and isinstance(codec := load_codec(column, entry, {}), IdentityCodec)
+        }
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DataLossError(f"the model is malformed: {error}") from error
+    return Model(
+        bytes.fromhex(body["model_digest"]),
+        schema,
+        grid,
+        synthesizer,
+        identities,
+        sum(array.nbytes for array in arrays.values()),
+    )

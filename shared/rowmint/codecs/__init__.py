@@ -1,0 +1,39 @@
+"""Codecs: how the cells of one column become numbers a network can make, and back.
+
+A codec encodes a column's native values (see `rowmint.columns`) into slots, one of a fixed number of choices, and, for
+an ordered column, a scalar in [-1, 1] beside; and decodes both back. Fitting a codec to data is the trainer's work.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rowmint.codecs.category import CategoryCodec
+from rowmint.codecs.identity import IdentityCodec
+from rowmint.codecs.numeric import NumericCodec
+from rowmint.errors import DataLossError
+from rowmint.schema import ColumnSpec
+
+Codec = CategoryCodec | NumericCodec | IdentityCodec
+
+__all__ = ["CategoryCodec", "Codec", "IdentityCodec", "NumericCodec", "load_codec"]
+
+_KINDS: Mapping[str, type[CategoryCodec] | type[NumericCodec] | type[IdentityCodec]] = {
+    "category": CategoryCodec,
+    "numeric": NumericCodec,
+    "identity": IdentityCodec,
+}
+
+
+def load_codec(column: ColumnSpec, body: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> Codec:
+    """Return the codec of `column` from its manifest entry and its arrays.
+
+    Raises:
+        DataLossError: The entry or an array is missing or malformed.
+    """
+    try:
+        return _KINDS[body["codec"]].load(column, body, arrays)
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise DataLossError(f"the model's codec of column {column.name!r} is malformed: {error}") from error

@@ -1,0 +1,120 @@
+"""Categorical columns: a slot for each common value, one for all rare ones together, one for missing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rowmint.columns import ColumnArray
+from rowmint.schema import ColumnSpec
+
+WEIGHT_ONE = 1 << 32
+"""The sum of a table of integer weights."""
+
+
+def integer_weights(counts: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Return `counts` scaled to integers that sum to `WEIGHT_ONE`, shape (n,); every positive count gets at least 1.
+
+    Args:
+        counts: Non-negative, at least one positive, shape (n,).
+    """
+    counts = np.asarray(counts, np.float64)
+    scaled = np.maximum(np.floor(counts / counts.sum() * WEIGHT_ONE), counts > 0).astype(np.uint64)
+    scaled[int(np.argmax(scaled))] += np.uint64(WEIGHT_ONE) - scaled.sum(dtype=np.uint64)  # wraps where it is negative
+    return scaled
+
+
+def draw_weighted(cumulative: NDArray[np.uint64], words: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """Return an index for each 32-bit word, by weight; exact.
+
+    Args:
+        cumulative: Running sum of integer weights, its last entry the total, at most 2**32; shape (n,).
+        words: 32-bit words, shape (m,).
+
+    Returns:
+        Shape (m,), 0 to n - 1.
+    """
+    total = cumulative[-1]
+    return np.searchsorted(cumulative, (words * total) >> np.uint64(32), side="right")
+
+
+@dataclass(frozen=True)
+class CategoryCodec:
+    """Codes of categories (-1 missing) to slots and back.
+
+    Slots: 0 to head - 1 are the first `head` categories; then, where there are more, one slot for all the others; then,
+    where the column is nullable, one for missing.
+
+    Attributes:
+        size: Categories in all.
+        head: Categories with a slot of their own.
+        nullable: Whether there is a slot for missing.
+        tail: uint64 weights of categories head to size - 1 among themselves, sum `WEIGHT_ONE`, shape (size - head,).
+    """
+
+    size: int
+    head: int
+    nullable: bool
+    tail: NDArray[np.uint64]
+
+    scalar = False
+
+    @property
+    def slots(self) -> int:
+        """Number of slots, at least 1."""
+        return self.head + (self.size > self.head) + self.nullable
+
+    def encode(self, column: ColumnArray) -> tuple[NDArray[np.int32], None]:
+        """Return the slot of each code, shape (n,)."""
+        codes = column.values.astype(np.int32)
+        slots = np.minimum(codes, self.head)
+        return np.where(codes < 0, self.slots - 1, slots).astype(np.int32), None
+
+    def decode(self, slots: NDArray[np.intp], words: NDArray[np.uint64]) -> ColumnArray:
+        """Return the code of each slot.
+
+        Args:
+            slots: Shape (n,).
+            words: 32-bit words that choose among the rare categories, shape (n,); unused where there are none.
+
+        Returns:
+            Codes, shape (n,).
+        """
+        codes = slots.astype(np.int32)
+        if self.nullable:
+            codes[slots == self.slots - 1] = -1
+        if self.size > self.head:
+            rare = np.flatnonzero(codes == self.head)
+            codes[rare] = self.head + draw_weighted(np.cumsum(self.tail, dtype=np.uint64), words[rare])
+        return ColumnArray(codes)
+
+    @property
+    def uses_words(self) -> bool:
+        """Whether `decode` needs words."""
+        return self.size > self.head
+
+    def compatible_slots(self, codes: tuple[int, ...], null: bool) -> NDArray[np.bool_]:
+        """Return the slots that can decode to one of `codes`, or to missing where `null`; shape (slots,)."""
+        allowed = np.zeros(self.slots, np.bool_)
+        allowed[[min(code, self.head) for code in codes]] = True
+        if self.nullable:
+            allowed[-1] = null
+        return allowed
+
+    def to_manifest(self) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
+        """Return the JSON entry and the arrays that `load` reads."""
+        body = {"codec": "category", "size": self.size, "head": self.head, "nullable": self.nullable}
+        return body, {"tail": self.tail}
+
+    @classmethod
+    def load(cls, _: ColumnSpec, body: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> Self:
+        """Return the codec that `to_manifest` wrote."""
+        size, head, tail = int(body["size"]), int(body["head"]), arrays["tail"].astype(np.uint64)
+        if not 0 <= head <= size or tail.shape != (size - head,):
+            raise ValueError(f"{head} of {size} categories with {tail.shape} tail weights")
+        codec = cls(size, head, bool(body["nullable"]), tail)
+        if codec.slots < 1:
+            raise ValueError("it has no slot")
+        return codec

@@ -1,0 +1,176 @@
+"""Ordered columns: mode-specific normalisation (arXiv:1907.00503, section 4.2), with every value decoded exactly.
+
+A native value v lies on a lattice, v = origin + step * x with whole x, where the data allow it (integers, learned
+decimals, days, whole minutes); else x is v itself. A slot is a mode of the distribution of x, with a centre and a
+half-width, and the scalar beside it, alpha in [-1, 1], says where in the mode: x = centre + alpha * width. Values that
+repeat often (0 in a zero-inflated column) are modes of their own, points, and so is "missing".
+
+NOTE[DIFF]: the paper has Gaussian modes only. A point mass inside a Gaussian mode is never reproduced exactly; measured
+on Adult, points and weight averaging together raise SDMetrics quality from .90 to .94.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rowmint.columns import ColumnArray
+from rowmint.schema import ColumnSpec, DataType
+
+ALPHA_ONE = 1 << 23
+"""1.0 in the fixed-point scalars that `decode` takes."""
+
+
+@dataclass(frozen=True)
+class NumericCodec:
+    """Native values to (slot, alpha) and back.
+
+    Slots: 0 to m - 1 are modes; then p points; then, where the column is nullable, one for missing.
+
+    Attributes:
+        lattice: Whether x is whole. Then native values are origin + step * x, divided by 10**decimals for a double.
+        origin: Native value of x = 0, in lattice units.
+        step: Native distance of neighbours, at least 1.
+        decimals: Digits after the point of a double on a lattice, else 0.
+        integral: Whether native values are int64.
+        nullable: Whether there is a slot for missing.
+        lower: Smallest x ever decoded.
+        upper: Largest x ever decoded.
+        centers: float64, shape (m,), in units of x.
+        widths: float64, shape (m,), positive, in units of x: the half-width that alpha = 1 stands for.
+        points: float64, shape (p,), in units of x.
+    """
+
+    lattice: bool
+    origin: int
+    step: int
+    decimals: int
+    integral: bool
+    nullable: bool
+    lower: float
+    upper: float
+    centers: NDArray[np.float64]
+    widths: NDArray[np.float64]
+    points: NDArray[np.float64]
+
+    @property
+    def slots(self) -> int:
+        """Number of slots, at least 1."""
+        return len(self.centers) + len(self.points) + self.nullable
+
+    @property
+    def scalar(self) -> bool:
+        """Whether a scalar stands beside the slot."""
+        return len(self.centers) > 0
+
+    uses_words = False
+
+    def positions(self, values: NDArray[np.generic]) -> NDArray[np.float64]:
+        """Return x of native values, shape (n,)."""
+        if not self.lattice:
+            return values.astype(np.float64)
+        units = values if self.integral else np.rint(values.astype(np.float64) * 10.0**self.decimals)
+        if units.dtype == np.int64:
+            return ((units - np.int64(self.origin)) / self.step).astype(np.float64)
+        return np.asarray((units - self.origin) / self.step, np.float64)
+
+    def natives(self, positions: NDArray[np.float64]) -> NDArray[np.generic]:
+        """Return the native values of x, shape (n,): int64 or float64, whole x on a lattice."""
+        if not self.lattice:
+            return positions
+        units = np.int64(self.origin) + np.int64(self.step) * positions.astype(np.int64)
+        return units if self.integral else units / 10.0**self.decimals
+
+    def decode(self, slots: NDArray[np.intp], alpha: NDArray[np.int64] | None) -> ColumnArray:
+        """Return the native value of each slot and scalar.
+
+        Args:
+            slots: Shape (n,).
+            alpha: In units of 1 / ALPHA_ONE, shape (n,); None where the column has no scalar.
+
+        Returns:
+            Native values, shape (n,).
+        """
+        modes = len(self.centers)
+        x = np.zeros(len(slots), np.float64)
+        continuous = np.flatnonzero(slots < modes)
+        if alpha is not None and len(continuous):
+            mode = slots[continuous]
+            offset = alpha[continuous].astype(np.float64) / ALPHA_ONE
+            offset *= self.widths[mode]
+            offset += self.centers[mode]
+            if self.lattice:
+                np.rint(offset, out=offset)
+            x[continuous] = np.clip(offset, self.lower, self.upper)
+        if len(self.points):
+            pointed = np.flatnonzero((slots >= modes) & (slots < modes + len(self.points)))
+            x[pointed] = self.points[slots[pointed] - modes]
+        values = self.natives(x)
+        if not self.nullable:
+            return ColumnArray(values)
+        valid = slots != self.slots - 1
+        return ColumnArray(np.where(valid, values, values.dtype.type(0)), valid)
+
+    def reachable_slots(self, intervals: list[tuple[float, float]], null: bool) -> NDArray[np.bool_]:
+        """Return the slots that can decode to a native value in one of the closed `intervals`; shape (slots,)."""
+        allowed = np.zeros(self.slots, np.bool_)
+        lows = self.natives(self._clip(self.centers - self.widths))
+        highs = self.natives(self._clip(self.centers + self.widths))
+        points = self.natives(self.points)
+        modes = len(self.centers)
+        for low, high in intervals:
+            allowed[:modes] |= (highs >= low) & (lows <= high)
+            allowed[modes : modes + len(self.points)] |= (points >= low) & (points <= high)
+        if self.nullable:
+            allowed[-1] = null
+        return allowed
+
+    def _clip(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.clip(np.rint(x) if self.lattice else x, self.lower, self.upper)
+
+    def to_manifest(self) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
+        """Return the JSON entry and the arrays that `load` reads; origin and step as text, as they may pass 2**53."""
+        body = {
+            "codec": "numeric",
+            "lattice": self.lattice,
+            "origin": str(self.origin),
+            "step": str(self.step),
+            "decimals": self.decimals,
+            "nullable": self.nullable,
+        }
+        arrays: dict[str, NDArray[np.generic]] = {
+            "bounds": np.array([self.lower, self.upper], np.float64),
+            "centers": self.centers,
+            "widths": self.widths,
+            "points": self.points,
+        }
+        return body, arrays
+
+    @classmethod
+    def load(cls, column: ColumnSpec, body: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> Self:
+        """Return the codec that `to_manifest` wrote."""
+        bounds, centers, widths, points = (
+            arrays[name].astype(np.float64) for name in ("bounds", "centers", "widths", "points")
+        )
+        if bounds.shape != (2,) or centers.shape != widths.shape or centers.ndim != 1 or points.ndim != 1:
+            raise ValueError("an array has the wrong shape")
+        if not all(np.isfinite(array).all() for array in (bounds, centers, widths, points)):
+            raise ValueError("an array holds a number that is not finite")
+        codec = cls(
+            lattice=bool(body["lattice"]),
+            origin=int(body["origin"]),
+            step=int(body["step"]),
+            decimals=int(body["decimals"]),
+            integral=column.data_type is not DataType.DOUBLE,
+            nullable=bool(body["nullable"]),
+            lower=float(bounds[0]),
+            upper=float(bounds[1]),
+            centers=centers,
+            widths=widths,
+            points=points,
+        )
+        if codec.slots < 1 or codec.step < 1 or not 0 <= codec.decimals <= 15:
+            raise ValueError("it has no slot, or a step or decimals out of range")
+        return codec

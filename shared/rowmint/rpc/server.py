@@ -1,0 +1,189 @@
+"""The gRPC server both services run: errors, health, reflection, drain."""
+
+import asyncio
+import signal
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from rowmint.errors import RowmintError
+from rowmint.rpc import status
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A servicer and how it joins a server.
+
+    Attributes:
+        name: Full name, such as ``rowmint.v1.SamplingService``.
+        register: Adds the servicer to a server.
+    """
+
+    name: str
+    register: Callable[[grpc.aio.Server], None]
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How a server listens.
+
+    Attributes:
+        listen: ``host:port``; port 0 takes a free one.
+        grace_seconds: How long calls in flight may go on after SIGTERM.
+        max_message_bytes: Largest message received.
+        max_connection_age_seconds: After this a connection is asked to be opened anew, so that clients find new
+            replicas; 0 for never.
+    """
+
+    listen: str
+    grace_seconds: float = 10.0
+    max_message_bytes: int = 4 * 1024 * 1024
+    max_connection_age_seconds: float = 0.0
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Turns domain errors into aborts, and everything else into INTERNAL with an id and no detail."""
+
+    async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Wrap the handler of a call."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = str(handler_call_details.method)
+        streams_requests, streams_responses = handler.request_streaming, handler.response_streaming
+        if streams_responses:
+            make = grpc.stream_stream_rpc_method_handler if streams_requests else grpc.unary_stream_rpc_method_handler
+            inner = handler.stream_stream if streams_requests else handler.unary_stream
+            behavior: Any = _guard_stream(inner, method)
+        else:
+            make = grpc.stream_unary_rpc_method_handler if streams_requests else grpc.unary_unary_rpc_method_handler
+            inner = handler.stream_unary if streams_requests else handler.unary_unary
+            behavior = _guard_unary(inner, method)
+        return make(behavior, handler.request_deserializer, handler.response_serializer)
+
+
+def _guard_unary(inner: Callable[[Any, Any], Awaitable[Any]], method: str) -> Callable[[Any, Any], Awaitable[Any]]:
+    async def behavior(request: Any, context: Any) -> Any:
+        try:
+            return await inner(request, context)
+        except Exception as error:  # noqa: BLE001 - the edge of the service
+            await _abort(error, method, context)
+
+    return behavior
+
+
+def _guard_stream(
+    inner: Callable[[Any, Any], AsyncIterator[Any]], method: str
+) -> Callable[[Any, Any], AsyncIterator[Any]]:
+    async def behavior(request: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            async for response in inner(request, context):
+                yield response
+        except Exception as error:  # noqa: BLE001 - the edge of the service
+            await _abort(error, method, context)
+
+    return behavior
+
+
+async def _abort(error: Exception, method: str, context: Any) -> None:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if not isinstance(error, RowmintError):
+        error_id = uuid.uuid4().hex
+        _log.error("call failed", method=method, error_id=error_id, exc_info=error)
+        error = RowmintError(
+            f"a fault of the service; its log says more under {error_id}", metadata={"error_id": error_id}
+        )
+    found = status.to_status(error)
+    await context.abort(found.code, found.details, (*found.trailing_metadata, *status.trailers(error)))
+
+
+class Server:
+    """A gRPC server on one event loop.
+
+    Args:
+        services: What it offers, beside health and reflection.
+        options: How it listens.
+    """
+
+    def __init__(self, services: Sequence[Service], options: ServerOptions) -> None:
+        self._options = options
+        self._names = [service.name for service in services]
+        self._health = HealthServicer()
+        settings: list[tuple[str, Any]] = [
+            # A second server must not bind the same port silently.
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", options.max_message_bytes),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+        ]
+        if options.max_connection_age_seconds > 0:
+            settings.append(("grpc.max_connection_age_ms", int(options.max_connection_age_seconds * 1000)))
+            settings.append(("grpc.max_connection_age_grace_ms", int(options.grace_seconds * 1000)))
+        self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=settings)
+        for service in services:
+            service.register(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        own = (health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection([*self._names, *own], self._server)
+
+    async def start(self) -> int:
+        """Bind, serve, and report SERVING.
+
+        Returns:
+            The port.
+
+        Raises:
+            RuntimeError: The address cannot be bound.
+        """
+        port = self._server.add_insecure_port(self._options.listen)
+        await self._server.start()
+        for name in ("", *self._names):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return int(port)
+
+    async def drain(self) -> None:
+        """Report NOT_SERVING, refuse new calls, let running ones end within the grace."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self._options.grace_seconds)
+
+    async def stop(self) -> None:
+        """End every call at once."""
+        await self._server.stop(None)
+
+
+async def serve_until_signal(server: Server, label: str, closing: Callable[[], None] = lambda: None) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
+
+    Args:
+        server: The server.
+        label: What the log calls it.
+        closing: Called when the first signal arrives, before calls are drained.
+    """
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Semaphore(0)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.release)
+    port = await server.start()
+    _log.info("serving", service=label, port=port)
+    await asked.acquire()
+    _log.info("draining", service=label)
+    closing()
+    drain = asyncio.create_task(server.drain())
+    second = asyncio.create_task(asked.acquire())
+    await asyncio.wait({drain, second}, return_when=asyncio.FIRST_COMPLETED)
+    if not drain.done():
+        await server.stop()
+    second.cancel()
+    await asyncio.gather(drain, second, return_exceptions=True)
+    _log.info("stopped", service=label)

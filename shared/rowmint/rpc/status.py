@@ -1,0 +1,78 @@
+"""The one table from domain errors to gRPC status codes, and what goes with them (AIP-193)."""
+
+import re
+from collections.abc import Mapping
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from rowmint.errors import Reason, RowmintError
+
+DOMAIN = "rowmint"
+"""The `domain` of every ErrorInfo."""
+
+CODES: Mapping[Reason, grpc.StatusCode] = {
+    Reason.INVALID_FIELD: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.REQUEST_ID_REUSED: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.RESOURCE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.RESOURCE_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    Reason.WRONG_STATE: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.EMPTY_STREAM: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.WRITE_OFFSET: grpc.StatusCode.OUT_OF_RANGE,
+    Reason.CHECKSUM: grpc.StatusCode.DATA_LOSS,
+    Reason.DIGEST_MISMATCH: grpc.StatusCode.DATA_LOSS,
+    Reason.FENCED: grpc.StatusCode.ABORTED,
+    Reason.INVALID_DATA: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.COLUMN_NOT_FOUND: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.VALUE_NOT_FOUND: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.INVALID_CONDITION: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.CONDITION_STARVED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.ROW_RANGE: grpc.StatusCode.OUT_OF_RANGE,
+    Reason.LIMIT: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.DATA_LOSS: grpc.StatusCode.DATA_LOSS,
+    Reason.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.CANCELLED: grpc.StatusCode.CANCELLED,
+    Reason.INTERNAL: grpc.StatusCode.INTERNAL,
+    Reason.TRAINING_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.STREAM_MISMATCH: grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+
+def to_status(error: RowmintError) -> grpc.Status:
+    """Return the status of a domain error: code, message, ErrorInfo, and BadRequest or RetryInfo where they apply."""
+    packed = [_pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))]
+    if error.violations:
+        violations = [
+            BadRequest.FieldViolation(field=violation.field, description=violation.description)
+            for violation in error.violations
+        ]
+        packed.append(_pack(BadRequest(field_violations=violations)))
+    if error.retry_after is not None:
+        packed.append(_pack(RetryInfo(retry_delay=_seconds(error.retry_after))))
+    code = CODES[error.reason]
+    # The message travels in a header: one line, and a bound, whatever a caller's own text in it was.
+    message = re.sub(r"\s+", " ", error.message)[:2000]
+    return rpc_status.to_status(Status(code=code.value[0], message=message, details=packed))
+
+
+def trailers(error: RowmintError) -> tuple[tuple[str, str], ...]:
+    """Return the trailers beside the status: gRPC's own retry obeys the pushback, not the RetryInfo."""
+    if error.retry_after is None:
+        return ()
+    return (("grpc-retry-pushback-ms", str(int(error.retry_after * 1000))),)
+
+
+def _pack(message: ErrorInfo | BadRequest | RetryInfo) -> Any:
+    packed = Any()
+    packed.Pack(message)
+    return packed
+
+
+def _seconds(value: float) -> Duration:
+    duration = Duration()
+    duration.FromMicroseconds(int(value * 1_000_000))
+    return duration

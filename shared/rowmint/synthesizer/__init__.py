@@ -1,0 +1,89 @@
+"""Synthesizers: the generative half of each family, forward only, in exact arithmetic.
+
+One file a family; `load_synthesizer` is the only way in. Random words, categorical draws and decoding are integer or
+elementwise, so that a row is the same on every processor, with any kernel and any number of threads.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rowmint.codecs import load_codec
+from rowmint.errors import DataLossError
+from rowmint.schema import TableSchema
+from rowmint.synthesizer.ctgan import CtganSynthesizer
+from rowmint.synthesizer.heads import column_heads
+from rowmint.synthesizer.independent import IndependentSynthesizer
+from rowmint.synthesizer.interface import (
+    Completer,
+    Completion,
+    ConditionSupport,
+    Synthesizer,
+    Tile,
+    TileQuery,
+)
+from rowmint.synthesizer.kernels import LinearFactory, choose_linear
+from rowmint.synthesizer.tvae import TvaeSynthesizer
+
+FAMILIES = ("ctgan", "tvae", "independent")
+
+__all__ = [
+    "FAMILIES",
+    "Completer",
+    "Completion",
+    "ConditionSupport",
+    "LinearFactory",
+    "Synthesizer",
+    "Tile",
+    "TileQuery",
+    "choose_linear",
+    "load_synthesizer",
+]
+
+
+def load_synthesizer(
+    generator: Mapping[str, Any],
+    schema: TableSchema,
+    arrays: Mapping[str, NDArray[np.generic]],
+    linear: LinearFactory,
+) -> Synthesizer:
+    """Return the synthesizer that a manifest's `generator` section and its weights describe.
+
+    Args:
+        generator: The section; see `rowmint.artifact`.
+        schema: Its schema, parsed.
+        arrays: The weights by name.
+        linear: Makes the kernels.
+
+    Raises:
+        DataLossError: Section and weights do not make a model.
+    """
+    bodies = generator["codecs"]
+    if len(bodies) != len(schema.columns):
+        raise DataLossError(f"the model has {len(schema.columns)} columns and {len(bodies)} codecs")
+    codecs = [
+        load_codec(column, body, select(arrays, f"codec.{index}."))
+        for index, (column, body) in enumerate(zip(schema.columns, bodies, strict=True))
+    ]
+    heads = column_heads(schema.columns, codecs)
+    network = generator.get("network", {})
+    match generator["family"]:
+        case "ctgan":
+            return CtganSynthesizer.load(schema, heads, network, arrays, linear)
+        case "tvae":
+            return TvaeSynthesizer.load(schema, heads, network, arrays, linear)
+        case "independent":
+            try:
+                weights = {name: arrays[f"slots.{head.index}"].astype(np.uint64) for name, head in heads.items()}
+            except KeyError as error:
+                raise DataLossError(f"the model's weights lack {error.args[0]!r}") from error
+            return IndependentSynthesizer(schema, heads, weights)
+        case family:
+            raise DataLossError(f"the model is of family {family!r}; this version knows {', '.join(FAMILIES)}")
+
+
+def select(arrays: Mapping[str, NDArray[np.generic]], prefix: str) -> dict[str, NDArray[np.generic]]:
+    """Return the arrays whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,66 @@
+"""TVAE's decoder, forward only (arXiv:1907.00503, section 4.4).
+
+z ~ N(0, 1),  h1 = ReLU(FC(z)),  h2 = ReLU(FC(h1))
+alpha_i ~ N(tanh(FC(h2)), delta_i),  beta_i, d_i ~ softmax(FC(h2))
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rowmint.conditions import ColumnCondition
+from rowmint.errors import DataLossError
+from rowmint.rng import TileKey
+from rowmint.schema import TableSchema
+from rowmint.synthesizer.completion import LatentCompleter
+from rowmint.synthesizer.ctgan import load_network
+from rowmint.synthesizer.heads import ColumnHead
+from rowmint.synthesizer.interface import Completer, ConditionSupport, TileQuery
+from rowmint.synthesizer.kernels import LinearFactory
+from rowmint.synthesizer.latent import LatentModel, LatentQuery
+
+
+class TvaeSynthesizer:
+    """TVAE's decoder. Immutable, thread-safe.
+
+    Args:
+        model: Network, heads and spreads.
+    """
+
+    support = ConditionSupport.NONE
+
+    def __init__(self, model: LatentModel) -> None:
+        self.schema = model.schema
+        self._model = model
+
+    @classmethod
+    def load(
+        cls,
+        schema: TableSchema,
+        heads: dict[str, ColumnHead],
+        body: Mapping[str, Any],
+        arrays: Mapping[str, NDArray[np.generic]],
+        linear: LinearFactory,
+    ) -> "TvaeSynthesizer":
+        """Return the decoder from the manifest's ``network`` entry and the weights."""
+        network = load_network(body, arrays, concatenate=False, linear=linear)
+        scalars = [head for head in heads.values() if head.codec.scalar]
+        spread = arrays.get("spread", np.zeros(0, np.int64)).astype(np.int64)
+        if spread.shape != (len(scalars),):
+            raise DataLossError(f"the model has {len(scalars)} scalars and {spread.shape} spreads")
+        spreads = {head.column.name: int(value) for head, value in zip(scalars, spread, strict=True)}
+        return cls(LatentModel(schema, heads, network, None, spreads))
+
+    def query(self, conditions: Sequence[ColumnCondition], columns: Sequence[str]) -> TileQuery:
+        """Make ready to draw `columns` of rows that satisfy `conditions`."""
+        return LatentQuery(self._model, conditions, columns)
+
+    def driving_column(self, conditions: Sequence[ColumnCondition]) -> str:
+        """Return an empty string: nothing can be asked of the decoder, candidates are tested."""
+        return ""
+
+    def completer(self, key: TileKey, candidates: int, tolerance: float) -> Completer:
+        """Draw the candidates that partial rows are completed from."""
+        return LatentCompleter(self._model, key, candidates, tolerance)
