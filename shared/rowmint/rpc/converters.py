@@ -230,16 +230,3 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
     message = Timestamp()
     message.FromDatetime(moment)
     return message
-
-
-def page_size(size: int | None) -> int:
-    """Return the page size asked for, or 50.
-
-    Raises:
-        InvalidFieldError: It is not 1 to 1,000.
-    """
-    if size is None:
-        return 50
-    if not 1 <= size <= 1000:
-        raise InvalidFieldError("page_size", f"is {size}; must be 1 to 1000")
-    return size

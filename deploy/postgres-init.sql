@@ -1,0 +1,19 @@
+-- Run once, as the superuser, when the database is made: two roles, of which the sampler's can read the models only.
+-- The tables are made by the trainer when it starts.
+\set ON_ERROR_STOP on
+\getenv trainer_password TRAINER_DATABASE_PASSWORD
+\getenv sampler_password SAMPLER_DATABASE_PASSWORD
+
+CREATE ROLE rowmint_trainer LOGIN PASSWORD :'trainer_password';
+CREATE ROLE rowmint_sampler LOGIN PASSWORD :'sampler_password';
+ALTER ROLE rowmint_sampler SET default_transaction_read_only = on;
+
+REVOKE ALL ON DATABASE rowmint FROM PUBLIC;
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+GRANT CONNECT, CREATE ON DATABASE rowmint TO rowmint_trainer;
+GRANT CONNECT ON DATABASE rowmint TO rowmint_sampler;
+
+CREATE SCHEMA rowmint_data AUTHORIZATION rowmint_trainer;
+CREATE SCHEMA rowmint_models AUTHORIZATION rowmint_trainer;
+GRANT USAGE ON SCHEMA rowmint_models TO rowmint_sampler;
+ALTER DEFAULT PRIVILEGES FOR ROLE rowmint_trainer IN SCHEMA rowmint_models GRANT SELECT ON TABLES TO rowmint_sampler;

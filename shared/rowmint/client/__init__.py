@@ -1,0 +1,32 @@
+"""The Python client of Rowmint.
+
+from rowmint.client import Client
+
+with Client() as client:
+    dataset = client.upload("flights.csv")
+    job = client.wait_job(client.train(dataset, "flights", epochs=10))
+    for batch in client.sample(job.model_version, rows=10_000, where={"origin": "JFK", "dep_delay": (60, None)}):
+        ...
+"""
+
+from rowmint.client.client import Client
+from rowmint.client.completion import CompletedRow, CompletionStream
+from rowmint.client.connection import RetryPolicy
+from rowmint.client.errors import RowmintCallError
+from rowmint.client.sampling import SampleStream
+from rowmint.client.synthesize import synthesize
+from rowmint.client.training import training_config
+from rowmint.client.where import Conditions, where_message
+
+__all__ = [
+    "Client",
+    "CompletedRow",
+    "CompletionStream",
+    "Conditions",
+    "RetryPolicy",
+    "RowmintCallError",
+    "SampleStream",
+    "synthesize",
+    "training_config",
+    "where_message",
+]

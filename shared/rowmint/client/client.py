@@ -1,0 +1,49 @@
+"""The client: every call of both services, by one object."""
+
+from collections.abc import Sequence
+
+from rowmint.client.completion import CompletionCalls
+from rowmint.client.connection import SAMPLER, TRAINER, Connection, RetryPolicy
+from rowmint.client.datasets import DatasetCalls
+from rowmint.client.sampling import SamplingCalls
+from rowmint.client.training import TrainingCalls
+
+
+class Client(DatasetCalls, TrainingCalls, SamplingCalls, CompletionCalls):
+    """A client of one trainer and any number of sampler replicas.
+
+    Safe to use from several threads; a stream it returns is for one thread at a time. Close it, or use it as a context
+    manager. Wherever a name is asked for, the last part of it stands for the resource in the client's project.
+
+    Args:
+        trainer: Address of the trainer, host:port.
+        sampler: Address of the sampler; several, or one text with commas between them, for several replicas.
+        project: The project.
+        retry: When a call is made again.
+        timeout: Seconds a call that is not a stream may take.
+        channel_options: gRPC channel options beside the client's own.
+
+    Raises:
+        InvalidFieldError: An address or the project is malformed.
+    """
+
+    def __init__(
+        self,
+        trainer: str = TRAINER,
+        sampler: str | Sequence[str] = SAMPLER,
+        project: str = "default",
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: float = 120.0,
+        channel_options: Sequence[tuple[str, int | str]] = (),
+    ) -> None:
+        super().__init__(
+            Connection(
+                trainer,
+                sampler,
+                project,
+                retry=RetryPolicy() if retry is None else retry,
+                timeout=timeout,
+                channel_options=channel_options,
+            )
+        )

@@ -1,0 +1,301 @@
+"""Datasets: create, upload with resumption, wait, read, delete."""
+
+import pathlib
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+
+import google_crc32c
+import grpc
+
+from rowmint.client.connection import Calls
+from rowmint.client.errors import RowmintCallError, call_error
+from rowmint.client.source import Uploadable, UploadSource
+from rowmint.errors import DataProblem, InvalidDataError, InvalidFieldError, Reason
+from rowmint.v1 import dataset_pb2, dataset_service_pb2, schema_pb2
+from rowmint.v1.dataset_service_pb2_grpc import DatasetServiceStub
+
+MESSAGE_BYTES = 1024 * 1024
+
+UploadProgress = Callable[[int, int | None], None]
+"""Called with the bytes sent so far and the bytes in all, None where that is not known; from another thread."""
+
+
+def _known_formats() -> dict[str, dataset_pb2.DataFormat]:
+    csv = dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat())
+    json = dataset_pb2.DataFormat(json=dataset_pb2.JsonFormat())
+    return {
+        "csv": csv,
+        "tsv": dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat(delimiter="\t")),
+        "json": json,
+        "jsonl": json,
+        "ndjson": json,
+        "parquet": dataset_pb2.DataFormat(parquet=dataset_pb2.ParquetFormat()),
+        "arrow": dataset_pb2.DataFormat(arrow_stream=dataset_pb2.ArrowStreamFormat()),
+    }
+
+
+def data_format(given: str | dataset_pb2.DataFormat | None, file_name: str = "") -> dataset_pb2.DataFormat:
+    """Return how bytes are to be read.
+
+    Args:
+        given: A message, one of csv, tsv, json, jsonl, ndjson, parquet, arrow, or None to go by the name's suffix.
+        file_name: Name of the file; empty where there is none.
+
+    Raises:
+        InvalidFieldError: The format is unknown, or cannot be told.
+    """
+    if isinstance(given, dataset_pb2.DataFormat):
+        return given
+    formats = _known_formats()
+    choice = pathlib.PurePath(file_name).suffix.lstrip(".") if given is None else given
+    found = formats.get(choice.lower())
+    if found is None:
+        known = ", ".join(formats)
+        if given is None:
+            shown = f"cannot be told from {file_name!r}" if file_name else "cannot be told without a file name"
+            raise InvalidFieldError("format", f"{shown}; say one of {known}")
+        raise InvalidFieldError("format", f"{given!r} is unknown; say one of {known}")
+    return found
+
+
+class _WriteAttempt:
+    """One stream of an upload, from one offset to the end."""
+
+    def __init__(self, source: UploadSource, name: str, offset: int, progress: UploadProgress | None) -> None:
+        self._source = source
+        self._name = name
+        self._offset = offset
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._ended = False
+        self.failure: Exception | None = None
+        """What went wrong with the source, where that ended the stream."""
+
+    def messages(self) -> Iterator[dataset_service_pb2.WriteDatasetRequest]:
+        """Yield the messages; run by gRPC in a thread of its own."""
+        name = self._name
+        while data := self._next_data():
+            yield dataset_service_pb2.WriteDatasetRequest(
+                name=name, write_offset=self._offset, data=data, crc32c=google_crc32c.value(data)
+            )
+            name = ""
+            self._offset += len(data)
+            self._report()
+        with self._lock:
+            if self._ended:
+                return
+        yield dataset_service_pb2.WriteDatasetRequest(
+            name=name,
+            write_offset=self._offset,
+            finish_write=dataset_service_pb2.FinishWrite(total_size=self._offset, sha256=self._source.digest()),
+        )
+
+    def _next_data(self) -> bytes:
+        # An attempt that was given up must neither read nor report while the next one does.
+        with self._lock:
+            if self._ended:
+                return b""
+            try:
+                return self._source.read_at(self._offset, MESSAGE_BYTES)
+            except Exception as error:
+                self.failure = error
+                raise
+
+    def _report(self) -> None:
+        with self._lock:
+            if self._progress is not None and not self._ended:
+                self._progress(self._offset, self._source.size)
+
+    def end(self) -> None:
+        """Make `messages` stop; returns when it will touch the source no more."""
+        with self._lock:
+            self._ended = True
+
+
+class DatasetCalls(Calls):
+    """The part of the client that is about datasets."""
+
+    def create_dataset(
+        self,
+        dataset_id: str | None = None,
+        *,
+        format: str | dataset_pb2.DataFormat = "csv",  # noqa: A002  # the field's name
+        columns: Sequence[schema_pb2.ColumnSpec] = (),
+        primary_key: str = "",
+    ) -> dataset_pb2.Dataset:
+        """Create a dataset that waits for its bytes.
+
+        Args:
+            dataset_id: Last part of its name; None for one made by the service.
+            format: How the bytes are to be read.
+            columns: Columns of which something is declared; the others are found from the data.
+            primary_key: Name of the primary key column, or empty.
+
+        Raises:
+            RowmintCallError: The service refused.
+        """
+        request = dataset_service_pb2.CreateDatasetRequest(
+            parent=self.project,
+            dataset_id="" if dataset_id is None else dataset_id,
+            dataset=dataset_pb2.Dataset(format=data_format(format), column_overrides=columns, primary_key=primary_key),
+            request_id=str(uuid.uuid4()),
+        )
+        return self._connection.call_trainer(lambda channel: DatasetServiceStub(channel).CreateDataset, request)
+
+    def upload(
+        self,
+        source: Uploadable,
+        dataset_id: str | None = None,
+        *,
+        format: str | dataset_pb2.DataFormat | None = None,  # noqa: A002  # the field's name
+        columns: Sequence[schema_pb2.ColumnSpec] = (),
+        primary_key: str = "",
+        progress: UploadProgress | None = None,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> dataset_pb2.Dataset:
+        """Create a dataset and stream its bytes in, going on from the committed bytes where the stream breaks.
+
+        Args:
+            source: A path, bytes, or a binary file object.
+            dataset_id: Last part of its name; None for one made by the service.
+            format: How the bytes are to be read; None to go by the file's suffix.
+            columns: Columns of which something is declared; the others are found from the data.
+            primary_key: Name of the primary key column, or empty.
+            progress: Called with bytes sent and bytes in all.
+            wait: Whether to wait until the table is READY.
+            timeout: Seconds to wait for that; None for as long as it takes.
+
+        Returns:
+            The dataset: READY, or with its bytes all received where `wait` is false.
+
+        Raises:
+            RowmintCallError: The service refused, or was not reachable for too long.
+            InvalidDataError: The bytes are not a table.
+            TimeoutError: The table was not READY in time.
+            OSError: The source cannot be read.
+        """
+        reader = UploadSource(source)
+        try:
+            dataset = self.create_dataset(
+                dataset_id, format=data_format(format, reader.name), columns=columns, primary_key=primary_key
+            )
+            dataset = self.write_dataset(dataset.name, reader, progress=progress)
+        finally:
+            reader.close()
+        return self.wait_dataset(dataset.name, timeout) if wait else dataset
+
+    def write_dataset(
+        self, name: str, source: UploadSource, *, progress: UploadProgress | None = None
+    ) -> dataset_pb2.Dataset:
+        """Stream all bytes of `source` into a dataset that waits for them; see `upload`."""
+        connection = self._connection
+        retry = connection.retry
+        offset = failures = 0
+        furthest = 0
+        while True:
+            try:
+                return self._write_once(name, source, offset, progress)
+            except RowmintCallError as error:
+                failure = error
+            failures += 1
+            try:
+                offset = self._resume_offset(name, failure)
+            except _FinishedError as finished:
+                return finished.dataset
+            if offset > furthest:
+                furthest, failures = offset, 1
+            if failures >= retry.attempts:
+                raise failure.given_up(failures)
+            retry.wait(failures, failure.retry_after)
+
+    def _write_once(
+        self, name: str, source: UploadSource, offset: int, progress: UploadProgress | None
+    ) -> dataset_pb2.Dataset:
+        trainer = self._connection.trainer
+        attempt = _WriteAttempt(source, name, offset, progress)
+        try:
+            return DatasetServiceStub(trainer.channel).WriteDataset(attempt.messages()).dataset
+        except grpc.RpcError as error:
+            attempt.end()
+            raise (call_error(error, str(trainer)) if attempt.failure is None else attempt.failure) from None
+        finally:
+            attempt.end()
+
+    def _resume_offset(self, name: str, failure: RowmintCallError) -> int:
+        """Return where a broken upload goes on.
+
+        Raises:
+            RowmintCallError: It does not go on: the failure is no passing one.
+            _FinishedError: All bytes are there; only the answer was lost.
+        """
+        committed = failure.metadata.get("committed_size", "")
+        if failure.reason == Reason.WRITE_OFFSET and committed.isdigit():
+            return int(committed)
+        # A checksum that does not hold is the network's doing: it was right when the message was made.
+        if not failure.retryable and failure.reason != Reason.CHECKSUM:
+            raise failure
+        dataset = self.get_dataset(name)
+        if dataset.state != dataset_pb2.DATASET_STATE_UPLOADING:
+            raise _FinishedError(dataset)
+        return dataset.committed_size
+
+    def wait_dataset(self, dataset: str, timeout: float | None = None) -> dataset_pb2.Dataset:
+        """Wait until a dataset is READY.
+
+        Args:
+            dataset: Its name or id.
+            timeout: Seconds; None for as long as it takes.
+
+        Raises:
+            InvalidDataError: The bytes are not a table; `problems` lists what is wrong.
+            TimeoutError: It was not READY in time.
+            RowmintCallError: The service refused, or was not reachable.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        pause = 0.05
+        while True:
+            found = self.get_dataset(dataset)
+            if found.state == dataset_pb2.DATASET_STATE_READY:
+                return found
+            if found.state == dataset_pb2.DATASET_STATE_FAILED:
+                raise InvalidDataError(
+                    [DataProblem(one.message, one.line, one.row, one.column) for one in found.errors]
+                    or [DataProblem(f"{found.name} could not be read, and the service gave no reason")]
+                )
+            if end is not None and time.monotonic() + pause > end:
+                state = dataset_pb2.DatasetState.Name(found.state).removeprefix("DATASET_STATE_")
+                raise TimeoutError(f"{found.name} is {state} after {timeout:g} s, not READY; wait longer or look again")
+            self._connection.retry.sleep(pause)
+            pause = min(pause * 1.5, 1.0)
+
+    def get_dataset(self, dataset: str) -> dataset_pb2.Dataset:
+        """Read one dataset by name or id."""
+        request = dataset_service_pb2.GetDatasetRequest(name=self._full_name(dataset, "datasets"))
+        return self._connection.call_trainer(lambda channel: DatasetServiceStub(channel).GetDataset, request)
+
+    def list_datasets(self) -> Iterator[dataset_pb2.Dataset]:
+        """Yield the project's datasets, newest first."""
+        token = ""
+        while True:
+            request = dataset_service_pb2.ListDatasetsRequest(parent=self.project, page_token=token)
+            page = self._connection.call_trainer(lambda channel: DatasetServiceStub(channel).ListDatasets, request)
+            yield from page.datasets
+            token = page.next_page_token
+            if not token:
+                return
+
+    def delete_dataset(self, dataset: str) -> None:
+        """Delete a dataset and all that was derived from it but published models."""
+        request = dataset_service_pb2.DeleteDatasetRequest(name=self._full_name(dataset, "datasets"))
+        self._connection.call_trainer(lambda channel: DatasetServiceStub(channel).DeleteDataset, request)
+
+
+class _FinishedError(Exception):
+    """A write was found to be complete."""
+
+    def __init__(self, dataset: dataset_pb2.Dataset) -> None:
+        super().__init__(dataset.name)
+        self.dataset = dataset

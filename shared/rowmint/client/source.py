@@ -1,0 +1,91 @@
+"""What an upload reads from: any offset once more, as often as a broken stream needs it."""
+
+import hashlib
+import io
+import os
+import threading
+from pathlib import Path
+from typing import IO
+
+from rowmint.errors import InvalidFieldError, UnavailableError
+
+Uploadable = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
+"""A path, bytes, or a binary file object."""
+
+
+class UploadSource:
+    """Bytes read by offset, hashed as they go by. Safe to use from several threads.
+
+    Args:
+        given: A path, bytes, or a binary file object at its start; one that cannot seek can be read once only.
+
+    Raises:
+        OSError: The file cannot be opened.
+        InvalidFieldError: It is none of these.
+    """
+
+    def __init__(self, given: Uploadable) -> None:
+        self._owned = isinstance(given, (str, os.PathLike))
+        self._file: IO[bytes]
+        if isinstance(given, (str, os.PathLike)):
+            self._file = Path(given).open("rb")  # noqa: SIM115  # closed by close()
+            self.name = os.fspath(given)
+        elif isinstance(given, (bytes, bytearray, memoryview)):
+            self._file = io.BytesIO(given)
+            self.name = ""
+        elif hasattr(given, "read"):
+            if not isinstance(given.read(0), bytes):
+                raise InvalidFieldError("source", "is a text file; open it in binary mode ('rb')")
+            self._file = given
+            name = getattr(given, "name", "")
+            self.name = name if isinstance(name, str) else ""
+        else:
+            raise InvalidFieldError("source", f"is a {type(given).__name__}; give a path, bytes or a binary file")
+        self._lock = threading.Lock()
+        self._hash = hashlib.sha256()
+        self._hashed = 0
+        self._position = 0
+        self._seekable = bool(getattr(self._file, "seekable", bool)())
+        self.size: int | None = None
+        """Bytes in all, or None where that is not known before the end."""
+        if self._seekable:
+            self.size = self._file.seek(0, io.SEEK_END)
+            self._file.seek(0)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`, fewer only at the end.
+
+        Raises:
+            UnavailableError: The offset has gone by and the source cannot seek.
+            OSError: It cannot be read.
+        """
+        with self._lock:
+            if offset != self._position:
+                if not self._seekable:
+                    raise UnavailableError(
+                        f"the upload broke and must go on from byte {offset}, but this source cannot seek back; upload"
+                        " from a file"
+                    )
+                self._file.seek(offset)
+                self._position = offset
+            data = b""
+            while len(data) < size:
+                piece = self._file.read(size - len(data))
+                if not piece:
+                    break
+                data += piece
+            self._position += len(data)
+            if self._hashed < self._position:
+                self._hash.update(data[self._hashed - offset :])
+                self._hashed = self._position
+            return data
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 of the bytes read so far, 32 bytes."""
+        with self._lock:
+            return self._hash.digest()
+
+    def close(self) -> None:
+        """Close the file where it was opened here."""
+        if self._owned:
+            self._file.close()

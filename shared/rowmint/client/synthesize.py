@@ -1,0 +1,80 @@
+"""One call for it all: a file in, synthetic rows out."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import PurePath
+
+import pyarrow as pa
+
+from rowmint.client.client import Client
+from rowmint.client.datasets import UploadProgress
+from rowmint.client.training import training_config
+from rowmint.client.where import Conditions
+from rowmint.v1 import training_job_pb2
+
+
+def id_from_name(path: str | os.PathLike[str]) -> str:
+    """Return an id made of a file's name: lower case, anything else than letters and digits a hyphen."""
+    stem = PurePath(path).name.partition(".")[0]
+    slug = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
+    return (slug if slug[:1].isalpha() else f"data-{slug}".rstrip("-"))[:63].rstrip("-")
+
+
+def synthesize(
+    path: str | os.PathLike[str],
+    rows: int,
+    *,
+    where: Conditions = None,
+    family: str = "ctgan",
+    seed: int | None = None,
+    model: str | None = None,
+    client: Client | None = None,
+    upload_progress: UploadProgress | None = None,
+    on_event: Callable[[training_job_pb2.TrainingEvent], None] | None = None,
+    **hyperparameters: object,
+) -> pa.Table:
+    """Upload a file, fit a model to it, and return synthetic rows.
+
+    Args:
+        path: A CSV, TSV, JSON, NDJSON, Parquet or Arrow stream file, told by its suffix.
+        rows: Rows wanted.
+        where: Which rows are wanted; see `rowmint.client.where`.
+        family: `ctgan`, `tvae` or `independent`.
+        seed: Seed of the fit and of the rows; None for drawn ones.
+        model: Id of the model that gets a new version; None for one made of the file's name.
+        client: The services; None for those at the default addresses.
+        upload_progress: Called with bytes sent and bytes in all.
+        on_event: Called with each event of the fit.
+        **hyperparameters: Hyper-parameters by name, such as `epochs=10`.
+
+    Returns:
+        A table of `rows` rows.
+
+    Raises:
+        RowmintCallError: A service refused, or was not reachable.
+        RowmintError: The file is no table, the fit failed, or a condition cannot be read.
+        OSError: The file cannot be read.
+    """
+    if client is None:
+        with Client() as own:
+            return synthesize(
+                path,
+                rows,
+                where=where,
+                family=family,
+                seed=seed,
+                model=model,
+                client=own,
+                upload_progress=upload_progress,
+                on_event=on_event,
+                **hyperparameters,
+            )
+    if seed is not None:
+        hyperparameters = {"seed": seed, **hyperparameters}
+    dataset = client.upload(path, progress=upload_progress)
+    name = id_from_name(path) if model is None else model
+    job = client.train(dataset, name, training_config(family, hyperparameters))
+    job = client.wait_job(job, on_event=on_event)
+    with client.sample(job.model_version, rows, where=where, seed=seed) as stream:
+        return stream.to_table()

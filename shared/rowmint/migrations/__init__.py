@@ -1,0 +1,1 @@
+"""The registry's history: one folder of Alembic revisions a schema, run by `rowmint.registry.migrate`."""

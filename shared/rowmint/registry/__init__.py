@@ -1,0 +1,32 @@
+"""The registry: what exists, in which state, and who works on it. Rows are small; bytes live in an object store.
+
+It has two schemas. `rowmint_data` holds datasets and jobs and is the trainer's alone; `rowmint_models` holds published
+versions and is all that a sampler reads.
+"""
+
+from rowmint.registry.datasets import DatasetLedger, DatasetRecord, DatasetState, SegmentRecord
+from rowmint.registry.engine import migrate
+from rowmint.registry.jobs import EventRecord, JobKind, JobLedger, JobPhase, JobRecord, JobState
+from rowmint.registry.models import ModelLedger, ModelRecord, ModelVersionRecord, NewVersion
+from rowmint.registry.registry import Registry, open_models_registry, open_registry
+
+__all__ = [
+    "DatasetLedger",
+    "DatasetRecord",
+    "DatasetState",
+    "EventRecord",
+    "JobKind",
+    "JobLedger",
+    "JobPhase",
+    "JobRecord",
+    "JobState",
+    "ModelLedger",
+    "ModelRecord",
+    "ModelVersionRecord",
+    "NewVersion",
+    "Registry",
+    "SegmentRecord",
+    "migrate",
+    "open_models_registry",
+    "open_registry",
+]

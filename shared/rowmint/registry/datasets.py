@@ -1,0 +1,554 @@
+"""The ledger of datasets and of the segments that hold their bytes."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, delete, insert, select, tuple_, update
+
+from rowmint.errors import (
+    DataProblem,
+    DigestMismatchError,
+    FencedError,
+    Reason,
+    RequestIdReusedError,
+    ResourceExistsError,
+    ResourceNotFoundError,
+    WrongStateError,
+)
+from rowmint.names import DatasetName
+from rowmint.registry.engine import DatabaseNow, insert_if_absent, note_garbage, reading, writing
+from rowmint.registry.job_rows import JobKind, JobState, end_job, insert_job, lock_job, running_jobs
+from rowmint.registry.paging import Page, PageRequest, instant
+from rowmint.registry.tables import data_garbage, datasets, jobs, segments
+from rowmint.schema import Cell, ColumnSpec, DataType, Domain, TableSchema, cell_text, parse_cell
+
+
+class DatasetState(StrEnum):
+    """Where a dataset stands; the names of `rowmint.v1.DatasetState`."""
+
+    UPLOADING = "UPLOADING"
+    INGESTING = "INGESTING"
+    READY = "READY"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """One dataset as it was when read.
+
+    Attributes:
+        uid: What its objects and jobs are keyed by; a name may be used again, a uid is not.
+        name: Its name.
+        state: Where it stands.
+        format: How the bytes are to be read, JSON values; the registry does not look inside.
+        overrides: Declared columns.
+        primary_key: Declared primary key, or empty.
+        writer_epoch: Epoch of the newest writer; 0 before the first.
+        segment_count: Segments committed.
+        committed_size: Bytes committed.
+        total_size: Bytes of the whole upload, once finished.
+        sha256: SHA-256 of the whole upload, once finished.
+        row_count: Rows of the finished table.
+        schema: Shape of the finished table.
+        sdv_metadata: The same in SDV's JSON form.
+        canonical_key: Object that holds the finished table; with its size in bytes and SHA-256.
+        profile: What is known of the columns, JSON values.
+        errors: What is wrong with the data.
+        create_time: When it was created.
+        update_time: When it last changed state.
+    """
+
+    uid: str
+    name: DatasetName
+    state: DatasetState
+    format: Mapping[str, Any]
+    overrides: tuple[ColumnSpec, ...]
+    primary_key: str
+    writer_epoch: int
+    segment_count: int
+    committed_size: int
+    total_size: int | None
+    sha256: bytes | None
+    row_count: int | None
+    schema: TableSchema | None
+    sdv_metadata: Mapping[str, Any] | None
+    canonical_key: str | None
+    canonical_size: int | None
+    canonical_sha256: bytes | None
+    profile: Mapping[str, Any] | None
+    errors: tuple[DataProblem, ...]
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True)
+class SegmentRecord:
+    """One committed stretch of an upload.
+
+    Attributes:
+        index: Its number, from 0.
+        offset: Its first byte within the upload.
+        size: Bytes, at least 1.
+        sha256: SHA-256 of its bytes.
+        object_key: Object that holds it.
+    """
+
+    index: int
+    offset: int
+    size: int
+    sha256: bytes
+    object_key: str
+
+
+@dataclass(frozen=True)
+class CanonicalTable:
+    """What ingest found.
+
+    Attributes:
+        schema: The table's shape.
+        sdv_metadata: The same in SDV's JSON form.
+        row_count: Rows.
+        object_key: Object that holds the table; with its size in bytes and SHA-256.
+        size: Bytes of the object.
+        sha256: SHA-256 of the object.
+        profile: What is known of the columns, JSON values.
+    """
+
+    schema: TableSchema
+    sdv_metadata: Mapping[str, Any]
+    row_count: int
+    object_key: str
+    size: int
+    sha256: bytes
+    profile: Mapping[str, Any]
+
+
+class DatasetLedger:
+    """Datasets, one transaction a call. Safe for any number of threads and processes.
+
+    Every method raises `UnavailableError` where the database cannot be used.
+
+    Args:
+        engine: An engine of both schemas.
+        new_uid: Gives 32 hex digits, never the same twice.
+    """
+
+    def __init__(self, engine: Engine, new_uid: Callable[[], str]) -> None:
+        self._engine = engine
+        self._new_uid = new_uid
+
+    def create(
+        self,
+        project: str,
+        dataset_id: str,
+        *,
+        data_format: Mapping[str, Any],
+        overrides: tuple[ColumnSpec, ...] = (),
+        primary_key: str = "",
+        request_id: str = "",
+        request_digest: bytes = b"",
+    ) -> DatasetRecord:
+        """Create a dataset that waits for its bytes, or return the one that the same request created before.
+
+        Args:
+            project: Its project.
+            dataset_id: Last part of its name; empty: one is made.
+            data_format: How the bytes are to be read, JSON values.
+            overrides: Declared columns, checked already.
+            primary_key: Declared primary key, or empty.
+            request_id: What makes a repeated call harmless, or empty.
+            request_digest: SHA-256 of the request's body; equal exactly for equal bodies.
+
+        Raises:
+            RequestIdReusedError: The request_id was used with another body.
+            ResourceExistsError: There is a dataset of this name.
+        """
+        uid = self._new_uid()
+        name = DatasetName(project, dataset_id or f"dataset-{uid[:12]}")
+        with writing(self._engine) as connection:
+            inserted = insert_if_absent(
+                connection,
+                datasets,
+                {
+                    "uid": uid,
+                    "project": project,
+                    "dataset_id": name.dataset,
+                    "state": DatasetState.UPLOADING,
+                    "format": dict(data_format),
+                    "overrides": [_declared_to_json(column) for column in overrides],
+                    "primary_key": primary_key,
+                    "request_id": request_id or None,
+                    "request_digest": request_digest if request_id else None,
+                    "writer_epoch": 0,
+                    "segment_count": 0,
+                    "committed_size": 0,
+                    "errors": [],
+                    "create_time": DatabaseNow(),
+                    "update_time": DatabaseNow(),
+                },
+            )
+            if inserted:
+                return _record(_row(connection, name))
+            if request_id:
+                same_request = datasets.c.request_id == request_id
+                earlier = connection.execute(
+                    select(datasets).where(datasets.c.project == project, same_request)
+                ).one_or_none()
+                if earlier is not None:
+                    if earlier.request_digest != request_digest:
+                        raise RequestIdReusedError(f"request_id {request_id!r} was used before with another body")
+                    return _record(earlier)
+            raise ResourceExistsError(f"{name} exists; choose another dataset_id", metadata={"name": str(name)})
+
+    def get(self, name: DatasetName) -> DatasetRecord:
+        """Return a dataset.
+
+        Raises:
+            ResourceNotFoundError: There is none of this name.
+        """
+        with reading(self._engine) as connection:
+            return _record(_row(connection, name))
+
+    def get_by_uid(self, uid: str) -> DatasetRecord:
+        """Return a dataset.
+
+        Raises:
+            ResourceNotFoundError: There is none of this uid, for example since it was deleted.
+        """
+        with reading(self._engine) as connection:
+            return _record(_row_by_uid(connection, uid))
+
+    def list(self, project: str, page_size: int | None = None, page_token: str = "") -> Page[DatasetRecord]:
+        """Return a page of a project's datasets, newest first.
+
+        Raises:
+            InvalidFieldError: `page_size` or `page_token` is wrong.
+        """
+        request = PageRequest.parse(f"datasets:{project}", page_size, page_token, (int, str))
+        key = tuple_(datasets.c.create_time, datasets.c.uid)
+        query = select(datasets).where(datasets.c.project == project)
+        if request.after is not None:
+            query = query.where(key < tuple_(*request.after))
+        query = query.order_by(datasets.c.create_time.desc(), datasets.c.uid.desc()).limit(request.size + 1)
+        with reading(self._engine) as connection:
+            return request.page([((row.create_time, row.uid), _record(row)) for row in connection.execute(query)])
+
+    def segments(self, uid: str) -> tuple[SegmentRecord, ...]:
+        """Return the committed segments of a dataset in order."""
+        query = select(segments).where(segments.c.dataset_uid == uid).order_by(segments.c.segment_index)
+        with reading(self._engine) as connection:
+            return tuple(
+                SegmentRecord(row.segment_index, row.segment_offset, row.size, row.sha256, row.object_key)
+                for row in connection.execute(query)
+            )
+
+    def take_writer(self, name: DatasetName) -> DatasetRecord:
+        """Make the caller the dataset's only writer; the record's `writer_epoch` is what it writes with.
+
+        A dataset that is not UPLOADING is returned unchanged: nothing can be written to it.
+
+        Raises:
+            ResourceNotFoundError: There is none of this name.
+        """
+        with writing(self._engine) as connection:
+            row = _row(connection, name, lock=True)
+            if row.state == DatasetState.UPLOADING:
+                taken = update(datasets).where(datasets.c.uid == row.uid)
+                connection.execute(taken.values(writer_epoch=row.writer_epoch + 1))
+                row = _row_by_uid(connection, row.uid)
+            return _record(row)
+
+    def commit_segment(self, uid: str, epoch: int, segment: SegmentRecord) -> int:
+        """Commit a stored segment that follows the last one, and return the new committed size in bytes.
+
+        Raises:
+            FencedError: A newer writer has taken over, or the upload is finished or gone.
+        """
+        with writing(self._engine) as connection:
+            row = _writable(connection, uid, epoch)
+            if (segment.index, segment.offset) != (row.segment_count, row.committed_size):
+                raise FencedError(
+                    f"segment {segment.index} at byte {segment.offset} does not follow the last one committed",
+                    metadata={"committed_size": str(row.committed_size)},
+                )
+            connection.execute(
+                insert(segments).values(
+                    dataset_uid=uid,
+                    segment_index=segment.index,
+                    segment_offset=segment.offset,
+                    size=segment.size,
+                    sha256=segment.sha256,
+                    object_key=segment.object_key,
+                )
+            )
+            committed = segment.offset + segment.size
+            connection.execute(
+                update(datasets)
+                .where(datasets.c.uid == uid)
+                .values(segment_count=segment.index + 1, committed_size=committed)
+            )
+            return committed
+
+    def finish_upload(self, uid: str, epoch: int, total_size: int, sha256: bytes) -> DatasetRecord:
+        """End the upload and hand the dataset to ingest, as one step. Ending it twice the same way is harmless.
+
+        Raises:
+            DigestMismatchError: `total_size` is not what is committed, or the upload was ended another way before.
+            FencedError: A newer writer has taken over, or the dataset is gone.
+        """
+        with writing(self._engine) as connection:
+            row = connection.execute(select(datasets).where(datasets.c.uid == uid).with_for_update()).one_or_none()
+            if row is not None and row.state != DatasetState.UPLOADING:
+                if (row.total_size, row.sha256) != (total_size, sha256):
+                    raise DigestMismatchError("the upload was finished before with another size or SHA-256")
+                return _record(row)
+            row = _writable(connection, uid, epoch)
+            if row.committed_size != total_size:
+                raise DigestMismatchError(
+                    f"total_size {total_size} was said, {row.committed_size} bytes are stored",
+                    metadata={"committed_size": str(row.committed_size)},
+                )
+            _set_state(connection, uid, DatasetState.INGESTING, total_size=total_size, sha256=sha256)
+            insert_job(
+                connection,
+                {
+                    "uid": self._new_uid(),
+                    "project": row.project,
+                    "job_id": f"ingest-{uid}",
+                    "kind": JobKind.INGEST,
+                    "config": {},
+                    "dataset_uid": uid,
+                    "dataset_name": str(DatasetName(row.project, row.dataset_id)),
+                    "model_name": "",
+                },
+            )
+            return _record(_row_by_uid(connection, uid))
+
+    def mark_ready(self, uid: str, job_uid: str, epoch: int, table: CanonicalTable) -> tuple[str, ...]:
+        """Make the dataset READY and end its ingest job, as one step.
+
+        Returns:
+            Keys of the raw segments' objects, which are garbage from now on (see `garbage`).
+
+        Raises:
+            FencedError: A newer attempt has taken over, or the dataset is gone.
+        """
+        with writing(self._engine) as connection:
+            lock_job(connection, job_uid, epoch)
+            keys = _drop_segments(connection, uid)
+            _set_state(
+                connection,
+                uid,
+                DatasetState.READY,
+                row_count=table.row_count,
+                schema=table.schema.to_json(),
+                sdv_metadata=dict(table.sdv_metadata),
+                canonical_key=table.object_key,
+                canonical_size=table.size,
+                canonical_sha256=table.sha256,
+                profile=dict(table.profile),
+            )
+            end_job(connection, job_uid, JobState.SUCCEEDED)
+            return keys
+
+    def mark_failed(
+        self,
+        uid: str,
+        job_uid: str,
+        epoch: int,
+        problems: Iterable[DataProblem],
+        *,
+        reason: Reason = Reason.INVALID_DATA,
+    ) -> None:
+        """Make the dataset FAILED with the first 100 problems and end its ingest job, as one step.
+
+        Raises:
+            FencedError: A newer attempt has taken over.
+        """
+        found = list(problems)[:100]
+        with writing(self._engine) as connection:
+            lock_job(connection, job_uid, epoch)
+            fail_dataset(connection, uid, found)
+            message = found[0].message if found else "the data cannot be read"
+            end_job(connection, job_uid, JobState.FAILED, error={"reason": reason, "message": message})
+
+    def delete(self, name: DatasetName) -> tuple[str, ...]:
+        """Delete a dataset; an ingest that is at work on it is overtaken.
+
+        Returns:
+            Keys of its objects, which are garbage from now on (see `garbage`).
+
+        Raises:
+            ResourceNotFoundError: There is none of this name.
+            WrongStateError: A training job on it has not ended.
+        """
+        with writing(self._engine) as connection:
+            # Jobs before the dataset: the order in which every other transaction locks them.
+            uid = _row(connection, name).uid
+            ingest = select(jobs).where(jobs.c.dataset_uid == uid, jobs.c.kind == JobKind.INGEST).with_for_update()
+            unfinished = [job for job in connection.execute(ingest) if not JobState(job.state).ended]
+            row = _row(connection, name, lock=True)
+            if running_jobs(connection, row.uid, JobKind.TRAIN):
+                raise WrongStateError(
+                    f"a training job works on {name}; cancel it or wait for its end", metadata={"state": row.state}
+                )
+            for job in unfinished:
+                end_job(connection, job.uid, JobState.CANCELLED)
+            keys = _drop_segments(connection, row.uid)
+            if row.canonical_key is not None:
+                note_garbage(connection, data_garbage, [row.canonical_key])
+                keys = (*keys, row.canonical_key)
+            connection.execute(delete(datasets).where(datasets.c.uid == row.uid))
+            return keys
+
+    def garbage(self, limit: int = 1000) -> tuple[str, ...]:
+        """Return keys of objects in the data store that nothing needs any more; delete them, then `forget`."""
+        with reading(self._engine) as connection:
+            return tuple(connection.execute(select(data_garbage.c.object_key).limit(limit)).scalars())
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Strike deleted objects off the list of garbage."""
+        with writing(self._engine) as connection:
+            connection.execute(delete(data_garbage).where(data_garbage.c.object_key.in_(list(keys))))
+
+
+def fail_dataset(connection: Connection, uid: str, problems: Iterable[DataProblem]) -> None:
+    """Make a dataset FAILED, in the caller's transaction."""
+    errors = [
+        {"message": problem.message, "line": problem.line, "row": problem.row, "column": problem.column}
+        for problem in problems
+    ]
+    _set_state(connection, uid, DatasetState.FAILED, errors=errors)
+
+
+def require_ready(connection: Connection, uid: str) -> None:
+    """Lock a dataset against deletion, in the caller's transaction.
+
+    Raises:
+        ResourceNotFoundError: There is none of this uid.
+        WrongStateError: It is not READY.
+    """
+    row = connection.execute(select(datasets).where(datasets.c.uid == uid).with_for_update(read=True)).one_or_none()
+    if row is None:
+        raise ResourceNotFoundError(f"dataset {uid} was deleted")
+    if row.state != DatasetState.READY:
+        raise WrongStateError(
+            f"{DatasetName(row.project, row.dataset_id)} is {row.state}; a job needs it READY",
+            metadata={"state": row.state},
+        )
+
+
+def _set_state(connection: Connection, uid: str, state: DatasetState, **values: Any) -> None:
+    changed = update(datasets).where(datasets.c.uid == uid)
+    connection.execute(changed.values(state=state, update_time=DatabaseNow(), **values))
+
+
+def _drop_segments(connection: Connection, uid: str) -> tuple[str, ...]:
+    query = select(segments.c.object_key).where(segments.c.dataset_uid == uid).order_by(segments.c.segment_index)
+    keys = tuple(connection.execute(query).scalars())
+    note_garbage(connection, data_garbage, keys)
+    connection.execute(delete(segments).where(segments.c.dataset_uid == uid))
+    return keys
+
+
+def _row(connection: Connection, name: DatasetName, *, lock: bool = False) -> Row[Any]:
+    query = select(datasets).where(datasets.c.project == name.project, datasets.c.dataset_id == name.dataset)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise ResourceNotFoundError(f"there is no {name}", metadata={"name": str(name)})
+    return row
+
+
+def _row_by_uid(connection: Connection, uid: str) -> Row[Any]:
+    row = connection.execute(select(datasets).where(datasets.c.uid == uid)).one_or_none()
+    if row is None:
+        raise ResourceNotFoundError(f"there is no dataset with uid {uid}; it was deleted")
+    return row
+
+
+def _writable(connection: Connection, uid: str, epoch: int) -> Row[Any]:
+    row = connection.execute(select(datasets).where(datasets.c.uid == uid).with_for_update()).one_or_none()
+    if row is None or row.state != DatasetState.UPLOADING or row.writer_epoch != epoch:
+        raise FencedError(
+            f"writer with epoch {epoch} has been overtaken by a newer stream, or the upload has ended; read the dataset"
+            " and go on from its committed_size",
+            metadata={"epoch": str(epoch)},
+        )
+    return row
+
+
+def _record(row: Row[Any]) -> DatasetRecord:
+    return DatasetRecord(
+        uid=row.uid,
+        name=DatasetName(row.project, row.dataset_id),
+        state=DatasetState(row.state),
+        format=row.format,
+        overrides=tuple(_declared_from_json(body) for body in row.overrides),
+        primary_key=row.primary_key,
+        writer_epoch=row.writer_epoch,
+        segment_count=row.segment_count,
+        committed_size=row.committed_size,
+        total_size=row.total_size,
+        sha256=row.sha256,
+        row_count=row.row_count,
+        schema=None if row.schema is None else TableSchema.from_json(row.schema),
+        sdv_metadata=row.sdv_metadata,
+        canonical_key=row.canonical_key,
+        canonical_size=row.canonical_size,
+        canonical_sha256=row.canonical_sha256,
+        profile=row.profile,
+        errors=tuple(DataProblem(**body) for body in row.errors),
+        create_time=instant(row.create_time),
+        update_time=instant(row.update_time),
+    )
+
+
+# A declared column may have cells but no type, so each cell is stored with its own.
+
+
+def _declared_to_json(column: ColumnSpec) -> dict[str, Any]:
+    domain = column.domain
+    cells = {
+        "categories": [_cell_to_json(cell) for cell in domain.categories],
+        "minimum": _cell_to_json(domain.minimum),
+        "maximum": _cell_to_json(domain.maximum),
+    }
+    return {"column": column.to_json(), "cells": cells}
+
+
+def _declared_from_json(body: Mapping[str, Any]) -> ColumnSpec:
+    bare = {key: value for key, value in body["column"].items() if key not in ("categories", "minimum", "maximum")}
+    column = ColumnSpec.from_json(bare)
+    cells = body["cells"]
+    domain = Domain(
+        categories=tuple(_cell_from_json(cell) for cell in cells["categories"]),
+        minimum=_cell_from_json(cells["minimum"]),
+        maximum=_cell_from_json(cells["maximum"]),
+        decimals=column.domain.decimals,
+        nullable=column.domain.nullable,
+    )
+    return ColumnSpec(
+        column.name, column.kind, column.data_type, domain, column.datetime_format, column.time_zone, column.id_pattern
+    )
+
+
+_CELL_TYPES = {
+    "bool": DataType.BOOL,
+    "int": DataType.INT64,
+    "float": DataType.DOUBLE,
+    "str": DataType.STRING,
+    "Decimal": DataType.DECIMAL,
+    "date": DataType.DATE,
+    "datetime": DataType.TIMESTAMP,
+}
+
+
+def _cell_to_json(cell: Cell) -> list[str] | None:
+    return None if cell is None else [_CELL_TYPES[type(cell).__name__], cell_text(cell)]
+
+
+def _cell_from_json(body: list[str] | None) -> Cell:
+    return None if body is None else parse_cell(body[1], DataType(body[0]))

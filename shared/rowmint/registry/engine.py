@@ -1,0 +1,251 @@
+"""Engines and transactions: the one place where SQLite and PostgreSQL differ.
+
+On SQLite each schema is a file of its own, attached under the schema's name. A transaction over both files commits file
+by file, models first: a crash in between can leave a published version whose job still looks unfinished, never a
+finished job without its version. `JobLedger.claim` mends the former.
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import BigInteger, Connection, Engine, Table, create_engine, event, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.pool import QueuePool
+from sqlalchemy.sql.functions import FunctionElement
+
+from rowmint.errors import DataLossError, InvalidFieldError, RowmintError, UnavailableError
+from rowmint.registry.tables import DATA, MODELS
+
+_RETRY_SECONDS = 1.0
+# Longer than any transaction here takes, shorter than a caller's patience.
+_BUSY_SECONDS = 30.0
+_WRITE = "rowmint_write"
+
+
+class DatabaseNow(FunctionElement[int]):
+    """The database's clock: microseconds since 1970-01-01T00:00:00Z, UTC.
+
+    On PostgreSQL it is the time of the statement rather than of the transaction, which may have waited for a lock.
+    """
+
+    type = BigInteger()
+    inherit_cache = True
+    name = "rowmint_now"
+
+
+@compiles(DatabaseNow, "sqlite")
+def _now_sqlite(*_: Any, **__: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)"
+
+
+@compiles(DatabaseNow, "postgresql")
+def _now_postgresql(*_: Any, **__: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
+
+
+def connect(url: str, field: str, *, schemas: tuple[str, ...], models_url: str = "", read_only: bool = False) -> Engine:
+    """Return an engine; nothing is opened before the first transaction.
+
+    Args:
+        url: ``sqlite:///directory`` (files ``data.db`` and ``models.db`` in it), ``sqlite:///file.db`` (where only one
+            schema is asked for), or a ``postgresql+psycopg://`` URL.
+        field: Name of the setting, for the error.
+        schemas: The schemas wanted.
+        models_url: Where `rowmint_models` is, if not in the same place; on PostgreSQL it must be the same database.
+        read_only: Whether every write is refused.
+
+    Raises:
+        InvalidFieldError: A URL is none of these.
+    """
+    parsed = _parse(url, field)
+    if parsed.get_backend_name() == "postgresql":
+        if models_url and _place(_parse(models_url, "models_registry_url")) != _place(parsed):
+            raise InvalidFieldError(
+                "models_registry_url", "must name the same PostgreSQL database as the data registry"
+            )
+        options = "-c default_transaction_read_only=on" if read_only else ""
+        engine = create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            connect_args={"options": options, "connect_timeout": 10},
+        )
+        return _with_events(engine, read_only=read_only)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        raise InvalidFieldError(field, f"{parsed.drivername!r} must be sqlite (with a path) or postgresql+psycopg")
+    files = {schema: _sqlite_file(parsed, schema) for schema in schemas}
+    if models_url and MODELS in files:
+        other = _parse(models_url, "models_registry_url")
+        if other.get_backend_name() != "sqlite" or not other.database:
+            raise InvalidFieldError("models_registry_url", "must be SQLite too where the data registry is")
+        files[MODELS] = _sqlite_file(other, MODELS)
+    if len(set(files.values())) != len(files):
+        raise InvalidFieldError(field, "names one file for two schemas; name their directory")
+    return _sqlite_engine(files, read_only=read_only)
+
+
+def _parse(url: str, field: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError) as error:
+        # The URL may hold a password: it is not quoted.
+        raise InvalidFieldError(field, "is not a database URL") from error
+
+
+def _place(url: URL) -> tuple[str | None, int, str | None]:
+    return url.host, url.port or 5432, url.database
+
+
+def _sqlite_file(url: URL, schema: str) -> Path:
+    path = Path(url.database or "").absolute()
+    return path if path.suffix == ".db" else path / f"{schema.removeprefix('rowmint_')}.db"
+
+
+def _sqlite_engine(files: Mapping[str, Path], *, read_only: bool) -> Engine:
+    def open_connection() -> sqlite3.Connection:
+        if not read_only:
+            for path in files.values():
+                path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(
+            "file::memory:", uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            # Models first: files commit in the order they were attached (see the module's docstring).
+            for schema in sorted(files, key=lambda name: name != MODELS):
+                mode = "rw" if read_only else "rwc"
+                connection.execute(f"ATTACH ? AS {schema}", (f"{files[schema].as_uri()}?mode={mode}",))
+                if not read_only:
+                    _use_wal(connection, schema)
+                connection.execute(f"PRAGMA {schema}.synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    engine = create_engine("sqlite+pysqlite://", creator=open_connection, poolclass=QueuePool, pool_size=8)
+    return _with_events(engine, read_only=read_only)
+
+
+def _use_wal(connection: sqlite3.Connection, schema: str) -> None:
+    # The change needs the file alone and does not wait by itself while another process makes it.
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while connection.execute(f"PRAGMA {schema}.journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute(f"PRAGMA {schema}.journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _with_events(engine: Engine, *, read_only: bool) -> Engine:
+    if engine.dialect.name == "sqlite":
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            # Read, then update under a plain BEGIN fails as soon as another writer commits in between.
+            write = connection.get_execution_options().get(_WRITE, False) and not read_only
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Open a transaction that sees one state of the registry.
+
+    Raises:
+        UnavailableError: The registry cannot be reached, or is not there yet.
+        DataLossError: Its file is damaged.
+    """
+    with _domain_errors(), engine.connect() as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """Open a transaction that writes; on SQLite it has the write lock from the start. An exception rolls it back.
+
+    Raises:
+        UnavailableError: The registry cannot be reached or written, or is not there yet.
+        DataLossError: Its file is damaged.
+    """
+    with _domain_errors(), engine.connect().execution_options(**{_WRITE: True}) as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def _domain_errors() -> Iterator[None]:
+    try:
+        yield
+    except RowmintError:
+        raise
+    except DBAPIError as error:
+        text_of = str(error.orig)
+        if "malformed" in text_of or "not a database" in text_of:
+            raise DataLossError("the registry's file is damaged; restore it from a backup") from error
+        state = getattr(error.orig, "sqlstate", None)
+        # 42P01 and 3F000: no such table or schema; class 40: serialisation; 08, 53, 57: connection and server.
+        absent = "no such table" in text_of or state in ("42P01", "3F000")
+        if absent or "unable to open" in text_of:
+            raise UnavailableError(
+                "the registry is not there yet; it is made when the trainer starts", retry_after=_RETRY_SECONDS
+            ) from error
+        busy = any(words in text_of for words in ("locked", "disk I/O error", "disk is full", "readonly"))
+        if busy or error.connection_invalidated or (state or "")[:2] in ("08", "25", "40", "53", "55", "57"):
+            raise UnavailableError("the registry cannot be used now", retry_after=_RETRY_SECONDS) from error
+        if state is None and type(error.orig).__name__ == "OperationalError":
+            raise UnavailableError("the registry cannot be reached now", retry_after=_RETRY_SECONDS) from error
+        raise
+    except (SQLAlchemyError, OSError) as error:
+        if isinstance(error, OSError) or "QueuePool limit" in str(error):
+            raise UnavailableError("the registry cannot be reached now", retry_after=_RETRY_SECONDS) from error
+        raise
+
+
+def insert_if_absent(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
+    """Insert a row unless a unique key is taken; return whether it was inserted."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(table).values(**values).on_conflict_do_nothing()
+    return connection.execute(statement.returning(*table.primary_key.columns)).first() is not None
+
+
+def note_garbage(connection: Connection, table: Table, keys: Sequence[str]) -> None:
+    """Put object keys on a list of garbage; those on it already are left."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    if keys:
+        statement = dialect.insert(table).on_conflict_do_nothing()
+        connection.execute(statement, [{"object_key": key} for key in keys])
+
+
+def migrate(engine: Engine) -> None:
+    """Bring both schemas to the newest version, making what is missing; harmless where nothing is to be done.
+
+    Any number of processes may do so at once. Each schema has its own history and its own transaction, so that a crash
+    between them leaves nothing half-done.
+
+    Raises:
+        UnavailableError: The database cannot be reached or written.
+    """
+    for schema in (MODELS, DATA):
+        with writing(engine) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(7265773109)"))
+                connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
+            config = Config()
+            config.set_main_option("script_location", "rowmint:migrations")
+            config.set_main_option("path_separator", "newline")
+            config.set_main_option("version_locations", f"rowmint:migrations/{schema.removeprefix('rowmint_')}")
+            config.attributes["connection"] = connection
+            config.attributes["schema"] = schema
+            command.upgrade(config, "head")

@@ -1,0 +1,472 @@
+"""The ledger of jobs: leased work, taken up by one worker at a time."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, Select, and_, or_, select, tuple_, update
+
+from rowmint.errors import (
+    DataProblem,
+    Reason,
+    RequestIdReusedError,
+    ResourceExistsError,
+    ResourceNotFoundError,
+    WrongStateError,
+)
+from rowmint.names import TrainingJobName
+from rowmint.registry.datasets import fail_dataset, require_ready
+from rowmint.registry.engine import DatabaseNow, reading, writing
+from rowmint.registry.job_rows import (
+    JobKind,
+    JobPhase,
+    JobState,
+    append_event,
+    end_job,
+    exhausted_error,
+    insert_job,
+    lock_job,
+    published_version,
+)
+from rowmint.registry.paging import Page, PageRequest, instant, optional_instant
+from rowmint.registry.tables import job_events, jobs
+
+__all__ = ["EventRecord", "JobError", "JobKind", "JobLedger", "JobPhase", "JobRecord", "JobState"]
+
+
+@dataclass(frozen=True)
+class JobError:
+    """Why a job failed.
+
+    Attributes:
+        reason: A name of `rowmint.errors.Reason`.
+        message: What happened and what to do.
+    """
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """One job as it was when read.
+
+    Attributes:
+        uid: What its objects and version are keyed by.
+        name: Its name.
+        kind: What it does; ingest jobs are internal and in no list.
+        state: Where it stands.
+        phase: What it is at.
+        config: What is to be done, JSON values; the registry does not look inside.
+        dataset_uid: The dataset it works on.
+        dataset: The dataset's name, "projects/{project}/datasets/{dataset}".
+        model: The model it publishes to, "projects/{project}/models/{model}"; empty for ingest.
+        epoch: Fencing number of the newest attempt; 0 before the first.
+        attempt: How often it was taken up.
+        max_attempts: How often it may be.
+        holder: Who works on it, or empty.
+        lease_until: When others may take it up, by the database's clock.
+        cancel_requested: Whether a cancel is committed.
+        error: Why it failed.
+        event_count: Events written.
+        create_time: When it was created.
+        start_time: When work began.
+        end_time: When it ended.
+        model_version: Number of the version it published.
+    """
+
+    uid: str
+    name: TrainingJobName
+    kind: JobKind
+    state: JobState
+    phase: JobPhase
+    config: Mapping[str, Any]
+    dataset_uid: str
+    dataset: str
+    model: str
+    epoch: int
+    attempt: int
+    max_attempts: int
+    holder: str
+    lease_until: datetime | None
+    cancel_requested: bool
+    error: JobError | None
+    event_count: int
+    create_time: datetime
+    start_time: datetime | None
+    end_time: datetime | None
+    model_version: int | None
+
+
+@dataclass(frozen=True)
+class EventRecord:
+    """One entry of a job's log; never changed.
+
+    Attributes:
+        job_uid: The job.
+        sequence: Its number, from 1 without gaps.
+        time: When it was written, by the database's clock.
+        attempt: The attempt that wrote it.
+        state: The job's state from here on.
+        phase: The job's phase from here on.
+        payload: What else it tells, JSON values: ``message``, ``progress``, ``error``, ``model_version``.
+    """
+
+    job_uid: str
+    sequence: int
+    time: datetime
+    attempt: int
+    state: JobState
+    phase: JobPhase
+    payload: Mapping[str, Any]
+
+
+class JobLedger:
+    """Jobs, one transaction a call. Safe for any number of threads and processes.
+
+    Leases run by the database's clock only. Whoever works on a job holds its epoch; every write with an older one, or
+    on a job that has ended, raises `FencedError` and changes nothing. Every method raises `UnavailableError` where the
+    database cannot be used.
+
+    Args:
+        engine: An engine of both schemas.
+        new_uid: Gives 32 hex digits, never the same twice.
+    """
+
+    def __init__(self, engine: Engine, new_uid: Callable[[], str]) -> None:
+        self._engine = engine
+        self._new_uid = new_uid
+
+    def create(
+        self,
+        project: str,
+        job_id: str,
+        *,
+        config: Mapping[str, Any],
+        dataset_uid: str,
+        dataset: str,
+        model: str,
+        request_id: str = "",
+        request_digest: bytes = b"",
+    ) -> JobRecord:
+        """Create a training job, or return the one that the same request created before.
+
+        Args:
+            project: Its project.
+            job_id: Last part of its name; empty: one is made.
+            config: What is to be done, JSON values, every default filled in.
+            dataset_uid: The dataset; it must be READY.
+            dataset: The dataset's name.
+            model: The model's name.
+            request_id: What makes a repeated call harmless, or empty.
+            request_digest: SHA-256 of the request's body; equal exactly for equal bodies.
+
+        Raises:
+            RequestIdReusedError: The request_id was used with another body.
+            ResourceExistsError: There is a job of this name.
+            ResourceNotFoundError: The dataset is gone.
+            WrongStateError: The dataset is not READY.
+        """
+        uid = self._new_uid()
+        name = TrainingJobName(project, job_id or f"job-{uid[:12]}")
+        train = and_(jobs.c.project == project, jobs.c.kind == JobKind.TRAIN)
+        with writing(self._engine) as connection:
+            if request_id:
+                earlier = connection.execute(select(jobs).where(train, jobs.c.request_id == request_id)).one_or_none()
+                if earlier is not None:
+                    return _repeated(earlier, request_id, request_digest)
+            require_ready(connection, dataset_uid)
+            inserted = insert_job(
+                connection,
+                {
+                    "uid": uid,
+                    "project": project,
+                    "job_id": name.job,
+                    "kind": JobKind.TRAIN,
+                    "config": dict(config),
+                    "dataset_uid": dataset_uid,
+                    "dataset_name": dataset,
+                    "model_name": model,
+                    "request_id": request_id or None,
+                    "request_digest": request_digest if request_id else None,
+                },
+            )
+            if inserted:
+                return _record(_row(connection, uid))
+            if request_id:  # Another call with the same request may have won a race.
+                earlier = connection.execute(select(jobs).where(train, jobs.c.request_id == request_id)).one_or_none()
+                if earlier is not None:
+                    return _repeated(earlier, request_id, request_digest)
+            raise ResourceExistsError(f"{name} exists; choose another training_job_id", metadata={"name": str(name)})
+
+    def get(self, name: TrainingJobName) -> JobRecord:
+        """Return a training job.
+
+        Raises:
+            ResourceNotFoundError: There is none of this name.
+        """
+        with reading(self._engine) as connection:
+            return _record(_named(connection, name))
+
+    def get_by_uid(self, uid: str) -> JobRecord:
+        """Return a job of any kind.
+
+        Raises:
+            ResourceNotFoundError: There is none of this uid.
+        """
+        with reading(self._engine) as connection:
+            return _record(_row(connection, uid))
+
+    def list(self, project: str, page_size: int | None = None, page_token: str = "") -> Page[JobRecord]:
+        """Return a page of a project's training jobs, newest first.
+
+        Raises:
+            InvalidFieldError: `page_size` or `page_token` is wrong.
+        """
+        request = PageRequest.parse(f"jobs:{project}", page_size, page_token, (int, str))
+        query = select(jobs).where(jobs.c.project == project, jobs.c.kind == JobKind.TRAIN)
+        if request.after is not None:
+            query = query.where(tuple_(jobs.c.create_time, jobs.c.uid) < tuple_(*request.after))
+        query = query.order_by(jobs.c.create_time.desc(), jobs.c.uid.desc()).limit(request.size + 1)
+        with reading(self._engine) as connection:
+            return request.page([((row.create_time, row.uid), _record(row)) for row in connection.execute(query)])
+
+    def events_after(self, uid: str, sequence: int, limit: int = 1000) -> tuple[EventRecord, ...]:
+        """Return up to `limit` events numbered above `sequence`, in order."""
+        query = (
+            select(job_events)
+            .where(job_events.c.job_uid == uid, job_events.c.sequence > sequence)
+            .order_by(job_events.c.sequence)
+            .limit(limit)
+        )
+        with reading(self._engine) as connection:
+            return tuple(
+                EventRecord(
+                    row.job_uid,
+                    row.sequence,
+                    instant(row.time),
+                    row.attempt,
+                    JobState(row.state),
+                    JobPhase(row.phase),
+                    row.payload,
+                )
+                for row in connection.execute(query)
+            )
+
+    def claim(self, holder: str, lease_seconds: float, kinds: tuple[JobKind, ...]) -> JobRecord | None:
+        """Take up the oldest job that waits or whose worker has let its lease run out; None where there is none.
+
+        Jobs found on the way that need no worker are ended: one whose version is published already has SUCCEEDED, one
+        that was being cancelled is CANCELLED, one taken up `max_attempts` times has FAILED.
+
+        Args:
+            holder: Who takes it up, for people to read.
+            lease_seconds: How long the job is the caller's after each heartbeat, above 0.
+            kinds: Kinds of job the caller can do.
+        """
+        # A look costs no write lock; most calls find nothing.
+        with reading(self._engine) as connection:
+            if connection.execute(_waiting(kinds)).first() is None:
+                return None
+        with writing(self._engine) as connection:
+            while True:
+                row = connection.execute(_waiting(kinds).with_for_update(skip_locked=True)).first()
+                if row is None:
+                    return None
+                if not _end_without_worker(connection, row):
+                    return _record(_take(connection, row, holder, lease_seconds))
+
+    def heartbeat(self, uid: str, epoch: int) -> bool:
+        """Renew the lease; return whether a cancel is committed, so that the worker must stop."""
+        with writing(self._engine) as connection:
+            row = lock_job(connection, uid, epoch)
+            connection.execute(update(jobs).where(jobs.c.uid == uid).values(lease_until=DatabaseNow() + row.lease))
+            return bool(row.cancel_requested)
+
+    def release(self, uid: str, epoch: int) -> None:
+        """Give a job back undone, for example as the worker shuts down; the attempt does not count as a failed one."""
+        with writing(self._engine) as connection:
+            row = lock_job(connection, uid, epoch)
+            if row.state == JobState.CANCELLING:
+                end_job(connection, uid, JobState.CANCELLED)
+                return
+            connection.execute(
+                update(jobs)
+                .where(jobs.c.uid == uid)
+                .values(
+                    state=JobState.PENDING,
+                    phase=JobPhase.UNSPECIFIED,
+                    holder="",
+                    lease_until=None,
+                    # The epoch moves on, so that the worker that let go is fenced from here on.
+                    epoch=row.epoch + 1,
+                    max_attempts=row.max_attempts + 1,
+                )
+            )
+            append_event(connection, uid, {"message": "given back by a worker that shut down"})
+
+    def append_event(self, uid: str, epoch: int, payload: Mapping[str, Any]) -> int:
+        """Append to the job's log and return the event's number.
+
+        Args:
+            uid: The job.
+            epoch: The attempt's epoch.
+            payload: What the event tells, JSON values.
+        """
+        with writing(self._engine) as connection:
+            lock_job(connection, uid, epoch)
+            return append_event(connection, uid, payload)
+
+    def set_phase(self, uid: str, epoch: int, phase: JobPhase, payload: Mapping[str, Any] | None = None) -> int:
+        """Say what the job is at now, with an event, and return the event's number."""
+        with writing(self._engine) as connection:
+            lock_job(connection, uid, epoch)
+            connection.execute(update(jobs).where(jobs.c.uid == uid).values(phase=phase))
+            return append_event(connection, uid, payload or {})
+
+    def fail(self, uid: str, epoch: int, reason: Reason, message: str) -> None:
+        """End a job as FAILED; of an ingest job, its dataset too. A job being cancelled is CANCELLED instead."""
+        with writing(self._engine) as connection:
+            row = lock_job(connection, uid, epoch)
+            if row.state == JobState.CANCELLING:
+                end_job(connection, uid, JobState.CANCELLED)
+                return
+            _fail(connection, row, {"reason": str(reason), "message": message})
+
+    def cancel_request(self, name: TrainingJobName) -> JobRecord:
+        """Commit a cancel. A job nobody works on is CANCELLED at once, a running one CANCELLING; otherwise harmless.
+
+        Raises:
+            ResourceNotFoundError: There is none of this name.
+            WrongStateError: It has SUCCEEDED or FAILED.
+        """
+        with writing(self._engine) as connection:
+            row = _named(connection, name, lock=True)
+            state = JobState(row.state)
+            if not state.ended:
+                version = published_version(connection, row.uid)
+                if version is not None:
+                    end_job(connection, row.uid, JobState.SUCCEEDED, version=version)
+                    state = JobState.SUCCEEDED
+            if state is not JobState.SUCCEEDED and state is not JobState.FAILED:
+                if state is JobState.PENDING:
+                    connection.execute(update(jobs).where(jobs.c.uid == row.uid).values(cancel_requested=True))
+                    end_job(connection, row.uid, JobState.CANCELLED)
+                elif state is JobState.RUNNING:
+                    changed = update(jobs).where(jobs.c.uid == row.uid)
+                    connection.execute(changed.values(state=JobState.CANCELLING, cancel_requested=True))
+                    append_event(connection, row.uid, {})
+                return _record(_row(connection, row.uid))
+        # Raised outside the transaction: what was mended above stays.
+        raise WrongStateError(f"{name} has {state} already; there is nothing to cancel", metadata={"state": state})
+
+    def finish_cancelled(self, uid: str, epoch: int) -> None:
+        """End a job as CANCELLED, once its worker has stopped.
+
+        Raises:
+            WrongStateError: No cancel was asked for.
+        """
+        with writing(self._engine) as connection:
+            row = lock_job(connection, uid, epoch)
+            if row.state != JobState.CANCELLING:
+                raise WrongStateError(
+                    f"job {uid} is {row.state}: no cancel is committed", metadata={"state": row.state}
+                )
+            end_job(connection, uid, JobState.CANCELLED)
+
+
+def _waiting(kinds: tuple[JobKind, ...]) -> Select[Any]:
+    expired = and_(jobs.c.state.in_([JobState.RUNNING, JobState.CANCELLING]), jobs.c.lease_until < DatabaseNow())
+    return (
+        select(jobs)
+        .where(jobs.c.kind.in_(list(kinds)), or_(jobs.c.state == JobState.PENDING, expired))
+        .order_by(jobs.c.create_time, jobs.c.uid)
+        .limit(1)
+    )
+
+
+def _end_without_worker(connection: Connection, row: Row[Any]) -> bool:
+    version = published_version(connection, row.uid) if row.kind == JobKind.TRAIN else None
+    if version is not None:
+        end_job(connection, row.uid, JobState.SUCCEEDED, version=version)
+    elif row.state == JobState.CANCELLING:
+        end_job(connection, row.uid, JobState.CANCELLED)
+    elif row.attempt >= row.max_attempts:
+        _fail(connection, row, exhausted_error(row.attempt))
+    else:
+        return False
+    return True
+
+
+def _take(connection: Connection, row: Row[Any], holder: str, lease_seconds: float) -> Row[Any]:
+    lease = round(lease_seconds * 1_000_000)
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.uid == row.uid)
+        .values(
+            state=JobState.RUNNING,
+            phase=JobPhase.UNSPECIFIED,
+            epoch=row.epoch + 1,
+            attempt=row.attempt + 1,
+            holder=holder,
+            lease=lease,
+            lease_until=DatabaseNow() + lease,
+            start_time=DatabaseNow() if row.start_time is None else row.start_time,
+        )
+    )
+    append_event(connection, row.uid, {})
+    return _row(connection, row.uid)
+
+
+def _fail(connection: Connection, row: Row[Any], error: Mapping[str, str]) -> None:
+    if row.kind == JobKind.INGEST:
+        fail_dataset(connection, row.dataset_uid, [DataProblem(error["message"])])
+    end_job(connection, row.uid, JobState.FAILED, error=error)
+
+
+def _repeated(row: Row[Any], request_id: str, request_digest: bytes) -> JobRecord:
+    if row.request_digest != request_digest:
+        raise RequestIdReusedError(f"request_id {request_id!r} was used before with another body")
+    return _record(row)
+
+
+def _row(connection: Connection, uid: str) -> Row[Any]:
+    row = connection.execute(select(jobs).where(jobs.c.uid == uid)).one_or_none()
+    if row is None:
+        raise ResourceNotFoundError(f"there is no job with uid {uid}")
+    return row
+
+
+def _named(connection: Connection, name: TrainingJobName, *, lock: bool = False) -> Row[Any]:
+    query = select(jobs).where(jobs.c.project == name.project, jobs.c.job_id == name.job, jobs.c.kind == JobKind.TRAIN)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise ResourceNotFoundError(f"there is no {name}", metadata={"name": str(name)})
+    return row
+
+
+def _record(row: Row[Any]) -> JobRecord:
+    return JobRecord(
+        uid=row.uid,
+        name=TrainingJobName(row.project, row.job_id),
+        kind=JobKind(row.kind),
+        state=JobState(row.state),
+        phase=JobPhase(row.phase),
+        config=row.config,
+        dataset_uid=row.dataset_uid,
+        dataset=row.dataset_name,
+        model=row.model_name,
+        epoch=row.epoch,
+        attempt=row.attempt,
+        max_attempts=row.max_attempts,
+        holder=row.holder,
+        lease_until=optional_instant(row.lease_until),
+        cancel_requested=row.cancel_requested,
+        error=None if row.error is None else JobError(row.error["reason"], row.error["message"]),
+        event_count=row.event_count,
+        create_time=instant(row.create_time),
+        start_time=optional_instant(row.start_time),
+        end_time=optional_instant(row.end_time),
+        model_version=row.model_version,
+    )

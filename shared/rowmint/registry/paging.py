@@ -1,0 +1,89 @@
+"""Pages of a list: size limits, opaque tokens, and instants as the records show them."""
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar
+
+from rowmint.errors import InvalidFieldError
+
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 1000
+
+T = TypeVar("T")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """Part of a list.
+
+    Attributes:
+        items: The records.
+        next_page_token: What the next page is asked with; empty on the last.
+    """
+
+    items: tuple[T, ...]
+    next_page_token: str
+
+
+@dataclass(frozen=True)
+class PageRequest:
+    """A checked request for a page.
+
+    Attributes:
+        scope: What is listed; a token of another list is refused.
+        size: Records wanted, 1 to 1,000.
+        after: Key of the last record of the page before, or None.
+    """
+
+    scope: str
+    size: int
+    after: tuple[str | int, ...] | None
+
+    @classmethod
+    def parse(cls, scope: str, size: int | None, token: str, key: tuple[type, ...]) -> "PageRequest":
+        """Check what a caller sent; `key` gives the types of a record's key.
+
+        Raises:
+            InvalidFieldError: `page_size` is out of range, or `page_token` is not one of this list.
+        """
+        size = DEFAULT_PAGE_SIZE if size is None else size
+        if not 1 <= size <= MAX_PAGE_SIZE:
+            raise InvalidFieldError("page_size", f"is {size}; must be 1 to {MAX_PAGE_SIZE}")
+        return cls(scope, size, _decode(token, scope, key) if token else None)
+
+    def page(self, rows: list[tuple[tuple[str | int, ...], T]]) -> Page[T]:
+        """Return the page made of up to ``size + 1`` pairs of key and record."""
+        kept = rows[: self.size]
+        token = ""
+        if len(rows) > self.size:
+            body = json.dumps([self.scope, *kept[-1][0]])
+            token = base64.urlsafe_b64encode(body.encode()).decode()
+        return Page(tuple(record for _, record in kept), token)
+
+
+def _decode(token: str, scope: str, key: tuple[type, ...]) -> tuple[str | int, ...]:
+    wrong = InvalidFieldError("page_token", "is not a next_page_token of this list; leave it empty to begin anew")
+    try:
+        body = json.loads(base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True))
+    except (binascii.Error, UnicodeError, ValueError, RecursionError) as error:
+        raise wrong from error
+    if not isinstance(body, list) or body[:1] != [scope] or [type(part) for part in body[1:]] != list(key):
+        raise wrong
+    if any(isinstance(part, int) and not -(2**63) <= part < 2**63 for part in body[1:]):
+        raise wrong
+    return tuple(body[1:])
+
+
+def instant(microseconds: int) -> datetime:
+    """Return the aware instant, UTC, `microseconds` after 1970-01-01T00:00:00Z."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def optional_instant(microseconds: int | None) -> datetime | None:
+    """Return the instant, or None for None."""
+    return None if microseconds is None else instant(microseconds)

@@ -1,0 +1,173 @@
+"""The registry's tables, as SQLAlchemy Core sees them; `rowmint.migrations` makes them.
+
+Instants are whole microseconds since 1970-01-01T00:00:00Z by the database's clock; digests are 32 raw bytes.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+DATA = "rowmint_data"
+MODELS = "rowmint_models"
+SCHEMAS = (DATA, MODELS)
+
+metadata = MetaData()
+
+_JSON = JSON(none_as_null=True)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("uid", String(32), primary_key=True),
+    Column("project", String(63), nullable=False),
+    Column("dataset_id", String(63), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("format", _JSON, nullable=False),
+    Column("overrides", _JSON, nullable=False),
+    Column("primary_key", String(256), nullable=False),
+    Column("request_id", String(128)),
+    Column("request_digest", LargeBinary(32)),
+    Column("writer_epoch", BigInteger, nullable=False),
+    Column("segment_count", BigInteger, nullable=False),
+    Column("committed_size", BigInteger, nullable=False),
+    Column("total_size", BigInteger),
+    Column("sha256", LargeBinary(32)),
+    Column("row_count", BigInteger),
+    Column("schema", _JSON),
+    Column("sdv_metadata", _JSON),
+    Column("canonical_key", String(512)),
+    Column("canonical_size", BigInteger),
+    Column("canonical_sha256", LargeBinary(32)),
+    Column("profile", _JSON),
+    Column("errors", _JSON, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    Column("update_time", BigInteger, nullable=False),
+    UniqueConstraint("project", "dataset_id", name="uq_datasets_name"),
+    UniqueConstraint("project", "request_id", name="uq_datasets_request"),
+    Index("ix_datasets_newest", "project", "create_time", "uid"),
+    schema=DATA,
+)
+
+segments = Table(
+    "segments",
+    metadata,
+    Column("dataset_uid", String(32), ForeignKey(f"{DATA}.datasets.uid", ondelete="CASCADE"), primary_key=True),
+    Column("segment_index", BigInteger, primary_key=True, autoincrement=False),
+    Column("segment_offset", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", LargeBinary(32), nullable=False),
+    Column("object_key", String(512), nullable=False),
+    schema=DATA,
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("uid", String(32), primary_key=True),
+    Column("project", String(63), nullable=False),
+    Column("job_id", String(63), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("config", _JSON, nullable=False),
+    # No foreign key: a job is kept as history after its dataset is deleted.
+    Column("dataset_uid", String(32), nullable=False),
+    Column("dataset_name", String(256), nullable=False),
+    Column("model_name", String(256), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("holder", String(256), nullable=False),
+    Column("lease", BigInteger, nullable=False),
+    Column("lease_until", BigInteger),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("error", _JSON),
+    Column("event_count", BigInteger, nullable=False),
+    Column("request_id", String(128)),
+    Column("request_digest", LargeBinary(32)),
+    Column("create_time", BigInteger, nullable=False),
+    Column("start_time", BigInteger),
+    Column("end_time", BigInteger),
+    Column("model_version", BigInteger),
+    UniqueConstraint("project", "kind", "job_id", name="uq_jobs_name"),
+    UniqueConstraint("project", "kind", "request_id", name="uq_jobs_request"),
+    Index("ix_jobs_newest", "project", "kind", "create_time", "uid"),
+    Index("ix_jobs_work", "state", "create_time"),
+    Index("ix_jobs_dataset", "dataset_uid"),
+    schema=DATA,
+)
+
+job_events = Table(
+    "job_events",
+    metadata,
+    Column("job_uid", String(32), ForeignKey(f"{DATA}.jobs.uid", ondelete="CASCADE"), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("time", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("payload", _JSON, nullable=False),
+    schema=DATA,
+)
+
+data_garbage = Table("garbage", metadata, Column("object_key", String(512), primary_key=True), schema=DATA)
+
+models = Table(
+    "models",
+    metadata,
+    Column("uid", String(32), primary_key=True),
+    Column("project", String(63), nullable=False),
+    Column("model_id", String(63), nullable=False),
+    # Numbers are not given twice, even where a version is deleted.
+    Column("last_version", BigInteger, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    UniqueConstraint("project", "model_id", name="uq_models_name"),
+    schema=MODELS,
+)
+
+model_versions = Table(
+    "model_versions",
+    metadata,
+    Column("model_uid", String(32), ForeignKey(f"{MODELS}.models.uid"), primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("job_uid", String(32), nullable=False),
+    Column("training_job", String(256), nullable=False),
+    Column("manifest_key", String(512), nullable=False),
+    Column("manifest_size", BigInteger, nullable=False),
+    Column("manifest_sha256", LargeBinary(32), nullable=False),
+    Column("weights_key", String(512), nullable=False),
+    Column("weights_size", BigInteger, nullable=False),
+    Column("weights_sha256", LargeBinary(32), nullable=False),
+    Column("model_digest", LargeBinary(32), nullable=False),
+    Column("manifest_digest", LargeBinary(32), nullable=False),
+    Column("family", String(63), nullable=False),
+    Column("dataset_digest", LargeBinary(32), nullable=False),
+    Column("training_rows", BigInteger, nullable=False),
+    Column("schema", _JSON, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    UniqueConstraint("job_uid", name="uq_model_versions_job"),
+    Index("ix_model_versions_digest", "model_uid", "model_digest"),
+    schema=MODELS,
+)
+
+model_aliases = Table(
+    "model_aliases",
+    metadata,
+    Column("model_uid", String(32), ForeignKey(f"{MODELS}.models.uid"), primary_key=True),
+    Column("alias", String(63), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    schema=MODELS,
+)
+
+models_garbage = Table("garbage", metadata, Column("object_key", String(512), primary_key=True), schema=MODELS)

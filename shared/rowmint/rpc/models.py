@@ -1,0 +1,110 @@
+"""ModelService: the same on trainer and sampler."""
+
+import asyncio
+import hashlib
+from typing import Any
+
+from google.protobuf.message import Message
+
+from rowmint.errors import DataLossError
+from rowmint.names import ModelName, ModelVersionRef, ProjectName
+from rowmint.objects import ObjectStore
+from rowmint.registry import ModelLedger, ModelRecord, ModelVersionRecord
+from rowmint.rpc.converters import schema_to_proto, timestamp
+from rowmint.rpc.server import Service
+from rowmint.v1 import model_pb2, model_service_pb2, model_service_pb2_grpc
+
+
+def optional(message: Message, field: str) -> Any:
+    """Return the value of an `optional` field, or None where it is unset."""
+    return getattr(message, field) if message.HasField(field) else None
+
+
+def model_to_proto(record: ModelRecord) -> model_pb2.Model:
+    """Return the message of a model."""
+    latest = record.latest
+    return model_pb2.Model(
+        name=str(record.name),
+        latest_version="" if latest is None else f"{record.name}/versions/{latest}",
+        aliases=dict(record.aliases),
+        create_time=timestamp(record.create_time),
+    )
+
+
+def model_version_to_proto(record: ModelVersionRecord, manifest: bytes = b"") -> model_pb2.ModelVersion:
+    """Return the message of a version, with the manifest's text where it is given."""
+    return model_pb2.ModelVersion(
+        name=str(record.name),
+        model_digest=record.model_digest,
+        manifest_digest=record.manifest_digest,
+        family=record.family,
+        schema=schema_to_proto(record.schema),
+        training_job=record.training_job,
+        dataset_digest=record.dataset_digest,
+        training_rows=record.training_rows,
+        size_bytes=record.manifest_size + record.weights_size,
+        manifest_json=manifest.decode(),
+        create_time=timestamp(record.create_time),
+        version=record.name.version,
+    )
+
+
+class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
+    """Reads models.
+
+    Args:
+        ledger: Models and versions.
+        store: The models' store.
+    """
+
+    def __init__(self, ledger: ModelLedger, store: ObjectStore) -> None:
+        self._ledger = ledger
+        self._store = store
+
+    async def GetModel(self, request: model_service_pb2.GetModelRequest, context: Any) -> model_pb2.Model:
+        """Read one model."""
+        return model_to_proto(await asyncio.to_thread(self._ledger.get, ModelName.parse(request.name)))
+
+    async def ListModels(
+        self, request: model_service_pb2.ListModelsRequest, context: Any
+    ) -> model_service_pb2.ListModelsResponse:
+        """List a project's models."""
+        project = ProjectName.parse(request.parent).project
+        size = optional(request, "page_size")
+        page = await asyncio.to_thread(self._ledger.list, project, size, request.page_token)
+        return model_service_pb2.ListModelsResponse(
+            models=[model_to_proto(record) for record in page.items], next_page_token=page.next_page_token
+        )
+
+    async def GetModelVersion(
+        self, request: model_service_pb2.GetModelVersionRequest, context: Any
+    ) -> model_pb2.ModelVersion:
+        """Read one version, manifest included."""
+        return await asyncio.to_thread(self._read_version, ModelVersionRef.parse(request.name))
+
+    def _read_version(self, ref: ModelVersionRef) -> model_pb2.ModelVersion:
+        record = self._ledger.resolve(ref)
+        manifest = self._store.get(record.manifest_key)
+        if hashlib.sha256(manifest).digest() != record.manifest_sha256:
+            raise DataLossError(f"the stored manifest of {record.name} is damaged; restore it or delete the version")
+        return model_version_to_proto(record, manifest)
+
+    async def ListModelVersions(
+        self, request: model_service_pb2.ListModelVersionsRequest, context: Any
+    ) -> model_service_pb2.ListModelVersionsResponse:
+        """List a model's versions."""
+        name = ModelName.parse(request.parent, "parent")
+        size = optional(request, "page_size")
+        page = await asyncio.to_thread(self._ledger.list_versions, name, size, request.page_token)
+        return model_service_pb2.ListModelVersionsResponse(
+            model_versions=[model_version_to_proto(record) for record in page.items], next_page_token=page.next_page_token
+        )
+
+
+def model_service(ledger: ModelLedger, store: ObjectStore) -> Service:
+    """Return the service, ready to join a server."""
+    servicer = ModelServicer(ledger, store)
+    return Service(
+        "rowmint.v1.ModelService",
+        lambda server: model_service_pb2_grpc.add_ModelServiceServicer_to_server(servicer, server),
+    )

@@ -1,0 +1,197 @@
+import threading
+from pathlib import Path
+
+import obstore.store
+import pytest
+
+from rowmint.errors import DataLossError, InvalidFieldError, ResourceExistsError, UnavailableError
+from rowmint.objects import LocalDirectoryStore, MemoryStore, ObjectStore, RemoteStore, open_store
+
+
+class ObjectStoreSuite:
+    """What every object store keeps to; a subclass gives the fixture `store`, empty."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> ObjectStore:
+        raise NotImplementedError
+
+    def test_put_and_get(self, store):
+        store.put("a/b/c.bin", b"\x00\x01")
+        assert store.get("a/b/c.bin") == b"\x00\x01"
+        assert store.size("a/b/c.bin") == 2
+
+    def test_an_object_may_be_empty(self, store):
+        store.put("empty", b"")
+        assert (store.get("empty"), store.size("empty"), store.get_range("empty", 0, 0)) == (b"", 0, b"")
+
+    def test_putting_the_same_bytes_again_is_harmless(self, store, tmp_path):
+        (tmp_path / "same").write_bytes(b"one")
+        store.put("k", b"one")
+        store.put("k", b"one")
+        store.put_file("k", tmp_path / "same")
+        assert store.get("k") == b"one"
+
+    @pytest.mark.parametrize("other", [b"two", b"longer than one", b""])
+    def test_other_bytes_under_a_key_are_refused(self, store, tmp_path, other):
+        (tmp_path / "other").write_bytes(other)
+        store.put("k", b"one")
+        with pytest.raises(ResourceExistsError, match="'k'"):
+            store.put("k", other)
+        with pytest.raises(ResourceExistsError, match="'k'"):
+            store.put_file("k", tmp_path / "other")
+        assert store.get("k") == b"one"
+
+    def test_files_go_in_and_out(self, store, tmp_path):
+        data = bytes(range(256)) * 12_000
+        (tmp_path / "in").write_bytes(data)
+        (tmp_path / "out").write_bytes(b"old")
+        store.put_file("big", tmp_path / "in")
+        store.fetch("big", tmp_path / "out")
+        assert (tmp_path / "out").read_bytes() == data
+        assert store.get("big") == data
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+    def test_ranges_are_exact(self, store):
+        store.put("k", b"0123456789")
+        assert store.get_range("k", 3, 4) == b"3456"
+        assert store.get_range("k", 10, 0) == b""
+        for offset, length in ((8, 3), (11, 1)):
+            with pytest.raises(DataLossError, match="shorter"):
+                store.get_range("k", offset, length)
+        with pytest.raises(InvalidFieldError):
+            store.get_range("k", -1, 2)
+
+    def test_a_missing_object_is_lost_data(self, store, tmp_path):
+        store.put("dir/there", b"x")
+        for call in (
+            lambda: store.get("dir/none"),
+            lambda: store.get("dir"),
+            lambda: store.get_range("none", 0, 1),
+            lambda: store.size("none"),
+            lambda: store.fetch("none", tmp_path / "out"),
+        ):
+            with pytest.raises(DataLossError, match="object missing"):
+                call()
+        assert not (tmp_path / "out").exists()
+
+    def test_delete(self, store):
+        store.put("k", b"one")
+        store.delete("k")
+        store.delete("k")
+        store.delete("never/there")
+        with pytest.raises(DataLossError):
+            store.get("k")
+
+    def test_list_yields_what_begins_with_the_prefix(self, store):
+        for key in ("a/1", "a/12", "a/2/x", "b", "a-b"):
+            store.put(key, b"")
+        assert list(store.list("")) == ["a-b", "a/1", "a/12", "a/2/x", "b"]
+        assert list(store.list("a/1")) == ["a/1", "a/12"]
+        assert list(store.list("a/")) == ["a/1", "a/12", "a/2/x"]
+        assert list(store.list("c/")) == []
+
+    @pytest.mark.parametrize("key", ["", "/a", "a/", "../a", "a/../b", "a//b", ".a", "a/.b", "a b", "a\x00", "x" * 600])
+    def test_a_key_cannot_leave_the_store(self, store, key):
+        with pytest.raises(InvalidFieldError, match="key"):
+            store.put(key, b"x")
+        with pytest.raises(InvalidFieldError, match="key"):
+            store.get(key)
+
+    def test_of_racing_writers_one_wins_whole(self, store):
+        bodies = [bytes([index]) * 50_000 for index in range(6)]
+        refused = []
+
+        def write(body):
+            try:
+                store.put("raced", body)
+            except ResourceExistsError:
+                refused.append(body)
+
+        threads = [threading.Thread(target=write, args=(body,)) for body in bodies]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.check_race(store.get("raced"), bodies, refused)
+
+    def check_race(self, stored, bodies, refused):
+        assert stored in bodies
+        assert sorted([*refused, stored]) == bodies
+
+
+class TestLocalDirectoryStore(ObjectStoreSuite):
+    @pytest.fixture
+    def store(self, tmp_path):
+        return open_store((tmp_path / "made later").as_uri())
+
+    def test_unwritable_storage_is_unavailable(self, tmp_path):
+        (tmp_path / "file").write_bytes(b"")
+        with pytest.raises(UnavailableError) as caught:
+            LocalDirectoryStore(tmp_path / "file").put("a", b"x")
+        assert caught.value.retry_after == 1.0
+        assert str(tmp_path) not in caught.value.message
+
+    def test_every_file_and_directory_is_synced_before_put_returns(self, tmp_path, monkeypatch):
+        synced = []
+        fsync = __import__("os").fsync
+        monkeypatch.setattr(
+            "os.fsync", lambda file: (synced.append(Path(f"/proc/self/fd/{file}").readlink()), fsync(file))
+        )
+        LocalDirectoryStore(tmp_path / "s").put("a/b", b"x")
+        assert synced[:2] == [tmp_path, tmp_path / "s"]
+        assert synced[2].name.startswith(".part-")
+        assert synced[3:] == [tmp_path / "s" / "a"]
+
+    def test_a_failed_write_leaves_nothing(self, tmp_path, monkeypatch):
+        def fail(_file):
+            raise OSError(28, "full")
+
+        monkeypatch.setattr("os.fsync", fail)
+        (tmp_path / "s").mkdir()
+        with pytest.raises(UnavailableError, match="No space left"):
+            LocalDirectoryStore(tmp_path / "s").put("a", b"x")
+        assert list((tmp_path / "s").iterdir()) == []
+
+
+class TestMemoryStore(ObjectStoreSuite):
+    @pytest.fixture
+    def store(self):
+        return open_store("memory://test")
+
+    def test_each_is_its_own(self):
+        one = MemoryStore()
+        one.put("k", b"x")
+        assert list(open_store("memory://test").list("")) == []
+
+
+class TestRemoteStore(ObjectStoreSuite):
+    @pytest.fixture
+    def store(self):
+        return RemoteStore(obstore.store.MemoryStore())
+
+    def check_race(self, stored, bodies, refused):
+        # A remote store may let several racing writers through; callers' keys are unique.
+        assert stored in bodies
+
+
+@pytest.mark.parametrize("url", ["ftp://x/y", "file://host/dir", "relative/dir", ""])
+def test_unknown_urls_are_refused(url):
+    with pytest.raises(InvalidFieldError, match="store_url"):
+        open_store(url)
+
+
+def test_remote_urls_open_without_a_connection():
+    options = {
+        "endpoint": "http://127.0.0.1:9",
+        "region": "x",
+        "access_key_id": "a",
+        "secret_access_key": "hidden",
+        "client_options": {"allow_http": True, "timeout": "1s"},
+        "retry_config": {"max_retries": 0},
+    }
+    store = open_store("s3://bucket/prefix", options)
+    with pytest.raises(UnavailableError) as caught:
+        store.get("k")
+    assert "hidden" not in str(caught.value)
+    with pytest.raises(InvalidFieldError, match="store_url"):
+        open_store("s3://bucket/prefix", {"no_such_option": "hidden"})

@@ -1,0 +1,294 @@
+"""Streams of rows: whole, broken, and gone on with on another replica, to the same bytes."""
+
+import io
+
+import grpc
+import pyarrow as pa
+import pyarrow.ipc
+import pytest
+
+from rowmint.client import Client, RetryPolicy, RowmintCallError, synthesize
+from rowmint.client.synthesize import id_from_name
+from rowmint.errors import (
+    ChecksumError,
+    ColumnNotFoundError,
+    DataLossError,
+    InvalidFieldError,
+    RowmintError,
+    StreamMismatchError,
+)
+from rowmint.v1 import sampling_pb2
+from tests.unit.client_fakes import GRID, ORIGINS, VERSION, Cut, FakeSampler, FakeTrainer, services, unbroken
+
+ROWS = 10 * GRID + 17
+WHOLE = {
+    "csv": unbroken(sampling_pb2.ROW_FORMAT_CSV, ROWS),
+    "ndjson": unbroken(sampling_pb2.ROW_FORMAT_NDJSON, ROWS),
+    "arrow": unbroken(sampling_pb2.ROW_FORMAT_ARROW_STREAM, ROWS),
+}
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+
+CUTS = [
+    Cut(0),
+    Cut(4),
+    Cut(4, code=UNAVAILABLE),
+    Cut(4, code=grpc.StatusCode.UNKNOWN),
+    Cut(4, code=grpc.StatusCode.CANCELLED),
+    Cut(4, "refuse", UNAVAILABLE, "UNAVAILABLE"),
+    Cut(4, "refuse", grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT", retry_after=0.01),
+    Cut(4, "crc"),
+    Cut(4, "gap"),
+    Cut(4, "silent"),
+    Cut(4, "early"),
+    Cut(4, "kill"),
+    Cut(10),
+]
+
+
+def client_of(found):
+    return Client(found.trainer_address, found.sampler_address, retry=RetryPolicy(sleep=found.waits.append))
+
+
+@pytest.fixture(params=["csv", "ndjson", "arrow"])
+def row_format(request):
+    return request.param
+
+
+def test_an_unbroken_stream_is_passed_on_as_it_is(row_format):
+    with services() as found, client_of(found) as client, client.sample("flights", ROWS, format=row_format) as stream:
+        assert stream.header.model_version == VERSION
+        assert b"".join(stream.chunks()) == WHOLE[row_format]
+        assert (stream.resumes, stream.candidates, stream.accepted) == (0, 2 * ROWS, ROWS)
+        assert stream.acceptance == 0.5
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=lambda cut: f"{cut.kind}-{cut.after}-{cut.code.name}-{cut.reason}")
+@pytest.mark.parametrize("lead_alone", [False, True])
+def test_a_broken_stream_goes_on_elsewhere_to_the_same_bytes(row_format, cut, lead_alone):
+    samplers = [FakeSampler([cut], lead_alone), FakeSampler(lead_alone=lead_alone)]
+    with services(samplers=samplers) as found, client_of(found) as client:
+        client._connection.next_replica = lambda: 0
+        with client.sample("flights", ROWS, format=row_format, seed=5) as stream:
+            first = stream.address
+            received = b"".join(stream.chunks())
+        assert stream.resumes == 1
+        assert received == WHOLE[row_format]
+        assert first == found.sampler_addresses[0]
+        resumed = samplers[1].requests[0]
+        assert resumed.model == VERSION
+        assert resumed.seed == 5
+        assert (resumed.expected_model_digest, resumed.expected_plan_digest) == (b"m" * 32, b"p" * 32)
+        if cut.after > 1:
+            assert resumed.framing == sampling_pb2.FRAMING_CONTINUE
+            assert resumed.start_row == (cut.after - (lead_alone and row_format != "ndjson")) * GRID
+
+
+def test_a_seed_the_service_drew_is_kept_when_going_on():
+    samplers = [FakeSampler([Cut(2)])]
+    with services(samplers=samplers) as found, client_of(found) as client:
+        assert b"".join(client.sample("flights", ROWS, format="csv").chunks()) == WHOLE["csv"]
+    assert not samplers[0].requests[0].HasField("seed")
+    assert samplers[0].requests[1].seed == 77
+
+
+def test_a_break_after_the_header_alone_begins_again_without_doubling_it():
+    samplers = [FakeSampler([Cut(1), Cut(1), Cut(0), None], lead_alone=True)]
+    with services(samplers=samplers) as found, client_of(found) as client:
+        assert b"".join(client.sample("flights", ROWS, start_row=5, format="csv").chunks()) == unbroken(
+            sampling_pb2.ROW_FORMAT_CSV, ROWS, 5
+        )
+    assert [request.start_row for request in samplers[0].requests] == [5, 5, 5, 5]
+
+
+def test_record_batches_are_those_of_the_unbroken_stream():
+    samplers = [FakeSampler([Cut(3), Cut(2), Cut(1)]), FakeSampler([Cut(3)], lead_alone=True)]
+    with services(samplers=samplers) as found, client_of(found) as client:
+        batches = list(client.sample("flights", ROWS))
+    expected = list(pa.ipc.open_stream(WHOLE["arrow"]))
+    assert batches == expected
+    assert [batch.num_rows for batch in batches] == [GRID] * 10 + [17]
+    assert batches[0].column("origin").to_pylist()[:3] == [ORIGINS[0], ORIGINS[1], ORIGINS[2]]
+
+
+def test_a_part_of_a_stream_is_a_table_of_its_own():
+    with services() as found, client_of(found) as client:
+        table = client.sample("flights", ROWS, start_row=GRID, end_row=3 * GRID).to_table()
+        assert table.num_rows == 2 * GRID
+        assert list(client.sample("flights", ROWS, start_row=3, end_row=3)) == []
+
+
+def test_planned_parts_joined_are_the_single_stream(row_format):
+    with services(samplers=[FakeSampler([None, Cut(2)])]) as found, client_of(found) as client:
+        request = client.sample_request("flights", ROWS, format=row_format)
+        plan = client.plan_sample(request, parts=2)
+        data = b"".join(b"".join(client.sample_stream(part).chunks()) for part in plan.parts)
+        assert data == WHOLE[row_format]
+        if row_format == "arrow":
+            with pytest.raises(InvalidFieldError, match="has no schema"):
+                client.sample_stream(plan.parts[1]).reader()
+
+
+def test_breaks_with_progress_never_end_a_stream_but_breaks_without_do():
+    endless = [Cut(1)] * 10
+    with services(samplers=[FakeSampler(endless)]) as found, client_of(found) as client:
+        assert b"".join(client.sample("flights", ROWS, format="csv").chunks()) == WHOLE["csv"]
+    stuck = [Cut(1), *[Cut(0)] * 20]
+    with services(samplers=[FakeSampler(stuck)]) as found, client_of(found) as client:
+        with pytest.raises(RowmintCallError, match="given up after 8 attempts"):
+            list(client.sample("flights", ROWS, format="csv").chunks())
+        assert len(found.waits) == 7
+
+
+@pytest.mark.parametrize(("kind", "error"), [("crc", ChecksumError), ("gap", DataLossError), ("silent", RowmintError)])
+def test_a_stream_that_stays_damaged_is_an_error(kind, error):
+    with services(samplers=[FakeSampler([Cut(0, kind)] * 20)]) as found, client_of(found) as client:
+        with pytest.raises(error, match="try again"):
+            list(client.sample("flights", ROWS, format="csv").chunks())
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_what_no_attempt_will_change_is_raised_at_once(after):
+    starved = Cut(after, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "CONDITION_STARVED")
+    sampler = FakeSampler([starved])
+    with services(samplers=[sampler]) as found, client_of(found) as client:
+        with pytest.raises(RowmintCallError, match="told to refuse") as caught:
+            list(client.sample("flights", ROWS))
+    assert caught.value.reason == "CONDITION_STARVED"
+    assert len(sampler.requests) == 1
+
+
+def test_an_error_inside_arrows_reader_is_raised_as_it_is():
+    cut = Cut(3, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "CONDITION_STARVED")
+    with services(samplers=[FakeSampler([cut])]) as found, client_of(found) as client:
+        with pytest.raises(RowmintCallError, match="told to refuse"):
+            client.sample("flights", ROWS).to_table()
+
+
+def test_a_replica_with_another_plan_is_not_gone_on_with():
+    samplers = [FakeSampler([Cut(3)]), FakeSampler([Cut(3)], plan=b"q" * 32)]
+    with services(samplers=samplers) as found, client_of(found) as client:
+        with pytest.raises(StreamMismatchError, match="plan_digest differs"):
+            list(client.sample("flights", ROWS))
+
+
+def test_a_dead_replica_is_passed_over_at_once():
+    with services(samplers=[FakeSampler()]) as found:
+        with Client(found.trainer_address, ["127.0.0.1:1", *found.sampler_addresses]) as client:
+            for _ in range(2):
+                assert b"".join(client.sample("flights", ROWS, format="csv").chunks()) == WHOLE["csv"]
+            assert client.get_version("flights").name == VERSION
+
+
+def test_no_replica_at_all_is_told_soon():
+    waits = []
+    with Client("127.0.0.1:1", ["127.0.0.1:1", "127.0.0.1:2"], retry=RetryPolicy(sleep=waits.append)) as client:
+        with pytest.raises(RowmintCallError, match="is `rowmint serve` running there") as caught:
+            client.sample("flights", 5)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(RowmintCallError, match=r"no answer from the trainer at 127.0.0.1:1"):
+            list(client.list_jobs())
+    assert len(waits) < 10
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path, row_format):
+    path = tmp_path / "rows"
+    progress = []
+    with services(samplers=[FakeSampler([Cut(4)])]) as found, client_of(found) as client:
+        stream = client.sample_to_file(
+            path, "flights", ROWS, format=row_format, progress=lambda done, total: progress.append((done, total))
+        )
+        assert path.read_bytes() == WHOLE[row_format]
+        assert stream.resumes == 1
+        assert progress[-1] == (ROWS, ROWS)
+    path.unlink()
+    cut = Cut(4, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "CONDITION_STARVED")
+    with services(samplers=[FakeSampler([cut])]) as found, client_of(found) as client:
+        with pytest.raises(RowmintCallError):
+            client.sample_to_file(path, "flights", ROWS, format=row_format)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_conditions_are_typed_and_the_version_pinned():
+    sampler = FakeSampler()
+    with services(samplers=[sampler]) as found, client_of(found) as client:
+        client.sample("flights", 5, where={"origin": "JFK", "arr_delay": (60, None)}, columns=["origin"]).close()
+        request = sampler.requests[0]
+        assert request.model == VERSION
+        assert request.where.predicates[1].range.minimum.double_value == 60.0
+        assert list(request.columns) == ["origin"]
+        with pytest.raises(ColumnNotFoundError, match="did you mean 'origin'"):
+            client.sample("flights", 5, where=["orgin = JFK"])
+        with pytest.raises(InvalidFieldError, match="format"):
+            client.sample("flights", 5, format="xlsx")
+        with pytest.raises(InvalidFieldError, match="range"):
+            client.sample("flights", 5, seed=-1)
+        with pytest.raises(RowmintCallError, match="there is no model nothing"):
+            client.sample("nothing", 5)
+
+
+def known_rows(count):
+    return [{"origin": ORIGINS[index % 3], "dep_delay": None} for index in range(count)]
+
+
+@pytest.mark.parametrize("cut", [None, Cut(0), Cut(3), Cut(9, code=UNAVAILABLE)])
+def test_completed_rows_come_in_order_over_breaks(cut):
+    count = 3_000
+    samplers = [FakeSampler([cut]), FakeSampler([cut])]
+    with services(samplers=samplers) as found, client_of(found) as client:
+        stream = client.complete_rows("flights", iter(known_rows(count)), seed=3)
+        rows = list(stream)
+    assert [row.row for row in rows] == list(range(count))
+    assert [dict(row) for row in rows] == [{**known, "arr_delay": 0.5} for known in known_rows(count)]
+    assert rows[0].effective_sample_size == 12.5
+    assert stream.resumes == (0 if cut is None else 2)
+
+
+def test_completion_reads_no_further_ahead_than_its_window():
+    taken = []
+
+    def endless():
+        for index in range(10**9):
+            taken.append(index)
+            yield {"dep_delay": index}
+
+    with services() as found, client_of(found) as client, client.complete_rows("flights", endless()) as stream:
+        assert next(stream)["dep_delay"] == 0
+        assert len(taken) <= 2_048
+
+
+def test_a_cell_that_does_not_fit_names_its_row():
+    with services() as found, client_of(found) as client:
+        with pytest.raises(InvalidFieldError, match=r"rows\[1\].dep_delay"):
+            list(client.complete_rows("flights", [{"dep_delay": "5"}, {"dep_delay": "five"}]))
+        with pytest.raises(ColumnNotFoundError, match="did you mean 'dep_delay'"):
+            list(client.complete_rows("flights", [{"dep_dely": 5}]))
+
+
+def test_one_call_does_it_all(tmp_path):
+    path = tmp_path / "My flights.csv"
+    path.write_bytes(b"origin,dep_delay\nJFK,5\n")
+    trainer = FakeTrainer()
+    events = []
+    with services(trainer) as found, client_of(found) as client:
+        table = synthesize(
+            path, 100, where={"origin": "JFK"}, seed=4, client=client, on_event=events.append, epochs=5, pac=10
+        )
+    assert table.num_rows == 100
+    assert trainer.jobs[0].training_job.model == "projects/default/models/my-flights"
+    assert trainer.jobs[0].training_job.config.seed == 4
+    assert trainer.jobs[0].training_job.config.ctgan.epochs == 5
+    assert len(events) == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("a/b/Flights 2013.csv.zip", "flights-2013"), ("2013.csv", "data-2013"), ("__.csv", "data")]
+)
+def test_an_id_is_made_of_a_files_name(name, expected):
+    assert id_from_name(name) == expected
+
+
+def test_write_to_takes_any_binary_file():
+    sink = io.BytesIO()
+    with services() as found, client_of(found) as client, client.sample("flights", ROWS, format="csv") as stream:
+        stream.write_to(sink)
+    assert sink.getvalue() == WHOLE["csv"]

@@ -1,0 +1,212 @@
+"""Conditions: what people write, typed, and back."""
+
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rowmint.client.values import cell_to_value, parse_value, typed_value, value_to_cell
+from rowmint.client.where import parse_where, where_message, where_texts
+from rowmint.errors import ColumnNotFoundError, InvalidConditionError
+from rowmint.v1 import condition_pb2, schema_pb2, value_pb2
+
+TYPES = {
+    "flag": schema_pb2.DATA_TYPE_BOOL,
+    "whole": schema_pb2.DATA_TYPE_INT64,
+    "double": schema_pb2.DATA_TYPE_DOUBLE,
+    "price": schema_pb2.DATA_TYPE_DECIMAL,
+    "text": schema_pb2.DATA_TYPE_STRING,
+    "a 'b' \"c\"=, (d)": schema_pb2.DATA_TYPE_STRING,
+    "day": schema_pb2.DATA_TYPE_DATE,
+    "local": schema_pb2.DATA_TYPE_TIMESTAMP,
+    "zoned": schema_pb2.DATA_TYPE_TIMESTAMP,
+}
+SCHEMA = schema_pb2.TableSchema(
+    columns=[
+        schema_pb2.ColumnSpec(name=name, data_type=data_type, time_zone="UTC" if name == "zoned" else "")
+        for name, data_type in TYPES.items()
+    ]
+)
+
+CELLS = {
+    schema_pb2.DATA_TYPE_BOOL: st.booleans(),
+    schema_pb2.DATA_TYPE_INT64: st.integers(-(2**63), 2**63 - 1),
+    schema_pb2.DATA_TYPE_DOUBLE: st.floats(allow_nan=False),
+    schema_pb2.DATA_TYPE_DECIMAL: st.decimals(allow_nan=False, allow_infinity=False, places=3),
+    schema_pb2.DATA_TYPE_STRING: st.text(st.characters(exclude_categories=["Cs"])),
+    schema_pb2.DATA_TYPE_DATE: st.dates(),
+}
+
+
+def cells(name):
+    if name == "local":
+        return st.datetimes()
+    if name == "zoned":
+        return st.datetimes(timezones=st.just(UTC))
+    return CELLS[TYPES[name]]
+
+
+@st.composite
+def predicates(draw, name):
+    column = {"column": name}
+    value = cells(name).map(cell_to_value)
+    kind = draw(st.sampled_from(["equals", "any_of", "is_null", "range"]))
+    if kind == "equals":
+        return condition_pb2.Predicate(**column, equals=draw(value))
+    if kind == "any_of":
+        members = draw(st.lists(value | st.just(value_pb2.Value(null_value=True)), min_size=1, max_size=4))
+        return condition_pb2.Predicate(**column, any_of=condition_pb2.ValueSet(values=members))
+    if kind == "is_null":
+        return condition_pb2.Predicate(**column, is_null=draw(st.booleans()))
+    low, high = draw(st.tuples(st.none() | value, st.none() | value).filter(any))
+    bounds = condition_pb2.ValueRange(
+        minimum=low,
+        maximum=high,
+        minimum_exclusive=low is not None and draw(st.booleans()),
+        maximum_exclusive=high is not None and draw(st.booleans()),
+    )
+    return condition_pb2.Predicate(**column, range=bounds)
+
+
+@given(st.data())
+def test_texts_read_back_as_the_same_conditions(data):
+    names = data.draw(st.lists(st.sampled_from(sorted(TYPES)), unique=True, max_size=4))
+    where = condition_pb2.Where(predicates=[data.draw(predicates(name)) for name in names])
+    actual = parse_where(where_texts(where), SCHEMA)
+    assert where == actual
+
+
+@given(st.data())
+def test_a_cell_read_back_from_the_wire_is_the_same_cell(data):
+    name = data.draw(st.sampled_from(sorted(TYPES)))
+    cell = data.draw(cells(name) | st.none())
+    column = next(column for column in SCHEMA.columns if column.name == name)
+    actual = value_to_cell(typed_value(cell, column))
+    assert cell == actual
+    assert type(cell) is type(actual)
+
+
+def test_a_mapping_says_each_kind_of_test():
+    where = where_message(
+        {"text": "JFK", "whole": (60, None), "double": [1, 2.5], "price": None, "day": "2013-01-31"}, SCHEMA
+    )
+    value = value_pb2.Value
+    expected = condition_pb2.Where(
+        predicates=[
+            condition_pb2.Predicate(column="text", equals=value(string_value="JFK")),
+            condition_pb2.Predicate(column="whole", range=condition_pb2.ValueRange(minimum=value(int64_value=60))),
+            condition_pb2.Predicate(
+                column="double",
+                any_of=condition_pb2.ValueSet(values=[value(double_value=1.0), value(double_value=2.5)]),
+            ),
+            condition_pb2.Predicate(column="price", is_null=True),
+            condition_pb2.Predicate(column="day", equals=value(date_value="2013-01-31")),
+        ]
+    )
+    assert expected == where
+
+
+def test_equal_sets_make_equal_conditions():
+    one = where_message({"text": {"b", "a", "c"}}, SCHEMA)
+    other = where_message({"text": frozenset("cab")}, SCHEMA)
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["text = JFK"], ["text = 'JFK'"]),
+        (["text=New York, NY"], ["text = 'New York, NY'"]),
+        (["whole > 60", "whole<=90"], ["whole > 60", "whole <= 90"]),
+        (["text IN (AA, 'U,A',\"it's\")"], ["text in ('AA', 'U,A', 'it''s')"]),
+        (["text is  NULL"], ["text is null"]),
+        (["text = null"], ["text is null"]),
+        (["text = 'null'"], ["text = 'null'"]),
+        (["text Is Not Null"], ["text is not null"]),
+        (['"a \'b\' ""c""=, (d)" = x'], ['"a \'b\' ""c""=, (d)" = \'x\'']),
+        (["whole == 5.0"], ["whole = 5"]),
+        (["double >= 1e3"], ["double >= 1000.0"]),
+        (["flag = TRUE"], ["flag = true"]),
+        (["price < 12.50"], ["price < 12.50"]),
+        (["local = 2013-01-01"], ["local = 2013-01-01T00:00:00"]),
+        (["zoned = 2013-01-01T05:00:00+02:00"], ["zoned = 2013-01-01T03:00:00Z"]),
+    ],
+)
+def test_texts_are_understood(texts, expected):
+    assert expected == where_texts(parse_where(texts, SCHEMA))
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "is not a condition"),
+        ("text", "is not a condition"),
+        ("text =", "a value is missing"),
+        ("text != JFK", "`not equal` cannot be asked for"),
+        ("text <> JFK", "is not a condition"),
+        ("text in JFK", "parentheses"),
+        ("text in ()", "a value is missing"),
+        ("text in ('a' 'b')", "commas"),
+        ("text in (a,,b)", "a value is missing"),
+        ("text = 'open", "quotes"),
+        ("whole = sixty", "whole numbers"),
+        ("whole > 60.5", "whole numbers"),
+        ("whole > null", "missing cell"),
+        ("whole = 9223372036854775808", "whole numbers"),
+        ("double = nan", "say null"),
+        ("flag = maybe", "true or false"),
+        ("day = yesterday", "YYYY-MM-DD"),
+        ("zoned = 2013-01-01T05:00:00", "needs an offset"),
+        ("local = 2013-01-01T05:00:00Z", "must have no offset"),
+    ],
+)
+def test_what_cannot_be_read_is_named(text, part):
+    with pytest.raises(InvalidConditionError, match=part.replace("(", r"\(")):
+        parse_where([text], SCHEMA)
+
+
+def test_an_unknown_column_gets_near_names():
+    with pytest.raises(ColumnNotFoundError, match="did you mean 'whole'"):
+        where_message({"wholes": 1}, SCHEMA)
+    with pytest.raises(ColumnNotFoundError, match="did you mean 'text'"):
+        parse_where(["texts = 1"], SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"whole": ()},
+        {"whole": (None, None)},
+        {"whole": (1, 2, 3)},
+        {"whole": []},
+        {"whole": True},
+        {"whole": 1.5},
+        {"text": 5},
+        {"double": float("nan")},
+        {"price": Decimal("Infinity")},
+        {"day": datetime(2013, 1, 1)},  # noqa: DTZ001
+        {"zoned": datetime(2013, 1, 1)},  # noqa: DTZ001
+        {"flag": 1},
+        {"whole": object()},
+    ],
+)
+def test_a_mapping_that_makes_no_sense_is_refused(where):
+    with pytest.raises(InvalidConditionError):
+        where_message(where, SCHEMA)
+
+
+def test_numbers_and_days_take_their_columns_type():
+    columns = {column.name: column for column in SCHEMA.columns}
+    assert value_pb2.Value(int64_value=60) == typed_value(60.0, columns["whole"])
+    assert value_pb2.Value(double_value=60.0) == typed_value(60, columns["double"])
+    assert value_pb2.Value(decimal_value="0.1") == typed_value(0.1, columns["price"])
+    assert value_pb2.Value(timestamp_value="2013-01-31T00:00:00") == typed_value(date(2013, 1, 31), columns["local"])
+    east = datetime(2013, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))
+    assert value_pb2.Value(timestamp_value="2013-01-01T00:00:00Z") == typed_value(east, columns["zoned"])
+
+
+def test_a_columns_own_datetime_format_is_read():
+    column = schema_pb2.ColumnSpec(name="d", data_type=schema_pb2.DATA_TYPE_DATE, datetime_format="%d/%m/%Y")
+    assert value_pb2.Value(date_value="2013-01-31") == parse_value("31/01/2013", column)

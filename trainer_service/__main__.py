@@ -1,0 +1,94 @@
+"""Composes the trainer and serves until a signal: ``python -m trainer_service``."""
+
+import argparse
+import asyncio
+import os
+import socket
+
+from rowmint.objects import open_store
+from rowmint.registry import migrate, open_registry
+from rowmint.rpc.models import model_service
+from rowmint.rpc.server import Server, ServerOptions, Service, serve_until_signal
+from rowmint.v1 import (
+    dataset_service_pb2_grpc,
+    model_admin_service_pb2_grpc,
+    training_service_pb2_grpc,
+)
+from trainer_service.datasets.upload import UploadService
+from trainer_service.garbage import sweep_all
+from trainer_service.jobs.pool import WorkerPool
+from trainer_service.servicers.datasets import DatasetServicer
+from trainer_service.servicers.model_admin import ModelAdminServicer
+from trainer_service.servicers.training import TrainingServicer
+from trainer_service.settings import TrainerSettings
+
+
+async def serve(settings: TrainerSettings) -> None:
+    """Serve until a signal."""
+    registry = open_registry(settings.registry_url)
+    data = open_store(settings.data_store_url, settings.store_options)
+    models = open_store(settings.model_store_url, settings.store_options)
+    await asyncio.to_thread(migrate, registry.engine)
+    await asyncio.to_thread(sweep_all, registry.datasets, data)
+    await asyncio.to_thread(sweep_all, registry.models, models)
+    pool = WorkerPool(
+        registry.jobs,
+        settings.model_dump(mode="json"),
+        settings.workers,
+        f"{socket.gethostname()}:{os.getpid()}",
+        settings.lease_seconds,
+    )
+    upload = UploadService(
+        registry.datasets,
+        data,
+        segment_bytes=settings.segment_bytes,
+        segment_seconds=settings.segment_seconds,
+    )
+    datasets = DatasetServicer(registry.datasets, data, upload, pool.wake)
+    training = TrainingServicer(registry, pool, pool.wake, settings.threads)
+    admin = ModelAdminServicer(registry.models, models)
+    server = Server(
+        [
+            Service(
+                "rowmint.v1.DatasetService",
+                lambda server: dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, server),
+            ),
+            Service(
+                "rowmint.v1.TrainingService",
+                lambda server: training_service_pb2_grpc.add_TrainingServiceServicer_to_server(training, server),
+            ),
+            Service(
+                "rowmint.v1.ModelAdminService",
+                lambda server: model_admin_service_pb2_grpc.add_ModelAdminServiceServicer_to_server(admin, server),
+            ),
+            model_service(registry.models, models),
+        ],
+        ServerOptions(
+            settings.listen,
+            grace_seconds=settings.grace_seconds,
+            max_message_bytes=settings.max_message_bytes,
+            max_connection_age_seconds=settings.max_connection_age_seconds,
+        ),
+    )
+    jobs = asyncio.create_task(pool.run())
+    try:
+        await serve_until_signal(server, "trainer")
+    finally:
+        await pool.close()
+        jobs.cancel()
+        await asyncio.gather(jobs, return_exceptions=True)
+        registry.close()
+
+
+def main() -> None:
+    """Read the settings from the environment and serve."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer_service",
+        description="Serves the trainer. Settings are read from the environment (ROWMINT_*); none is needed.",
+    )
+    parser.parse_args()
+    asyncio.run(serve(TrainerSettings()))
+
+
+if __name__ == "__main__":
+    main()

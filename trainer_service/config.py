@@ -1,0 +1,384 @@
+"""What is fitted and how: the training configuration as frozen values, the mirror of `rowmint.v1.TrainingConfig`.
+
+Two checks, both before any work: `validate` looks at the configuration alone, `validate_against` at the configuration
+and the dataset's schema. Errors name the proto's field, with the prefix ``training_job.config``.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from rowmint.columns import is_coded
+from rowmint.errors import InvalidFieldError
+from rowmint.schema import KINDS_OF_TYPE, ColumnKind, ColumnSpec, DataType, TableSchema
+
+PREFIX = "training_job.config"
+
+MAX_CATEGORIES = 200
+"""Values a categorical column's network chooses between, where no override says otherwise."""
+MAX_MODES = 10
+"""Modes of an ordered column's normalisation, where no override says otherwise."""
+SEED_LIMIT = 1 << 64
+
+
+class Device(StrEnum):
+    """Where the network is fitted."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class HighCardinality(StrEnum):
+    """What happens to a categorical column of more values than the network chooses between."""
+
+    TAIL = "tail"
+    OTHER = "other"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True)
+class CtganConfig:
+    """Conditional tabular GAN; defaults of ctgan 0.12.1. See the proto for each field's meaning and range."""
+
+    epochs: int = 300
+    batch_size: int = 500
+    generator_dim: tuple[int, ...] = (256, 256)
+    discriminator_dim: tuple[int, ...] = (256, 256)
+    generator_lr: float = 2e-4
+    generator_decay: float = 1e-6
+    discriminator_lr: float = 2e-4
+    discriminator_decay: float = 1e-6
+    embedding_dim: int = 128
+    discriminator_steps: int = 1
+    log_frequency: bool = True
+    pac: int = 10
+
+
+@dataclass(frozen=True)
+class TvaeConfig:
+    """Tabular variational autoencoder; defaults of ctgan 0.12.1. See the proto for each field's meaning and range."""
+
+    epochs: int = 300
+    batch_size: int = 500
+    embedding_dim: int = 128
+    compress_dims: tuple[int, ...] = (128, 128)
+    decompress_dims: tuple[int, ...] = (128, 128)
+    l2scale: float = 1e-5
+    learning_rate: float = 1e-3
+    loss_factor: float = 2.0
+
+
+@dataclass(frozen=True)
+class IndependentConfig:
+    """Each column by its own marginal: nothing to set."""
+
+
+FamilyConfig = CtganConfig | TvaeConfig | IndependentConfig
+
+FAMILY_NAMES: Mapping[type[FamilyConfig], str] = {
+    CtganConfig: "ctgan",
+    TvaeConfig: "tvae",
+    IndependentConfig: "independent",
+}
+_FAMILIES: Mapping[str, Callable[..., FamilyConfig]] = {name: family for family, name in FAMILY_NAMES.items()}
+
+
+@dataclass(frozen=True)
+class ColumnOverride:
+    """How one column is fitted; None where nothing was said.
+
+    Attributes:
+        column: Name of the column.
+        kind: What the column means; None as in the dataset.
+        high_cardinality: What happens to more values than `max_categories`; None for `HighCardinality.TAIL`.
+        max_categories: Values the network chooses between, 1 to 4,096; None for `MAX_CATEGORIES`.
+        min_category_count: Values of fewer rows are folded into "other", 1 or more; None for 1.
+        max_modes: Modes of an ordered column, 1 to 100; None for `MAX_MODES`.
+    """
+
+    column: str
+    kind: ColumnKind | None = None
+    high_cardinality: HighCardinality | None = None
+    max_categories: int | None = None
+    min_category_count: int | None = None
+    max_modes: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A training configuration with every default filled in.
+
+    Attributes:
+        family: Hyper-parameters; their type is the family.
+        seed: Seed of every random draw, 0 to 2**64 - 1.
+        device: Where the network is fitted.
+        threads: CPU threads, 1 to 256.
+        holdout_fraction: Share of the rows kept out of training, 0 to 0.5.
+        column_overrides: At most one a column.
+        primary_key: Primary key; None for the dataset's, empty for none.
+    """
+
+    family: FamilyConfig
+    seed: int
+    device: Device = Device.CPU
+    threads: int = 1
+    holdout_fraction: float = 0.0
+    column_overrides: tuple[ColumnOverride, ...] = ()
+    primary_key: str | None = None
+
+    @property
+    def family_name(self) -> str:
+        """``ctgan``, ``tvae`` or ``independent``."""
+        return FAMILY_NAMES[type(self.family)]
+
+    def override(self, column: str) -> ColumnOverride:
+        """Return the override of `column`; one that says nothing where there is none."""
+        found = (override for override in self.column_overrides if override.column == column)
+        return next(found, ColumnOverride(column))
+
+
+def validate(config: TrainingConfig) -> None:
+    """Check a configuration by itself.
+
+    Raises:
+        InvalidFieldError: A field is out of range; the error names it.
+    """
+    match config.family:
+        case CtganConfig():
+            _validate_ctgan(config.family)
+        case TvaeConfig():
+            _validate_tvae(config.family)
+        case IndependentConfig():
+            pass
+    _whole(f"{PREFIX}.seed", config.seed, 0, SEED_LIMIT - 1)
+    _whole(f"{PREFIX}.threads", config.threads, 1, 256)
+    if not 0 <= config.holdout_fraction <= 0.5:  # NaN fails too
+        raise InvalidFieldError(f"{PREFIX}.holdout_fraction", f"is {config.holdout_fraction}; must be 0 to 0.5")
+    seen: set[str] = set()
+    for index, override in enumerate(config.column_overrides):
+        path = f"{PREFIX}.column_overrides[{index}]"
+        if not override.column:
+            raise InvalidFieldError(f"{path}.column", "is required")
+        if override.column in seen:
+            raise InvalidFieldError(f"{path}.column", f"column {override.column!r} is given more than once")
+        seen.add(override.column)
+        for name, limit in (("max_categories", 4096), ("min_category_count", 2**31 - 1), ("max_modes", 100)):
+            value = getattr(override, name)
+            if value is not None:
+                _whole(f"{path}.{name}", value, 1, limit)
+
+
+def _validate_ctgan(family: CtganConfig) -> None:
+    path = f"{PREFIX}.ctgan"
+    _whole(f"{path}.epochs", family.epochs, 1, 100_000)
+    _whole(f"{path}.batch_size", family.batch_size, 2, 1_000_000)
+    _whole(f"{path}.pac", family.pac, 1, 100)
+    if family.batch_size % 2:
+        raise InvalidFieldError(f"{path}.batch_size", f"is {family.batch_size}; must be even")
+    if family.batch_size % family.pac:
+        raise InvalidFieldError(
+            f"{path}.batch_size", f"is {family.batch_size}; must be divisible by pac, which is {family.pac}"
+        )
+    _layers(f"{path}.generator_dim", family.generator_dim)
+    _layers(f"{path}.discriminator_dim", family.discriminator_dim)
+    _whole(f"{path}.embedding_dim", family.embedding_dim, 1, 4096)
+    _whole(f"{path}.discriminator_steps", family.discriminator_steps, 1, 100)
+    for name in ("generator_lr", "discriminator_lr"):
+        _positive(f"{path}.{name}", getattr(family, name))
+    for name in ("generator_decay", "discriminator_decay"):
+        _not_negative(f"{path}.{name}", getattr(family, name))
+
+
+def _validate_tvae(family: TvaeConfig) -> None:
+    path = f"{PREFIX}.tvae"
+    _whole(f"{path}.epochs", family.epochs, 1, 100_000)
+    _whole(f"{path}.batch_size", family.batch_size, 1, 1_000_000)
+    _whole(f"{path}.embedding_dim", family.embedding_dim, 1, 4096)
+    _layers(f"{path}.compress_dims", family.compress_dims)
+    _layers(f"{path}.decompress_dims", family.decompress_dims)
+    _not_negative(f"{path}.l2scale", family.l2scale)
+    _positive(f"{path}.learning_rate", family.learning_rate)
+    _positive(f"{path}.loss_factor", family.loss_factor)
+
+
+def _whole(field: str, value: int, least: int, greatest: int) -> None:
+    if not least <= value <= greatest:
+        raise InvalidFieldError(field, f"is {value}; must be {least:,} to {greatest:,}")
+
+
+def _positive(field: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise InvalidFieldError(field, f"is {value}; must be a finite number above 0")
+
+
+def _not_negative(field: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise InvalidFieldError(field, f"is {value}; must be a finite number, 0 or more")
+
+
+def _layers(field: str, widths: tuple[int, ...]) -> None:
+    if not 1 <= len(widths) <= 8:
+        raise InvalidFieldError(field, f"has {len(widths)} layers; must have 1 to 8")
+    for index, width in enumerate(widths):
+        _whole(f"{field}[{index}]", width, 1, 4096)
+
+
+def effective_schema(config: TrainingConfig, schema: TableSchema) -> TableSchema:
+    """Return the dataset's schema with the overrides' kinds and the primary key applied, every kind and type set.
+
+    Args:
+        config: A valid configuration.
+        schema: The dataset's schema; every column has a type.
+
+    Raises:
+        ColumnNotFoundError: An override or the primary key names no column.
+        InvalidFieldError: A column cannot be of the kind asked for; the error names the field.
+    """
+    kinds: dict[str, ColumnKind] = {}
+    for index, override in enumerate(config.column_overrides):
+        column = schema.column(override.column)
+        if override.kind is None:
+            continue
+        if override.kind not in _kinds(column):
+            allowed = ", ".join(_kinds(column))
+            raise InvalidFieldError(
+                f"{PREFIX}.column_overrides[{index}].kind",
+                f"column {column.name!r} is {column.data_type} and cannot be {override.kind}; it can be {allowed}",
+            )
+        kinds[column.name] = override.kind
+    key = schema.primary_key if config.primary_key is None else config.primary_key
+    if key:
+        column = schema.column(key)
+        kind = kinds.get(key, ColumnKind.ID)
+        if ColumnKind.ID not in _kinds(column):
+            raise InvalidFieldError(
+                f"{PREFIX}.primary_key",
+                f"column {key!r} is {column.data_type}; only int64 and string columns can be ids",
+            )
+        if kind not in (ColumnKind.ID, ColumnKind.IGNORED):
+            raise InvalidFieldError(
+                f"{PREFIX}.primary_key", f"column {key!r} is the primary key and cannot be {kind}; remove the override"
+            )
+        kinds[key] = kind
+    columns = tuple(
+        replace(column, kind=kinds.get(column.name, _kinds(column)[0] if column.kind is None else column.kind))
+        for column in schema.columns
+    )
+    return TableSchema(columns, key)
+
+
+def _kinds(column: ColumnSpec) -> tuple[ColumnKind, ...]:
+    if column.data_type is None:
+        raise InvalidFieldError("training_job.dataset", f"column {column.name!r} has no type; the dataset is not READY")
+    return KINDS_OF_TYPE[column.data_type]
+
+
+def validate_against(config: TrainingConfig, schema: TableSchema, row_count: int) -> None:
+    """Check a valid configuration against the dataset it is to be fitted to.
+
+    Args:
+        config: Passes `validate`.
+        schema: The dataset's schema; every column has a type.
+        row_count: Rows of the dataset.
+
+    Raises:
+        ColumnNotFoundError: An override or the primary key names no column.
+        InvalidFieldError: An override is impossible, nothing is left to model, or there are too few rows.
+    """
+    effective = effective_schema(config, schema)
+    for index, override in enumerate(config.column_overrides):
+        _validate_override(f"{PREFIX}.column_overrides[{index}]", override, effective.column(override.column))
+    modelled = [column for column in effective.columns if column.kind not in (ColumnKind.ID, ColumnKind.IGNORED)]
+    if not modelled:
+        raise InvalidFieldError(
+            f"{PREFIX}.column_overrides", "leave no column to model: every column is an id or ignored"
+        )
+    rows = row_count - round(row_count * config.holdout_fraction)
+    needed = max(2, config.family.pac) if isinstance(config.family, CtganConfig) else 2
+    if rows < needed:
+        kept = f", of which {rows} are for training" if rows < row_count else ""
+        raise InvalidFieldError(
+            "training_job.dataset", f"has {row_count} rows{kept}; {config.family_name} needs at least {needed}"
+        )
+
+
+def _validate_override(path: str, override: ColumnOverride, column: ColumnSpec) -> None:
+    coded = is_coded(column)
+    for name in ("high_cardinality", "max_categories", "min_category_count"):
+        if getattr(override, name) is not None and not coded:
+            raise InvalidFieldError(
+                f"{path}.{name}", f"column {column.name!r} is {column.kind}; only a categorical column has categories"
+            )
+    if override.max_modes is not None and column.kind not in (ColumnKind.NUMERICAL, ColumnKind.DATETIME):
+        raise InvalidFieldError(
+            f"{path}.max_modes", f"column {column.name!r} is {column.kind}; only an ordered column has modes"
+        )
+    folds = override.min_category_count is not None and override.min_category_count > 1
+    if column.data_type is not DataType.STRING and (folds or override.high_cardinality is HighCardinality.OTHER):
+        name = "min_category_count" if folds else "high_cardinality"
+        raise InvalidFieldError(
+            f"{path}.{name}", f'column {column.name!r} is {column.data_type}; only text can become "other"'
+        )
+    limit = MAX_CATEGORIES if override.max_categories is None else override.max_categories
+    if coded and override.high_cardinality is HighCardinality.REFUSE and len(column.domain.categories) > limit:
+        raise InvalidFieldError(
+            f"{path}.high_cardinality",
+            f"column {column.name!r} has {len(column.domain.categories)} values, more than {limit}: refused",
+        )
+
+
+def to_json(config: TrainingConfig) -> dict[str, Any]:
+    """Return the configuration as JSON values; the seed is text, as it may pass 2**53."""
+    body = {key: value for key, value in asdict(config).items() if key not in ("family", "seed", "column_overrides")}
+    family = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config.family).items()}
+    overrides = [
+        {key: value for key, value in asdict(override).items() if value is not None}
+        for override in config.column_overrides
+    ]
+    whole = {**body, "seed": str(config.seed), config.family_name: family, "column_overrides": overrides}
+    return {key: _plain(value) for key, value in whole.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` with enums as their text."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, StrEnum) else value
+
+
+def from_json(body: Mapping[str, Any]) -> TrainingConfig:
+    """Return the configuration that `to_json` wrote.
+
+    Raises:
+        KeyError: A part is missing.
+        ValueError: A value is not one of a closed set.
+    """
+    (name,) = (name for name in _FAMILIES if name in body)
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in body[name].items()
+    }
+    return TrainingConfig(
+        family=_FAMILIES[name](**fields),
+        seed=int(body["seed"]),
+        device=Device(body["device"]),
+        threads=body["threads"],
+        holdout_fraction=body["holdout_fraction"],
+        column_overrides=_overrides(body["column_overrides"]),
+        primary_key=body["primary_key"],
+    )
+
+
+def _overrides(bodies: Iterable[Mapping[str, Any]]) -> tuple[ColumnOverride, ...]:
+    made = []
+    for body in bodies:
+        enums: dict[str, Any] = {}
+        if "kind" in body:
+            enums["kind"] = ColumnKind(body["kind"])
+        if "high_cardinality" in body:
+            enums["high_cardinality"] = HighCardinality(body["high_cardinality"])
+        made.append(ColumnOverride(**{**body, **enums}))
+    return tuple(made)

@@ -1,0 +1,1 @@
+"""Converters between messages and the trainer's own values. Pure."""

@@ -1,0 +1,96 @@
+"""Datasets as messages, and what is asked of them."""
+
+import json
+from typing import Any
+
+from rowmint.errors import InvalidFieldError
+from rowmint.registry import DatasetRecord, DatasetState
+from rowmint.rpc.converters import column_from_proto, column_to_proto, schema_to_proto, timestamp
+from rowmint.schema import ColumnSpec
+from rowmint.v1 import dataset_pb2
+
+DATASET_STATES = {state: dataset_pb2.DatasetState.Value(f"DATASET_STATE_{state}") for state in DatasetState}
+
+
+def format_from_proto(data_format: dataset_pb2.DataFormat, field: str = "dataset.format") -> dict[str, Any]:
+    """Return a format as JSON values, every default filled in.
+
+    Raises:
+        InvalidFieldError: No format is given, or an option is malformed; the error names a path under `field`.
+    """
+    match data_format.WhichOneof("format"):
+        case "csv":
+            return {"type": "csv", **_csv(data_format.csv, f"{field}.csv")}
+        case "json":
+            return {"type": "json"}
+        case "parquet":
+            return {"type": "parquet"}
+        case "arrow_stream":
+            return {"type": "arrow_stream"}
+        case _:
+            raise InvalidFieldError(field, "is required: csv, json, parquet or arrow_stream")
+
+
+def _csv(csv: dataset_pb2.CsvFormat, field: str) -> dict[str, Any]:
+    delimiter = csv.delimiter if csv.HasField("delimiter") else ","
+    quote = csv.quote if csv.HasField("quote") else '"'
+    for name, text in (("delimiter", delimiter), ("quote", quote)):
+        if len(text) != 1 or not text.isascii() or text in "\r\n":
+            raise InvalidFieldError(f"{field}.{name}", f"{text!r} must be one ASCII character, no line end")
+    if delimiter == quote:
+        raise InvalidFieldError(f"{field}.quote", "is the delimiter too")
+    encoding = csv.encoding if csv.HasField("encoding") else "utf-8"
+    if encoding not in ("utf-8", "latin-1", "utf-16"):
+        raise InvalidFieldError(f"{field}.encoding", f"{encoding!r} must be utf-8, latin-1 or utf-16")
+    return {"delimiter": delimiter, "quote": quote, "encoding": encoding, "null_values": list(csv.null_values)}
+
+
+def format_to_proto(body: Any) -> dataset_pb2.DataFormat:
+    """Return the message of a format's JSON values."""
+    message = dataset_pb2.DataFormat()
+    if body["type"] == "csv":
+        message.csv.CopyFrom(
+            dataset_pb2.CsvFormat(
+                delimiter=body["delimiter"],
+                quote=body["quote"],
+                encoding=body["encoding"],
+                null_values=body["null_values"],
+            )
+        )
+    else:
+        getattr(message, body["type"]).SetInParent()
+    return message
+
+
+def overrides_from_proto(dataset: dataset_pb2.Dataset) -> tuple[ColumnSpec, ...]:
+    """Return the declared columns of a dataset to be created."""
+    return tuple(
+        column_from_proto(column, f"dataset.column_overrides[{index}]")
+        for index, column in enumerate(dataset.column_overrides)
+    )
+
+
+def dataset_to_proto(record: DatasetRecord) -> dataset_pb2.Dataset:
+    """Return the message of a dataset."""
+    return dataset_pb2.Dataset(
+        name=str(record.name),
+        format=format_to_proto(record.format),
+        column_overrides=[column_to_proto(column) for column in record.overrides],
+        primary_key=record.schema.primary_key if record.schema is not None else record.primary_key,
+        state=DATASET_STATES[record.state],
+        committed_size=record.committed_size,
+        row_count=record.row_count or 0,
+        schema=None if record.schema is None else schema_to_proto(record.schema),
+        sha256=record.sha256 or b"",
+        errors=[
+            dataset_pb2.DataError(line=problem.line, row=problem.row, column=problem.column, message=problem.message)
+            for problem in record.errors
+        ],
+        sdv_metadata_json="" if record.sdv_metadata is None else _json(record.sdv_metadata),
+        create_time=timestamp(record.create_time),
+        update_time=timestamp(record.update_time),
+    )
+
+
+def _json(body: Any) -> str:
+    return json.dumps(body, separators=(",", ":"), sort_keys=True)

@@ -1,0 +1,70 @@
+"""An ingest job: from committed segments to a READY dataset."""
+
+import hashlib
+from pathlib import Path
+
+from rowmint.errors import CancelledError, DataLossError, InvalidDataError
+from rowmint.objects import ObjectStore
+from rowmint.registry import Registry
+from rowmint.registry.datasets import CanonicalTable
+from trainer_service.datasets.ingest import ingest
+from trainer_service.datasets.segments import SegmentReader
+from trainer_service.garbage import sweep
+from trainer_service.jobs.attempts import Attempt
+from trainer_service.jobs.stores import Stores
+
+
+def run_ingest(registry: Registry, stores: Stores, attempt: Attempt, scratch: Path) -> None:
+    """Carry out an ingest job: afterwards its dataset is READY, or FAILED with what is wrong.
+
+    Args:
+        registry: Where dataset and job are.
+        stores: Where the bytes are.
+        attempt: The attempt; asked whether to stop.
+        scratch: An empty folder.
+
+    Raises:
+        RowmintError: The attempt ended otherwise; the job is not ended yet.
+    """
+    job = attempt.job
+    dataset = registry.datasets.get_by_uid(job.dataset_uid)
+    source = SegmentReader(stores.data, registry.datasets.segments(dataset.uid))
+    try:
+        result = ingest(
+            source, dataset.format, dataset.overrides, dataset.primary_key, scratch, cancelled=attempt.stopped
+        )
+    except InvalidDataError as error:
+        registry.datasets.mark_failed(dataset.uid, job.uid, job.epoch, error.problems)
+        return
+    if attempt.stopped():
+        raise CancelledError(f"ingest of {dataset.name} was stopped")
+    key = f"datasets/{dataset.uid}/table-{job.epoch}.parquet"
+    digest = file_sha256(result.path)
+    stores.data.put_file(key, result.path)
+    table = CanonicalTable(
+        schema=result.schema,
+        sdv_metadata=result.sdv_metadata,
+        row_count=result.row_count,
+        object_key=key,
+        size=result.path.stat().st_size,
+        sha256=digest,
+        profile=result.profile,
+    )
+    sweep(registry.datasets, stores.data, registry.datasets.mark_ready(dataset.uid, job.uid, job.epoch, table))
+
+
+def file_sha256(path: Path) -> bytes:
+    """Return the SHA-256 of a file, 32 bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def fetch_verified(store: ObjectStore, key: str, digest: bytes, path: Path) -> None:
+    """Fetch an object into a file.
+
+    Raises:
+        DataLossError: It does not have the SHA-256 `digest`.
+    """
+    store.fetch(key, path)
+    if file_sha256(path) != digest:
+        raise DataLossError("the stored table does not have the digest the registry says; upload the dataset again")

@@ -1,0 +1,143 @@
+"""A training job: from a READY dataset to a published version."""
+
+from pathlib import Path
+from typing import Any
+
+from rowmint.artifact import Artifact, read_manifest, read_model
+from rowmint.errors import CancelledError, WrongStateError
+from rowmint.names import ModelName
+from rowmint.plan import compile_plan
+from rowmint.registry import DatasetRecord, JobPhase, NewVersion, Registry
+from rowmint.rows import RowSource
+from rowmint.schema import TableSchema
+from rowmint.synthesizer import choose_linear
+from trainer_service.config import TrainingConfig
+from trainer_service.jobs.attempts import Attempt
+from trainer_service.jobs.ingesting import fetch_verified
+from trainer_service.jobs.stores import Stores
+
+
+def run_training(registry: Registry, stores: Stores, attempt: Attempt, scratch: Path) -> None:
+    """Carry out a training job: afterwards a version is published and the job has SUCCEEDED.
+
+    Args:
+        registry: Where dataset, job and models are.
+        stores: Where the bytes are.
+        attempt: The attempt; asked at every step whether to stop.
+        scratch: An empty folder.
+
+    Raises:
+        RowmintError: The attempt ended otherwise; the job is not ended yet.
+    """
+    # Imported here: an ingest must not wait for torch.
+    from trainer_service.fitting.engine import FitEvent, fit  # noqa: PLC0415
+
+    job = attempt.job
+    ledger = registry.jobs
+    phase = JobPhase.UNSPECIFIED
+
+    def report(event: FitEvent) -> None:
+        nonlocal phase
+        payload = _payload(event)
+        if event.phase != phase:
+            phase = event.phase
+            ledger.set_phase(job.uid, job.epoch, phase, payload)
+        else:
+            ledger.append_event(job.uid, job.epoch, payload)
+
+    dataset, table = _table(registry, stores, job.dataset_uid, scratch)
+    config = TrainingConfig.from_json(job.config)
+    artifact = fit(
+        table, _schema(dataset), config, dataset.sha256 or b"", scratch, report=report, cancelled=attempt.stopped
+    )
+    if attempt.stopped():
+        raise CancelledError(f"{job.name} was cancelled")
+    if phase is not JobPhase.PUBLISHING:
+        ledger.set_phase(job.uid, job.epoch, JobPhase.PUBLISHING, {})
+    _publish(registry, stores, attempt, dataset, artifact)
+
+
+def run_estimate(
+    registry: Registry, stores: Stores, dataset_uid: str, config: dict[str, Any], scratch: Path
+) -> dict[str, Any]:
+    """Return what a job would cost, as JSON values: the fields of `rowmint.v1.TrainingEstimate`."""
+    from trainer_service.fitting.engine import estimate  # noqa: PLC0415
+
+    dataset, table = _table(registry, stores, dataset_uid, scratch)
+    found = estimate(table, _schema(dataset), TrainingConfig.from_json(config), scratch)
+    return {
+        "encoded_width": found.encoded_width,
+        "steps_per_epoch": found.steps_per_epoch,
+        "seconds_per_epoch": found.seconds_per_epoch,
+        "total_seconds": found.total_seconds,
+        "peak_memory_bytes": found.peak_memory_bytes,
+    }
+
+
+def _table(registry: Registry, stores: Stores, uid: str, scratch: Path) -> tuple[DatasetRecord, Path]:
+    dataset = registry.datasets.get_by_uid(uid)
+    if dataset.canonical_key is None or dataset.canonical_sha256 is None:
+        raise WrongStateError(f"{dataset.name} is {dataset.state}, not READY", metadata={"state": dataset.state})
+    table = scratch / "table.parquet"
+    fetch_verified(stores.data, dataset.canonical_key, dataset.canonical_sha256, table)
+    return dataset, table
+
+
+def _schema(dataset: DatasetRecord) -> TableSchema:
+    if dataset.schema is None:
+        raise WrongStateError(f"{dataset.name} is {dataset.state}, not READY", metadata={"state": dataset.state})
+    return dataset.schema
+
+
+def _publish(registry: Registry, stores: Stores, attempt: Attempt, dataset: DatasetRecord, artifact: Artifact) -> None:
+    """Store the files under keys of this attempt's own, then make the version visible: objects first, row last."""
+    job = attempt.job
+    manifest = _verified(artifact)
+    model = ModelName.parse(job.model, "model")
+    prefix = f"{model.project}/{model.model}/{job.uid}-{job.epoch}"
+    manifest_key, weights_key = f"{prefix}/manifest.json", f"{prefix}/weights.safetensors"
+    stores.models.put(weights_key, artifact.weights)
+    stores.models.put(manifest_key, artifact.manifest)
+    registry.models.publish(
+        job.uid,
+        job.epoch,
+        model,
+        NewVersion(
+            training_job=str(job.name),
+            manifest_key=manifest_key,
+            manifest_size=len(artifact.manifest),
+            manifest_sha256=artifact.manifest_digest,
+            weights_key=weights_key,
+            weights_size=len(artifact.weights),
+            weights_sha256=artifact.weights_digest,
+            model_digest=artifact.model_digest,
+            manifest_digest=artifact.manifest_digest,
+            family=manifest["generator"]["family"],
+            dataset_digest=dataset.sha256 or b"",
+            training_rows=manifest["training"]["rows"],
+            schema=TableSchema.from_json(manifest["generator"]["schema"]),
+        ),
+    )
+
+
+def _verified(artifact: Artifact) -> dict[str, Any]:
+    """Load the model as a sampler would and draw from it, so that nothing is published that cannot be sampled."""
+    model = read_model(artifact.manifest, artifact.weights, choose_linear("numpy"), artifact.manifest_digest)
+    plan = compile_plan(model.digest, model.synthesizer, ())
+    RowSource(model, plan, 0, model.schema.names).block(0, 1)
+    return read_manifest(artifact.manifest, artifact.manifest_digest)
+
+
+def _payload(event: Any) -> dict[str, Any]:
+    payload: dict[str, Any] = {}
+    if event.message:
+        payload["message"] = event.message
+    if event.epoch:
+        payload["progress"] = {
+            "epoch": event.epoch,
+            "epochs": event.epochs,
+            "losses": dict(event.losses),
+            "rows_per_second": event.rows_per_second,
+            "eta_seconds": event.eta_seconds,
+        }
+    return payload

@@ -1,0 +1,1 @@
+"""The trainer's services: convert, call, convert."""

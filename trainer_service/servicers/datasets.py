@@ -1,0 +1,116 @@
+"""DatasetService."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from google.protobuf import empty_pb2
+
+from rowmint.errors import EmptyStreamError, InvalidFieldError
+from rowmint.names import DatasetName, ProjectName, validate_id
+from rowmint.objects import ObjectStore
+from rowmint.registry import DatasetLedger
+from rowmint.rpc.models import optional
+from rowmint.schema import validate_declared
+from rowmint.v1 import dataset_pb2, dataset_service_pb2, dataset_service_pb2_grpc
+from trainer_service.converters.datasets import dataset_to_proto, format_from_proto, overrides_from_proto
+from trainer_service.datasets.upload import UploadService
+from trainer_service.garbage import sweep
+
+
+class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
+    """Receives datasets.
+
+    Args:
+        ledger: Datasets.
+        store: The data store.
+        upload: Takes the bytes.
+        wake: Called when an upload is finished and ingest can begin.
+    """
+
+    def __init__(
+        self, ledger: DatasetLedger, store: ObjectStore, upload: UploadService, wake: Callable[[], None]
+    ) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._upload = upload
+        self._wake = wake
+
+    async def CreateDataset(
+        self, request: dataset_service_pb2.CreateDatasetRequest, context: Any
+    ) -> dataset_pb2.Dataset:
+        """Create a dataset that waits for its bytes."""
+        project = ProjectName.parse(request.parent).project
+        if request.dataset_id:
+            validate_id(request.dataset_id, "dataset_id")
+        overrides = overrides_from_proto(request.dataset)
+        validate_declared(overrides)
+        data_format = format_from_proto(request.dataset.format)
+        body = (request.parent, request.dataset_id, data_format, overrides, request.dataset.primary_key)
+        record = await asyncio.to_thread(
+            self._ledger.create,
+            project,
+            request.dataset_id,
+            data_format=data_format,
+            overrides=overrides,
+            primary_key=request.dataset.primary_key,
+            request_id=request.request_id,
+            request_digest=hashlib.sha256(repr(body).encode()).digest(),
+        )
+        return dataset_to_proto(record)
+
+    async def WriteDataset(
+        self, request_iterator: AsyncIterator[dataset_service_pb2.WriteDatasetRequest], context: Any
+    ) -> dataset_service_pb2.WriteDatasetResponse:
+        """Append bytes; what is committed stays, however the stream ends."""
+        first = await anext(aiter(request_iterator), None)
+        if first is None:
+            raise EmptyStreamError("the upload stream carried no message; send at least finish_write")
+        name = DatasetName.parse(first.name)
+        writer = await asyncio.to_thread(self._upload.open, name)
+        finished = False
+        message: dataset_service_pb2.WriteDatasetRequest | None = first
+        try:
+            while message is not None:
+                if finished:
+                    raise InvalidFieldError("finish_write", "must be in the last message")
+                if message.name not in ("", first.name):
+                    raise InvalidFieldError("name", f"changed from {first.name!r} to {message.name!r} within a stream")
+                if message.data or not message.HasField("finish_write"):
+                    crc = optional(message, "crc32c")
+                    await asyncio.to_thread(writer.append, message.write_offset, message.data, crc)
+                if message.HasField("finish_write"):
+                    end = message.finish_write
+                    await asyncio.to_thread(writer.finish, end.total_size, end.sha256)
+                    finished = True
+                message = await anext(aiter(request_iterator), None)
+        finally:
+            await asyncio.shield(asyncio.to_thread(writer.close))
+        self._wake()
+        return dataset_service_pb2.WriteDatasetResponse(
+            dataset=dataset_to_proto(await asyncio.to_thread(self._ledger.get, name))
+        )
+
+    async def GetDataset(self, request: dataset_service_pb2.GetDatasetRequest, context: Any) -> dataset_pb2.Dataset:
+        """Read one dataset."""
+        return dataset_to_proto(await asyncio.to_thread(self._ledger.get, DatasetName.parse(request.name)))
+
+    async def ListDatasets(
+        self, request: dataset_service_pb2.ListDatasetsRequest, context: Any
+    ) -> dataset_service_pb2.ListDatasetsResponse:
+        """List a project's datasets."""
+        project = ProjectName.parse(request.parent).project
+        size = optional(request, "page_size")
+        page = await asyncio.to_thread(self._ledger.list, project, size, request.page_token)
+        return dataset_service_pb2.ListDatasetsResponse(
+            datasets=[dataset_to_proto(record) for record in page.items], next_page_token=page.next_page_token
+        )
+
+    async def DeleteDataset(self, request: dataset_service_pb2.DeleteDatasetRequest, context: Any) -> empty_pb2.Empty:
+        """Delete a dataset and its objects."""
+        await asyncio.to_thread(self._delete, DatasetName.parse(request.name))
+        return empty_pb2.Empty()
+
+    def _delete(self, name: DatasetName) -> None:
+        sweep(self._ledger, self._store, self._ledger.delete(name))

@@ -1,0 +1,67 @@
+"""Settings of the trainer: environment variables that begin with ``ROWMINT_``; none is needed."""
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class TrainerSettings(BaseSettings):
+    """Everything about the trainer that can be set.
+
+    Attributes:
+        home: Folder of the embedded default: registry, objects, scratch.
+        listen: Address served, ``host:port``.
+        registry: Registry of datasets, jobs and models: ``sqlite:///folder`` or ``postgresql+psycopg://...``.
+        data_store: Store of uploads and tables: ``file:///folder``, ``memory://name``, ``s3://bucket/prefix``.
+        model_store: Store of published models, likewise.
+        store_options: Options of both stores, such as endpoint and credentials.
+        workers: Jobs run at once.
+        threads: CPU threads of a fit whose job does not say.
+        lease_seconds: After so long without a heartbeat a job is taken up by another worker.
+        heartbeat_seconds: Pause between two heartbeats.
+        segment_bytes: Bytes of an upload committed at once.
+        segment_seconds: After so long what has come is committed, however little.
+        max_message_bytes: Largest message received.
+        grace_seconds: How long calls may go on after SIGTERM.
+        max_connection_age_seconds: Age at which connections are renewed; 0 for never.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="ROWMINT_", frozen=True)
+
+    home: Path = Path(".rowmint")
+    listen: str = "127.0.0.1:7401"
+    registry: str = ""
+    data_store: str = ""
+    model_store: str = ""
+    store_options: dict[str, str] = Field(default_factory=dict)
+    workers: int = Field(default=1, ge=1, le=256)
+    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
+    lease_seconds: float = Field(default=10.0, gt=0)
+    heartbeat_seconds: float = Field(default=1.0, gt=0)
+    segment_bytes: int = Field(default=8 * 1024 * 1024, ge=1)
+    segment_seconds: float = Field(default=1.0, gt=0)
+    max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=64 * 1024)
+    grace_seconds: float = Field(default=10.0, ge=0)
+    max_connection_age_seconds: float = Field(default=0.0, ge=0)
+
+    @property
+    def registry_url(self) -> str:
+        """The registry, the embedded default filled in."""
+        return self.registry if self.registry else f"sqlite:///{self.home.absolute()}/registry"
+
+    @property
+    def data_store_url(self) -> str:
+        """The store of data, the embedded default filled in."""
+        return self.data_store if self.data_store else f"file://{self.home.absolute()}/data"
+
+    @property
+    def model_store_url(self) -> str:
+        """The store of models, the embedded default filled in."""
+        return self.model_store if self.model_store else f"file://{self.home.absolute()}/models"
+
+    @property
+    def scratch(self) -> Path:
+        """Folder of temporary files; what a job leaves there it removes."""
+        return self.home.absolute() / "scratch"
