@@ -4,7 +4,9 @@ import argparse
 import asyncio
 import os
 import socket
+import time
 
+from rowmint.logs import configure_logs
 from rowmint.objects import open_store
 from rowmint.registry import migrate, open_registry
 from rowmint.rpc.models import model_service
@@ -41,6 +43,7 @@ async def serve(settings: TrainerSettings) -> None:
     upload = UploadService(
         registry.datasets,
         data,
+        clock=time.monotonic,
         segment_bytes=settings.segment_bytes,
         segment_seconds=settings.segment_seconds,
     )
@@ -87,6 +90,7 @@ def main() -> None:
         description="Serves the trainer. Settings are read from the environment (ROWMINT_*); none is needed.",
     )
     parser.parse_args()
+    configure_logs()
     asyncio.run(serve(TrainerSettings()))
 
 

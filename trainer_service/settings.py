@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -35,7 +36,7 @@ class TrainerSettings(BaseSettings):
     registry: str = ""
     data_store: str = ""
     model_store: str = ""
-    store_options: dict[str, str] = Field(default_factory=dict)
+    store_options: dict[str, Any] = Field(default_factory=dict)
     workers: int = Field(default=1, ge=1, le=256)
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     lease_seconds: float = Field(default=10.0, gt=0)
@@ -49,17 +50,17 @@ class TrainerSettings(BaseSettings):
     @property
     def registry_url(self) -> str:
         """The registry, the embedded default filled in."""
-        return self.registry if self.registry else f"sqlite:///{self.home.absolute()}/registry"
+        return self.registry or f"sqlite:///{self.home.absolute()}/registry"
 
     @property
     def data_store_url(self) -> str:
         """The store of data, the embedded default filled in."""
-        return self.data_store if self.data_store else f"file://{self.home.absolute()}/data"
+        return self.data_store or f"file://{self.home.absolute()}/data"
 
     @property
     def model_store_url(self) -> str:
         """The store of models, the embedded default filled in."""
-        return self.model_store if self.model_store else f"file://{self.home.absolute()}/models"
+        return self.model_store or f"file://{self.home.absolute()}/models"
 
     @property
     def scratch(self) -> Path:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from rowmint.codecs import Codec, IdentityCodec, load_codec
-from rowmint.errors import DataLossError
+from rowmint.errors import ColumnNotFoundError, DataLossError, InvalidFieldError
 from rowmint.plan import ALGORITHM, grid_rows
 from rowmint.schema import TableSchema
 from rowmint.synthesizer import LinearFactory, Synthesizer, load_synthesizer
@@ -138,14 +138,15 @@ def read_manifest(manifest: bytes, manifest_digest: bytes | None = None) -> dict
         body = json.loads(manifest)
         generator = body["generator"]
         known = (body["format"], generator["algorithm"], generator["arithmetic"])
-    except (ValueError, KeyError, TypeError) as error:
+        model_digest = hashlib.sha256(rfc8785.dumps(generator)).hexdigest()
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataLossError(f"the manifest is malformed: {error}") from error
     if known != (FORMAT, ALGORITHM, ARITHMETIC):
         raise DataLossError(
             f"the model has format {known[0]}, algorithm {known[1]}, arithmetic {known[2]}; this version reads"
             f" {FORMAT}, {ALGORITHM}, {ARITHMETIC}: update the service"
         )
-    if hashlib.sha256(rfc8785.dumps(generator)).hexdigest() != body.get("model_digest"):
+    if model_digest != body.get("model_digest"):
         raise DataLossError("the manifest's generator section does not have the model digest it says")
     return dict(body)
 
@@ -164,8 +165,12 @@ def read_model(manifest: bytes, weights: bytes, linear: LinearFactory, manifest_
     """
     body = read_manifest(manifest, manifest_digest)
     generator = body["generator"]
-    expected = generator["weights"]
-    if len(weights) != expected["size"] or hashlib.sha256(weights).hexdigest() != expected["sha256"]:
+    try:
+        expected = dict(generator["weights"])
+        size, sha256 = expected["size"], expected["sha256"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataLossError(f"the manifest does not describe its weights: {error!r}") from error
+    if len(weights) != size or hashlib.sha256(weights).hexdigest() != sha256:
         raise DataLossError("the stored weights do not have the size or digest the manifest says; restore them")
     try:
         arrays: dict[str, NDArray[np.generic]] = safetensors.numpy.load(weights)
@@ -177,7 +182,7 @@ def read_model(manifest: bytes, weights: bytes, linear: LinearFactory, manifest_
             for column, entry in zip(schema.columns, generator["codecs"], strict=True)
             if entry["codec"] == "identity" and isinstance(codec := load_codec(column, entry, {}), IdentityCodec)
         }
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, InvalidFieldError, ColumnNotFoundError) as error:
         raise DataLossError(f"the model is malformed: {error}") from error
     return Model(
         bytes.fromhex(body["model_digest"]),

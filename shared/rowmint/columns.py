@@ -10,6 +10,7 @@
 Days and microseconds count from 1970-01-01.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -71,6 +72,8 @@ def is_coded(column: ColumnSpec) -> bool:
 def native_number(cell: Cell, column: ColumnSpec) -> Fraction:
     """Return a cell of an ordered column in its native scale, exactly; it may lie between two native values.
 
+    A float asked of a decimal column is the decimal number it prints as: 0.1 is one tenth.
+
     Raises:
         ValueError: The cell is not of the column's type.
     """
@@ -80,7 +83,8 @@ def native_number(cell: Cell, column: ColumnSpec) -> Fraction:
             if isinstance(cell, bool) or not isinstance(cell, int | float | Decimal):
                 raise ValueError(f"{cell!r} is not a number")
             try:
-                number = Fraction(cell)
+                printed = isinstance(cell, float) and column.data_type is DataType.DECIMAL
+                number = Fraction(repr(float(cell))) if printed else Fraction(cell)
             except (ValueError, OverflowError) as error:
                 raise ValueError(f"{cell!r} is not a finite number") from error
             return number * scale if column.data_type is DataType.DECIMAL else number
@@ -99,6 +103,14 @@ def native_number(cell: Cell, column: ColumnSpec) -> Fraction:
             return Fraction((cell - (EPOCH_UTC if cell.tzinfo else EPOCH)) // _MICROSECOND)
         case _:
             raise ValueError(f"a {column.data_type} column has no order")
+
+
+def nearest_double(number: Fraction) -> float:
+    """Return the float64 nearest to `number`, ties to even; an infinity beyond the largest."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
 
 
 def native_cell(value: float, column: ColumnSpec) -> Cell:

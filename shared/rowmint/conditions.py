@@ -1,19 +1,21 @@
 """Conditions on rows: canonical form, validation against a schema, evaluation on columns.
 
 A condition is the AND of predicates. `canonical` intersects all predicates on a column into one `ColumnCondition` in
-the column's native scale, so that two ways to say the same thing give the same bytes (`canonical_json`) and so the same
-plan.
+the column's native scale, so that two ways to say the same thing give the same JSON (`ColumnCondition.to_json`) and so
+the same plan. A value is first brought to the column's type: a decimal asked of a double column means its nearest
+float64, and a float asked of a decimal column the decimal number that it prints as.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rowmint.columns import ColumnArray, is_coded, native_number
+from rowmint.columns import ColumnArray, is_coded, native_number, nearest_double
 from rowmint.errors import InvalidConditionError, InvalidFieldError, ValueNotFoundError
 from rowmint.schema import (
     INT64_MAX,
@@ -87,7 +89,8 @@ class ColumnCondition:
         column: The column.
         null: Whether a missing cell satisfies it.
         codes: For a categorical column, the category indices that satisfy it, ascending; None for ordered columns.
-        intervals: For an ordered column, the disjoint ranges that satisfy it, ascending; None for categorical columns.
+        intervals: For an ordered column, the disjoint ranges that satisfy it, ascending, neighbours joined; None for
+            categorical columns.
     """
 
     column: str
@@ -105,9 +108,13 @@ class ColumnCondition:
             found: NDArray[np.bool_] = table[array.values]
             return found
         result = np.zeros(len(array), np.bool_)
-        values: NDArray[Any] = array.values
-        for interval in self.intervals or ():
-            result |= (values >= interval.lower) & (values <= interval.upper)
+        if self.intervals:
+            values: NDArray[Any] = array.values
+            lowers = np.array([span.lower for span in self.intervals], values.dtype)
+            uppers = np.array([span.upper for span in self.intervals], values.dtype)
+            # The ranges are disjoint and ascending: only the last that begins at or below a value can hold it.
+            last = np.searchsorted(lowers, values, side="right") - 1
+            result = (last >= 0) & (values <= uppers[last])
         if array.valid is not None:
             result = np.where(array.valid, result, self.null)
         return result
@@ -125,7 +132,7 @@ class ColumnCondition:
 def canonical(where: Iterable[Predicate], schema: TableSchema) -> tuple[ColumnCondition, ...]:
     """Return the canonical form of `where`, one condition a column, by column name.
 
-    A condition that every row satisfies is left out.
+    A condition that every value of the column's type satisfies is left out.
 
     Args:
         where: The predicates.
@@ -155,10 +162,15 @@ def canonical(where: Iterable[Predicate], schema: TableSchema) -> tuple[ColumnCo
             raise InvalidConditionError(
                 f"the conditions on column {column.name!r} exclude each other", metadata={"column": column.name}
             )
-    for name, condition in by_column.items():
-        _check_possible(condition, schema.column(name))
-    found = sorted(by_column.values(), key=lambda condition: condition.column)
-    return tuple(condition for condition in found if not _always(condition, schema.column(condition.column)))
+    found = []
+    for name in sorted(by_column):
+        column = schema.column(name)
+        _check_possible(by_column[name], column)
+        if not column.nullable:
+            by_column[name] = replace(by_column[name], null=False)
+        if not _always(by_column[name], column):
+            found.append(by_column[name])
+    return tuple(found)
 
 
 def _translate(predicate: Predicate, column: ColumnSpec) -> ColumnCondition:
@@ -175,15 +187,15 @@ def _translate(predicate: Predicate, column: ColumnSpec) -> ColumnCondition:
         null = any(value is None for value in test.values)
         present = [value for value in test.values if value is not None]
         if is_coded(column):
-            codes = tuple(sorted({_code(value, column) for value in present}))
-            return ColumnCondition(column.name, null, codes=codes)
+            return ColumnCondition(column.name, null, codes=_codes(present, column))
         points = sorted({point for value in present if (point := _point(value, column)) is not None})
         if not points and not null:
             raise InvalidConditionError(
                 f"column {column.name!r} holds {_precision(column)}; {present[0]!r} can never occur",
                 metadata={"column": column.name},
             )
-        return ColumnCondition(column.name, null, intervals=tuple(Interval(point, point) for point in points))
+        spans = _joined([Interval(point, point) for point in points])
+        return ColumnCondition(column.name, null, intervals=spans)
     if is_coded(column):
         raise InvalidConditionError(
             f"column {column.name!r} is {column.kind} and has no order; ask for values instead of a range",
@@ -198,21 +210,31 @@ def _translate(predicate: Predicate, column: ColumnSpec) -> ColumnCondition:
 def _everything(column: ColumnSpec) -> ColumnCondition:
     if is_coded(column):
         return ColumnCondition(column.name, True, codes=tuple(range(len(column.domain.categories))))
-    whole = Interval(-math.inf, math.inf) if column.data_type is DataType.DOUBLE else Interval(INT64_MIN, INT64_MAX)
+    double = column.data_type is DataType.DOUBLE
+    whole = Interval(-sys.float_info.max, sys.float_info.max) if double else Interval(INT64_MIN, INT64_MAX)
     return ColumnCondition(column.name, True, intervals=(whole,))
 
 
-def _code(value: Cell, column: ColumnSpec) -> int:
+def _codes(values: Sequence[Cell], column: ColumnSpec) -> tuple[int, ...]:
+    """Return the codes of present values, ascending, each once."""
     categories = column.domain.categories
+    known: dict[tuple[bool, Cell], int] = {}
     for code, category in enumerate(categories):
-        if category == value and isinstance(category, bool) == isinstance(value, bool):
-            return code
-    texts = [cell_text(category) for category in categories]
-    text = cell_text(value)
-    if text in texts:  # 1 for "1": the caller cannot always know a category's type
-        return texts.index(text)
-    near = near_names(text, texts)
-    raise ValueNotFoundError(column.name, text, near if near or not texts else texts[:3])
+        known.setdefault((isinstance(category, bool), category), code)
+    texts: dict[str, int] = {}
+    codes: set[int] = set()
+    for value in values:
+        code = known.get((isinstance(value, bool), value))
+        if code is None:
+            if not texts:
+                texts = {cell_text(category): code for code, category in reversed(list(enumerate(categories)))}
+            text = cell_text(value)
+            if text not in texts:  # 1 for "1": the caller cannot always know a category's type
+                names = list(reversed(texts))
+                raise ValueNotFoundError(column.name, text, near_names(text, names) or names[:3])
+            code = texts[text]
+        codes.add(code)
+    return tuple(sorted(codes))
 
 
 def _native(value: Cell, column: ColumnSpec) -> Any:
@@ -227,20 +249,26 @@ def _native(value: Cell, column: ColumnSpec) -> Any:
 def _point(value: Cell, column: ColumnSpec) -> int | float | None:
     number = _native(value, column)
     if column.data_type is DataType.DOUBLE:
-        return float(number)
-    return int(number) if number.denominator == 1 else None
+        double = nearest_double(number)
+        return double if math.isfinite(double) else None
+    return int(number) if number.denominator == 1 and INT64_MIN <= number <= INT64_MAX else None
 
 
 def _interval(test: Range, column: ColumnSpec) -> Interval:
     lower, upper = test.minimum, test.maximum
     if column.data_type is DataType.DOUBLE:
-        low = -math.inf if lower is None else float(_native(lower, column))
-        high = math.inf if upper is None else float(_native(upper, column))
-        if test.minimum_exclusive and lower is not None:
+        low = -math.inf if lower is None else nearest_double(_native(lower, column))
+        high = math.inf if upper is None else nearest_double(_native(upper, column))
+        if test.minimum_exclusive and math.isfinite(low):
             low = math.nextafter(low, math.inf)
-        if test.maximum_exclusive and upper is not None:
+        if test.maximum_exclusive and math.isfinite(high):
             high = math.nextafter(high, -math.inf)
-        return Interval(low, high)
+        # Infinities are no cells. Adding 0.0 makes -0.0, whose text differs, 0.0.
+        greatest_double = sys.float_info.max
+        return Interval(
+            low if low > greatest_double else max(low, -greatest_double) + 0.0,
+            high if high < -greatest_double else min(high, greatest_double) + 0.0,
+        )
     least, greatest = INT64_MIN, INT64_MAX
     if lower is not None:
         number = _native(lower, column)
@@ -251,17 +279,37 @@ def _interval(test: Range, column: ColumnSpec) -> Interval:
     return Interval(max(least, INT64_MIN), min(greatest, INT64_MAX))
 
 
+def _joined(spans: Sequence[Interval]) -> tuple[Interval, ...]:
+    """Join neighbours among disjoint ascending ranges: 1, 2, 3 one by one and 1 to 3 are the same."""
+    joined: list[Interval] = []
+    for span in spans:
+        if joined and span.lower == _next(joined[-1].upper):
+            joined[-1] = Interval(joined[-1].lower, span.upper)
+        else:
+            joined.append(span)
+    return tuple(joined)
+
+
+def _next(value: float) -> float:
+    return value + 1 if isinstance(value, int) else math.nextafter(value, math.inf)
+
+
 def _intersect(one: ColumnCondition, two: ColumnCondition) -> ColumnCondition:
     null = one.null and two.null
     if one.codes is not None and two.codes is not None:
         return ColumnCondition(one.column, null, codes=tuple(sorted(set(one.codes) & set(two.codes))))
-    spans = [
-        Interval(max(a.lower, b.lower), min(a.upper, b.upper))
-        for a in one.intervals or ()
-        for b in two.intervals or ()
-        if max(a.lower, b.lower) <= min(a.upper, b.upper)
-    ]
-    return ColumnCondition(one.column, null, intervals=tuple(sorted(spans, key=lambda span: span.lower)))
+    spans: list[Interval] = []
+    first, second = list(one.intervals or ()), list(two.intervals or ())
+    at = beside = 0
+    while at < len(first) and beside < len(second):
+        a, b = first[at], second[beside]
+        if max(a.lower, b.lower) <= min(a.upper, b.upper):
+            spans.append(Interval(max(a.lower, b.lower), min(a.upper, b.upper)))
+        if a.upper < b.upper:
+            at += 1
+        else:
+            beside += 1
+    return ColumnCondition(one.column, null, intervals=_joined(spans))
 
 
 def _empty(condition: ColumnCondition) -> bool:
@@ -277,14 +325,17 @@ def _always(condition: ColumnCondition, column: ColumnSpec) -> bool:
 def _precision(column: ColumnSpec) -> str:
     if column.data_type is DataType.DECIMAL:
         return f"numbers of {column.domain.decimals} decimals"
-    return "whole numbers"
+    if column.data_type is DataType.DOUBLE:
+        return "binary64 numbers"
+    return "whole numbers of 64 bits"
 
 
 def _check_possible(condition: ColumnCondition, column: ColumnSpec) -> None:
     """Refuse what no row can satisfy: outside the learned range, or missing where nothing ever was."""
     about = {"column": column.name}
     if _empty(condition):
-        raise InvalidConditionError(f"the range asked of column {column.name!r} is empty", metadata=about)
+        what = "is missing in every row" if is_coded(column) else "cannot lie in the range asked for, which is empty"
+        raise InvalidConditionError(f"column {column.name!r} {what}", metadata=about)
     if condition.null and column.nullable:
         return
     if condition.null and not condition.codes and not condition.intervals:

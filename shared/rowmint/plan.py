@@ -10,12 +10,15 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import rfc8785
 
+from rowmint.codecs.identity import parse_pattern
+from rowmint.columns import is_coded
 from rowmint.conditions import ColumnCondition
 from rowmint.rng import StreamKey
-from rowmint.schema import ColumnKind, TableSchema
+from rowmint.schema import ColumnKind, DataType, TableSchema, cell_text
 from rowmint.synthesizer.interface import Synthesizer
 
 ALGORITHM = 1
@@ -53,7 +56,7 @@ class Plan:
 
 def plan_digest(model_digest: bytes, conditions: Sequence[ColumnCondition]) -> bytes:
     """Return the digest of the plan for `conditions` (canonical), 32 bytes."""
-    body = {
+    body: dict[str, Any] = {
         "algorithm": ALGORITHM,
         "model": model_digest.hex(),
         "where": [condition.to_json() for condition in conditions],
@@ -83,13 +86,25 @@ def compile_plan(model_digest: bytes, synthesizer: Synthesizer, conditions: tupl
 
 
 def pilot(
-    model_digest: bytes, digest: bytes, synthesizer: Synthesizer, conditions: Sequence[ColumnCondition]
+    model_digest: bytes,
+    digest: bytes,
+    synthesizer: Synthesizer,
+    conditions: Sequence[ColumnCondition],
+    most: int = _PILOT_TILES_RARE,
 ) -> tuple[int, int]:
-    """Return how many of how many candidates satisfy `conditions`, with fixed keys no stream uses."""
+    """Return how many of how many candidates satisfy `conditions`, with fixed keys no stream uses.
+
+    Args:
+        model_digest: 32 bytes.
+        digest: The plan's, 32 bytes.
+        synthesizer: The model.
+        conditions: Canonical conditions.
+        most: Tiles drawn where few candidates satisfy them.
+    """
     query = synthesizer.query(conditions, ())
     key = StreamKey(model_digest, hashlib.sha256(b"pilot\0" + digest).digest(), 0)
     accepted = candidates = 0
-    for tile in range(_PILOT_TILES_RARE):
+    for tile in range(most):
         if tile >= _PILOT_TILES and accepted >= _PILOT_ENOUGH:
             break
         accepted += query.tile(key.tile(0, tile), TILE_SIZE).accepted
@@ -98,14 +113,24 @@ def pilot(
 
 
 def grid_rows(schema: TableSchema) -> int:
-    """Return the rows of a grid cell: the greatest power of two, 64 to 8,192, that keeps one under 512 KiB."""
-    width = 0.0
+    """Return the rows of a grid cell, a power of two.
+
+    It is the greatest, 1 to 8,192, that keeps one under 512 KiB of Arrow and about 2 MiB of text, the longest
+    categories and NDJSON's column names counted in every row.
+    """
+    arrow = text = 0.0
     for column in schema.columns:
-        if column.kind is ColumnKind.ID:
-            width += 4 + max(8, len(column.id_pattern))
-        else:
-            width += 8.125
+        letters = 32
+        width = 16.125 if column.data_type is DataType.DECIMAL else 8.125
+        if column.kind is ColumnKind.ID and column.id_pattern:
+            letters = sum(len(max(alphabet).encode()) for alphabet in parse_pattern(column.id_pattern))
+            width = 4.0 + letters
+        elif is_coded(column):
+            present = (cell for cell in column.domain.categories if cell is not None)
+            letters = max((len(cell_text(cell).encode()) for cell in present), default=0)
+        arrow += width
+        text += letters + len(column.name.encode()) + 6  # quotes, colon, comma
     grid = 8192
-    while grid > 64 and grid * width > 512 * 1024:
+    while grid > 1 and (grid * arrow > 512 * 1024 or grid * text > 2 * 1024 * 1024):
         grid //= 2
     return grid

@@ -13,6 +13,8 @@ from rowmint.errors import CancelledError, ConditionStarvedError
 from rowmint.plan import Plan, pilot
 from rowmint.rng import StreamKey
 
+_STARVED_TILES = 8  # an error's wording is worth no more
+
 
 @dataclass(frozen=True)
 class Block:
@@ -90,7 +92,9 @@ class RowSource:
         """Return the error for a block that its budget did not fill, naming the rarest condition."""
         rarest, share = "", np.inf
         for condition in self._plan.conditions:
-            found, candidates = pilot(self._model.digest, self._plan.digest, self._model.synthesizer, [condition])
+            found, candidates = pilot(
+                self._model.digest, self._plan.digest, self._model.synthesizer, [condition], _STARVED_TILES
+            )
             if found / candidates < share:
                 rarest, share = condition.column, found / candidates
         return ConditionStarvedError(

@@ -61,7 +61,7 @@ def cell_text(cell: Cell) -> str:
     """Return the canonical text of a present cell.
 
     bool ``true``/``false``; int and Decimal in plain digits; float as its shortest round-trip form; date and datetime
-    as ISO 8601, an aware datetime in UTC with ``Z``.
+    as ISO 8601, an aware datetime in UTC with ``Z`` (with its own offset where UTC would leave the years 1 to 9999).
 
     Raises:
         ValueError: The cell is None.
@@ -75,9 +75,12 @@ def cell_text(cell: Cell) -> str:
     if isinstance(cell, Decimal):
         return format(cell, "f")
     if isinstance(cell, datetime):
-        if cell.tzinfo is not None:
+        if cell.tzinfo is None:
+            return cell.isoformat()
+        try:
             return cell.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
-        return cell.isoformat()
+        except OverflowError:  # UTC would leave the years 1 to 9999
+            return cell.isoformat()
     if isinstance(cell, date):
         return cell.isoformat()
     return str(cell)
@@ -109,6 +112,28 @@ def parse_cell(text: str, data_type: DataType) -> Cell:
             return datetime.fromisoformat(text)
         case DataType.STRING:
             return text
+
+
+def _cell_json(cell: Cell, declared: DataType | None) -> str | dict[str, str] | None:
+    """Return a cell's text; with its type beside, where that is not the column's `declared` one."""
+    match cell:
+        case None:
+            return None
+        case bool():
+            own = DataType.BOOL
+        case int():
+            own = DataType.INT64
+        case float():
+            own = DataType.DOUBLE
+        case Decimal():
+            own = DataType.DECIMAL
+        case datetime():
+            own = DataType.TIMESTAMP
+        case date():
+            own = DataType.DATE
+        case str():
+            own = DataType.STRING
+    return cell_text(cell) if own is declared else {"type": str(own), "text": cell_text(cell)}
 
 
 @dataclass(frozen=True)
@@ -164,9 +189,9 @@ class ColumnSpec:
             "name": self.name,
             "kind": self.kind,
             "type": self.data_type,
-            "categories": [None if cell is None else cell_text(cell) for cell in domain.categories],
-            "minimum": None if domain.minimum is None else cell_text(domain.minimum),
-            "maximum": None if domain.maximum is None else cell_text(domain.maximum),
+            "categories": [_cell_json(cell, self.data_type) for cell in domain.categories],
+            "minimum": _cell_json(domain.minimum, self.data_type),
+            "maximum": _cell_json(domain.maximum, self.data_type),
             "decimals": domain.decimals,
             "nullable": domain.nullable,
             "datetime_format": self.datetime_format,
@@ -189,8 +214,14 @@ class ColumnSpec:
         """
         data_type = DataType(body["type"]) if "type" in body else None
 
-        def cell(text: str | None) -> Cell:
-            return None if text is None or data_type is None else parse_cell(text, data_type)
+        def cell(text: Any) -> Cell:
+            if text is None:
+                return None
+            if isinstance(text, Mapping):
+                return parse_cell(text["text"], DataType(text["type"]))
+            if data_type is None:
+                raise ValueError(f"{text!r} is of no type")
+            return parse_cell(text, data_type)
 
         return cls(
             name=body["name"],
@@ -211,7 +242,7 @@ class ColumnSpec:
 
 def near_names(name: str, known: list[str], count: int = 3) -> list[str]:
     """Return up to `count` of `known` that resemble `name`, best first; case does not matter."""
-    folded = {candidate.casefold(): candidate for candidate in known[:100_000]}
+    folded = {candidate.casefold(): candidate for candidate in known[:10_000]}  # a tenth of a second
     return [folded[key] for key in difflib.get_close_matches(name.casefold(), list(folded), n=count, cutoff=0.5)]
 
 
@@ -301,10 +332,10 @@ class TableSchema:
 
     @classmethod
     def from_sdv(cls, metadata: Mapping[str, Any]) -> Self:
-        """Return the declarations in SDV metadata of one table; data types stay open.
+        """Return the declarations in SDV metadata of one table; data types stay open, and kinds that are not ours.
 
         Raises:
-            InvalidFieldError: There is not exactly one table, or a sdtype is unknown to us.
+            InvalidFieldError: There is not exactly one table, or it is malformed.
         """
         tables = metadata.get("tables") or {"table": metadata}
         if len(tables) != 1:
@@ -318,10 +349,13 @@ class TableSchema:
             "boolean": ColumnKind.BOOLEAN,
             "id": ColumnKind.ID,
         }
-        columns = tuple(
-            ColumnSpec(name, kinds.get(body["sdtype"]), datetime_format=body.get("datetime_format") or "")
-            for name, body in table["columns"].items()
-        )
+        try:
+            columns = tuple(
+                ColumnSpec(name, kinds.get(body["sdtype"]), datetime_format=body.get("datetime_format") or "")
+                for name, body in table["columns"].items()
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InvalidFieldError("metadata", f"is not SDV metadata: {error!r}") from error
         return cls(columns, table.get("primary_key") or "")
 
 
@@ -344,16 +378,9 @@ def validate_declared(columns: tuple[ColumnSpec, ...], prefix: str = "dataset.co
             raise InvalidFieldError(f"{path}.kind", f"a {column.data_type} column cannot be {column.kind}")
         if domain.decimals is not None and not 0 <= domain.decimals <= 15:
             raise InvalidFieldError(f"{path}.domain.decimals", f"is {domain.decimals}; must be 0 to 15")
-        for bound in (domain.minimum, domain.maximum):
-            if isinstance(bound, float) and not math.isfinite(bound):
-                raise InvalidFieldError(f"{path}.domain", "a bound must be a finite number")
-        if domain.minimum is not None and domain.maximum is not None:
-            try:
-                reversed_bounds = domain.minimum > domain.maximum  # type: ignore[operator]
-            except TypeError as error:
-                raise InvalidFieldError(f"{path}.domain", "minimum and maximum are of different types") from error
-            if reversed_bounds:
-                raise InvalidFieldError(f"{path}.domain.minimum", "is above the maximum")
+        _validate_bounds(domain, f"{path}.domain")
+        if None in domain.categories:
+            raise InvalidFieldError(f"{path}.domain.categories", "null is no category; set nullable instead")
         if len(set(domain.categories)) != len(domain.categories):
             raise InvalidFieldError(f"{path}.domain.categories", "a value is listed twice")
         if domain.categories and column.kind not in (None, ColumnKind.CATEGORICAL, ColumnKind.BOOLEAN):
@@ -362,6 +389,22 @@ def validate_declared(columns: tuple[ColumnSpec, ...], prefix: str = "dataset.co
             raise InvalidFieldError(f"{path}.id_pattern", "only a column of kind ID has a pattern")
         if column.datetime_format and column.kind not in (None, ColumnKind.DATETIME):
             raise InvalidFieldError(f"{path}.datetime_format", "only a column of kind DATETIME has a format")
+
+
+def _validate_bounds(domain: Domain, path: str) -> None:
+    for bound in (domain.minimum, domain.maximum):
+        if isinstance(bound, float) and not math.isfinite(bound):
+            raise InvalidFieldError(path, "a bound must be a finite number")
+        if isinstance(bound, bool | str):
+            raise InvalidFieldError(path, f"{bound!r} is no bound; give a number, date or timestamp")
+    if domain.minimum is None or domain.maximum is None:
+        return
+    try:
+        reversed_bounds = domain.minimum > domain.maximum  # type: ignore[operator]
+    except TypeError as error:
+        raise InvalidFieldError(path, "minimum and maximum are of different types") from error
+    if reversed_bounds:
+        raise InvalidFieldError(f"{path}.minimum", "is above the maximum")
 
 
 def with_nullable(column: ColumnSpec, nullable: bool) -> ColumnSpec:

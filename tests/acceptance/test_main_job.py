@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pytest
-from conftest import Services, customers_csv
 
 from rowmint.client import Client
 from rowmint.v1 import dataset_pb2, training_job_pb2
+from tests.acceptance.processes import Services, customers_csv
 
 FAMILIES = {
     "ctgan": {"epochs": 12, "batch_size": 200, "generator_dim": [64, 64], "discriminator_dim": [64, 64]},

@@ -9,7 +9,7 @@ from rowmint.registry import EventRecord, JobPhase, JobRecord, JobState
 from rowmint.registry.jobs import JobError
 from rowmint.rpc.converters import timestamp
 from rowmint.v1 import training_job_pb2
-from trainer_service.config import TrainingConfig
+from trainer_service.config import from_json
 from trainer_service.converters.config import config_to_proto
 
 JOB_STATES = {state: training_job_pb2.JobState.Value(f"JOB_STATE_{state}") for state in JobState}
@@ -27,7 +27,7 @@ def job_to_proto(job: JobRecord, progress: Mapping[str, Any] | None = None) -> t
         name=str(job.name),
         dataset=job.dataset,
         model=job.model,
-        config=config_to_proto(TrainingConfig.from_json(job.config)),
+        config=config_to_proto(from_json(job.config)),
         state=JOB_STATES[job.state],
         phase=JOB_PHASES[job.phase],
         attempt=job.attempt,

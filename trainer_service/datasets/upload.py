@@ -210,8 +210,8 @@ class Writer:
             digest.update(read_segment(self._service.store, segment))
         if digest.digest() != sha256:
             raise DigestMismatchError(
-                f"the stored bytes have SHA-256 {digest.hexdigest()}, {sha256.hex()} was said; compare with the file, then"
-                " say the right one, or delete the dataset and upload it anew",
+                f"the stored bytes have SHA-256 {digest.hexdigest()}, {sha256.hex()} was said; compare with the file,"
+                " then say the right one, or delete the dataset and upload it anew",
                 metadata={"committed_size": str(self._committed), "sha256": digest.hexdigest()},
             )
         self._record = ledger.finish_upload(self._record.uid, self._record.writer_epoch, total_size, sha256)

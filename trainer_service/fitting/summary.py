@@ -118,7 +118,7 @@ class NumberSummary:
         self.step = gcd(self.step, int(found))
 
     def _merge(self, values: NDArray[np.generic], counts: NDArray[np.int64]) -> None:
-        """Merge counts; past the cap, keep the commonest and lower all by the first left out (Misra and Gries, 1982)."""
+        """Merge counts; past the cap, keep the commonest, lowered by the first left out (Misra and Gries, 1982)."""
         if len(self.values):
             every = np.concatenate([self.values, values])
             values, index = np.unique(every, return_inverse=True)

@@ -1,6 +1,7 @@
 """One attempt at a job: its lease, and whether the work is to stop."""
 
 import threading
+from typing import Self
 
 import structlog
 
@@ -29,7 +30,7 @@ class Attempt:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
-    def __enter__(self) -> "Attempt":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

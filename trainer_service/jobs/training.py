@@ -11,7 +11,7 @@ from rowmint.registry import DatasetRecord, JobPhase, NewVersion, Registry
 from rowmint.rows import RowSource
 from rowmint.schema import TableSchema
 from rowmint.synthesizer import choose_linear
-from trainer_service.config import TrainingConfig
+from trainer_service.config import from_json
 from trainer_service.jobs.attempts import Attempt
 from trainer_service.jobs.ingesting import fetch_verified
 from trainer_service.jobs.stores import Stores
@@ -39,14 +39,15 @@ def run_training(registry: Registry, stores: Stores, attempt: Attempt, scratch: 
     def report(event: FitEvent) -> None:
         nonlocal phase
         payload = _payload(event)
-        if event.phase != phase:
-            phase = event.phase
+        entered = JobPhase[event.phase.name]
+        if entered is not phase:
+            phase = entered
             ledger.set_phase(job.uid, job.epoch, phase, payload)
         else:
             ledger.append_event(job.uid, job.epoch, payload)
 
     dataset, table = _table(registry, stores, job.dataset_uid, scratch)
-    config = TrainingConfig.from_json(job.config)
+    config = from_json(job.config)
     artifact = fit(
         table, _schema(dataset), config, dataset.sha256 or b"", scratch, report=report, cancelled=attempt.stopped
     )
@@ -64,7 +65,7 @@ def run_estimate(
     from trainer_service.fitting.engine import estimate  # noqa: PLC0415
 
     dataset, table = _table(registry, stores, dataset_uid, scratch)
-    found = estimate(table, _schema(dataset), TrainingConfig.from_json(config), scratch)
+    found = estimate(table, _schema(dataset), from_json(config), scratch)
     return {
         "encoded_width": found.encoded_width,
         "steps_per_epoch": found.steps_per_epoch,

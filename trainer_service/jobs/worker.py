@@ -20,6 +20,7 @@ from typing import IO, Any
 import structlog
 
 from rowmint.errors import CancelledError, FencedError, Reason, RowmintError
+from rowmint.logs import configure_logs
 from rowmint.objects import open_store
 from rowmint.registry import JobKind, Registry, open_registry
 from trainer_service.jobs.attempts import Attempt
@@ -123,7 +124,7 @@ def main() -> None:
     # Libraries print to standard output; answers go where they cannot get between.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    configure_logs()
 
     def stop(*_: object) -> None:
         if not attempts:

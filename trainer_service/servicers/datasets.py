@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf import empty_pb2
 
@@ -12,11 +12,12 @@ from rowmint.names import DatasetName, ProjectName, validate_id
 from rowmint.objects import ObjectStore
 from rowmint.registry import DatasetLedger
 from rowmint.rpc.models import optional
-from rowmint.schema import validate_declared
 from rowmint.v1 import dataset_pb2, dataset_service_pb2, dataset_service_pb2_grpc
 from trainer_service.converters.datasets import dataset_to_proto, format_from_proto, overrides_from_proto
-from trainer_service.datasets.upload import UploadService
+from trainer_service.datasets.upload import UploadService, Writer
 from trainer_service.garbage import sweep
+
+T = TypeVar("T")
 
 
 class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
@@ -45,11 +46,10 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         if request.dataset_id:
             validate_id(request.dataset_id, "dataset_id")
         overrides = overrides_from_proto(request.dataset)
-        validate_declared(overrides)
         data_format = format_from_proto(request.dataset.format)
         body = (request.parent, request.dataset_id, data_format, overrides, request.dataset.primary_key)
         record = await asyncio.to_thread(
-            self._ledger.create,
+            self._upload.create,
             project,
             request.dataset_id,
             data_format=data_format,
@@ -64,33 +64,41 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         self, request_iterator: AsyncIterator[dataset_service_pb2.WriteDatasetRequest], context: Any
     ) -> dataset_service_pb2.WriteDatasetResponse:
         """Append bytes; what is committed stays, however the stream ends."""
-        first = await anext(aiter(request_iterator), None)
+        messages = aiter(request_iterator)
+        first = await anext(messages, None)
         if first is None:
             raise EmptyStreamError("the upload stream carried no message; send at least finish_write")
         name = DatasetName.parse(first.name)
         writer = await asyncio.to_thread(self._upload.open, name)
-        finished = False
-        message: dataset_service_pb2.WriteDatasetRequest | None = first
         try:
-            while message is not None:
+            await self._write(writer, first)
+            finished = first.HasField("finish_write")
+            async for message in _with_pauses(messages, self._upload.segment_seconds):
+                if message is None:
+                    await asyncio.to_thread(writer.tick)
+                    continue
                 if finished:
                     raise InvalidFieldError("finish_write", "must be in the last message")
                 if message.name not in ("", first.name):
                     raise InvalidFieldError("name", f"changed from {first.name!r} to {message.name!r} within a stream")
-                if message.data or not message.HasField("finish_write"):
-                    crc = optional(message, "crc32c")
-                    await asyncio.to_thread(writer.append, message.write_offset, message.data, crc)
-                if message.HasField("finish_write"):
-                    end = message.finish_write
-                    await asyncio.to_thread(writer.finish, end.total_size, end.sha256)
-                    finished = True
-                message = await anext(aiter(request_iterator), None)
+                await self._write(writer, message)
+                finished = message.HasField("finish_write")
         finally:
+            # Whatever ended the stream, what came before is committed.
             await asyncio.shield(asyncio.to_thread(writer.close))
         self._wake()
         return dataset_service_pb2.WriteDatasetResponse(
             dataset=dataset_to_proto(await asyncio.to_thread(self._ledger.get, name))
         )
+
+    @staticmethod
+    async def _write(writer: Writer, message: dataset_service_pb2.WriteDatasetRequest) -> None:
+        crc = optional(message, "crc32c")
+        if message.data or not message.HasField("finish_write"):
+            await asyncio.to_thread(writer.append, message.write_offset, message.data, crc)
+        if message.HasField("finish_write"):
+            end = message.finish_write
+            await asyncio.to_thread(writer.finish, end.total_size, end.sha256)
 
     async def GetDataset(self, request: dataset_service_pb2.GetDatasetRequest, context: Any) -> dataset_pb2.Dataset:
         """Read one dataset."""
@@ -114,3 +122,21 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
 
     def _delete(self, name: DatasetName) -> None:
         sweep(self._ledger, self._store, self._ledger.delete(name))
+
+
+async def _with_pauses(messages: AsyncIterator[T], seconds: float) -> AsyncIterator[T | None]:
+    """Yield the messages, and None whenever none has come for `seconds`."""
+    coming = asyncio.ensure_future(anext(messages, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait({coming}, timeout=seconds)
+            if not done:
+                yield None
+                continue
+            message = coming.result()
+            if message is None:
+                return
+            yield message
+            coming = asyncio.ensure_future(anext(messages, None))
+    finally:
+        coming.cancel()

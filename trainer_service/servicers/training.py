@@ -18,7 +18,7 @@ from rowmint.names import DatasetName, ModelName, ProjectName, TrainingJobName, 
 from rowmint.registry import DatasetRecord, DatasetState, JobRecord, Registry
 from rowmint.rpc.models import optional
 from rowmint.v1 import training_job_pb2, training_service_pb2, training_service_pb2_grpc
-from trainer_service.config import TrainingConfig, validate, validate_against
+from trainer_service.config import TrainingConfig, to_json, validate_against
 from trainer_service.converters.config import config_from_proto, config_to_proto
 from trainer_service.converters.jobs import event_to_proto, job_to_proto
 
@@ -61,10 +61,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         model = ModelName.parse(job.model, "training_job.model")
         if {dataset_name.project, model.project} != {project}:
             raise InvalidFieldError("training_job", f"dataset and model must be in {request.parent}")
-        # The seed is drawn for new jobs only: a repeated request must find its body unchanged.
-        seed_given = job.config.HasField("seed")
-        config = config_from_proto(job.config, default_threads=self._threads, draw_seed=lambda: secrets.randbits(64))
-        validate(config)
+        config = config_from_proto(job.config, seed=secrets.randbits(64), threads=self._threads)
         dataset = await asyncio.to_thread(self._registry.datasets.get, dataset_name)
         if dataset.state is not DatasetState.READY or dataset.schema is None or dataset.row_count is None:
             raise WrongStateError(
@@ -78,12 +75,13 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
             self._registry.jobs.create,
             project,
             request.training_job_id,
-            config=config.to_json(),
+            config=to_json(config),
             dataset_uid=dataset.uid,
             dataset=str(dataset_name),
             model=str(model),
             request_id=request.request_id,
-            request_digest=_digest(request, config if seed_given else replace(config, seed=0)),
+            # A drawn seed is no part of the body: a repeated request must find it unchanged.
+            request_digest=_digest(request, config if job.config.HasField("seed") else replace(config, seed=0)),
         )
         self._wake()
         return training_service_pb2.CreateTrainingJobResponse(training_job=job_to_proto(record))
@@ -91,7 +89,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     async def _estimate(
         self, dataset: DatasetRecord, job: training_job_pb2.TrainingJob, config: TrainingConfig
     ) -> training_service_pb2.CreateTrainingJobResponse:
-        body = {"do": "estimate", "dataset_uid": dataset.uid, "config": config.to_json()}
+        body = {"do": "estimate", "dataset_uid": dataset.uid, "config": to_json(config)}
         answer = await self._estimator.estimate(body)
         if "error" in answer:
             raise _error_from(answer["error"])

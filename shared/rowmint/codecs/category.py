@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -21,9 +22,13 @@ def integer_weights(counts: NDArray[np.float64]) -> NDArray[np.uint64]:
         counts: Non-negative, at least one positive, shape (n,).
     """
     counts = np.asarray(counts, np.float64)
-    scaled = np.maximum(np.floor(counts / counts.sum() * WEIGHT_ONE), counts > 0).astype(np.uint64)
-    scaled[int(np.argmax(scaled))] += np.uint64(WEIGHT_ONE) - scaled.sum(dtype=np.uint64)  # wraps where it is negative
-    return scaled
+    positive = (counts > 0).astype(np.uint64)
+    # One for each positive count, the rest by the running share, whose last is exactly 1: no residue to place, however
+    # many or uneven the counts are.
+    running = np.cumsum(counts)
+    shared = WEIGHT_ONE - int(positive.sum())
+    bounds = np.floor(running / running[-1] * shared).astype(np.uint64)
+    return positive + np.diff(bounds, prepend=np.uint64(0))
 
 
 def draw_weighted(cumulative: NDArray[np.uint64], words: NDArray[np.uint64]) -> NDArray[np.intp]:
@@ -87,8 +92,12 @@ class CategoryCodec:
             codes[slots == self.slots - 1] = -1
         if self.size > self.head:
             rare = np.flatnonzero(codes == self.head)
-            codes[rare] = self.head + draw_weighted(np.cumsum(self.tail, dtype=np.uint64), words[rare])
+            codes[rare] = self.head + draw_weighted(self._cumulative, words[rare])
         return ColumnArray(codes)
+
+    @cached_property
+    def _cumulative(self) -> NDArray[np.uint64]:
+        return np.cumsum(self.tail, dtype=np.uint64)
 
     @property
     def uses_words(self) -> bool:
@@ -109,11 +118,15 @@ class CategoryCodec:
         return body, {"tail": self.tail}
 
     @classmethod
-    def load(cls, _: ColumnSpec, body: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> Self:
+    def load(cls, column: ColumnSpec, body: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> Self:
         """Return the codec that `to_manifest` wrote."""
         size, head, tail = int(body["size"]), int(body["head"]), arrays["tail"].astype(np.uint64)
         if not 0 <= head <= size or tail.shape != (size - head,):
             raise ValueError(f"{head} of {size} categories with {tail.shape} tail weights")
+        if size != len(column.domain.categories):
+            raise ValueError(f"{size} categories where the column has {len(column.domain.categories)}")
+        if size > head and int(tail.sum(dtype=np.uint64)) != WEIGHT_ONE:
+            raise ValueError("its tail weights do not sum to one")
         codec = cls(size, head, bool(body["nullable"]), tail)
         if codec.slots < 1:
             raise ValueError("it has no slot")

@@ -7,6 +7,7 @@ another.
 """
 
 import hashlib
+import math
 import re
 import struct
 from collections.abc import Mapping
@@ -18,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowmint.errors import InvalidFieldError, RowRangeError
-from rowmint.schema import ColumnSpec, DataType
+from rowmint.schema import INT64_MAX, INT64_MIN, ColumnSpec, DataType
 
 _ROUNDS = 6
 _MAX_SIZE = 1 << 62
+_MAX_WIDTH = 256
 _TOKEN = re.compile(r"\[([^\]\\]+)\]|\\(.)|([^\[\]{}\\])")
 _COUNT = re.compile(r"\{(\d{1,2})\}")
 
@@ -95,25 +97,37 @@ def parse_pattern(pattern: str, field: str = "id_pattern") -> tuple[str, ...]:
         InvalidFieldError: The pattern is malformed, or its language too small or too large; the error names `field`.
     """
     positions: list[str] = []
+    size = 1
     at = 0
     while at < len(pattern):
         token = _TOKEN.match(pattern, at)
         if token is None:
             raise InvalidFieldError(field, f"{pattern!r} cannot be read at {pattern[at:]!r}")
         alphabet = _alphabet(token[1], field) if token[1] else token[2] or token[3]
+        if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in alphabet):
+            raise InvalidFieldError(field, f"{pattern!r} holds a character that texts cannot, U+0000 or a surrogate")
         at = token.end()
         count = _COUNT.match(pattern, at)
         if count is not None:
             at = count.end()
-        positions += [alphabet] * (int(count[1]) if count is not None else 1)
-    size = 1
-    for alphabet in positions:
-        size *= len(alphabet)
-    if not positions or len(positions) > 256 or size < 2:
-        raise InvalidFieldError(field, f"{pattern!r} must describe at least two texts of 1 to 256 characters")
-    if size > _MAX_SIZE:
-        raise InvalidFieldError(field, f"{pattern!r} describes more than 2**62 texts; shorten it")
+        repeat = int(count[1]) if count is not None else 1
+        if repeat < 1:
+            raise InvalidFieldError(field, f"{pattern!r} repeats something 0 times")
+        positions += [alphabet] * repeat
+        size *= len(alphabet) ** repeat
+        # Checked as it is read: a long pattern of wide classes would take minutes to read to its end.
+        if size > _MAX_SIZE:
+            raise InvalidFieldError(field, f"{pattern!r} describes more than 2**62 texts; shorten it")
+        if len(positions) > _MAX_WIDTH:
+            break
+    if len(positions) > _MAX_WIDTH or size < 2:
+        raise InvalidFieldError(field, f"{pattern!r} must describe at least two texts of 1 to {_MAX_WIDTH} characters")
     return tuple(positions)
+
+
+def language_size(pattern: str) -> int:
+    """Return how many texts a pattern describes, 2 to 2**62; `InvalidFieldError` where it is malformed."""
+    return math.prod(len(alphabet) for alphabet in parse_pattern(pattern))
 
 
 @dataclass(frozen=True)
@@ -183,6 +197,10 @@ class IdentityCodec:
         codec = cls(column.data_type is DataType.INT64, int(body["base"]), int(body["size"]), str(body["pattern"]))
         if not 1 <= codec.size <= _MAX_SIZE or (not codec.integral and not codec.pattern):
             raise ValueError("its size or pattern is out of range")
+        if codec.integral and not INT64_MIN <= codec.base <= INT64_MAX - codec.size + 1:
+            raise ValueError("its ids leave the range of int64")
+        if not codec.integral and codec.size > language_size(codec.pattern):
+            raise ValueError("its pattern describes fewer texts than it has ids")
         return codec
 
 

@@ -33,7 +33,8 @@ datasets = Table(
     Column("project", String(63), nullable=False),
     Column("dataset_id", String(63), nullable=False),
     Column("state", String(16), nullable=False),
-    Column("format", _JSON, nullable=False),
+    # Quoted: to PostgreSQL, FORMAT before JSON is a keyword.
+    Column("format", _JSON, quote=True, nullable=False),
     Column("overrides", _JSON, nullable=False),
     Column("primary_key", String(256), nullable=False),
     Column("request_id", String(128)),

@@ -97,7 +97,8 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         size = optional(request, "page_size")
         page = await asyncio.to_thread(self._ledger.list_versions, name, size, request.page_token)
         return model_service_pb2.ListModelVersionsResponse(
-            model_versions=[model_version_to_proto(record) for record in page.items], next_page_token=page.next_page_token
+            model_versions=[model_version_to_proto(record) for record in page.items],
+            next_page_token=page.next_page_token,
         )
 
 

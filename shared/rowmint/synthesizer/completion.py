@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowmint.codecs import CategoryCodec, NumericCodec
-from rowmint.columns import column_cells, native_number
+from rowmint.columns import column_cells, native_number, nearest_double
 from rowmint.rng import TileKey
 from rowmint.schema import Cell
 from rowmint.synthesizer import tables
@@ -120,8 +120,11 @@ class LatentCompleter:
         codec = column.head.codec
         if not isinstance(codec, NumericCodec):
             raise TypeError(f"column {column.head.column.name!r} is not ordered")
-        native = np.array([native_number(cell, column.head.column)], np.float64)
-        x = float(codec.positions(np.rint(native).astype(np.int64) if codec.integral else native)[0])
+        number = native_number(cell, column.head.column)
+        if codec.integral:
+            x = nearest_double((number - codec.origin) / codec.step)
+        else:
+            x = float(codec.positions(np.array([nearest_double(number)]))[0])
         weight = np.zeros(len(self._found.index))
         modes = len(codec.centers)
         for point in np.flatnonzero(codec.points == x):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rowmint.codecs.category import draw_weighted
+from rowmint.codecs.category import WEIGHT_ONE, draw_weighted
 from rowmint.columns import ColumnArray, column_cells
 from rowmint.conditions import ColumnCondition
 from rowmint.errors import DataLossError
@@ -33,6 +33,8 @@ class IndependentSynthesizer:
         for name, head in heads.items():
             if weights[name].shape != (head.codec.slots,):
                 raise DataLossError(f"column {name!r} has {head.codec.slots} slots and {weights[name].shape} weights")
+            if int(weights[name].sum(dtype=np.uint64)) != WEIGHT_ONE:
+                raise DataLossError(f"the weights of column {name!r} do not sum to one")
         self.schema = schema
         self.heads = heads
         self.weights = weights

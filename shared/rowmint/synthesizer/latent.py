@@ -1,14 +1,15 @@
 """Families that run a network on Gaussian noise: what CTGAN and TVAE have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rowmint.codecs.category import draw_weighted
+from rowmint.codecs.category import WEIGHT_ONE, draw_weighted
 from rowmint.columns import ColumnArray
 from rowmint.conditions import ColumnCondition
+from rowmint.errors import DataLossError
 from rowmint.rng import TileKey
 from rowmint.schema import TableSchema
 from rowmint.synthesizer import tables
@@ -30,6 +31,24 @@ class Drivers:
     column: NDArray[np.intp]
     slot: NDArray[np.intp]
     weights: NDArray[np.uint64]
+
+    def validate(self, heads: Mapping[str, ColumnHead], conditions: int) -> None:
+        """Check that they fit `heads` and a network made for so many `conditions`.
+
+        Raises:
+            DataLossError: They do not.
+        """
+        slots = {head.index: head.codec.slots for head in heads.values()}
+        if not self.column.shape == self.slot.shape == self.weights.shape == (conditions,):
+            raise DataLossError(
+                f"the model has condition vectors of shapes {self.column.shape}, {self.slot.shape} and"
+                f" {self.weights.shape}; its network is made for {conditions}"
+            )
+        asked = zip(self.column.tolist(), self.slot.tolist(), strict=True)
+        if not all(0 <= slot < slots.get(column, 0) for column, slot in asked):
+            raise DataLossError("a condition vector of the model asks for a slot that its column does not have")
+        if int(self.weights.sum(dtype=np.uint64)) != WEIGHT_ONE:
+            raise DataLossError("the weights of the model's condition vectors do not sum to one")
 
     def draw(self, key: TileKey, size: int) -> NDArray[np.intp]:
         """Return the condition of each candidate, shape (size,)."""
@@ -65,7 +84,10 @@ class LatentModel:
         network: The generator or decoder.
         drivers: Condition vectors, or None.
         spread: Standard deviation added to each column's scalar, by name, units of 1 / ALPHA_ONE (TVAE); empty for
-        none.
+            none.
+
+    Raises:
+        DataLossError: They do not fit each other.
     """
 
     def __init__(
@@ -76,6 +98,11 @@ class LatentModel:
         drivers: Drivers | None,
         spread: dict[str, int],
     ) -> None:
+        width = max((head.span.stop for head in heads.values()), default=0)
+        if network.output_width != width:
+            raise DataLossError(f"the model's network has {network.output_width} outputs; its columns need {width}")
+        if drivers is not None:
+            drivers.validate(heads, network.conditions)
         self.schema = schema
         self.heads = heads
         self.network = network

@@ -57,6 +57,7 @@ class Layer:
         fits = (
             (weight.dtype, bias.dtype, scale.dtype) == (np.int8, np.int32, np.float32)
             and bias.ndim == 2
+            and bias.shape[0] > 0
             and bias.shape[1] == width
             and scale.shape == (width,)
             and bool(np.isfinite(scale).all())
@@ -87,7 +88,19 @@ class ExactNetwork:
         for layer in (*hidden, output):
             if layer.weight.shape[0] != width:
                 raise DataLossError(f"a layer of the model takes {layer.weight.shape[0]} inputs where {width} arrive")
+            if len(layer.bias) != len(output.bias):
+                raise DataLossError("the layers of the model are made for different numbers of conditions")
             width = layer.weight.shape[1] + (width if concatenate else 0)
+
+    @property
+    def output_width(self) -> int:
+        """Columns of the output layer."""
+        return self._output.weight.shape[1]
+
+    @property
+    def conditions(self) -> int:
+        """Conditions it is made for; 1 where there are none."""
+        return len(self._output.bias)
 
     def hidden(self, x: NDArray[np.uint8], condition: NDArray[np.intp] | None) -> NDArray[np.uint8]:
         """Return what the output layer takes.

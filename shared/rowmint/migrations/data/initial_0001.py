@@ -17,7 +17,7 @@ def upgrade() -> None:
         sa.Column("project", sa.String(63), nullable=False),
         sa.Column("dataset_id", sa.String(63), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
-        sa.Column("format", sa.JSON(), nullable=False),
+        sa.Column("format", sa.JSON(), quote=True, nullable=False),
         sa.Column("overrides", sa.JSON(), nullable=False),
         sa.Column("primary_key", sa.String(256), nullable=False),
         sa.Column("request_id", sa.String(128)),

@@ -1,0 +1,151 @@
+"""Loaded models and compiled plans, each bounded, each made once for all who ask at the same time."""
+
+import asyncio
+import hashlib
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Protocol
+
+from rowmint.artifact import Model, read_model
+from rowmint.conditions import Predicate, canonical
+from rowmint.errors import DataLossError, LimitError
+from rowmint.names import ModelVersionName, ModelVersionRef
+from rowmint.objects import ObjectStore
+from rowmint.plan import Plan, compile_plan, plan_digest
+from rowmint.registry import ModelVersionRecord
+from rowmint.rows import RowSource
+from rowmint.synthesizer import LinearFactory
+from sampler_service.single_flight import SingleFlightCache
+
+_PLANS = 1024
+
+
+class VersionResolver(Protocol):
+    """Finds published versions; `rowmint.registry.ModelLedger` does. Thread-safe."""
+
+    def resolve(self, ref: ModelVersionRef) -> ModelVersionRecord:
+        """Return the version that a number, an alias or a model digest stands for now.
+
+        Raises:
+            ResourceNotFoundError: There is none.
+            UnavailableError: The registry cannot be reached.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A version, resolved and loaded.
+
+    Attributes:
+        name: The version.
+        model: What it makes rows with.
+    """
+
+    name: ModelVersionName
+    model: Model
+
+
+@dataclass(frozen=True)
+class _Weighed:
+    """A model and the bytes it counts for: its arrays and its manifest."""
+
+    model: Model
+    size_bytes: int
+
+
+class ModelCache:
+    """Models by version, alias or digest, verified before they are parsed and warm before they are handed out.
+
+    For one event loop; the work is done in `executor`.
+
+    Args:
+        resolver: Where versions are found.
+        store: Where their objects are.
+        linear: Makes the kernels.
+        executor: Threads that load and compile.
+        max_bytes: Bytes kept.
+    """
+
+    def __init__(
+        self, resolver: VersionResolver, store: ObjectStore, linear: LinearFactory, executor: Executor, max_bytes: int
+    ) -> None:
+        self._resolver = resolver
+        self._store = store
+        self._linear = linear
+        self._executor = executor
+        self._max_bytes = max_bytes
+        # Keyed by the manifest's digest: the manifest holds the weights' digest too, so equal keys are equal bytes.
+        self._models: SingleFlightCache[bytes, _Weighed] = SingleFlightCache(max_bytes, lambda held: held.size_bytes)
+        self._plans: SingleFlightCache[bytes, Plan] = SingleFlightCache(_PLANS, lambda _: 1)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the models kept."""
+        return self._models.total
+
+    async def get(self, ref: ModelVersionRef) -> LoadedModel:
+        """Return the model that `ref` stands for now.
+
+        Raises:
+            ResourceNotFoundError: There is none.
+            DataLossError: Its objects are not what the registry says.
+            LimitError: It is larger than the cache.
+            UnavailableError: Registry or store cannot be reached.
+        """
+        loop = asyncio.get_running_loop()
+        record = await loop.run_in_executor(self._executor, self._resolver.resolve, ref)
+        size = record.manifest_size + record.weights_size
+        if size > self._max_bytes:
+            raise LimitError(
+                f"{record.name} has {size} bytes, more than this sampler may keep loaded ({self._max_bytes}); raise"
+                " ROWMINT_MODEL_CACHE_BYTES",
+                metadata={"limit": str(self._max_bytes), "setting": "ROWMINT_MODEL_CACHE_BYTES"},
+            )
+
+        async def load() -> _Weighed:
+            return await loop.run_in_executor(self._executor, self._load, record)
+
+        held = await self._models.get(record.manifest_sha256, load)
+        return LoadedModel(record.name, held.model)
+
+    async def plan(self, model: Model, where: Iterable[Predicate]) -> Plan:
+        """Return the plan for the rows of `model` that satisfy `where`.
+
+        Raises:
+            RowmintError: The conditions are not possible; see `rowmint.conditions.canonical`.
+        """
+        loop = asyncio.get_running_loop()
+        conditions = await loop.run_in_executor(self._executor, canonical, list(where), model.schema)
+
+        async def compile_it() -> Plan:
+            return await loop.run_in_executor(self._executor, compile_plan, model.digest, model.synthesizer, conditions)
+
+        return await self._plans.get(plan_digest(model.digest, conditions), compile_it)
+
+    def _load(self, record: ModelVersionRecord) -> _Weighed:
+        manifest = self._object(record, "manifest", record.manifest_key, record.manifest_size, record.manifest_sha256)
+        weights = self._object(record, "weights", record.weights_key, record.weights_size, record.weights_sha256)
+        model = read_model(manifest, weights, self._linear, record.manifest_digest)
+        if model.digest != record.model_digest:
+            raise DataLossError(f"{record.name} does not have the model digest the registry says; delete the version")
+        _warm_up(model)
+        return _Weighed(model, model.size_bytes + len(manifest))
+
+    def _object(self, record: ModelVersionRecord, part: str, key: str, size: int, sha256: bytes) -> bytes:
+        data = self._store.get(key)
+        if len(data) != size or hashlib.sha256(data).digest() != sha256:
+            raise DataLossError(
+                f"the stored {part} of {record.name} is damaged: size or digest is not what the registry says; restore"
+                " it or delete the version",
+                metadata={"name": str(record.name)},
+            )
+        return data
+
+
+def _warm_up(model: Model) -> None:
+    """Draw one tile of every column: look-up tables and kernels are made, and a model that cannot draw is found out."""
+    plan = compile_plan(model.digest, model.synthesizer, ())
+    names = [column.name for column in model.schema.columns if column.name not in model.identities]
+    RowSource(model, plan, 0, names).block(0, 1)

@@ -1,0 +1,66 @@
+"""A bounded cache in which each value is made once, however many ask for it at the same time."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class SingleFlightCache(Generic[K, V]):
+    """Values by key, the least recently used given up first. For one event loop.
+
+    A value that could not be made is not kept: whoever waited gets the error, whoever asks next tries again. A value
+    given up goes on living where it is in use.
+
+    Args:
+        bound: Greatest sum of weights kept. A value that weighs more by itself is handed out, but not kept.
+        weight: Weight of a value.
+    """
+
+    def __init__(self, bound: int, weight: Callable[[V], int]) -> None:
+        self._bound = bound
+        self._weight = weight
+        self._kept: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._flights: dict[K, asyncio.Task[V]] = {}
+        self._total = 0
+
+    @property
+    def total(self) -> int:
+        """Sum of the weights kept, at most the bound."""
+        return self._total
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    async def get(self, key: K, make: Callable[[], Awaitable[V]]) -> V:
+        """Return the value of `key`, made by `make` where it is not kept and not being made.
+
+        A caller that is cancelled leaves the others' flight alone.
+        """
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key][0]
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = asyncio.get_running_loop().create_task(self._fly(key, make))
+            # An error that nobody is left to wait for is no one's.
+            flight.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._flights[key] = flight
+        return await asyncio.shield(flight)
+
+    async def _fly(self, key: K, make: Callable[[], Awaitable[V]]) -> V:
+        try:
+            value = await make()
+        finally:
+            del self._flights[key]
+        weight = self._weight(value)
+        if weight <= self._bound:
+            self._kept[key] = (value, weight)
+            self._total += weight
+        while self._total > self._bound:
+            _, (_, freed) = self._kept.popitem(last=False)
+            self._total -= freed
+        return value

@@ -1,0 +1,5 @@
+"""The `rowmint` command."""
+
+from rowmint.cli.app import main
+
+__all__ = ["main"]

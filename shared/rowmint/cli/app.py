@@ -1,0 +1,99 @@
+"""The `rowmint` command: its parts, its options, and how its errors are told."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from rowmint.cli import datasets, jobs, models
+from rowmint.cli.demo import demo
+from rowmint.cli.output import Target, print_error
+from rowmint.cli.sample import complete, sample
+from rowmint.cli.serve import serve
+from rowmint.client import RowmintCallError
+from rowmint.client.connection import SAMPLER, TRAINER
+from rowmint.errors import RowmintError
+
+
+class RowmintGroup(TyperGroup):
+    """Tells every error as one line on stderr, and ends with a code: 1 refused or failed, 2 misused, 130 interrupted."""
+
+    def main(
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, *_: Any, **extra: Any
+    ) -> Any:  # typer's own signature differs between its versions
+        """Run the command and exit."""
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(args, prog_name, **extra)
+        except (RowmintError, RowmintCallError) as error:
+            print_error(str(error))
+            code = 1
+        except BrokenPipeError:
+            # Whoever read our output has enough; what Python would still flush goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 1
+        except OSError as error:
+            name = f"{error.filename}: " if error.filename is not None else ""
+            print_error(f"{name}{error.strerror or error}")
+            code = 1
+        except typer.Abort:
+            print_error("aborted")
+            code = 1
+        except Exception as error:
+            code = _tell_misuse(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell_misuse(error: Exception) -> int:
+    """Tell a command line that cannot be read; any other error is raised again."""
+    # The class is click's or typer's own, by typer's version; its methods are the same.
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stdout.write(f"{error}\n")
+        return 2
+    if not hasattr(error, "format_message"):
+        raise error
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "rowmint"
+    print_error(f"{error.format_message().rstrip('.')}; `{path} --help` explains")
+    return 2
+
+
+app = typer.Typer(
+    cls=RowmintGroup,
+    help="Stream tables in, fit synthesizers, stream synthetic rows out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    trainer: Annotated[str, typer.Option(envvar="ROWMINT_TRAINER", help="Address of the trainer.")] = TRAINER,
+    sampler: Annotated[
+        str, typer.Option(envvar="ROWMINT_SAMPLER", help="Addresses of the samplers, with commas between them.")
+    ] = SAMPLER,
+    project: Annotated[str, typer.Option(envvar="ROWMINT_PROJECT", help="Project that ids stand in.")] = "default",
+) -> None:
+    """Stream tables in, fit synthesizers, stream synthetic rows out."""
+    context.obj = Target(trainer, sampler, project)
+
+
+app.command()(serve)
+app.add_typer(datasets.app, name="datasets")
+app.command()(jobs.train)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(models.app, name="models")
+app.command()(sample)
+app.command()(complete)
+app.command()(demo)
+
+
+def main() -> None:
+    """Run the `rowmint` command."""
+    app()

@@ -1,0 +1,222 @@
+"""`rowmint train` and `rowmint jobs`: fit models, and look after the jobs that do it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rowmint.cli.datasets import (
+    ColumnOption,
+    DelimiterOption,
+    EncodingOption,
+    FormatOption,
+    NullOption,
+    PrimaryKeyOption,
+    upload_file,
+)
+from rowmint.cli.output import (
+    Bar,
+    JsonOption,
+    connect,
+    enum_name,
+    message_json,
+    print_json,
+    print_notice,
+    print_table,
+    progress_bar,
+    short_name,
+)
+from rowmint.client import training_config
+from rowmint.client.synthesize import id_from_name
+from rowmint.errors import InvalidFieldError
+from rowmint.v1 import training_job_pb2
+
+app = typer.Typer(help="Look after training jobs.", no_args_is_help=True)
+
+JobArgument = Annotated[str, typer.Argument(help="Id or name of the job.")]
+
+
+def losses_text(progress: training_job_pb2.TrainingProgress) -> str:
+    """Return the losses of an epoch and its speed, for people."""
+    losses = "  ".join(f"{name} {value:+.3f}" for name, value in sorted(progress.losses.items()))
+    return f"{losses}  {progress.rows_per_second:,.0f} rows/s"
+
+
+def show_event(bar: Bar, event: training_job_pb2.TrainingEvent) -> None:
+    """Show an event of a job on a progress bar."""
+    if event.HasField("progress"):
+        bar.update(event.progress.epoch, event.progress.epochs, losses_text(event.progress))
+    elif event.message:
+        bar.note(event.message)
+
+
+def parse_settings(texts: list[str] | None) -> dict[str, object]:
+    """Return what texts of the form NAME=VALUE set.
+
+    Raises:
+        InvalidFieldError: One is not of that form.
+    """
+    settings: dict[str, object] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise InvalidFieldError("--set", f"{text!r} is not NAME=VALUE, such as batch_size=1000")
+        settings[name.strip()] = value.strip()
+    return settings
+
+
+def train(
+    context: typer.Context,
+    data: Annotated[str, typer.Argument(help="A file, which is uploaded first; or the id or name of a dataset.")],
+    model: Annotated[
+        str | None, typer.Option(help="Id of the model that gets a new version. Default: the file's or dataset's name.")
+    ] = None,
+    family: Annotated[str, typer.Option(help="ctgan, tvae or independent.")] = "ctgan",
+    epochs: Annotated[int | None, typer.Option(help="Passes over the rows. Default: 300.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the fit. Default: one is drawn.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Set a hyper-parameter, such as batch_size=1000 or generator_dim=256,256; may be repeated.",
+        ),
+    ] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Only say what it would cost.")] = False,
+    wait: Annotated[bool, typer.Option(help="Wait until the version is published.")] = True,
+    format: FormatOption = None,  # noqa: A002  # the option's name
+    delimiter: DelimiterOption = None,
+    null: NullOption = None,
+    encoding: EncodingOption = None,
+    primary_key: PrimaryKeyOption = "",
+    column: ColumnOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a model to a table and publish it."""
+    settings = parse_settings(set_)
+    settings.update({name: value for name, value in (("epochs", epochs), ("seed", seed)) if value is not None})
+    config = training_config(family, settings)
+    is_file = data == "-" or Path(data).is_file()
+    if not is_file and ("/" in data or "." in data) and not data.startswith("projects/"):
+        raise InvalidFieldError("DATA", f"there is no file {data!r}, and no dataset has such an id")
+    if model is None:
+        if data == "-":
+            raise InvalidFieldError("--model", "is required when the table comes from standard input")
+        model = id_from_name(data) if is_file else short_name(data)
+    with connect(context) as client:
+        dataset = data
+        if is_file:
+            dataset = upload_file(
+                client,
+                data,
+                format=format,
+                delimiter=delimiter,
+                nulls=null,
+                encoding=encoding,
+                primary_key=primary_key,
+                columns=column,
+                quiet=as_json,
+            ).name
+        if estimate:
+            _print_estimate(client.estimate(dataset, model, config), as_json)
+            return
+        job = client.train(dataset, model, config)
+        if wait:
+            try:
+                with progress_bar(f"training {model}", quiet=as_json) as bar:
+                    job = client.wait_job(job, on_event=lambda event: show_event(bar, event))
+            except KeyboardInterrupt:
+                name = short_name(job.name)
+                print_notice(f"{name} goes on; `rowmint jobs watch {name}` follows it, `rowmint jobs cancel` stops it")
+                raise
+    _print_job(job, as_json)
+
+
+def _print_estimate(estimate: training_job_pb2.TrainingEstimate, as_json: bool) -> None:
+    if as_json:
+        print_json(message_json(estimate))
+        return
+    print_table(
+        ("encoded width", "steps an epoch", "seconds an epoch", "seconds in all", "peak memory, MB"),
+        [
+            (
+                estimate.encoded_width,
+                f"{estimate.steps_per_epoch:,}",
+                f"{estimate.seconds_per_epoch:,.1f}",
+                f"{estimate.total_seconds:,.0f}",
+                f"{estimate.peak_memory_bytes / 1e6:,.0f}",
+            )
+        ],
+    )
+
+
+def _print_job(job: training_job_pb2.TrainingJob, as_json: bool) -> None:
+    if as_json:
+        print_json(message_json(job))
+        return
+    facts = [enum_name(job, "state"), enum_name(job, "phase")]
+    if job.HasField("progress"):
+        facts.append(f"epoch {job.progress.epoch} of {job.progress.epochs}: {losses_text(job.progress)}")
+    if job.model_version:
+        facts.append(f"published {short_name(job.model_version)}")
+    if job.HasField("error"):
+        facts.append(f"{job.error.message} ({job.error.reason})")
+    print_notice(f"{short_name(job.name)}: {', '.join(fact for fact in facts if fact)}")
+
+
+@app.command("list")
+def list_(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the jobs, newest first."""
+    with connect(context) as client:
+        jobs = list(client.list_jobs())
+    if as_json:
+        print_json([message_json(job) for job in jobs])
+        return
+    print_table(
+        ("job", "state", "phase", "dataset", "model", "version", "created"),
+        (
+            (
+                short_name(job.name),
+                enum_name(job, "state"),
+                enum_name(job, "phase"),
+                short_name(job.dataset),
+                short_name(job.model),
+                job.model_version.rpartition("/")[2],
+                job.create_time.ToJsonString(),
+            )
+            for job in jobs
+        ),
+    )
+
+
+@app.command()
+def show(context: typer.Context, job: JobArgument, as_json: JsonOption = False) -> None:
+    """Show one job."""
+    with connect(context) as client:
+        _print_job(client.get_job(job), as_json)
+
+
+@app.command()
+def watch(
+    context: typer.Context,
+    job: JobArgument,
+    after: Annotated[int, typer.Option(min=0, help="Number of the last event that is known already.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Print a job's events until it ends, each once."""
+    with connect(context) as client:
+        for event in client.watch(job, after):
+            if as_json:
+                print_json(message_json(event))
+                continue
+            facts = [f"{event.sequence}", enum_name(event, "state"), enum_name(event, "phase"), event.message]
+            if event.HasField("progress"):
+                facts.append(f"epoch {event.progress.epoch}/{event.progress.epochs}  {losses_text(event.progress)}")
+            typer.echo("  ".join(fact for fact in facts if fact))
+
+
+@app.command()
+def cancel(context: typer.Context, job: JobArgument, as_json: JsonOption = False) -> None:
+    """Ask a job to stop."""
+    with connect(context) as client:
+        _print_job(client.cancel_job(job), as_json)

@@ -1,0 +1,124 @@
+"""`rowmint models`: list, show, alias, delete."""
+
+from typing import Annotated
+
+import typer
+
+from rowmint.cli.output import (
+    JsonOption,
+    connect,
+    message_json,
+    print_json,
+    print_notice,
+    print_schema,
+    print_table,
+    short_name,
+)
+from rowmint.errors import InvalidFieldError
+from rowmint.v1 import model_pb2
+
+app = typer.Typer(help="Look at models, name and delete versions.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Argument(help="A model, to list its versions. Default: all models.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the models, or one model's versions."""
+    with connect(context) as client:
+        if model is not None:
+            _print_versions(list(client.list_versions(model)), as_json)
+            return
+        models = list(client.list_models())
+    if as_json:
+        print_json([message_json(one) for one in models])
+        return
+    print_table(
+        ("model", "latest", "aliases", "created"),
+        (
+            (
+                short_name(one.name),
+                one.latest_version.rpartition("/")[2],
+                ", ".join(f"{alias}={version}" for alias, version in sorted(one.aliases.items())),
+                one.create_time.ToJsonString(),
+            )
+            for one in models
+        ),
+    )
+
+
+def _print_versions(versions: list[model_pb2.ModelVersion], as_json: bool) -> None:
+    if as_json:
+        print_json([message_json(one) for one in versions])
+        return
+    print_table(
+        ("version", "family", "training rows", "bytes", "model digest", "created"),
+        (
+            (
+                one.version,
+                one.family,
+                f"{one.training_rows:,}",
+                f"{one.size_bytes:,}",
+                one.model_digest.hex()[:12],
+                one.create_time.ToJsonString(),
+            )
+            for one in versions
+        ),
+    )
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    version: Annotated[str, typer.Argument(help="MODEL, MODEL@ALIAS or MODEL/versions/NUMBER.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show one version and its columns."""
+    with connect(context) as client:
+        found = client.get_version(version)
+    if as_json:
+        print_json(message_json(found))
+        return
+    facts = f"{found.family}, fitted to {found.training_rows:,} rows, {found.size_bytes:,} bytes"
+    print_notice(f"{short_name(found.name)}: {facts}, model digest {found.model_digest.hex()}")
+    print_schema(found.schema)
+
+
+@app.command()
+def alias(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="Id or name of the model.")],
+    alias: Annotated[str, typer.Argument(help="The alias; not `latest`.")],
+    version: Annotated[int | None, typer.Argument(min=1, help="Number of the version it is to point at.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the alias instead.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Point an alias at a version, or remove it."""
+    if remove == (version is not None):
+        raise InvalidFieldError("VERSION", "give the version's number, or --remove, one of the two")
+    with connect(context) as client:
+        found = client.set_alias(model, alias, version)
+    if as_json:
+        print_json(message_json(found))
+        return
+    shown = ", ".join(f"{name}={number}" for name, number in sorted(found.aliases.items()))
+    print_notice(f"{short_name(found.name)}: {shown}")
+
+
+@app.command()
+def delete(
+    context: typer.Context,
+    version: Annotated[str, typer.Argument(help="MODEL/versions/NUMBER.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a version; refused while an alias other than `latest` points at it."""
+    if "/versions/" not in version:
+        raise InvalidFieldError("VERSION", f"{version!r} names no version; write {version}/versions/NUMBER")
+    with connect(context) as client:
+        client.delete_version(version)
+    if as_json:
+        print_json({"deleted": version})
+    else:
+        print_notice(f"{version}: deleted")

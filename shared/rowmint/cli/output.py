@@ -1,0 +1,193 @@
+"""What commands print: tables and progress for people, JSON for scripts, errors as one line."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from rowmint.client import Client
+from rowmint.v1 import schema_pb2
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the services are and which project is meant.
+
+    Attributes:
+        trainer: Address of the trainer.
+        sampler: Addresses of the sampler's replicas, with commas between them.
+        project: The project.
+    """
+
+    trainer: str
+    sampler: str
+    project: str
+
+
+def connect(context: typer.Context) -> Client:
+    """Return a client of the services the command line names."""
+    target: Target = context.obj
+    return Client(target.trainer, target.sampler, target.project)
+
+
+def short_name(name: str) -> str:
+    """Return a resource's name without its project and collection."""
+    parts = name.split("/")
+    return "/".join(parts[3:]) if len(parts) > 3 else name
+
+
+def enum_name(message: Message, field_name: str) -> str:
+    """Return an enum field's value without its type's prefix, or empty where it is unset."""
+    field = message.DESCRIPTOR.fields_by_name[field_name]
+    return _enum_text(field, getattr(message, field_name))
+
+
+def _enum_text(field: Any, number: int) -> str:
+    values = field.enum_type.values_by_number
+    prefix = values[0].name.removesuffix("UNSPECIFIED")
+    if number not in values:
+        return str(number)
+    return str(values[number].name).removeprefix(prefix) if number else ""
+
+
+def message_json(message: Message) -> dict[str, Any]:
+    """Return a message as JSON values: enums by name, bytes as hex digits, times as ISO 8601, unset fields left out."""
+    return {field.name: _field_json(field, value) for field, value in message.ListFields()}
+
+
+def _field_json(field: Any, value: Any) -> Any:
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return {str(key): _cell_json(field.message_type.fields_by_name["value"], one) for key, one in value.items()}
+    if field.is_repeated:
+        return [_cell_json(field, one) for one in value]
+    return _cell_json(field, value)
+
+
+def _cell_json(field: Any, value: Any) -> Any:
+    if isinstance(value, Timestamp):
+        return value.ToJsonString()
+    if isinstance(value, Duration):
+        return value.ToTimedelta().total_seconds()
+    if isinstance(value, Message):
+        return message_json(value)
+    if field.type == FieldDescriptor.TYPE_ENUM:
+        return _enum_text(field, value)
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def print_json(value: object) -> None:
+    """Print one JSON value on a line of stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def stdout_console() -> Console:
+    """Return a console for results: wide enough not to cut them where nobody looks at a window."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
+    """Print a table on stdout."""
+    table = Table(
+        *map(Text, headings),
+        title=Text(title) if title else None,
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    stdout_console().print(table)
+
+
+def print_schema(schema: schema_pb2.TableSchema, title: str = "") -> None:
+    """Print a table's columns on stdout."""
+    print_table(("column", "kind", "type", "values"), map(_column_row, schema.columns), title)
+
+
+def _column_row(column: schema_pb2.ColumnSpec) -> tuple[str, str, str, str]:
+    domain = column.domain
+    facts = []
+    if domain.categories:
+        facts.append(f"{len(domain.categories):,} categories")
+    if domain.HasField("minimum") and domain.HasField("maximum"):
+        facts.append(f"{_value_text(domain.minimum)} to {_value_text(domain.maximum)}")
+    if domain.nullable:
+        facts.append("may be missing")
+    if column.id_pattern:
+        facts.append(column.id_pattern)
+    kind, data_type = enum_name(column, "kind").lower(), enum_name(column, "data_type").lower()
+    return column.name, kind, data_type, ", ".join(facts)
+
+
+def _value_text(value: Message) -> str:
+    fields = value.ListFields()
+    return str(fields[0][1]) if fields else ""
+
+
+def print_notice(text: str) -> None:
+    """Print a line on stderr that is no result."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def print_error(text: str) -> None:
+    """Print an error on stderr, as one line."""
+    sys.stderr.write(f"rowmint: {' '.join(text.split())}\n")
+
+
+class Bar:
+    """One progress bar on stderr; where nobody looks, nothing.
+
+    Args:
+        progress: What draws it, or None.
+        task: Its task.
+    """
+
+    def __init__(self, progress: Progress | None, description: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description, total=None, note="") if progress is not None else None
+
+    def update(self, done: float, total: float | None, note: str = "") -> None:
+        """Show how much is done of how much, and a note."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=done, total=total, note=note)
+
+    def note(self, text: str) -> None:
+        """Show a note beside the bar."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, note=text)
+
+
+@contextmanager
+def progress_bar(description: str, *, quiet: bool) -> Iterator[Bar]:
+    """Show a progress bar while the block runs; quiet also where stderr is no terminal."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield Bar(None, description)
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield Bar(progress, description)

@@ -1,0 +1,215 @@
+"""`rowmint sample` and `rowmint complete`: rows out."""
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Annotated
+
+import typer
+
+from rowmint.cli.output import connect, message_json, print_json, print_notice, progress_bar
+from rowmint.client import CompletedRow, SampleStream
+from rowmint.client.sampling import whole_file
+from rowmint.errors import ColumnNotFoundError, InvalidDataError, InvalidFieldError
+from rowmint.errors import DataProblem as Problem
+from rowmint.schema import Cell, cell_text, near_names
+
+_SUFFIXES = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".arrow": "arrow", ".arrows": "arrow"}
+
+ModelArgument = Annotated[str, typer.Argument(help="MODEL, MODEL@ALIAS or MODEL/versions/NUMBER.")]
+OutputOption = Annotated[str | None, typer.Option("--output", "-o", help="File to write. Default: standard output.")]
+
+
+@contextlib.contextmanager
+def _output(path: str | None) -> Iterator[IO[bytes]]:
+    if path is None or path == "-":
+        stream = typer.get_binary_stream("stdout")
+        yield stream
+        stream.flush()
+    else:
+        with whole_file(Path(path)) as file:
+            yield file
+
+
+def sample(
+    context: typer.Context,
+    model: ModelArgument,
+    rows: Annotated[int, typer.Option("--rows", "-n", help="Rows of the whole stream.")],
+    output: OutputOption = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            "-w",
+            help="A condition: 'origin = JFK', 'dep_delay > 60', 'carrier in (AA, UA)', 'x is null', 'x is not null';"
+            " may be repeated, all must hold.",
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns delivered, with commas between them. Default: all.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the stream. Default: one is drawn and told.")] = None,
+    start_row: Annotated[int | None, typer.Option(help="First row delivered. Default: 0.")] = None,
+    end_row: Annotated[int | None, typer.Option(help="Row after the last delivered. Default: all.")] = None,
+    format: Annotated[  # noqa: A002  # the option's name
+        str | None, typer.Option(help="csv, ndjson or arrow. Default: by the output's suffix, else csv.")
+    ] = None,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Leave out rows the conditions starve instead of stopping.")
+    ] = False,
+    escape_formulas: Annotated[
+        bool, typer.Option("--escape-formulas", help="CSV: keep spreadsheets from taking a cell for a formula.")
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Report in JSON; without --output the rows themselves come as JSON lines."),
+    ] = False,
+) -> None:
+    """Stream synthetic rows out, exactly those the conditions ask for."""
+    to_stdout = output is None or output == "-"
+    if format is None:
+        format = "ndjson" if to_stdout and as_json else _SUFFIXES.get(Path(output or "").suffix.lower(), "csv")  # noqa: A001
+    if format == "columns":
+        raise InvalidFieldError("--format", "columns have no file; say csv, ndjson or arrow")
+    with (
+        connect(context) as client,
+        client.sample(
+            model,
+            rows,
+            where=where,
+            columns=[name.strip() for name in columns.split(",")] if columns is not None else (),
+            seed=seed,
+            start_row=start_row,
+            end_row=end_row,
+            format=format,
+            allow_partial=allow_partial,
+            csv_escape_formulas=escape_formulas,
+        ) as stream,
+    ):
+        with _output(output) as file, progress_bar(f"sampling {model}", quiet=as_json) as bar:
+            stream.write_to(file, lambda done, total: bar.update(done, total, f"{done:,} rows"))
+        _report(stream, output, as_json, to_stdout)
+
+
+def _report(stream: SampleStream, output: str | None, as_json: bool, to_stdout: bool) -> None:
+    missing = sum(one.end_row - one.start_row for one in stream.missing)
+    header = stream.header
+    if as_json and not to_stdout:
+        report = {
+            "output": output,
+            "rows": stream.rows_asked - missing,
+            "missing": missing,
+            "candidates": stream.candidates,
+            "accepted": stream.accepted,
+            "resumes": stream.resumes,
+            "header": message_json(header),
+        }
+        print_json(report)
+    elif not as_json:
+        told = [f"{stream.rows_asked - missing:,} rows of {header.model_version}", f"seed {header.seed}"]
+        if stream.acceptance is not None and stream.acceptance < 1:
+            told.append(f"{stream.acceptance:.1%} of {stream.candidates:,} candidates accepted")
+        if missing:
+            told.append(f"{missing:,} rows missing")
+        if stream.resumes:
+            told.append(f"resumed {stream.resumes} times")
+        print_notice(", ".join(told))
+
+
+def _read_partial(file: io.TextIOBase, known: list[str]) -> Iterator[Mapping[str, str]]:
+    """Yield the known cells of each row of a CSV; an empty cell is unknown."""
+    reader = csv.reader(file, strict=True)
+    try:
+        header = next(reader, None)
+        if not header:
+            raise InvalidDataError([Problem("the input has no header; name the columns in its first line", line=1)])
+        for name in header:
+            if name not in known:
+                raise ColumnNotFoundError(name, near_names(name, known))
+        if len(set(header)) != len(header):
+            raise InvalidDataError([Problem("a column is named twice; name each once", line=1)])
+        for cells in reader:
+            if len(cells) != len(header):
+                problem = f"{len(cells)} fields where the header has {len(header)}; make them equal"
+                raise InvalidDataError([Problem(problem, line=reader.line_num)])
+            yield {name: cell for name, cell in zip(header, cells, strict=True) if cell}
+    except csv.Error as error:
+        raise InvalidDataError([Problem(f"is not CSV: {error}", line=reader.line_num)]) from error
+    except UnicodeDecodeError as error:
+        raise InvalidDataError([Problem("is not UTF-8; convert the file")]) from error
+
+
+def _csv_cell(cell: Cell) -> str:
+    """Return a cell as the services write it: null empty, the empty text quoted, other texts where they must be."""
+    if cell is None:
+        return ""
+    text = cell_text(cell)
+    if text and not any(character in text for character in ',"\r\n'):
+        return text
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _json_row(row: CompletedRow) -> bytes:
+    plain = {
+        name: cell if cell is None or isinstance(cell, (bool, int, float)) else cell_text(cell)
+        for name, cell in row.items()
+    }
+    facts = {"row": row.row, "effective_sample_size": row.effective_sample_size, "tolerance": row.tolerance}
+    return (json.dumps({**facts, "values": plain}, ensure_ascii=False) + "\n").encode()
+
+
+@contextlib.contextmanager
+def _input(path: str) -> Iterator[io.TextIOBase]:
+    if path == "-":
+        wrapper = io.TextIOWrapper(typer.get_binary_stream("stdin"), encoding="utf-8-sig", newline="")
+        yield wrapper
+        # Standard input is not ours to close.
+        wrapper.detach()
+    else:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            yield file
+
+
+def complete(
+    context: typer.Context,
+    model: ModelArgument,
+    file: Annotated[
+        str, typer.Argument(help="CSV of the known cells, empty where unknown; - for standard input.")
+    ] = "-",
+    output: OutputOption = None,
+    seed: Annotated[int | None, typer.Option(help="Seed. Default: one is drawn.")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="How near known numbers must be, in standard deviations. Default: 0.1.")
+    ] = None,
+    candidates: Annotated[int | None, typer.Option(help="Candidates compared for each row. Default: 4096.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write one JSON object a row, with its effective sample size.")
+    ] = False,
+) -> None:
+    """Complete rows of which some cells are known."""
+    with connect(context) as client:
+        version = client.get_version(model)
+        names = [column.name for column in version.schema.columns]
+        done = 0
+        with (
+            _input(file) as source,
+            progress_bar(f"completing by {model}", quiet=as_json) as bar,
+            client.complete_rows(
+                version, _read_partial(source, names), seed=seed, tolerance=tolerance, candidates=candidates
+            ) as stream,
+            _output(output) as sink,
+        ):
+            if not as_json:
+                sink.write((",".join(map(_csv_cell, names)) + "\n").encode())
+            for row in stream:
+                if as_json:
+                    sink.write(_json_row(row))
+                else:
+                    sink.write((",".join(_csv_cell(row[name]) for name in names) + "\n").encode())
+                done += 1
+                bar.update(done, None, f"{done:,} rows")
+    if not as_json:
+        print_notice(f"{done:,} rows completed by {version.name}")

@@ -1,0 +1,232 @@
+"""`rowmint serve`: both services as child processes, started together, watched, and ended together."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Self
+
+import grpc
+import typer
+
+from rowmint.cli.output import JsonOption, print_json, print_notice
+from rowmint.errors import RowmintError, UnavailableError
+
+_HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+# HealthCheckResponse{status: SERVING}; the request, for the server as a whole, is empty.
+_SERVING = b"\x08\x01"
+
+
+def is_serving(channel: grpc.Channel) -> bool:
+    """Ask grpc.health.v1 whether a server as a whole is SERVING."""
+    check = channel.unary_unary(_HEALTH_CHECK, request_serializer=None, response_deserializer=None)
+    try:
+        return bool(check(b"", timeout=2.0) == _SERVING)
+    except grpc.RpcError:
+        return False
+
+
+@dataclass
+class Service:
+    """One child process.
+
+    Attributes:
+        role: `trainer` or `sampler`.
+        address: Where it listens, host:port.
+        process: The process.
+        log: File its output goes to, or None where it goes to ours.
+    """
+
+    role: str
+    address: str
+    process: subprocess.Popen[bytes]
+    log: Path | None
+
+    def last_words(self) -> str:
+        """Return what it ended with, for an error."""
+        code = self.process.returncode
+        ended = f"was ended by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+        if self.log is None:
+            return f"{ended}; its output above says why"
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return f"{ended}; its last line in {self.log}: {lines[-1] if lines else '(nothing)'}"
+
+
+class Supervisor:
+    """Starts services, waits until they serve, watches them, and ends them. Ends them all when left as a context.
+
+    Args:
+        home: Folder of both stores, given to the services as ROWMINT_HOME; made if it does not exist.
+        environment: Environment of the services.
+        logs: Folder of one log file a service; None for their output to go where ours goes.
+    """
+
+    def __init__(self, home: Path, environment: Mapping[str, str], logs: Path | None = None) -> None:
+        self._home = home.absolute()
+        self._environment = environment
+        self._logs = logs
+        self.services: list[Service] = []
+        self._home.mkdir(parents=True, exist_ok=True)
+
+    def start(self, role: str, address: str) -> Service:
+        """Start `python -m {role}_service` listening on an address.
+
+        Raises:
+            UnavailableError: Something else listens there.
+        """
+        host, _, port = address.rpartition(":")
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            # As the server does: a port whose last connections are still closing is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, int(port)))
+            except OSError as error:
+                raise UnavailableError(
+                    f"the {role} cannot listen on {address}: {error.strerror}; stop what runs there, or choose another"
+                    f" port with --{role}-port"
+                ) from error
+        environment = {**self._environment, "ROWMINT_HOME": str(self._home), "ROWMINT_LISTEN": address}
+        log = None if self._logs is None else self._logs / f"{role}-{port}.log"
+        with contextlib.ExitStack() as stack:
+            output = None if log is None else stack.enter_context(log.open("wb"))
+            # A group of its own: a terminal's Ctrl-C reaches it once, through us.
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"{role}_service"],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=None if output is None else subprocess.STDOUT,
+                process_group=0,
+            )
+        service = Service(role, address, process, log)
+        self.services.append(service)
+        return service
+
+    def wait_serving(self, timeout: float, stopped: threading.Event | None = None) -> bool:
+        """Wait until all services are SERVING; return whether they are, false where `stopped` was set.
+
+        Args:
+            timeout: Seconds.
+            stopped: Ends the wait.
+
+        Raises:
+            RowmintError: One ended, or they were not ready in time.
+        """
+        end = time.monotonic() + timeout
+        for service in self.services:
+            with grpc.insecure_channel(service.address, [("grpc.max_reconnect_backoff_ms", 300)]) as channel:
+                while not is_serving(channel):
+                    self.check()
+                    if stopped is not None and stopped.is_set():
+                        return False
+                    if time.monotonic() > end:
+                        raise RowmintError(
+                            f"the {service.role} at {service.address} was not ready in {timeout:g} s; look at its output"
+                        )
+                    time.sleep(0.1)
+        return True
+
+    def check(self) -> None:
+        """Look after the services.
+
+        Raises:
+            RowmintError: One has ended.
+        """
+        for service in self.services:
+            if service.process.poll() is not None:
+                raise RowmintError(f"the {service.role} at {service.address} {service.last_words()}")
+
+    def kill(self, address: str) -> None:
+        """Kill a service at once, as a crash would, and look after it no more."""
+        for service in self.services:
+            if service.address == address:
+                service.process.kill()
+                service.process.wait()
+        self.services = [service for service in self.services if service.address != address]
+
+    def stop(self, number: int = signal.SIGTERM, grace: float = 20.0) -> None:
+        """Send all services a signal and wait until they have ended; those that have not after `grace` s are killed."""
+        for service in self.services:
+            with contextlib.suppress(ProcessLookupError):
+                service.process.send_signal(number)
+        end = time.monotonic() + grace
+        for service in self.services:
+            try:
+                service.process.wait(max(end - time.monotonic(), 0.0))
+            except subprocess.TimeoutExpired:
+                service.process.kill()
+                service.process.wait()
+        self.services = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+
+@contextlib.contextmanager
+def caught_signals() -> Iterator[tuple[threading.Event, list[int]]]:
+    """Turn SIGTERM and SIGINT into an event while the block runs; the list says which came."""
+    stopped = threading.Event()
+    numbers: list[int] = []
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        numbers.append(number)
+        stopped.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stopped, numbers
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def start_all(
+    supervisor: Supervisor, trainer: str, samplers: Sequence[str], stopped: threading.Event | None = None
+) -> bool:
+    """Start a trainer, and when it serves the samplers; return whether all serve, false where `stopped` was set."""
+    # The trainer first: it is the one that brings the registries to their current schema.
+    supervisor.start("trainer", trainer)
+    if not supervisor.wait_serving(120.0, stopped):
+        return False
+    for address in samplers:
+        supervisor.start("sampler", address)
+    return supervisor.wait_serving(120.0, stopped)
+
+
+def serve(
+    home: Annotated[
+        Path, typer.Option(envvar="ROWMINT_HOME", help="Folder that keeps datasets, jobs and models.")
+    ] = Path(".rowmint"),
+    host: Annotated[str, typer.Option(help="IPv4 address to listen on.")] = "127.0.0.1",
+    trainer_port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the trainer.")] = 7401,
+    sampler_port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the first sampler.")] = 7402,
+    samplers: Annotated[int, typer.Option(min=1, max=64, help="Samplers, on ports from --sampler-port on.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a trainer and samplers on this machine until they are told to stop."""
+    trainer = f"{host}:{trainer_port}"
+    addresses = [f"{host}:{sampler_port + index}" for index in range(samplers)]
+    with caught_signals() as (stopped, numbers), Supervisor(home, os.environ) as supervisor:
+        if not as_json:
+            print_notice("starting ...")
+        if start_all(supervisor, trainer, addresses, stopped):
+            if as_json:
+                print_json({"trainer": trainer, "samplers": addresses, "home": str(home.absolute())})
+            else:
+                print_notice(f"trainer  {trainer}\nsampler  {','.join(addresses)}\nhome     {home.absolute()}")
+            while not stopped.wait(0.2):
+                supervisor.check()
+        supervisor.stop(numbers[0] if numbers else signal.SIGTERM)
+    if not as_json:
+        print_notice("stopped")

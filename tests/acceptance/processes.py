@@ -1,0 +1,139 @@
+"""Services as real processes, on loopback, ended by pid."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60.0
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+    """Wait for a condition, with a bound."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"{what} did not happen within {seconds:g} s")
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class ServiceProcess:
+    """One service as a process."""
+
+    module: str
+    port: int
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def serving(self) -> bool:
+        if self.process.poll() is not None:
+            pytest.fail(f"{self.module} ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}")
+        with grpc.insecure_channel(self.address) as channel:
+            try:
+                answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)
+            except grpc.RpcError:
+                return False
+        return answer.status == health_pb2.HealthCheckResponse.SERVING
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@dataclass
+class Services:
+    """Starts services over one home folder and ends them all."""
+
+    home: Path
+    started: list[ServiceProcess] = field(default_factory=list)
+
+    def start(
+        self, module: str, environment: Mapping[str, str] | None = None, python: str = sys.executable
+    ) -> ServiceProcess:
+        port = free_port()
+        log = self.home / f"{module}-{port}.log"
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("ROWMINT_")}
+        settings = {"ROWMINT_HOME": str(self.home), "ROWMINT_LISTEN": f"127.0.0.1:{port}"}
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [python, "-m", module],
+                env={**clean, **settings, **(environment or {})},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self.home,
+            )
+        service = ServiceProcess(module, port, log, process)
+        self.started.append(service)
+        wait_until(service.serving, f"{module} serving")
+        return service
+
+    def trainer(self, **environment: str) -> ServiceProcess:
+        return self.start("trainer_service", environment)
+
+    def sampler(self, **environment: str) -> ServiceProcess:
+        return self.start("sampler_service", environment)
+
+    def close(self) -> None:
+        for service in self.started:
+            if service.process.poll() is None:
+                service.process.send_signal(signal.SIGTERM)
+        for service in self.started:
+            try:
+                service.process.wait(15)
+            except subprocess.TimeoutExpired:
+                service.kill()
+
+
+CUSTOMERS_HEADER = "customer,city,plan,age,income,bonus,joined,active,note,rich"
+
+
+def customers_csv(rows: int, seed: int = 7) -> bytes:
+    """A table with every kind of column and known dependencies: `rich` says whether income is high for the city."""
+    draw = random.Random(seed)
+    cities = ["Lisbon", "Oslo", "Quito", "Hanoi", "Accra", "Lima"]
+    base = {city: 20_000 + 9_000 * index for index, city in enumerate(cities)}
+    lines = [CUSTOMERS_HEADER]
+    for number in range(rows):
+        city = draw.choices(cities, [30, 25, 20, 12, 8, 5])[0]
+        plan = draw.choices(["basic", "plus", "pro"], [6, 3, 1 + cities.index(city)])[0]
+        age = min(90, max(18, int(draw.gauss(35 + 4 * cities.index(city), 9))))
+        income = round(max(8_000.0, draw.gauss(base[city] + 300 * age, 5_000)), 2)
+        bonus = "" if draw.random() < 0.1 else ("0" if draw.random() < 0.6 else str(draw.randrange(100, 5_000, 50)))
+        day = f"20{draw.randrange(15, 24)}-{draw.randrange(1, 13):02}-{draw.randrange(1, 29):02}"
+        joined = f"{day}T08:{draw.randrange(60):02}:00"
+        active = "true" if draw.random() < 0.7 else "false"
+        note = f"n{int(draw.paretovariate(1.1)) % 700}"
+        rich = "yes" if income > 45_000 + 8_000 * draw.random() else "no"
+        lines.append(f"{100_000 + number},{city},{plan},{age},{income},{bonus},{joined},{active},{note},{rich}")
+    return ("\n".join(lines) + "\n").encode()

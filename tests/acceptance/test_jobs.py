@@ -1,0 +1,127 @@
+"""Jobs: live events, cancel in mid-epoch, estimates, versions and aliases, a worker that is killed."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from rowmint.client import Client, RowmintCallError
+from rowmint.v1 import dataset_pb2, training_job_pb2
+from tests.acceptance.processes import Services, customers_csv, wait_until
+
+SMALL = {"batch_size": 100, "generator_dim": [32], "discriminator_dim": [32], "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def client(shared_services: Services):
+    with Client(shared_services.started[0].address, shared_services.started[1].address) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def dataset(client: Client) -> dataset_pb2.Dataset:
+    return client.upload(customers_csv(3_000), "jobs", format="csv", primary_key="customer")
+
+
+def test_cancel_stops_a_fit_in_the_middle_of_an_epoch(client: Client, dataset: dataset_pb2.Dataset) -> None:
+    # One epoch of many steps: that it ended at all before the epoch did is what is tested.
+    job = client.train(dataset, "cancelled", epochs=1, batch_size=2, pac=1, discriminator_steps=100, threads=1)
+    for event in client.watch(job):
+        if event.phase == training_job_pb2.JOB_PHASE_FITTING:
+            break
+    client.cancel_job(job)
+    events = list(client.watch(job))
+    assert events[-1].state == training_job_pb2.JOB_STATE_CANCELLED
+    assert not any(event.HasField("progress") and event.progress.epoch for event in events)
+    with pytest.raises(RowmintCallError, match="NOT_FOUND|no projects"):
+        client.get_model("cancelled")
+
+
+def test_watching_resumes_after_a_number(client: Client, dataset: dataset_pb2.Dataset) -> None:
+    job = client.train(dataset, "watched", family="tvae", epochs=3, seed=1, threads=1)
+    events = list(client.watch(job))
+    again = list(client.watch(job, after=3))
+    assert again == events[3:]
+
+
+def test_versions_count_and_latest_moves(client: Client, dataset: dataset_pb2.Dataset) -> None:
+    versions = []
+    for seed in (1, 2):
+        done = client.wait_job(client.train(dataset, "counted", family="independent", seed=seed))
+        versions.append(done.model_version)
+    assert [name.rsplit("/", 1)[1] for name in versions] == ["1", "2"]
+    assert client.get_version("counted@latest").version == 2
+    client.set_alias("counted", "stable", 1)
+    assert client.get_version("counted@stable").version == 1
+    digest = client.get_version(versions[0]).model_digest.hex()
+    assert client.get_version(f"counted@sha256:{digest}").model_digest.hex() == digest
+    with pytest.raises(RowmintCallError, match="stable"):
+        client.delete_version(versions[0])
+    client.set_alias("counted", "stable", None)
+    client.delete_version(versions[1])
+    assert client.get_version("counted@latest").version == 1
+
+
+def test_an_estimate_is_within_a_factor_of_two(client: Client, dataset: dataset_pb2.Dataset) -> None:
+    asked = {"epochs": 4, "batch_size": 500, "threads": 1, "seed": 3}
+    estimate = client.estimate(dataset, "estimated", **asked)
+    job = client.train(dataset, "estimated", **asked)
+    began = {}
+    for event in client.watch(job):
+        if event.HasField("progress") and event.progress.epoch:
+            began[event.progress.epoch] = event.time.ToMicroseconds() / 1e6
+    measured = (began[4] - began[1]) / 3
+    assert estimate.steps_per_epoch == 6
+    assert estimate.encoded_width > 20
+    # A busy machine slows the one or the other: the promise is a factor of two, the bound here is looser.
+    assert measured / 4 < estimate.seconds_per_epoch < measured * 4
+    with pytest.raises(RowmintCallError, match="no projects|NOT_FOUND"):
+        client.get_job("estimated")
+
+
+def test_the_same_seed_gives_the_same_model(client: Client, dataset: dataset_pb2.Dataset) -> None:
+    digests = set()
+    for _ in range(2):
+        job = client.wait_job(client.train(dataset, "repeated", epochs=1, seed=5, **SMALL))
+        digests.add(client.get_version(job.model_version).model_digest)
+    assert len(digests) == 1
+
+
+def test_a_killed_worker_is_replaced(services: Services) -> None:
+    trainer = services.trainer(ROWMINT_LEASE_SECONDS="2", ROWMINT_HEARTBEAT_SECONDS="0.3")
+    with Client(trainer.address) as client:
+        dataset = client.upload(customers_csv(500), "killed", format="csv")
+        job = client.train(dataset, "killed", epochs=40, seed=5, **SMALL)
+        for event in client.watch(job):
+            if event.HasField("progress") and event.progress.epoch:
+                break
+        os.kill(_busiest_child(trainer.pid), signal.SIGKILL)
+        events = list(client.watch(job))
+        assert events[-1].state == training_job_pb2.JOB_STATE_SUCCEEDED
+        assert events[-1].attempt == 2
+        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+        assert len(list(client.list_versions("killed"))) == 1
+
+
+def test_a_trainer_that_is_told_to_end_leaves_no_process(services: Services) -> None:
+    trainer = services.trainer()
+    wait_until(lambda: bool(_children(trainer.pid)), "a warm worker")
+    children = _children(trainer.pid)
+    assert trainer.terminate() == 0
+    wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), "the workers' end")
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _busiest_child(pid: int) -> int:
+    def ticks(child: int) -> int:
+        fields = Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()
+        return int(fields[11]) + int(fields[12])
+
+    before = {child: ticks(child) for child in _children(pid)}
+    time.sleep(0.5)
+    return max(before, key=lambda child: ticks(child) - before[child])
