@@ -10,6 +10,7 @@ from rowmint.names import ModelVersionRef
 from rowmint.plan import Plan
 from rowmint.rows import RowSource
 from rowmint.schema import TableSchema
+from sampler_service.completion import CompletionSpec, RowCompletion
 from sampler_service.encoders import RowFormat, make_encoder
 from sampler_service.encoders.natives import category_texts, is_dictionary
 from sampler_service.model_cache import LoadedModel, ModelCache
@@ -166,12 +167,6 @@ class Sampler:
         opened = await self._resolve(spec)
         model = opened.loaded.model
         header = opened.header
-        if spec.continued and header.start_row < header.end_row and header.start_row % header.grid:
-            raise RowRangeError(
-                f"start_row: {header.start_row} is not on the grid; a stream that goes on with another starts at a"
-                f" multiple of {header.grid}",
-                metadata={"grid": str(header.grid)},
-            )
         source = RowSource(model, opened.plan, header.seed, opened.schema.names)
         encoder = make_encoder(spec.row_format, opened.schema, model.identities, escape_formulas=spec.escape_formulas)
         framing = Framing(spec.continued, spec.message_bytes, spec.allow_partial)
@@ -201,11 +196,27 @@ class Sampler:
             ),
         )
 
+    async def complete(self, spec: CompletionSpec) -> RowCompletion:
+        """Return what completes rows as `spec` asks.
+
+        Raises:
+            RowmintError: As for `open`.
+        """
+        spec.validate()
+        loaded = await self._models.get(spec.model)
+        return RowCompletion(loaded, spec, self._draw_seed() if spec.seed is None else spec.seed)
+
     async def _resolve(self, spec: SampleSpec) -> OpenedSample:
         spec.validate(self._max_rows)
         loaded = await self._models.get(spec.model)
         model = loaded.model
         _expect("model", spec.expected_model_digest, model.digest)
+        if spec.continued and spec.start_row < spec.stop_row and spec.start_row % model.grid:
+            raise RowRangeError(
+                f"start_row: {spec.start_row} is not on the grid; a stream that goes on with another starts at a"
+                f" multiple of {model.grid}",
+                metadata={"grid": str(model.grid)},
+            )
         schema = model.schema.project(spec.columns)
         for column in schema.columns:
             codec = model.identities.get(column.name)

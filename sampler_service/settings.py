@@ -49,9 +49,9 @@ class SamplerSettings(BaseSettings):
     @property
     def models_registry_url(self) -> str:
         """The registry, the embedded default filled in."""
-        return self.models_registry if self.models_registry else f"sqlite:///{self.home.absolute()}/registry/models.db"
+        return self.models_registry or f"sqlite:///{self.home.absolute()}/registry/models.db"
 
     @property
     def model_store_url(self) -> str:
         """The store, the embedded default filled in."""
-        return self.model_store if self.model_store else f"file://{self.home.absolute()}/models"
+        return self.model_store or f"file://{self.home.absolute()}/models"

@@ -1,7 +1,7 @@
 """A stream of rows: blocks computed ahead, cut into grid cells, encoded, grouped into messages.
 
-Cells lie on a grid anchored at row 0, and a cell's bytes depend on its rows alone, so whatever a call starts at and however
-its messages are cut, the bytes of a stream and of the calls that go on with it join to the same.
+Cells lie on a grid anchored at row 0, and a cell's bytes depend on its rows alone, so whatever a call starts at and
+however its messages are cut, the bytes of a stream and of the calls that go on with it join to the same.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from rowmint.columns import ColumnArray, concatenate
+from rowmint.errors import ConditionStarvedError
 from rowmint.rows import Block, RowSource
 from rowmint.schema import TableSchema
 from sampler_service.encoders import Encoder, Payload, TypedBatch
@@ -168,17 +169,23 @@ class SampleStream:
             yield RowsMessage(header.start_row, 0, lead[: self._framing.message_bytes])
             lead = lead[self._framing.message_bytes :]
         group = _Group(header.start_row, lead)
+        starved: ConditionStarvedError | None = None
         async with aclosing(self._cells()) as cells:
-            async for cell in cells:
-                if group.cells and group.size + _size(cell) > self._framing.message_bytes:
-                    yield group.message()
-                    group = _Group(cell.first_row)
-                group.add(cell)
-        if ends:
+            try:
+                async for cell in cells:
+                    if group.cells and group.size + _size(cell) > self._framing.message_bytes:
+                        yield group.message()
+                        group = _Group(cell.first_row)
+                    group.add(cell)
+            except ConditionStarvedError as error:
+                starved = error
+        if ends and starved is None:
             group.data.append(self._encoder.end())
         last = group.message()
         if last.row_count or last.data:
             yield last
+        if starved is not None:
+            raise starved
 
     async def _cells(self) -> AsyncGenerator[_Cell, None]:
         loop = asyncio.get_running_loop()
@@ -209,6 +216,7 @@ class SampleStream:
         finally:
             self._stopped.set()
             for future in ahead:
+                future.add_done_callback(_forget)
                 future.cancel()
 
     def _block_numbers(self) -> Iterator[tuple[int, int]]:
@@ -220,8 +228,14 @@ class SampleStream:
             number += 1
 
     def _asked(self, block_row: int) -> tuple[int, int]:
-        """Return the rows of the stream that lie in the block beginning at `block_row`: first, and one after the last."""
+        """Return which rows of the stream lie in the block that begins at `block_row`: first, and after the last."""
         return max(block_row, self.header.start_row), min(block_row + self._block_size, self.header.end_row)
+
+
+def _forget(future: asyncio.Future[Block]) -> None:
+    """Take the error of a block that nobody waits for any more."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _size(cell: _Cell) -> int:

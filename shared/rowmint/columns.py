@@ -50,9 +50,11 @@ class ColumnArray:
     def missing(self) -> NDArray[np.bool_]:
         """Return which cells are missing, shape (n,)."""
         if self.valid is not None:
-            return ~self.valid
+            missing: NDArray[np.bool_] = ~self.valid
+            return missing
         if self.values.dtype == np.int32:
-            return np.less(self.values, 0)
+            coded: NDArray[np.bool_] = np.less(self.values, 0)
+            return coded
         return np.zeros(len(self.values), np.bool_)
 
 

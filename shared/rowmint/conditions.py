@@ -218,20 +218,17 @@ def _everything(column: ColumnSpec) -> ColumnCondition:
 def _codes(values: Sequence[Cell], column: ColumnSpec) -> tuple[int, ...]:
     """Return the codes of present values, ascending, each once."""
     categories = column.domain.categories
-    known: dict[tuple[bool, Cell], int] = {}
-    for code, category in enumerate(categories):
-        known.setdefault((isinstance(category, bool), category), code)
+    known = {(isinstance(category, bool), category): code for code, category in enumerate(categories)}
     texts: dict[str, int] = {}
     codes: set[int] = set()
     for value in values:
         code = known.get((isinstance(value, bool), value))
         if code is None:
             if not texts:
-                texts = {cell_text(category): code for code, category in reversed(list(enumerate(categories)))}
+                texts = {cell_text(category): code for code, category in enumerate(categories)}
             text = cell_text(value)
             if text not in texts:  # 1 for "1": the caller cannot always know a category's type
-                names = list(reversed(texts))
-                raise ValueNotFoundError(column.name, text, near_names(text, names) or names[:3])
+                raise ValueNotFoundError(column.name, text, near_names(text, list(texts)) or list(texts)[:3])
             code = texts[text]
         codes.add(code)
     return tuple(sorted(codes))

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from rowmint.artifact import Artifact, Generator, write_model
 from rowmint.codecs import CategoryCodec, Codec, IdentityCodec, NumericCodec
-from rowmint.codecs.category import integer_weights
 from rowmint.rng import StreamKey
 from rowmint.schema import Cell, ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.synthesizer.heads import ColumnHead, column_heads
@@ -113,11 +112,18 @@ def noise(purpose: str, *shape: int) -> NDArray[np.float64]:
     return ((words >> np.uint64(11)).astype(np.float64) / 2.0**52 - 1.0).reshape(shape)
 
 
+def weights_of(shares: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Return positive `shares` as integers of sum 2**32; what the division leaves over goes to the first."""
+    weights = np.floor(shares / shares.sum() * 2.0**32).astype(np.uint64)
+    weights[0] += np.uint64(1 << 32) - weights.sum(dtype=np.uint64)
+    return weights
+
+
 def codecs() -> list[Codec]:
     """Return a codec for each column of `SCHEMA`."""
 
     def category(size: int, head: int, nullable: bool) -> CategoryCodec:
-        tail = integer_weights(1.0 / np.arange(1, size - head + 1)) if size > head else np.zeros(0, np.uint64)
+        tail = weights_of(1.0 / np.arange(1, size - head + 1)) if size > head else np.zeros(0, np.uint64)
         return CategoryCodec(size, head, nullable, tail)
 
     def numeric(
@@ -206,7 +212,7 @@ def generator(family: str, schema: TableSchema = SCHEMA, own: Sequence[Codec] | 
     heads = column_heads(schema.columns, chosen)
     if family == "independent":
         weights = {
-            f"slots.{head.index}": integer_weights(1.1 + noise(f"slots.{head.index}", head.codec.slots))
+            f"slots.{head.index}": weights_of(1.1 + noise(f"slots.{head.index}", head.codec.slots))
             for head in heads.values()
         }
         return Generator(family, schema, chosen, {}, weights)
@@ -221,7 +227,7 @@ def generator(family: str, schema: TableSchema = SCHEMA, own: Sequence[Codec] | 
     drivers: dict[str, NDArray[np.generic]] = {
         "drivers.column": columns.astype(np.int64),
         "drivers.slot": slots.astype(np.int64),
-        "drivers.weights": integer_weights(1.2 + noise("drivers", len(slots))),
+        "drivers.weights": weights_of(1.2 + noise("drivers", len(slots))),
     }
     arrays = _network(heads, len(slots), concatenate=True)
     return Generator(family, schema, chosen, {"hidden_layers": 2}, {**arrays, **drivers})

@@ -169,6 +169,12 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
             schema=SCHEMA,
         )
 
+    def lead_and_end(self, format_):
+        return lead_and_end(format_)
+
+    def row_bytes(self, format_, first, count):
+        return row_bytes(format_, first, count)
+
     def Sample(self, request, context):  # noqa: N802
         self.requests.append(request)
         if request.model.endswith("/nothing"):
@@ -176,7 +182,7 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
         cut = self.cuts.popleft() if self.cuts else None
         header = self.header(request)
         yield sampling_pb2.SampleResponse(header=header)
-        lead, end = lead_and_end(request.format)
+        lead, end = self.lead_and_end(request.format)
         pending = lead if request.framing != sampling_pb2.FRAMING_CONTINUE else b""
         row = header.start_row
         sent = 0
@@ -192,7 +198,7 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
                 if stop:
                     return
             stop = min(row - row % GRID + GRID, header.end_row)
-            data = pending + row_bytes(request.format, row, stop - row)
+            data = pending + self.row_bytes(request.format, row, stop - row)
             pending = b""
             if stop == request.rows:
                 data += end
@@ -537,10 +543,23 @@ def services(trainer=None, samplers=None):
             server.stop(0).wait(5)
 
 
+class DemoSampler(FakeSampler):
+    """Rows that satisfy the demo's conditions, in the columns it compares."""
+
+    def lead_and_end(self, format_):
+        return b"origin,carrier,dep_delay,arr_delay,distance\n", b""
+
+    def row_bytes(self, format_, first, count):
+        rows = range(first, first + count)
+        return "".join(f"JFK,B6,{61 + row % 200},{row % 300},{row}.5\n" for row in rows).encode()
+
+
 def main(role):
     """Run as one of the processes that `rowmint serve` starts."""
-    servicer = FakeTrainer() if role == "trainer" else FakeSampler()
+    servicer = {"trainer": FakeTrainer, "sampler": FakeSampler, "demo-sampler": DemoSampler}[role]()
     server, _ = start(servicer, os.environ["ROWMINT_LISTEN"])
+    # As a service's log may: it must not end up among what a script reads.
+    os.write(1, f"{role} serves\n".encode())
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())

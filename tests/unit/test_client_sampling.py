@@ -141,42 +141,56 @@ def test_breaks_with_progress_never_end_a_stream_but_breaks_without_do():
 
 @pytest.mark.parametrize(("kind", "error"), [("crc", ChecksumError), ("gap", DataLossError), ("silent", RowmintError)])
 def test_a_stream_that_stays_damaged_is_an_error(kind, error):
-    with services(samplers=[FakeSampler([Cut(0, kind)] * 20)]) as found, client_of(found) as client:
-        with pytest.raises(error, match="try again"):
-            list(client.sample("flights", ROWS, format="csv").chunks())
+    with (
+        services(samplers=[FakeSampler([Cut(0, kind)] * 20)]) as found,
+        client_of(found) as client,
+        pytest.raises(error, match="try again"),
+    ):
+        list(client.sample("flights", ROWS, format="csv").chunks())
 
 
 @pytest.mark.parametrize("after", [0, 3])
 def test_what_no_attempt_will_change_is_raised_at_once(after):
     starved = Cut(after, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "CONDITION_STARVED")
     sampler = FakeSampler([starved])
-    with services(samplers=[sampler]) as found, client_of(found) as client:
-        with pytest.raises(RowmintCallError, match="told to refuse") as caught:
-            list(client.sample("flights", ROWS))
+    with (
+        services(samplers=[sampler]) as found,
+        client_of(found) as client,
+        pytest.raises(RowmintCallError, match="told to refuse") as caught,
+    ):
+        list(client.sample("flights", ROWS))
     assert caught.value.reason == "CONDITION_STARVED"
     assert len(sampler.requests) == 1
 
 
 def test_an_error_inside_arrows_reader_is_raised_as_it_is():
     cut = Cut(3, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "CONDITION_STARVED")
-    with services(samplers=[FakeSampler([cut])]) as found, client_of(found) as client:
-        with pytest.raises(RowmintCallError, match="told to refuse"):
-            client.sample("flights", ROWS).to_table()
+    with (
+        services(samplers=[FakeSampler([cut])]) as found,
+        client_of(found) as client,
+        pytest.raises(RowmintCallError, match="told to refuse"),
+    ):
+        client.sample("flights", ROWS).to_table()
 
 
 def test_a_replica_with_another_plan_is_not_gone_on_with():
     samplers = [FakeSampler([Cut(3)]), FakeSampler([Cut(3)], plan=b"q" * 32)]
-    with services(samplers=samplers) as found, client_of(found) as client:
-        with pytest.raises(StreamMismatchError, match="plan_digest differs"):
-            list(client.sample("flights", ROWS))
+    with (
+        services(samplers=samplers) as found,
+        client_of(found) as client,
+        pytest.raises(StreamMismatchError, match="plan_digest differs"),
+    ):
+        list(client.sample("flights", ROWS))
 
 
 def test_a_dead_replica_is_passed_over_at_once():
-    with services(samplers=[FakeSampler()]) as found:
-        with Client(found.trainer_address, ["127.0.0.1:1", *found.sampler_addresses]) as client:
-            for _ in range(2):
-                assert b"".join(client.sample("flights", ROWS, format="csv").chunks()) == WHOLE["csv"]
-            assert client.get_version("flights").name == VERSION
+    with (
+        services(samplers=[FakeSampler()]) as found,
+        Client(found.trainer_address, ["127.0.0.1:1", *found.sampler_addresses]) as client,
+    ):
+        for _ in range(2):
+            assert b"".join(client.sample("flights", ROWS, format="csv").chunks()) == WHOLE["csv"]
+        assert client.get_version("flights").name == VERSION
 
 
 def test_no_replica_at_all_is_told_soon():
@@ -202,9 +216,8 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path, row_format):
         assert progress[-1] == (ROWS, ROWS)
     path.unlink()
     cut = Cut(4, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "CONDITION_STARVED")
-    with services(samplers=[FakeSampler([cut])]) as found, client_of(found) as client:
-        with pytest.raises(RowmintCallError):
-            client.sample_to_file(path, "flights", ROWS, format=row_format)
+    with services(samplers=[FakeSampler([cut])]) as found, client_of(found) as client, pytest.raises(RowmintCallError):
+        client.sample_to_file(path, "flights", ROWS, format=row_format)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -96,14 +96,20 @@ def test_events_are_heard_once_each_over_breaks(cuts):
 
 
 def test_watching_gives_up_and_times_out():
-    with services(FakeTrainer(watch_cuts=[Cut(0)] * 20)) as found, client_of(found) as client:
-        with pytest.raises(RowmintCallError, match="given up after 8"):
-            list(client.watch("j1"))
+    with (
+        services(FakeTrainer(watch_cuts=[Cut(0)] * 20)) as found,
+        client_of(found) as client,
+        pytest.raises(RowmintCallError, match="given up after 8"),
+    ):
+        list(client.watch("j1"))
     trainer = FakeTrainer(watch_cuts=[Cut(0, "silent")] * 50)
     trainer.outcome = training_job_pb2.JOB_STATE_RUNNING
-    with services(trainer) as found, client_of(found) as client:
-        with pytest.raises(TimeoutError, match="did not end within"):
-            client.wait_job("j1", timeout=0)
+    with (
+        services(trainer) as found,
+        client_of(found) as client,
+        pytest.raises(TimeoutError, match="did not end within"),
+    ):
+        client.wait_job("j1", timeout=0)
 
 
 @pytest.mark.parametrize(
@@ -162,9 +168,12 @@ def test_a_call_is_made_again_when_the_service_says_so():
     with services(Busy(2, retry_after=1.5)) as found, client_of(found) as client:
         assert client.get_job("j1").name == "projects/default/trainingJobs/j1"
         assert found.waits == [1.5, 1.5]
-    with services(Busy(2)) as found, client_of(found) as client:
-        with pytest.raises(RowmintCallError, match=r"^too many calls \(LIMIT\)$"):
-            client.get_job("j1")
+    with (
+        services(Busy(2)) as found,
+        client_of(found) as client,
+        pytest.raises(RowmintCallError, match=r"^too many calls \(LIMIT\)$"),
+    ):
+        client.get_job("j1")
     with services(Busy(1, domain="elsewhere")) as found, client_of(found) as client:
         assert client.get_job("j1").name == "projects/default/trainingJobs/j1"
 

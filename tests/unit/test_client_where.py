@@ -131,6 +131,7 @@ def test_equal_sets_make_equal_conditions():
         (["flag = TRUE"], ["flag = true"]),
         (["price < 12.50"], ["price < 12.50"]),
         (["local = 2013-01-01"], ["local = 2013-01-01T00:00:00"]),
+        (["zoned > 2013-01-01"], ["zoned > 2013-01-01T00:00:00Z"]),
         (["zoned = 2013-01-01T05:00:00+02:00"], ["zoned = 2013-01-01T03:00:00Z"]),
     ],
 )

@@ -1,6 +1,7 @@
 """Receiving a dataset's bytes: from messages to committed segments."""
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,9 +32,9 @@ class UploadService:
     Args:
         ledger: The datasets.
         store: The data store.
-        clock: Seconds that never run backwards, for example `time.monotonic`.
         segment_bytes: A segment is committed once it has this many bytes.
         segment_seconds: A segment is committed once its first byte is this old.
+        clock: Seconds that never run backwards.
     """
 
     def __init__(
@@ -41,9 +42,9 @@ class UploadService:
         ledger: DatasetLedger,
         store: ObjectStore,
         *,
-        clock: Callable[[], float],
         segment_bytes: int = SEGMENT_BYTES,
         segment_seconds: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ledger = ledger
         self.store = store

@@ -11,8 +11,8 @@ DECAY = 0.999
 class Average:
     """An exponential moving average of a module's parameters; the module itself is left alone.
 
-    NOTE[DIFF]: the paper samples from the last step's generator. A GAN's weights circle around their mean; the mean is what
-    is exported. Measured on Adult over 300 epochs: SDMetrics quality .904 without, .943 with.
+    NOTE[DIFF]: the paper samples from the last step's generator. A GAN's weights circle around their mean; the mean is
+    what is exported. Measured on Adult over 300 epochs: SDMetrics quality .904 without, .943 with.
 
     Args:
         module: The network that is trained.

@@ -127,7 +127,8 @@ class NumberEncoder:
         densities[outside > 1] = -np.inf
         mass = np.exp(densities - densities.max(axis=1, keepdims=True))
         running = np.cumsum(mass, axis=1)
-        return np.count_nonzero(running <= (draws * running[:, -1])[:, None], axis=1).astype(np.int64)
+        found = np.count_nonzero(running <= (draws * running[:, -1])[:, None], axis=1)
+        return np.asarray(found, np.int64)
 
 
 @dataclass(frozen=True)

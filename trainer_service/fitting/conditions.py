@@ -54,7 +54,7 @@ class Conditions:
 def _draw(shares: NDArray[np.float64], random: np.random.Generator, count: int) -> NDArray[np.int64]:
     running = np.cumsum(shares)
     found = np.searchsorted(running, random.random(count) * running[-1], side="right")
-    return np.minimum(found, len(shares) - 1).astype(np.int64)
+    return np.asarray(np.minimum(found, len(shares) - 1), np.int64)
 
 
 def make_conditions(table: EncodedTable, scratch: Path, *, log_frequency: bool) -> Conditions | None:

@@ -1,9 +1,9 @@
 """From a float network to the exact integers of `rowmint.synthesizer.network`.
 
 Weights become int8 with a scale for each output channel, activations 7 bits with a scale for each channel, found on a
-calibration batch drawn as the sampler draws. What the scales of the inputs would need is folded into the weights first, and
-batch normalisation before that. Biases stay at full precision, one row for each condition, the zero point of the input
-codes included.
+calibration batch drawn as the sampler draws. What the scales of the inputs would need is folded into the weights first,
+and batch normalisation before that. Biases stay at full precision, one row for each condition, the zero point of the
+input codes included.
 """
 
 from collections.abc import Sequence
@@ -66,7 +66,8 @@ def draw_codes(seed: int, width: int) -> NDArray[np.uint8]:
     """Draw the input codes of a calibration batch, shape (`CALIBRATION_ROWS`, width)."""
     words = philox(key(seed, "calibration")).random_raw(CALIBRATION_ROWS * width // 4 + 1)
     picked = words.astype("<u8").view("<u2")[: CALIBRATION_ROWS * width]
-    return tables.input_codes()[picked].reshape(CALIBRATION_ROWS, width)
+    codes: NDArray[np.uint8] = tables.input_codes()[picked].reshape(CALIBRATION_ROWS, width)
+    return codes
 
 
 def quantise(
@@ -116,7 +117,7 @@ def quantise(
 
 
 def _affine(layer: FloatLayer, x: NDArray[np.float32], condition: NDArray[np.int64]) -> NDArray[np.float32]:
-    result = x @ layer.weight.astype(np.float32)
+    result: NDArray[np.float32] = x @ layer.weight.astype(np.float32)
     result += layer.biases.astype(np.float32)[condition]
     return result
 
@@ -124,7 +125,8 @@ def _affine(layer: FloatLayer, x: NDArray[np.float32], condition: NDArray[np.int
 def _run(layer: Layer, x: NDArray[np.uint8], condition: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the layer's rounded results; as calibration needs them, not exact to the last bit."""
     total = x.astype(np.float32) @ layer.weight.astype(np.float32) + layer.bias[condition]
-    return np.rint(total.astype(np.float32) * layer.scale)
+    real: NDArray[np.float32] = np.rint(total.astype(np.float32) * layer.scale)
+    return real
 
 
 @dataclass(frozen=True)

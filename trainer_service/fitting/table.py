@@ -37,6 +37,11 @@ class Holdout:
         """Return the hold-out of the dataset of this SHA-256."""
         return cls(hashlib.sha256(b"rowmint/holdout/1\0" + dataset_digest).digest(), fraction)
 
+    @classmethod
+    def none(cls) -> "Holdout":
+        """Return the hold-out of no row."""
+        return cls(bytes(32), 0.0)
+
     def words(self) -> np.random.Philox:
         """Return the source of the rows' words, in row order."""
         return philox(self.key)

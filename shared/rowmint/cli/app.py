@@ -19,7 +19,7 @@ from rowmint.errors import RowmintError
 
 
 class RowmintGroup(TyperGroup):
-    """Tells every error as one line on stderr, and ends with a code: 1 refused or failed, 2 misused, 130 interrupted."""
+    """Tells every error as one line on stderr; exit codes: 1 refused or failed, 2 misused, 130 interrupted."""
 
     def main(
         self, args: Sequence[str] | None = None, prog_name: str | None = None, *_: Any, **extra: Any
@@ -42,7 +42,7 @@ class RowmintGroup(TyperGroup):
         except typer.Abort:
             print_error("aborted")
             code = 1
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # raised again unless it is a misuse
             code = _tell_misuse(error)
         sys.exit(code if isinstance(code, int) else 0)
 

@@ -109,6 +109,7 @@ def upload_file(
 @app.command()
 def upload(
     context: typer.Context,
+    *,
     file: Annotated[str, typer.Argument(help="The file; - for standard input.")],
     dataset_id: Annotated[str | None, typer.Option("--id", help="Id of the dataset. Default: one is made.")] = None,
     format: FormatOption = None,  # noqa: A002  # the option's name

@@ -192,7 +192,7 @@ class Demo:
                 killed = ""
                 for chunk in stream.chunks():
                     file.write(chunk)
-                    if not killed and stream.next_row >= rows // 3:
+                    if not killed and 2 * stream.next_row >= rows:
                         killed = stream.address
                         self.supervisor.kill(killed)
                         self.say(f"killed {killed} (SIGKILL) at row {stream.next_row:,} of {rows:,}")
@@ -209,6 +209,7 @@ class Demo:
 
 
 def demo(
+    *,
     output: Annotated[Path, typer.Option(help="Folder of everything the demo makes.")] = Path("demo-output"),
     rows: Annotated[int, typer.Option(min=1_000, help="Delayed flights wanted.")] = 10_000,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the real flights.")] = 8,

@@ -67,6 +67,7 @@ def parse_settings(texts: list[str] | None) -> dict[str, object]:
 
 def train(
     context: typer.Context,
+    *,
     data: Annotated[str, typer.Argument(help="A file, which is uploaded first; or the id or name of a dataset.")],
     model: Annotated[
         str | None, typer.Option(help="Id of the model that gets a new version. Default: the file's or dataset's name.")

@@ -75,7 +75,7 @@ def compare(
         numerical: Columns whose mean, quantiles and missing cells are compared.
         top: Values compared of a categorical column.
     """
-    found = []
+    found: list[Marginal] = []
     for name in categorical:
         ours, theirs = shares(real[name]), shares(synthetic[name])
         found.extend(

@@ -89,6 +89,7 @@ def show(
 @app.command()
 def alias(
     context: typer.Context,
+    *,
     model: Annotated[str, typer.Argument(help="Id or name of the model.")],
     alias: Annotated[str, typer.Argument(help="The alias; not `latest`.")],
     version: Annotated[int | None, typer.Argument(min=1, help="Number of the version it is to point at.")] = None,

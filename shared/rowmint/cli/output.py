@@ -103,14 +103,11 @@ def stdout_console() -> Console:
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
     """Print a table on stdout."""
-    table = Table(
-        *map(Text, headings),
-        title=Text(title) if title else None,
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-    )
+    # Text, not str: a name may hold what rich takes for markup.
+    shown = Text(title) if title else None
+    table = Table(title=shown, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(Text(heading))
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     stdout_console().print(table)

@@ -36,6 +36,7 @@ def _output(path: str | None) -> Iterator[IO[bytes]]:
 
 def sample(
     context: typer.Context,
+    *,
     model: ModelArgument,
     rows: Annotated[int, typer.Option("--rows", "-n", help="Rows of the whole stream.")],
     output: OutputOption = None,
@@ -175,6 +176,7 @@ def _input(path: str) -> Iterator[io.TextIOBase]:
 
 def complete(
     context: typer.Context,
+    *,
     model: ModelArgument,
     file: Annotated[
         str, typer.Argument(help="CSV of the known cells, empty where unknown; - for standard input.")

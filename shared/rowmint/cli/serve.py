@@ -23,11 +23,14 @@ from rowmint.errors import RowmintError, UnavailableError
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 # HealthCheckResponse{status: SERVING}; the request, for the server as a whole, is empty.
 _SERVING = b"\x08\x01"
+_STDERR = 2
 
 
 def is_serving(channel: grpc.Channel) -> bool:
     """Ask grpc.health.v1 whether a server as a whole is SERVING."""
-    check = channel.unary_unary(_HEALTH_CHECK, request_serializer=None, response_deserializer=None)
+    check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+        _HEALTH_CHECK, request_serializer=None, response_deserializer=None
+    )
     try:
         return bool(check(b"", timeout=2.0) == _SERVING)
     except grpc.RpcError:
@@ -98,11 +101,12 @@ class Supervisor:
         with contextlib.ExitStack() as stack:
             output = None if log is None else stack.enter_context(log.open("wb"))
             # A group of its own: a terminal's Ctrl-C reaches it once, through us.
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603  # our own interpreter and modules
                 [sys.executable, "-m", f"{role}_service"],
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                # What a service logs goes to stderr: stdout is for results, and with --json for scripts.
+                stdout=_STDERR if output is None else output,
                 stderr=None if output is None else subprocess.STDOUT,
                 process_group=0,
             )
@@ -129,7 +133,7 @@ class Supervisor:
                         return False
                     if time.monotonic() > end:
                         raise RowmintError(
-                            f"the {service.role} at {service.address} was not ready in {timeout:g} s; look at its output"
+                            f"the {service.role} at {service.address} was not ready in {timeout:g} s; see its output"
                         )
                     time.sleep(0.1)
         return True
@@ -205,6 +209,7 @@ def start_all(
 
 
 def serve(
+    *,
     home: Annotated[
         Path, typer.Option(envvar="ROWMINT_HOME", help="Folder that keeps datasets, jobs and models.")
     ] = Path(".rowmint"),

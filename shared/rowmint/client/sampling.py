@@ -182,7 +182,9 @@ class SampleStream:
             failures = 0 if self._progress > before else failures + 1
             unreached = self._known is None and isinstance(failure, RowmintCallError) and not failure.reason
             if failures >= (count + 2 if unreached else connection.retry.attempts):
-                raise failure.given_up(failures) if isinstance(failure, RowmintCallError) else failure
+                if isinstance(failure, RowmintCallError) and not unreached:
+                    failure = failure.given_up(failures)
+                raise failure
             # Another replica is asked at once; one that has failed already, after a while.
             if failures >= count:
                 connection.retry.wait(failures - count + 1, asked)

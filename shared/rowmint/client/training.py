@@ -104,7 +104,7 @@ def training_config(family: str, hyperparameters: Mapping[str, object]) -> train
             _set_field(config, shared[name], value)
         else:
             known = sorted((*own, *shared))
-            near = near_names(name, known)
+            near = near_names(name, known, count=1)
             hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(known)}"
             raise InvalidFieldError(name, f"{family} has no such hyper-parameter; {hint}")
     return config

@@ -172,6 +172,14 @@ def _read_bool(text: str) -> bool:
     return {"true": True, "false": False}[text.lower()]
 
 
+def _read_moment(text: str, column: schema_pb2.ColumnSpec) -> date:
+    """Return a day, or an instant; which midnight a day begins with is the column's to say."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return _read_time(text, column)
+
+
 def _read_time(text: str, column: schema_pb2.ColumnSpec) -> datetime:
     try:
         return datetime.fromisoformat(text)
@@ -219,7 +227,7 @@ def parse_value(text: str, column: schema_pb2.ColumnSpec) -> value_pb2.Value:
         DataType.DOUBLE: _read_double,
         DataType.DECIMAL: _read_number,
         DataType.DATE: lambda one: _read_date(one, column),
-        DataType.TIMESTAMP: lambda one: _read_time(one, column),
+        DataType.TIMESTAMP: lambda one: _read_moment(one, column),
     }
     try:
         cell = readers[data_type](text.strip())

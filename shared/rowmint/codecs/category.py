@@ -28,7 +28,8 @@ def integer_weights(counts: NDArray[np.float64]) -> NDArray[np.uint64]:
     running = np.cumsum(counts)
     shared = WEIGHT_ONE - int(positive.sum())
     bounds = np.floor(running / running[-1] * shared).astype(np.uint64)
-    return positive + np.diff(bounds, prepend=np.uint64(0))
+    weights: NDArray[np.uint64] = positive + np.diff(bounds, prepend=np.uint64(0))
+    return weights
 
 
 def draw_weighted(cumulative: NDArray[np.uint64], words: NDArray[np.uint64]) -> NDArray[np.intp]:
@@ -42,7 +43,8 @@ def draw_weighted(cumulative: NDArray[np.uint64], words: NDArray[np.uint64]) -> 
         Shape (m,), 0 to n - 1.
     """
     total = cumulative[-1]
-    return np.searchsorted(cumulative, (words * total) >> np.uint64(32), side="right")
+    index: NDArray[np.intp] = np.searchsorted(cumulative, (words * total) >> np.uint64(32), side="right")
+    return index
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,10 @@ from rowmint.schema import INT64_MAX, INT64_MIN, ColumnSpec, DataType
 _ROUNDS = 6
 _MAX_SIZE = 1 << 62
 _MAX_WIDTH = 256
+_MAX_PATTERN = 1024
+_MAX_CLASS = 4096
 _TOKEN = re.compile(r"\[([^\]\\]+)\]|\\(.)|([^\[\]{}\\])")
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _COUNT = re.compile(r"\{(\d{1,2})\}")
 
 
@@ -82,6 +85,10 @@ def _alphabet(body: str, field: str) -> str:
             first, last = body[position], body[position + 2]
             if first > last:
                 raise InvalidFieldError(field, f"class [{body}] runs backwards from {first!r} to {last!r}")
+            if ord(last) - ord(first) >= _MAX_CLASS:
+                raise InvalidFieldError(
+                    field, f"class [{body}] has more than {_MAX_CLASS} characters from {first!r} on"
+                )
             letters += [chr(code) for code in range(ord(first), ord(last) + 1)]
             position += 3
         else:
@@ -96,6 +103,8 @@ def parse_pattern(pattern: str, field: str = "id_pattern") -> tuple[str, ...]:
     Raises:
         InvalidFieldError: The pattern is malformed, or its language too small or too large; the error names `field`.
     """
+    if len(pattern) > _MAX_PATTERN:
+        raise InvalidFieldError(field, f"has {len(pattern)} characters; at most {_MAX_PATTERN}")
     positions: list[str] = []
     size = 1
     at = 0
@@ -104,7 +113,7 @@ def parse_pattern(pattern: str, field: str = "id_pattern") -> tuple[str, ...]:
         if token is None:
             raise InvalidFieldError(field, f"{pattern!r} cannot be read at {pattern[at:]!r}")
         alphabet = _alphabet(token[1], field) if token[1] else token[2] or token[3]
-        if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in alphabet):
+        if _NO_TEXT.search(alphabet):
             raise InvalidFieldError(field, f"{pattern!r} holds a character that texts cannot, U+0000 or a surrogate")
         at = token.end()
         count = _COUNT.match(pattern, at)
@@ -115,7 +124,7 @@ def parse_pattern(pattern: str, field: str = "id_pattern") -> tuple[str, ...]:
             raise InvalidFieldError(field, f"{pattern!r} repeats something 0 times")
         positions += [alphabet] * repeat
         size *= len(alphabet) ** repeat
-        # Checked as it is read: a long pattern of wide classes would take minutes to read to its end.
+        # Checked as it is read: a pattern of many wide classes would take minutes to read to its end.
         if size > _MAX_SIZE:
             raise InvalidFieldError(field, f"{pattern!r} describes more than 2**62 texts; shorten it")
         if len(positions) > _MAX_WIDTH:

@@ -73,11 +73,10 @@ class NumericCodec:
         """Return x of native values, shape (n,)."""
         if not self.lattice:
             return values.astype(np.float64)
-        units = values if self.integral else np.rint(values.astype(np.float64) * float(10**self.decimals))
+        if not self.integral:
+            return (np.rint(values.astype(np.float64) * float(10**self.decimals)) - float(self.origin)) / self.step
+        units, origin = values.astype(np.int64), np.int64(self.origin)
         real = (units.astype(np.float64) - float(self.origin)) / self.step
-        if units.dtype != np.int64:
-            return real
-        origin = np.int64(self.origin)
         distance = units - origin
         # The difference of integers is exact, but wraps where it passes 2**63: there a rounded one has to do.
         wrapped = ((units ^ origin) & (units ^ distance)) < 0
@@ -136,9 +135,9 @@ class NumericCodec:
     def reachable_slots(self, intervals: list[tuple[float, float]], null: bool) -> NDArray[np.bool_]:
         """Return the slots that can decode to a native value in one of the closed `intervals`; shape (slots,)."""
         allowed = np.zeros(self.slots, np.bool_)
-        lows = self.natives(self._clip(self.centers - self.widths))
-        highs = self.natives(self._clip(self.centers + self.widths))
-        points = self.natives(self.points)
+        lows: NDArray[Any] = self.natives(self._clip(self.centers - self.widths))
+        highs: NDArray[Any] = self.natives(self._clip(self.centers + self.widths))
+        points: NDArray[Any] = self.natives(self.points)
         modes = len(self.centers)
         for low, high in intervals:
             allowed[:modes] |= (highs >= low) & (lows <= high)

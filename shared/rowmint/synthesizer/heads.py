@@ -85,7 +85,8 @@ def slot_masses(logits: NDArray[np.int32]) -> NDArray[np.uint32]:
     """
     distance = logits.max(axis=0) - logits
     np.minimum(distance, 4095, out=distance)
-    return tables.exponentials()[distance]
+    masses: NDArray[np.uint32] = tables.exponentials()[distance]
+    return masses
 
 
 def draw_slots(logits: NDArray[np.int32], words: NDArray[np.uint64]) -> NDArray[np.intp]:
@@ -100,4 +101,5 @@ def draw_slots(logits: NDArray[np.int32], words: NDArray[np.uint64]) -> NDArray[
     """
     cumulative = np.cumsum(slot_masses(logits), axis=0, dtype=np.uint32)
     threshold = ((words * cumulative[-1]) >> np.uint64(32)).astype(np.uint32)
-    return np.count_nonzero(cumulative <= threshold, axis=0)
+    slots: NDArray[np.intp] = np.count_nonzero(cumulative <= threshold, axis=0)
+    return slots

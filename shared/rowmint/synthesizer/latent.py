@@ -103,6 +103,8 @@ class LatentModel:
             raise DataLossError(f"the model's network has {network.output_width} outputs; its columns need {width}")
         if drivers is not None:
             drivers.validate(heads, network.conditions)
+        elif network.conditions != 1:
+            raise DataLossError(f"the model's network is made for {network.conditions} condition vectors; it has none")
         self.schema = schema
         self.heads = heads
         self.network = network

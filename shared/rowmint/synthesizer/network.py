@@ -55,7 +55,7 @@ class Layer:
             raise DataLossError(f"the model's weights lack {error.args[0]!r}") from error
         width = weight.shape[-1] if weight.ndim == 2 else -1
         fits = (
-            (weight.dtype, bias.dtype, scale.dtype) == (np.int8, np.int32, np.float32)
+            [weight.dtype, bias.dtype, scale.dtype] == [np.dtype(np.int8), np.dtype(np.int32), np.dtype(np.float32)]
             and bias.ndim == 2
             and bias.shape[0] > 0
             and bias.shape[1] == width
@@ -95,7 +95,7 @@ class ExactNetwork:
     @property
     def output_width(self) -> int:
         """Columns of the output layer."""
-        return self._output.weight.shape[1]
+        return int(self._output.weight.shape[1])
 
     @property
     def conditions(self) -> int:

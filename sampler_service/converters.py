@@ -1,0 +1,231 @@
+"""Converters between `rowmint.v1` and the sampler's own values. Pure."""
+
+from collections.abc import Mapping, Sequence
+
+import google_crc32c
+from google.protobuf.message import Message
+
+from rowmint.errors import InvalidFieldError
+from rowmint.names import ModelVersionRef
+from rowmint.rpc.converters import cell_to_value, predicates_from_proto, schema_to_proto, value_to_cell
+from rowmint.schema import Cell
+from rowmint.v1 import sampling_pb2
+from sampler_service.completion import COMPLETION_DIGEST, CompletedRow, CompletionSpec, RowCompletion
+from sampler_service.encoders import RowFormat, TypedBatch
+from sampler_service.encoders.columns import TypedColumn, ValueKind
+from sampler_service.sampler import PlannedPart, PlannedSample, SampleSpec
+from sampler_service.stream import RowsMessage, StreamHeader, StreamSummary
+
+_MAX_PARTIAL_ROWS = 10_000
+
+_FORMATS = {
+    sampling_pb2.ROW_FORMAT_UNSPECIFIED: RowFormat.ARROW_STREAM,
+    sampling_pb2.ROW_FORMAT_ARROW_STREAM: RowFormat.ARROW_STREAM,
+    sampling_pb2.ROW_FORMAT_CSV: RowFormat.CSV,
+    sampling_pb2.ROW_FORMAT_NDJSON: RowFormat.NDJSON,
+    sampling_pb2.ROW_FORMAT_COLUMNS: RowFormat.COLUMNS,
+}
+_CONTINUED = {
+    sampling_pb2.FRAMING_UNSPECIFIED: False,
+    sampling_pb2.FRAMING_FILE: False,
+    sampling_pb2.FRAMING_CONTINUE: True,
+}
+
+
+def _given(message: Message, **fields: str) -> dict[str, object]:
+    """Return the `optional` fields that are set, under the names they have here; unset ones keep their defaults."""
+    return {ours: getattr(message, theirs) for ours, theirs in fields.items() if message.HasField(theirs)}
+
+
+def sample_spec(request: sampling_pb2.SampleRequest, field: str = "") -> SampleSpec:
+    """Return what a request asks for.
+
+    Raises:
+        InvalidFieldError: A field is malformed; the error names a path under `field`, which is empty or ends in a dot.
+    """
+    if request.format not in _FORMATS:
+        raise InvalidFieldError(f"{field}format", f"{request.format} is no RowFormat")
+    if request.framing not in _CONTINUED:
+        raise InvalidFieldError(f"{field}framing", f"{request.framing} is no Framing")
+    given = _given(
+        request,
+        start_row="start_row",
+        end_row="end_row",
+        seed="seed",
+        allow_partial="allow_partial",
+        message_bytes="message_bytes",
+        escape_formulas="csv_escape_formulas",
+    )
+    return SampleSpec(
+        model=ModelVersionRef.parse(request.model, f"{field}model"),
+        rows=request.rows,
+        where=tuple(predicates_from_proto(request.where, f"{field}where")),
+        columns=tuple(request.columns),
+        row_format=_FORMATS[request.format],
+        continued=_CONTINUED[request.framing],
+        expected_model_digest=request.expected_model_digest,
+        expected_plan_digest=request.expected_plan_digest,
+        **given,  # type: ignore[arg-type] # each has the type of its field
+    )
+
+
+def header_to_proto(header: StreamHeader) -> sampling_pb2.SampleHeader:
+    """Return the message of a header."""
+    return sampling_pb2.SampleHeader(
+        model_version=header.model_version,
+        model_digest=header.model_digest,
+        plan_digest=header.plan_digest,
+        seed=header.seed,
+        grid=header.grid,
+        rows=header.rows,
+        start_row=header.start_row,
+        end_row=header.end_row,
+        schema=schema_to_proto(header.schema),
+        categories=[sampling_pb2.CategoryList(values=texts) for texts in header.categories or ()],
+    )
+
+
+def rows_to_proto(message: RowsMessage) -> sampling_pb2.SampleResponse:
+    """Return the message of some rows."""
+    return sampling_pb2.SampleResponse(
+        data=sampling_pb2.SampleData(
+            first_row=message.first_row,
+            row_count=message.row_count,
+            data=message.data,
+            crc32c=google_crc32c.value(message.data),
+            batches=[_batch(batch) for batch in message.batches],
+            missing=[sampling_pb2.RowRange(start_row=start, end_row=stop) for start, stop in message.missing],
+        )
+    )
+
+
+def _batch(batch: TypedBatch) -> sampling_pb2.ColumnBatch:
+    return sampling_pb2.ColumnBatch(
+        first_row=batch.first_row, row_count=batch.rows, columns=[_values(column) for column in batch.columns]
+    )
+
+
+def _values(column: TypedColumn) -> sampling_pb2.ColumnValues:
+    validity, values = column.validity, column.values
+    match column.kind:
+        case ValueKind.INT64S:
+            return sampling_pb2.ColumnValues(validity=validity, int64s=sampling_pb2.Int64Array(values=values))
+        case ValueKind.DOUBLES:
+            return sampling_pb2.ColumnValues(validity=validity, doubles=sampling_pb2.DoubleArray(values=values))
+        case ValueKind.BOOLS:
+            return sampling_pb2.ColumnValues(validity=validity, bools=sampling_pb2.BoolArray(values=values))
+        case ValueKind.STRINGS:
+            return sampling_pb2.ColumnValues(validity=validity, strings=sampling_pb2.StringArray(values=values))
+        case ValueKind.INDICES:
+            return sampling_pb2.ColumnValues(validity=validity, indices=sampling_pb2.IndexArray(values=values))
+
+
+def summary_to_proto(summary: StreamSummary) -> sampling_pb2.SampleSummary:
+    """Return the message of the summary of a stream that reached its end."""
+    return sampling_pb2.SampleSummary(
+        candidates=summary.candidates,
+        accepted=summary.accepted,
+        rows_delivered=summary.rows_delivered,
+        complete=True,
+        next_row=summary.next_row,
+    )
+
+
+def planned_to_proto(planned: PlannedSample, request: sampling_pb2.SampleRequest) -> sampling_pb2.PlanSampleResponse:
+    """Return the message of a planned stream; its parts are `request`, pinned and cut."""
+    plan = planned.plan
+    return sampling_pb2.PlanSampleResponse(
+        header=header_to_proto(planned.header),
+        parts=[_part(part, planned.header, request) for part in planned.parts],
+        acceptance=plan.acceptance,
+        driving_column=planned.driving_column,
+        tile_size=plan.tile_size,
+        block_size=plan.block_size,
+        tile_budget=plan.tile_budget,
+    )
+
+
+def _part(part: PlannedPart, header: StreamHeader, request: sampling_pb2.SampleRequest) -> sampling_pb2.SampleRequest:
+    pinned = sampling_pb2.SampleRequest()
+    pinned.CopyFrom(request)
+    pinned.model = header.model_version
+    pinned.seed = header.seed
+    pinned.start_row = part.start_row
+    pinned.end_row = part.end_row
+    pinned.framing = sampling_pb2.FRAMING_CONTINUE if part.continued else sampling_pb2.FRAMING_FILE
+    pinned.expected_model_digest = header.model_digest
+    pinned.expected_plan_digest = header.plan_digest
+    return pinned
+
+
+def completion_spec(request: sampling_pb2.CompleteRowsRequest) -> CompletionSpec:
+    """Return what the first message of a stream asks for.
+
+    Raises:
+        InvalidFieldError: It is no config, or a field of it is malformed.
+    """
+    if request.WhichOneof("message") != "config":
+        raise InvalidFieldError("config", "is required in the first message")
+    config = request.config
+    given = _given(config, seed="seed", start_row="start_row", tolerance="tolerance", candidates="candidates")
+    model = ModelVersionRef.parse(config.model, "config.model")
+    return CompletionSpec(model, **given)  # type: ignore[arg-type] # each has the type of its field
+
+
+def partial_rows(request: sampling_pb2.CompleteRowsRequest) -> Sequence[sampling_pb2.PartialRow]:
+    """Return the rows of a message after the first.
+
+    Raises:
+        InvalidFieldError: It holds none, or too many.
+    """
+    if request.WhichOneof("message") != "rows":
+        raise InvalidFieldError("rows", "is required in every message but the first")
+    rows = request.rows.rows
+    if len(rows) > _MAX_PARTIAL_ROWS:
+        raise InvalidFieldError("rows.rows", f"has {len(rows)} entries; at most {_MAX_PARTIAL_ROWS}")
+    return rows
+
+
+def known_cells(row: sampling_pb2.PartialRow, index: int) -> Mapping[str, Cell]:
+    """Return the known cells of a row.
+
+    Raises:
+        InvalidFieldError: A value is malformed; the error names the row by its `index` and the column.
+    """
+    return {name: value_to_cell(value, f"rows[{index}].known[{name!r}]") for name, value in row.known.items()}
+
+
+def completed_to_proto(row: CompletedRow, sent: sampling_pb2.PartialRow) -> sampling_pb2.CompletedRow:
+    """Return the message of a completed row; known cells are as they were `sent`."""
+    return sampling_pb2.CompletedRow(
+        row=row.row,
+        values=[sent.known[name] if name in sent.known else cell_to_value(cell) for name, cell in row.cells.items()],
+        effective_sample_size=row.effective_sample_size,
+        tolerance=row.tolerance,
+    )
+
+
+def completion_header(completion: RowCompletion) -> sampling_pb2.SampleHeader:
+    """Return the header of a stream of completed rows, whose length is not known."""
+    model = completion.loaded.model
+    return sampling_pb2.SampleHeader(
+        model_version=str(completion.loaded.name),
+        model_digest=model.digest,
+        plan_digest=COMPLETION_DIGEST,
+        seed=completion.seed,
+        grid=model.grid,
+        start_row=completion.start_row,
+        schema=schema_to_proto(model.schema),
+    )
+
+
+def completion_summary(completion: RowCompletion) -> sampling_pb2.SampleSummary:
+    """Return the summary of a stream of completed rows."""
+    rows = completion.next_row - completion.start_row
+    return sampling_pb2.SampleSummary(
+        candidates=completion.candidates_drawn,
+        accepted=rows,
+        rows_delivered=rows,
+        complete=True,
+        next_row=completion.next_row,
+    )

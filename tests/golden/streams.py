@@ -1,0 +1,182 @@
+"""Streams of the golden models, by the sampler itself but without a network; and their digests.
+
+python tests/golden/streams.py --kernel numpy [--quick]     prints the digests as JSON
+"""
+
+import argparse
+import asyncio
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from rowmint.artifact import read_manifest
+from rowmint.conditions import AnyOf, IsNull, Predicate, Range
+from rowmint.errors import ResourceNotFoundError
+from rowmint.names import ModelName, ModelVersionName, ModelVersionRef
+from rowmint.objects import MemoryStore
+from rowmint.registry import ModelVersionRecord
+from rowmint.schema import TableSchema
+from rowmint.synthesizer import LinearFactory, choose_linear
+from sampler_service.encoders import RowFormat, TypedBatch
+from sampler_service.model_cache import ModelCache
+from sampler_service.sampler import Sampler, SampleSpec
+from sampler_service.stream import RowsMessage, StreamHeader, StreamSummary
+from tests.golden.make import FAMILIES, stored
+
+PROJECT = "golden"
+
+WHERES: Mapping[str, tuple[Predicate, ...]] = {
+    "all": (),
+    "one city": (Predicate("city", AnyOf(("Zürich",))),),
+    "many tests": (
+        Predicate("grade", AnyOf((1, 2))),
+        Predicate("age", Range(minimum=10, maximum=80, maximum_exclusive=True)),
+        Predicate("tier", IsNull(null=False)),
+        Predicate("flag", AnyOf((True, None))),
+    ),
+}
+SPANS = {"first": (5000, 0, 5000), "far": (10**15, 10**12, 10**12 + 3000), "inner": (9000, 2048, 4096)}
+
+
+def reference(family: str) -> ModelVersionRef:
+    """Return the name under which the golden model of `family` is found."""
+    return ModelVersionRef(ModelName(PROJECT, family), version=1)
+
+
+def record(family: str, manifest: bytes, weights: bytes) -> ModelVersionRecord:
+    """Return what a registry would say of these files, stored under ``{family}/manifest`` and ``{family}/weights``."""
+    body = read_manifest(manifest)
+    return ModelVersionRecord(
+        training_job=f"projects/{PROJECT}/trainingJobs/{family}",
+        manifest_key=f"{family}/manifest",
+        manifest_size=len(manifest),
+        manifest_sha256=hashlib.sha256(manifest).digest(),
+        weights_key=f"{family}/weights",
+        weights_size=len(weights),
+        weights_sha256=hashlib.sha256(weights).digest(),
+        model_digest=bytes.fromhex(body["model_digest"]),
+        manifest_digest=hashlib.sha256(manifest).digest(),
+        family=body["generator"]["family"],
+        dataset_digest=bytes(32),
+        training_rows=0,
+        schema=TableSchema.from_json(body["generator"]["schema"]),
+        name=ModelVersionName(PROJECT, family, 1),
+        job_uid="0" * 32,
+        create_time=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+class Shelf:
+    """Models in memory: a store and a resolver that counts."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.records: dict[str, ModelVersionRecord] = {}
+
+    def put(self, model: str, manifest: bytes, weights: bytes) -> ModelVersionRecord:
+        """Publish a version."""
+        self.store.put(f"{model}/manifest", manifest)
+        self.store.put(f"{model}/weights", weights)
+        self.records[model] = record(model, manifest, weights)
+        return self.records[model]
+
+    def resolve(self, ref: ModelVersionRef) -> ModelVersionRecord:
+        """See `VersionResolver`."""
+        found = self.records.get(ref.model.model)
+        if found is None:
+            raise ResourceNotFoundError(f"there is no {ref}")
+        return found
+
+
+def golden_shelf() -> Shelf:
+    """Return the frozen models."""
+    shelf = Shelf()
+    for family in FAMILIES:
+        shelf.put(family, *stored(family))
+    return shelf
+
+
+@dataclass(frozen=True)
+class Result:
+    """A stream that was read to its end."""
+
+    header: StreamHeader
+    messages: tuple[RowsMessage, ...]
+    summary: StreamSummary
+
+    @property
+    def data(self) -> bytes:
+        """The bytes, joined."""
+        return b"".join(message.data for message in self.messages)
+
+    @property
+    def batches(self) -> tuple[TypedBatch, ...]:
+        """The typed columns, joined."""
+        return tuple(batch for message in self.messages for batch in message.batches)
+
+    @property
+    def body(self) -> bytes:
+        """The rows as bytes, whatever the format."""
+        return self.data + b"".join(map(typed_bytes, self.batches))
+
+
+def typed_bytes(batch: TypedBatch) -> bytes:
+    """Return bytes that say everything in a batch."""
+    columns = [[column.kind, column.values, column.validity.hex()] for column in batch.columns]
+    return json.dumps([batch.first_row, batch.rows, columns]).encode()
+
+
+async def read(sampler: Sampler, spec: SampleSpec) -> Result:
+    """Read a stream to its end."""
+    stream = await sampler.open(spec)
+    messages = [message async for message in stream.messages()]
+    return Result(stream.header, tuple(messages), stream.summary)
+
+
+@contextmanager
+def sampler_of(shelf: Shelf, linear: LinearFactory, cache_bytes: int = 1 << 28) -> Iterator[Sampler]:
+    """Compose a sampler of the models on `shelf`; it draws seed 1 where none is given."""
+    with ThreadPoolExecutor(2) as loaders, ThreadPoolExecutor(2) as workers:
+        models = ModelCache(shelf, shelf.store, linear, loaders, cache_bytes)
+        yield Sampler(models, workers, lambda: 1)
+
+
+def specs(*, quick: bool) -> dict[str, SampleSpec]:
+    """Return the golden streams by name."""
+    found = {}
+    for family in FAMILIES:
+        for where, predicates in WHERES.items():
+            for span, (rows, start, end) in SPANS.items():
+                if quick and (where == "one city" or span == "inner"):
+                    continue
+                base = SampleSpec(reference(family), rows, start, end, where=predicates, seed=2**64 - 1)
+                for row_format in (RowFormat.ARROW_STREAM, RowFormat.CSV) if quick else RowFormat:
+                    found[f"{family}, {where}, {span}, {row_format}"] = replace(base, row_format=row_format)
+    return found
+
+
+async def _digests(sampler: Sampler, chosen: Mapping[str, SampleSpec]) -> dict[str, str]:
+    return {name: hashlib.sha256((await read(sampler, spec)).body).hexdigest() for name, spec in chosen.items()}
+
+
+def all_digests(kernel: str, *, quick: bool = False) -> dict[str, str]:
+    """Return the SHA-256 of every golden stream, computed with `kernel`."""
+    with sampler_of(golden_shelf(), choose_linear(kernel)) as sampler:
+        return asyncio.run(_digests(sampler, specs(quick=quick)))
+
+
+def main() -> None:
+    """Print the digests."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kernel", default="auto")
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    print(json.dumps(all_digests(arguments.kernel, quick=arguments.quick)))  # noqa: T201 - what it is for
+
+
+if __name__ == "__main__":
+    main()

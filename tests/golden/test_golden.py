@@ -1,0 +1,28 @@
+"""The frozen models give the frozen streams, on every processor and with every kernel."""
+
+import json
+
+import pytest
+
+from rowmint.artifact import read_model
+from rowmint.synthesizer import choose_linear
+from tests.golden.make import FAMILIES, HERE, artifact, stored
+from tests.golden.streams import all_digests
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_maker_makes_the_frozen_files(family):
+    made = artifact(family)
+    assert (made.manifest, made.weights) == stored(family)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_files_stay_readable(family):
+    model = read_model(*stored(family), choose_linear("numpy"))
+    assert model.digest == artifact(family).model_digest
+
+
+@pytest.mark.parametrize("kernel", ["numpy", "onnxruntime"])
+def test_streams_are_the_frozen_ones(kernel):
+    expected = json.loads((HERE / "digests.json").read_text(encoding="utf-8"))
+    assert expected == all_digests(kernel)

@@ -1,0 +1,263 @@
+"""The command: what it prints, where, and with which exit code."""
+
+import csv
+import io
+import json
+
+import grpc
+import pyarrow as pa
+import pyarrow.ipc
+import pytest
+from typer.testing import CliRunner
+
+from rowmint.cli.app import app
+from rowmint.v1 import dataset_pb2, schema_pb2, training_job_pb2
+from tests.unit.client_fakes import VERSION, Cut, FakeSampler, FakeTrainer, services, unbroken
+
+ROWS = 200
+CSV = 2
+NDJSON = 3
+ARROW = 1
+
+
+@pytest.fixture
+def fakes():
+    with services() as found:
+        yield found
+
+
+def run(found, *arguments, **options):
+    start = ["--trainer", found.trainer_address, "--sampler", found.sampler_address]
+    return CliRunner().invoke(app, [*start, *arguments], **options)
+
+
+def succeed(found, *arguments, **options):
+    done = run(found, *arguments, **options)
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def fail(found, *arguments, code=1, **options):
+    done = run(found, *arguments, **options)
+    assert done.exit_code == code, done.output
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("rowmint: ")
+    return lines[0]
+
+
+@pytest.fixture
+def flights(tmp_path):
+    path = tmp_path / "flights.csv"
+    path.write_bytes(b"origin,dep_delay\nJFK,5\n")
+    return path
+
+
+def test_datasets_are_uploaded_and_shown(fakes, flights):
+    done = succeed(fakes, "datasets", "upload", str(flights), "--id", "f", "--column", "origin=categorical")
+    assert "f: READY, 1,000 rows" in done.stderr
+    assert "dep_delay" in done.stdout
+    created = fakes.trainer.created[0].dataset
+    assert list(created.column_overrides) == [
+        schema_pb2.ColumnSpec(name="origin", kind=schema_pb2.COLUMN_KIND_CATEGORICAL)
+    ]
+    assert "f" in succeed(fakes, "datasets", "list").stdout
+    assert json.loads(succeed(fakes, "datasets", "show", "f", "--json").stdout)["row_count"] == 1000
+    listed = json.loads(succeed(fakes, "datasets", "list", "--json").stdout)
+    assert [one["state"] for one in listed] == ["READY"]
+    assert json.loads(succeed(fakes, "datasets", "delete", "f", "--json").stdout) == {"deleted": "f"}
+
+
+def test_a_dialect_is_passed_on(fakes, flights):
+    options = ["--delimiter", ";", "--null", "NA", "--null", "-", "--encoding", "latin-1", "--primary-key", "id"]
+    done = succeed(fakes, "datasets", "upload", str(flights), *options, "--no-wait", "--json")
+    assert json.loads(done.stdout)["state"] == "INGESTING"
+    expected = dataset_pb2.CsvFormat(delimiter=";", null_values=["NA", "-"], encoding="latin-1")
+    assert fakes.trainer.created[0].dataset.format.csv == expected
+    assert fakes.trainer.created[0].dataset.primary_key == "id"
+
+
+def test_standard_input_is_uploaded_with_its_format_said(fakes):
+    succeed(fakes, "datasets", "upload", "-", "--format", "csv", "--id", "s", input=b"a\n1\n")
+    assert fakes.trainer.stored["projects/default/datasets/s"] == b"a\n1\n"
+    assert "--format" in fail(fakes, "datasets", "upload", "-", input=b"a\n1\n")
+
+
+def test_a_table_that_is_none_is_told(flights):
+    trainer = FakeTrainer()
+    trainer.errors = [dataset_pb2.DataError(line=7, column="dep_delay", message="is text, not a number; mend it")]
+    with services(trainer) as found:
+        error = fail(found, "datasets", "upload", str(flights))
+    assert error == "rowmint: line 7: column dep_delay: is text, not a number; mend it"
+
+
+def test_training_uploads_waits_and_reports(fakes, flights):
+    done = succeed(fakes, "train", str(flights), "--epochs", "5", "--set", "generator_dim=8,8", "--set", "pac=1")
+    assert "j1: SUCCEEDED" in done.stderr
+    assert "published flights/versions/1" in done.stderr
+    job = fakes.trainer.jobs[0].training_job
+    assert job.model == "projects/default/models/flights"
+    assert job.config.ctgan == training_job_pb2.CtganConfig(epochs=5, generator_dim=[8, 8], pac=1)
+
+
+def test_training_of_a_dataset_by_id_and_its_estimate(fakes):
+    done = succeed(fakes, "train", "f", "--family", "tvae", "--seed", "3", "--model", "m", "--json")
+    assert json.loads(done.stdout)["model_version"] == VERSION
+    assert fakes.trainer.jobs[0].training_job.dataset == "projects/default/datasets/f"
+    assert fakes.trainer.jobs[0].training_job.config.seed == 3
+    done = succeed(fakes, "train", "f", "--estimate", "--json")
+    assert json.loads(done.stdout)["encoded_width"] == 40
+    assert "40" in succeed(fakes, "train", "f", "--estimate").stdout
+    assert json.loads(succeed(fakes, "train", "f", "--no-wait", "--json").stdout)["state"] == "PENDING"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["train", "f", "--set", "pac=7"], "batch_size: must be divisible by pac (INVALID_FIELD)"),
+        (["train", "f", "--set", "epoch=7"], "did you mean epochs?"),
+        (["train", "f", "--set", "epochs"], "is not NAME=VALUE"),
+        (["train", "f", "--family", "gan"], "say one of ctgan, tvae, independent"),
+        (["train", "nope/f.csv"], "there is no file 'nope/f.csv'"),
+        (["train", "-"], "--model: is required"),
+        (["datasets", "show", "nope"], "there is no projects/default/datasets/nope (RESOURCE_NOT_FOUND)"),
+        (["datasets", "upload", "nope.csv"], "nope.csv: No such file or directory"),
+        (["datasets", "upload", "nope.xlsx"], "say one of csv, tsv"),
+        (["datasets", "upload", "nope.parquet", "--delimiter", ";"], "of CSV only"),
+        (["models", "delete", "flights"], "write flights/versions/NUMBER"),
+        (["models", "alias", "flights", "best"], "or --remove"),
+        (["sample", "nothing", "-n", "5"], "there is no model nothing (RESOURCE_NOT_FOUND)"),
+        (["sample", "flights", "-n", "5", "-w", "orgin = JFK"], "did you mean 'origin'?"),
+        (["sample", "flights", "-n", "5", "-w", "dep_delay > late"], "holds whole numbers; 'late' is not one"),
+        (["sample", "flights", "-n", "5", "--format", "xlsx"], "say one of arrow, csv"),
+        (["sample", "flights", "-n", "5", "-o", "nope/rows.csv"], "No such file or directory"),
+        (["complete", "flights", "nope.csv"], "nope.csv: No such file or directory"),
+    ],
+)
+def test_an_error_is_one_line_that_says_what_to_do(fakes, tmp_path, monkeypatch, arguments, part):
+    monkeypatch.chdir(tmp_path)
+    assert part in fail(fakes, *arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nope"], ["sample", "flights"], ["sample", "flights", "-n", "many"], ["--nope"]]
+)
+def test_misuse_is_told_apart(fakes, arguments):
+    assert "--help` explains" in fail(fakes, *arguments, code=2)
+
+
+def test_no_service_is_one_line_too():
+    with services() as found:
+        found.sampler_addresses = ["127.0.0.1:1"]
+        assert "is `rowmint serve` running there" in fail(found, "sample", "flights", "-n", "5")
+        found.trainer_address = "nowhere"
+        assert "is not an address" in fail(found, "jobs", "list")
+
+
+def test_jobs_are_listed_shown_watched_and_cancelled(fakes):
+    assert "SUCCEEDED" in succeed(fakes, "jobs", "list").stdout
+    assert json.loads(succeed(fakes, "jobs", "list", "--json").stdout)[0]["state"] == "SUCCEEDED"
+    assert "j1: SUCCEEDED" in succeed(fakes, "jobs", "show", "j1").stderr
+    lines = succeed(fakes, "jobs", "watch", "j1").stdout.splitlines()
+    assert len(lines) == 7
+    assert "epoch 1/5  critic +0.100  generator -0.500  1,000 rows/s" in lines[1]
+    events = [
+        json.loads(line) for line in succeed(fakes, "jobs", "watch", "j1", "--after", "5", "--json").stdout.splitlines()
+    ]
+    assert [event["sequence"] for event in events] == [6, 7]
+    assert events[0]["progress"]["losses"] == {"critic": 0.1, "generator": -4.5}
+    assert json.loads(succeed(fakes, "jobs", "cancel", "j1", "--json").stdout)["state"] == "CANCELLING"
+
+
+def test_a_failed_job_fails_the_command(flights):
+    trainer = FakeTrainer()
+    trainer.outcome = trainer.events[-1].state = training_job_pb2.JOB_STATE_FAILED
+    with services(trainer) as found:
+        assert "failed: a loss became infinite" in fail(found, "train", str(flights))
+
+
+def test_models_are_listed_shown_named_and_deleted(fakes):
+    assert [line.split()[0] for line in succeed(fakes, "models", "list").stdout.splitlines()] == ["model", "a", "b"]
+    assert "ctgan" in succeed(fakes, "models", "list", "flights").stdout
+    assert json.loads(succeed(fakes, "models", "list", "flights", "--json").stdout)[0]["model_digest"] == "6d" * 32
+    assert "arr_delay" in succeed(fakes, "models", "show", "flights@latest").stdout
+    assert json.loads(succeed(fakes, "models", "show", "flights", "--json").stdout)["name"] == VERSION
+    assert "best=1" in succeed(fakes, "models", "alias", "flights", "best", "1").stderr
+    succeed(fakes, "models", "alias", "flights", "best", "--remove")
+    succeed(fakes, "models", "delete", "flights/versions/1")
+    assert fakes.trainer.deleted == [VERSION]
+
+
+def test_rows_go_to_standard_output_alone(fakes):
+    done = succeed(fakes, "sample", "flights", "-n", str(ROWS), "--seed", "5")
+    assert done.stdout_bytes == unbroken(CSV, ROWS)
+    assert f"{ROWS} rows of {VERSION}, seed 5, 50.0% of {2 * ROWS} candidates accepted" in done.stderr
+    assert succeed(fakes, "sample", "flights", "-n", str(ROWS), "--json").stdout_bytes == unbroken(NDJSON, ROWS)
+
+
+def test_rows_go_to_a_file_of_the_suffixs_format(fakes, tmp_path):
+    path = tmp_path / "rows.arrow"
+    done = succeed(fakes, "sample", "flights", "-n", str(ROWS), "-o", str(path), "--json")
+    assert path.read_bytes() == unbroken(ARROW, ROWS)
+    assert pa.ipc.open_stream(path.read_bytes()).read_all().num_rows == ROWS
+    report = json.loads(done.stdout)
+    assert report["rows"] == ROWS
+    assert report["header"]["seed"] == 77
+
+
+def test_conditions_and_columns_reach_the_service(fakes):
+    succeed(
+        fakes, "sample", "flights", "-n", "5", "-w", "origin in (JFK, EWR)", "-w", "dep_delay > 60", "-w",
+        "arr_delay is null", "--columns", "dep_delay, origin", "--allow-partial", "--escape-formulas",
+    )  # fmt: skip
+    request = fakes.samplers[0].requests[0]
+    assert [one.WhichOneof("test") for one in request.where.predicates] == ["any_of", "range", "is_null"]
+    assert list(request.columns) == ["dep_delay", "origin"]
+    assert request.allow_partial
+    assert request.csv_escape_formulas
+
+
+def test_a_stream_that_fails_leaves_no_file(tmp_path):
+    cut = Cut(1, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "CONDITION_STARVED")
+    with services(samplers=[FakeSampler([cut])]) as found:
+        error = fail(found, "sample", "flights", "-n", str(ROWS), "-o", str(tmp_path / "rows.csv"))
+    assert error == "rowmint: told to refuse (CONDITION_STARVED)"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_are_completed_from_csv_to_csv(fakes, tmp_path):
+    source = tmp_path / "known.csv"
+    source.write_bytes(b'\xef\xbb\xbfdep_delay,origin\n7,\n,"EWR"\n')
+    done = succeed(fakes, "complete", "flights", str(source), "--seed", "1")
+    assert list(csv.reader(io.StringIO(done.stdout))) == [
+        ["origin", "dep_delay", "arr_delay"],
+        ["JFK", "7", "0.5"],
+        ["EWR", "1", "0.5"],
+    ]
+    done = succeed(fakes, "complete", "flights", "--json", input=b"origin\nLGA\n")
+    assert json.loads(done.stdout) == {
+        "row": 0,
+        "effective_sample_size": 12.5,
+        "tolerance": 0.1,
+        "values": {"origin": "LGA", "dep_delay": 0, "arr_delay": 0.5},
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "part"),
+    [
+        (b"", "line 1: the input has no header"),
+        (b"orgin\nJFK\n", "did you mean 'origin'?"),
+        (b"origin,origin\nJFK,LGA\n", "line 1: a column is named twice"),
+        (b"origin,dep_delay\nJFK\n", "line 2: 1 fields where the header has 2"),
+        (b"dep_delay\nlate\n", "rows[0].dep_delay: column 'dep_delay' holds whole numbers"),
+        (b'origin\n"JFK\n', "is not CSV"),
+        (b"origin\n\xff\xfe\n", "is not UTF-8"),
+    ],
+)
+def test_known_cells_that_cannot_be_read_name_their_line(fakes, tmp_path, data, part):
+    source = tmp_path / "known.csv"
+    source.write_bytes(data)
+    output = tmp_path / "rows.csv"
+    assert part in fail(fakes, "complete", "flights", str(source), "-o", str(output))
+    assert not output.exists()

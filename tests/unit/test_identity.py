@@ -1,0 +1,198 @@
+"""Ids: a keyed permutation of a finite language, so that they are unique without coordination."""
+
+import hashlib
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rowmint.codecs import IdentityCodec, load_codec
+from rowmint.codecs.identity import Permutation, identity_key, language_size, parse_pattern
+from rowmint.errors import DataLossError, InvalidFieldError, RowRangeError
+from rowmint.schema import ColumnKind, ColumnSpec, DataType
+
+KEYS = [hashlib.sha256(bytes([number])).digest()[:16] for number in range(4)]
+INTEGER = ColumnSpec("id", ColumnKind.ID, DataType.INT64)
+TEXT = ColumnSpec("id", ColumnKind.ID, DataType.STRING)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_small_permutation_is_a_bijection(key):
+    for size in range(1, 301):
+        image = Permutation(size, key)(np.arange(size))
+        assert sorted(image.tolist()) == list(range(size))
+
+
+@pytest.mark.parametrize("size", [2**16 - 1, 2**16, 2**16 + 1, 2**17 - 3])
+def test_a_larger_permutation_is_a_bijection(size):
+    image = Permutation(size, KEYS[0])(np.arange(size))
+    assert np.array_equal(np.sort(image), np.arange(size))
+    # ... and no near-identity: a random one moves all but about one.
+    assert np.count_nonzero(image == np.arange(size)) < 12
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(2**40, 2**62), st.integers(0, 2**61), st.sampled_from(KEYS))
+def test_a_huge_permutation_stays_inside_and_does_not_collide(size, start, key):
+    start %= size - 1000
+    image = Permutation(size, key)(np.arange(start, start + 1000))
+    assert len(set(image.tolist())) == 1000
+    assert image.min() >= 0
+    assert image.max() < size
+
+
+def test_the_image_of_a_row_does_not_depend_on_its_neighbours():
+    permutation = Permutation(1000, KEYS[1])
+    whole = permutation(np.arange(1000))
+    assert [int(permutation(np.array([row]))[0]) for row in range(0, 1000, 37)] == whole[::37].tolist()
+
+
+def test_every_key_gives_another_permutation():
+    images = {tuple(Permutation(100, key)(np.arange(100)).tolist()) for key in KEYS}
+    assert len(images) == len(KEYS)
+
+
+def test_the_key_depends_on_model_column_and_seed():
+    model, other = bytes(32), bytes(31) + b"\1"
+    keys = {
+        identity_key(model, "", "a", 0),
+        identity_key(other, "", "a", 0),
+        identity_key(model, "t", "a", 0),
+        identity_key(model, "", "b", 0),
+        identity_key(model, "", "a", 1),
+        identity_key(model, "", "a", 2**64 - 1),
+    }
+    assert len(keys) == 6
+    assert {len(key) for key in keys} == {16}
+    assert identity_key(model, "", "a", 0) in keys
+
+
+@pytest.mark.parametrize(
+    ("pattern", "alphabets"),
+    [
+        ("[01]", ["01"]),
+        ("N[0-2]{2}", ["N", "012", "012"]),
+        ("[a-cx-z]", ["abcxyz"]),
+        ("[aab-]", ["ab-"]),
+        ("[-a]", ["-a"]),
+        (r"\[[ab]\]\\\{", ["[", "ab", "]", "\\", "{"]),
+        ("x{3}[ab]", ["x", "x", "x", "ab"]),
+        ("[é-ëł].", ["éêëł", "."]),
+        ("[ab]{1}", ["ab"]),
+        ("[^a]", ["^a"]),
+    ],
+)
+def test_patterns_and_the_whole_of_their_languages(pattern, alphabets):
+    assert list(parse_pattern(pattern)) == alphabets
+    language = ["".join(letters) for letters in itertools.product(*alphabets)]
+    assert language_size(pattern) == len(language)
+    codec = IdentityCodec(False, 0, len(language), pattern)
+    assert codec.texts(np.arange(len(language))) == language
+    made = codec.texts(codec.values(0, len(language), KEYS[0]))
+    assert sorted(made) == sorted(language)
+    assert codec.texts(np.zeros(0, np.int64)) == []
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "",
+        "a",
+        "abc",
+        "[a]",
+        "[]",
+        "[",
+        "]",
+        "{2}",
+        "a{",
+        "[ab]{100}",
+        "[ab]{}",
+        "[ab]{0}",
+        "[z-a]",
+        "[a\\]",
+        "\\",
+        "[ab]\0",
+        "[\0-a]",
+        "[\ud7ff-\ue000]",
+        "[01]{63}",
+        "[a-z]{99}",
+        "[ab]" + "x" * 256,
+        "[ab]" + "x{99}" * 3,
+    ],
+)
+def test_a_malformed_pattern_names_the_field(pattern):
+    with pytest.raises(InvalidFieldError) as caught:
+        parse_pattern(pattern, "columns[0].id_pattern")
+    assert [violation.field for violation in caught.value.violations] == ["columns[0].id_pattern"]
+
+
+def test_a_hostile_pattern_is_refused_before_it_is_read_to_its_end():
+    with pytest.raises(InvalidFieldError, match="more than 4096 characters"):
+        parse_pattern("[\U00010000-\U0010ffff]" * 200)
+    with pytest.raises(InvalidFieldError, match=r"2\*\*62"):
+        parse_pattern("[\u1000-\u1fff]" * 200)
+    with pytest.raises(InvalidFieldError, match="1 to 256"):
+        parse_pattern("x" * 1_000)
+    with pytest.raises(InvalidFieldError, match="has 1000000 characters"):
+        parse_pattern("x" * 1_000_000)
+
+
+def test_the_largest_languages():
+    assert language_size("[01]{62}") == 2**62
+    codec = IdentityCodec(False, 0, 2**62, "[01]{62}")
+    assert codec.texts(np.array([2**62 - 1, 1])) == ["1" * 62, "0" * 61 + "1"]
+    assert len(codec.texts(codec.values(2**62 - 1, 1, KEYS[0]))[0]) == 62
+
+
+@pytest.mark.parametrize(("base", "size"), [(0, 10), (100_000, 900_000), (-5, 7), (2**63 - 10, 10), (-(2**63), 2**62)])
+def test_integers_lie_between_base_and_base_and_size(base, size):
+    codec = IdentityCodec(True, base, size, "")
+    made = codec.values(0, min(size, 1000), KEYS[2]).tolist()
+    assert len(set(made)) == len(made)
+    assert min(made) >= base
+    assert max(made) < base + size
+    if size <= 1000:
+        assert sorted(made) == list(range(base, base + size))
+    assert codec.values(3, 2, KEYS[2]).tolist() == made[3:5]
+
+
+def test_a_row_past_the_last_id_is_out_of_range():
+    codec = IdentityCodec(True, 0, 10, "")
+    assert len(codec.values(9, 1, KEYS[0])) == 1
+    for start, count in ((9, 2), (10, 1), (0, 11), (10**15, 1)):
+        with pytest.raises(RowRangeError, match=f"row {start + count - 1} has no id") as caught:
+            codec.values(start, count, KEYS[0])
+        assert caught.value.metadata == {"size": "10"}
+
+
+@pytest.mark.parametrize(
+    ("column", "codec"),
+    [
+        (INTEGER, IdentityCodec(True, -3, 2**62, "")),
+        (INTEGER, IdentityCodec(True, 10**9, 9 * 10**9, "")),
+        (TEXT, IdentityCodec(False, 0, 1000, "N[0-9]{3}")),
+    ],
+)
+def test_a_codec_comes_back_from_its_manifest(column, codec):
+    body, arrays = codec.to_manifest()
+    assert load_codec(column, body, arrays) == codec
+
+
+@pytest.mark.parametrize(
+    ("column", "codec"),
+    [
+        (INTEGER, IdentityCodec(True, 0, 0, "")),
+        (INTEGER, IdentityCodec(True, 0, 2**62 + 1, "")),
+        (INTEGER, IdentityCodec(True, 2**63 - 9, 10, "")),
+        (INTEGER, IdentityCodec(True, -(2**63) - 1, 10, "")),
+        (TEXT, IdentityCodec(False, 0, 10, "")),
+        (TEXT, IdentityCodec(False, 0, 1001, "N[0-9]{3}")),
+        (TEXT, IdentityCodec(False, 0, 10, "[")),
+    ],
+)
+def test_a_codec_that_cannot_be_is_refused(column, codec):
+    body, arrays = codec.to_manifest()
+    with pytest.raises(DataLossError):
+        load_codec(column, body, arrays)

@@ -1,0 +1,135 @@
+"""Plans: made of model and conditions alone, with blocks as small as the conditions are rare."""
+
+import inspect
+from dataclasses import replace
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+from rowmint.columns import ColumnArray
+from rowmint.conditions import AnyOf, Predicate, Range, canonical
+from rowmint.plan import BLOCK_SIZE, TILE_SIZE, compile_plan, grid_rows, pilot, plan_digest
+from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
+from rowmint.synthesizer.interface import Tile
+
+COLUMN = ColumnSpec("n", ColumnKind.NUMERICAL, DataType.INT64, Domain(minimum=0, maximum=9))
+OTHER = replace(COLUMN, name="m")
+SCHEMA = TableSchema((COLUMN, OTHER))
+MODEL = bytes(range(32))
+WHERE = canonical([Predicate("n", Range(3, 5))], SCHEMA)
+
+
+class FixedSynthesizer:
+    """Accepts a fixed share of each tile's candidates."""
+
+    schema = SCHEMA
+
+    def __init__(self, share):
+        self.share = share
+        self.tiles = []
+
+    def query(self, conditions, columns):
+        assert columns == ()
+        return self
+
+    def tile(self, key, size):
+        self.tiles.append((key, size))
+        before, after = (int(self.share * size * count) for count in (len(self.tiles) - 1, len(self.tiles)))
+        return Tile(size, after - before, {})
+
+
+def test_the_digest_depends_on_model_and_conditions_only():
+    assert set(inspect.signature(compile_plan).parameters) == {"model_digest", "synthesizer", "conditions"}
+    digests = [
+        plan_digest(MODEL, ()),
+        plan_digest(bytes(32), ()),
+        plan_digest(MODEL, WHERE),
+        plan_digest(MODEL, canonical([Predicate("m", Range(3, 5))], SCHEMA)),
+        plan_digest(MODEL, canonical([Predicate("n", Range(3, 6))], SCHEMA)),
+        plan_digest(MODEL, canonical([Predicate("n", Range(3, 5)), Predicate("m", AnyOf((1,)))], SCHEMA)),
+    ]
+    assert len(set(digests)) == len(digests)
+    assert {len(digest) for digest in digests} == {32}
+    same = canonical([Predicate("n", AnyOf((5, 4, 3))), Predicate("n", Range(2, None, minimum_exclusive=True))], SCHEMA)
+    assert plan_digest(MODEL, same) == plan_digest(MODEL, WHERE)
+    # What was observed has no part in it.
+    assert {compile_plan(MODEL, FixedSynthesizer(share), WHERE).digest for share in (1.0, 0.5, 1e-4, 0)} == {digests[2]}
+
+
+def test_the_digest_is_frozen():
+    digest = plan_digest(MODEL, WHERE).hex()
+    assert digest == "cff8059df1bfa59724f1f68dc8eb678113279b13427df8eddfd139b43f7db080"
+
+
+def test_a_plan_without_conditions_needs_no_pilot():
+    synthesizer = FixedSynthesizer(1.0)
+    plan = compile_plan(MODEL, synthesizer, ())
+    assert (plan.tile_size, plan.block_size, plan.tile_budget, plan.acceptance) == (TILE_SIZE, BLOCK_SIZE, 1, 1.0)
+    assert synthesizer.tiles == []
+
+
+@pytest.mark.parametrize("share", [1.0, 0.9, 0.5, 0.1, 0.06, 0.01, 1e-3, 1e-4, 1e-5, 1e-6, 0.0])
+def test_rare_conditions_get_small_blocks_and_large_budgets(share):
+    plan = compile_plan(MODEL, FixedSynthesizer(share), WHERE)
+    assert plan.block_size & (plan.block_size - 1) == 0
+    assert 1 <= plan.block_size <= BLOCK_SIZE
+    assert 1 <= plan.tile_budget <= 1024
+    assert plan.acceptance == pytest.approx(share, abs=3 / (8 * TILE_SIZE))
+    if share:
+        # A block is aimed at 16 tiles at most, and its budget at four times what it needs.
+        assert plan.block_size == 1 or plan.block_size <= share * 16 * TILE_SIZE
+        assert plan.tile_budget == 1024 or plan.tile_budget * TILE_SIZE * share >= 4 * plan.block_size
+
+
+def test_the_rarer_the_smaller():
+    plans = [compile_plan(MODEL, FixedSynthesizer(share), WHERE) for share in (1.0, 0.05, 1e-2, 1e-3, 1e-5)]
+    sizes = [plan.block_size for plan in plans]
+    budgets = [plan.tile_budget for plan in plans]
+    assert sizes == sorted(sizes, reverse=True)
+    assert budgets == sorted(budgets)
+    assert (sizes[0], sizes[-1]) == (BLOCK_SIZE, 1)
+
+
+def test_a_pilot_has_words_of_its_own_and_stops_when_it_has_seen_enough():
+    often, never = FixedSynthesizer(0.5), FixedSynthesizer(0)
+    digest = plan_digest(MODEL, WHERE)
+    assert pilot(MODEL, digest, often, WHERE) == (4 * TILE_SIZE, 8 * TILE_SIZE)
+    assert pilot(MODEL, digest, never, WHERE) == (0, 64 * TILE_SIZE)
+    assert pilot(MODEL, digest, never, WHERE, 8) == (0, 8 * TILE_SIZE)
+    keys = [key for key, _ in often.tiles]
+    assert len(set(keys)) == len(keys)
+    assert {key.stream.model_digest for key in keys} == {MODEL}
+    assert digest not in {key.stream.plan_digest for key in keys}
+
+
+# --- the grid --------------------------------------------------------------------------------------------------------
+
+
+def _wide(count, column):
+    return TableSchema(tuple(replace(column, name=f"c{index}") for index in range(count)))
+
+
+@pytest.mark.parametrize(
+    ("schema", "rows"),
+    [
+        (TableSchema((COLUMN,)), 8192),
+        (_wide(7, COLUMN), 4096),
+        (_wide(100, COLUMN), 512),
+        (_wide(3000, COLUMN), 16),
+        (TableSchema((ColumnSpec("t", ColumnKind.CATEGORICAL, DataType.STRING, Domain(("x" * 1000,))),)), 2048),
+        (TableSchema((ColumnSpec("t", ColumnKind.CATEGORICAL, DataType.STRING, Domain(("ü" * 65536,))),)), 8),
+        (TableSchema((ColumnSpec("b", ColumnKind.BOOLEAN, DataType.BOOL, Domain((False, True))),)), 8192),
+        (TableSchema((ColumnSpec("i", ColumnKind.ID, DataType.STRING, id_pattern="[a-z]{2}x{99}x{99}"),)), 2048),
+        (TableSchema((ColumnSpec("i", ColumnKind.ID, DataType.INT64),)), 8192),
+        (TableSchema((ColumnSpec("d" * 256, ColumnKind.NUMERICAL, DataType.DECIMAL),)), 4096),
+    ],
+)
+def test_a_grid_cell_is_a_power_of_two_of_bounded_size(schema, rows):
+    assert grid_rows(schema) == rows
+
+
+def test_the_most_decimal_columns_keep_under_a_mebibyte():
+    schema = _wide(60, replace(COLUMN, data_type=DataType.DECIMAL, domain=Domain(minimum=Decimal(0), decimals=2)))
+    assert grid_rows(schema) * 60 * 16 < 2**20
+    assert len(ColumnArray(np.zeros(grid_rows(schema)))) == grid_rows(schema)

@@ -1,0 +1,223 @@
+"""The model cache: one load for all who ask, bounded by bytes, nothing parsed before it is verified."""
+
+import asyncio
+import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from rowmint.conditions import AnyOf, Predicate
+from rowmint.errors import DataLossError, LimitError, ResourceNotFoundError
+from rowmint.objects import MemoryStore
+from rowmint.plan import compile_plan
+from rowmint.synthesizer import choose_linear
+from sampler_service import model_cache
+from sampler_service.model_cache import ModelCache
+from sampler_service.single_flight import SingleFlightCache
+from tests.golden.make import FAMILIES, stored
+from tests.golden.streams import Shelf, golden_shelf, reference
+
+
+class CountingStore(MemoryStore):
+    """Counts reads, and lets a test hold them up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def get(self, key: str) -> bytes:
+        self.gate.wait(30)
+        self.reads.append(key)
+        return super().get(key)
+
+
+@pytest.fixture
+def shelf():
+    made = Shelf()
+    made.store = CountingStore()
+    for family in FAMILIES:
+        made.put(family, *stored(family))
+    return made
+
+
+@pytest.fixture
+def executor():
+    with ThreadPoolExecutor(4) as threads:
+        yield threads
+
+
+def cache_of(shelf, executor, max_bytes=1 << 28):
+    return ModelCache(shelf, shelf.store, choose_linear("numpy"), executor, max_bytes)
+
+
+def test_one_load_for_all_who_ask(shelf, executor):
+    async def ask():
+        cache = cache_of(shelf, executor)
+        shelf.store.gate.clear()
+        waiting = [asyncio.ensure_future(cache.get(reference("ctgan"))) for _ in range(10)]
+        while len(cache._models._flights) < 1:
+            await asyncio.sleep(0)
+        waiting[0].cancel()  # the first to ask goes away: the others' load goes on
+        shelf.store.gate.set()
+        loaded = await asyncio.gather(*waiting[1:])
+        assert len({id(each.model) for each in loaded}) == 1
+        again = await cache.get(reference("ctgan"))
+        assert again.model is loaded[0].model
+
+    asyncio.run(ask())
+    assert sorted(shelf.store.reads) == ["ctgan/manifest", "ctgan/weights"]
+
+
+def test_the_least_recently_used_is_given_up(shelf, executor):
+    async def sizes():
+        cache, found = cache_of(shelf, executor), {}
+        for family in FAMILIES:
+            before = cache.size_bytes
+            await cache.get(reference(family))
+            found[family] = cache.size_bytes - before
+        return found
+
+    measured = asyncio.run(sizes())
+    assert all(size > len(stored(family)[0]) for family, size in measured.items())
+    shelf.store.reads.clear()
+    room = measured["ctgan"] + measured["tvae"]
+
+    async def ask():
+        cache = cache_of(shelf, executor, max(room, *[sum(map(len, stored(family))) for family in FAMILIES]))
+        for family in ("ctgan", "tvae", "ctgan", "independent", "ctgan", "tvae"):
+            await cache.get(reference(family))
+            assert cache.size_bytes <= cache._max_bytes
+
+    asyncio.run(ask())
+    loads = [key.split("/")[0] for key in shelf.store.reads if key.endswith("manifest")]
+    assert loads == ["ctgan", "tvae", "independent", "tvae"]
+
+
+@pytest.mark.parametrize("part", ["manifest", "weights"])
+@pytest.mark.parametrize("position", [0, 100, -1])
+def test_a_flipped_bit_is_found_before_anything_is_parsed(executor, part, position, monkeypatch):
+    shelf = golden_shelf()
+    data = bytearray(shelf.store.get(f"ctgan/{part}"))
+    data[position] ^= 1
+    shelf.store.delete(f"ctgan/{part}")
+    shelf.store.put(f"ctgan/{part}", bytes(data))
+    parsed = []
+    monkeypatch.setattr(model_cache, "read_model", lambda *arguments: parsed.append(arguments))
+    with pytest.raises(DataLossError, match="damaged"):
+        asyncio.run(cache_of(shelf, executor).get(reference("ctgan")))
+    assert parsed == []
+
+
+def test_a_missing_or_short_object(executor):
+    shelf = golden_shelf()
+    weights = shelf.store.get("tvae/weights")
+    shelf.store.delete("tvae/weights")
+    with pytest.raises(DataLossError):
+        asyncio.run(cache_of(shelf, executor).get(reference("tvae")))
+    shelf.store.put("tvae/weights", weights[:-1])
+    with pytest.raises(DataLossError):
+        asyncio.run(cache_of(shelf, executor).get(reference("tvae")))
+
+
+@pytest.mark.parametrize("field", ["model_digest", "manifest_digest"])
+def test_a_registry_that_says_another_digest(shelf, executor, field):
+    shelf.records["ctgan"] = replace(shelf.records["ctgan"], **{field: bytes(32)})
+    with pytest.raises(DataLossError):
+        asyncio.run(cache_of(shelf, executor).get(reference("ctgan")))
+
+
+def test_bytes_that_are_no_model(executor):
+    shelf = golden_shelf()
+    record = shelf.records["ctgan"]
+    shelf.store.put("broken", b"{}")
+    digest = hashlib.sha256(b"{}").digest()
+    shelf.records["ctgan"] = replace(
+        record, manifest_key="broken", manifest_size=2, manifest_sha256=digest, manifest_digest=digest
+    )
+    with pytest.raises(DataLossError):
+        asyncio.run(cache_of(shelf, executor).get(reference("ctgan")))
+
+
+def test_what_failed_is_tried_again(shelf, executor):
+    async def ask():
+        cache = cache_of(shelf, executor)
+        weights = shelf.store.get("ctgan/weights")
+        shelf.store.delete("ctgan/weights")
+        results = await asyncio.gather(*[cache.get(reference("ctgan")) for _ in range(3)], return_exceptions=True)
+        assert [type(result) for result in results] == [DataLossError] * 3
+        shelf.store.put("ctgan/weights", weights)
+        assert (await cache.get(reference("ctgan"))).name.model == "ctgan"
+
+    asyncio.run(ask())
+
+
+def test_a_deleted_version_is_not_served_from_the_cache(shelf, executor):
+    async def ask():
+        cache = cache_of(shelf, executor)
+        await cache.get(reference("ctgan"))
+        del shelf.records["ctgan"]
+        with pytest.raises(ResourceNotFoundError):
+            await cache.get(reference("ctgan"))
+
+    asyncio.run(ask())
+
+
+def test_a_model_larger_than_the_cache_is_refused_unread(shelf, executor):
+    with pytest.raises(LimitError) as error:
+        asyncio.run(cache_of(shelf, executor, 1000).get(reference("ctgan")))
+    assert error.value.metadata["setting"] == "ROWMINT_MODEL_CACHE_BYTES"
+    assert shelf.store.reads == []
+
+
+def test_a_model_is_warm_when_it_is_handed_out(shelf, executor, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(model_cache, "_warm_up", drawn.append)
+    loaded = asyncio.run(cache_of(shelf, executor).get(reference("tvae")))
+    assert drawn == [loaded.model]
+
+
+def test_a_plan_is_compiled_once(shelf, executor, monkeypatch):
+    compiled = []
+
+    def counting(*arguments):
+        compiled.append(arguments[2])
+        return compile_plan(*arguments)
+
+    monkeypatch.setattr(model_cache, "compile_plan", counting)
+
+    async def ask():
+        cache = cache_of(shelf, executor)
+        model = (await cache.get(reference("ctgan"))).model
+        compiled.clear()
+        wanted = [Predicate("grade", AnyOf((1,)))]
+        plans = await asyncio.gather(*[cache.plan(model, wanted) for _ in range(5)], cache.plan(model, []))
+        assert len({plan.digest for plan in plans}) == 2
+
+    asyncio.run(ask())
+    assert len(compiled) == 2
+
+
+def test_single_flight_gives_up_by_weight():
+    async def ask():
+        made = []
+        cache: SingleFlightCache[str, int] = SingleFlightCache(10, lambda value: value)
+
+        async def get(key, value):
+            async def make():
+                made.append(key)
+                return value
+
+            return await cache.get(key, make)
+
+        assert [await get("a", 6), await get("b", 4), await get("a", 6), await get("c", 3)] == [6, 4, 6, 3]
+        assert (cache.total, len(cache)) == (9, 2)
+        assert await get("too heavy", 11) == 11
+        assert (cache.total, len(cache)) == (9, 2)
+        assert [await get("a", 6), await get("b", 4)] == [6, 4]
+        return made
+
+    assert asyncio.run(ask()) == ["a", "b", "c", "too heavy", "b"]

@@ -1,0 +1,74 @@
+"""No noise is shared: between seeds, blocks, tiles, purposes, plans, models, or with completion and pilots."""
+
+import asyncio
+import itertools
+
+import numpy as np
+import pytest
+
+from rowmint.rng import StreamKey, TileKey
+from rowmint.synthesizer import choose_linear
+from sampler_service.encoders import RowFormat
+from sampler_service.sampler import SampleSpec
+from tests.golden.streams import WHERES, golden_shelf, read, reference, sampler_of
+
+
+@pytest.mark.parametrize("purpose", ["noise", "slot:1", "driver"])
+def test_words_of_different_tiles_share_nothing(purpose):
+    digests = (bytes(32), b"\1" * 32)
+    keys = [
+        StreamKey(model, plan, seed).tile(block, tile)
+        for model, plan, seed, block, tile in itertools.product(
+            digests, digests, (0, 1, 2**64 - 1), (0, 1, 10**12), (0, 1)
+        )
+    ]
+    words = [key.words(purpose, 4096) for key in keys]
+    assert len(np.unique(np.concatenate(words))) == 4096 * len(keys)
+
+
+def test_fewer_words_are_the_first_of_more():
+    key = StreamKey(bytes(32), bytes(32), 7).tile(3, 4)
+    for draw in (key.words, key.words32, key.words16):
+        np.testing.assert_array_equal(draw("x", 1000)[:37], draw("x", 37))
+
+
+@pytest.mark.parametrize("family", ["ctgan", "tvae", "independent"])
+def test_streams_draw_every_word_once(family, monkeypatch):
+    drawn = []
+    real = TileKey.words
+
+    def words(self, purpose, count):
+        found = real(self, purpose, count)
+        drawn.append(((self, purpose), found))
+        return found
+
+    with sampler_of(golden_shelf(), choose_linear("numpy")) as sampler:
+
+        async def streams():
+            for seed, where in itertools.product((1, 2), ("all", "many tests")):
+                await sampler.open(SampleSpec(reference(family), 1, where=WHERES[where]))  # loads and plans
+                monkeypatch.setattr(TileKey, "words", words)
+                asked = SampleSpec(
+                    reference(family), 3 * 4096, where=WHERES[where], seed=seed, row_format=RowFormat.COLUMNS
+                )
+                await read(sampler, asked)
+                monkeypatch.undo()
+
+        asyncio.run(streams())
+    keys = [key for key, _ in drawn]
+    assert len(set(keys)) == len(keys)
+    sample = np.concatenate([words[:64] for _, words in drawn])
+    assert len(np.unique(sample)) == len(sample)
+
+
+def test_rows_of_different_seeds_and_blocks_are_not_alike():
+    with sampler_of(golden_shelf(), choose_linear("numpy")) as sampler:
+
+        async def ratios(**more):
+            asked = SampleSpec(reference("tvae"), 8192, columns=("ratio",), row_format=RowFormat.COLUMNS, **more)
+            return np.concatenate([batch.columns[0].values for batch in (await read(sampler, asked)).batches])
+
+        one, other = asyncio.run(ratios(seed=1)), asyncio.run(ratios(seed=2))
+    for left, right in [(one, other), (one[:4096], one[4096:]), (one[:4096], other[4096:])]:
+        assert abs(np.corrcoef(left[: len(right)], right)[0, 1]) < 0.06
+        assert np.mean(left == right) < 0.01

@@ -1,0 +1,190 @@
+"""Columns as they were read, turned into what the finished table holds."""
+
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rowmint.schema import DataType
+from trainer_service.datasets.column_types import FALSE, INFINITY, NOT_A_NUMBER, TRUE, Target
+from trainer_service.datasets.datetimes import ISO_LOCAL, whole_days
+
+Mask = npt.NDArray[np.bool_]
+
+MAX_TEXT_BYTES = 64 << 10
+_LENIENT_WHOLE = r"^-?[0-9]{1,19}$"
+_LENIENT_NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
+_PLAIN_NUMBER = r"^[+-]?(?:[0-9]{1,38}(?:\.[0-9]*)?|\.[0-9]+)$"
+
+
+class ImpossibleError(Exception):
+    """A column of this type cannot be turned into that type, whatever its values."""
+
+
+def convert(array: pa.Array, target: Target) -> tuple[pa.Array, Mask]:
+    """Return the column as its target type, and which rows could not be turned into it.
+
+    Args:
+        array: Text, or values of one of the types of `normalised`.
+        target: What is wanted.
+
+    Returns:
+        An array of ``target.arrow_type``, missing where the input was or could not be turned; and the rows of the
+        latter kind, shape (n,).
+
+    Raises:
+        ImpossibleError: No value of such a column could be.
+    """
+    if pa.types.is_null(array.type):
+        return pa.nulls(len(array), target.arrow_type), np.zeros(len(array), dtype=np.bool_)
+    is_text = pa.types.is_string(array.type)
+    converted = _from_text(array, target) if is_text else _from_typed(array, target)
+    bad = mask(pc.and_(array.is_valid(), pc.is_null(converted)))
+    if target.data_type is DataType.DOUBLE:
+        # NaN is a missing cell; infinity is no value of a table.
+        not_a_number = mask(pc.is_nan(converted).fill_null(False))
+        infinite = mask(pc.is_inf(converted).fill_null(False))
+        if is_text:
+            bad &= ~mask(pc.is_in(_trimmed(array, target), value_set=pa.array(NOT_A_NUMBER)))
+        drop = not_a_number | infinite
+        if drop.any():
+            converted = pc.if_else(pa.array(drop), pa.scalar(None, pa.float64()), converted)
+        bad |= infinite
+    elif target.data_type is DataType.STRING and len(converted):
+        bad |= mask(pc.greater(pc.binary_length(converted), MAX_TEXT_BYTES).fill_null(False))
+    return converted, bad
+
+
+def mask(array: pa.Array) -> Mask:
+    """Return a boolean array without missing values as NumPy's."""
+    return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
+def reason(target: Target) -> str:
+    """Return what is wrong with a value that could not be turned into the target type."""
+    match target.data_type:
+        case DataType.BOOL:
+            return "is neither true nor false"
+        case DataType.INT64:
+            return "is not a whole number of 64 bits"
+        case DataType.DOUBLE:
+            return "is not a finite number"
+        case DataType.DECIMAL:
+            return f"is not a decimal number of at most 38 digits, {target.decimals} of them after the point"
+        case DataType.STRING:
+            return f"is longer than {MAX_TEXT_BYTES} bytes"
+        case DataType.DATE | DataType.TIMESTAMP:
+            form = target.form.format if target.form is not None else ""
+            what = "a day" if target.data_type is DataType.DATE else "an instant"
+            return f"is not {what} of the form {form or 'YYYY-MM-DD[THH:MM:SS]'}"
+
+
+def _trimmed(array: pa.Array, target: Target) -> pa.Array:
+    return pc.utf8_trim_whitespace(array) if target.trim else array
+
+
+def _where(condition: pa.Array, array: pa.Array) -> pa.Array:
+    return pc.if_else(condition, array, pa.scalar(None, array.type))
+
+
+def _from_text(array: pa.Array, target: Target) -> pa.Array:
+    if target.data_type is DataType.STRING:
+        return array
+    texts = _trimmed(array, target)
+    match target.data_type:
+        case DataType.BOOL:
+            yes = pc.is_in(texts, value_set=pa.array([*TRUE, "1"]))
+            no = pc.is_in(texts, value_set=pa.array([*FALSE, "0"]))
+            return _where(pc.or_(yes, no), yes)
+        case DataType.INT64:
+            return _cast_text(texts, pa.int64(), _LENIENT_WHOLE)
+        case DataType.DOUBLE:
+            words = pc.is_in(texts, value_set=pa.array([*NOT_A_NUMBER, *INFINITY]))
+            return _cast_text(texts, pa.float64(), _LENIENT_NUMBER, also=words)
+        case DataType.DECIMAL:
+            return _cast_text(texts, target.arrow_type, _PLAIN_NUMBER)
+        case _:
+            form = ISO_LOCAL if target.form is None else target.form
+            micros, ok = form.parse(texts)
+            return _instants(micros, ok, target)
+
+
+def _cast_text(texts: pa.Array, wanted: pa.DataType, pattern: str, also: pa.Array | None = None) -> pa.Array:
+    try:
+        return texts.cast(wanted)
+    except pa.ArrowInvalid:
+        pass
+    bare = pc.replace_substring_regex(texts, r"^\+", "")
+    fits = pc.match_substring_regex(bare, pattern)
+    bare = _where(fits if also is None else pc.or_(fits, also), bare)
+    try:
+        return bare.cast(wanted)
+    except pa.ArrowInvalid:
+        # A few values are out of range; which ones, only one look at each tells.
+        return pa.array([_cast_one(text, wanted) for text in bare.to_pylist()], wanted)
+
+
+def _cast_one(text: str | None, wanted: pa.DataType) -> Any:
+    if text is None:
+        return None
+    try:
+        return pa.scalar(text, pa.string()).cast(wanted).as_py()
+    except pa.ArrowInvalid:
+        return None
+
+
+def _instants(micros: npt.NDArray[np.int64], ok: Mask, target: Target) -> pa.Array:
+    if target.data_type is DataType.DATE:
+        days, midnight = whole_days(micros)
+        return pa.array(days, pa.int32(), mask=~(ok & midnight)).cast(pa.date32())
+    return pa.array(micros, pa.int64(), mask=~ok).cast(target.arrow_type)
+
+
+def _from_typed(array: pa.Array, target: Target) -> pa.Array:
+    source, wanted = array.type, target.arrow_type
+    if source == wanted:
+        return array
+    if target.data_type is DataType.STRING:
+        return to_text(array)
+    number = pa.types.is_int64(source) or pa.types.is_float64(source) or pa.types.is_decimal128(source)
+    match target.data_type:
+        case DataType.INT64 | DataType.DOUBLE | DataType.DECIMAL if number:
+            return _number(array, wanted)
+        case DataType.BOOL if pa.types.is_int64(source):
+            return _where(pc.is_in(array, value_set=pa.array([0, 1], pa.int64())), pc.equal(array, 1))
+        case DataType.TIMESTAMP if pa.types.is_date32(source) or pa.types.is_timestamp(source):
+            return array.cast(pa.timestamp("us", wanted.tz) if wanted.tz else pa.timestamp("us"))
+        case DataType.DATE if pa.types.is_timestamp(source):
+            micros = array.cast(pa.int64())
+            return _instants(micros.fill_null(0).to_numpy(), mask(micros.is_valid()), target)
+        case _:
+            raise ImpossibleError(f"{source} values cannot be read as {target.data_type}")
+
+
+def _number(array: pa.Array, wanted: pa.DataType) -> pa.Array:
+    try:
+        return array.cast(wanted)
+    except pa.ArrowInvalid:
+        return pa.array([_number_one(value, wanted) for value in array.to_pylist()], wanted)
+
+
+def _number_one(value: Any, wanted: pa.DataType) -> Any:
+    if value is None:
+        return None
+    try:
+        if pa.types.is_decimal128(wanted):
+            return pa.scalar(Decimal(repr(value) if isinstance(value, float) else value), wanted).as_py()
+        return pa.scalar(value).cast(wanted).as_py()
+    except (pa.ArrowInvalid, InvalidOperation):
+        return None
+
+
+def to_text(array: pa.Array) -> pa.Array:
+    """Return values as text: numbers in their shortest exact form, booleans ``true``/``false``, instants ISO 8601."""
+    if pa.types.is_float64(array.type):
+        # Arrow writes 1.0 as "1"; a column of text must not depend on where its batches were cut.
+        return pa.array([None if value is None else repr(value) for value in array.to_pylist()], pa.string())
+    return array.cast(pa.string())

@@ -1,0 +1,117 @@
+"""What was declared of columns, checked against the data."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rowmint.errors import ColumnNotFoundError, InvalidFieldError
+from rowmint.schema import INT64_MAX, INT64_MIN, Cell, ColumnSpec, DataType, Domain, near_names
+from trainer_service.datasets.column_types import Target
+from trainer_service.datasets.conversion import mask
+from trainer_service.datasets.decimals import holds_decimals
+
+Mask = npt.NDArray[np.bool_]
+
+
+def require_columns(overrides: tuple[ColumnSpec, ...], primary_key: str, names: list[str]) -> None:
+    """Check that what was declared names columns of the table.
+
+    Raises:
+        ColumnNotFoundError: It does not; near names are given.
+    """
+    for name in [*(column.name for column in overrides), *([primary_key] if primary_key else [])]:
+        if name not in names:
+            raise ColumnNotFoundError(name, near_names(name, names))
+
+
+def fitted_domain(column: ColumnSpec, target: Target) -> Domain:
+    """Return a declared domain with its cells in the column's type.
+
+    Raises:
+        InvalidFieldError: A cell is not of the column's type; the message names the column.
+    """
+    domain = column.domain
+    if domain.decimals is not None and target.data_type not in (DataType.INT64, DataType.DOUBLE, DataType.DECIMAL):
+        raise _wrong(column.name, f"decimals are declared of a column of type {target.data_type}")
+    if (domain.minimum is not None or domain.maximum is not None) and target.data_type in (
+        DataType.BOOL,
+        DataType.STRING,
+    ):
+        raise _wrong(column.name, f"bounds are declared of a column of type {target.data_type}, which has no order")
+    return replace(
+        domain,
+        categories=tuple(None if cell is None else _fitted(cell, column.name, target) for cell in domain.categories),
+        minimum=None if domain.minimum is None else _fitted(domain.minimum, column.name, target),
+        maximum=None if domain.maximum is None else _fitted(domain.maximum, column.name, target),
+    )
+
+
+def _wrong(name: str, what: str) -> InvalidFieldError:
+    return InvalidFieldError("dataset.column_overrides", f"column {name!r}: {what}")
+
+
+def _fitted(cell: Cell, name: str, target: Target) -> Cell:
+    found = _fit(cell, target)
+    if found is None:
+        raise _wrong(name, f"{cell!r} is declared in the domain of a column of type {target.data_type}")
+    return found
+
+
+def _fit(cell: Cell, target: Target) -> Cell:  # noqa: PLR0911 - one return a type.
+    number = isinstance(cell, int | float | Decimal) and not isinstance(cell, bool)
+    match target.data_type:
+        case DataType.BOOL:
+            return cell if isinstance(cell, bool) else None
+        case DataType.STRING:
+            return cell if isinstance(cell, str) else None
+        case DataType.INT64 if number and cell == cell // 1:  # type: ignore[operator]
+            return int(cell) if INT64_MIN <= cell <= INT64_MAX else None  # type: ignore[arg-type, operator]
+        case DataType.DOUBLE if number:
+            return float(cell) if math.isfinite(float(cell)) else None  # type: ignore[arg-type]
+        case DataType.DECIMAL if number:
+            try:
+                return pa.scalar(Decimal(str(cell)), target.arrow_type).as_py()  # type: ignore[no-any-return]
+            except (pa.ArrowInvalid, InvalidOperation):
+                return None
+        case DataType.DATE if isinstance(cell, date) and not isinstance(cell, datetime):
+            return cell
+        case DataType.TIMESTAMP if isinstance(cell, datetime):
+            if (cell.tzinfo is not None) != target.utc:
+                return None
+            return cell.astimezone(UTC) if target.utc else cell
+        case DataType.TIMESTAMP if isinstance(cell, date):
+            return datetime(cell.year, cell.month, cell.day, tzinfo=UTC if target.utc else None)
+        case _:
+            return None
+
+
+def violations(column: pa.Array, domain: Domain, target: Target) -> Iterator[tuple[str, Mask]]:
+    """Yield what a column breaks of its declared domain: the message, and the rows that break it, shape (n,).
+
+    Args:
+        column: Values of ``target.arrow_type``.
+        domain: What is declared, from `fitted_domain`.
+        target: The column's type.
+    """
+    if domain.nullable is False and column.null_count:
+        yield "is missing; the column is declared to have a value in every row", mask(pc.is_null(column))
+    if domain.categories:
+        allowed = pa.array([cell for cell in domain.categories if cell is not None], target.arrow_type)
+        outside = pc.invert(pc.is_in(column, value_set=allowed))
+        yield "is not among the declared categories", mask(pc.and_(outside, column.is_valid()))
+    for bound, compare, word in (
+        (domain.minimum, pc.less, "below the declared minimum"),
+        (domain.maximum, pc.greater, "above the declared maximum"),
+    ):
+        if bound is not None:
+            yield f"is {word}", mask(compare(column, pa.scalar(bound, target.arrow_type)).fill_null(False))
+    if domain.decimals is not None and target.data_type is DataType.DOUBLE:
+        numbers = column.fill_null(0.0).to_numpy()
+        yield f"has more than the declared {domain.decimals} decimals", ~holds_decimals(numbers, domain.decimals)

@@ -1,0 +1,81 @@
+"""How uploaded bytes are to be read: the JSON values of `rowmint.v1.DataFormat`, checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rowmint.errors import InvalidFieldError
+
+ENCODINGS = ("utf-8", "latin-1", "utf-16")
+
+
+@dataclass(frozen=True)
+class CsvFormat:
+    """The dialect of a CSV file; its first line is the header.
+
+    Attributes:
+        delimiter: One ASCII character between fields.
+        quote: One ASCII character around fields; within such a field it is doubled.
+        null_values: Unquoted fields that stand for a missing cell. Naming any replaces the empty field.
+        encoding: One of `ENCODINGS`; a byte order mark is allowed.
+    """
+
+    delimiter: str = ","
+    quote: str = '"'
+    null_values: tuple[str, ...] = ("",)
+    encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        for name in ("delimiter", "quote"):
+            text = getattr(self, name)
+            if len(text) != 1 or not text.isascii() or text in "\r\n\0":
+                raise InvalidFieldError(f"dataset.format.csv.{name}", f"{text!r} must be one ASCII character")
+        if self.delimiter == self.quote:
+            raise InvalidFieldError("dataset.format.csv.quote", "is the delimiter too")
+        if self.encoding not in ENCODINGS:
+            raise InvalidFieldError(
+                "dataset.format.csv.encoding", f"{self.encoding!r} is not one of {', '.join(ENCODINGS)}"
+            )
+
+
+@dataclass(frozen=True)
+class JsonFormat:
+    """One JSON object a line, or one JSON array of objects."""
+
+
+@dataclass(frozen=True)
+class ParquetFormat:
+    """An Apache Parquet file with flat columns."""
+
+
+@dataclass(frozen=True)
+class ArrowStreamFormat:
+    """An Apache Arrow IPC stream with flat columns, uncompressed."""
+
+
+DataFormat = CsvFormat | JsonFormat | ParquetFormat | ArrowStreamFormat
+
+
+def format_from_json(body: Mapping[str, Any]) -> DataFormat:
+    """Return the format that `body` describes: ``{"type": "csv", "delimiter": ...}``; what is left out has its default.
+
+    Raises:
+        InvalidFieldError: The type is unknown or an option wrong.
+    """
+    match body.get("type"):
+        case "csv":
+            default = CsvFormat()
+            return CsvFormat(
+                delimiter=body.get("delimiter", default.delimiter),
+                quote=body.get("quote", default.quote),
+                null_values=tuple(body.get("null_values", ())) or default.null_values,
+                encoding=body.get("encoding", default.encoding),
+            )
+        case "json":
+            return JsonFormat()
+        case "parquet":
+            return ParquetFormat()
+        case "arrow_stream":
+            return ArrowStreamFormat()
+        case other:
+            raise InvalidFieldError("dataset.format", f"{other!r} is not csv, json, parquet or arrow_stream")

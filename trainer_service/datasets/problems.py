@@ -1,0 +1,62 @@
+"""What is found wrong with uploaded data while it is read."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from rowmint.errors import DataProblem, InvalidDataError
+
+MAX_PROBLEMS = 100
+
+
+class Problems:
+    """Collects up to 100 problems, so that a person can mend many at once."""
+
+    def __init__(self) -> None:
+        self._found: list[DataProblem] = []
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @property
+    def full(self) -> bool:
+        """Whether more would not be told anyway."""
+        return len(self._found) >= MAX_PROBLEMS
+
+    @property
+    def found(self) -> tuple[DataProblem, ...]:
+        """The problems in the order they were found."""
+        return tuple(self._found)
+
+    def add(self, message: str, *, line: int = 0, row: int = 0, column: str = "") -> None:
+        """Note a problem; see `DataProblem`."""
+        if not self.full:
+            self._found.append(DataProblem(message, line, row, column))
+
+    def extend(self, problems: Iterable[DataProblem]) -> None:
+        """Note problems found elsewhere."""
+        for problem in problems:
+            self.add(problem.message, line=problem.line, row=problem.row, column=problem.column)
+
+    def add_rows(self, message: str, bad: npt.NDArray[np.bool_], first_row: int, column: str) -> None:
+        """Note the same problem of every row of a batch that is `bad`.
+
+        Args:
+            message: What is wrong.
+            bad: Which rows, shape (rows of the batch,).
+            first_row: Number of the batch's first row, from 1.
+            column: The column.
+        """
+        if bad.any():
+            for index in np.flatnonzero(bad)[: MAX_PROBLEMS - len(self._found)]:
+                self.add(message, row=first_row + int(index), column=column)
+
+    def raise_any(self) -> None:
+        """Raise what was found, ordered by line and row.
+
+        Raises:
+            InvalidDataError: There is a problem.
+        """
+        if self._found:
+            raise InvalidDataError(sorted(self._found, key=lambda problem: (problem.line, problem.row)))

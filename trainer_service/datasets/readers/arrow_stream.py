@@ -1,0 +1,179 @@
+"""Arrow IPC streams with flat columns, uncompressed.
+
+The bytes are checked before Arrow sees them (https://arrow.apache.org/docs/format/Columnar.html, "Encapsulated message
+format"): a message may declare any length, and a compressed body any size once unpacked, so lengths are bounded and
+compression refused. The few fields needed are read from the message's flatbuffer by hand.
+"""
+
+import io
+import struct
+from collections.abc import Collection, Iterator
+
+import pyarrow as pa
+
+from rowmint.errors import DataProblem, InvalidDataError
+from trainer_service.datasets.column_types import Inference
+from trainer_service.datasets.problems import Problems
+from trainer_service.datasets.readers.arrow_types import check_types, normalised
+
+_MAX_METADATA = 16 << 20
+_MAX_BODY = 256 << 20
+_CONTINUATION = b"\xff\xff\xff\xff"
+# Numbers of union members and table fields in Message.fbs of the Arrow format.
+_DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
+_MESSAGE_TYPE, _MESSAGE_HEADER, _MESSAGE_BODY_LENGTH = 1, 2, 3
+_RECORD_BATCH_COMPRESSION = 3
+_DICTIONARY_DATA = 1
+
+
+class ArrowStreamReader:
+    """Reads an Arrow IPC stream batch by batch; see `TableReader`.
+
+    Args:
+        source: The bytes, seekable.
+
+    Raises:
+        InvalidDataError: They are not an Arrow IPC stream, or have columns that a flat table cannot hold.
+    """
+
+    inference = Inference.NONE
+
+    def __init__(self, source: io.RawIOBase) -> None:
+        self._source = source
+        check_types(self._open().schema)
+
+    def _open(self) -> pa.RecordBatchStreamReader:
+        self._source.seek(0)
+        try:
+            return pa.ipc.open_stream(_CheckedStream(self._source))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise InvalidDataError([DataProblem("the bytes are not an Arrow IPC stream")]) from error
+
+    def batches(self, problems: Problems) -> Iterator[pa.RecordBatch]:
+        """See `TableReader.batches`."""
+        reader, row = self._open(), 1
+        while True:
+            try:
+                batch = reader.read_next_batch()
+            except StopIteration:
+                return
+            except (pa.ArrowException, OSError, ValueError) as error:
+                message = "the batch that begins with this row is damaged; write the stream anew"
+                raise InvalidDataError([*problems.found, DataProblem(message, row=row)]) from error
+            yield from normalised(batch, row, problems)
+            row += len(batch)
+
+    def lines_of(self, rows: Collection[int]) -> dict[int, int]:
+        """Return nothing: an Arrow stream has no lines."""
+        return {}
+
+
+class _CheckedStream(io.RawIOBase):
+    """The same bytes, each message checked before its first byte is given out."""
+
+    def __init__(self, source: io.RawIOBase) -> None:
+        super().__init__()
+        self._source = source
+        self._given: bytes = b""
+        self._at = 0
+        self._ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        if self._at == len(self._given) and not self._ended:
+            self._given, self._at = self._next_message(), 0
+            self._ended = not self._given
+        count = min(len(buffer), len(self._given) - self._at)
+        buffer[:count] = self._given[self._at : self._at + count]
+        self._at += count
+        return count
+
+    def read(self, size: int | None = -1) -> bytes:
+        parts = []
+        left = -1 if size is None else size
+        while left:
+            piece = bytearray(min(left, 1 << 20) if left > 0 else 1 << 20)
+            count = self.readinto(piece)
+            if not count:
+                break
+            parts.append(bytes(piece[:count]))
+            left -= count if left > 0 else 0
+        return b"".join(parts)
+
+    def _next_message(self) -> bytes:
+        """Return one message, framing and body included; empty at the end of the stream."""
+        prefix = self._source.read(4) or b""
+        if prefix == _CONTINUATION:
+            prefix += self._exactly(4)
+        if len(prefix) < 4 and prefix:
+            raise _damaged("ends within a message")
+        length = int.from_bytes(prefix[-4:], "little", signed=True)
+        if length == 0:
+            return prefix
+        if not 0 < length <= _MAX_METADATA:
+            raise _damaged(f"has a message header of {length} bytes")
+        metadata = self._exactly(length)
+        try:
+            body = _checked_body_length(metadata)
+        except (struct.error, IndexError) as error:
+            raise _damaged("has a message header that contradicts itself") from error
+        if not 0 <= body <= _MAX_BODY:
+            raise _damaged(f"has a batch of {body} bytes; write batches of at most {_MAX_BODY >> 20} MiB")
+        return prefix + metadata + self._exactly(body)
+
+    def _exactly(self, size: int) -> bytes:
+        data = self._source.read(size) or b""
+        if len(data) != size:
+            raise _damaged("ends within a message")
+        return data
+
+
+def _damaged(what: str) -> InvalidDataError:
+    return InvalidDataError([DataProblem(f"the Arrow stream {what}")])
+
+
+def _checked_body_length(metadata: bytes) -> int:
+    """Return the length of a message's body, in bytes.
+
+    Raises:
+        InvalidDataError: The body is compressed.
+        struct.error: The flatbuffer points outside itself.
+    """
+    message = _Table(metadata, struct.unpack_from("<I", metadata, 0)[0])
+    kind = message.scalar(_MESSAGE_TYPE, "<B")
+    batch = message.table(_MESSAGE_HEADER)
+    if kind == _DICTIONARY_BATCH and batch is not None:
+        batch = batch.table(_DICTIONARY_DATA)
+    elif kind != _RECORD_BATCH:
+        batch = None
+    if batch is not None and batch.table(_RECORD_BATCH_COMPRESSION) is not None:
+        raise _damaged("is compressed; write it without compression")
+    return message.scalar(_MESSAGE_BODY_LENGTH, "<q")
+
+
+class _Table:
+    """A table of a flatbuffer; `struct` refuses every read outside the buffer."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self._data, self._at = data, at
+        self._fields = at - struct.unpack_from("<i", data, at)[0]
+        if at < 0 or self._fields < 0:
+            raise IndexError(at)
+        self._size = struct.unpack_from("<H", data, self._fields)[0]
+
+    def _offset(self, field: int) -> int:
+        slot = 4 + 2 * field
+        return struct.unpack_from("<H", self._data, self._fields + slot)[0] if slot + 2 <= self._size else 0
+
+    def scalar(self, field: int, kind: str) -> int:
+        offset = self._offset(field)
+        return int(struct.unpack_from(kind, self._data, self._at + offset)[0]) if offset else 0
+
+    def table(self, field: int) -> "_Table | None":
+        offset = self._offset(field)
+        if not offset:
+            return None
+        at = self._at + offset
+        return _Table(self._data, at + struct.unpack_from("<I", self._data, at)[0])

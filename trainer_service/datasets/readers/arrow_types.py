@@ -1,0 +1,166 @@
+"""Typed columns, as Parquet and Arrow bring them, brought to the few types that ingest knows."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rowmint.errors import DataProblem, InvalidDataError
+from trainer_service.datasets.conversion import MAX_TEXT_BYTES, Mask, mask
+from trainer_service.datasets.datetimes import FIRST_MICROS, LAST_MICROS
+from trainer_service.datasets.problems import Problems
+
+MAX_COLUMNS = 4096
+_MAX_NAME = 256
+_DAY = 86_400_000_000
+_YEARS = "lies outside the years 0001 to 9999"
+# What one batch may come to once dictionaries and views are written out.
+_EXPANDED_BYTES = 64 << 20
+
+
+def check_names(names: list[str], line: int = 0) -> None:
+    """Check the names of a table's columns.
+
+    Raises:
+        InvalidDataError: There is none, too many, or one that is empty, too long or given twice; each is listed.
+    """
+    problems = Problems()
+    if not 1 <= len(names) <= MAX_COLUMNS:
+        problems.add(f"has {len(names)} columns; a table has 1 to {MAX_COLUMNS}", line=line)
+    seen: dict[str, int] = {}
+    for position, name in enumerate(names, 1):
+        if not name:
+            problems.add(f"column {position} has no name; give every column one", line=line)
+        elif len(name) > _MAX_NAME:
+            problems.add(f"the name of column {position} is longer than {_MAX_NAME} characters", line=line)
+        elif name in seen:
+            message = f"columns {seen[name]} and {position} have the same name; rename one"
+            problems.add(message, line=line, column=name)
+        else:
+            seen[name] = position
+    problems.raise_any()
+
+
+def check_types(schema: pa.Schema) -> None:
+    """Check that every column is of a type that a flat table may hold.
+
+    Raises:
+        InvalidDataError: Some are not; each is listed.
+    """
+    check_names(list(schema.names))
+    problems = Problems()
+    for column in schema:
+        inner = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if not _is_flat(inner):
+            problems.add(
+                f"is of type {column.type}; a table holds booleans, numbers, decimals of up to 38 digits, text, dates"
+                " and timestamps: convert or drop it",
+                column=column.name,
+            )
+    problems.raise_any()
+
+
+def _is_flat(kind: pa.DataType) -> bool:
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    number = pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    decimal = pa.types.is_decimal(kind) and kind.precision <= 38 and 0 <= kind.scale <= kind.precision
+    time = pa.types.is_date(kind) or pa.types.is_timestamp(kind)
+    return bool(text or number or decimal or time or pa.types.is_null(kind))
+
+
+def normalised(batch: pa.RecordBatch, first_row: int, problems: Problems) -> Iterator[pa.RecordBatch]:
+    """Yield a batch in one or more pieces of few types.
+
+    They are null, bool, int64, float64, decimal128, string, date32, timestamp[us] and timestamp[us, UTC].
+
+    Args:
+        batch: A batch whose types `check_types` has passed; from whoever uploaded it, so its offsets and text are
+            checked here first.
+        first_row: Number of its first row, from 1.
+        problems: Takes the rows with values that have no place in these types.
+
+    Raises:
+        InvalidDataError: The batch contradicts itself, or one text is far too long.
+    """
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise InvalidDataError(
+            [DataProblem("the batch of this row is damaged; write the file anew", row=first_row)]
+        ) from error
+    step = _rows_at_a_time(batch, first_row)
+    for start in range(0, len(batch), step):
+        piece = batch.slice(start, step)
+        columns = [
+            _normalised(column, name, first_row + start, problems)
+            for name, column in zip(piece.schema.names, piece.columns, strict=True)
+        ]
+        yield pa.RecordBatch.from_arrays(columns, names=piece.schema.names)
+
+
+def _rows_at_a_time(batch: pa.RecordBatch, first_row: int) -> int:
+    """Return how many rows may be written out at once: one long text can stand behind any number of cells."""
+    longest = 0
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        texts = column.dictionary if pa.types.is_dictionary(column.type) else column
+        if pa.types.is_string_view(texts.type):
+            lengths = np.frombuffer(texts.buffers()[1], dtype=np.int32)[::4] if len(texts) else np.zeros(1, np.int32)
+            most = int(lengths[texts.offset : texts.offset + len(texts)].max(initial=0))
+        elif texts is not column and (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+            most = pc.max(pc.binary_length(texts)).as_py() or 0
+        else:
+            continue
+        if most > MAX_TEXT_BYTES:
+            message = f"a text in the batch of this row is longer than {MAX_TEXT_BYTES} bytes"
+            raise InvalidDataError([DataProblem(message, row=first_row, column=name)])
+        longest += most
+    return max(1, min(len(batch), _EXPANDED_BYTES // max(longest, 1)))
+
+
+def _normalised(array: pa.Array, name: str, first_row: int, problems: Problems) -> pa.Array:
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    kind = array.type
+    if pa.types.is_string_view(kind) or pa.types.is_large_string(kind):
+        return array.cast(pa.string())
+    if pa.types.is_integer(kind):
+        if pa.types.is_uint64(kind):
+            large = mask(pc.greater(array, 2**63 - 1).fill_null(False))
+            problems.add_rows("is beyond the range of 64-bit integers", large, first_row, name)
+            array = _without(array, large)
+        return array.cast(pa.int64())
+    if pa.types.is_floating(kind):
+        return array.cast(pa.float64())
+    if pa.types.is_decimal(kind):
+        return array.cast(pa.decimal128(38, kind.scale))
+    if pa.types.is_date(kind):
+        days = array.cast(pa.date32()) if pa.types.is_date32(kind) else array.cast(pa.date32(), safe=False)
+        numbers = days.cast(pa.int32()).cast(pa.int64())
+        outside = _outside(numbers, FIRST_MICROS // _DAY, LAST_MICROS // _DAY)
+        problems.add_rows(_YEARS, outside, first_row, name)
+        return _without(days, outside)
+    if pa.types.is_timestamp(kind):
+        return _instants(array, name, first_row, problems)
+    return array
+
+
+def _instants(array: pa.Array, name: str, first_row: int, problems: Problems) -> pa.Array:
+    wanted = pa.timestamp("us", None if array.type.tz is None else "UTC")
+    per_micro = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 1}[array.type.unit]
+    numbers = array.cast(pa.int64())
+    if array.type.unit == "ns":
+        # Digits past the microsecond are cut off, towards the past; all of its range lies within our years.
+        micros = np.floor_divide(numbers.fill_null(0).to_numpy(), 1000)
+        return pa.array(micros, pa.int64(), mask=~mask(numbers.is_valid())).cast(wanted)
+    outside = _outside(numbers, -(-FIRST_MICROS // per_micro), LAST_MICROS // per_micro)
+    problems.add_rows(_YEARS, outside, first_row, name)
+    return pc.multiply(_without(numbers, outside), per_micro).cast(wanted)
+
+
+def _outside(numbers: pa.Array, low: int, high: int) -> Mask:
+    return mask(pc.or_(pc.less(numbers, low), pc.greater(numbers, high)).fill_null(False))
+
+
+def _without(array: pa.Array, dropped: Mask) -> pa.Array:
+    return pc.if_else(pa.array(dropped), pa.scalar(None, array.type), array) if dropped.any() else array

@@ -1,0 +1,175 @@
+"""The bytes of a CSV file as UTF-8, checked on the way: encoding and quotes (RFC 4180).
+
+Arrow's CSV parser forgives a stray or missing quote by joining fields and rows. Here it is an error with its line.
+"""
+
+import codecs
+import io
+from collections.abc import Collection, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from rowmint.errors import DataProblem, InvalidDataError
+from trainer_service.datasets.formats import CsvFormat
+
+_CHUNK = 1 << 20
+_LF, _CR = 0x0A, 0x0D
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class CsvBytes(io.RawIOBase):
+    """A CSV file's bytes from its start: UTF-8 without byte order mark, ending in a line end.
+
+    Args:
+        source: The uploaded bytes, seekable.
+        dialect: How they are written.
+        checked: Whether encoding and quotes are checked, which the first reading does.
+    """
+
+    def __init__(self, source: io.RawIOBase, dialect: CsvFormat, *, checked: bool) -> None:
+        super().__init__()
+        self._chunks = _utf8_chunks(source, dialect, checked=checked)
+        if checked:
+            self._chunks = _quotes_checked(self._chunks, ord(dialect.delimiter), ord(dialect.quote))
+        self._left = b""
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Fill as much of `buffer` as one chunk allows.
+
+        Raises:
+            InvalidDataError: The bytes are not in the declared encoding, or a quote is out of place.
+        """
+        if not self._left:
+            self._left = next(self._chunks, b"")
+        count = min(len(buffer), len(self._left))
+        buffer[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return up to `size` bytes, empty only at the end; all where it is negative or None."""
+        if size is None or size < 0:
+            return b"".join([self._left, *self._chunks])
+        if not self._left:
+            self._left = next(self._chunks, b"")
+        given, self._left = self._left[:size], self._left[size:]
+        return given
+
+
+def _utf8_chunks(source: io.RawIOBase, dialect: CsvFormat, *, checked: bool) -> Iterator[bytes]:
+    source.seek(0)
+    utf8 = dialect.encoding == "utf-8"
+    decoder = codecs.getincrementaldecoder("utf-8" if utf8 else dialect.encoding)("strict")
+    line, first, held = 1, True, b""
+    while True:
+        raw = source.read(_CHUNK) or b""
+        if utf8 and not checked:
+            text = raw
+        else:
+            try:
+                decoded = decoder.decode(raw, final=not raw)
+            except UnicodeDecodeError as error:
+                line += raw[: error.start].count(b"\n") if utf8 else 0
+                message = f"the bytes here are not {dialect.encoding}; declare the file's encoding or convert it"
+                raise InvalidDataError([DataProblem(message, line=line)]) from error
+            text = raw if utf8 else decoded.encode()
+        if first and text:
+            text, first = text.removeprefix(codecs.BOM_UTF8), False
+        if text:
+            line += text.count(b"\n") if checked else 0
+            if held:
+                yield held
+            held = text
+        if not raw:
+            break
+    if held:
+        # The last chunk is held back so that its line end comes with it.
+        yield held if held.endswith(b"\n") else held + b"\n"
+
+
+def _quotes_checked(chunks: Iterator[bytes], delimiter: int, quote: int) -> Iterator[bytes]:
+    """Yield the chunks, each after its quotes were found to open and close whole fields."""
+    inside, before, closing, line, opened = False, _LF, False, 1, 1
+    neighbours = np.zeros(256, dtype=np.bool_)
+    neighbours[[delimiter, quote, _LF, _CR]] = True
+    for chunk in chunks:
+        if inside or closing or chunk.find(quote) >= 0:
+            data = np.frombuffer(chunk, dtype=np.uint8)
+            if closing and not neighbours[data[0]]:
+                raise _stray(line, "text follows a closing quote")
+            at = np.flatnonzero(data == quote)
+            opens = (np.arange(len(at)) % 2 == 0) ^ inside
+            previous = np.where(at > 0, data[at - 1], before)
+            following = data[np.minimum(at + 1, len(data) - 1)]
+            bad_open = opens & ~neighbours[previous]
+            bad_close = ~opens & ~neighbours[following] & (at + 1 < len(data))
+            bad = np.flatnonzero(bad_open | bad_close)
+            if len(bad):
+                first = int(at[bad[0]])
+                what = "a quote stands within an unquoted field" if bad_open[bad[0]] else "text follows a closing quote"
+                raise _stray(line + chunk[:first].count(b"\n"), what)
+            if len(at):
+                inside = bool(inside) ^ bool(len(at) % 2)
+                closing = not opens[-1] and int(at[-1]) == len(data) - 1
+                if inside:
+                    opened = line + chunk[: int(at[-1])].count(b"\n")
+            else:
+                closing = False
+        line += chunk.count(b"\n")
+        before = chunk[-1]
+        yield chunk
+    if inside:
+        raise _stray(opened, "a quote that opens here is never closed")
+
+
+def _stray(line: int, what: str) -> InvalidDataError:
+    message = f"{what}; a field with quotes in it is quoted as a whole and each inner quote doubled"
+    return InvalidDataError([DataProblem(message, line=line)])
+
+
+def lines_of_records(
+    source: io.RawIOBase, dialect: CsvFormat, records: Collection[int], *, skip_empty: bool
+) -> dict[int, int]:
+    """Return the line, from 1, at which each of these records, from 1, begins; the header is record 1.
+
+    Quotes are taken to be in order. The whole file is read.
+    """
+    wanted = np.array(sorted(records), dtype=np.int64)
+    found: dict[int, int] = {}
+    record, line, carried = 0, 1, b""
+    for chunk in _utf8_chunks(source, dialect, checked=False):
+        data = np.frombuffer(carried + chunk, dtype=np.uint8)
+        quoted = np.cumsum(data == ord(dialect.quote)) % 2 == 1
+        ends = _line_ends(data)
+        outer = ends[~quoted[ends]]
+        if not len(outer):
+            carried = data.tobytes()
+            continue
+        starts = np.concatenate([[0], outer[:-1] + 1])
+        length = outer - starts
+        full = ~((length == 0) | ((length == 1) & (data[starts] == _CR))) | (not skip_empty)
+        numbers = record + np.cumsum(full)
+        lines = line + np.searchsorted(ends, starts)
+        for index in np.flatnonzero(full & np.isin(numbers, wanted)):
+            found[int(numbers[index])] = int(lines[index])
+        record = int(numbers[-1])
+        line += int(np.searchsorted(ends, outer[-1] + 1))
+        # A record that goes on in the next chunk is looked at again there, from its beginning.
+        carried = data[outer[-1] + 1 :].tobytes()
+        if len(found) == len(wanted):
+            break
+    return found
+
+
+def _line_ends(data: Bytes) -> npt.NDArray[np.int64]:
+    """Return where lines end: at LF, or at a CR that no LF follows; a CR at the very end may yet be followed."""
+    alone = (data[:-1] == _CR) & (data[1:] != _LF)
+    ends = data == _LF
+    ends[:-1] |= alone
+    return np.flatnonzero(ends)

@@ -1,0 +1,134 @@
+"""CSV files: every column as text; what the text means is found by the type join."""
+
+import csv
+import io
+from collections.abc import Collection, Iterator
+
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+
+from rowmint.errors import DataProblem, InvalidDataError
+from trainer_service.datasets.column_types import Inference
+from trainer_service.datasets.formats import CsvFormat
+from trainer_service.datasets.problems import Problems
+from trainer_service.datasets.readers.arrow_types import check_names
+from trainer_service.datasets.readers.csv_bytes import CsvBytes, lines_of_records
+
+_BLOCK = 4 << 20
+_HEADER = 1 << 20
+
+
+class CsvReader:
+    """Reads a CSV file block by block; see `TableReader`.
+
+    A quoted field is never missing: a quoted empty one is an empty text. Lines without any character are skipped, save
+    in a file of one column, where they are missing cells (or empty texts, as ``null_values`` says).
+
+    Args:
+        source: The bytes, seekable.
+        dialect: How they are written.
+
+    Raises:
+        InvalidDataError: There is no header, or it has an empty name or one twice.
+    """
+
+    inference = Inference.ALL
+
+    def __init__(self, source: io.RawIOBase, dialect: CsvFormat) -> None:
+        self._source = source
+        self._dialect = dialect
+        self._checked = False
+        self._names = self._read_header()
+
+    def _read_header(self) -> list[str]:
+        text = io.TextIOWrapper(
+            io.BufferedReader(CsvBytes(self._source, self._dialect, checked=True)), encoding="utf-8", newline=""
+        )
+        beginning = text.read(_HEADER)
+        if not beginning.strip():
+            raise InvalidDataError([DataProblem("the file is empty; its first line must name the columns")])
+        lines = csv.reader(
+            io.StringIO(beginning, newline=""),
+            delimiter=self._dialect.delimiter,
+            quotechar=self._dialect.quote,
+            strict=True,
+        )
+        try:
+            names = next(lines)
+        except (csv.Error, StopIteration) as error:
+            raise InvalidDataError([DataProblem("the header line cannot be read", line=1)]) from error
+        if not names:
+            raise InvalidDataError([DataProblem("the first line is empty; it must name the columns", line=1)])
+        check_names(names, line=1)
+        return names
+
+    def batches(self, problems: Problems) -> Iterator[pa.RecordBatch]:
+        """See `TableReader.batches`."""
+        width = len(self._names)
+        ragged: list[tuple[int, int]] = []
+
+        def note(row: arrow_csv.InvalidRow) -> str:
+            ragged.append((row.number, row.actual_columns))
+            return "skip"
+
+        checked = not self._checked
+        stream = CsvBytes(self._source, self._dialect, checked=checked)
+        try:
+            reader = arrow_csv.open_csv(
+                stream,
+                read_options=arrow_csv.ReadOptions(
+                    use_threads=False, block_size=_BLOCK, column_names=self._names, skip_rows_after_names=1
+                ),
+                parse_options=arrow_csv.ParseOptions(
+                    delimiter=self._dialect.delimiter,
+                    quote_char=self._dialect.quote,
+                    newlines_in_values=True,
+                    # In a file of one column an empty line is a row.
+                    ignore_empty_lines=width > 1,
+                    invalid_row_handler=note,
+                ),
+                convert_options=arrow_csv.ConvertOptions(
+                    column_types=dict.fromkeys(self._names, pa.string()),
+                    null_values=list(self._dialect.null_values),
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=False,
+                ),
+            )
+            for batch in reader:
+                if len(ragged) + len(problems) >= 100:
+                    break
+                if len(batch):
+                    yield batch
+        except InvalidDataError as error:
+            self._tell(ragged, problems)
+            problems.extend(error.problems)
+            problems.raise_any()
+        except pa.ArrowInvalid as error:
+            self._tell(ragged, problems)
+            problems.add(_meaning(str(error)))
+            raise InvalidDataError(problems.found) from error
+        else:
+            self._checked = True
+            self._tell(ragged, problems)
+
+    def _tell(self, ragged: list[tuple[int, int]], problems: Problems) -> None:
+        if not ragged:
+            return
+        lines = self._lines({number for number, _ in ragged[:100]})
+        for number, fields in ragged[:100]:
+            message = f"has {fields} fields, the header has {len(self._names)}"
+            problems.add(message, line=lines.get(number, 0), row=number - 1)
+
+    def _lines(self, records: Collection[int]) -> dict[int, int]:
+        return lines_of_records(self._source, self._dialect, records, skip_empty=len(self._names) > 1)
+
+    def lines_of(self, rows: Collection[int]) -> dict[int, int]:
+        """See `TableReader.lines_of`; the file is read once more."""
+        lines = self._lines({row + 1 for row in rows})
+        return {record - 1: line for record, line in lines.items()}
+
+
+def _meaning(message: str) -> str:
+    if "straddl" in message or "block" in message:
+        return f"a row is longer than {_BLOCK >> 20} MiB; is a quote missing?"
+    return "the file cannot be read as CSV; check delimiter and quotes"

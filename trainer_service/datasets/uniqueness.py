@@ -1,0 +1,132 @@
+"""Whether all values of a column are distinct, in bounded memory."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Keys = npt.NDArray[np.uint64]
+
+_AT_ONCE = 1 << 22
+"""Keys sorted at once: 32 MiB."""
+_SUSPECTS = 10_000
+_BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64.
+_BASE_INVERSE = pow(_BASE, -1, 1 << 64)
+_SPREAD = np.random.Generator(np.random.Philox(key=0)).integers(1 << 64, size=257, dtype=np.uint64) | np.uint64(1)
+
+
+class DistinctProof:
+    """Collects 64-bit keys of a column's values in a file, and tells which keys came up twice.
+
+    Distinct keys prove distinct values; equal keys are only a suspicion, which `repeated_rows` settles.
+
+    Args:
+        path: A file for the keys, eight bytes a row; made anew.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._path.write_bytes(b"")
+        self._count = 0
+
+    def add(self, array: pa.Array) -> None:
+        """Take in a batch of int64 values or text; missing cells are left out."""
+        keys = keys_of(array.drop_null())
+        with self._path.open("ab") as file:
+            file.write(keys.tobytes())
+        self._count += len(keys)
+
+    def suspects(self) -> Keys:
+        """Return up to 10,000 keys that came up more than once, sorted; none proves the values distinct."""
+        found: list[Keys] = []
+        passes = max(1, -(-self._count // _AT_ONCE))
+        width = (1 << 64) // passes + 1
+        for number in range(passes):
+            keys = np.sort(self._between(number * width, (number + 1) * width))
+            found.append(np.unique(keys[1:][keys[1:] == keys[:-1]]))
+            if sum(map(len, found)) >= _SUSPECTS:
+                break
+        return np.concatenate(found)[:_SUSPECTS]
+
+    def _between(self, low: int, high: int) -> Keys:
+        """Return the keys in [low, high)."""
+        parts = []
+        with self._path.open("rb") as file:
+            while block := file.read(8 << 20):
+                keys = np.frombuffer(block, dtype=np.uint64)
+                inside = keys >= np.uint64(low)
+                if high < 1 << 64:
+                    inside &= keys < np.uint64(high)
+                parts.append(keys[inside])
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint64)
+
+    def drop(self) -> None:
+        """Remove the file."""
+        self._path.unlink(missing_ok=True)
+
+
+def repeated_rows(arrays: Iterable[pa.Array], suspects: Keys, limit: int) -> list[tuple[int, int]]:
+    """Return up to `limit` pairs (row, earlier row), from 1, of truly equal values among the suspects.
+
+    Args:
+        arrays: The column's batches in order.
+        suspects: Sorted keys, from `DistinctProof.suspects`.
+        limit: How many pairs are wanted, at least 1.
+    """
+    first: dict[Any, int] = {}
+    pairs: list[tuple[int, int]] = []
+    row = 1
+    for array in arrays:
+        places = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
+        present = array.drop_null()
+        hits = np.flatnonzero(np.isin(keys_of(present), suspects))
+        for place, value in zip(places[hits], present.take(pa.array(hits)).to_pylist(), strict=True):
+            earlier = first.setdefault(value, row + int(place))
+            if earlier != row + int(place):
+                pairs.append((row + int(place), earlier))
+                if len(pairs) == limit:
+                    return pairs
+        row += len(array)
+    return pairs
+
+
+def keys_of(array: pa.Array) -> Keys:
+    """Return a key of each value, shape (n,): equal values have equal keys; equal int64 keys have equal values.
+
+    Args:
+        array: int64 values or text, none missing.
+    """
+    if pa.types.is_int64(array.type):
+        return _mixed(array.to_numpy().view(np.uint64))
+    if not len(array):
+        return np.zeros(0, dtype=np.uint64)
+    _, offsets_buffer, data_buffer = array.buffers()
+    offsets = np.frombuffer(offsets_buffer, dtype=np.int32)[array.offset : array.offset + len(array) + 1].astype(
+        np.int64
+    )
+    begin, end = int(offsets[0]), int(offsets[-1])
+    data = np.frombuffer(data_buffer, dtype=np.uint8)[begin:end] if end > begin else np.zeros(0, dtype=np.uint8)
+    starts, ends = offsets[:-1] - begin, offsets[1:] - begin
+    # The polynomial hash of every text at once: prefix sums of byte x base^position, then each text's part of them
+    # divided by base^start; all modulo 2**64, where NumPy's uint64 wraps.
+    powers = _powers(_BASE, len(data) + 1)
+    prefix = np.zeros(len(data) + 1, dtype=np.uint64)
+    np.cumsum(_SPREAD[data.astype(np.intp) + 1] * powers[:-1], out=prefix[1:])
+    texts = (prefix[ends] - prefix[starts]) * _powers(_BASE_INVERSE, len(data) + 1)[starts]
+    return _mixed(texts + (ends - starts).astype(np.uint64) * _SPREAD[0])
+
+
+def _powers(base: int, count: int) -> Keys:
+    factors = np.full(count, base, dtype=np.uint64)
+    factors[0] = 1
+    return np.multiply.accumulate(factors)
+
+
+def _mixed(keys: Keys) -> Keys:
+    """Spread keys over all 64 bits by a bijection (splitmix64's finaliser), so that ranges of them are even."""
+    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return keys ^ (keys >> np.uint64(31))

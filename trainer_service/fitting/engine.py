@@ -1,0 +1,173 @@
+"""Fitting from end to end: a canonical table in, a model's files out.
+
+It uses torch's global generator and thread count: a process runs one fit at a time.
+"""
+
+import math
+import platform
+import time
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rowmint.artifact import Artifact, Generator, write_model
+from rowmint.errors import CancelledError, TrainingFailedError
+from rowmint.schema import TableSchema
+from trainer_service.config import TrainingConfig, effective_schema, to_json, validate, validate_against
+from trainer_service.fitting.encode import encode_table
+from trainer_service.fitting.estimate import Clock, estimate
+from trainer_service.fitting.families import choose_device, make_fitter
+from trainer_service.fitting.fitter import Fitter
+from trainer_service.fitting.progress import Cancelled, FitEvent, Phase, Report
+from trainer_service.fitting.table import Holdout, Table
+
+__all__ = ["History", "estimate", "fit", "run"]
+
+LICENCE = (
+    "Trained with the ctgan package, which is under BUSL-1.1: in-house use is free, a commercial synthetic-data service"
+    " for third parties is not."
+)
+
+
+def fit(
+    table: Path,
+    schema: TableSchema,
+    config: TrainingConfig,
+    dataset_digest: bytes,
+    scratch: Path,
+    *,
+    report: Report,
+    cancelled: Cancelled,
+    clock: Clock = time.monotonic,
+) -> Artifact:
+    """Fit a model and return its files.
+
+    Args:
+        table: The dataset's canonical Parquet file.
+        schema: The dataset's schema; every column has a type.
+        config: The training configuration.
+        dataset_digest: SHA-256 of the dataset, 32 bytes.
+        scratch: Folder for files of codes, as large as the table; exists. The caller removes it.
+        report: Called with each event: at the start of a phase, and at the end of an epoch.
+        cancelled: Asked at every step and every batch read.
+        clock: Seconds; for rates and durations only, no weight depends on it.
+
+    Raises:
+        CancelledError: `cancelled` said so.
+        ColumnNotFoundError: The configuration names a column that does not exist.
+        InvalidFieldError: The configuration is impossible, by itself, for this dataset or on this machine.
+        TrainingFailedError: A column cannot be learned, or the losses are no numbers any more.
+    """
+    started = clock()
+    validate(config)
+    rows = Table(table, (), Holdout.none()).row_count
+    validate_against(config, schema, rows)
+    device = choose_device(config)
+    effective = effective_schema(config, schema).modelled()
+    holdout = Holdout.of(dataset_digest, config.holdout_fraction)
+    report(FitEvent(Phase.ENCODING, message=f"encoding {rows:,} rows of {len(effective.columns)} columns"))
+    encoded = encode_table(Table(table, effective.columns, holdout), config, scratch, cancelled)
+    fitter = make_fitter(encoded, config, device, scratch)
+    report(
+        FitEvent(
+            Phase.FITTING,
+            epochs=fitter.epochs,
+            message=f"fitting {config.family_name} to {encoded.rows:,} rows, {encoded.width} wide",
+        )
+    )
+    history = run(fitter, report, cancelled, clock)
+    if cancelled():
+        raise CancelledError("the fit was cancelled")
+    report(FitEvent(Phase.PUBLISHING, fitter.epochs, fitter.epochs, message="exporting the generator"))
+    network = fitter.export()
+    learned = TableSchema(tuple(column.spec for column in encoded.fitted), effective.primary_key)
+    generator = Generator(
+        config.family_name, learned, [column.codec for column in encoded.fitted], network.body, network.arrays
+    )
+    training: dict[str, Any] = {
+        "family": config.family_name,
+        "config": to_json(config),
+        "seed": str(config.seed),
+        "rows": encoded.rows,
+        "holdout": {"fraction": config.holdout_fraction, "key": holdout.key.hex()},
+        "epochs": fitter.epochs,
+        "steps_per_epoch": fitter.steps_per_epoch,
+        "parameters": fitter.parameters,
+        "loss_history": history.losses,
+        "final_losses": {name: values[-1] for name, values in history.losses.items()},
+        "duration_seconds": round(clock() - started, 3),
+        "reproducible": True,
+        "fingerprint": {
+            "device": str(config.device),
+            "threads": config.threads,
+            "torch": torch.__version__,
+            "ctgan": metadata.version("ctgan"),
+        },
+    }
+    provenance = {
+        "training": training,
+        "dataset": {"sha256": dataset_digest.hex(), "rows": rows},
+        "privacy": {"mode": "none"},
+        "licence": LICENCE,
+        "created_by": {"python": platform.python_version(), "numpy": metadata.version("numpy"), **_own_version()},
+    }
+    return write_model(generator, provenance)
+
+
+def _own_version() -> dict[str, str]:
+    try:
+        return {"rowmint": metadata.version("rowmint")}
+    except metadata.PackageNotFoundError:  # run from a source tree
+        return {}
+
+
+@dataclass
+class History:
+    """The mean of each loss over each epoch, by name."""
+
+    losses: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, losses: dict[str, float]) -> None:
+        """Take in an epoch."""
+        for name, value in losses.items():
+            self.losses.setdefault(name, []).append(value)
+
+
+def run(fitter: Fitter, report: Report, cancelled: Cancelled, clock: Clock) -> History:
+    """Take all steps of all epochs.
+
+    Raises:
+        CancelledError: `cancelled` said so before a step.
+        TrainingFailedError: A loss is not finite.
+    """
+    history = History()
+    for epoch in range(1, fitter.epochs + 1):
+        begun = clock()
+        sums: dict[str, float] = {}
+        for step in range((epoch - 1) * fitter.steps_per_epoch, epoch * fitter.steps_per_epoch):
+            if cancelled():
+                raise CancelledError(f"the fit was cancelled in epoch {epoch} of {fitter.epochs}")
+            for name, value in fitter.step(step).items():
+                if not math.isfinite(value):
+                    raise TrainingFailedError(
+                        f"the {name} loss is {value} in epoch {epoch} of {fitter.epochs}: lower the learning rates, or"
+                        " raise the batch size"
+                    )
+                sums[name] = sums.get(name, 0.0) + value
+        losses = {name: total / fitter.steps_per_epoch for name, total in sums.items()}
+        history.add(losses)
+        seconds = max(clock() - begun, 1e-9)
+        report(
+            FitEvent(
+                Phase.FITTING,
+                epoch,
+                fitter.epochs,
+                losses,
+                fitter.steps_per_epoch * fitter.rows_per_step / seconds,
+                (fitter.epochs - epoch) * seconds,
+            )
+        )
+    return history

@@ -1,0 +1,43 @@
+"""From a configuration to the family's fitter and the device it runs on."""
+
+from pathlib import Path
+
+import torch
+
+from rowmint.errors import InvalidFieldError
+from trainer_service.config import PREFIX, CtganConfig, Device, IndependentConfig, TrainingConfig, TvaeConfig
+from trainer_service.fitting.ctgan import CtganFitter
+from trainer_service.fitting.encode import EncodedTable
+from trainer_service.fitting.fitter import Fitter
+from trainer_service.fitting.independent import IndependentFitter
+from trainer_service.fitting.tvae import TvaeFitter
+
+
+def choose_device(config: TrainingConfig) -> torch.device:
+    """Return the device a fit runs on, torch set to its threads.
+
+    Raises:
+        InvalidFieldError: It is asked for CUDA and there is none.
+    """
+    if config.device is Device.CUDA and not torch.cuda.is_available():
+        raise InvalidFieldError(f"{PREFIX}.device", "is DEVICE_CUDA; this trainer has no CUDA device: use DEVICE_CPU")
+    torch.set_num_threads(config.threads)
+    return torch.device(str(config.device))
+
+
+def make_fitter(table: EncodedTable, config: TrainingConfig, device: torch.device, scratch: Path) -> Fitter:
+    """Return the family's fitter on a table.
+
+    Args:
+        table: The training rows.
+        config: The training configuration, valid.
+        device: Where the networks live.
+        scratch: Folder for the lists of rows; exists.
+    """
+    match config.family:
+        case CtganConfig():
+            return CtganFitter(table, config.family, seed=config.seed, device=device, scratch=scratch)
+        case TvaeConfig():
+            return TvaeFitter(table, config.family, seed=config.seed, device=device)
+        case IndependentConfig():
+            return IndependentFitter(table)
