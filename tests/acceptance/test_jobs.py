@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_model(client: Client, dataset: dataset_pb2
 
 def test_a_killed_worker_is_replaced(services: Services) -> None:
     trainer = services.trainer(ROWMINT_LEASE_SECONDS="2", ROWMINT_HEARTBEAT_SECONDS="0.3")
-    with Client(trainer.address) as client:
+    with Client(trainer.address, services.sampler().address) as client:
         dataset = client.upload(customers_csv(500), "killed", format="csv")
         job = client.train(dataset, "killed", epochs=40, seed=5, **SMALL)
         for event in client.watch(job):

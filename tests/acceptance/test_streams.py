@@ -71,7 +71,11 @@ def test_the_first_row_far_out_is_the_same_row_from_either_side(shared_services:
     one, two = (sampler.address for sampler in shared_services.started[1:3])
     far = 10**12
     with Client(shared_services.started[0].address, [one]) as client:
-        request = client.sample_request(version, far + 10_000, seed=2, format="ndjson", start_row=far, end_row=far + 40)
+        # The keys of this dataset have ten digits, too few for so many rows: they are left out.
+        columns = ["city", "age", "income", "note"]
+        request = client.sample_request(
+            version, far + 10_000, seed=2, format="ndjson", start_row=far, end_row=far + 40, columns=columns
+        )
         short = data_of(one, request)
         request.end_row = far + 10
         ten = data_of(two, request)

@@ -237,15 +237,16 @@ def test_doubles_of_learned_decimals_are_the_nearest_ones(decimals, units):
     assert codec.natives(x).tolist() == cells
 
 
+LONG_AGO, LATER = datetime(1850, 1, 1), datetime(2250, 1, 1)  # noqa: DTZ001 - local times
+DECIMAL = ColumnSpec("a", ColumnKind.NUMERICAL, DataType.DECIMAL, Domain(decimals=3))
+DAY = ColumnSpec("a", ColumnKind.DATETIME, DataType.DATE)
+LOCAL = ColumnSpec("a", ColumnKind.DATETIME, DataType.TIMESTAMP)
 TYPED = [
-    (ColumnSpec("a", ColumnKind.NUMERICAL, DataType.DECIMAL, Domain(decimals=3)), EXACT.map(lambda n: Decimal(n).scaleb(-3))),
-    (ColumnSpec("a", ColumnKind.DATETIME, DataType.DATE), st.dates()),
-    (ColumnSpec("a", ColumnKind.DATETIME, DataType.TIMESTAMP), st.datetimes(datetime(1850, 1, 1), datetime(2250, 1, 1))),  # noqa: DTZ001
-    (
-        ColumnSpec("a", ColumnKind.DATETIME, DataType.TIMESTAMP, time_zone="Europe/Berlin"),
-        st.datetimes(datetime(1850, 1, 1), datetime(2250, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
-    ),
-]  # fmt: skip
+    (DECIMAL, EXACT.map(lambda units: Decimal(units).scaleb(-3))),
+    (DAY, st.dates()),
+    (LOCAL, st.datetimes(LONG_AGO, LATER)),
+    (replace(LOCAL, time_zone="Europe/Berlin"), st.datetimes(LONG_AGO, LATER, timezones=st.just(UTC))),
+]
 
 
 @settings(max_examples=200)
@@ -395,7 +396,6 @@ def test_a_numeric_codec_without_an_array_is_refused(name):
 
 
 def test_a_day_is_no_special_case():
-    column = ColumnSpec("d", ColumnKind.DATETIME, DataType.DATE)
-    codec = _numeric(origin=int(native_number(date(2013, 1, 1), column)), points=np.array([0.0, 364.0]))
+    codec = _numeric(origin=int(native_number(date(2013, 1, 1), DAY)), points=np.array([0.0, 364.0]))
     decoded = codec.decode(np.array([0, 1]), None).values.tolist()
-    assert [native_cell(value, column) for value in decoded] == [date(2013, 1, 1), date(2013, 12, 31)]
+    assert [native_cell(value, DAY) for value in decoded] == [date(2013, 1, 1), date(2013, 12, 31)]

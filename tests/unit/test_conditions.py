@@ -34,8 +34,8 @@ def _coded(name, kind, data_type, cells):
 
 
 # Every value a column takes: what no cell here satisfies can never be satisfied, save for the doubles and instants.
-UNIVERSES = dict(
-    (column.name, (column, cells))
+UNIVERSES = {
+    column.name: (column, cells)
     for column, cells in [
         _ordered("int", ColumnKind.NUMERICAL, DataType.INT64, range(-6, 7)),
         _ordered(
@@ -57,13 +57,13 @@ UNIVERSES = dict(
         _coded("grade", ColumnKind.CATEGORICAL, DataType.INT64, [3, 1, 2, 0]),
         _coded("flag", ColumnKind.BOOLEAN, DataType.BOOL, [False, True]),
     ]
-)
+}
 COMPLETE = {"int", "decimal", "date", "text", "grade", "flag"}
 NUMBERS = st.one_of(
     st.integers(-8, 8),
     st.sampled_from([2**62, -(2**63), 10**30]),
     st.sampled_from([-7.5, -0.3, -0.0, 0.1, 0.3, 2.5, 6.0, 1e300, -sys.float_info.max, sys.float_info.max, 5e-324]),
-    st.sampled_from([Decimal("-1.2"), Decimal("0.05"), Decimal("0.30"), Decimal("3"), Decimal(10) ** 400]),
+    st.sampled_from([Decimal("-1.2"), Decimal("0.05"), Decimal("0.30"), Decimal(3), Decimal(10) ** 400]),
 )
 DAYS = st.dates(date(2012, 12, 30), date(2013, 1, 17))
 MINUTES = st.integers(-3, 70).map(lambda n: timedelta(minutes=n))

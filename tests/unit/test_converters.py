@@ -201,10 +201,3 @@ def test_moments():
     assert converters.timestamp(None) is None
     moment = datetime(2013, 1, 1, 5, tzinfo=UTC)
     assert converters.timestamp(moment) == Timestamp(seconds=1_357_016_400)
-
-
-def test_page_sizes():
-    assert [converters.page_size(size) for size in (None, 1, 1000)] == [50, 1, 1000]
-    for size in (0, -1, 1001):
-        with pytest.raises(InvalidFieldError, match="page_size"):
-            converters.page_size(size)

@@ -1,6 +1,6 @@
 import csv
 import io
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -60,6 +60,11 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(csv_bytes, "_CHUNK", 7)
 
 
+def at(hour, minute=0, second=0, micro=0):
+    """A local time of 2020-01-01."""
+    return datetime(2020, 1, 1, hour, minute, second, micro, tzinfo=UTC).replace(tzinfo=None)
+
+
 # types
 
 
@@ -95,9 +100,9 @@ def small_blocks(monkeypatch):
         (["13/2/2020", "01/02/2020"], DataType.DATE, [date(2020, 2, 13), date(2020, 2, 1)]),
         (["01/02/2020"], DataType.STRING, ["01/02/2020"]),
         (["13/02/2020", "02/13/2020"], DataType.STRING, ["13/02/2020", "02/13/2020"]),
-        (["2020-01-01", "2020-01-01 05:06"], DataType.TIMESTAMP, [datetime(2020, 1, 1), datetime(2020, 1, 1, 5, 6)]),
-        (["2020-01-01T05:06:07.123456"], DataType.TIMESTAMP, [datetime(2020, 1, 1, 5, 6, 7, 123456)]),
-        (["1969-12-31T23:59:59.1234567"], DataType.TIMESTAMP, [datetime(1969, 12, 31, 23, 59, 59, 123456)]),
+        (["2020-01-01", "2020-01-01 05:06"], DataType.TIMESTAMP, [at(0), at(5, 6)]),
+        (["2020-01-01T05:06:07.123456"], DataType.TIMESTAMP, [at(5, 6, 7, 123456)]),
+        (["1969-12-31T23:59:59.1234567"], DataType.TIMESTAMP, [at(0) - timedelta(days=18262, microseconds=876544)]),
         (
             ["2020-01-01T05:00:00Z", "2020-01-01T05:00:00.5+02:30"],
             DataType.TIMESTAMP,
@@ -197,7 +202,7 @@ def test_a_text_column_of_distinct_values_is_an_id(column, rows, kind):
 
 
 def test_a_repeat_far_away_makes_no_id(column, small_blocks):
-    values = [f"v{index}" for index in range(12_000)]
+    values = [f"v{index}" for index in range(11_000)]
     assert column(*values)[0].kind is ColumnKind.ID
     assert column(*values, "v17")[0].kind is ColumnKind.CATEGORICAL
     assert column(*values, "")[0].kind is ColumnKind.CATEGORICAL
@@ -297,12 +302,12 @@ def test_a_hundred_problems_are_told(read):
         (b'a,"b\n', 1, ""),
     ],
 )
-@pytest.mark.parametrize("chunk", [1, 2, 5, 1 << 20])
-def test_stray_quotes_are_found_whatever_the_chunks(read, monkeypatch, data, line, words, chunk):
-    monkeypatch.setattr(csv_bytes, "_CHUNK", chunk)
-    found, message = problems(read, data)
-    assert found == [(line, 0, "")]
-    assert words in message
+def test_stray_quotes_are_found_whatever_the_chunks(read, monkeypatch, data, line, words):
+    for chunk in (1, 2, 5, 1 << 20):
+        monkeypatch.setattr(csv_bytes, "_CHUNK", chunk)
+        found, message = problems(read, data)
+        assert found == [(line, 0, "")]
+        assert words in message
 
 
 @pytest.mark.parametrize("chunk", [3, 1 << 20])
@@ -364,9 +369,9 @@ def test_rows_are_held_a_few_at_a_time(read, monkeypatch, small_blocks):
         nonlocal peak
         peak = max(peak, pa.total_allocated_bytes() - before)
 
-    result, table = read(b"a,b\n" + b"12345678,some text that takes room\n" * 40_000, progress=note)
-    assert (result.row_count, set(table["a"].to_pylist())) == (40_000, {12345678})
-    assert pq.ParquetFile(result.path).num_row_groups > 100
+    result, table = read(b"a,b\n" + b"12345678,some text that takes room\n" * 10_000, progress=note)
+    assert (result.row_count, set(table["a"].to_pylist())) == (10_000, {12345678})
+    assert pq.ParquetFile(result.path).num_row_groups > 50
     assert peak < 500_000
 
 
@@ -398,7 +403,7 @@ cells = st.one_of(st.none(), st.text(st.characters(codec="utf-8", exclude_charac
     st.sampled_from(["\n", "\r\n"]),
     st.integers(1, 40),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_read_back(read, monkeypatch, rows, end, chunk):
     monkeypatch.setattr(csv_bytes, "_CHUNK", chunk)
     names = [f"c{index}" for index in range(len(rows[0]))]

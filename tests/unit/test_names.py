@@ -93,7 +93,7 @@ def test_a_malformed_id_names_the_field(parser, form, bad):
         "projects/p/models/m/versions/01",
         "projects/p/models/m/versions/-1",
         "projects/p/models/m/versions/1.0",
-        "projects/p/models/m/versions/١",
+        "projects/p/models/m/versions/\u0661",
         "projects/p/models/m/versions/1000000000000000000",
         "projects/p/models/m@",
         "projects/p/models/m@sha256:",

@@ -183,10 +183,10 @@ def test_as_many_equal_slots_as_there_may_be():
 
 def test_columns_stand_side_by_side_in_schema_order():
     none = np.zeros(0)
-    numeric = NumericCodec(True, 0, 1, 0, True, False, 0.0, 9.0, np.ones(2), np.ones(2), none)  # noqa: FBT003
-    points = NumericCodec(True, 0, 1, 0, True, True, 0.0, 9.0, none, none, np.ones(1))  # noqa: FBT003
-    category = CategoryCodec(3, 3, True, none.astype(np.uint64))  # noqa: FBT003
-    identity = IdentityCodec(True, 0, 10, "")  # noqa: FBT003
+    numeric = NumericCodec(True, 0, 1, 0, True, False, 0.0, 9.0, np.ones(2), np.ones(2), none)
+    points = NumericCodec(True, 0, 1, 0, True, True, 0.0, 9.0, none, none, np.ones(1))
+    category = CategoryCodec(3, 3, True, none.astype(np.uint64))
+    identity = IdentityCodec(True, 0, 10, "")
     columns = [ColumnSpec(name, ColumnKind.NUMERICAL, DataType.INT64) for name in "abcd"]
     heads = column_heads(columns, [identity, numeric, category, points])
     assert {name: (head.index, head.span) for name, head in heads.items()} == {

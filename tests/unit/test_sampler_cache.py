@@ -28,8 +28,10 @@ class CountingStore(MemoryStore):
         self.reads: list[str] = []
         self.gate = threading.Event()
         self.gate.set()
+        self.entered = threading.Event()
 
     def get(self, key: str) -> bytes:
+        self.entered.set()
         self.gate.wait(30)
         self.reads.append(key)
         return super().get(key)
@@ -56,11 +58,11 @@ def cache_of(shelf, executor, max_bytes=1 << 28):
 
 def test_one_load_for_all_who_ask(shelf, executor):
     async def ask():
+        loop = asyncio.get_running_loop()
         cache = cache_of(shelf, executor)
         shelf.store.gate.clear()
         waiting = [asyncio.ensure_future(cache.get(reference("ctgan"))) for _ in range(10)]
-        while len(cache._models._flights) < 1:
-            await asyncio.sleep(0)
+        await loop.run_in_executor(None, shelf.store.entered.wait, 30)
         waiting[0].cancel()  # the first to ask goes away: the others' load goes on
         shelf.store.gate.set()
         loaded = await asyncio.gather(*waiting[1:])

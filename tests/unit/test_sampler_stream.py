@@ -311,7 +311,7 @@ def test_pieces_of_a_partial_stream_join_too(sampler, starving):
 
 
 def test_rare_conditions_are_met_or_starve(sampler):
-    asked = spec("tvae", 100, where=RARE, columns=("grade", "city", "age"), allow_partial=True)
+    asked = spec("ctgan", 30, where=RARE, columns=("grade", "city", "age"), allow_partial=True)
     found = run(sampler, asked)
     rows = [line.decode().split(",") for line in lines(found)[1:]]
     assert rows

@@ -49,7 +49,7 @@ def test_streams_draw_every_word_once(family, monkeypatch):
                 await sampler.open(SampleSpec(reference(family), 1, where=WHERES[where]))  # loads and plans
                 monkeypatch.setattr(TileKey, "words", words)
                 asked = SampleSpec(
-                    reference(family), 3 * 4096, where=WHERES[where], seed=seed, row_format=RowFormat.COLUMNS
+                    reference(family), 4097, where=WHERES[where], seed=seed, row_format=RowFormat.COLUMNS
                 )
                 await read(sampler, asked)
                 monkeypatch.undo()

@@ -57,7 +57,7 @@ def test_tangents_are_nearest_and_clear_of_ties():
     assert np.array_equal(table[1:], -table[1:][::-1])
     with localcontext() as context:
         context.prec = 25
-        for index in range(0, 32769):
+        for index in range(32769):
             twice = (Decimal(2 * (index - 32768)) / tables.ALPHA_UNIT).exp()
             _assert_nearest(tables.ALPHA_ONE * (twice - 1) / (twice + 1), int(table[index]))
 

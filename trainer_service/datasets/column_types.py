@@ -66,6 +66,7 @@ class Target:
         decimals: Digits after the point of a DOUBLE as the text shows them, None where there is no fixed number; of a
             DECIMAL its scale.
         trim: Whether spaces around the text are dropped.
+        typed: Whether the values came as numbers rather than text, so that only they can tell the decimals of a DOUBLE.
     """
 
     data_type: DataType
@@ -73,6 +74,7 @@ class Target:
     utc: bool = False
     decimals: int | None = None
     trim: bool = False
+    typed: bool = False
 
     @property
     def arrow_type(self) -> pa.DataType:
@@ -279,7 +281,8 @@ class ColumnJoin:
             utc = form.has_offset if self._text_seen else natural.utc
             return Target(wanted, form, utc=utc and wanted is DataType.TIMESTAMP, trim=True)
         decimals = self._decimals if wanted is DataType.DOUBLE and self._numbers_seen and self._double else None
-        return Target(wanted, decimals=decimals, trim=wanted is not DataType.STRING)
+        trim = wanted is not DataType.STRING
+        return Target(wanted, decimals=decimals, trim=trim, typed=not self._text_seen)
 
     def _natural(self) -> Target:
         if self._seen:
@@ -307,10 +310,10 @@ class ColumnJoin:
                 (only,) = self._seen
                 if only is DataType.DECIMAL:
                     return Target(only, decimals=self._scale)
-                return Target(only, utc=self._seen_utc)
+                return Target(only, utc=self._seen_utc, typed=True)
             numbers = {DataType.INT64, DataType.DOUBLE}
             if self._seen == numbers and self._largest_whole <= EXACT_DOUBLE:
-                return Target(DataType.DOUBLE)
+                return Target(DataType.DOUBLE, typed=True)
         return Target(DataType.STRING)
 
 

@@ -375,6 +375,6 @@ def _decimals(column: Column) -> int | None:
         return None
     if column.domain.decimals is not None:
         return column.domain.decimals
-    if column.target.data_type is DataType.DECIMAL or column.target.decimals is not None:
-        return column.target.decimals
-    return column.profile.decimals if column.profile.values else None
+    if column.target.data_type is DataType.DOUBLE and column.target.typed:
+        return column.profile.decimals if column.profile.values else None
+    return column.target.decimals

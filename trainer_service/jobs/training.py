@@ -133,7 +133,7 @@ def _payload(event: Any) -> dict[str, Any]:
     payload: dict[str, Any] = {}
     if event.message:
         payload["message"] = event.message
-    if event.epoch:
+    if event.losses:  # an epoch has ended
         payload["progress"] = {
             "epoch": event.epoch,
             "epochs": event.epochs,

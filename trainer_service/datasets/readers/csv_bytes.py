@@ -53,13 +53,22 @@ class CsvBytes(io.RawIOBase):
         return count
 
     def read(self, size: int | None = -1) -> bytes:
-        """Return up to `size` bytes, empty only at the end; all where it is negative or None."""
+        """Return the next `size` bytes, all where it is negative or None; fewer only at the end.
+
+        Arrow takes what one call gives for a block, and no row may be longer than a block.
+        """
         if size is None or size < 0:
             return b"".join([self._left, *self._chunks])
-        if not self._left:
-            self._left = next(self._chunks, b"")
-        given, self._left = self._left[:size], self._left[size:]
-        return given
+        parts, missing = [], size
+        while missing:
+            if not self._left:
+                self._left = next(self._chunks, b"")
+            if not self._left:
+                break
+            parts.append(self._left[:missing])
+            self._left = self._left[missing:]
+            missing -= len(parts[-1])
+        return b"".join(parts)
 
 
 def _utf8_chunks(source: io.RawIOBase, dialect: CsvFormat, *, checked: bool) -> Iterator[bytes]:

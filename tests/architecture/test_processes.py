@@ -1,0 +1,69 @@
+"""What a process really loads, read from `sys.modules` of a fresh one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+# Imports whatever modules are there, then prints the names of all that are loaded. A blocked one cannot be imported,
+# as if it were not installed.
+_SCRIPT = """
+import importlib, json, pkgutil, sys
+roots, skipped, blocked = json.loads(sys.argv[1])
+sys.modules.update(dict.fromkeys(blocked))
+
+def load(name):
+    package = importlib.import_module(name)
+    for found in pkgutil.iter_modules(getattr(package, "__path__", ()), name + "."):
+        if found.name not in skipped:
+            load(found.name)
+
+for root in roots:
+    load(root)
+print(json.dumps(sorted(name for name, module in sys.modules.items() if module is not None)))
+"""
+
+
+def _loaded(roots, skipped=(), blocked=()):
+    """Return the names of all modules loaded after importing `roots` and everything inside but `skipped`."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT, json.dumps([list(roots), list(skipped), list(blocked)])],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _tops(loaded):
+    return {name.partition(".")[0] for name in loaded}
+
+
+def test_client_and_command_line_are_light():
+    # pyarrow imports numpy where it is installed: the client must do without it.
+    heavy = {"numpy", "pandas", "sqlalchemy", "alembic", "torch", "onnxruntime", "safetensors", "obstore", "pydantic"}
+    loaded = _loaded(["rowmint.client", "rowmint.cli"], blocked=["numpy"])
+    assert _tops(loaded) & heavy == set()
+    assert {"rowmint.client", "rowmint.cli"} <= loaded
+
+
+def test_the_sampler_never_loads_what_fits_models():
+    loaded = _loaded(["sampler_service"])
+    fitting = {"torch", "sdv", "ctgan", "sklearn", "pandas", "scipy", "rdt", "trainer_service"}
+    assert _tops(loaded) & fitting == set()
+    if (ROOT / "sampler_service" / "__main__.py").exists():
+        assert "sampler_service.__main__" in loaded
+
+
+def test_the_core_loads_no_wire():
+    loaded = _loaded(["rowmint"], ["rowmint.v1", "rowmint.rpc", "rowmint.client", "rowmint.cli", "rowmint.migrations"])
+    assert "rowmint.synthesizer.network" in loaded
+    assert _tops(loaded) & {"grpc", "torch", "sdv", "ctgan", "sklearn", "pandas", "typer"} == set()
+    assert not {name for name in loaded if name.startswith(("google.protobuf", "rowmint.v1"))}

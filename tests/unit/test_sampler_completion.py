@@ -1,0 +1,149 @@
+"""Completing rows: validation, determinism, and that what is known is kept and counts."""
+
+import asyncio
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import pytest
+
+from rowmint.errors import (
+    ColumnNotFoundError,
+    InvalidConditionError,
+    InvalidFieldError,
+    RowRangeError,
+    ValueNotFoundError,
+)
+from rowmint.schema import DataType
+from rowmint.synthesizer import choose_linear
+from sampler_service.completion import GROUP_ROWS, CompletionSpec
+from tests.golden.make import FAMILIES, SCHEMA
+from tests.golden.streams import golden_shelf, reference, sampler_of
+
+KNOWN = [
+    {},
+    {"city": "Zürich"},
+    {"city": None, "age": 42, "flag": True},
+    {"price": Decimal("9.99"), "score": 3.5, "tier": Decimal("12.5"), "holiday": date(2030, 1, 1)},
+    {"day": date(2020, 2, 29), "instant": datetime(2013, 5, 5, tzinfo=UTC), "price": None},
+    {"id": 5, "badge": "mine", "grade": "2"},
+]
+
+
+@pytest.fixture(scope="module")
+def sampler():
+    with sampler_of(golden_shelf(), choose_linear("numpy")) as composed:
+        yield composed
+
+
+def completion(sampler, family="ctgan", **more):
+    return asyncio.run(sampler.complete(CompletionSpec(reference(family), **{"seed": 7, "candidates": 512, **more})))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_known_cells_are_kept_and_the_others_made(sampler, family):
+    rows = completion(sampler, family).complete(KNOWN)
+    assert [row.row for row in rows] == list(range(len(KNOWN)))
+    for row, known in zip(rows, KNOWN, strict=True):
+        assert list(row.cells) == list(SCHEMA.names)
+        for name, cell in known.items():
+            assert row.cells[name] == (2 if name == "grade" else cell)
+        for spec in SCHEMA.columns:
+            cell = row.cells[spec.name]
+            assert cell is not None or spec.nullable
+            if spec.domain.categories and cell is not None:
+                assert cell in spec.domain.categories
+        assert 0 < row.effective_sample_size <= 512
+        assert row.tolerance >= 0.1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_row_depends_on_its_index_and_its_cells_alone(sampler, family):
+    count = GROUP_ROWS + 6
+    rows = [KNOWN[index % len(KNOWN)] for index in range(count)]
+    whole = completion(sampler, family)
+    together = [row for start in (0, GROUP_ROWS) for row in whole.complete(rows[start : start + GROUP_ROWS])]
+    # Another call, which begins elsewhere, is cut otherwise, and has other rows before and after.
+    other = completion(sampler, family, start_row=GROUP_ROWS - 3)
+    apart = [row for index in range(GROUP_ROWS - 3, count) for row in other.complete([rows[index]])]
+    assert apart == together[GROUP_ROWS - 3 :]
+    reordered = dict(reversed(list(KNOWN[3].items())))
+    assert completion(sampler, family).complete([reordered]) == completion(sampler, family).complete([KNOWN[3]])
+
+
+def test_seed_candidates_and_index_count(sampler):
+    def cells(**more):
+        return [row.cells for row in completion(sampler, "tvae", **more).complete([{}] * 3)]
+
+    base = cells()
+    assert cells() == base
+    assert len({str(row) for row in base}) == 3
+    assert cells(seed=8) != base
+    assert cells(start_row=1)[:2] == base[1:]
+    assert cells(candidates=256) != base
+
+
+def test_ids_are_those_of_sampled_rows(sampler):
+    rows = completion(sampler, start_row=10**12).complete([{}] * 300)
+    assert len({row.cells["id"] for row in rows}) == 300
+    assert len({row.cells["badge"] for row in rows}) == 300
+
+
+def test_what_is_known_counts(sampler):
+    """A known category changes what is made beside it as the model's own rows say."""
+    rows = completion(sampler, "ctgan", candidates=4096).complete([{"holiday": date(2024, 2, 29)}] * 200)
+    assert {row.cells["holiday"] for row in rows} == {date(2024, 2, 29)}
+    assert all(row.effective_sample_size < 4096 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("known", "error", "text"),
+    [
+        ({"nobody": 1}, ColumnNotFoundError, "row 101"),
+        ({"city": "Pariss"}, ValueNotFoundError, "Paris"),
+        ({"grade": None}, InvalidConditionError, "grade"),
+        ({"age": "old"}, InvalidConditionError, "age"),
+        ({"age": 1.5}, InvalidConditionError, "age"),
+        ({"age": True}, InvalidConditionError, "age"),
+        ({"age": Decimal(10) ** 400}, InvalidConditionError, "age"),
+        ({"price": Decimal("1.234")}, InvalidConditionError, "price"),
+        ({"ratio": Decimal(10) ** 400}, InvalidConditionError, "ratio"),
+        ({"day": 5}, InvalidConditionError, "day"),
+        ({"instant": datetime(2013, 5, 5)}, InvalidConditionError, "instant"),  # noqa: DTZ001 - that is the fault
+        ({"seen": datetime(2013, 5, 5, tzinfo=UTC)}, InvalidConditionError, "seen"),
+        ({"id": "5"}, InvalidConditionError, "id"),
+        ({"id": None}, InvalidConditionError, "id"),
+        ({"badge": 5}, InvalidConditionError, "badge"),
+    ],
+)
+def test_a_wrong_cell_is_named(sampler, known, error, text):
+    running = completion(sampler, start_row=100)
+    with pytest.raises(error) as raised:
+        running.complete([{}, known])
+    assert text in raised.value.message
+    assert raised.value.message.startswith("row 101")
+    assert raised.value.metadata["row"] == "101"
+    # Nothing of the refused rows counts.
+    assert running.next_row == 100
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"start_row": -1}, RowRangeError),
+        ({"tolerance": 0.0}, InvalidFieldError),
+        ({"tolerance": -1.0}, InvalidFieldError),
+        ({"tolerance": float("nan")}, InvalidFieldError),
+        ({"tolerance": 10.5}, InvalidFieldError),
+        ({"candidates": 0}, InvalidFieldError),
+        ({"candidates": 128}, InvalidFieldError),
+        ({"candidates": 1000}, InvalidFieldError),
+        ({"candidates": 2**17}, InvalidFieldError),
+    ],
+)
+def test_an_impossible_config(sampler, change, error):
+    with pytest.raises(error):
+        completion(sampler, **change)
+
+
+def test_every_type_has_a_case():
+    assert {spec.data_type for spec in SCHEMA.columns} == set(DataType)
