@@ -1,6 +1,7 @@
 """SamplingService: convert, call, convert."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rowmint.errors import EmptyStreamError, LimitError
+from rowmint.rpc import status
 from rowmint.rpc.server import Service
 from rowmint.v1 import sampling_pb2, sampling_service_pb2, sampling_service_pb2_grpc
 from sampler_service import converters
@@ -46,13 +48,14 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
         self._executor = executor
         self._limits = limits
         self._streams = 0
+        self._farewells: set[asyncio.Task[None]] = set()
 
     async def Sample(
         self, request: sampling_pb2.SampleRequest, context: Any
     ) -> AsyncIterator[sampling_pb2.SampleResponse]:
         """Stream rows."""
         self._enter(context)
-        async with aclosing(self._paced(self._sample(request, context))) as responses:
+        async with aclosing(self._paced(self._sample(request, context), context)) as responses:
             async for response in responses:
                 yield response
 
@@ -69,7 +72,7 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
     ) -> AsyncIterator[sampling_pb2.CompleteRowsResponse]:
         """Complete rows of which some cells are known."""
         self._enter(context)
-        async with aclosing(self._paced(self._complete(request_iterator))) as responses:
+        async with aclosing(self._paced(self._complete(request_iterator), context)) as responses:
             async for response in responses:
                 yield response
 
@@ -122,23 +125,39 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
     def _leave(self, _: Any) -> None:
         self._streams -= 1
 
-    async def _paced(self, responses: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+    async def _paced(self, responses: AsyncGenerator[T, None], context: Any) -> AsyncGenerator[T, None]:
         """Pass responses on; end the call when the client leaves one unread for too long."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         async with aclosing(responses):
             async for response in responses:
                 # While a generator is suspended at its `yield`, the call's task is writing what it yielded.
-                timer = loop.call_later(self._limits.write_timeout, _cancel, task)
+                timer = loop.call_later(self._limits.write_timeout, self._give_up, task, context)
                 try:
                     yield response
                 finally:
                     timer.cancel()
 
+    def _give_up(self, task: asyncio.Task[Any] | None, context: Any) -> None:
+        """Stop the work of a call whose client does not read, and leave the reason for when it does."""
+        if task is None or task.done():
+            return
+        task.cancel()
+        farewell = asyncio.get_running_loop().create_task(self._say_why(context))
+        self._farewells.add(farewell)
+        farewell.add_done_callback(self._farewells.discard)
 
-def _cancel(task: asyncio.Task[Any] | None) -> None:
-    if task is not None:
-        task.cancel("the client reads too slowly")
+    async def _say_why(self, context: Any) -> None:
+        seconds = self._limits.write_timeout
+        found = LimitError(
+            f"the client left a message unread for {seconds:g} seconds; go on from the row after the last one received",
+            metadata={"limit": f"{seconds:g}", "setting": "ROWMINT_WRITE_TIMEOUT"},
+            retry_after=_RETRY_SECONDS,
+        )
+        reply = status.to_status(found)
+        # `abort` always raises; and there is nobody to tell where the client has gone meanwhile.
+        with contextlib.suppress(Exception):
+            await context.abort(reply.code, reply.details, (*reply.trailing_metadata, *status.trailers(found)))
 
 
 def _completed(completion: RowCompletion, rows: Sequence[sampling_pb2.PartialRow]) -> sampling_pb2.CompleteRowsResponse:

@@ -25,6 +25,7 @@ from rowmint.schema import Cell, ColumnKind, ColumnSpec, DataType
 EPOCH_DATE = date(1970, 1, 1)
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - local times have no zone
 EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_DIGITS = 1000
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -84,6 +85,11 @@ def native_number(cell: Cell, column: ColumnSpec) -> Fraction:
         case DataType.INT64 | DataType.DOUBLE | DataType.DECIMAL:
             if isinstance(cell, bool) or not isinstance(cell, int | float | Decimal):
                 raise ValueError(f"{cell!r} is not a number")
+            if isinstance(cell, Decimal) and (
+                len(cell.as_tuple().digits) > _MAX_DIGITS or abs(cell.adjusted()) > _MAX_DIGITS
+            ):
+                # Its fraction would take minutes to compute.
+                raise ValueError(f"a number of more than {_MAX_DIGITS} digits is beyond every column")
             try:
                 printed = isinstance(cell, float) and column.data_type is DataType.DECIMAL
                 number = Fraction(repr(float(cell))) if printed else Fraction(cell)

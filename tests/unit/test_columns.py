@@ -77,6 +77,10 @@ def test_native_numbers(cell, column, native):
         (math.nan, DOUBLE),
         (math.inf, CENTS),
         (Decimal("NaN"), CENTS),
+        (Decimal("-Infinity"), CENTS),
+        (Decimal("9" * 1_000_000), CENTS),
+        (Decimal("1E+1000000"), DOUBLE),
+        (Decimal("1E-1000000"), DOUBLE),
         (date(1970, 1, 1), INT),
         (datetime(1970, 1, 1), DAY),  # noqa: DTZ001
         (1, DAY),

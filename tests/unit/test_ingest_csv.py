@@ -316,7 +316,8 @@ def test_a_wrong_encoding_tells_the_line(read, monkeypatch, chunk):
     found, message = problems(read, b"a,b\n1,2\n1,\xe9t\xe9\n")
     assert found == [(3, 0, "")]
     assert "not utf-8" in message
-    assert "not utf-16" in problems(read, b"\xff\xfea\x00\n\x00b", CsvFormat(encoding="utf-16"))[1]
+    for data in (b"\xff\xfea\x00\n\x00b", b"a,b\n1,2\n"):
+        assert "not utf-16" in problems(read, data, CsvFormat(encoding="utf-16"))[1]
 
 
 def test_a_row_longer_than_a_block(read, small_blocks):

@@ -58,73 +58,55 @@ def local(*parts):
 
 
 @pytest.mark.parametrize(
-    ("fields", "declared", "data_type", "kind", "values"),
+    ("fields", "declared", "expected"),
     [
-        (["1", "0"], {"data_type": DataType.BOOL}, DataType.BOOL, ColumnKind.BOOLEAN, [True, False]),
-        (["1", "0"], {"kind": ColumnKind.BOOLEAN}, DataType.BOOL, ColumnKind.BOOLEAN, [True, False]),
-        (["1", "2"], {"data_type": DataType.DOUBLE}, DataType.DOUBLE, ColumnKind.NUMERICAL, [1.0, 2.0]),
-        (["1", "2"], {"kind": ColumnKind.CATEGORICAL}, DataType.INT64, ColumnKind.CATEGORICAL, [1, 2]),
-        (["1", "2"], {"kind": ColumnKind.ID}, DataType.INT64, ColumnKind.ID, [1, 2]),
-        (["1.5", "2"], {"kind": ColumnKind.ID}, DataType.STRING, ColumnKind.ID, ["1.5", "2"]),
-        (["1.5", "x"], {"kind": ColumnKind.IGNORED}, DataType.STRING, ColumnKind.IGNORED, ["1.5", "x"]),
-        (["1", "2"], {"data_type": DataType.STRING}, DataType.STRING, ColumnKind.CATEGORICAL, ["1", "2"]),
-        (["007", "+5"], {"data_type": DataType.INT64}, DataType.INT64, ColumnKind.NUMERICAL, [7, 5]),
+        (["1", "0"], {"data_type": DataType.BOOL}, (DataType.BOOL, ColumnKind.BOOLEAN, [True, False])),
+        (["1", "0"], {"kind": ColumnKind.BOOLEAN}, (DataType.BOOL, ColumnKind.BOOLEAN, [True, False])),
+        (["1", "2"], {"data_type": DataType.DOUBLE}, (DataType.DOUBLE, ColumnKind.NUMERICAL, [1.0, 2.0])),
+        (["1", "2"], {"kind": ColumnKind.CATEGORICAL}, (DataType.INT64, ColumnKind.CATEGORICAL, [1, 2])),
+        (["1", "2"], {"kind": ColumnKind.ID}, (DataType.INT64, ColumnKind.ID, [1, 2])),
+        (["1.5", "2"], {"kind": ColumnKind.ID}, (DataType.STRING, ColumnKind.ID, ["1.5", "2"])),
+        (["1.5", "x"], {"kind": ColumnKind.IGNORED}, (DataType.STRING, ColumnKind.IGNORED, ["1.5", "x"])),
+        (["1", "2"], {"data_type": DataType.STRING}, (DataType.STRING, ColumnKind.CATEGORICAL, ["1", "2"])),
+        (["007", "+5"], {"data_type": DataType.INT64}, (DataType.INT64, ColumnKind.NUMERICAL, [7, 5])),
         (
             ["1.5", "-2.25"],
             {"data_type": DataType.DECIMAL},
-            DataType.DECIMAL,
-            ColumnKind.NUMERICAL,
-            [Decimal("1.50"), Decimal("-2.25")],
+            (DataType.DECIMAL, ColumnKind.NUMERICAL, [Decimal("1.50"), Decimal("-2.25")]),
         ),
         (
             ["1", "0.5"],
             {"data_type": DataType.DECIMAL, "domain": Domain(decimals=3)},
-            DataType.DECIMAL,
-            ColumnKind.NUMERICAL,
-            [Decimal("1.000"), Decimal("0.500")],
+            (DataType.DECIMAL, ColumnKind.NUMERICAL, [Decimal("1.000"), Decimal("0.500")]),
         ),
         (
             ["2020-01-02"],
             {"data_type": DataType.TIMESTAMP},
-            DataType.TIMESTAMP,
-            ColumnKind.DATETIME,
-            [local(2020, 1, 2)],
+            (DataType.TIMESTAMP, ColumnKind.DATETIME, [local(2020, 1, 2)]),
         ),
         (
             ["2020-01-02T00:00:00"],
             {"data_type": DataType.DATE},
-            DataType.DATE,
-            ColumnKind.DATETIME,
-            [date(2020, 1, 2)],
+            (DataType.DATE, ColumnKind.DATETIME, [date(2020, 1, 2)]),
         ),
-        (
-            ["01/02/2020"],
-            {"datetime_format": "%d/%m/%Y"},
-            DataType.DATE,
-            ColumnKind.DATETIME,
-            [date(2020, 2, 1)],
-        ),
+        (["01/02/2020"], {"datetime_format": "%d/%m/%Y"}, (DataType.DATE, ColumnKind.DATETIME, [date(2020, 2, 1)])),
         (
             ["2 Jan 99 3:04 pm"],
             {"kind": ColumnKind.DATETIME, "datetime_format": "%d %b %y %I:%M %p"},
-            DataType.TIMESTAMP,
-            ColumnKind.DATETIME,
-            [local(1999, 1, 2, 15, 4)],
+            (DataType.TIMESTAMP, ColumnKind.DATETIME, [local(1999, 1, 2, 15, 4)]),
         ),
         (
-            ["02.01.2020 03:04:05,678 -0130"],
-            {"datetime_format": "%d.%m.%Y %T,%f %z"},
-            DataType.TIMESTAMP,
-            ColumnKind.DATETIME,
-            [datetime(2020, 1, 2, 4, 34, 5, 678000, tzinfo=UTC)],
+            ["02.01.2020 03:04:05.678 -0130"],
+            {"datetime_format": "%d.%m.%Y %T.%f %z"},
+            (DataType.TIMESTAMP, ColumnKind.DATETIME, [datetime(2020, 1, 2, 4, 34, 5, 678000, tzinfo=UTC)]),
         ),
-        (["", ""], {"kind": ColumnKind.NUMERICAL}, DataType.DOUBLE, ColumnKind.NUMERICAL, [None, None]),
-        (["", ""], {"kind": ColumnKind.BOOLEAN}, DataType.BOOL, ColumnKind.BOOLEAN, [None, None]),
+        (["", ""], {"kind": ColumnKind.NUMERICAL}, (DataType.DOUBLE, ColumnKind.NUMERICAL, [None, None])),
+        (["", ""], {"kind": ColumnKind.BOOLEAN}, (DataType.BOOL, ColumnKind.BOOLEAN, [None, None])),
     ],
 )
-def test_declarations_win(read, fields, declared, data_type, kind, values):
+def test_declarations_win(read, fields, declared, expected):
     spec, found = read(fields, **declared)
-    assert (spec.data_type, spec.kind, found) == (data_type, kind, values)
+    assert (spec.data_type, spec.kind, found) == expected
     assert spec.datetime_format == declared.get("datetime_format", "")
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 import struct
@@ -14,7 +15,7 @@ from rowmint.errors import DataLossError, InvalidDataError
 from rowmint.schema import ColumnKind, DataType
 from trainer_service.datasets.formats import ArrowStreamFormat, JsonFormat, ParquetFormat
 from trainer_service.datasets.ingest import ingest
-from trainer_service.datasets.readers import json_objects
+from trainer_service.datasets.readers import arrow_types, json_objects
 
 JSON, PARQUET, ARROW = JsonFormat(), ParquetFormat(), ArrowStreamFormat()
 
@@ -223,7 +224,7 @@ def test_typed_columns(read, write, data_format):
         pa.array([b"x"]),
         pa.array([1], pa.time64("us")),
         pa.array([1], pa.duration("us")),
-        pa.array([{"x": 1}.items()], pa.map_(pa.string(), pa.int64())),
+        pa.array([[("x", 1)]], pa.map_(pa.string(), pa.int64())),
         pa.array([Decimal(1)], pa.decimal256(50, 0)),
     ],
     ids=lambda column: str(column.type),
@@ -295,10 +296,8 @@ def test_flipped_bytes_never_crash(read, data):
     damaged = bytearray(write(table))
     for _ in range(data.draw(st.integers(1, 3))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(InvalidDataError):
         read(bytes(damaged), data_format)
-    except InvalidDataError:
-        pass
 
 
 @pytest.mark.parametrize("codec", ["lz4", "zstd"])
@@ -311,8 +310,8 @@ def test_compressed_arrow_is_refused(read, codec):
 
 def test_arrow_lengths_are_bounded(read):
     assert "header of" in problems(read, b"\xff\xff\xff\xff" + struct.pack("<i", 2**31 - 1), ARROW)[1]
-    data = bytearray(arrow(pa.table({"a": [1, 2, 3]})))
-    body = struct.pack("<q", 64)
+    data = bytearray(arrow(pa.table({"a": [1, 2, 3], "b": [1, 2, 3]})))
+    body = struct.pack("<q", 48)  # two buffers of 24 bytes.
     at = data.rindex(body)
     data[at : at + 8] = struct.pack("<q", 2**40)
     assert "batch of" in problems(read, bytes(data), ARROW)[1]
@@ -323,11 +322,12 @@ def test_bad_text_in_arrow_is_found(read):
     assert "damaged" in problems(read, data.replace(b"abcdefgh", b"abc\xff\xfefgh"), ARROW)[1]
 
 
-def test_a_dictionary_is_no_bomb(read):
+def test_a_dictionary_is_no_bomb(read, monkeypatch):
+    monkeypatch.setattr(arrow_types, "_EXPANDED_BYTES", 1 << 20)
     indices = pa.array([0] * 100_000, pa.int32())
     table = pa.table({"a": pa.DictionaryArray.from_arrays(indices, pa.array(["x" * 60_000]))})
-    small = table.slice(0, 3000)
-    assert read(arrow(small), ARROW)[0].row_count == 3000
+    small = table.slice(0, 100)
+    assert read(arrow(small), ARROW)[0].row_count == 100
     huge = pa.table({"a": pa.DictionaryArray.from_arrays(indices, pa.array(["x" * 70_000]))})
     assert "longer than" in problems(read, arrow(huge), ARROW)[1]
 

@@ -16,11 +16,10 @@ from tests.golden.streams import WHERES, golden_shelf, read, reference, sampler_
 @pytest.mark.parametrize("purpose", ["noise", "slot:1", "driver"])
 def test_words_of_different_tiles_share_nothing(purpose):
     digests = (bytes(32), b"\1" * 32)
+    seeds, blocks = (0, 1, 2**64 - 1), (0, 1, 10**12)
     keys = [
         StreamKey(model, plan, seed).tile(block, tile)
-        for model, plan, seed, block, tile in itertools.product(
-            digests, digests, (0, 1, 2**64 - 1), (0, 1, 10**12), (0, 1)
-        )
+        for model, plan, seed, block, tile in itertools.product(digests, digests, seeds, blocks, (0, 1))
     ]
     words = [key.words(purpose, 4096) for key in keys]
     assert len(np.unique(np.concatenate(words))) == 4096 * len(keys)

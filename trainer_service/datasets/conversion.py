@@ -105,7 +105,9 @@ def _from_text(array: pa.Array, target: Target) -> pa.Array:
             words = pc.is_in(texts, value_set=pa.array([*NOT_A_NUMBER, *INFINITY]))
             return _cast_text(texts, pa.float64(), _LENIENT_NUMBER, also=words)
         case DataType.DECIMAL:
-            return _cast_text(texts, target.arrow_type, _PLAIN_NUMBER)
+            # Arrow would take an exponent, whose digits after the point have not been counted.
+            plain = _where(pc.match_substring_regex(texts, _PLAIN_NUMBER), texts)
+            return _cast_text(plain, target.arrow_type, _PLAIN_NUMBER)
         case _:
             form = ISO_LOCAL if target.form is None else target.form
             micros, ok = form.parse(texts)

@@ -15,8 +15,9 @@ def holds_decimals(numbers: npt.NDArray[np.float64], decimals: int) -> npt.NDArr
         decimals: d, 0 to 15.
     """
     scale = 10.0**decimals
-    scaled = np.rint(numbers * scale)
-    held: npt.NDArray[np.bool_] = (scaled / scale == numbers) & (np.abs(scaled) < 2**53)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = np.rint(numbers * scale)
+        held: npt.NDArray[np.bool_] = (scaled / scale == numbers) & (np.abs(scaled) < 2**53)
     whole: npt.NDArray[np.bool_] = np.rint(numbers) == numbers
     return np.logical_or(held, whole)
 

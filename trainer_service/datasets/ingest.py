@@ -325,6 +325,8 @@ def _sample(path: Path) -> pa.Table:
 
 def sdv_primary_key(sample: pa.Table) -> str:
     """Return the primary key that SDV detects in a sample, or "" where it detects none."""
+    # What the passes held is given back first: SDV alone takes some 300 MB.
+    pa.default_memory_pool().release_unused()
     from sdv.metadata import Metadata  # noqa: PLC0415 - importing it takes seconds and brings torch.
 
     with warnings.catch_warnings():

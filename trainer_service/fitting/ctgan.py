@@ -23,7 +23,7 @@ from trainer_service.fitting.average import Average
 from trainer_service.fitting.conditions import make_conditions
 from trainer_service.fitting.encode import EncodedTable
 from trainer_service.fitting.export import CALIBRATION_ROWS, Calibration, FloatLayer, draw_codes, quantise
-from trainer_service.fitting.fitter import FittedNetwork, output_units, seen_outputs
+from trainer_service.fitting.fitter import FittedNetwork
 from trainer_service.fitting.keys import random, torch_seed
 from trainer_service.fitting.layout import Batches, gumbel_softmax, make_layout, normalisers
 
@@ -171,8 +171,7 @@ class CtganFitter:
         arrays = quantise(
             hidden,
             final,
-            output_units(self._table.codecs),
-            seen_outputs(self._table),
+            self._table,
             calibration,
             concatenate=True,
         )
@@ -192,11 +191,13 @@ class CtganFitter:
         generator: Any = self._average.module
         codes = draw_codes(self._seed, self._config.embedding_dim)
         condition = np.zeros(CALIBRATION_ROWS, np.int64)
+        columns = np.full(CALIBRATION_ROWS, -1)
         asked = torch.zeros(CALIBRATION_ROWS, 0, device=self._device)
         if self._conditions is not None:
             condition = self._conditions.draw_true(random(self._seed, "calibration"), CALIBRATION_ROWS)
+            columns = self._conditions.column[condition]
             asked = self._one_hot(condition)
-        calibration = Calibration(codes, condition)
+        calibration = Calibration(codes, condition, columns)
         layers: list[FloatLayer] = []
         x = torch.cat([torch.from_numpy(calibration.noise).to(self._device), asked], dim=1)
         with torch.no_grad():

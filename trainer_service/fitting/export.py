@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 
 from rowmint.synthesizer import tables
 from rowmint.synthesizer.network import Layer
+from trainer_service.fitting.encode import EncodedTable
 from trainer_service.fitting.keys import key, philox
+from trainer_service.fitting.marginals import shifts
 
 CALIBRATION_ROWS = 8192
 PERCENTILE = 99.995
 _WEIGHT_MAX = 127
 _CODE_MAX = 127
 _UNREACHABLE = -(1 << 20)
-_BIAS_LIMIT = float(1 << 30)
+_BIAS_LIMIT = float(1 << 29)
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,12 @@ class Calibration:
     Attributes:
         codes: Input codes, uint8, shape (n, z).
         condition: Condition of each row, shape (n,); zeros where there are none.
+        asked: Place, among the modelled columns, of the column that the condition sets, or -1; shape (n,).
     """
 
     codes: NDArray[np.uint8]
     condition: NDArray[np.int64]
+    asked: NDArray[np.int64]
 
     @property
     def noise(self) -> NDArray[np.float32]:
@@ -73,8 +77,7 @@ def draw_codes(seed: int, width: int) -> NDArray[np.uint8]:
 def quantise(
     hidden: Sequence[FloatLayer],
     output: FloatLayer,
-    units: NDArray[np.float64],
-    seen: NDArray[np.bool_],
+    table: EncodedTable,
     calibration: Calibration,
     *,
     concatenate: bool,
@@ -83,9 +86,8 @@ def quantise(
 
     Args:
         hidden: The hidden layers, each followed by ReLU.
-        output: The output layer.
-        units: Units a real 1 is to have in each output, shape (w,).
-        seen: Outputs that may occur, shape (w,); a slot that no training row has is never drawn.
+        output: The output layer, in schema order.
+        table: The training rows: their columns are the outputs, their frequencies those of the model.
         calibration: A batch of inputs.
         concatenate: Whether a layer's result stands before its input in the next one's, or replaces it.
     """
@@ -107,13 +109,29 @@ def quantise(
         real = np.concatenate([outcome, real], axis=1) if concatenate else outcome
         scales = np.concatenate([reach / _CODE_MAX, scales]) if concatenate else reach / _CODE_MAX
         zeros = np.concatenate([np.zeros(len(reach)), zeros]) if concatenate else np.zeros(len(reach))
-    last = _Folded.of(output, scales, zeros).layer(units)
-    hush = ~seen
-    last.weight[:, hush] = 0
-    last.bias[:, hush] = _UNREACHABLE
-    last.scale[hush] = 1
-    arrays.update(last.to_arrays("output"))
+    arrays.update(_output(_Folded.of(output, scales, zeros), x, table, calibration).to_arrays("output"))
     return arrays
+
+
+def _output(folded: "_Folded", x: NDArray[np.uint8], table: EncodedTable, calibration: Calibration) -> Layer:
+    """Return the output layer, its marginals those of `table`; a slot that no training row has is never drawn."""
+    units: list[float] = []
+    blocks: list[slice] = []
+    unseen: list[int] = []
+    for codec, counts in zip(table.codecs, table.counts, strict=True):
+        start = len(units) + codec.scalar
+        blocks.append(slice(start, start + codec.slots))
+        unseen += (start + np.flatnonzero(counts == 0)).tolist()
+        units += [tables.ALPHA_UNIT] * codec.scalar + [tables.LOGIT_UNIT] * codec.slots
+    layer = folded.layer(np.array(units, np.float64))
+    logits = _run(layer, x, calibration.condition) / np.float32(tables.LOGIT_UNIT)
+    targets = [counts / counts.sum() for counts in table.counts]
+    moved = shifts(logits, blocks, targets, calibration.asked)
+    layer.bias[:] += np.rint(moved / folded.unit).clip(-_BIAS_LIMIT, _BIAS_LIMIT).astype(np.int32)
+    layer.weight[:, unseen] = 0
+    layer.bias[:, unseen] = _UNREACHABLE
+    layer.scale[unseen] = 1
+    return layer
 
 
 def _affine(layer: FloatLayer, x: NDArray[np.float32], condition: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -149,8 +167,8 @@ class _Folded:
         folded = layer.weight * scales[:, None]
         biases = layer.biases
         unit = np.abs(folded).max(axis=0) / _WEIGHT_MAX
-        # Where the weights are next to nothing beside the bias, the bias decides what fits in 32 bits.
-        unit = np.maximum(np.maximum(unit, np.abs(biases).max(axis=0) / _BIAS_LIMIT), 1e-30)
+        # Where the weights are next to nothing beside the bias, the bias decides the unit: it must fit in 32 bits.
+        unit = np.maximum(np.maximum(unit, np.abs(biases).max(axis=0) / _BIAS_LIMIT), 1e-7)
         weight = np.clip(np.rint(folded / unit), -_WEIGHT_MAX, _WEIGHT_MAX)
         bias = np.rint(biases / unit - zeros @ weight)
         return cls(weight.astype(np.int8), bias.astype(np.int32), unit)

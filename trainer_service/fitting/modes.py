@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 MAX_POINTS = 2000
 LEAST_WEIGHT = 0.005
 _STEPS = 100
+_OUTLYING = 5.0
 _TOLERANCE = 1e-5
 
 
@@ -61,7 +62,7 @@ def fit_mixture(values: NDArray[np.float64], counts: NDArray[Any], max_modes: in
         max_modes: Most modes, 1 or more; modes of weight below `LEAST_WEIGHT` are dropped.
         least_sigma: Smallest standard deviation a mode may have.
     """
-    values, counts = compress(values, counts)
+    values, counts = compress(*_without_outliers(values, counts.astype(np.float64)))
     share = counts / counts.sum()
     centre = float(share @ values)
     spread = float(np.sqrt(share @ (values - centre) ** 2))
@@ -80,6 +81,17 @@ def fit_mixture(values: NDArray[np.float64], counts: NDArray[Any], max_modes: in
     order = np.argsort(mixture[1], kind="stable")
     weights, means, sigmas = (part[order] for part in mixture)
     return Mixture(weights, means * spread + centre, sigmas * spread)
+
+
+def _without_outliers(
+    values: NDArray[np.float64], counts: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Leave out the few values that lie very far from all others: one of them would set the scale of every mode."""
+    running = np.cumsum(counts)
+    low, high = values[np.searchsorted(running, running[-1] * np.array([LEAST_WEIGHT / 2, 1 - LEAST_WEIGHT / 2]))]
+    reach = _OUTLYING * (high - low)
+    near = (values >= low - reach) & (values <= high + reach)
+    return (values[near], counts[near]) if reach > 0 else (values, counts)
 
 
 _Triple = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]

@@ -18,7 +18,7 @@ from rowmint.synthesizer import tables
 from trainer_service.config import TvaeConfig
 from trainer_service.fitting.encode import EncodedTable
 from trainer_service.fitting.export import CALIBRATION_ROWS, Calibration, FloatLayer, draw_codes, quantise
-from trainer_service.fitting.fitter import FittedNetwork, output_units, seen_outputs
+from trainer_service.fitting.fitter import FittedNetwork
 from trainer_service.fitting.keys import key, torch_seed
 from trainer_service.fitting.layout import Batches, make_layout, normalisers
 
@@ -94,18 +94,21 @@ class TvaeFitter:
         order = self._layout.order
         hidden, output = self.folded()
         final = FloatLayer(output.weight[:, order], output.condition[:, order], output.bias[order])
-        codes = draw_codes(self._seed, self._config.embedding_dim)
         arrays = quantise(
             hidden,
             final,
-            output_units(self._table.codecs),
-            seen_outputs(self._table),
-            Calibration(codes, np.zeros(CALIBRATION_ROWS, np.int64)),
+            self._table,
+            self.calibration(),
             concatenate=False,
         )
         sigma = self.decoder.sigma.detach().cpu().numpy()[: self._layout.scalars].astype(np.float64)
         arrays["spread"] = np.rint(sigma * tables.ALPHA_ONE).astype(np.int64)
         return FittedNetwork({"hidden_layers": len(hidden)}, arrays)
+
+    def calibration(self) -> Calibration:
+        """Return the inputs that the scales and the marginals are found on."""
+        codes = draw_codes(self._seed, self._config.embedding_dim)
+        return Calibration(codes, np.zeros(CALIBRATION_ROWS, np.int64), np.full(CALIBRATION_ROWS, -1))
 
     def folded(self) -> tuple[list[FloatLayer], FloatLayer]:
         """Return the decoder's hidden layers and its output layer, which stands as inside the networks."""

@@ -7,12 +7,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rowmint.errors import DataProblem, InvalidDataError
+from rowmint.schema import INT64_MAX
 from trainer_service.datasets.conversion import MAX_TEXT_BYTES, Mask, mask
 from trainer_service.datasets.datetimes import FIRST_MICROS, LAST_MICROS
 from trainer_service.datasets.problems import Problems
 
 MAX_COLUMNS = 4096
 _MAX_NAME = 256
+_MAX_DESCRIPTION = 1 << 20
 _DAY = 86_400_000_000
 _YEARS = "lies outside the years 0001 to 9999"
 # What one batch may come to once dictionaries and views are written out.
@@ -48,7 +50,14 @@ def check_types(schema: pa.Schema) -> None:
     Raises:
         InvalidDataError: Some are not; each is listed.
     """
-    check_names(list(schema.names))
+    try:
+        names = list(schema.names)
+        described = str(schema.types)
+    except UnicodeDecodeError as error:
+        raise InvalidDataError([DataProblem("a column's name or type is not UTF-8")]) from error
+    check_names(names)
+    if len(described) > _MAX_DESCRIPTION:
+        raise InvalidDataError([DataProblem("the columns' types are described at too great a length")])
     problems = Problems()
     for column in schema:
         inner = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
@@ -126,7 +135,7 @@ def _normalised(array: pa.Array, name: str, first_row: int, problems: Problems) 
         return array.cast(pa.string())
     if pa.types.is_integer(kind):
         if pa.types.is_uint64(kind):
-            large = mask(pc.greater(array, 2**63 - 1).fill_null(False))
+            large = mask(pc.greater(array, pa.scalar(INT64_MAX, kind)).fill_null(False))
             problems.add_rows("is beyond the range of 64-bit integers", large, first_row, name)
             array = _without(array, large)
         return array.cast(pa.int64())

@@ -83,8 +83,9 @@ def _utf8_chunks(source: io.RawIOBase, dialect: CsvFormat, *, checked: bool) -> 
         else:
             try:
                 decoded = decoder.decode(raw, final=not raw)
-            except UnicodeDecodeError as error:
-                line += raw[: error.start].count(b"\n") if utf8 else 0
+            except UnicodeError as error:
+                if utf8 and isinstance(error, UnicodeDecodeError):
+                    line += raw[: error.start].count(b"\n")
                 message = f"the bytes here are not {dialect.encoding}; declare the file's encoding or convert it"
                 raise InvalidDataError([DataProblem(message, line=line)]) from error
             text = raw if utf8 else decoded.encode()

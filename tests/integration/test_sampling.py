@@ -1,0 +1,412 @@
+"""The sampler over real gRPC: two replicas, one registry and one store, a stub-only client."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+
+import google_crc32c
+import grpc
+import pyarrow as pa
+import pytest
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from grpc_status import rpc_status
+from sqlalchemy import insert
+
+from rowmint.objects import LocalDirectoryStore, open_store
+from rowmint.registry import migrate, open_models_registry, open_registry
+from rowmint.registry.tables import model_aliases, model_versions, models
+from rowmint.rpc.models import model_service
+from rowmint.rpc.server import Server, ServerOptions
+from rowmint.synthesizer import choose_linear
+from rowmint.v1 import condition_pb2, model_service_pb2, model_service_pb2_grpc, sampling_pb2, value_pb2
+from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
+from sampler_service.model_cache import ModelCache
+from sampler_service.sampler import Sampler
+from sampler_service.servicers import SamplingServicer, StreamLimits, sampling_service
+from tests.golden.make import FAMILIES, SCHEMA, stored
+from tests.golden.streams import PROJECT, record
+
+GRID = 2048
+ROWS = 9000
+
+
+def publish(registry, store, family: str) -> None:
+    """Put a golden model where a sampler finds it, as publishing would."""
+    manifest, weights = stored(family)
+    made = record(family, manifest, weights)
+    store.put(made.manifest_key, manifest)
+    store.put(made.weights_key, weights)
+    row = {name: getattr(made, name) for name in model_versions.c.keys() if hasattr(made, name)}  # noqa: SIM118
+    row |= {"schema": made.schema.to_json(), "create_time": 0, "job_uid": family, "version": 1, "model_uid": family}
+    with registry.engine.begin() as connection:
+        own = {"uid": family, "project": PROJECT, "model_id": family, "last_version": 1, "create_time": 0}
+        connection.execute(insert(models).values(own))
+        connection.execute(insert(model_versions).values(row))
+        connection.execute(insert(model_aliases).values(model_uid=family, alias="latest", version=1))
+
+
+@contextmanager
+def replica(home, kernel: str, limits: StreamLimits):
+    """Serve in a thread with an event loop of its own; yield the address and the servicer."""
+    registry = open_models_registry(f"sqlite:///{home}/registry/models.db")
+    store = open_store(f"file://{home}/models")
+    started, asked = threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+    found = {}
+
+    async def serve(loaders, workers):
+        cache = ModelCache(registry.models, store, choose_linear(kernel), loaders, 1 << 28)
+        servicer = SamplingServicer(Sampler(cache, workers, lambda: 99), workers, limits)
+        server = Server(
+            [sampling_service(servicer), model_service(registry.models, store)], ServerOptions("127.0.0.1:0")
+        )
+        found.update(port=await server.start(), servicer=servicer)
+        started.set()
+        await asked.wait()
+        await server.stop()
+
+    def run():
+        asyncio.set_event_loop(loop)
+        with ThreadPoolExecutor(2) as loaders, ThreadPoolExecutor(2) as workers:
+            loop.run_until_complete(serve(loaders, workers))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert started.wait(30)
+        yield f"127.0.0.1:{found['port']}", found["servicer"]
+    finally:
+        loop.call_soon_threadsafe(asked.set)
+        thread.join(30)
+        loop.close()
+        registry.close()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("home")
+    registry = open_registry(f"sqlite:///{folder}/registry")
+    migrate(registry.engine)
+    store = LocalDirectoryStore(folder / "models")
+    for family in FAMILIES:
+        publish(registry, store, family)
+    registry.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stubs(home):
+    """Two replicas, one on each kernel."""
+    with ExitStack() as stack:
+        made = []
+        for kernel in ("numpy", "onnxruntime"):
+            address, _ = stack.enter_context(replica(home, kernel, StreamLimits(8, 60.0)))
+            made.append(SamplingServiceStub(stack.enter_context(grpc.insecure_channel(address))))
+        yield made
+
+
+def request(**more) -> sampling_pb2.SampleRequest:
+    return sampling_pb2.SampleRequest(**{"model": f"projects/{PROJECT}/models/ctgan", "rows": ROWS, "seed": 7, **more})
+
+
+def sampled(stub, asked):
+    """Return header, data messages and summary, checking their order and sums."""
+    responses = list(stub.Sample(asked, timeout=60))
+    kinds = [response.WhichOneof("message") for response in responses]
+    assert kinds == ["header", *["data"] * (len(kinds) - 2), "summary"]
+    header, data, summary = responses[0].header, [response.data for response in responses[1:-1]], responses[-1].summary
+    following = header.start_row
+    for message in data:
+        assert message.crc32c == google_crc32c.value(message.data)
+        assert message.first_row == following
+        following += message.row_count
+    assert following == header.end_row == summary.next_row
+    assert summary.complete
+    return header, data, summary
+
+
+def joined(*streams) -> bytes:
+    return b"".join(
+        message.data + b"".join(batch.SerializeToString(deterministic=True) for batch in message.batches)
+        for data in streams
+        for message in data
+    )
+
+
+WHERE = condition_pb2.Where(
+    predicates=[
+        condition_pb2.Predicate(column="city", equals=value_pb2.Value(string_value="Zürich")),
+        condition_pb2.Predicate(
+            column="age",
+            range=condition_pb2.ValueRange(minimum=value_pb2.Value(int64_value=20), minimum_exclusive=True),
+        ),
+    ]
+)
+FORMATS = [
+    sampling_pb2.ROW_FORMAT_ARROW_STREAM,
+    sampling_pb2.ROW_FORMAT_CSV,
+    sampling_pb2.ROW_FORMAT_NDJSON,
+    sampling_pb2.ROW_FORMAT_COLUMNS,
+]
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_two_replicas_share_a_stream(stubs, row_format):
+    one, other = stubs
+    asked = request(where=WHERE, format=row_format)
+    header, whole, _ = sampled(one, asked)
+    assert joined(sampled(other, asked)[1]) == joined(whole)
+    # Broken off after 4,096 rows, gone on with by the other replica.
+    first = request(where=WHERE, format=row_format, end_row=2 * GRID)
+    rest = request(
+        where=WHERE,
+        format=row_format,
+        start_row=2 * GRID,
+        framing=sampling_pb2.FRAMING_CONTINUE,
+        expected_model_digest=header.model_digest,
+        expected_plan_digest=header.plan_digest,
+    )
+    assert joined(sampled(one, first)[1], sampled(other, rest)[1]) == joined(whole)
+    planned = one.PlanSample(sampling_pb2.PlanSampleRequest(sample=asked, parts=3))
+    assert planned.header == header
+    assert planned.driving_column == "city"
+    assert 0 < planned.acceptance < 1
+    assert [part.model for part in planned.parts] == [header.model_version] * 3
+    parts = [sampled(stub, part)[1] for stub, part in zip([other, one, other], planned.parts, strict=True)]
+    assert joined(*parts) == joined(whole)
+
+
+def test_the_data_say_what_was_asked(stubs):
+    header, data, summary = sampled(stubs[0], request(where=WHERE, columns=["age", "city", "id"]))
+    table = pa.ipc.open_stream(joined(data)).read_all()
+    assert table.schema.names == ["age", "city", "id"] == [column.name for column in header.schema.columns]
+    assert table.num_rows == ROWS == summary.rows_delivered
+    assert set(table["city"].to_pylist()) == {"Zürich"}
+    assert min(table["age"].to_pylist()) > 20
+    assert len(set(table["id"].to_pylist())) == ROWS
+    assert summary.candidates > summary.accepted >= ROWS
+    assert header.schema.primary_key == "id"
+
+
+def test_typed_columns_carry_their_categories(stubs):
+    header, data, _ = sampled(stubs[0], request(format=sampling_pb2.ROW_FORMAT_COLUMNS, rows=100))
+    lists = {
+        column.name: list(texts.values) for column, texts in zip(header.schema.columns, header.categories, strict=True)
+    }
+    assert {name for name, texts in lists.items() if texts} == {"city"}
+    (batch,) = data[0].batches
+    city = SCHEMA.names.index("city")
+    assert max(batch.columns[city].indices.values) < len(lists["city"])
+    assert data[0].data == b""
+
+
+@pytest.mark.parametrize("name", ["ctgan", "ctgan@latest", "ctgan/versions/1"])
+def test_a_version_is_found_by_any_name(stubs, name):
+    header, _, _ = sampled(stubs[0], request(model=f"projects/{PROJECT}/models/{name}", rows=10))
+    assert header.model_version == f"projects/{PROJECT}/models/ctgan/versions/1"
+    digest = f"projects/{PROJECT}/models/ctgan@sha256:{header.model_digest.hex()}"
+    assert sampled(stubs[1], request(model=digest, rows=10))[0] == header
+
+
+def test_a_seed_is_drawn_and_told(stubs):
+    asked = request(rows=10)
+    asked.ClearField("seed")
+    assert sampled(stubs[0], asked)[0].seed == 99
+
+
+def failure(call) -> tuple[grpc.StatusCode, ErrorInfo, list[str]]:
+    with pytest.raises(grpc.RpcError) as raised:
+        call()
+    status = rpc_status.from_call(raised.value)
+    info, fields = ErrorInfo(), []
+    for detail in status.details:
+        bad = BadRequest()
+        if detail.Unpack(bad):
+            fields += [violation.field for violation in bad.field_violations]
+        detail.Unpack(info)
+    assert info.domain == "rowmint"
+    return raised.value.code(), info, fields
+
+
+def equals(column, **value):
+    return condition_pb2.Predicate(column=column, equals=value_pb2.Value(**value))
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "reason", "fields"),
+    [
+        ({"rows": 0}, "INVALID_ARGUMENT", "INVALID_FIELD", ["rows"]),
+        ({"model": "x"}, "INVALID_ARGUMENT", "INVALID_FIELD", ["model"]),
+        ({"model": f"projects/{PROJECT}/models/nobody"}, "NOT_FOUND", "RESOURCE_NOT_FOUND", []),
+        ({"model": f"projects/{PROJECT}/models/ctgan@best"}, "NOT_FOUND", "RESOURCE_NOT_FOUND", []),
+        ({"start_row": -1}, "OUT_OF_RANGE", "ROW_RANGE", []),
+        ({"end_row": ROWS + 1}, "OUT_OF_RANGE", "ROW_RANGE", []),
+        ({"start_row": 5, "framing": "FRAMING_CONTINUE"}, "OUT_OF_RANGE", "ROW_RANGE", []),
+        ({"columns": ["agee"]}, "INVALID_ARGUMENT", "COLUMN_NOT_FOUND", []),
+        ({"where": [equals("city", string_value="Pariss")]}, "INVALID_ARGUMENT", "VALUE_NOT_FOUND", []),
+        ({"where": [equals("id", int64_value=1)]}, "INVALID_ARGUMENT", "INVALID_CONDITION", []),
+        (
+            {"where": [equals("grade", int64_value=1), equals("grade", int64_value=2)]},
+            "INVALID_ARGUMENT",
+            "INVALID_CONDITION",
+            [],
+        ),
+        ({"expected_model_digest": bytes(32)}, "FAILED_PRECONDITION", "STREAM_MISMATCH", []),
+    ],
+)
+def test_bad_input_has_a_typed_error(stubs, change, code, reason, fields):
+    if "where" in change:
+        change = {**change, "where": condition_pb2.Where(predicates=change["where"])}
+    asked = request(**change)
+    for call in (
+        lambda: list(stubs[0].Sample(asked)),
+        lambda: stubs[0].PlanSample(sampling_pb2.PlanSampleRequest(sample=asked)),
+    ):
+        found_code, info, found_fields = failure(call)
+        assert (found_code.name, info.reason) == (code, reason)
+        assert [field.removeprefix("sample.") for field in found_fields] == fields
+    if reason == "VALUE_NOT_FOUND":
+        assert "Paris" in info.metadata["near"]
+
+
+def test_damaged_weights_are_data_loss(home, tmp_path):
+    registry = open_registry(f"sqlite:///{tmp_path}/registry")
+    migrate(registry.engine)
+    store = LocalDirectoryStore(tmp_path / "models")
+    publish(registry, store, "tvae")
+    registry.close()
+    path = tmp_path / "models" / "tvae" / "weights"
+    data = bytearray(path.read_bytes())
+    data[2000] ^= 4
+    path.chmod(0o644)
+    path.write_bytes(bytes(data))
+    with replica(tmp_path, "numpy", StreamLimits(8, 60.0)) as (address, _), grpc.insecure_channel(address) as channel:
+        asked = request(model=f"projects/{PROJECT}/models/tvae")
+        code, info, _ = failure(lambda: list(SamplingServiceStub(channel).Sample(asked)))
+        assert (code, info.reason) == (grpc.StatusCode.DATA_LOSS, "DATA_LOSS")
+
+
+def test_a_registry_that_is_not_there_yet(tmp_path):
+    with replica(tmp_path, "numpy", StreamLimits(8, 60.0)) as (address, _), grpc.insecure_channel(address) as channel:
+        code, info, _ = failure(lambda: list(SamplingServiceStub(channel).Sample(request())))
+        assert (code, info.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+
+
+def until(condition, seconds: float = 20.0) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + seconds
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < end, "it did not come true in time"
+        pause.wait(0.01)
+
+
+def test_streams_are_counted_and_given_back(home):
+    with (
+        replica(home, "numpy", StreamLimits(2, 60.0)) as (address, servicer),
+        grpc.insecure_channel(address) as channel,
+    ):
+        stub = SamplingServiceStub(channel)
+        calls = [stub.Sample(request(rows=10**12)) for _ in range(2)]
+        for call in calls:
+            assert next(call).WhichOneof("message") == "header"
+        with pytest.raises(grpc.RpcError) as raised:
+            list(stub.Sample(request(rows=10)))
+        assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        retry = RetryInfo()
+        assert any(detail.Unpack(retry) for detail in rpc_status.from_call(raised.value).details)
+        assert ("grpc-retry-pushback-ms", "1000") in raised.value.trailing_metadata()
+        for call in calls:
+            call.cancel()
+        until(lambda: servicer._streams == 0)
+        assert len(list(stub.Sample(request(rows=10)))) == 3
+
+
+def test_a_client_that_does_not_read_is_let_go(home):
+    limits = StreamLimits(2, 0.5)
+    with replica(home, "numpy", limits) as (address, servicer), grpc.insecure_channel(address) as channel:
+        call = SamplingServiceStub(channel).Sample(request(rows=10**12, model=f"projects/{PROJECT}/models/independent"))
+        next(call)
+        until(lambda: servicer._streams == 0)
+        # What it was sent is still there to be read, then the reason.
+        received = []
+
+        def read_on():
+            received.extend(response.data.first_row for response in call)
+
+        code, info, _ = failure(read_on)
+        assert (code.name, info.reason) == ("RESOURCE_EXHAUSTED", "LIMIT")
+        assert info.metadata["setting"] == "ROWMINT_WRITE_TIMEOUT"
+        assert received == sorted(set(received))
+        until(lambda: not servicer._farewells)
+
+
+def test_a_client_that_stopped_reading_and_went_away(home):
+    limits = StreamLimits(2, 0.5)
+    with replica(home, "numpy", limits) as (address, servicer), grpc.insecure_channel(address) as channel:
+        call = SamplingServiceStub(channel).Sample(request(rows=10**12, model=f"projects/{PROJECT}/models/independent"))
+        next(call)
+        until(lambda: servicer._streams == 0)
+        call.cancel()
+        until(lambda: not servicer._farewells)
+
+
+def config(**more) -> sampling_pb2.CompleteRowsRequest:
+    made = sampling_pb2.CompleteRowsConfig(
+        **{"model": f"projects/{PROJECT}/models/ctgan", "seed": 7, "candidates": 512, **more}
+    )
+    return sampling_pb2.CompleteRowsRequest(config=made)
+
+
+def partial(*known) -> sampling_pb2.CompleteRowsRequest:
+    rows = [
+        sampling_pb2.PartialRow(known={name: value_pb2.Value(**value) for name, value in row.items()}) for row in known
+    ]
+    return sampling_pb2.CompleteRowsRequest(rows=sampling_pb2.PartialRows(rows=rows))
+
+
+def completed(stub, messages):
+    responses = list(stub.CompleteRows(iter(messages), timeout=60))
+    kinds = [response.WhichOneof("message") for response in responses]
+    assert kinds == ["header", *["rows"] * (len(kinds) - 2), "summary"]
+    rows = [row for response in responses[1:-1] for row in response.rows.rows]
+    return responses[0].header, rows, responses[-1].summary
+
+
+def test_rows_are_completed_in_order_on_any_replica(stubs):
+    known = [{"city": {"string_value": "Oslo"}, "age": {"int64_value": 33}}, {"price": {"null_value": True}}, {}] * 100
+    header, rows, summary = completed(stubs[0], [config(), partial(*known[:7]), partial(), partial(*known[7:])])
+    assert [row.row for row in rows] == list(range(300))
+    assert (summary.rows_delivered, summary.next_row, summary.complete) == (300, 300, True)
+    names = [column.name for column in header.schema.columns]
+    for row, sent in zip(rows, known, strict=True):
+        values = dict(zip(names, row.values, strict=True))
+        for name, value in sent.items():
+            assert values[name] == value_pb2.Value(**value)
+    rest = completed(stubs[1], [config(start_row=250), partial(*known[250:])])[1]
+    assert rest == rows[250:]
+
+
+def test_a_completion_that_cannot_be(stubs):
+    def reason(*messages):
+        code, info, fields = failure(lambda: list(stubs[0].CompleteRows(iter(messages), timeout=60)))
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        return info.reason, fields
+
+    assert reason() == ("EMPTY_STREAM", [])
+    assert reason(partial({})) == ("INVALID_FIELD", ["config"])
+    assert reason(config(), config()) == ("INVALID_FIELD", ["rows"])
+    assert reason(config(candidates=5)) == ("INVALID_FIELD", ["config.candidates"])
+    assert reason(config(), partial({"agee": {"int64_value": 1}})) == ("COLUMN_NOT_FOUND", [])
+    assert reason(config(), partial({"city": {"string_value": "?"}})) == ("VALUE_NOT_FOUND", [])
+    assert reason(config(), partial({}, {"age": {}})) == ("INVALID_FIELD", ["rows[1].known['age']"])
+    assert reason(config(), partial({"age": {"string_value": "x"}})) == ("INVALID_CONDITION", [])
+
+
+def test_models_can_be_read_from_a_sampler(home):
+    with replica(home, "numpy", StreamLimits(2, 60.0)) as (address, _), grpc.insecure_channel(address) as channel:
+        stub = model_service_pb2_grpc.ModelServiceStub(channel)
+        listed = stub.ListModels(model_service_pb2.ListModelsRequest(parent=f"projects/{PROJECT}"))
+        assert [model.name.rsplit("/", 1)[1] for model in listed.models] == sorted(FAMILIES)

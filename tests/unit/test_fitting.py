@@ -1,0 +1,391 @@
+"""Fitting end to end on small tables: every family, every hyper-parameter, repeatable, cancelled, exported exactly."""
+
+import dataclasses
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from rowmint.artifact import Artifact
+from rowmint.errors import CancelledError, InvalidFieldError, TrainingFailedError
+from rowmint.schema import ColumnKind
+from rowmint.synthesizer import choose_linear, tables
+from rowmint.synthesizer.ctgan import load_network
+from tests.tables_to_fit import CTGAN, DIGEST, FAMILIES, TVAE, TableToFit, fit_table, full_table, load, sample
+from trainer_service.config import (
+    ColumnOverride,
+    CtganConfig,
+    Device,
+    HighCardinality,
+    IndependentConfig,
+    TrainingConfig,
+    TvaeConfig,
+    effective_schema,
+)
+from trainer_service.fitting import ctgan as ctgan_module
+from trainer_service.fitting.ctgan import CtganFitter
+from trainer_service.fitting.encode import EncodedTable, encode_table
+from trainer_service.fitting.engine import estimate, run
+from trainer_service.fitting.marginals import shift
+from trainer_service.fitting.progress import FitEvent, Phase
+from trainer_service.fitting.table import Holdout, Table
+from trainer_service.fitting.tvae import TvaeFitter
+
+SOME = ("city", "state", "paid", "age", "price", "noise")
+TABLE = full_table().only(*SOME)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def config(family: Any, **fields: Any) -> TrainingConfig:
+    return TrainingConfig(**{"family": family, "seed": 11, "threads": 1, **fields})
+
+
+def encoded(asked: TrainingConfig, folder: Path, table: TableToFit = TABLE) -> EncodedTable:
+    schema = effective_schema(asked, table.schema).modelled()
+    rows = Table(table.write(folder / "t.parquet"), schema.columns, Holdout.none())
+    return encode_table(rows, asked, folder, lambda: False)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "names",
+    [
+        (),
+        ("age", "price", "noise"),
+        ("city", "grade", "word"),
+        ("same",),
+        ("void", "nothing"),
+        ("same", "noise"),
+    ],
+)
+def test_every_kind_of_table_fits_and_samples(family: str, names: tuple[str, ...], tmp_path: Path) -> None:
+    table = full_table().only(*names) if names else full_table()
+    model = load(fit_table(table, config(FAMILIES[family]), tmp_path))
+    rows = sample(model, 500)
+    assert model.schema.names == tuple(name for name in table.schema.names if name != "noted")
+    assert set(rows) == set(model.schema.names) - {"key"}
+    for name, cells in rows.items():
+        real = table.cells[name]
+        spec = model.schema.column(name)
+        assert spec.nullable == (None in real)
+        if not spec.nullable:
+            assert None not in cells
+        if spec.kind in (ColumnKind.CATEGORICAL, ColumnKind.BOOLEAN):
+            assert set(cells) <= set(real)
+        elif name in ("same", "void"):
+            assert set(cells) == set(real)
+        else:
+            present: Any = [cell for cell in cells if cell is not None]
+            assert spec.domain.minimum is not None
+            assert min(present) >= spec.domain.minimum
+            assert max(present) <= spec.domain.maximum
+            assert {type(cell) for cell in present} == {type(next(cell for cell in real if cell is not None))}
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "epochs": {"epochs": 3},
+    "batch_size": {"batch_size": 40},
+    "generator_dim": {"generator_dim": (16, 8)},
+    "discriminator_dim": {"discriminator_dim": (24,)},
+    "generator_lr": {"generator_lr": 0.05},
+    "generator_decay": {"generator_decay": 1.0},
+    "discriminator_lr": {"discriminator_lr": 0.05},
+    "discriminator_decay": {"discriminator_decay": 10.0},
+    "discriminator_steps": {"discriminator_steps": 2},
+    "log_frequency": {"log_frequency": False},
+    "embedding_dim": {"embedding_dim": 9},
+    "pac": {"pac": 2},
+    "compress_dims": {"compress_dims": (24,)},
+    "decompress_dims": {"decompress_dims": (24,)},
+    "l2scale": {"l2scale": 1.0},
+    "learning_rate": {"learning_rate": 0.02},
+    "loss_factor": {"loss_factor": 9.0},
+}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    return {
+        name: fit_table(TABLE, config(family), tmp_path_factory.mktemp(name))
+        for name, family in (("ctgan", CTGAN), ("tvae", TVAE), ("independent", IndependentConfig()))
+    }
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        (name, field.name)
+        for name, kind in (("ctgan", CtganConfig), ("tvae", TvaeConfig))
+        for field in dataclasses.fields(kind)
+    ],
+)
+def test_every_hyper_parameter_changes_the_weights(
+    family: str, name: str, plain: dict[str, Artifact], tmp_path: Path
+) -> None:
+    changed = dataclasses.replace(FAMILIES[family], **CHANGES[name])  # type: ignore[type-var]
+    assert fit_table(TABLE, config(changed), tmp_path).weights_digest != plain[family].weights_digest
+
+
+SHARED_CHANGES: dict[str, dict[str, Any]] = {
+    "seed": {"seed": 12},
+    "holdout_fraction": {"holdout_fraction": 0.3},
+    "primary_key": {"primary_key": "city"},
+    "column_overrides": {"column_overrides": (ColumnOverride("age", max_modes=1),)},
+}
+OVERRIDES = {
+    "kind": ColumnOverride("age", kind=ColumnKind.CATEGORICAL),
+    "max_categories": ColumnOverride("city", max_categories=2),
+    "high_cardinality": ColumnOverride("city", max_categories=2, high_cardinality=HighCardinality.OTHER),
+    "min_category_count": ColumnOverride("city", min_category_count=50),
+    "max_modes": ColumnOverride("noise", max_modes=1),
+}
+
+
+def test_every_shared_field_is_covered() -> None:
+    fields = {field.name for field in dataclasses.fields(TrainingConfig)}
+    assert fields == {*SHARED_CHANGES, "family", "device", "threads"}
+    assert {field.name for field in dataclasses.fields(ColumnOverride)} == {*OVERRIDES, "column"}
+
+
+@pytest.mark.parametrize("name", SHARED_CHANGES)
+@pytest.mark.parametrize("family", ["ctgan", "tvae"])
+def test_every_shared_field_changes_the_weights(
+    family: str, name: str, plain: dict[str, Artifact], tmp_path: Path
+) -> None:
+    made = fit_table(TABLE, config(FAMILIES[family], **SHARED_CHANGES[name]), tmp_path)
+    assert made.weights_digest != plain[family].weights_digest
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_every_override_changes_the_weights(name: str, plain: dict[str, Artifact], tmp_path: Path) -> None:
+    made = fit_table(TABLE, config(TVAE, column_overrides=(OVERRIDES[name],)), tmp_path)
+    assert made.weights_digest != plain["tvae"].weights_digest
+
+
+def test_threads_are_recorded(plain: dict[str, Artifact]) -> None:
+    training = json.loads(plain["ctgan"].manifest)["training"]
+    assert training["fingerprint"]["threads"] == training["config"]["threads"] == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    with pytest.raises(InvalidFieldError, match="no CUDA device"):
+        fit_table(TABLE, config(TVAE, device=Device.CUDA), tmp_path)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_same_seed_gives_the_same_weights(family: str, plain: dict[str, Artifact], tmp_path: Path) -> None:
+    torch.manual_seed(1)  # whatever the process drew before does not matter
+    again = fit_table(TABLE, config(FAMILIES[family]), tmp_path)
+    assert (again.weights, again.model_digest) == (plain[family].weights, plain[family].model_digest)
+
+
+def test_manifest_tells_where_the_model_came_from(plain: dict[str, Artifact]) -> None:
+    body = json.loads(plain["ctgan"].manifest)
+    training = body["training"]
+    assert (training["family"], training["seed"], training["rows"], training["epochs"]) == ("ctgan", "11", 300, 1)
+    assert set(training["loss_history"]) == {"generator", "critic"} == set(training["final_losses"])
+    assert body["dataset"] == {"sha256": DIGEST.hex(), "rows": 300}
+    assert body["privacy"] == {"mode": "none"}
+    assert "BUSL-1.1" in body["licence"]
+
+
+@pytest.mark.parametrize("family", ["ctgan", "tvae"])
+def test_events_tell_phases_and_epochs(family: str, tmp_path: Path) -> None:
+    events: list[FitEvent] = []
+    fit_table(TABLE, config(dataclasses.replace(FAMILIES[family], epochs=3)), tmp_path, events.append)  # type: ignore[type-var]
+    assert [event.phase for event in events] == [Phase.ENCODING, *[Phase.FITTING] * 4, Phase.PUBLISHING]
+    assert [event.epoch for event in events[1:5]] == [0, 1, 2, 3]
+    for event in events[2:5]:
+        assert set(event.losses) == ({"generator", "critic"} if family == "ctgan" else {"loss"})
+        assert all(math.isfinite(loss) for loss in event.losses.values())
+        assert event.rows_per_second > 0
+    assert events[4].eta_seconds == 0
+
+
+class Steps:
+    """A fitter whose steps are counted and whose loss is given."""
+
+    epochs, steps_per_epoch, rows_per_step, parameters = 5, 10, 1, 0
+
+    def __init__(self, loss: float = 1.0) -> None:
+        self.taken = 0
+        self._loss = loss
+
+    def step(self, number: int) -> dict[str, float]:
+        assert number == self.taken
+        self.taken += 1
+        return {"loss": self._loss + number}
+
+    def export(self) -> Any:
+        raise NotImplementedError
+
+
+def test_a_cancel_stops_within_a_step() -> None:
+    steps = Steps()
+    with pytest.raises(CancelledError, match="epoch 2 of 5"):
+        run(steps, lambda _: None, lambda: steps.taken == 13, iter(range(100)).__next__)
+    assert steps.taken == 13
+
+
+def test_a_cancel_stops_a_real_fit_in_its_first_epoch(tmp_path: Path) -> None:
+    asked = 0
+
+    def cancelled() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 8
+
+    events: list[FitEvent] = []
+    with pytest.raises(CancelledError):
+        fit_table(TABLE, config(dataclasses.replace(CTGAN, batch_size=10)), tmp_path, events.append, cancelled)
+    assert [event.epoch for event in events] == [0, 0]
+
+
+def test_a_cancel_stops_the_encoding(tmp_path: Path) -> None:
+    with pytest.raises(CancelledError):
+        fit_table(TABLE, config(CTGAN), tmp_path, cancelled=lambda: True)
+
+
+def test_losses_are_the_means_of_an_epoch() -> None:
+    events: list[FitEvent] = []
+    history = run(Steps(), events.append, lambda: False, iter(range(100)).__next__)
+    assert history.losses["loss"] == [5.5, 15.5, 25.5, 35.5, 45.5]
+    assert [event.eta_seconds for event in events] == [4, 3, 2, 1, 0]
+
+
+def test_a_loss_that_is_no_number_fails_the_fit() -> None:
+    with pytest.raises(TrainingFailedError, match="epoch 1 of 5.*lower the learning rate"):
+        run(Steps(math.nan), lambda _: None, lambda: False, iter(range(100)).__next__)
+
+
+def test_gradient_of_the_critic_is_that_of_autograd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = config(CTGAN)
+    fitter = CtganFitter(encoded(asked, tmp_path), CTGAN, seed=1, device=torch.device("cpu"), scratch=tmp_path)
+    critic = fitter._critic.eval()
+    packs = torch.randn(6, critic.pacdim, requires_grad=True)
+    expected = critic(packs.view(-1, critic.pacdim // critic.pac))
+    (slope,) = torch.autograd.grad(expected[2:].sum(), packs)
+    monkeypatch.setattr(functional, "dropout", lambda x, _: x)
+    scores, gradient = ctgan_module._scores_and_gradient(critic, packs, 4)
+    assert torch.allclose(scores, expected, atol=1e-6)
+    assert torch.allclose(gradient, slope[2:], atol=1e-6)
+
+
+BOUND = 0.12
+"""Mean distance, in nats or in units of a scalar's argument, between the float network and the exact one."""
+
+
+@pytest.mark.parametrize("family", ["ctgan", "tvae"])
+def test_exact_network_agrees_with_the_float_one(family: str, tmp_path: Path) -> None:
+    asked = config(FAMILIES[family])
+    table = encoded(asked, tmp_path)
+    cpu = torch.device("cpu")
+    fitter: CtganFitter | TvaeFitter
+    if family == "ctgan":
+        fitter = CtganFitter(
+            table, dataclasses.replace(CTGAN, generator_dim=(64, 64)), seed=1, device=cpu, scratch=tmp_path
+        )
+    else:
+        fitter = TvaeFitter(table, dataclasses.replace(TVAE, decompress_dims=(64, 64)), seed=1, device=cpu)
+    for number in range(60):
+        fitter.step(number)
+    network = fitter.export()
+    exact = load_network(network.body, network.arrays, concatenate=family == "ctgan", linear=choose_linear("numpy"))
+    if isinstance(fitter, CtganFitter):
+        hidden, output, calibration = fitter.folded()
+    else:
+        hidden, output = fitter.folded()
+        calibration = fitter.calibration()
+    real = calibration.noise
+    for layer in hidden:
+        made = np.maximum(real @ layer.weight + layer.biases[calibration.condition], 0)
+        real = np.concatenate([made, real], axis=1) if family == "ctgan" else made
+    expected = (real @ output.weight + output.biases[calibration.condition])[:, fitter._layout.order]
+    condition = calibration.condition if len(output.condition) else None
+    found = exact.head([slice(0, table.width)])(exact.hidden(calibration.codes, condition), condition).T
+    start = 0
+    for codec, counts in zip(table.codecs, table.counts, strict=True):
+        if codec.scalar:
+            distance = found[:, start] / tables.ALPHA_UNIT - expected[:, start]
+            assert np.abs(distance).mean() < BOUND
+            start += 1
+        seen = start + np.flatnonzero(counts)
+        # The export moves whole columns of logits, and softmax knows no constant: both are taken out.
+        distance = found[:, seen] / tables.LOGIT_UNIT - expected[:, seen]
+        distance -= distance.mean(axis=0)
+        assert np.abs(distance).mean() < BOUND
+        start += codec.slots
+
+
+def test_shift_gives_the_wanted_frequencies() -> None:
+    logits = np.random.Generator(np.random.Philox(1)).normal(0, 2, (4000, 5)).astype(np.float32)
+    target = np.array([0.9, 0.05, 0.03, 0.015, 0.005])
+    masses = np.exp(logits + shift(logits, target))
+    assert (masses / masses.sum(axis=1, keepdims=True)).mean(axis=0) == pytest.approx(target, abs=5e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_unconditional_marginals_are_those_of_the_data(family: str, tmp_path: Path) -> None:
+    table = full_table(2000).only("city", "state", "grade", "paid", "age")
+    rows = sample(load(fit_table(table, config(FAMILIES[family]), tmp_path)), 20_000)
+    for name in ("city", "state", "grade", "paid"):
+        real, made = Counter(table.cells[name]), Counter(rows[name])
+        for value, count in real.items():
+            share = count / 2000
+            # Four standard errors of 20,000 draws, and one percent for the export's own batch of 8,192.
+            bound = 4 * math.sqrt(share * (1 - share) / 20_000) + 0.01
+            assert made[value] / 20_000 == pytest.approx(share, abs=bound), (name, value)
+
+
+def test_a_slot_without_rows_is_never_drawn(tmp_path: Path) -> None:
+    table = full_table().only("city", "age")
+    columns = tuple(
+        dataclasses.replace(column, domain=dataclasses.replace(column.domain, nullable=True))
+        for column in table.schema.columns
+    )
+    declared = TableToFit(table.cells, dataclasses.replace(table.schema, columns=columns))
+    for family in FAMILIES.values():
+        model = load(fit_table(declared, config(family), tmp_path))
+        assert model.schema.column("city").nullable
+        assert all(None not in cells for cells in sample(model, 5000).values())
+
+
+@pytest.mark.parametrize("family", ["ctgan", "tvae"])
+def test_a_batch_larger_than_the_table_is_one_step(family: str, tmp_path: Path) -> None:
+    asked = config(dataclasses.replace(FAMILIES[family], batch_size=1000))  # type: ignore[type-var]
+    artifact = fit_table(TABLE, asked, tmp_path)
+    assert json.loads(artifact.manifest)["training"]["steps_per_epoch"] == 1
+
+
+def test_no_held_out_row_is_learned(tmp_path: Path) -> None:
+    table = full_table().only("age", "city")
+    table.cells["city"] = [f"c{index}" for index in range(300)]
+    model = load(fit_table(table, config(IndependentConfig(), holdout_fraction=0.5), tmp_path))
+    known = len(model.schema.column("city").domain.categories)
+    assert known == pytest.approx(150, abs=30)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_estimate_tells_width_and_steps(family: str, tmp_path: Path) -> None:
+    path = TABLE.write(tmp_path / "t.parquet")
+    found = estimate(path, TABLE.schema, config(FAMILIES[family]), tmp_path)
+    expected = encoded(config(FAMILIES[family]), tmp_path)
+    assert found.encoded_width == expected.width
+    assert found.steps_per_epoch == (0 if family == "independent" else 5)
+    assert (found.seconds_per_epoch > 0) == (family != "independent")
+    assert found.total_seconds >= found.seconds_per_epoch
+    assert found.peak_memory_bytes > 100 << 20
