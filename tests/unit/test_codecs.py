@@ -228,7 +228,7 @@ def test_natives_saturate_at_the_ends_of_int64(position, origin, step):
 
 
 @settings(max_examples=200)
-@given(st.integers(0, 15), st.lists(st.integers(-(2**52), 2**52), min_size=1, max_size=20))
+@given(st.integers(0, 15), st.lists(st.integers(-(10**15), 10**15), min_size=1, max_size=20))
 def test_doubles_of_learned_decimals_are_the_nearest_ones(decimals, units):
     cells = [float(Decimal(unit).scaleb(-decimals)) for unit in units]
     codec = _numeric(integral=False, decimals=decimals)
