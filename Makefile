@@ -26,6 +26,13 @@ SERVICES := $(wildcard protos/rowmint/v1/*_service.proto)
 	.venv-protoc/bin/python -m pip install --quiet $(PROTOC)
 	@mkdir -p .make && touch $@
 
+# What the sampler runs on, alone: a test starts it from here.
+.make/sampler: pyproject.toml
+	$(PYTHON) -m venv .venv-sampler
+	.venv-sampler/bin/python -m pip install --quiet --upgrade pip
+	.venv-sampler/bin/python -m pip install --quiet -e '.[sampler]'
+	@mkdir -p .make && touch $@
+
 demo: .make/demo
 	$(BIN)/rowmint demo
 
@@ -42,11 +49,11 @@ lint: .make/dev
 	$(BIN)/mypy
 	$(BIN)/buf lint protos
 
-test: lint .make/protoc
+test: lint .make/protoc .make/sampler
 	$(BIN)/pytest
 
 bench: .make/dev
 	$(BIN)/pytest tests/benchmarks -m benchmark -s
 
 clean:
-	rm -rf $(VENV) .venv-protoc .make
+	rm -rf $(VENV) .venv-protoc .venv-sampler .make

@@ -1,7 +1,5 @@
 """Composes the sampler and serves until a signal: ``python -m sampler_service``."""
 
-import argparse
-import asyncio
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +8,7 @@ from contextlib import contextmanager
 from rowmint.objects import open_store
 from rowmint.registry import open_models_registry
 from rowmint.rpc.models import model_service
+from rowmint.rpc.process import run
 from rowmint.rpc.server import Server, ServerOptions, serve_until_signal
 from rowmint.synthesizer import choose_linear
 from sampler_service.model_cache import ModelCache
@@ -57,12 +56,7 @@ async def serve(settings: SamplerSettings) -> None:
 
 def main() -> None:
     """Read the settings from the environment and serve."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sampler_service",
-        description="Serves the sampler. Settings are read from the environment (ROWMINT_*); none is needed.",
-    )
-    parser.parse_args()
-    asyncio.run(serve(SamplerSettings()))
+    run("sampler", SamplerSettings, serve)
 
 
 if __name__ == "__main__":

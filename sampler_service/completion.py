@@ -22,7 +22,17 @@ from rowmint.errors import (
 )
 from rowmint.names import ModelVersionRef
 from rowmint.rng import StreamKey
-from rowmint.schema import INT64_MAX, INT64_MIN, Cell, ColumnKind, ColumnSpec, DataType, cell_text, near_names
+from rowmint.schema import (
+    INT64_MAX,
+    INT64_MIN,
+    Cell,
+    ColumnKind,
+    ColumnSpec,
+    DataType,
+    cell_text,
+    near_names,
+    shown_cell,
+)
 from rowmint.synthesizer import Completer
 from sampler_service.model_cache import LoadedModel
 
@@ -63,7 +73,7 @@ class CompletionSpec:
             RowRangeError: `start_row` is.
         """
         if not 0 <= self.start_row <= _MAX_ROW:
-            raise RowRangeError(f"config.start_row: {self.start_row} is not 0 to {_MAX_ROW}")
+            raise RowRangeError(f"is {self.start_row}; must be 0 to {_MAX_ROW}", field="config.start_row")
         if not 0 < self.tolerance <= _MAX_TOLERANCE:
             raise InvalidFieldError(
                 "config.tolerance", f"is {self.tolerance}; must be above 0 and at most {_MAX_TOLERANCE:g}"
@@ -175,7 +185,11 @@ class RowCompletion:
         return self._completer
 
     def _ids(self, name: str, codec: IdentityCodec, first: int, count: int) -> Sequence[Cell]:
-        values = codec.values(first, count, self._id_keys[name])
+        try:
+            values = codec.values(first, count, self._id_keys[name])
+        except RowRangeError as error:
+            about = {**error.metadata, "column": name}
+            raise RowRangeError(f"column {name!r}: {error.message}", metadata=about) from error
         integers: list[int] = values.tolist()
         return integers if codec.integral else codec.texts(values)
 
@@ -201,7 +215,7 @@ class _KnownColumn:
         if column.kind is ColumnKind.ID:
             expected = int if column.data_type is DataType.INT64 else str
             if not isinstance(cell, expected) or isinstance(cell, bool):
-                raise ValueError(f"{cell!r} is no id; ids of this column are of type {column.data_type}")
+                raise ValueError(f"{shown_cell(cell)} is no id; ids of this column are of type {column.data_type}")
             return cell
         if cell is None:
             if not column.nullable:

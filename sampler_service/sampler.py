@@ -80,10 +80,10 @@ class SampleSpec:
                 metadata={"limit": str(max_rows), "setting": "ROWMINT_MAX_ROWS"},
             )
         if not 0 <= self.start_row <= self.rows:
-            raise RowRangeError(f"start_row: {self.start_row} is not in the stream, which has rows 0 to {self.rows}")
+            raise RowRangeError(f"is {self.start_row}; must be 0 to rows ({self.rows})", field="start_row")
         if not self.start_row <= self.stop_row <= self.rows:
             raise RowRangeError(
-                f"end_row: {self.stop_row} must lie between start_row ({self.start_row}) and rows ({self.rows})"
+                f"is {self.stop_row}; must be start_row ({self.start_row}) to rows ({self.rows})", field="end_row"
             )
         if not _MIN_MESSAGE <= self.message_bytes <= _MAX_MESSAGE:
             raise InvalidFieldError(
@@ -213,8 +213,9 @@ class Sampler:
         _expect("model", spec.expected_model_digest, model.digest)
         if spec.continued and spec.start_row < spec.stop_row and spec.start_row % model.grid:
             raise RowRangeError(
-                f"start_row: {spec.start_row} is not on the grid; a stream that goes on with another starts at a"
-                f" multiple of {model.grid}",
+                f"is {spec.start_row}, not on the grid; a stream that goes on with another starts at a multiple of"
+                f" {model.grid}",
+                field="start_row",
                 metadata={"grid": str(model.grid)},
             )
         schema = model.schema.project(spec.columns)

@@ -1,15 +1,15 @@
 """Composes the trainer and serves until a signal: ``python -m trainer_service``."""
 
-import argparse
 import asyncio
 import os
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
-from rowmint.logs import configure_logs
 from rowmint.objects import open_store
 from rowmint.registry import migrate, open_registry
 from rowmint.rpc.models import model_service
+from rowmint.rpc.process import run
 from rowmint.rpc.server import Server, ServerOptions, Service, serve_until_signal
 from rowmint.v1 import (
     dataset_service_pb2_grpc,
@@ -19,26 +19,35 @@ from rowmint.v1 import (
 from trainer_service.datasets.upload import UploadService
 from trainer_service.garbage import sweep_all
 from trainer_service.jobs.pool import WorkerPool
+from trainer_service.jobs.scratch import Scratch
 from trainer_service.servicers.datasets import DatasetServicer
 from trainer_service.servicers.model_admin import ModelAdminServicer
 from trainer_service.servicers.training import TrainingServicer
-from trainer_service.settings import TrainerSettings
+from trainer_service.settings import TrainerSettings, worker_environment
+
+_THREADS = 16  # no more than the registry's pool has connections
 
 
 async def serve(settings: TrainerSettings) -> None:
     """Serve until a signal."""
+    loop = asyncio.get_running_loop()
+    # Calls wait for registry and stores in threads; those that read a whole upload back must not keep the rest waiting.
+    loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="call"))
     registry = open_registry(settings.registry_url)
     data = open_store(settings.data_store_url, settings.store_options)
     models = open_store(settings.model_store_url, settings.store_options)
     await asyncio.to_thread(migrate, registry.engine)
     await asyncio.to_thread(sweep_all, registry.datasets, data)
     await asyncio.to_thread(sweep_all, registry.models, models)
+    scratch = await asyncio.to_thread(Scratch, settings.scratch)
     pool = WorkerPool(
         registry.jobs,
         settings.model_dump(mode="json"),
-        settings.workers,
-        f"{socket.gethostname()}:{os.getpid()}",
-        settings.lease_seconds,
+        scratch,
+        workers=settings.workers,
+        holder=f"{socket.gethostname()}:{os.getpid()}",
+        lease_seconds=settings.lease_seconds,
+        environment=worker_environment(),
     )
     upload = UploadService(
         registry.datasets,
@@ -74,24 +83,26 @@ async def serve(settings: TrainerSettings) -> None:
         ),
     )
     jobs = asyncio.create_task(pool.run())
+    ending: list[asyncio.Task[None]] = []
+
+    def closing() -> None:
+        training.close()
+        # Jobs are given back while calls are drained: whoever stops us may not wait for the one after the other.
+        ending.append(asyncio.create_task(pool.close()))
+
     try:
-        await serve_until_signal(server, "trainer")
+        await serve_until_signal(server, "trainer", closing)
     finally:
+        await asyncio.gather(*ending)
         await pool.close()
-        jobs.cancel()
-        await asyncio.gather(jobs, return_exceptions=True)
+        await jobs
+        await asyncio.to_thread(scratch.close)
         registry.close()
 
 
 def main() -> None:
     """Read the settings from the environment and serve."""
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer_service",
-        description="Serves the trainer. Settings are read from the environment (ROWMINT_*); none is needed.",
-    )
-    parser.parse_args()
-    configure_logs()
-    asyncio.run(serve(TrainerSettings()))
+    run("trainer", TrainerSettings, serve)
 
 
 if __name__ == "__main__":

@@ -275,13 +275,16 @@ def _kinds(column: ColumnSpec) -> tuple[ColumnKind, ...]:
     return KINDS_OF_TYPE[column.data_type]
 
 
-def validate_against(config: TrainingConfig, schema: TableSchema, row_count: int) -> None:
+def validate_against(
+    config: TrainingConfig, schema: TableSchema, row_count: int, distinct: Mapping[str, int] | None = None
+) -> None:
     """Check a valid configuration against the dataset it is to be fitted to.
 
     Args:
         config: Passes `validate`.
         schema: The dataset's schema; every column has a type.
         row_count: Rows of the dataset.
+        distinct: Different values of its columns, at least; None where it is not known.
 
     Raises:
         ColumnNotFoundError: An override or the primary key names no column.
@@ -289,7 +292,11 @@ def validate_against(config: TrainingConfig, schema: TableSchema, row_count: int
     """
     effective = effective_schema(config, schema)
     for index, override in enumerate(config.column_overrides):
-        _validate_override(f"{PREFIX}.column_overrides[{index}]", override, effective.column(override.column))
+        path, column = f"{PREFIX}.column_overrides[{index}]", effective.column(override.column)
+        _validate_override(path, override, column)
+        if config.holdout_fraction == 0:  # else the rows left for training may have fewer
+            found = 0 if distinct is None else distinct.get(column.name, 0)
+            _validate_count(path, override, column, max(found, len(column.domain.categories)))
     modelled = [column for column in effective.columns if column.kind not in (ColumnKind.ID, ColumnKind.IGNORED)]
     if not modelled:
         raise InvalidFieldError(
@@ -321,11 +328,17 @@ def _validate_override(path: str, override: ColumnOverride, column: ColumnSpec) 
         raise InvalidFieldError(
             f"{path}.{name}", f'column {column.name!r} is {column.data_type}; only text can become "other"'
         )
+
+
+def _validate_count(path: str, override: ColumnOverride, column: ColumnSpec, count: int) -> None:
+    """Refuse a column of too many values, where that is asked for and no folding makes them fewer."""
     limit = MAX_CATEGORIES if override.max_categories is None else override.max_categories
-    if coded and override.high_cardinality is HighCardinality.REFUSE and len(column.domain.categories) > limit:
+    folds = override.min_category_count is not None and override.min_category_count > 1
+    if override.high_cardinality is HighCardinality.REFUSE and not folds and count > limit:
         raise InvalidFieldError(
             f"{path}.high_cardinality",
-            f"column {column.name!r} has {len(column.domain.categories)} values, more than {limit}: refused",
+            f"column {column.name!r} has {count:,} values or more, the limit is {limit:,}; raise max_categories, choose"
+            " another policy, or make the column an ID or IGNORED",
         )
 
 

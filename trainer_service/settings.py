@@ -2,9 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -15,13 +15,13 @@ class TrainerSettings(BaseSettings):
         home: Folder of the embedded default: registry, objects, scratch.
         listen: Address served, ``host:port``.
         registry: Registry of datasets, jobs and models: ``sqlite:///folder`` or ``postgresql+psycopg://...``.
-        data_store: Store of uploads and tables: ``file:///folder``, ``memory://name``, ``s3://bucket/prefix``.
+        data_store: Store of uploads and tables: ``file:///folder``, ``s3://bucket/prefix``, ``gs://...``, ``az://...``.
         model_store: Store of published models, likewise.
         store_options: Options of both stores, such as endpoint and credentials.
-        workers: Jobs run at once.
+        workers: Training jobs run at once, and as many ingest jobs beside them.
         threads: CPU threads of a fit whose job does not say.
         lease_seconds: After so long without a heartbeat a job is taken up by another worker.
-        heartbeat_seconds: Pause between two heartbeats.
+        heartbeat_seconds: Pause between two heartbeats; at most half the lease.
         segment_bytes: Bytes of an upload committed at once.
         segment_seconds: After so long what has come is committed, however little.
         max_message_bytes: Largest message received.
@@ -38,7 +38,7 @@ class TrainerSettings(BaseSettings):
     model_store: str = ""
     store_options: dict[str, Any] = Field(default_factory=dict)
     workers: int = Field(default=1, ge=1, le=256)
-    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
+    threads: int = Field(default_factory=lambda: min(os.cpu_count() or 1, 256), ge=1, le=256)
     lease_seconds: float = Field(default=10.0, gt=0)
     heartbeat_seconds: float = Field(default=1.0, gt=0)
     segment_bytes: int = Field(default=8 * 1024 * 1024, ge=1)
@@ -46,6 +46,19 @@ class TrainerSettings(BaseSettings):
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=64 * 1024)
     grace_seconds: float = Field(default=10.0, ge=0)
     max_connection_age_seconds: float = Field(default=0.0, ge=0)
+
+    @field_validator("data_store", "model_store")
+    @classmethod
+    def _shared(cls, url: str) -> str:
+        if url.startswith("memory:"):
+            raise ValueError("jobs run in processes of their own, which do not see this one's memory")
+        return url
+
+    @model_validator(mode="after")
+    def _beats_in_time(self) -> Self:
+        if 2 * self.heartbeat_seconds > self.lease_seconds:
+            raise ValueError("heartbeat_seconds must be at most half of lease_seconds: one beat may be lost")
+        return self
 
     @property
     def registry_url(self) -> str:
@@ -64,5 +77,13 @@ class TrainerSettings(BaseSettings):
 
     @property
     def scratch(self) -> Path:
-        """Folder of temporary files; what a job leaves there it removes."""
+        """Folder of temporary files."""
         return self.home.absolute() / "scratch"
+
+
+def worker_environment() -> dict[str, str]:
+    """Return the environment of a worker: that of this process, and OpenMP threads sleep while they wait.
+
+    Threads that spin make a step several times slower on a busy machine; who wants them sets ``OMP_WAIT_POLICY``.
+    """
+    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}

@@ -20,7 +20,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from rowmint.schema import Cell, ColumnKind, ColumnSpec, DataType
+from rowmint.schema import Cell, ColumnKind, ColumnSpec, DataType, shown_cell
 
 EPOCH_DATE = date(1970, 1, 1)
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - local times have no zone
@@ -84,7 +84,7 @@ def native_number(cell: Cell, column: ColumnSpec) -> Fraction:
     match column.data_type:
         case DataType.INT64 | DataType.DOUBLE | DataType.DECIMAL:
             if isinstance(cell, bool) or not isinstance(cell, int | float | Decimal):
-                raise ValueError(f"{cell!r} is not a number")
+                raise ValueError(f"{shown_cell(cell)} is not a number")
             if isinstance(cell, Decimal) and (
                 len(cell.as_tuple().digits) > _MAX_DIGITS or abs(cell.adjusted()) > _MAX_DIGITS
             ):
@@ -94,17 +94,17 @@ def native_number(cell: Cell, column: ColumnSpec) -> Fraction:
                 printed = isinstance(cell, float) and column.data_type is DataType.DECIMAL
                 number = Fraction(repr(float(cell))) if printed else Fraction(cell)
             except (ValueError, OverflowError) as error:
-                raise ValueError(f"{cell!r} is not a finite number") from error
+                raise ValueError(f"{shown_cell(cell)} is not a finite number") from error
             return number * scale if column.data_type is DataType.DECIMAL else number
         case DataType.DATE:
             if isinstance(cell, datetime) or not isinstance(cell, date):
-                raise ValueError(f"{cell!r} is not a date")
+                raise ValueError(f"{shown_cell(cell)} is not a date")
             return Fraction((cell - EPOCH_DATE).days)
         case DataType.TIMESTAMP:
             if isinstance(cell, date) and not isinstance(cell, datetime):
                 cell = datetime(cell.year, cell.month, cell.day, tzinfo=UTC if column.time_zone else None)
             if not isinstance(cell, datetime):
-                raise ValueError(f"{cell!r} is not a timestamp")
+                raise ValueError(f"{shown_cell(cell)} is not a timestamp")
             if (cell.tzinfo is None) == bool(column.time_zone):
                 needed = "an offset, as the column has a time zone" if column.time_zone else "no offset"
                 raise ValueError(f"{cell.isoformat()} must have {needed}")

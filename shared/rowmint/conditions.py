@@ -27,6 +27,7 @@ from rowmint.schema import (
     TableSchema,
     cell_text,
     near_names,
+    shown_cell,
 )
 
 MAX_PREDICATES = 64
@@ -148,14 +149,14 @@ def canonical(where: Iterable[Predicate], schema: TableSchema) -> tuple[ColumnCo
     if len(predicates) > MAX_PREDICATES:
         raise InvalidFieldError("where.predicates", f"has {len(predicates)} entries; at most {MAX_PREDICATES}")
     by_column: dict[str, ColumnCondition] = {}
-    for predicate in predicates:
+    for index, predicate in enumerate(predicates):
         column = schema.column(predicate.column)
         if column.kind is ColumnKind.ID or column.name == schema.primary_key:
             raise InvalidConditionError(
                 f"column {column.name!r} identifies rows and is made afresh; it cannot be a condition",
                 metadata={"column": column.name},
             )
-        condition = _translate(predicate, column)
+        condition = _translate(predicate, column, f"where.predicates[{index}]")
         before = by_column.get(column.name)
         by_column[column.name] = condition if before is None else _intersect(before, condition)
         if before is not None and _empty(by_column[column.name]):
@@ -173,7 +174,7 @@ def canonical(where: Iterable[Predicate], schema: TableSchema) -> tuple[ColumnCo
     return tuple(found)
 
 
-def _translate(predicate: Predicate, column: ColumnSpec) -> ColumnCondition:
+def _translate(predicate: Predicate, column: ColumnSpec, field: str) -> ColumnCondition:
     test = predicate.test
     everything = _everything(column)
     if isinstance(test, IsNull):
@@ -183,7 +184,7 @@ def _translate(predicate: Predicate, column: ColumnSpec) -> ColumnCondition:
         return ColumnCondition(column.name, True, **nothing)
     if isinstance(test, AnyOf):
         if not 1 <= len(test.values) <= MAX_VALUES:
-            raise InvalidFieldError("where.predicates.any_of", f"has {len(test.values)} values; 1 to {MAX_VALUES}")
+            raise InvalidFieldError(f"{field}.any_of", f"has {len(test.values)} values; 1 to {MAX_VALUES}")
         null = any(value is None for value in test.values)
         present = [value for value in test.values if value is not None]
         if is_coded(column):
@@ -191,7 +192,7 @@ def _translate(predicate: Predicate, column: ColumnSpec) -> ColumnCondition:
         points = sorted({point for value in present if (point := _point(value, column)) is not None})
         if not points and not null:
             raise InvalidConditionError(
-                f"column {column.name!r} holds {_precision(column)}; {present[0]!r} can never occur",
+                f"column {column.name!r} holds {_precision(column)}; {shown_cell(present[0])} can never occur",
                 metadata={"column": column.name},
             )
         spans = _joined([Interval(point, point) for point in points])
@@ -202,7 +203,7 @@ def _translate(predicate: Predicate, column: ColumnSpec) -> ColumnCondition:
             metadata={"column": column.name},
         )
     if test.minimum is None and test.maximum is None:
-        raise InvalidFieldError("where.predicates.range", "has neither minimum nor maximum")
+        raise InvalidFieldError(f"{field}.range", "has neither minimum nor maximum")
     interval = _interval(test, column)
     return ColumnCondition(column.name, False, intervals=(interval,) if interval.lower <= interval.upper else ())
 

@@ -255,9 +255,19 @@ class ConditionStarvedError(RowmintError):
 
 
 class RowRangeError(RowmintError):
-    """A row index lies outside the stream, or not on the grid where it must."""
+    """A row index lies outside the stream, or not on the grid where it must.
+
+    Args:
+        message: What is wrong with it and what is allowed.
+        field: Field of the request that holds it, or empty where none does alone.
+        metadata: The same facts for programs.
+    """
 
     reason = Reason.ROW_RANGE
+
+    def __init__(self, message: str, *, field: str = "", metadata: Mapping[str, str] | None = None) -> None:
+        violations = [FieldViolation(field, message)] if field else []
+        super().__init__(f"{field}: {message}" if field else message, metadata=metadata, violations=violations)
 
 
 class LimitError(RowmintError):

@@ -18,6 +18,7 @@ from typing import Self
 from rowmint.errors import InvalidFieldError
 
 _ID = r"[a-z][a-z0-9-]{0,62}"
+_UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _ID_RULE = "1 to 63 characters of a-z, 0-9 and '-', the first a letter"
 
 LATEST = "latest"
@@ -31,6 +32,17 @@ def validate_id(text: str, field: str) -> str:
     """
     if not re.fullmatch(_ID, text):
         raise InvalidFieldError(field, f"{text!r} is not an id: {_ID_RULE}")
+    return text
+
+
+def validate_request_id(text: str, field: str = "request_id") -> str:
+    """Return `text` if it is a UUID, or empty, which stands for none.
+
+    Raises:
+        InvalidFieldError: It is neither; the error names `field`.
+    """
+    if text and not re.fullmatch(_UUID, text):
+        raise InvalidFieldError(field, f"{text!r} is not a UUID, such as 123e4567-e89b-42d3-a456-426614174000")
     return text
 
 

@@ -86,6 +86,13 @@ def cell_text(cell: Cell) -> str:
     return str(cell)
 
 
+def shown_cell(cell: Cell) -> str:
+    """Return a cell as messages show it: text in quotes, all else in its canonical text, a missing cell as null."""
+    if cell is None:
+        return "null"
+    return repr(cell) if isinstance(cell, str) else cell_text(cell)
+
+
 def parse_cell(text: str, data_type: DataType) -> Cell:
     """Return the cell that `cell_text` wrote as `text`.
 
@@ -293,7 +300,8 @@ class TableSchema:
             return self
         chosen = tuple(self.column(name) for name in names)
         if len(set(names)) != len(names):
-            raise InvalidFieldError("columns", "a column is named more than once")
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InvalidFieldError("columns", f"column {twice!r} is named more than once")
         return TableSchema(chosen, self.primary_key if self.primary_key in names else "")
 
     def modelled(self) -> "TableSchema":
@@ -396,7 +404,7 @@ def _validate_bounds(domain: Domain, path: str) -> None:
         if isinstance(bound, float) and not math.isfinite(bound):
             raise InvalidFieldError(path, "a bound must be a finite number")
         if isinstance(bound, bool | str):
-            raise InvalidFieldError(path, f"{bound!r} is no bound; give a number, date or timestamp")
+            raise InvalidFieldError(path, f"{shown_cell(bound)} is no bound; give a number, date or timestamp")
     if domain.minimum is None or domain.maximum is None:
         return
     try:

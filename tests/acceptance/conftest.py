@@ -1,11 +1,13 @@
 """Fixtures: services over a home folder of their own."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.processes import Services
+from rowmint.client import Client
+from tests.acceptance.processes import Services, customers_csv
 
 
 @pytest.fixture
@@ -24,3 +26,27 @@ def shared_services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servic
     found.sampler()
     yield found
     found.close()
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A small table and a model of it, for tests of what is refused.
+
+    Attributes:
+        client: A client in a project of their own.
+        dataset: Name of the READY dataset `customers`.
+        version: Name of the only version of the model `customers`, independent.
+    """
+
+    client: Client
+    dataset: str
+    version: str
+
+
+@pytest.fixture(scope="session")
+def fitted(shared_services: Services) -> Iterator[Fitted]:
+    trainer, *samplers = shared_services.started
+    with Client(trainer.address, [sampler.address for sampler in samplers], "bad-input") as client:
+        dataset = client.upload(customers_csv(400), "customers", format="csv", primary_key="customer")
+        job = client.wait_job(client.train(dataset, "customers", family="independent", seed=1))
+        yield Fitted(client, dataset.name, job.model_version)

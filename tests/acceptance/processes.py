@@ -1,5 +1,6 @@
 """Services as real processes, on loopback, ended by pid."""
 
+import contextlib
 import os
 import random
 import signal
@@ -113,6 +114,29 @@ class Services:
                 service.process.wait(15)
             except subprocess.TimeoutExpired:
                 service.kill()
+
+
+def children_of(pid: int) -> list[int]:
+    """Return a process's children; none where it is gone."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def working_child(pid: int) -> int:
+    """Return the worker that a job was given to: one that waits for a job has not opened the registry."""
+    (child,) = (child for child in children_of(pid) if "data.db" in _open_files(child))
+    return child
+
+
+def _open_files(pid: int) -> set[str]:
+    names = set()
+    with contextlib.suppress(FileNotFoundError):
+        for file in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                names.add(file.readlink().name)
+    return names
 
 
 CUSTOMERS_HEADER = "customer,city,plan,age,income,bonus,joined,active,note,rich"

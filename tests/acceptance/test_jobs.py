@@ -2,14 +2,13 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from rowmint.client import Client, RowmintCallError
 from rowmint.v1 import dataset_pb2, training_job_pb2
-from tests.acceptance.processes import Services, customers_csv, wait_until
+from tests.acceptance.processes import Services, children_of, customers_csv, wait_until, working_child
 
 SMALL = {"batch_size": 100, "generator_dim": [32], "discriminator_dim": [32], "threads": 1}
 
@@ -97,7 +96,7 @@ def test_a_killed_worker_is_replaced(services: Services) -> None:
         for event in client.watch(job):
             if event.HasField("progress") and event.progress.epoch:
                 break
-        os.kill(_busiest_child(trainer.pid), signal.SIGKILL)
+        os.kill(working_child(trainer.pid), signal.SIGKILL)
         events = list(client.watch(job))
         assert events[-1].state == training_job_pb2.JOB_STATE_SUCCEEDED
         assert events[-1].attempt == 2
@@ -107,21 +106,7 @@ def test_a_killed_worker_is_replaced(services: Services) -> None:
 
 def test_a_trainer_that_is_told_to_end_leaves_no_process(services: Services) -> None:
     trainer = services.trainer()
-    wait_until(lambda: bool(_children(trainer.pid)), "a warm worker")
-    children = _children(trainer.pid)
+    wait_until(lambda: bool(children_of(trainer.pid)), "a warm worker")
+    children = children_of(trainer.pid)
     assert trainer.terminate() == 0
     wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), "the workers' end")
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def _busiest_child(pid: int) -> int:
-    def ticks(child: int) -> int:
-        fields = Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()
-        return int(fields[11]) + int(fields[12])
-
-    before = {child: ticks(child) for child in _children(pid)}
-    time.sleep(0.5)
-    return max(before, key=lambda child: ticks(child) - before[child])

@@ -25,6 +25,7 @@ from rowmint.errors import (
 )
 from rowmint.names import DatasetName, ModelName, ModelVersionName, ModelVersionRef, TrainingJobName
 from rowmint.registry import (
+    CanonicalTable,
     DatasetState,
     JobKind,
     JobPhase,
@@ -36,7 +37,6 @@ from rowmint.registry import (
     open_models_registry,
     open_registry,
 )
-from rowmint.registry.datasets import CanonicalTable
 from rowmint.registry.engine import reading, writing
 from rowmint.registry.tables import DATA, MODELS, jobs, metadata
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema

@@ -62,6 +62,13 @@ def test_an_unbroken_stream_is_passed_on_as_it_is(row_format):
         assert stream.acceptance == 0.5
 
 
+@pytest.mark.parametrize("read", [lambda stream: stream.to_table(), list], ids=["table", "batches"])
+def test_reading_batches_reads_the_summary_too(read):
+    with services() as found, client_of(found) as client, client.sample("flights", ROWS) as stream:
+        read(stream)
+        assert (stream.candidates, stream.acceptance) == (2 * ROWS, 0.5)
+
+
 @pytest.mark.parametrize("cut", CUTS, ids=lambda cut: f"{cut.kind}-{cut.after}-{cut.code.name}-{cut.reason}")
 @pytest.mark.parametrize("lead_alone", [False, True])
 def test_a_broken_stream_goes_on_elsewhere_to_the_same_bytes(row_format, cut, lead_alone):

@@ -221,6 +221,19 @@ def test_impossible_configurations_are_refused(asked: TrainingConfig, field: str
     assert caught.value.violations[0].field == f"training_job.{field}"
 
 
+def test_too_many_values_are_refused_where_their_number_is_known() -> None:
+    refuse = ColumnOverride(
+        "age", kind=ColumnKind.CATEGORICAL, max_categories=5, high_cardinality=HighCardinality.REFUSE
+    )
+    with pytest.raises(InvalidFieldError, match="column 'age' has 6 values or more, the limit is 5") as caught:
+        validate_against(config(refuse), SCHEMA, 100, {"age": 6})
+    assert caught.value.violations[0].field == "training_job.config.column_overrides[0].high_cardinality"
+    validate_against(config(refuse), SCHEMA, 100, {"age": 5})
+    validate_against(config(refuse), SCHEMA, 100)
+    # The rows that are left for training may have fewer.
+    validate_against(config(refuse, holdout_fraction=0.5), SCHEMA, 100, {"age": 6})
+
+
 @pytest.mark.parametrize("asked", [config(ColumnOverride("cyti")), config(primary_key="kye")])
 def test_unknown_columns_are_refused_with_near_ones(asked: TrainingConfig) -> None:
     with pytest.raises(ColumnNotFoundError, match="did you mean"):

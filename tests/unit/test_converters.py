@@ -131,8 +131,13 @@ def test_every_kind_of_value_is_read():
         {"decimal_value": "Infinity"},
         {"date_value": "2013-02-30"},
         {"date_value": "yesterday"},
+        {"date_value": "20130228"},
         {"timestamp_value": "2013-01-01T25:00:00"},
         {"timestamp_value": ""},
+        {"timestamp_value": "2013-01-01"},
+        {"timestamp_value": "2013-01-01T05:00:00.1234567"},
+        {"timestamp_value": "0001-01-01T00:00:00+14:00"},
+        {"timestamp_value": "9999-12-31T23:59:59-01:00"},
     ],
 )
 def test_a_malformed_value_names_the_field(value):
@@ -142,6 +147,7 @@ def test_a_malformed_value_names_the_field(value):
 
 
 BAD = value_pb2.Value()
+NULL = value_pb2.Value(null_value=True)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +164,7 @@ BAD = value_pb2.Value()
         ),
         (condition_pb2.Predicate(column="a", range=condition_pb2.ValueRange(minimum=BAD)), "range.minimum"),
         (condition_pb2.Predicate(column="a", range=condition_pb2.ValueRange(maximum=BAD)), "range.maximum"),
+        (condition_pb2.Predicate(column="a", range=condition_pb2.ValueRange(minimum=NULL)), "range.minimum"),
     ],
 )
 def test_a_malformed_predicate_names_its_path(predicate, field):

@@ -17,7 +17,7 @@ from rowmint.artifact import Artifact
 from rowmint.errors import CancelledError, InvalidFieldError, TrainingFailedError
 from rowmint.schema import ColumnKind
 from rowmint.synthesizer import choose_linear, tables
-from rowmint.synthesizer.ctgan import load_network
+from rowmint.synthesizer.network import load_network
 from tests.tables_to_fit import CTGAN, DIGEST, FAMILIES, TVAE, TableToFit, fit_table, full_table, load, sample
 from trainer_service.config import (
     ColumnOverride,

@@ -267,7 +267,7 @@ def test_an_empty_file(read, data):
 @pytest.mark.parametrize("data", [b"a,b\n", b"a,b", b"a", b"a,b\n\n\n"])
 def test_no_rows(read, data):
     found, message = problems(read, data)
-    assert (found, message) == ([(0, 0, "")], "the file has no rows")
+    assert (found, message) == ([(0, 0, "")], "the file has no rows; a table needs at least one")
 
 
 def test_duplicate_and_empty_names(read):

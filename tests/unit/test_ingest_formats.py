@@ -117,7 +117,7 @@ def test_an_empty_json_file(read, data):
 
 @pytest.mark.parametrize("data", [b"[]", b" [ ] "])
 def test_json_without_rows(read, data):
-    assert problems(read, data, JSON)[1] == "the file has no rows"
+    assert problems(read, data, JSON)[1] == "the file has no rows; a table needs at least one"
     assert problems(read, b"{}\n{}", JSON)[1] == "the file has no columns"
 
 
@@ -133,6 +133,9 @@ def test_json_without_rows(read, data):
         (b'[{"a":1}', [(1, 0, "")], "bracket"),
         (b'[{"a":1}]\nx', [(2, 0, "")], "follows"),
         (b'{"a":NaN}', [(1, 0, "")], "NaN"),
+        (b'[{"a":1},\n{"a":NaN}]', [(2, 0, "")], "NaN"),
+        (b'{"a":1,"b":2,"a":3}', [(1, 0, "")], "'a' is given more than once"),
+        (b'[{"a":1},\n{"b":1,"b":1}]', [(2, 0, "")], "'b' is given more than once"),
         (b'{"a":1}\n{"a":1e999}', [(2, 2, "a")], "finite"),
         (b'{"a":1}\n{"a":"\xff"}', [(2, 0, "")], "UTF-8"),
         (b'{"a":"\\ud800"}\n{"a":"\\ud800\\udc00"}', [(1, 1, "a")], "surrogate"),
@@ -257,7 +260,7 @@ def test_typed_values_without_a_place(read, write, data_format):
 @pytest.mark.parametrize(("write", "data_format"), [(parquet, PARQUET), (arrow, ARROW)])
 def test_typed_files_without_rows_or_with_bad_names(read, write, data_format):
     empty = pa.table({"a": pa.array([], pa.int64())})
-    assert problems(read, write(empty), data_format)[1] == "the file has no rows"
+    assert problems(read, write(empty), data_format)[1] == "the file has no rows; a table needs at least one"
     twice = pa.Table.from_arrays([pa.array([1]), pa.array([2]), pa.array([3])], names=["a", "a", ""])
     assert problems(read, write(twice), data_format)[0] == [(0, 0, "a"), (0, 0, "")]
 

@@ -13,6 +13,7 @@ from rowmint.names import (
     ProjectName,
     TrainingJobName,
     validate_id,
+    validate_request_id,
 )
 
 IDS = st.from_regex(r"[a-z][a-z0-9-]{0,62}", fullmatch=True)
@@ -131,3 +132,11 @@ def test_a_bad_id_names_the_field(bad):
     with pytest.raises(InvalidFieldError) as caught:
         validate_id(bad, "dataset_id")
     assert [violation.field for violation in caught.value.violations] == ["dataset_id"]
+
+
+def test_a_request_id_is_a_uuid_or_none() -> None:
+    for text in ("", "123e4567-e89b-42d3-a456-426614174000", "123E4567-E89B-42D3-A456-426614174000"):
+        assert validate_request_id(text) == text
+    for bad in ("again", "123e4567e89b42d3a456426614174000", "123e4567-e89b-42d3-a456-42661417400g", " "):
+        with pytest.raises(InvalidFieldError, match=r"^request_id: "):
+            validate_request_id(bad)

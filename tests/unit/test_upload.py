@@ -220,9 +220,21 @@ def test_what_does_not_exist_is_not_opened(service):
         service.open(DatasetName("p", "none"))
 
 
-def test_contradicting_declarations_are_refused(service):
-    with pytest.raises(InvalidFieldError, match=r"column_overrides\[0\]\.id_pattern"):
-        service.create("p", "e", data_format={}, overrides=(ColumnSpec("a", ColumnKind.NUMERICAL, id_pattern="[0-9]"),))
+@pytest.mark.parametrize(
+    ("column", "field"),
+    [
+        (ColumnSpec("a", ColumnKind.NUMERICAL, id_pattern="[0-9]"), "dataset.column_overrides[0].id_pattern"),
+        (ColumnSpec("a", ColumnKind.ID, id_pattern="[0-9"), "dataset.column_overrides[0].id_pattern"),
+        (ColumnSpec("a", datetime_format="%d.%m.%Q"), "dataset.column_overrides[0].datetime_format"),
+        (ColumnSpec("a", ColumnKind.CATEGORICAL), "dataset.primary_key"),
+    ],
+)
+def test_contradicting_declarations_are_refused(service, column, field):
+    with pytest.raises(InvalidFieldError) as caught:
+        service.create("p", "e", data_format={}, overrides=(column,), primary_key="a")
+    assert [violation.field for violation in caught.value.violations] == [field]
+    with pytest.raises(ResourceNotFoundError):
+        service.open(DatasetName("p", "e"))
 
 
 @given(st.lists(st.binary(min_size=1, max_size=9), max_size=6), st.data())

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from rowmint.errors import InvalidFieldError
-from rowmint.schema import ColumnKind
+from rowmint.rpc.converters import COLUMN_KINDS, kind_from_proto
 from rowmint.v1 import schema_pb2, training_job_pb2
 from trainer_service.config import (
     PREFIX,
@@ -24,14 +24,6 @@ from trainer_service.config import (
 
 _T = TypeVar("_T")
 
-_KINDS: Mapping[int, ColumnKind] = {
-    schema_pb2.COLUMN_KIND_NUMERICAL: ColumnKind.NUMERICAL,
-    schema_pb2.COLUMN_KIND_CATEGORICAL: ColumnKind.CATEGORICAL,
-    schema_pb2.COLUMN_KIND_DATETIME: ColumnKind.DATETIME,
-    schema_pb2.COLUMN_KIND_BOOLEAN: ColumnKind.BOOLEAN,
-    schema_pb2.COLUMN_KIND_ID: ColumnKind.ID,
-    schema_pb2.COLUMN_KIND_IGNORED: ColumnKind.IGNORED,
-}
 _POLICIES: Mapping[int, HighCardinality] = {
     schema_pb2.HIGH_CARDINALITY_TAIL: HighCardinality.TAIL,
     schema_pb2.HIGH_CARDINALITY_OTHER: HighCardinality.OTHER,
@@ -41,7 +33,6 @@ _DEVICES: Mapping[int, Device] = {
     training_job_pb2.DEVICE_CPU: Device.CPU,
     training_job_pb2.DEVICE_CUDA: Device.CUDA,
 }
-_KIND_NUMBERS = {kind: number for number, kind in _KINDS.items()}
 _POLICY_NUMBERS = {policy: number for number, policy in _POLICIES.items()}
 _DEVICE_NUMBERS = {device: number for number, device in _DEVICES.items()}
 _FAMILIES: Mapping[str, type[FamilyConfig]] = {
@@ -102,7 +93,7 @@ def config_to_proto(config: TrainingConfig) -> training_job_pb2.TrainingConfig:
         message.column_overrides.append(
             training_job_pb2.ColumnOverride(
                 column=override.column,
-                kind=schema_pb2.ColumnKind.ValueType(0 if override.kind is None else _KIND_NUMBERS[override.kind]),
+                kind=schema_pb2.COLUMN_KIND_UNSPECIFIED if override.kind is None else COLUMN_KINDS[override.kind],
                 high_cardinality=schema_pb2.HighCardinality.ValueType(
                     0 if override.high_cardinality is None else _POLICY_NUMBERS[override.high_cardinality]
                 ),
@@ -126,7 +117,7 @@ def _family(family: type[FamilyConfig], message: Message) -> FamilyConfig:
 def _override(message: training_job_pb2.ColumnOverride, path: str) -> ColumnOverride:
     return ColumnOverride(
         column=message.column,
-        kind=_known(_KINDS, message.kind, f"{path}.kind"),
+        kind=kind_from_proto(message.kind, f"{path}.kind"),
         high_cardinality=_known(_POLICIES, message.high_cardinality, f"{path}.high_cardinality"),
         max_categories=message.max_categories if message.HasField("max_categories") else None,
         min_category_count=message.min_category_count if message.HasField("min_category_count") else None,

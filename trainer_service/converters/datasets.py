@@ -8,19 +8,20 @@ from rowmint.registry import DatasetRecord, DatasetState
 from rowmint.rpc.converters import column_from_proto, column_to_proto, schema_to_proto, timestamp
 from rowmint.schema import ColumnSpec
 from rowmint.v1 import dataset_pb2
+from trainer_service.datasets.formats import CsvFormat
 
 DATASET_STATES = {state: dataset_pb2.DatasetState.Value(f"DATASET_STATE_{state}") for state in DatasetState}
 
 
-def format_from_proto(data_format: dataset_pb2.DataFormat, field: str = "dataset.format") -> dict[str, Any]:
+def format_from_proto(data_format: dataset_pb2.DataFormat) -> dict[str, Any]:
     """Return a format as JSON values, every default filled in.
 
     Raises:
-        InvalidFieldError: No format is given, or an option is malformed; the error names a path under `field`.
+        InvalidFieldError: No format is given, or an option is malformed; the error names its path.
     """
     match data_format.WhichOneof("format"):
         case "csv":
-            return {"type": "csv", **_csv(data_format.csv, f"{field}.csv")}
+            return {"type": "csv", **_csv(data_format.csv)}
         case "json":
             return {"type": "json"}
         case "parquet":
@@ -28,21 +29,18 @@ def format_from_proto(data_format: dataset_pb2.DataFormat, field: str = "dataset
         case "arrow_stream":
             return {"type": "arrow_stream"}
         case _:
-            raise InvalidFieldError(field, "is required: csv, json, parquet or arrow_stream")
+            raise InvalidFieldError("dataset.format", "is required: csv, json, parquet or arrow_stream")
 
 
-def _csv(csv: dataset_pb2.CsvFormat, field: str) -> dict[str, Any]:
-    delimiter = csv.delimiter if csv.HasField("delimiter") else ","
-    quote = csv.quote if csv.HasField("quote") else '"'
-    for name, text in (("delimiter", delimiter), ("quote", quote)):
-        if len(text) != 1 or not text.isascii() or text in "\r\n":
-            raise InvalidFieldError(f"{field}.{name}", f"{text!r} must be one ASCII character, no line end")
-    if delimiter == quote:
-        raise InvalidFieldError(f"{field}.quote", "is the delimiter too")
-    encoding = csv.encoding if csv.HasField("encoding") else "utf-8"
-    if encoding not in ("utf-8", "latin-1", "utf-16"):
-        raise InvalidFieldError(f"{field}.encoding", f"{encoding!r} must be utf-8, latin-1 or utf-16")
-    return {"delimiter": delimiter, "quote": quote, "encoding": encoding, "null_values": list(csv.null_values)}
+def _csv(csv: dataset_pb2.CsvFormat) -> dict[str, Any]:
+    given = {name: getattr(csv, name) for name in ("delimiter", "quote", "encoding") if csv.HasField(name)}
+    dialect = CsvFormat(**given)
+    return {
+        "delimiter": dialect.delimiter,
+        "quote": dialect.quote,
+        "encoding": dialect.encoding,
+        "null_values": list(csv.null_values),
+    }
 
 
 def format_to_proto(body: Any) -> dataset_pb2.DataFormat:

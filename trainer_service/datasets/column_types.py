@@ -79,21 +79,32 @@ class Target:
     @property
     def arrow_type(self) -> pa.DataType:
         """The Arrow type of the finished column."""
-        match self.data_type:
-            case DataType.BOOL:
-                return pa.bool_()
-            case DataType.INT64:
-                return pa.int64()
-            case DataType.DOUBLE:
-                return pa.float64()
-            case DataType.DECIMAL:
-                return pa.decimal128(MAX_SCALE, 0 if self.decimals is None else self.decimals)
-            case DataType.STRING:
-                return pa.string()
-            case DataType.DATE:
-                return pa.date32()
-            case DataType.TIMESTAMP:
-                return pa.timestamp("us", "UTC" if self.utc else None)
+        return canonical_type(self.data_type, self.decimals, utc=self.utc)
+
+
+def canonical_type(data_type: DataType, decimals: int | None, *, utc: bool) -> pa.DataType:
+    """Return the Arrow type that a column of the canonical table has.
+
+    Args:
+        data_type: How its cells are stored.
+        decimals: Digits after the point of a DECIMAL; None for 0.
+        utc: Whether a TIMESTAMP is an instant, not a local time.
+    """
+    match data_type:
+        case DataType.BOOL:
+            return pa.bool_()
+        case DataType.INT64:
+            return pa.int64()
+        case DataType.DOUBLE:
+            return pa.float64()
+        case DataType.DECIMAL:
+            return pa.decimal128(MAX_SCALE, 0 if decimals is None else decimals)
+        case DataType.STRING:
+            return pa.string()
+        case DataType.DATE:
+            return pa.date32()
+        case DataType.TIMESTAMP:
+            return pa.timestamp("us", "UTC" if utc else None)
 
 
 class ColumnJoin:

@@ -1,4 +1,4 @@
-"""What was declared of columns, checked against the data."""
+"""What was declared of columns, checked by itself and against the data."""
 
 import math
 from collections.abc import Iterator
@@ -11,13 +11,41 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rowmint.codecs.identity import parse_pattern
 from rowmint.errors import ColumnNotFoundError, InvalidFieldError
-from rowmint.schema import INT64_MAX, INT64_MIN, Cell, ColumnSpec, DataType, Domain, near_names
+from rowmint.schema import INT64_MAX, INT64_MIN, Cell, ColumnKind, ColumnSpec, DataType, Domain, near_names, shown_cell
 from trainer_service.datasets.column_types import Target
 from trainer_service.datasets.conversion import mask
+from trainer_service.datasets.datetimes import DatetimeForm
 from trainer_service.datasets.decimals import holds_decimals
 
 Mask = npt.NDArray[np.bool_]
+
+
+def validate_before_data(overrides: tuple[ColumnSpec, ...], primary_key: str) -> None:
+    """Check what needs no data: patterns and formats can be read, and the primary key is declared nothing else.
+
+    Args:
+        overrides: Declared columns that pass `validate_declared`.
+        primary_key: Declared primary key, or empty.
+
+    Raises:
+        InvalidFieldError: They cannot, or it is; the error names the field.
+    """
+    for index, column in enumerate(overrides):
+        path = f"dataset.column_overrides[{index}]"
+        if column.id_pattern:
+            parse_pattern(column.id_pattern, f"{path}.id_pattern")
+        if column.datetime_format:
+            try:
+                DatetimeForm.of_format(column.datetime_format, column.name)
+            except InvalidFieldError as error:
+                description = error.violations[0].description
+                raise InvalidFieldError(f"{path}.datetime_format", description) from error
+        if column.name == primary_key and column.kind not in (None, ColumnKind.ID):
+            raise InvalidFieldError(
+                "dataset.primary_key", f"column {primary_key!r} is declared {column.kind}; a primary key is an ID"
+            )
 
 
 def require_columns(overrides: tuple[ColumnSpec, ...], primary_key: str, names: list[str]) -> None:
@@ -60,7 +88,7 @@ def _wrong(name: str, what: str) -> InvalidFieldError:
 def _fitted(cell: Cell, name: str, target: Target) -> Cell:
     found = _fit(cell, target)
     if found is None:
-        raise _wrong(name, f"{cell!r} is declared in the domain of a column of type {target.data_type}")
+        raise _wrong(name, f"{shown_cell(cell)} is declared in the domain of a column of type {target.data_type}")
     return found
 
 

@@ -29,7 +29,9 @@ class CsvFormat:
         for name in ("delimiter", "quote"):
             text = getattr(self, name)
             if len(text) != 1 or not text.isascii() or text in "\r\n\0":
-                raise InvalidFieldError(f"dataset.format.csv.{name}", f"{text!r} must be one ASCII character")
+                raise InvalidFieldError(
+                    f"dataset.format.csv.{name}", f"{text!r} must be one ASCII character, no line end"
+                )
         if self.delimiter == self.quote:
             raise InvalidFieldError("dataset.format.csv.quote", "is the delimiter too")
         if self.encoding not in ENCODINGS:

@@ -180,7 +180,7 @@ def _join_types(
             break
     _raise_located(problems, reader)
     if not rows:
-        raise InvalidDataError([DataProblem("the file has no rows")])
+        raise InvalidDataError([DataProblem("the file has no rows; a table needs at least one")])
     if not joins:
         raise InvalidDataError([DataProblem("the file has no columns")])
     require_columns(overrides, primary_key, list(joins))

@@ -19,6 +19,7 @@ from rowmint.names import DatasetName
 from rowmint.objects import ObjectStore
 from rowmint.registry import DatasetLedger, DatasetRecord, DatasetState, SegmentRecord
 from rowmint.schema import ColumnSpec, validate_declared
+from trainer_service.datasets.declarations import validate_before_data
 from trainer_service.datasets.segments import read_segment
 
 SEGMENT_BYTES = 8 << 20
@@ -66,11 +67,12 @@ class UploadService:
         """Create a dataset that waits for its bytes; see `DatasetLedger.create`.
 
         Raises:
-            InvalidFieldError: A declared column contradicts itself.
+            InvalidFieldError: A declared column or the primary key contradicts itself, or a pattern cannot be read.
             RequestIdReusedError: The request_id was used with another body.
             ResourceExistsError: There is a dataset of this name.
         """
         validate_declared(overrides)
+        validate_before_data(overrides, primary_key)
         return self.ledger.create(
             project,
             dataset_id,
@@ -197,13 +199,19 @@ class Writer:
             raise InvalidFieldError("finish_write.total_size", f"is {total_size}; must be 0 or more")
         ledger = self._service.ledger
         if self._record.state is not DatasetState.UPLOADING:
-            self._record = ledger.finish_upload(self._record.uid, self._record.writer_epoch, total_size, sha256)
+            if (self._record.total_size, self._record.sha256) != (total_size, sha256):
+                raise DigestMismatchError(
+                    f"{self._record.name} was finished before with another size or SHA-256 ({self._record.total_size}"
+                    " bytes); create another dataset for other bytes",
+                    metadata={"committed_size": str(self._committed)},
+                )
             return self._record
         self._require_open()
         self._flush()
         if total_size != self._committed:
             raise DigestMismatchError(
-                f"total_size {total_size} was said, {self._committed} bytes are stored",
+                f"total_size {total_size} was said, {self._committed} bytes are stored; send what is missing from there"
+                " on, say the right size, or delete the dataset and upload it anew",
                 metadata={"committed_size": str(self._committed)},
             )
         digest = hashlib.sha256()

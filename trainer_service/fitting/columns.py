@@ -20,6 +20,7 @@ from rowmint.columns import ColumnArray, native_cell
 from rowmint.errors import InvalidFieldError
 from rowmint.schema import Cell, ColumnSpec, DataType, Domain, cell_text
 from trainer_service.config import MAX_CATEGORIES, MAX_MODES, PREFIX, ColumnOverride, HighCardinality, TrainingConfig
+from trainer_service.datasets.column_types import canonical_type
 from trainer_service.fitting.modes import fit_mixture, log_density
 from trainer_service.fitting.summary import CategorySummary, IdentitySummary, NumberSummary, Summary
 from trainer_service.fitting.table import coded, ordered
@@ -191,7 +192,9 @@ def fit_category(column: ColumnSpec, summary: CategorySummary, override: ColumnO
     order = sorted(counts, key=lambda value: (-counts[value], cell_text(value)))
     if len(order) > limit and policy is HighCardinality.REFUSE:
         raise InvalidFieldError(
-            f"{PREFIX}.column_overrides", f"column {column.name!r} has {len(order)} values, more than {limit}: refused"
+            f"{PREFIX}.column_overrides",
+            f"column {column.name!r} has {len(order):,} values, the limit is {limit:,}; raise max_categories, choose"
+            " another policy, or make the column an ID or IGNORED",
         )
     if len(order) > limit and policy is HighCardinality.OTHER:
         kept = order[:limit]
@@ -213,32 +216,15 @@ def fit_category(column: ColumnSpec, summary: CategorySummary, override: ColumnO
     codec = CategoryCodec(len(order), head, bool(summary.missing) or column.nullable or not order, weights)
     codes = {value: code for code, value in enumerate(order)}
     known = list(place)
+    kept = canonical_type(column.data_type or DataType.STRING, column.domain.decimals, utc=bool(column.time_zone))
     encoder = CategoryEncoder(
         column,
         codec,
-        pa.array(known, coded(pa.array([], _arrow_type(column)), column).type),
+        pa.array(known, coded(pa.array([], kept), column).type),
         np.array([codes[place[value]] for value in known], np.int32),
     )
     domain = Domain(categories=tuple(order), decimals=column.domain.decimals, nullable=codec.nullable)
     return FittedColumn(replace(column, domain=domain), codec, encoder)
-
-
-def _arrow_type(column: ColumnSpec) -> pa.DataType:
-    match column.data_type:
-        case DataType.BOOL:
-            return pa.bool_()
-        case DataType.INT64:
-            return pa.int64()
-        case DataType.DATE:
-            return pa.date32()
-        case DataType.TIMESTAMP:
-            return pa.timestamp("us", "UTC" if column.time_zone else None)
-        case DataType.DOUBLE:
-            return pa.float64()
-        case DataType.DECIMAL:
-            return pa.decimal128(38, column.domain.decimals or 0)
-        case _:
-            return pa.string()
 
 
 def fit_identity(column: ColumnSpec, summary: IdentitySummary) -> FittedColumn:

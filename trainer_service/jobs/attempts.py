@@ -67,3 +67,5 @@ class Attempt:
             except UnavailableError as error:
                 # The lease may outlive a short outage; if it does not, the next beat is fenced.
                 _log.warning("heartbeat failed", error=error.message)
+            except Exception:  # noqa: BLE001 - the same, whatever it was: without its heart the work would be lost for certain
+                _log.exception("heartbeat failed")

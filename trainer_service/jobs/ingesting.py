@@ -1,20 +1,32 @@
 """An ingest job: from committed segments to a READY dataset."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
-from rowmint.errors import CancelledError, DataLossError, InvalidDataError
+import pyarrow as pa
+
+from rowmint.errors import (
+    CancelledError,
+    ColumnNotFoundError,
+    DataLossError,
+    DataProblem,
+    FencedError,
+    InvalidDataError,
+    InvalidFieldError,
+)
 from rowmint.objects import ObjectStore
-from rowmint.registry import Registry
-from rowmint.registry.datasets import CanonicalTable
-from trainer_service.datasets.ingest import ingest
+from rowmint.registry import CanonicalTable, Registry
+from trainer_service.datasets.ingest import ingest, sdv_primary_key
 from trainer_service.datasets.segments import SegmentReader
 from trainer_service.garbage import sweep
 from trainer_service.jobs.attempts import Attempt
 from trainer_service.jobs.stores import Stores
 
 
-def run_ingest(registry: Registry, stores: Stores, attempt: Attempt, scratch: Path) -> None:
+def run_ingest(
+    registry: Registry, stores: Stores, attempt: Attempt, scratch: Path, warmed_up: Callable[[], None]
+) -> None:
     """Carry out an ingest job: afterwards its dataset is READY, or FAILED with what is wrong.
 
     Args:
@@ -22,6 +34,7 @@ def run_ingest(registry: Registry, stores: Stores, attempt: Attempt, scratch: Pa
         stores: Where the bytes are.
         attempt: The attempt; asked whether to stop.
         scratch: An empty folder.
+        warmed_up: Waits until nothing else imports what detecting a primary key imports.
 
     Raises:
         RowmintError: The attempt ended otherwise; the job is not ended yet.
@@ -29,12 +42,28 @@ def run_ingest(registry: Registry, stores: Stores, attempt: Attempt, scratch: Pa
     job = attempt.job
     dataset = registry.datasets.get_by_uid(job.dataset_uid)
     source = SegmentReader(stores.data, registry.datasets.segments(dataset.uid))
+
+    def propose_key(sample: pa.Table) -> str:
+        warmed_up()
+        return sdv_primary_key(sample)
+
     try:
         result = ingest(
-            source, dataset.format, dataset.overrides, dataset.primary_key, scratch, cancelled=attempt.stopped
+            source,
+            dataset.format,
+            dataset.overrides,
+            dataset.primary_key,
+            scratch,
+            cancelled=attempt.stopped,
+            propose_key=propose_key,
         )
     except InvalidDataError as error:
         registry.datasets.mark_failed(dataset.uid, job.uid, job.epoch, error.problems)
+        return
+    except (ColumnNotFoundError, InvalidFieldError) as error:
+        # What was declared does not fit what was uploaded.
+        problem = DataProblem(error.message, column=error.metadata.get("column", ""))
+        registry.datasets.mark_failed(dataset.uid, job.uid, job.epoch, [problem], reason=error.reason)
         return
     if attempt.stopped():
         raise CancelledError(f"ingest of {dataset.name} was stopped")
@@ -50,7 +79,13 @@ def run_ingest(registry: Registry, stores: Stores, attempt: Attempt, scratch: Pa
         sha256=digest,
         profile=result.profile,
     )
-    sweep(registry.datasets, stores.data, registry.datasets.mark_ready(dataset.uid, job.uid, job.epoch, table))
+    try:
+        raw = registry.datasets.mark_ready(dataset.uid, job.uid, job.epoch, table)
+    except FencedError:
+        # The table is nobody's; its dataset may have been deleted, and then no row may stay.
+        stores.data.delete(key)
+        raise
+    sweep(registry.datasets, stores.data, raw)
 
 
 def file_sha256(path: Path) -> bytes:

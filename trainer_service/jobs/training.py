@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rowmint.artifact import Artifact, read_manifest, read_model
-from rowmint.errors import CancelledError, WrongStateError
+from rowmint.errors import CancelledError, FencedError, WrongStateError
 from rowmint.names import ModelName
 from rowmint.plan import compile_plan
 from rowmint.registry import DatasetRecord, JobPhase, NewVersion, Registry
@@ -30,7 +30,8 @@ def run_training(registry: Registry, stores: Stores, attempt: Attempt, scratch: 
         RowmintError: The attempt ended otherwise; the job is not ended yet.
     """
     # Imported here: an ingest must not wait for torch.
-    from trainer_service.fitting.engine import FitEvent, fit  # noqa: PLC0415
+    from trainer_service.fitting.engine import fit  # noqa: PLC0415
+    from trainer_service.fitting.progress import FitEvent  # noqa: PLC0415
 
     job = attempt.job
     ledger = registry.jobs
@@ -99,26 +100,28 @@ def _publish(registry: Registry, stores: Stores, attempt: Attempt, dataset: Data
     manifest_key, weights_key = f"{prefix}/manifest.json", f"{prefix}/weights.safetensors"
     stores.models.put(weights_key, artifact.weights)
     stores.models.put(manifest_key, artifact.manifest)
-    registry.models.publish(
-        job.uid,
-        job.epoch,
-        model,
-        NewVersion(
-            training_job=str(job.name),
-            manifest_key=manifest_key,
-            manifest_size=len(artifact.manifest),
-            manifest_sha256=artifact.manifest_digest,
-            weights_key=weights_key,
-            weights_size=len(artifact.weights),
-            weights_sha256=artifact.weights_digest,
-            model_digest=artifact.model_digest,
-            manifest_digest=artifact.manifest_digest,
-            family=manifest["generator"]["family"],
-            dataset_digest=dataset.sha256 or b"",
-            training_rows=manifest["training"]["rows"],
-            schema=TableSchema.from_json(manifest["generator"]["schema"]),
-        ),
+    version = NewVersion(
+        training_job=str(job.name),
+        manifest_key=manifest_key,
+        manifest_size=len(artifact.manifest),
+        manifest_sha256=artifact.manifest_digest,
+        weights_key=weights_key,
+        weights_size=len(artifact.weights),
+        weights_sha256=artifact.weights_digest,
+        model_digest=artifact.model_digest,
+        manifest_digest=artifact.manifest_digest,
+        family=manifest["generator"]["family"],
+        dataset_digest=dataset.sha256 or b"",
+        training_rows=manifest["training"]["rows"],
+        schema=TableSchema.from_json(manifest["generator"]["schema"]),
     )
+    try:
+        registry.models.publish(job.uid, job.epoch, model, version)
+    except (CancelledError, FencedError):
+        # Overtaken at the last moment: the keys are this attempt's own, nothing will ever ask for them.
+        for key in (manifest_key, weights_key):
+            stores.models.delete(key)
+        raise
 
 
 def _verified(artifact: Artifact) -> dict[str, Any]:

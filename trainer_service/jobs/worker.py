@@ -1,28 +1,26 @@
 """What runs in a child: one command, read as a line of JSON from standard input, answered as one on standard output.
 
-A parent that is gone is noticed as the end of the input: the job is left to whoever takes up its lease.
+A first line on the output says that the child is ready. A parent that is gone is noticed as the end of the input: the
+job is left to whoever takes up its lease. The folder for temporary files is the parent's, who removes it.
 """
 
 import json
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
-import traceback
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import structlog
 
-from rowmint.errors import CancelledError, FencedError, Reason, RowmintError
+from rowmint.errors import CancelledError, FencedError, Reason, RowmintError, UnavailableError
 from rowmint.logs import configure_logs
 from rowmint.objects import open_store
 from rowmint.registry import JobKind, Registry, open_registry
+from trainer_service.converters.errors import error_to_json
 from trainer_service.jobs.attempts import Attempt
 from trainer_service.jobs.ingesting import run_ingest
 from trainer_service.jobs.stores import Stores
@@ -32,17 +30,24 @@ from trainer_service.settings import TrainerSettings
 _log = structlog.get_logger(__name__)
 
 
-def _run_job(body: Mapping[str, Any], settings: TrainerSettings, attempts: list[Attempt]) -> dict[str, Any]:
+def _run_job(
+    body: Mapping[str, Any], settings: TrainerSettings, attempts: list[Attempt], warmed_up: Callable[[], None]
+) -> dict[str, Any]:
     registry = open_registry(settings.registry_url)
+    scratch = Path(body["scratch"])
     try:
         job = registry.jobs.get_by_uid(body["uid"])
-        with Attempt(registry, job, settings.heartbeat_seconds) as attempt, _scratch(settings) as scratch:
+        if job.epoch != body["epoch"]:
+            _log.warning("overtaken before it began", job=str(job.name), epoch=body["epoch"])
+            return {"done": True}
+        with Attempt(registry, job, settings.heartbeat_seconds) as attempt:
             attempts.append(attempt)
-            stores = _open_stores(settings)
             try:
+                stores = _open_stores(settings)
                 if job.kind is JobKind.INGEST:
-                    run_ingest(registry, stores, attempt, scratch)
+                    run_ingest(registry, stores, attempt, scratch, warmed_up)
                 else:
+                    warmed_up()
                     run_training(registry, stores, attempt, scratch)
             except Exception as error:  # noqa: BLE001 - whatever it was, the job is to say so
                 _end_badly(registry, attempt, error)
@@ -61,6 +66,10 @@ def _end_badly(registry: Registry, attempt: Attempt, error: Exception) -> None:
             registry.jobs.release(job.uid, job.epoch)
         elif isinstance(error, CancelledError):
             registry.jobs.finish_cancelled(job.uid, job.epoch)
+        elif isinstance(error, UnavailableError) and job.attempt < job.max_attempts:
+            # A store that is away for a while is no reason to throw hours of work away: when the lease has run out
+            # the job is taken up again.
+            _log.warning("broken off, to be tried again", job=str(job.name), error=error.message)
         elif isinstance(error, RowmintError):
             registry.jobs.fail(job.uid, job.epoch, error.reason, error.message)
         else:
@@ -73,19 +82,19 @@ def _end_badly(registry: Registry, attempt: Attempt, error: Exception) -> None:
         _log.warning("the end of the attempt could not be written", job=str(job.name), error=second.message)
 
 
-def _run_estimate(body: Mapping[str, Any], settings: TrainerSettings) -> dict[str, Any]:
+def _run_estimate(body: Mapping[str, Any], settings: TrainerSettings, warmed_up: Callable[[], None]) -> dict[str, Any]:
     registry = open_registry(settings.registry_url)
     try:
-        with _scratch(settings) as scratch:
-            return run_estimate(registry, _open_stores(settings), body["dataset_uid"], body["config"], scratch)
+        warmed_up()
+        stores = _open_stores(settings)
+        return run_estimate(registry, stores, body["dataset_uid"], body["config"], Path(body["scratch"]))
     except RowmintError as error:
-        return {
-            "error": {
-                "reason": error.reason,
-                "message": error.message,
-                "violations": [[violation.field, violation.description] for violation in error.violations],
-            }
-        }
+        return {"error": error_to_json(error)}
+    except Exception as error:  # noqa: BLE001 - whatever it was, the caller is to get an answer
+        error_id = uuid.uuid4().hex
+        _log.error("estimate failed", error_id=error_id, exc_info=error)
+        message = f"a fault of the trainer; its log says more under {error_id}"
+        return {"error": error_to_json(RowmintError(message, metadata={"error_id": error_id}))}
     finally:
         registry.close()
 
@@ -97,20 +106,15 @@ def _open_stores(settings: TrainerSettings) -> Stores:
     )
 
 
-@contextmanager
-def _scratch(settings: TrainerSettings) -> Iterator[Path]:
-    settings.scratch.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="job-", dir=settings.scratch))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _watch_parent(source: IO[str]) -> None:
     """End the process when the input ends: the parent is gone and nobody waits for an answer."""
     source.read()
     os._exit(3)
+
+
+def _answer(answers: IO[str], body: Mapping[str, Any]) -> None:
+    answers.write(json.dumps(body) + "\n")
+    answers.flush()
 
 
 def _warm_up() -> None:
@@ -133,20 +137,26 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's interrupt reaches the parent, which ends its children
-    threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
+    warm_up = threading.Thread(target=_warm_up, name="warm-up", daemon=True)
+    warm_up.start()
+    _answer(answers, {"ready": True})
     line = sys.stdin.readline()
     if not line:
         os._exit(0)
     threading.Thread(target=_watch_parent, args=(sys.stdin,), name="parent", daemon=True).start()
     body = json.loads(line)
     settings = TrainerSettings(**body["settings"])
+    # Two threads that import what imports each other may meet half-made modules: who needs what is being warmed up
+    # waits for it.
+    wait = warm_up.join
     try:
-        answer = _run_job(body, settings, attempts) if body["do"] == "job" else _run_estimate(body, settings)
+        if body["do"] == "job":
+            _answer(answers, _run_job(body, settings, attempts, wait))
+        else:
+            _answer(answers, _run_estimate(body, settings, wait))
     except Exception:  # noqa: BLE001 - the parent learns of it by the missing answer
-        traceback.print_exc()
+        _log.exception("the command could not be carried out")
         os._exit(1)
-    answers.write(json.dumps(answer) + "\n")
-    answers.flush()
     # Threads of the numerical libraries may linger; everything that matters is written.
     os._exit(0)
 

@@ -2,13 +2,15 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from google.protobuf import empty_pb2
 
 from rowmint.errors import EmptyStreamError, InvalidFieldError
-from rowmint.names import DatasetName, ProjectName, validate_id
+from rowmint.names import DatasetName, ProjectName, validate_id, validate_request_id
 from rowmint.objects import ObjectStore
 from rowmint.registry import DatasetLedger
 from rowmint.rpc.models import optional
@@ -42,14 +44,17 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         self, request: dataset_service_pb2.CreateDatasetRequest, context: Any
     ) -> dataset_pb2.Dataset:
         """Create a dataset that waits for its bytes."""
+        return await asyncio.to_thread(self._create, request)
+
+    def _create(self, request: dataset_service_pb2.CreateDatasetRequest) -> dataset_pb2.Dataset:
         project = ProjectName.parse(request.parent).project
         if request.dataset_id:
             validate_id(request.dataset_id, "dataset_id")
+        validate_request_id(request.request_id)
         overrides = overrides_from_proto(request.dataset)
         data_format = format_from_proto(request.dataset.format)
         body = (request.parent, request.dataset_id, data_format, overrides, request.dataset.primary_key)
-        record = await asyncio.to_thread(
-            self._upload.create,
+        record = self._upload.create(
             project,
             request.dataset_id,
             data_format=data_format,
@@ -69,48 +74,48 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         if first is None:
             raise EmptyStreamError("the upload stream carried no message; send at least finish_write")
         name = DatasetName.parse(first.name)
-        writer = await asyncio.to_thread(self._upload.open, name)
+        writer = _Turns(await asyncio.to_thread(self._upload.open, name))
         try:
-            await self._write(writer, first)
-            finished = first.HasField("finish_write")
-            async for message in _with_pauses(messages, self._upload.segment_seconds):
-                if message is None:
-                    await asyncio.to_thread(writer.tick)
-                    continue
-                if finished:
-                    raise InvalidFieldError("finish_write", "must be in the last message")
-                if message.name not in ("", first.name):
-                    raise InvalidFieldError("name", f"changed from {first.name!r} to {message.name!r} within a stream")
-                await self._write(writer, message)
-                finished = message.HasField("finish_write")
+            await writer.append(first)
+            last = first
+            async with aclosing(_with_pauses(messages, self._upload.segment_seconds)) as coming:
+                async for message in coming:
+                    if message is None:
+                        await writer.tick()
+                        continue
+                    if last.HasField("finish_write"):
+                        raise InvalidFieldError("finish_write", "is set in a message that another one follows")
+                    if message.name not in ("", first.name):
+                        changed = f"changed from {first.name!r} to {message.name!r} within a stream"
+                        raise InvalidFieldError("name", changed)
+                    await writer.append(message)
+                    last = message
+            # Only at the stream's end is it known that the last message was the last.
+            if last.HasField("finish_write"):
+                await writer.finish(last.finish_write)
         finally:
             # Whatever ended the stream, what came before is committed.
-            await asyncio.shield(asyncio.to_thread(writer.close))
+            await asyncio.shield(writer.close())
         self._wake()
-        return dataset_service_pb2.WriteDatasetResponse(
-            dataset=dataset_to_proto(await asyncio.to_thread(self._ledger.get, name))
-        )
-
-    @staticmethod
-    async def _write(writer: Writer, message: dataset_service_pb2.WriteDatasetRequest) -> None:
-        crc = optional(message, "crc32c")
-        if message.data or not message.HasField("finish_write"):
-            await asyncio.to_thread(writer.append, message.write_offset, message.data, crc)
-        if message.HasField("finish_write"):
-            end = message.finish_write
-            await asyncio.to_thread(writer.finish, end.total_size, end.sha256)
+        return dataset_service_pb2.WriteDatasetResponse(dataset=await asyncio.to_thread(self._read, name))
 
     async def GetDataset(self, request: dataset_service_pb2.GetDatasetRequest, context: Any) -> dataset_pb2.Dataset:
         """Read one dataset."""
-        return dataset_to_proto(await asyncio.to_thread(self._ledger.get, DatasetName.parse(request.name)))
+        return await asyncio.to_thread(self._read, DatasetName.parse(request.name))
+
+    def _read(self, name: DatasetName) -> dataset_pb2.Dataset:
+        return dataset_to_proto(self._ledger.get(name))
 
     async def ListDatasets(
         self, request: dataset_service_pb2.ListDatasetsRequest, context: Any
     ) -> dataset_service_pb2.ListDatasetsResponse:
         """List a project's datasets."""
+        return await asyncio.to_thread(self._list, request)
+
+    def _list(self, request: dataset_service_pb2.ListDatasetsRequest) -> dataset_service_pb2.ListDatasetsResponse:
         project = ProjectName.parse(request.parent).project
         size = optional(request, "page_size")
-        page = await asyncio.to_thread(self._ledger.list, project, size, request.page_token)
+        page = self._ledger.list(project, size, request.page_token)
         return dataset_service_pb2.ListDatasetsResponse(
             datasets=[dataset_to_proto(record) for record in page.items], next_page_token=page.next_page_token
         )
@@ -124,7 +129,37 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         sweep(self._ledger, self._store, self._ledger.delete(name))
 
 
-async def _with_pauses(messages: AsyncIterator[T], seconds: float) -> AsyncIterator[T | None]:
+class _Turns:
+    """A writer, called in threads but by one at a time.
+
+    The thread of a call that was cancelled works on: without turns, the closing that follows would meet it midway.
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._turn = threading.Lock()
+
+    async def append(self, message: dataset_service_pb2.WriteDatasetRequest) -> None:
+        await self._call(self._writer.append, message.write_offset, message.data, optional(message, "crc32c"))
+
+    async def tick(self) -> None:
+        await self._call(self._writer.tick)
+
+    async def finish(self, end: dataset_service_pb2.FinishWrite) -> None:
+        await self._call(self._writer.finish, end.total_size, end.sha256)
+
+    async def close(self) -> None:
+        await self._call(self._writer.close)
+
+    async def _call(self, method: Callable[..., object], *arguments: object) -> None:
+        def take_turn() -> None:
+            with self._turn:
+                method(*arguments)
+
+        await asyncio.to_thread(take_turn)
+
+
+async def _with_pauses(messages: AsyncIterator[T], seconds: float) -> AsyncGenerator[T | None, None]:
     """Yield the messages, and None whenever none has come for `seconds`."""
     coming = asyncio.ensure_future(anext(messages, None))
     try:

@@ -1,25 +1,20 @@
 """TrainingService."""
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol
 
-from rowmint.errors import (
-    FieldViolation,
-    InvalidFieldError,
-    Reason,
-    RowmintError,
-    WrongStateError,
-)
-from rowmint.names import DatasetName, ModelName, ProjectName, TrainingJobName, validate_id
+from rowmint.errors import InvalidFieldError, UnavailableError, WrongStateError
+from rowmint.names import DatasetName, ModelName, ProjectName, TrainingJobName, validate_id, validate_request_id
 from rowmint.registry import DatasetRecord, DatasetState, JobRecord, Registry
 from rowmint.rpc.models import optional
 from rowmint.v1 import training_job_pb2, training_service_pb2, training_service_pb2_grpc
 from trainer_service.config import TrainingConfig, to_json, validate_against
 from trainer_service.converters.config import config_from_proto, config_to_proto
+from trainer_service.converters.errors import error_from_json
 from trainer_service.converters.jobs import event_to_proto, job_to_proto
 
 _WATCH_SECONDS = 0.1
@@ -48,43 +43,67 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self._estimator = estimator
         self._wake = wake
         self._threads = threads
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """End the streams of events, which would go on for as long as the jobs do."""
+        self._closing.set()
 
     async def CreateTrainingJob(
         self, request: training_service_pb2.CreateTrainingJobRequest, context: Any
     ) -> training_service_pb2.CreateTrainingJobResponse:
         """Start a job, or only check it and say what it would cost."""
+        if request.validate_only:
+            dataset, config = await asyncio.to_thread(self._check, request)
+            return await self._estimate(dataset, request.training_job, config)
+        record = await asyncio.to_thread(self._create, request)
+        self._wake()
+        return training_service_pb2.CreateTrainingJobResponse(
+            training_job=await asyncio.to_thread(job_to_proto, record)
+        )
+
+    def _create(self, request: training_service_pb2.CreateTrainingJobRequest) -> JobRecord:
+        """Create the job that is asked for, or return the one that the same request created before."""
+        digest = _digest(request)
+        project = ProjectName.parse(request.parent).project
+        validate_request_id(request.request_id)
+        # Looked for first: what was valid once may be no more, as the dataset may be gone.
+        earlier = self._registry.jobs.repeated(project, request.request_id, digest)
+        if earlier is not None:
+            return earlier
+        dataset, config = self._check(request)
+        return self._registry.jobs.create(
+            project,
+            request.training_job_id,
+            config=to_json(config),
+            dataset_uid=dataset.uid,
+            dataset=str(dataset.name),
+            model=request.training_job.model,
+            request_id=request.request_id,
+            request_digest=digest,
+        )
+
+    def _check(self, request: training_service_pb2.CreateTrainingJobRequest) -> tuple[DatasetRecord, TrainingConfig]:
+        """Return the dataset and the configuration of a valid request."""
         project = ProjectName.parse(request.parent).project
         if request.training_job_id:
             validate_id(request.training_job_id, "training_job_id")
+        validate_request_id(request.request_id)
         job = request.training_job
         dataset_name = DatasetName.parse(job.dataset, "training_job.dataset")
         model = ModelName.parse(job.model, "training_job.model")
         if {dataset_name.project, model.project} != {project}:
             raise InvalidFieldError("training_job", f"dataset and model must be in {request.parent}")
         config = config_from_proto(job.config, seed=secrets.randbits(64), threads=self._threads)
-        dataset = await asyncio.to_thread(self._registry.datasets.get, dataset_name)
+        dataset = self._registry.datasets.get(dataset_name)
         if dataset.state is not DatasetState.READY or dataset.schema is None or dataset.row_count is None:
+            failed = dataset.state is DatasetState.FAILED
+            advice = "mend what its errors tell and upload it anew" if failed else "finish the upload and wait"
             raise WrongStateError(
-                f"{dataset_name} is {dataset.state}; a job needs it READY: finish the upload and wait",
-                metadata={"state": dataset.state},
+                f"{dataset_name} is {dataset.state}; a job needs it READY: {advice}", metadata={"state": dataset.state}
             )
-        validate_against(config, dataset.schema, dataset.row_count)
-        if request.validate_only:
-            return await self._estimate(dataset, job, config)
-        record = await asyncio.to_thread(
-            self._registry.jobs.create,
-            project,
-            request.training_job_id,
-            config=to_json(config),
-            dataset_uid=dataset.uid,
-            dataset=str(dataset_name),
-            model=str(model),
-            request_id=request.request_id,
-            # A drawn seed is no part of the body: a repeated request must find it unchanged.
-            request_digest=_digest(request, config if job.config.HasField("seed") else replace(config, seed=0)),
-        )
-        self._wake()
-        return training_service_pb2.CreateTrainingJobResponse(training_job=job_to_proto(record))
+        validate_against(config, dataset.schema, dataset.row_count, _distinct(dataset))
+        return dataset, config
 
     async def _estimate(
         self, dataset: DatasetRecord, job: training_job_pb2.TrainingJob, config: TrainingConfig
@@ -92,7 +111,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         body = {"do": "estimate", "dataset_uid": dataset.uid, "config": to_json(config)}
         answer = await self._estimator.estimate(body)
         if "error" in answer:
-            raise _error_from(answer["error"])
+            raise error_from_json(answer["error"])
         return training_service_pb2.CreateTrainingJobResponse(
             training_job=training_job_pb2.TrainingJob(
                 dataset=job.dataset, model=job.model, config=config_to_proto(config)
@@ -117,9 +136,14 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self, request: training_service_pb2.ListTrainingJobsRequest, context: Any
     ) -> training_service_pb2.ListTrainingJobsResponse:
         """List a project's jobs."""
+        return await asyncio.to_thread(self._list, request)
+
+    def _list(
+        self, request: training_service_pb2.ListTrainingJobsRequest
+    ) -> training_service_pb2.ListTrainingJobsResponse:
         project = ProjectName.parse(request.parent).project
         size = optional(request, "page_size")
-        page = await asyncio.to_thread(self._registry.jobs.list, project, size, request.page_token)
+        page = self._registry.jobs.list(project, size, request.page_token)
         return training_service_pb2.ListTrainingJobsResponse(
             training_jobs=[job_to_proto(job) for job in page.items], next_page_token=page.next_page_token
         )
@@ -133,8 +157,8 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
 
     async def WatchTrainingJob(
         self, request: training_service_pb2.WatchTrainingJobRequest, context: Any
-    ) -> AsyncIterator[training_job_pb2.TrainingEvent]:
-        """Stream a job's events until it ends."""
+    ) -> AsyncGenerator[training_job_pb2.TrainingEvent, None]:
+        """Stream a job's events until it ends, or the trainer does."""
         after = request.after_sequence if request.HasField("after_sequence") else 0
         if after < 0:
             raise InvalidFieldError("after_sequence", f"is {after}; must be 0 or more")
@@ -146,8 +170,11 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
                 yield event
             if job.state.ended and after >= job.event_count:
                 return
+            if self._closing.is_set():
+                raise UnavailableError("the trainer is shutting down; watch on from the last event", retry_after=1.0)
             if not events:
-                await asyncio.sleep(_WATCH_SECONDS)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), _WATCH_SECONDS)
 
     def _news(self, job: JobRecord, after: int) -> tuple[JobRecord, list[training_job_pb2.TrainingEvent]]:
         # The job first: events written since are then simply seen in the next round.
@@ -156,15 +183,18 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         return job, [event_to_proto(event, job.model) for event in events]
 
 
-def _digest(request: training_service_pb2.CreateTrainingJobRequest, config: TrainingConfig) -> bytes:
-    """Return the digest of all that the request says, as it was understood."""
+def _distinct(dataset: DatasetRecord) -> dict[str, int]:
+    """Return how many different values each column has, at least."""
+    columns = {} if dataset.profile is None else dataset.profile["columns"]
+    return {name: column["distinct"] for name, column in columns.items()}
+
+
+def _digest(request: training_service_pb2.CreateTrainingJobRequest) -> bytes:
+    """Return the digest of all that the request says, as it was sent: defaults may change from call to call."""
     job = request.training_job
-    body = (request.parent, request.training_job_id, job.dataset, job.model, repr(config))
-    return hashlib.sha256("\0".join(body).encode()).digest()
-
-
-def _error_from(body: dict[str, Any]) -> RowmintError:
-    violations = [FieldViolation(field, description) for field, description in body["violations"]]
-    error = RowmintError(body["message"], violations=violations)
-    error.reason = Reason(body["reason"])
-    return error
+    said = training_service_pb2.CreateTrainingJobRequest(
+        parent=request.parent,
+        training_job_id=request.training_job_id,
+        training_job=training_job_pb2.TrainingJob(dataset=job.dataset, model=job.model, config=job.config),
+    )
+    return hashlib.sha256(said.SerializeToString(deterministic=True)).digest()

@@ -11,6 +11,7 @@ from rowmint.cli.output import (
     connect,
     enum_name,
     message_json,
+    print_deleted,
     print_json,
     print_notice,
     print_schema,
@@ -194,7 +195,4 @@ def delete(
     """Delete a dataset and all that was derived from it but published models."""
     with connect(context) as client:
         client.delete_dataset(dataset)
-    if as_json:
-        print_json({"deleted": dataset})
-    else:
-        print_notice(f"{dataset}: deleted")
+    print_deleted(dataset, as_json)

@@ -8,6 +8,7 @@ from rowmint.cli.output import (
     JsonOption,
     connect,
     message_json,
+    print_deleted,
     print_json,
     print_notice,
     print_schema,
@@ -116,10 +117,8 @@ def delete(
 ) -> None:
     """Delete a version; refused while an alias other than `latest` points at it."""
     if "/versions/" not in version:
-        raise InvalidFieldError("VERSION", f"{version!r} names no version; write {version}/versions/NUMBER")
+        model = version.partition("@")[0]
+        raise InvalidFieldError("VERSION", f"{version!r} is not a version's own name; write {model}/versions/NUMBER")
     with connect(context) as client:
         client.delete_version(version)
-    if as_json:
-        print_json({"deleted": version})
-    else:
-        print_notice(f"{version}: deleted")
+    print_deleted(version, as_json)

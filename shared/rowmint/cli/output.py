@@ -143,6 +143,14 @@ def print_notice(text: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
+def print_deleted(name: str, as_json: bool) -> None:
+    """Say that a resource is gone."""
+    if as_json:
+        print_json({"deleted": name})
+    else:
+        print_notice(f"{name}: deleted")
+
+
 def print_error(text: str) -> None:
     """Print an error on stderr, as one line."""
     sys.stderr.write(f"rowmint: {' '.join(text.split())}\n")

@@ -134,10 +134,18 @@ class SampleStream:
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         if self.rows_asked:
             yield from self.reader()
+            self._read_to_end()
 
     def to_table(self) -> pa.Table:
         """Read the whole stream into an Arrow table."""
-        return self.reader().read_all()
+        table = self.reader().read_all()
+        self._read_to_end()
+        return table
+
+    def _read_to_end(self) -> None:
+        """Read what follows the last batch: a stream is complete only when its summary has come."""
+        for _ in self.messages():
+            pass
 
     def write_to(self, file: IO[bytes], progress: SampleProgress | None = None) -> None:
         """Write the stream's bytes to a binary file as they come."""

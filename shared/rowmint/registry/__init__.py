@@ -4,13 +4,15 @@ It has two schemas. `rowmint_data` holds datasets and jobs and is the trainer's 
 versions and is all that a sampler reads.
 """
 
-from rowmint.registry.datasets import DatasetLedger, DatasetRecord, DatasetState, SegmentRecord
+from rowmint.registry.dataset_records import CanonicalTable, DatasetRecord, DatasetState, SegmentRecord
+from rowmint.registry.datasets import DatasetLedger
 from rowmint.registry.engine import migrate
 from rowmint.registry.jobs import EventRecord, JobKind, JobLedger, JobPhase, JobRecord, JobState
 from rowmint.registry.models import ModelLedger, ModelRecord, ModelVersionRecord, NewVersion
 from rowmint.registry.registry import Registry, open_models_registry, open_registry
 
 __all__ = [
+    "CanonicalTable",
     "DatasetLedger",
     "DatasetRecord",
     "DatasetState",

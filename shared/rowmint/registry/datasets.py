@@ -1,9 +1,6 @@
 """The ledger of datasets and of the segments that hold their bytes."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, delete, insert, select, tuple_, update
@@ -13,118 +10,19 @@ from rowmint.errors import (
     DigestMismatchError,
     FencedError,
     Reason,
-    RequestIdReusedError,
     ResourceExistsError,
     ResourceNotFoundError,
     WrongStateError,
 )
 from rowmint.names import DatasetName
-from rowmint.registry.declared import declared_from_json, declared_to_json
+from rowmint.registry.dataset_records import CanonicalTable, DatasetRecord, DatasetState, SegmentRecord, dataset_record
+from rowmint.registry.declared import declared_to_json
 from rowmint.registry.engine import DatabaseNow, insert_if_absent, note_garbage, reading, writing
 from rowmint.registry.job_rows import JobKind, JobState, end_job, insert_job, lock_job, running_jobs
-from rowmint.registry.paging import Page, PageRequest, instant
+from rowmint.registry.paging import Page, PageRequest
+from rowmint.registry.requests import earlier_row
 from rowmint.registry.tables import data_garbage, datasets, jobs, segments
-from rowmint.schema import ColumnSpec, TableSchema
-
-
-class DatasetState(StrEnum):
-    """Where a dataset stands; the names of `rowmint.v1.DatasetState`."""
-
-    UPLOADING = "UPLOADING"
-    INGESTING = "INGESTING"
-    READY = "READY"
-    FAILED = "FAILED"
-
-
-@dataclass(frozen=True)
-class DatasetRecord:
-    """One dataset as it was when read.
-
-    Attributes:
-        uid: What its objects and jobs are keyed by; a name may be used again, a uid is not.
-        name: Its name.
-        state: Where it stands.
-        format: How the bytes are to be read, JSON values; the registry does not look inside.
-        overrides: Declared columns.
-        primary_key: Declared primary key, or empty.
-        writer_epoch: Epoch of the newest writer; 0 before the first.
-        segment_count: Segments committed.
-        committed_size: Bytes committed.
-        total_size: Bytes of the whole upload, once finished.
-        sha256: SHA-256 of the whole upload, once finished.
-        row_count: Rows of the finished table.
-        schema: Shape of the finished table.
-        sdv_metadata: The same in SDV's JSON form.
-        canonical_key: Object that holds the finished table; with its size in bytes and SHA-256.
-        profile: What is known of the columns, JSON values.
-        errors: What is wrong with the data.
-        create_time: When it was created.
-        update_time: When it last changed state.
-    """
-
-    uid: str
-    name: DatasetName
-    state: DatasetState
-    format: Mapping[str, Any]
-    overrides: tuple[ColumnSpec, ...]
-    primary_key: str
-    writer_epoch: int
-    segment_count: int
-    committed_size: int
-    total_size: int | None
-    sha256: bytes | None
-    row_count: int | None
-    schema: TableSchema | None
-    sdv_metadata: Mapping[str, Any] | None
-    canonical_key: str | None
-    canonical_size: int | None
-    canonical_sha256: bytes | None
-    profile: Mapping[str, Any] | None
-    errors: tuple[DataProblem, ...]
-    create_time: datetime
-    update_time: datetime
-
-
-@dataclass(frozen=True)
-class SegmentRecord:
-    """One committed stretch of an upload.
-
-    Attributes:
-        index: Its number, from 0.
-        offset: Its first byte within the upload.
-        size: Bytes, at least 1.
-        sha256: SHA-256 of its bytes.
-        object_key: Object that holds it.
-    """
-
-    index: int
-    offset: int
-    size: int
-    sha256: bytes
-    object_key: str
-
-
-@dataclass(frozen=True)
-class CanonicalTable:
-    """What ingest found.
-
-    Attributes:
-        schema: The table's shape.
-        sdv_metadata: The same in SDV's JSON form.
-        row_count: Rows.
-        object_key: Object that holds the table; with its size in bytes and SHA-256.
-        size: Bytes of the object.
-        sha256: SHA-256 of the object.
-        profile: What is known of the columns, JSON values.
-    """
-
-    schema: TableSchema
-    sdv_metadata: Mapping[str, Any]
-    row_count: int
-    object_key: str
-    size: int
-    sha256: bytes
-    profile: Mapping[str, Any]
+from rowmint.schema import ColumnSpec
 
 
 class DatasetLedger:
@@ -192,16 +90,11 @@ class DatasetLedger:
                 },
             )
             if inserted:
-                return _record(_row(connection, name))
-            if request_id:
-                same_request = datasets.c.request_id == request_id
-                earlier = connection.execute(
-                    select(datasets).where(datasets.c.project == project, same_request)
-                ).one_or_none()
-                if earlier is not None:
-                    if earlier.request_digest != request_digest:
-                        raise RequestIdReusedError(f"request_id {request_id!r} was used before with another body")
-                    return _record(earlier)
+                return dataset_record(_row(connection, name))
+            own = datasets.c.project == project
+            earlier = earlier_row(connection, datasets, own, request_id, request_digest)
+            if earlier is not None:
+                return dataset_record(earlier)
             raise ResourceExistsError(f"{name} exists; choose another dataset_id", metadata={"name": str(name)})
 
     def get(self, name: DatasetName) -> DatasetRecord:
@@ -211,7 +104,7 @@ class DatasetLedger:
             ResourceNotFoundError: There is none of this name.
         """
         with reading(self._engine) as connection:
-            return _record(_row(connection, name))
+            return dataset_record(_row(connection, name))
 
     def get_by_uid(self, uid: str) -> DatasetRecord:
         """Return a dataset.
@@ -220,7 +113,7 @@ class DatasetLedger:
             ResourceNotFoundError: There is none of this uid, for example since it was deleted.
         """
         with reading(self._engine) as connection:
-            return _record(_row_by_uid(connection, uid))
+            return dataset_record(_row_by_uid(connection, uid))
 
     def list(self, project: str, page_size: int | None = None, page_token: str = "") -> Page[DatasetRecord]:
         """Return a page of a project's datasets, newest first.
@@ -235,7 +128,9 @@ class DatasetLedger:
             query = query.where(key < tuple_(*request.after))
         query = query.order_by(datasets.c.create_time.desc(), datasets.c.uid.desc()).limit(request.size + 1)
         with reading(self._engine) as connection:
-            return request.page([((row.create_time, row.uid), _record(row)) for row in connection.execute(query)])
+            return request.page(
+                [((row.create_time, row.uid), dataset_record(row)) for row in connection.execute(query)]
+            )
 
     def segments(self, uid: str) -> tuple[SegmentRecord, ...]:
         """Return the committed segments of a dataset in order."""
@@ -260,7 +155,7 @@ class DatasetLedger:
                 taken = update(datasets).where(datasets.c.uid == row.uid)
                 connection.execute(taken.values(writer_epoch=row.writer_epoch + 1))
                 row = _row_by_uid(connection, row.uid)
-            return _record(row)
+            return dataset_record(row)
 
     def commit_segment(self, uid: str, epoch: int, segment: SegmentRecord) -> int:
         """Commit a stored segment that follows the last one, and return the new committed size in bytes.
@@ -305,7 +200,7 @@ class DatasetLedger:
             if row is not None and row.state != DatasetState.UPLOADING:
                 if (row.total_size, row.sha256) != (total_size, sha256):
                     raise DigestMismatchError("the upload was finished before with another size or SHA-256")
-                return _record(row)
+                return dataset_record(row)
             row = _writable(connection, uid, epoch)
             if row.committed_size != total_size:
                 raise DigestMismatchError(
@@ -326,7 +221,7 @@ class DatasetLedger:
                     "model_name": "",
                 },
             )
-            return _record(_row_by_uid(connection, uid))
+            return dataset_record(_row_by_uid(connection, uid))
 
     def mark_ready(self, uid: str, job_uid: str, epoch: int, table: CanonicalTable) -> tuple[str, ...]:
         """Make the dataset READY and end its ingest job, as one step.
@@ -479,29 +374,3 @@ def _writable(connection: Connection, uid: str, epoch: int) -> Row[Any]:
             metadata={"epoch": str(epoch)},
         )
     return row
-
-
-def _record(row: Row[Any]) -> DatasetRecord:
-    return DatasetRecord(
-        uid=row.uid,
-        name=DatasetName(row.project, row.dataset_id),
-        state=DatasetState(row.state),
-        format=row.format,
-        overrides=tuple(declared_from_json(body) for body in row.overrides),
-        primary_key=row.primary_key,
-        writer_epoch=row.writer_epoch,
-        segment_count=row.segment_count,
-        committed_size=row.committed_size,
-        total_size=row.total_size,
-        sha256=row.sha256,
-        row_count=row.row_count,
-        schema=None if row.schema is None else TableSchema.from_json(row.schema),
-        sdv_metadata=row.sdv_metadata,
-        canonical_key=row.canonical_key,
-        canonical_size=row.canonical_size,
-        canonical_sha256=row.canonical_sha256,
-        profile=row.profile,
-        errors=tuple(DataProblem(**body) for body in row.errors),
-        create_time=instant(row.create_time),
-        update_time=instant(row.update_time),
-    )

@@ -10,7 +10,6 @@ from sqlalchemy import Connection, Engine, Row, Select, and_, or_, select, tuple
 from rowmint.errors import (
     DataProblem,
     Reason,
-    RequestIdReusedError,
     ResourceExistsError,
     ResourceNotFoundError,
     WrongStateError,
@@ -30,6 +29,7 @@ from rowmint.registry.job_rows import (
     published_version,
 )
 from rowmint.registry.paging import Page, PageRequest, instant, optional_instant
+from rowmint.registry.requests import earlier_row
 from rowmint.registry.tables import job_events, jobs
 
 __all__ = ["EventRecord", "JobError", "JobKind", "JobLedger", "JobPhase", "JobRecord", "JobState"]
@@ -172,10 +172,9 @@ class JobLedger:
         name = TrainingJobName(project, job_id or f"job-{uid[:12]}")
         train = and_(jobs.c.project == project, jobs.c.kind == JobKind.TRAIN)
         with writing(self._engine) as connection:
-            if request_id:
-                earlier = connection.execute(select(jobs).where(train, jobs.c.request_id == request_id)).one_or_none()
-                if earlier is not None:
-                    return _repeated(earlier, request_id, request_digest)
+            earlier = earlier_row(connection, jobs, train, request_id, request_digest)
+            if earlier is not None:
+                return _record(earlier)
             require_ready(connection, dataset_uid)
             inserted = insert_job(
                 connection,
@@ -194,11 +193,22 @@ class JobLedger:
             )
             if inserted:
                 return _record(_row(connection, uid))
-            if request_id:  # Another call with the same request may have won a race.
-                earlier = connection.execute(select(jobs).where(train, jobs.c.request_id == request_id)).one_or_none()
-                if earlier is not None:
-                    return _repeated(earlier, request_id, request_digest)
+            # Another call with the same request may have won a race.
+            earlier = earlier_row(connection, jobs, train, request_id, request_digest)
+            if earlier is not None:
+                return _record(earlier)
             raise ResourceExistsError(f"{name} exists; choose another training_job_id", metadata={"name": str(name)})
+
+    def repeated(self, project: str, request_id: str, request_digest: bytes) -> JobRecord | None:
+        """Return the training job that the same request created before, or None; arguments as in `create`.
+
+        Raises:
+            RequestIdReusedError: The request_id was used with another body.
+        """
+        train = and_(jobs.c.project == project, jobs.c.kind == JobKind.TRAIN)
+        with reading(self._engine) as connection:
+            earlier = earlier_row(connection, jobs, train, request_id, request_digest)
+            return None if earlier is None else _record(earlier)
 
     def get(self, name: TrainingJobName) -> JobRecord:
         """Return a training job.
@@ -423,12 +433,6 @@ def _fail(connection: Connection, row: Row[Any], error: Mapping[str, str]) -> No
     if row.kind == JobKind.INGEST:
         fail_dataset(connection, row.dataset_uid, [DataProblem(error["message"])])
     end_job(connection, row.uid, JobState.FAILED, error=error)
-
-
-def _repeated(row: Row[Any], request_id: str, request_digest: bytes) -> JobRecord:
-    if row.request_digest != request_digest:
-        raise RequestIdReusedError(f"request_id {request_id!r} was used before with another body")
-    return _record(row)
 
 
 def _row(connection: Connection, uid: str) -> Row[Any]:

@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from rowmint.conditions import AnyOf, IsNull, Predicate, Range
 from rowmint.errors import InvalidFieldError
-from rowmint.schema import Cell, ColumnKind, ColumnSpec, DataType, Domain, TableSchema
+from rowmint.schema import Cell, ColumnKind, ColumnSpec, DataType, Domain, TableSchema, cell_text
 from rowmint.v1 import condition_pb2, schema_pb2, value_pb2
 
 DATA_TYPES = {
@@ -35,6 +35,8 @@ _COLUMN_KINDS_BACK = {number: kind for kind, number in COLUMN_KINDS.items()}
 
 _MAX_TEXT = 65536
 _MAX_DIGITS = 100
+_DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_TIMESTAMP = _DATE + r"T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})?"
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
 
 
@@ -73,12 +75,12 @@ def value_to_cell(value: value_pb2.Value, field: str) -> Cell:
             case "decimal_value":
                 return _decimal(value.decimal_value)
             case "date_value":
-                return date.fromisoformat(value.date_value)
+                return _date(value.date_value)
             case "timestamp_value":
-                return datetime.fromisoformat(value.timestamp_value)
+                return _timestamp(value.timestamp_value)
             case _:
                 raise InvalidFieldError(field, "has no value; set one kind, null_value for a missing cell")
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InvalidFieldError(field, f"is not a valid {kind}: {error}") from error
 
 
@@ -88,6 +90,24 @@ def _decimal(text: str) -> Decimal:
             f"it must be plain digits with an optional sign and fraction, at most {_MAX_DIGITS} characters"
         )
     return Decimal(text)
+
+
+def _date(text: str) -> date:
+    if not re.fullmatch(_DATE, text):
+        raise ValueError(f"{text!r} must be of the form YYYY-MM-DD")
+    return date.fromisoformat(text)
+
+
+def _timestamp(text: str) -> datetime:
+    if not re.fullmatch(_TIMESTAMP, text):
+        raise ValueError(
+            f"{text!r} must be of the form YYYY-MM-DDThh:mm:ss, with up to six fraction digits and an offset"
+        )
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is not None:
+        # Raises where UTC leaves the years 1 to 9999: an instant is kept and told in UTC.
+        moment.astimezone(UTC)
+    return moment
 
 
 def cell_to_value(cell: Cell) -> value_pb2.Value:
@@ -102,16 +122,23 @@ def cell_to_value(cell: Cell) -> value_pb2.Value:
         case float():
             return value_pb2.Value(double_value=cell)
         case Decimal():
-            return value_pb2.Value(decimal_value=format(cell, "f"))
+            return value_pb2.Value(decimal_value=cell_text(cell))
         case datetime():
-            if cell.tzinfo is not None:
-                text = cell.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
-                return value_pb2.Value(timestamp_value=text)
-            return value_pb2.Value(timestamp_value=cell.isoformat())
+            return value_pb2.Value(timestamp_value=cell_text(cell))
         case date():
-            return value_pb2.Value(date_value=cell.isoformat())
+            return value_pb2.Value(date_value=cell_text(cell))
         case str():
             return value_pb2.Value(string_value=cell)
+
+
+def _bound(message: schema_pb2.ColumnDomain | condition_pb2.ValueRange, name: str, field: str) -> Cell:
+    """Return the bound `name` of a message, or None where it is unset."""
+    if not message.HasField(name):  # type: ignore[arg-type] # "minimum" and "maximum" are fields of both
+        return None
+    bound = value_to_cell(getattr(message, name), f"{field}.{name}")
+    if bound is None:
+        raise InvalidFieldError(f"{field}.{name}", "is null, which is no bound; leave it unset")
+    return bound
 
 
 def column_from_proto(column: schema_pb2.ColumnSpec, field: str) -> ColumnSpec:
@@ -131,8 +158,8 @@ def column_from_proto(column: schema_pb2.ColumnSpec, field: str) -> ColumnSpec:
                 value_to_cell(value, f"{field}.domain.categories[{index}]")
                 for index, value in enumerate(domain.categories)
             ),
-            minimum=value_to_cell(domain.minimum, f"{field}.domain.minimum") if domain.HasField("minimum") else None,
-            maximum=value_to_cell(domain.maximum, f"{field}.domain.maximum") if domain.HasField("maximum") else None,
+            minimum=_bound(domain, "minimum", f"{field}.domain"),
+            maximum=_bound(domain, "maximum", f"{field}.domain"),
             decimals=domain.decimals if domain.HasField("decimals") else None,
             nullable=domain.nullable if domain.HasField("nullable") else None,
         ),
@@ -192,8 +219,8 @@ def _predicate(predicate: condition_pb2.Predicate, field: str) -> Predicate:
         case "range":
             bounds = predicate.range
             test = Range(
-                value_to_cell(bounds.minimum, f"{field}.range.minimum") if bounds.HasField("minimum") else None,
-                value_to_cell(bounds.maximum, f"{field}.range.maximum") if bounds.HasField("maximum") else None,
+                _bound(bounds, "minimum", f"{field}.range"),
+                _bound(bounds, "maximum", f"{field}.range"),
                 bounds.minimum_exclusive,
                 bounds.maximum_exclusive,
             )

@@ -69,9 +69,11 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.ListModelsRequest, context: Any
     ) -> model_service_pb2.ListModelsResponse:
         """List a project's models."""
+        return await asyncio.to_thread(self._list, request)
+
+    def _list(self, request: model_service_pb2.ListModelsRequest) -> model_service_pb2.ListModelsResponse:
         project = ProjectName.parse(request.parent).project
-        size = optional(request, "page_size")
-        page = await asyncio.to_thread(self._ledger.list, project, size, request.page_token)
+        page = self._ledger.list(project, optional(request, "page_size"), request.page_token)
         return model_service_pb2.ListModelsResponse(
             models=[model_to_proto(record) for record in page.items], next_page_token=page.next_page_token
         )
@@ -93,9 +95,13 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.ListModelVersionsRequest, context: Any
     ) -> model_service_pb2.ListModelVersionsResponse:
         """List a model's versions."""
+        return await asyncio.to_thread(self._list_versions, request)
+
+    def _list_versions(
+        self, request: model_service_pb2.ListModelVersionsRequest
+    ) -> model_service_pb2.ListModelVersionsResponse:
         name = ModelName.parse(request.parent, "parent")
-        size = optional(request, "page_size")
-        page = await asyncio.to_thread(self._ledger.list_versions, name, size, request.page_token)
+        page = self._ledger.list_versions(name, optional(request, "page_size"), request.page_token)
         return model_service_pb2.ListModelVersionsResponse(
             model_versions=[model_version_to_proto(record) for record in page.items],
             next_page_token=page.next_page_token,

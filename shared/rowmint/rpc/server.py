@@ -1,9 +1,11 @@
 """The gRPC server both services run: errors, health, reflection, drain."""
 
 import asyncio
+import inspect
 import signal
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
-from rowmint.errors import RowmintError
+from rowmint.errors import RowmintError, UnavailableError
 from rowmint.rpc import status
 
 _log = structlog.get_logger(__name__)
@@ -63,7 +65,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if streams_responses:
             make = grpc.stream_stream_rpc_method_handler if streams_requests else grpc.unary_stream_rpc_method_handler
             inner = handler.stream_stream if streams_requests else handler.unary_stream
-            behavior: Any = _guard_stream(inner, method)
+            # A handler may also write its responses itself, as that of grpc.health.v1.Health/Watch does.
+            guard: Any = _guard_stream if inspect.isasyncgenfunction(inner) else _guard_unary
+            behavior: Any = guard(inner, method)
         else:
             make = grpc.stream_unary_rpc_method_handler if streams_requests else grpc.unary_unary_rpc_method_handler
             inner = handler.stream_unary if streams_requests else handler.unary_unary
@@ -82,12 +86,13 @@ def _guard_unary(inner: Callable[[Any, Any], Awaitable[Any]], method: str) -> Ca
 
 
 def _guard_stream(
-    inner: Callable[[Any, Any], AsyncIterator[Any]], method: str
+    inner: Callable[[Any, Any], AsyncGenerator[Any, None]], method: str
 ) -> Callable[[Any, Any], AsyncIterator[Any]]:
     async def behavior(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            async for response in inner(request, context):
-                yield response
+            async with aclosing(inner(request, context)) as responses:
+                async for response in responses:
+                    yield response
         except Exception as error:  # noqa: BLE001 - the edge of the service
             await _abort(error, method, context)
 
@@ -144,9 +149,14 @@ class Server:
             The port.
 
         Raises:
-            RuntimeError: The address cannot be bound.
+            UnavailableError: The address cannot be bound.
         """
-        port = self._server.add_insecure_port(self._options.listen)
+        try:
+            port = self._server.add_insecure_port(self._options.listen)
+        except RuntimeError as error:
+            raise UnavailableError(
+                f"cannot listen on {self._options.listen!r}; it must be host:port of this machine, and free"
+            ) from error
         await self._server.start()
         for name in ("", *self._names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)

@@ -45,7 +45,8 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
 def to_status(error: RowmintError) -> grpc.Status:
     """Return the status of a domain error: code, message, ErrorInfo, and BadRequest or RetryInfo where they apply.
 
-    All of it travels in trailers, which a client takes up to 8 KiB of: texts that hold a caller's own words are cut.
+    All of it travels in trailers, which a client takes up to 8 KiB of, the message percent-encoded and the rest in
+    base64: texts that hold a caller's own words are cut.
     """
     metadata = {name: _cut(text, 200) for name, text in list(error.metadata.items())[:8]}
     packed = [_pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))]
@@ -69,8 +70,10 @@ def trailers(error: RowmintError) -> tuple[tuple[str, str], ...]:
     return (("grpc-retry-pushback-ms", str(int(error.retry_after * 1000))),)
 
 
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 3] + "..."
+def _cut(text: str, most: int) -> str:
+    """Return the beginning of `text` that has at most `most` bytes in UTF-8."""
+    raw = text.encode("utf-8", "replace")
+    return text if len(raw) <= most else raw[: most - 3].decode("utf-8", "ignore") + "..."
 
 
 def _pack(message: ErrorInfo | BadRequest | RetryInfo) -> Any:

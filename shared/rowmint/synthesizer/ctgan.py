@@ -18,18 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowmint.conditions import ColumnCondition
-from rowmint.errors import DataLossError
-from rowmint.rng import TileKey
 from rowmint.schema import TableSchema
-from rowmint.synthesizer.completion import LatentCompleter
 from rowmint.synthesizer.heads import ColumnHead
-from rowmint.synthesizer.interface import Completer, ConditionSupport, TileQuery
+from rowmint.synthesizer.interface import ConditionSupport
 from rowmint.synthesizer.kernels import LinearFactory
-from rowmint.synthesizer.latent import Drivers, LatentModel, LatentQuery
-from rowmint.synthesizer.network import ExactNetwork, Layer
+from rowmint.synthesizer.latent import Drivers, LatentModel
+from rowmint.synthesizer.latent_synthesizer import LatentSynthesizer
+from rowmint.synthesizer.network import load_network
 
 
-class CtganSynthesizer:
+class CtganSynthesizer(LatentSynthesizer):
     """CTGAN's generator. Immutable, thread-safe.
 
     Args:
@@ -37,10 +35,6 @@ class CtganSynthesizer:
     """
 
     support = ConditionSupport.ONE_CATEGORY
-
-    def __init__(self, model: LatentModel) -> None:
-        self.schema = model.schema
-        self._model = model
 
     @classmethod
     def load(
@@ -62,31 +56,8 @@ class CtganSynthesizer:
             )
         return cls(LatentModel(schema, heads, network, drivers, {}))
 
-    def query(self, conditions: Sequence[ColumnCondition], columns: Sequence[str]) -> TileQuery:
-        """Make ready to draw `columns` of rows that satisfy `conditions`."""
-        return LatentQuery(self._model, conditions, columns)
-
     def driving_column(self, conditions: Sequence[ColumnCondition]) -> str:
         """Return the first tested column that a condition vector can ask for, or an empty string."""
         drivers = self._model.drivers
         asked = set() if drivers is None else set(drivers.column.tolist())
         return next((test.column for test in conditions if self._model.heads[test.column].index in asked), "")
-
-    def completer(self, key: TileKey, candidates: int, tolerance: float) -> Completer:
-        """Draw the candidates that partial rows are completed from."""
-        return LatentCompleter(self._model, key, candidates, tolerance)
-
-
-def load_network(
-    body: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]], *, concatenate: bool, linear: LinearFactory
-) -> ExactNetwork:
-    """Return the network whose layers are ``layer.0`` and so on and ``output``.
-
-    Raises:
-        DataLossError: The number of layers or an array is wrong.
-    """
-    count = body.get("hidden_layers")
-    if not isinstance(count, int) or not 1 <= count <= 8:
-        raise DataLossError(f"the model says it has {count!r} hidden layers; it must be 1 to 8")
-    hidden = [Layer.from_arrays(arrays, f"layer.{index}") for index in range(count)]
-    return ExactNetwork(hidden, Layer.from_arrays(arrays, "output"), concatenate=concatenate, linear=linear)

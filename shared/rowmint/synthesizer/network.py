@@ -13,7 +13,7 @@ that no compiler fuses them: the result is the same everywhere.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,3 +149,18 @@ class Head:
         np.rint(real, out=real)
         np.clip(real, -_OUTPUT_LIMIT, _OUTPUT_LIMIT, out=real)
         return real.astype(np.int32)
+
+
+def load_network(
+    body: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]], *, concatenate: bool, linear: LinearFactory
+) -> ExactNetwork:
+    """Return the network whose layers are ``layer.0`` and so on and ``output``.
+
+    Raises:
+        DataLossError: The number of layers or an array is wrong.
+    """
+    count = body.get("hidden_layers")
+    if not isinstance(count, int) or not 1 <= count <= 8:
+        raise DataLossError(f"the model says it has {count!r} hidden layers; it must be 1 to 8")
+    hidden = [Layer.from_arrays(arrays, f"layer.{index}") for index in range(count)]
+    return ExactNetwork(hidden, Layer.from_arrays(arrays, "output"), concatenate=concatenate, linear=linear)

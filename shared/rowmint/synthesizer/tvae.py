@@ -12,17 +12,16 @@ from numpy.typing import NDArray
 
 from rowmint.conditions import ColumnCondition
 from rowmint.errors import DataLossError
-from rowmint.rng import TileKey
 from rowmint.schema import TableSchema
-from rowmint.synthesizer.completion import LatentCompleter
-from rowmint.synthesizer.ctgan import load_network
 from rowmint.synthesizer.heads import ColumnHead
-from rowmint.synthesizer.interface import Completer, ConditionSupport, TileQuery
+from rowmint.synthesizer.interface import ConditionSupport
 from rowmint.synthesizer.kernels import LinearFactory
-from rowmint.synthesizer.latent import LatentModel, LatentQuery
+from rowmint.synthesizer.latent import LatentModel
+from rowmint.synthesizer.latent_synthesizer import LatentSynthesizer
+from rowmint.synthesizer.network import load_network
 
 
-class TvaeSynthesizer:
+class TvaeSynthesizer(LatentSynthesizer):
     """TVAE's decoder. Immutable, thread-safe.
 
     Args:
@@ -30,10 +29,6 @@ class TvaeSynthesizer:
     """
 
     support = ConditionSupport.NONE
-
-    def __init__(self, model: LatentModel) -> None:
-        self.schema = model.schema
-        self._model = model
 
     @classmethod
     def load(
@@ -53,14 +48,6 @@ class TvaeSynthesizer:
         spreads = {head.column.name: int(value) for head, value in zip(scalars, spread, strict=True)}
         return cls(LatentModel(schema, heads, network, None, spreads))
 
-    def query(self, conditions: Sequence[ColumnCondition], columns: Sequence[str]) -> TileQuery:
-        """Make ready to draw `columns` of rows that satisfy `conditions`."""
-        return LatentQuery(self._model, conditions, columns)
-
     def driving_column(self, conditions: Sequence[ColumnCondition]) -> str:
         """Return an empty string: nothing can be asked of the decoder, candidates are tested."""
         return ""
-
-    def completer(self, key: TileKey, candidates: int, tolerance: float) -> Completer:
-        """Draw the candidates that partial rows are completed from."""
-        return LatentCompleter(self._model, key, candidates, tolerance)

@@ -39,7 +39,7 @@ class JsonReader:
 
     def __init__(self, source: io.RawIOBase) -> None:
         self._source = source
-        self._decoder = json.JSONDecoder(parse_constant=_no_constant)
+        self._decoder = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_unique)
         self._is_array = self._first_character() == "["
 
     def _first_character(self) -> str:
@@ -187,6 +187,8 @@ class _ArrayScanner:
                 value, end = self._decoder.raw_decode(self._text, self._at)
             except RecursionError as error:
                 raise self._failure("is nested too deeply") from error
+            except _RefusedError as error:
+                raise self._failure(str(error)) from error
             except ValueError as error:
                 if len(self._text) - self._at > MAX_OBJECT:
                     raise _too_long(self._here(), self._problems) from error
@@ -232,8 +234,21 @@ class _ArrayScanner:
         return InvalidDataError([*self._problems.found, DataProblem(message, line=self._here())])
 
 
+class _RefusedError(ValueError):
+    """What stands there is whole but not allowed: reading on would not help."""
+
+
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value; write null for a missing number")
+    raise _RefusedError(f"{name} is no JSON value; write null for a missing number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise _RefusedError(f"the key {twice!r} is given more than once")
+    return found
 
 
 def _too_long(line: int, problems: Problems) -> InvalidDataError:

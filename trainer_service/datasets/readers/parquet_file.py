@@ -36,7 +36,9 @@ class ParquetReader:
             # Small buffers and no read-ahead: a row group may be far larger than memory.
             return pq.ParquetFile(self._source, buffer_size=1 << 20, pre_buffer=False)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise InvalidDataError([DataProblem("the bytes are not a Parquet file that can be read")]) from error
+            raise InvalidDataError(
+                [DataProblem("the bytes are no whole Parquet file; check the declared format, or write the file anew")]
+            ) from error
 
     def batches(self, problems: Problems) -> Iterator[pa.RecordBatch]:
         """See `TableReader.batches`."""

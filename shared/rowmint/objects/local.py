@@ -1,0 +1,119 @@
+"""The object store in a directory."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rowmint.objects.failures import exists, missing, unavailable, validate_range, whole
+from rowmint.objects.files import copy_file, create, replace, same_files, sync_directory, write_all
+from rowmint.objects.interface import KEY, validate_key
+
+
+class LocalDirectoryStore:
+    """An `ObjectStore` in a directory of this machine, shared by any number of processes.
+
+    An object is written to a hidden temporary file, synced, given its name by a link that cannot overwrite, and its
+    directory synced: after a crash it is there whole or not at all.
+
+    Args:
+        root: The directory; made with its first object.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def _path(self, key: str) -> Path:
+        return self._root / validate_key(key)
+
+    def put(self, key: str, data: bytes) -> None:
+        """See `ObjectStore.put`."""
+        self._put(key, lambda file: write_all(file, data), lambda path: path.read_bytes() == data)
+
+    def put_file(self, key: str, path: Path) -> None:
+        """See `ObjectStore.put_file`."""
+        self._put(key, lambda file: copy_file(path, file), lambda target: same_files(path, target))
+
+    def _put(self, key: str, write: Callable[[int], None], same: Callable[[Path], bool]) -> None:
+        target = self._path(key)
+        try:
+            if not target.exists():
+                self._make_directory(target.parent)
+                if create(target, write):
+                    return
+            held = same(target)
+        except OSError as error:
+            raise unavailable("written", key, error) from error
+        if not held:
+            raise exists(key)
+
+    def _make_directory(self, directory: Path) -> None:
+        missing = []
+        while not directory.is_dir():
+            missing.append(directory)
+            directory = directory.parent
+        for path in reversed(missing):
+            path.mkdir(exist_ok=True)
+            sync_directory(path.parent)
+
+    def get(self, key: str) -> bytes:
+        """See `ObjectStore.get`."""
+        path = self._path(key)
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise missing(key) from None
+        except OSError as error:
+            raise unavailable("read", key, error) from error
+
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        """See `ObjectStore.get_range`."""
+        validate_range(offset, length)
+        path = self._path(key)
+        try:
+            with path.open("rb") as file:
+                file.seek(offset)
+                return whole(key, file.read(length), length)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise missing(key) from None
+        except OSError as error:
+            raise unavailable("read", key, error) from error
+
+    def fetch(self, key: str, path: Path) -> None:
+        """See `ObjectStore.fetch`."""
+        source = self._path(key)
+        if not source.is_file():
+            raise missing(key)
+        try:
+            replace(path, lambda file: copy_file(source, file))
+        except OSError as error:
+            raise unavailable("copied", key, error) from error
+
+    def size(self, key: str) -> int:
+        """See `ObjectStore.size`."""
+        path = self._path(key)
+        if not path.is_file():
+            raise missing(key)
+        return path.stat().st_size
+
+    def delete(self, key: str) -> None:
+        """See `ObjectStore.delete`. Directories stay: removing one could race with a put."""
+        path = self._path(key)
+        try:
+            path.unlink()
+            sync_directory(path.parent)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise unavailable("deleted", key, error) from error
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """See `ObjectStore.list`."""
+        # Only directories that can hold such keys are walked: a store may hold a great many others.
+        base = prefix.rpartition("/")[0]
+        if base and not KEY.fullmatch(base):
+            return
+        keys = []
+        for directory, _, files in os.walk(self._root / base):
+            inside = Path(directory).relative_to(self._root)
+            keys += [(inside / name).as_posix() for name in files if not name.startswith(".")]
+        yield from sorted(key for key in keys if key.startswith(prefix))

@@ -1,0 +1,36 @@
+"""Stores by URL."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from rowmint.errors import InvalidFieldError
+from rowmint.objects.interface import ObjectStore
+from rowmint.objects.local import LocalDirectoryStore
+from rowmint.objects.memory import MemoryStore
+from rowmint.objects.remote import RemoteStore
+
+
+def open_store(url: str, options: Mapping[str, Any] | None = None) -> ObjectStore:
+    """Return the store at `url`.
+
+    Args:
+        url: ``file:///dir``, ``memory://name`` (empty, this object's own; the name is a label), or
+            ``s3://bucket/prefix``, ``gs://bucket/prefix``, ``az://account/container/prefix``.
+        options: For remote stores only: ``client_options`` and ``retry_config`` (mappings) as obstore names them, every
+            other entry being the service's own configuration (``endpoint``, ``region``, keys).
+
+    Raises:
+        InvalidFieldError: The URL or an option is not one of these.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+            raise InvalidFieldError("store_url", f"{url!r} must be file:///absolute/directory")
+        return LocalDirectoryStore(Path(unquote(parts.path)))
+    if parts.scheme == "memory":
+        return MemoryStore()
+    if parts.scheme in ("s3", "gs", "az"):
+        return RemoteStore.open(url, dict(options or {}))
+    raise InvalidFieldError("store_url", f"{parts.scheme!r} is not one of file, memory, s3, gs, az")

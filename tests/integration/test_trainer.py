@@ -1,0 +1,333 @@
+"""One real trainer: what it refuses, repeats, lists and streams, and what becomes of a job when the trainer ends."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import pytest
+from google.protobuf.json_format import ParseDict
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from rowmint.client import Client, RowmintCallError
+from rowmint.errors import InvalidDataError
+from rowmint.names import TrainingJobName
+from rowmint.registry import JobRecord, JobState, open_registry
+from rowmint.v1 import (
+    dataset_pb2,
+    dataset_service_pb2,
+    dataset_service_pb2_grpc,
+    schema_pb2,
+    training_job_pb2,
+    training_service_pb2,
+    training_service_pb2_grpc,
+)
+from tests.acceptance.processes import ServiceProcess, Services, children_of, customers_csv, wait_until, working_child
+from tests.acceptance.refusals import refused
+
+PARENT = "projects/default"
+# A dead worker is noticed soon, and a busy machine is not taken for a dead worker.
+LEASE = {"ROWMINT_LEASE_SECONDS": "2", "ROWMINT_HEARTBEAT_SECONDS": "0.2"}
+LONG = {"epochs": 60, "batch_size": 100, "generator_dim": [32], "discriminator_dim": [32], "threads": 1, "seed": 5}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    found = Services(tmp_path_factory.mktemp("home"))
+    found.trainer(**LEASE)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    found = Services(tmp_path)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def client(shared: Services) -> Iterator[Client]:
+    with client_of(shared.started[0]) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def channel(shared: Services) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(shared.started[0].address) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def datasets(channel: grpc.Channel) -> dataset_service_pb2_grpc.DatasetServiceStub:
+    return dataset_service_pb2_grpc.DatasetServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def training(channel: grpc.Channel) -> training_service_pb2_grpc.TrainingServiceStub:
+    return training_service_pb2_grpc.TrainingServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def dataset(client: Client) -> dataset_pb2.Dataset:
+    return client.upload(customers_csv(300), "customers", format="csv", primary_key="customer")
+
+
+def client_of(trainer: ServiceProcess) -> Client:
+    return Client(trainer.address, trainer.address)
+
+
+def dataset_request(**fields: Any) -> dataset_service_pb2.CreateDatasetRequest:
+    body = {"parent": PARENT, "dataset": {"format": {"csv": {}}}, **fields}
+    return ParseDict(body, dataset_service_pb2.CreateDatasetRequest())
+
+
+def job_request(dataset: str, config: dict[str, Any] | None = None, **fields: Any):
+    job = {"dataset": dataset, "model": f"{PARENT}/models/m", "config": config or {"independent": {}}}
+    body = {"parent": PARENT, "training_job": job, **fields}
+    return ParseDict(body, training_service_pb2.CreateTrainingJobRequest())
+
+
+@pytest.mark.parametrize(
+    ("column", "at", "message"),
+    [
+        (schema_pb2.ColumnSpec(name="plann"), "plann", "there is no column 'plann'; did you mean 'plan'"),
+        (
+            schema_pb2.ColumnSpec(name="city", domain=schema_pb2.ColumnDomain(decimals=2)),
+            "",
+            "column 'city': decimals are declared",
+        ),
+    ],
+)
+def test_a_declaration_that_does_not_fit_fails_the_dataset(client: Client, column, at, message):
+    with pytest.raises(InvalidDataError, match="plann|city"):
+        client.upload(customers_csv(20), f"undeclared-{column.name}", format="csv", columns=[column])
+    found = client.get_dataset(f"undeclared-{column.name}")
+    assert found.state == dataset_pb2.DATASET_STATE_FAILED
+    (problem,) = found.errors
+    assert problem.column == at
+    assert message in problem.message
+
+
+def test_a_dataset_may_be_deleted_at_any_time(client: Client, shared: Services):
+    data = customers_csv(20_000)
+    for _ in range(3):
+        gone = client.upload(data, format="csv", wait=False)
+        client.delete_dataset(gone.name)
+    # What comes after them is done, and so are they: no object of theirs is left.
+    last = client.upload(data, format="csv")
+    uid = open_registry(f"sqlite:///{shared.home}/registry").datasets.list("default").items[0].uid
+    folder = shared.home / "data" / "datasets"
+    wait_until(lambda: not [file for file in folder.glob("*/**/*.parquet") if uid not in file.parts], "an empty store")
+    client.delete_dataset(last.name)
+    assert not (folder / uid / "raw").exists() or not list((folder / uid / "raw").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ({"ctgan": {"epochs": 0}}, "ctgan.epochs"),
+        ({"ctgan": {"batch_size": 105, "pac": 5}}, "ctgan.batch_size"),
+        ({"independent": {}, "device": 77}, "device"),
+        ({"independent": {}, "column_overrides": [{"column": "city", "kind": 99}]}, "column_overrides[0].kind"),
+        (
+            {"independent": {}, "column_overrides": [{"column": "city", "high_cardinality": 99}]},
+            "column_overrides[0].high_cardinality",
+        ),
+        ({"seed": "1"}, "family"),
+    ],
+)
+def test_a_wrong_field_of_the_configuration_is_named(training, dataset, config, field):
+    for only in (False, True):
+        said = refused(training.CreateTrainingJob, job_request(dataset.name, config, validate_only=only))
+        assert said.kind == ("INVALID_ARGUMENT", "INVALID_FIELD")
+        assert said.fields == [f"training_job.config.{field}"]
+
+
+def test_an_unknown_kind_of_column_is_named(datasets):
+    wrong = {"format": {"csv": {}}, "column_overrides": [{"name": "a", "kind": 99}]}
+    said = refused(datasets.CreateDataset, dataset_request(dataset=wrong))
+    assert said.fields == ["dataset.column_overrides[0].kind"]
+
+
+def test_what_a_worker_refuses_keeps_its_reason(training, dataset, client: Client):
+    # The machine's devices are known to the worker only.
+    said = refused(
+        training.CreateTrainingJob,
+        job_request(dataset.name, {"ctgan": {}, "device": "DEVICE_CUDA"}, validate_only=True),
+    )
+    assert said.kind == ("INVALID_ARGUMENT", "INVALID_FIELD")
+    assert said.fields == ["training_job.config.device"]
+
+
+def test_validating_creates_nothing(training, dataset, client: Client):
+    before = [job.name for job in client.list_jobs()]
+    answer = training.CreateTrainingJob(
+        job_request(dataset.name, training_job_id="only-validated", validate_only=True, request_id=str(uuid4()))
+    )
+    assert answer.training_job.name == ""
+    assert answer.training_job.config.HasField("seed")
+    assert answer.estimate.encoded_width > 0
+    assert [job.name for job in client.list_jobs()] == before
+    assert [model.name for model in client.list_models()] == []
+
+
+def test_a_repeated_request_creates_once(training, datasets, client: Client):
+    request = dataset_request(request_id=str(uuid4()))
+    made = datasets.CreateDataset(request)
+    assert datasets.CreateDataset(request) == made
+    request.dataset.primary_key = "a"
+    assert refused(datasets.CreateDataset, request).reason == "REQUEST_ID_REUSED"
+    said = refused(datasets.CreateDataset, dataset_request(request_id="again"))
+    assert (said.reason, said.fields) == ("INVALID_FIELD", ["request_id"])
+
+    ready = client.upload(customers_csv(50), format="csv", primary_key="customer")
+    request = job_request(ready.name, request_id=str(uuid4()))
+    made = training.CreateTrainingJob(request).training_job
+    ended = list(client.watch(made.name))[-1]
+    assert ended.state == training_job_pb2.JOB_STATE_SUCCEEDED
+    # Also where the same request would be refused by now.
+    client.delete_dataset(ready.name)
+    again = training.CreateTrainingJob(request).training_job
+    assert (again.name, again.config, again.model_version) == (made.name, made.config, ended.model_version)
+    request.training_job.config.threads = made.config.threads
+    assert refused(training.CreateTrainingJob, request).reason == "REQUEST_ID_REUSED"
+    client.delete_version(ended.model_version)
+
+
+def test_lists_come_in_pages(training, datasets, dataset):
+    parent = "projects/paged"
+    names = [
+        datasets.CreateDataset(dataset_request(parent=parent, dataset_id=f"d{number}")).name for number in range(5)
+    ]
+    found, token, sizes = [], "", []
+    while True:
+        request = dataset_service_pb2.ListDatasetsRequest(parent=parent, page_size=2, page_token=token)
+        page = datasets.ListDatasets(request)
+        found += [one.name for one in page.datasets]
+        sizes.append(len(page.datasets))
+        token = page.next_page_token
+        if not token:
+            break
+    assert (found, sizes) == (names[::-1], [2, 2, 1])
+    for wrong in ({"page_size": 0}, {"page_size": 1001}, {"page_token": "next"}):
+        request = dataset_service_pb2.ListDatasetsRequest(parent=parent, **wrong)
+        assert refused(datasets.ListDatasets, request).fields == list(wrong)
+
+    made = [training.CreateTrainingJob(job_request(dataset.name)).training_job.name for _ in range(2)]
+    request = training_service_pb2.ListTrainingJobsRequest(parent=PARENT, page_size=1)
+    first = training.ListTrainingJobs(request)
+    request.page_token = first.next_page_token
+    assert [job.name for page in (first, training.ListTrainingJobs(request)) for job in page.training_jobs] == made[
+        ::-1
+    ]
+    # A token of one list is none of another.
+    request = dataset_service_pb2.ListDatasetsRequest(parent=parent, page_token=first.next_page_token)
+    assert refused(datasets.ListDatasets, request).fields == ["page_token"]
+    for name in made:
+        with contextlib.suppress(grpc.RpcError):  # it may have ended
+            training.CancelTrainingJob(training_service_pb2.CancelTrainingJobRequest(name=name))
+
+
+def test_the_events_of_a_job_that_has_ended_are_all_there(training, dataset, client: Client):
+    name = client.train(dataset, "watched", family="independent").name
+
+    def watch(**fields: int) -> list[training_job_pb2.TrainingEvent]:
+        request = training_service_pb2.WatchTrainingJobRequest(name=name, **fields)
+        return list(training.WatchTrainingJob(request, timeout=60))
+
+    live = watch()
+    assert [event.sequence for event in live] == list(range(1, len(live) + 1))
+    assert live[-1].state == training_job_pb2.JOB_STATE_SUCCEEDED
+    assert watch() == live
+    assert watch(after_sequence=2) == live[2:]
+    assert watch(after_sequence=len(live)) == []
+    assert watch(after_sequence=10**12) == []
+    request = training_service_pb2.WatchTrainingJobRequest(name=name, after_sequence=-1)
+    assert refused(lambda: list(training.WatchTrainingJob(request))).fields == ["after_sequence"]
+
+
+def test_health_can_be_watched(channel: grpc.Channel):
+    for service in ("", "rowmint.v1.TrainingService"):
+        request = health_pb2.HealthCheckRequest(service=service)
+        call = health_pb2_grpc.HealthStub(channel).Watch(request, timeout=10)
+        assert next(call).status == health_pb2.HealthCheckResponse.SERVING
+        call.cancel()
+
+
+def job_of(services: Services, name: str) -> JobRecord:
+    registry = open_registry(f"sqlite:///{services.home}/registry", read_only=True)
+    try:
+        return registry.jobs.get(TrainingJobName.parse(name))
+    finally:
+        registry.close()
+
+
+def fitting(trainer: ServiceProcess) -> tuple[str, int]:
+    """Have a long job begin; return its name and the child that works on it."""
+    with client_of(trainer) as client:
+        dataset = client.upload(customers_csv(300), "customers", format="csv", primary_key="customer")
+        job = client.train(dataset, "long", **LONG)
+        for event in client.watch(job):
+            if event.HasField("progress"):
+                return job.name, working_child(trainer.pid)
+    raise AssertionError("the job ended at once")
+
+
+def finish(services: Services, name: str) -> list[training_job_pb2.TrainingEvent]:
+    """Have another trainer take the job up, and return all its events."""
+    trainer = services.trainer(**LEASE)
+    with client_of(trainer) as client:
+        events = list(client.watch(name))
+        assert events[-1].state == training_job_pb2.JOB_STATE_SUCCEEDED
+        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+        assert [version.version for version in client.list_versions("long")] == [1]
+    assert trainer.terminate() == 0
+    assert [path.name for path in (services.home / "scratch").iterdir()] == [".lock"]
+    return events
+
+
+def test_a_trainer_told_to_end_gives_its_job_back(services: Services):
+    trainer = services.trainer(**LEASE, ROWMINT_GRACE_SECONDS="60")
+    name, _ = fitting(trainer)
+    children = children_of(trainer.pid)
+    broken: list[RowmintCallError] = []
+
+    def watch() -> None:
+        with grpc.insecure_channel(trainer.address) as channel:
+            stub = training_service_pb2_grpc.TrainingServiceStub(channel)
+            seen.append(refused(lambda: [seen.append(one) for one in stub.WatchTrainingJob(request)]))
+
+    seen: list[Any] = []
+    request = training_service_pb2.WatchTrainingJobRequest(name=name)
+    watching = Thread(target=watch)
+    watching.start()
+    wait_until(lambda: bool(seen), "an event")
+    # Well within the grace: a stream that would go on for as long as the job does not hold it up.
+    assert trainer.terminate() == 0
+    watching.join(10)
+    assert seen[-1].kind == ("UNAVAILABLE", "UNAVAILABLE")
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    given_back = job_of(services, name)
+    assert (given_back.state, given_back.attempt, given_back.holder) == (JobState.PENDING, 1, "")
+    events = finish(services, name)
+    assert events[-1].attempt == 2
+    assert "given back by a worker that shut down" in [event.message for event in events]
+    assert not broken
+
+
+def test_a_killed_trainer_leaves_no_worker_and_its_job_to_the_next(services: Services):
+    trainer = services.trainer(**LEASE)
+    name, worker = fitting(trainer)
+    children = children_of(trainer.pid)
+    assert worker in children
+    trainer.process.send_signal(signal.SIGKILL)
+    trainer.process.wait()
+    wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), "the workers' end")
+    assert job_of(services, name).state == JobState.RUNNING
+    assert len(list((services.home / "scratch").glob("trainer-*/job-*"))) == 1
+    assert finish(services, name)[-1].attempt == 2

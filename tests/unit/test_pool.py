@@ -1,0 +1,363 @@
+"""The pool: which child gets which job, and what becomes of a job whose child or trainer ends."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from rowmint.errors import FencedError, UnavailableError
+from rowmint.names import TrainingJobName
+from rowmint.registry import JobKind, JobPhase, JobRecord, JobState
+from trainer_service.jobs import pool
+from trainer_service.jobs.pool import Child, WorkerPool
+from trainer_service.jobs.scratch import Scratch
+
+PATIENCE = 20.0
+
+READY = "import json, os, signal, sys, time; print('{\"ready\": true}', flush=True)\n"
+READS = READY + "body = json.loads(input()); open(os.environ['MARK'] + str(os.getpid()), 'w').close()\n"
+ECHO = READS + "print(json.dumps({'pid': os.getpid(), **body}), flush=True)\n"
+# Works until its parent is gone, or it is asked to end; the second is deaf to that.
+WORKS = READS + "sys.stdin.read()\n"
+DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WORKS
+
+
+class Ledger:
+    """Jobs that wait, in memory; notes what is given back."""
+
+    def __init__(self, *jobs: JobRecord) -> None:
+        self.waiting = list(jobs)
+        self.claims = 0
+        self.released: list[tuple[str, int]] = []
+        self.lock = threading.Lock()
+
+    def claim(self, holder: str, lease_seconds: float, kinds: tuple[JobKind, ...]) -> JobRecord | None:
+        with self.lock:
+            self.claims += 1
+            found = next((job for job in self.waiting if job.kind in kinds), None)
+            if found is not None:
+                self.waiting.remove(found)
+            return found
+
+    def release(self, uid: str, epoch: int) -> None:
+        self.released.append((uid, epoch))
+
+
+def job(uid: str, kind: JobKind = JobKind.TRAIN) -> JobRecord:
+    return JobRecord(
+        uid=uid,
+        name=TrainingJobName("p", uid),
+        kind=kind,
+        state=JobState.RUNNING,
+        phase=JobPhase.UNSPECIFIED,
+        config={},
+        dataset_uid="",
+        dataset="",
+        model="",
+        epoch=1,
+        attempt=1,
+        max_attempts=3,
+        holder="",
+        lease_until=None,
+        cancel_requested=False,
+        error=None,
+        event_count=1,
+        create_time=datetime(2024, 1, 1, tzinfo=UTC),
+        start_time=None,
+        end_time=None,
+        model_version=None,
+    )
+
+
+@pytest.fixture
+def scratch(tmp_path):
+    found = Scratch(tmp_path / "scratch")
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def make(monkeypatch, scratch, tmp_path):
+    """Give a function that makes a pool over a ledger, its children running a script."""
+
+    def made(ledger: Ledger, script: str, workers: int = 1, idle: float = 0.01) -> WorkerPool:
+        monkeypatch.setattr(pool, "_WORKER", ("-c", script))
+        monkeypatch.setattr(pool, "_IDLE_SECONDS", idle)
+        monkeypatch.setattr(pool, "_STOP_SECONDS", 0.3)
+        environment = {**os.environ, "MARK": str(tmp_path / "mark-")}
+        return WorkerPool(
+            ledger, {"home": "h"}, scratch, workers=workers, holder="me", lease_seconds=1.0, environment=environment
+        )
+
+    return made
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(PATIENCE):
+            await test()
+
+    asyncio.run(bounded())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition; `run` sets the bound."""
+    while not condition():  # noqa: ASYNC110 - files and processes set no event
+        await asyncio.sleep(0.005)
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def marks(folder: Path) -> list[int]:
+    return [int(mark.name.removeprefix("mark-")) for mark in folder.glob("mark-*")]
+
+
+def test_two_commands_never_meet_in_one_child(make, scratch):
+    async def test() -> None:
+        one = make(Ledger(), ECHO)
+        serving = asyncio.create_task(one.run())
+        first, second = await asyncio.gather(one._take_child(), one._take_child())
+        assert first.process.pid != second.process.pid
+        answers = await asyncio.gather(one._command(first, {"do": "a"}), one._command(second, {"do": "b"}))
+        assert [(answer["pid"], answer["do"]) for answer in answers] == [
+            (first.process.pid, "a"),
+            (second.process.pid, "b"),
+        ]
+        assert answers[0]["settings"] == {"home": "h"}
+        assert answers[0]["scratch"] != answers[1]["scratch"]
+        assert list(scratch._folder.glob("job-*")) == []
+        await one.close()
+        await serving
+
+    run(test)
+
+
+def test_a_job_is_run_once_and_not_given_back(make, tmp_path):
+    async def test() -> None:
+        ledger = Ledger(job("a"), job("b"), job("c", JobKind.INGEST))
+        one = make(ledger, ECHO)
+        serving = asyncio.create_task(one.run())
+        await until(lambda: len(marks(tmp_path)) == 3 and not one._busy)
+        await one.close()
+        await serving
+        assert ledger.released == []
+
+    run(test)
+
+
+def test_an_ingest_does_not_wait_for_a_fit(make, tmp_path):
+    async def test() -> None:
+        ledger = Ledger(job("fit"), job("later"), job("upload", JobKind.INGEST))
+        one = make(ledger, WORKS)
+        serving = asyncio.create_task(one.run())
+        await until(lambda: len(marks(tmp_path)) == 2)
+        assert [waiting.uid for waiting in ledger.waiting] == ["later"]
+        await one.close()
+        await serving
+
+    run(test)
+
+
+@pytest.mark.parametrize("script", [WORKS, DEAF])
+def test_closing_ends_the_children_and_gives_their_jobs_back(make, tmp_path, script):
+    async def test() -> None:
+        ledger = Ledger(job("a"), job("b"))
+        one = make(ledger, script)
+        serving = asyncio.create_task(one.run())
+        await until(lambda: bool(marks(tmp_path)))
+        await one.close()
+        await serving
+        assert ledger.released == [("a", 1)]
+        assert [waiting.uid for waiting in ledger.waiting] == ["b"], "nothing is claimed any more"
+        assert not alive(marks(tmp_path)[0])
+        assert one._spare is None
+        with pytest.raises(UnavailableError, match="shutting down"):
+            await one.estimate({})
+        await one.close()
+
+    run(test)
+
+
+def test_a_job_claimed_while_closing_is_given_back(make):
+    class Slow(Ledger):
+        asked = threading.Event()
+        answer = threading.Event()
+
+        def claim(self, holder, lease_seconds, kinds):
+            if JobKind.INGEST in kinds:
+                return None
+            self.asked.set()
+            self.answer.wait(PATIENCE)
+            return super().claim(holder, lease_seconds, kinds)
+
+    async def test() -> None:
+        ledger = Slow(job("a"))
+        one = make(ledger, ECHO)
+        serving = asyncio.create_task(one.run())
+        await until(ledger.asked.is_set)
+        await one.close()
+        ledger.answer.set()
+        await serving
+        assert ledger.released == [("a", 1)]
+
+    run(test)
+
+
+def test_a_job_its_worker_has_ended_may_be_given_back_again(make, tmp_path):
+    class Ended(Ledger):
+        def release(self, uid, epoch):
+            super().release(uid, epoch)
+            raise FencedError("ended already")
+
+    async def test() -> None:
+        ledger = Ended(job("a"))
+        one = make(ledger, WORKS)
+        serving = asyncio.create_task(one.run())
+        await until(lambda: bool(marks(tmp_path)))
+        await one.close()
+        await serving
+        assert ledger.released == [("a", 1)]
+
+    run(test)
+
+
+def test_the_job_of_a_dead_worker_is_left_to_its_lease(make, tmp_path):
+    async def test() -> None:
+        ledger = Ledger(job("a"))
+        one = make(ledger, WORKS)
+        serving = asyncio.create_task(one.run())
+        await until(lambda: bool(marks(tmp_path)))
+        os.kill(marks(tmp_path)[0], 9)
+        await until(lambda: not one._busy)
+        ledger.waiting.append(job("b"))
+        await until(lambda: len(marks(tmp_path)) == 2)
+        assert ledger.released == []
+        await one.close()
+        await serving
+
+    run(test)
+
+
+def test_where_no_worker_can_start_jobs_lose_nothing_and_the_machine_rests(make, monkeypatch):
+    pauses = []
+    until_event = pool._until
+
+    async def noted(event: asyncio.Event, seconds: float) -> None:
+        if event is one._closing:
+            pauses.append(seconds)
+        await until_event(event, 0.001)
+
+    class Again(Ledger):
+        def release(self, uid, epoch):
+            super().release(uid, epoch)
+            self.waiting.append(job(uid))
+
+    ledger = Again(job("a"))
+    one = make(ledger, "raise SystemExit(7)", idle=10.0)
+    monkeypatch.setattr(pool, "_until", noted)
+
+    async def test() -> None:
+        serving = asyncio.create_task(one.run())
+        await until(lambda: len(pauses) >= 4)
+        with pytest.raises(UnavailableError, match="exit code 7"):
+            await one.estimate({})
+        await one.close()
+        await serving
+
+    run(test)
+    assert pauses[:4] == [10.0, 20.0, 30.0, 30.0]
+    assert len(ledger.released) >= 4
+
+
+def test_a_fault_of_the_registry_does_not_end_the_work(make, tmp_path):
+    class Faulty(Ledger):
+        def claim(self, holder, lease_seconds, kinds):
+            found = super().claim(holder, lease_seconds, kinds)
+            if self.claims <= 2:
+                raise UnavailableError("away")
+            if self.claims <= 6:
+                raise ZeroDivisionError
+            return found
+
+    async def test() -> None:
+        ledger = Faulty()
+        one = make(ledger, WORKS)
+        serving = asyncio.create_task(one.run())
+        await until(lambda: ledger.claims > 6)
+        ledger.waiting.append(job("a"))
+        await until(lambda: bool(marks(tmp_path)))
+        await one.close()
+        await serving
+
+    run(test)
+
+
+def test_a_wake_up_is_not_lost(make, tmp_path):
+    async def test() -> None:
+        ledger = Ledger()
+        one = make(ledger, WORKS, idle=PATIENCE)
+        serving = asyncio.create_task(one.run())
+        await until(lambda: ledger.claims == 2)
+        ledger.waiting.append(job("a"))
+        one.wake()
+        await until(lambda: bool(marks(tmp_path)))
+        await one.close()
+        await serving
+
+    run(test)
+
+
+def test_an_estimate_nobody_waits_for_is_ended(make, scratch, tmp_path):
+    async def test() -> None:
+        one = make(Ledger(), WORKS)
+        asked = asyncio.create_task(one.estimate({"do": "estimate"}))
+        await until(lambda: bool(marks(tmp_path)))
+        assert len(list(scratch._folder.glob("job-*"))) == 1
+        waiting = asyncio.create_task(one.estimate({"do": "estimate"}))
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        assert not alive(marks(tmp_path)[0])
+        await until(lambda: len(marks(tmp_path)) == 2)
+        os.kill(next(filter(alive, marks(tmp_path))), 9)
+        with pytest.raises(UnavailableError, match="died"):
+            await waiting
+        assert list(scratch._folder.glob("job-*")) == []
+        await one.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("answer", ["''", "'{'", "'[1'", "'null'", "'x' * (2 << 20)"])
+def test_an_answer_that_is_none_is_a_death(make, answer):
+    async def test() -> None:
+        make(Ledger(), READY + f"input(); sys.stdout.write({answer})\n")
+        child = await Child.spawn(os.environ)
+        assert await child.command({}) == {}
+        assert child.process.returncode is not None
+
+    run(test)
+
+
+def test_what_a_killed_trainer_left_is_removed_and_what_a_living_one_has_is_not(tmp_path):
+    living = Scratch(tmp_path)
+    kept = living.make()
+    (kept / "table.parquet").write_bytes(b"rows")
+    dead = Scratch(tmp_path)
+    left = dead.make()
+    (left / "table.parquet").write_bytes(b"rows")
+    os.close(dead._lock)  # as its end would
+    now = Scratch(tmp_path)
+    assert not left.exists()
+    assert (kept / "table.parquet").read_bytes() == b"rows"
+    own = now.make()
+    now.remove(own)
+    assert not own.exists()
+    for one in (living, now):
+        one.close()
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
