@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 # Imports whatever modules are there, then prints the names of all that are loaded. A blocked one cannot be imported,
@@ -67,3 +69,27 @@ def test_the_core_loads_no_wire():
     assert "rowmint.synthesizer.network" in loaded
     assert _tops(loaded) & {"grpc", "torch", "sdv", "ctgan", "sklearn", "pandas", "typer"} == set()
     assert not {name for name in loaded if name.startswith(("google.protobuf", "rowmint.v1"))}
+
+
+@pytest.mark.parametrize(
+    ("module", "never"),
+    [
+        ("rowmint.cli", {"torch", "sdv", "pandas", "numpy", "pyarrow", "sqlalchemy", "pydantic"}),
+        ("sampler_service", {"torch", "sdv", "pandas", "sklearn", "scipy", "trainer_service"}),
+        ("trainer_service", {"torch", "sdv", "pandas", "sklearn", "scipy", "sampler_service"}),
+    ],
+)
+def test_help_comes_without_what_is_heavy(module, never):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", module, "--help"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0
+    assert done.stdout
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert _tops(loaded) & never == set()

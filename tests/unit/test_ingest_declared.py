@@ -301,7 +301,8 @@ instants = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59))  
 )
 @settings(max_examples=60, deadline=None)
 def test_forms_read_what_strftime_writes(values, text):
-    written = [value.strftime(text).replace(value.strftime("%Y"), f"{value.year:04d}", 1) for value in values]
+    # strftime writes years before 1000 without their zeros here, which strptime does not read.
+    written = [value.strftime(text.replace("%Y", f"{value.year:04d}")) for value in values]
     micros, ok = DatetimeForm.of_format(text, "x").parse(pa.array(written))
     assert ok.all()
     epoch = local(1970, 1, 1)

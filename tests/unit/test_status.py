@@ -1,5 +1,8 @@
 """The error table: every reason has a code, and a failed call says what a program and a person need."""
 
+from base64 import b64encode
+from urllib.parse import quote
+
 import grpc
 import pytest
 from google.protobuf.any_pb2 import Any
@@ -89,3 +92,19 @@ def test_a_message_travels_as_one_bounded_line(text):
     assert "\n" not in found.details
     assert len(found.details) <= 2000
     _unpack(found)
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "日", "\U0001f600"])
+def test_what_travels_fits_into_a_clients_metadata(letter):
+    """Percent-encoded the message, in base64 the details: 8 KiB are taken by default."""
+    long = letter * 2000
+    error = RowmintError(
+        long,
+        metadata={f"key{number}": long for number in range(8)},
+        violations=[FieldViolation(long, long) for _ in range(5)],
+        retry_after=1.0,
+    )
+    found = status.to_status(error)
+    details = dict(found.trailing_metadata)["grpc-status-details-bin"]
+    assert len(quote(found.details)) + len(b64encode(details)) < 8192 - 512
+    assert _unpack(found)[BadRequest].field_violations[0].field.startswith(letter)

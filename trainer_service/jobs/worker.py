@@ -113,8 +113,11 @@ def _watch_parent(source: IO[str]) -> None:
 
 
 def _answer(answers: IO[str], body: Mapping[str, Any]) -> None:
-    answers.write(json.dumps(body) + "\n")
-    answers.flush()
+    try:
+        answers.write(json.dumps(body) + "\n")
+        answers.flush()
+    except BrokenPipeError:  # the parent is gone
+        os._exit(3)
 
 
 def _warm_up() -> None:

@@ -37,6 +37,9 @@ def run(label: str, settings: type[S], serve: Callable[[S], Coroutine[Any, Any, 
         sys.exit(f"{label}: the settings are wrong: {error}")
     except RowmintError as error:
         sys.exit(f"{label}: {error.message}")
+    except OSError as error:
+        name = "" if error.filename is None else f"{error.filename}: "
+        sys.exit(f"{label}: {name}{error.strerror or error}")
 
 
 def _told(problem: Any) -> str:

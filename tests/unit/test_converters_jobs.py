@@ -1,0 +1,270 @@
+"""Jobs, their events, datasets and errors as messages; and what the servicers make of a worker's answer."""
+
+import asyncio
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rowmint.errors import (
+    ColumnNotFoundError,
+    DataProblem,
+    FieldViolation,
+    InvalidFieldError,
+    Reason,
+    RowmintError,
+    UnavailableError,
+)
+from rowmint.names import DatasetName, TrainingJobName
+from rowmint.registry import DatasetRecord, DatasetState, EventRecord, JobKind, JobPhase, JobRecord, JobState
+from rowmint.registry.jobs import JobError
+from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
+from rowmint.v1 import dataset_pb2, training_job_pb2, training_service_pb2
+from trainer_service.config import IndependentConfig, TrainingConfig, to_json
+from trainer_service.converters.datasets import DATASET_STATES, dataset_to_proto, format_from_proto, format_to_proto
+from trainer_service.converters.errors import error_from_json, error_to_json
+from trainer_service.converters.jobs import JOB_PHASES, JOB_STATES, event_to_proto, job_to_proto
+from trainer_service.servicers.datasets import _Turns
+from trainer_service.servicers.training import TrainingServicer
+
+NOW = datetime(2024, 5, 1, 12, 30, tzinfo=UTC)
+PROGRESS = {
+    "epoch": 2,
+    "epochs": 3,
+    "losses": {"generator": -0.5, "critic": 0.25},
+    "rows_per_second": 1e4,
+    "eta_seconds": 1.5,
+}
+JOB = JobRecord(
+    uid="u",
+    name=TrainingJobName("p", "j"),
+    kind=JobKind.TRAIN,
+    state=JobState.RUNNING,
+    phase=JobPhase.FITTING,
+    config=to_json(TrainingConfig(IndependentConfig(), seed=2**64 - 1)),
+    dataset_uid="d",
+    dataset="projects/p/datasets/d",
+    model="projects/p/models/m",
+    epoch=1,
+    attempt=2,
+    max_attempts=3,
+    holder="me",
+    lease_until=NOW,
+    cancel_requested=False,
+    error=None,
+    event_count=4,
+    create_time=NOW,
+    start_time=None,
+    end_time=None,
+    model_version=None,
+)
+DATASET = DatasetRecord(
+    uid="d",
+    name=DatasetName("p", "d"),
+    state=DatasetState.READY,
+    format={"type": "csv", "delimiter": ";", "quote": "'", "encoding": "latin-1", "null_values": ["", "NA"]},
+    overrides=(ColumnSpec("city", ColumnKind.CATEGORICAL),),
+    primary_key="",
+    writer_epoch=1,
+    segment_count=0,
+    committed_size=10,
+    total_size=10,
+    sha256=b"s" * 32,
+    row_count=3,
+    schema=TableSchema((ColumnSpec("id", ColumnKind.ID, DataType.INT64, Domain(nullable=False)),), "id"),
+    sdv_metadata={"tables": {}},
+    canonical_key="k",
+    canonical_size=1,
+    canonical_sha256=b"c" * 32,
+    profile={"columns": {"id": {"distinct": 3}}},
+    errors=(),
+    create_time=NOW,
+    update_time=NOW,
+)
+
+
+def test_every_state_and_phase_has_a_number():
+    assert sorted(JOB_STATES.values()) == training_job_pb2.JobState.values()[1:]
+    assert sorted(JOB_PHASES.values()) == training_job_pb2.JobPhase.values()
+    assert sorted(DATASET_STATES.values()) == dataset_pb2.DatasetState.values()[1:]
+
+
+def test_a_job_tells_all_that_is_known():
+    running = job_to_proto(JOB, PROGRESS)
+    assert (running.name, running.state, running.phase, running.attempt) == (
+        "projects/p/trainingJobs/j",
+        training_job_pb2.JOB_STATE_RUNNING,
+        training_job_pb2.JOB_PHASE_FITTING,
+        2,
+    )
+    assert running.config.seed == 2**64 - 1
+    assert running.config.WhichOneof("family") == "independent"
+    assert (running.progress.epoch, dict(running.progress.losses)) == (2, PROGRESS["losses"])
+    assert running.progress.eta.ToMilliseconds() == 1500
+    assert running.create_time.ToDatetime(UTC) == NOW
+    unset = ("start_time", "end_time", "error")
+    assert not any(running.HasField(field) for field in unset)
+    assert not job_to_proto(JOB).HasField("progress")
+    failed = job_to_proto(replace(JOB, state=JobState.FAILED, error=JobError("INTERNAL", "why"), end_time=NOW))
+    assert (failed.error.reason, failed.error.message) == ("INTERNAL", "why")
+    ended = job_to_proto(replace(JOB, state=JobState.SUCCEEDED, model_version=7))
+    assert ended.model_version == "projects/p/models/m/versions/7"
+
+
+@pytest.mark.parametrize(
+    ("payload", "field", "value"),
+    [
+        ({"message": "fitting"}, "message", "fitting"),
+        ({"model_version": 3}, "model_version", "projects/p/models/m/versions/3"),
+        (
+            {"error": {"reason": "LIMIT", "message": "m"}},
+            "error",
+            training_job_pb2.JobError(reason="LIMIT", message="m"),
+        ),
+    ],
+)
+def test_an_event_tells_what_it_holds_and_no_more(payload: dict[str, Any], field: str, value: object):
+    event = EventRecord("u", 4, NOW, 2, JobState.RUNNING, JobPhase.FITTING, payload)
+    message = event_to_proto(event, JOB.model)
+    assert getattr(message, field) == value
+    plain = {"sequence", "time", "attempt", "state", "phase"}
+    assert {descriptor.name for descriptor, _ in message.ListFields()} == plain | {field}
+    whole = event_to_proto(replace(event, payload={"progress": PROGRESS}), JOB.model)
+    assert whole.progress.epochs == 3
+
+
+def test_a_dataset_tells_all_that_is_known():
+    message = dataset_to_proto(DATASET)
+    assert (message.state, message.row_count, message.primary_key) == (dataset_pb2.DATASET_STATE_READY, 3, "id")
+    assert message.format.csv.delimiter == ";"
+    assert list(message.format.csv.null_values) == ["", "NA"]
+    assert message.sdv_metadata_json == '{"tables":{}}'
+    problem = DataProblem("is ragged", 3, 2, "city")
+    fresh = replace(DATASET, schema=None, sdv_metadata=None, sha256=None, row_count=None, primary_key="key")
+    failed = dataset_to_proto(replace(fresh, state=DatasetState.FAILED, errors=(problem,)))
+    assert list(failed.errors) == [dataset_pb2.DataError(line=3, row=2, column="city", message="is ragged")]
+    assert (failed.primary_key, failed.sdv_metadata_json, failed.sha256) == ("key", "", b"")
+    assert not failed.HasField("schema")
+
+
+@pytest.mark.parametrize("name", ["csv", "json", "parquet", "arrow_stream"])
+def test_a_format_comes_back(name: str):
+    message = dataset_pb2.DataFormat()
+    getattr(message, name).SetInParent()
+    body = format_from_proto(message)
+    assert body["type"] == name
+    assert format_from_proto(format_to_proto(body)) == body
+
+
+@given(
+    st.builds(
+        lambda text, metadata, violations, after: RowmintError(
+            text, metadata=metadata, violations=[FieldViolation(*each) for each in violations], retry_after=after
+        ),
+        st.text(),
+        st.dictionaries(st.text(), st.text(), max_size=3),
+        st.lists(st.tuples(st.text(), st.text()), max_size=3),
+        st.one_of(st.none(), st.floats(0, 100)),
+    ),
+    st.sampled_from(Reason),
+)
+def test_an_error_crosses_to_the_parent(error: RowmintError, reason: Reason):
+    error.reason = reason
+    found = error_from_json(error_to_json(error))
+    assert vars(found) == vars(error)
+
+
+class Jobs:
+    """A ledger of one job that has not ended."""
+
+    def __init__(self) -> None:
+        self.events = [EventRecord("u", number, NOW, 1, JobState.RUNNING, JobPhase.FITTING, {}) for number in (1, 2)]
+
+    def get(self, _: object) -> JobRecord:
+        return JOB
+
+    def get_by_uid(self, _: object) -> JobRecord:
+        return JOB
+
+    def events_after(self, _: object, sequence: int) -> list[EventRecord]:
+        return self.events[sequence:]
+
+
+def servicer(answer: dict[str, Any] | None = None) -> TrainingServicer:
+    async def estimate(body: dict[str, Any]) -> dict[str, Any]:
+        assert body["dataset_uid"] == "d"
+        return answer or {}
+
+    registry: Any = SimpleNamespace(jobs=Jobs(), datasets=SimpleNamespace(get=lambda _: DATASET))
+    return TrainingServicer(registry, SimpleNamespace(estimate=estimate), lambda: None, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("error", "fields", "metadata"),
+    [
+        (InvalidFieldError("training_job.config.device", "no CUDA device"), ["training_job.config.device"], {}),
+        (ColumnNotFoundError("citty", ["city"]), [], {"column": "citty", "near": "city"}),
+        (UnavailableError("away", retry_after=2.0), [], {}),
+    ],
+)
+def test_an_estimate_that_fails_keeps_all_of_its_error(
+    error: RowmintError, fields: list[str], metadata: dict[str, str]
+):
+    request = training_service_pb2.CreateTrainingJobRequest(parent="projects/p", validate_only=True)
+    request.training_job.dataset, request.training_job.model = "projects/p/datasets/d", "projects/p/models/m"
+    request.training_job.config.independent.SetInParent()
+    schema = TableSchema((ColumnSpec("a", ColumnKind.NUMERICAL, DataType.DOUBLE),))
+    one = servicer({"error": error_to_json(error)})
+    one._registry.datasets.get = lambda _: replace(DATASET, schema=schema)  # type: ignore[method-assign]
+    with pytest.raises(RowmintError) as raised:
+        asyncio.run(one.CreateTrainingJob(request, None))
+    assert raised.value.reason is error.reason
+    assert [violation.field for violation in raised.value.violations] == fields
+    assert (raised.value.metadata, raised.value.retry_after) == (metadata, error.retry_after)
+
+
+def test_watching_ends_with_the_trainer():
+    async def test() -> None:
+        one = servicer()
+        request = training_service_pb2.WatchTrainingJobRequest(name="projects/p/trainingJobs/j")
+        events = one.WatchTrainingJob(request, None)
+        assert [(await anext(events)).sequence for _ in range(2)] == [1, 2]
+        third = asyncio.create_task(anext(events))
+        await asyncio.sleep(0)
+        one.close()
+        async with asyncio.timeout(20):
+            with pytest.raises(UnavailableError) as raised:
+                await third
+        assert raised.value.retry_after == 1.0
+
+    asyncio.run(test())
+
+
+def test_a_writer_is_closed_only_after_what_it_was_doing():
+    done: list[str] = []
+    started, go = threading.Event(), threading.Event()
+
+    def tick() -> None:
+        started.set()
+        assert go.wait(20)
+        done.append("tick")
+
+    async def test() -> None:
+        writer: Any = SimpleNamespace(tick=tick, close=lambda: done.append("close"))
+        turns = _Turns(writer)
+        ticking = asyncio.create_task(turns.tick())
+        await asyncio.to_thread(started.wait, 20)
+        ticking.cancel()
+        await asyncio.gather(ticking, return_exceptions=True)
+        closing = asyncio.create_task(turns.close())
+        await asyncio.sleep(0)
+        go.set()
+        await closing
+
+    asyncio.run(test())
+    assert done == ["tick", "close"]

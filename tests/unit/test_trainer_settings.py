@@ -1,0 +1,85 @@
+"""The services' settings: each is used, and a wrong one is told in one line."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from sampler_service.settings import SamplerSettings
+from trainer_service.settings import TrainerSettings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("package", "settings"), [("trainer_service", TrainerSettings), ("sampler_service", SamplerSettings)]
+)
+def test_every_setting_is_read_somewhere(package: str, settings: type):
+    read = {
+        node.attr
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == ("self" if path.name == "settings.py" else "settings")
+    }
+    assert set(settings.model_fields) - read == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"workers": 0}, "workers"),
+        ({"threads": 257}, "threads"),
+        ({"lease_seconds": 1.0, "heartbeat_seconds": 0.6}, "at most half"),
+        ({"data_store": "memory://x"}, "processes of their own"),
+        ({"model_store": "memory://x"}, "processes of their own"),
+        ({"max_message_bytes": 1024}, "max_message_bytes"),
+    ],
+)
+def test_impossible_settings(change, told):
+    with pytest.raises(ValidationError, match=told):
+        TrainerSettings(**change)
+
+
+def test_a_machine_of_many_cores_needs_no_setting(monkeypatch):
+    monkeypatch.delenv("ROWMINT_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 384)
+    assert TrainerSettings().threads == 256
+
+
+def test_settings_reach_a_worker_as_they_are(monkeypatch, tmp_path):
+    monkeypatch.setenv("ROWMINT_STORE_OPTIONS", '{"region": "x"}')
+    settings = TrainerSettings(home=tmp_path, model_store="s3://bucket/m", workers=3, segment_seconds=0.5)
+    monkeypatch.delenv("ROWMINT_STORE_OPTIONS")
+    monkeypatch.setenv("ROWMINT_WORKERS", "7")
+    assert TrainerSettings(**settings.model_dump(mode="json")) == settings
+
+
+@pytest.mark.parametrize(
+    ("service", "name", "value", "told"),
+    [
+        ("trainer", "ROWMINT_THREADS", "none", "ROWMINT_THREADS: Input should be a valid integer"),
+        ("trainer", "ROWMINT_STORE_OPTIONS", "{secret", "store_options"),
+        ("sampler", "ROWMINT_MODEL_STORE", "ftp://secret", "store_url"),
+    ],
+)
+def test_a_wrong_setting_is_told_in_one_line(tmp_path, service, name, value, told):
+    environment = {key: text for key, text in os.environ.items() if not key.startswith("ROWMINT_")}
+    done = subprocess.run(
+        [sys.executable, "-m", f"{service}_service"],
+        env={**environment, "ROWMINT_HOME": str(tmp_path), name: value},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{service}: ")
+    assert told in line
+    assert "secret" not in line
