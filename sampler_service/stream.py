@@ -7,7 +7,7 @@ however its messages are cut, the bytes of a stream and of the calls that go on 
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -319,11 +319,8 @@ class _Assembly:
         parts, missing, first = self._parts, _joined(self._missing), self._first
         self._parts, self._missing, self._first = [], [], edge
         rows = edge - first - sum(stop - start for start, stop in missing)
-        payload = self._encoder.batch(_stacked(parts), first, rows) if rows else None
+        payload = None
+        if rows:
+            columns = {name: concatenate([part[name] for part in parts]) for name in self._names}
+            payload = self._encoder.batch(columns, first, rows)
         return _Cell(first, edge - first, rows, payload, missing)
-
-
-def _stacked(parts: list[dict[str, ColumnArray]]) -> Mapping[str, ColumnArray]:
-    if len(parts) == 1:
-        return parts[0]
-    return {name: concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -60,7 +60,9 @@ class ColumnArray:
 
 
 def concatenate(parts: Sequence[ColumnArray]) -> ColumnArray:
-    """Join cells of one column, in order; at least one part."""
+    """Join cells of one column, in order; at least one part. A single part is returned as it is, not copied."""
+    if len(parts) == 1:
+        return parts[0]
     values = np.concatenate([part.values for part in parts])
     if all(part.valid is None for part in parts):
         return ColumnArray(values)

@@ -1,5 +1,6 @@
 """A training job: from a READY dataset to a published version."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rowmint.rows import RowSource
 from rowmint.schema import TableSchema
 from rowmint.synthesizer import choose_linear
 from trainer_service.config import from_json
+from trainer_service.fitting.progress import FitEvent
 from trainer_service.jobs.attempts import Attempt
 from trainer_service.jobs.ingesting import fetch_verified
 from trainer_service.jobs.stores import Stores
@@ -31,7 +33,6 @@ def run_training(registry: Registry, stores: Stores, attempt: Attempt, scratch: 
     """
     # Imported here: an ingest must not wait for torch.
     from trainer_service.fitting.engine import fit  # noqa: PLC0415
-    from trainer_service.fitting.progress import FitEvent  # noqa: PLC0415
 
     job = attempt.job
     ledger = registry.jobs
@@ -47,11 +48,9 @@ def run_training(registry: Registry, stores: Stores, attempt: Attempt, scratch: 
         else:
             ledger.append_event(job.uid, job.epoch, payload)
 
-    dataset, table = _table(registry, stores, job.dataset_uid, scratch)
+    dataset, schema, table = _table(registry, stores, job.dataset_uid, scratch)
     config = from_json(job.config)
-    artifact = fit(
-        table, _schema(dataset), config, dataset.sha256 or b"", scratch, report=report, cancelled=attempt.stopped
-    )
+    artifact = fit(table, schema, config, dataset.sha256 or b"", scratch, report=report, cancelled=attempt.stopped)
     if attempt.stopped():
         raise CancelledError(f"{job.name} was cancelled")
     if phase is not JobPhase.PUBLISHING:
@@ -65,30 +64,18 @@ def run_estimate(
     """Return what a job would cost, as JSON values: the fields of `rowmint.v1.TrainingEstimate`."""
     from trainer_service.fitting.engine import estimate  # noqa: PLC0415
 
-    dataset, table = _table(registry, stores, dataset_uid, scratch)
-    found = estimate(table, _schema(dataset), from_json(config), scratch)
-    return {
-        "encoded_width": found.encoded_width,
-        "steps_per_epoch": found.steps_per_epoch,
-        "seconds_per_epoch": found.seconds_per_epoch,
-        "total_seconds": found.total_seconds,
-        "peak_memory_bytes": found.peak_memory_bytes,
-    }
+    _, schema, table = _table(registry, stores, dataset_uid, scratch)
+    return asdict(estimate(table, schema, from_json(config), scratch))
 
 
-def _table(registry: Registry, stores: Stores, uid: str, scratch: Path) -> tuple[DatasetRecord, Path]:
+def _table(registry: Registry, stores: Stores, uid: str, scratch: Path) -> tuple[DatasetRecord, TableSchema, Path]:
+    """Return a READY dataset, its schema, and its table, fetched into `scratch`."""
     dataset = registry.datasets.get_by_uid(uid)
-    if dataset.canonical_key is None or dataset.canonical_sha256 is None:
+    if dataset.schema is None or dataset.canonical_key is None or dataset.canonical_sha256 is None:
         raise WrongStateError(f"{dataset.name} is {dataset.state}, not READY", metadata={"state": dataset.state})
     table = scratch / "table.parquet"
     fetch_verified(stores.data, dataset.canonical_key, dataset.canonical_sha256, table)
-    return dataset, table
-
-
-def _schema(dataset: DatasetRecord) -> TableSchema:
-    if dataset.schema is None:
-        raise WrongStateError(f"{dataset.name} is {dataset.state}, not READY", metadata={"state": dataset.state})
-    return dataset.schema
+    return dataset, dataset.schema, table
 
 
 def _publish(registry: Registry, stores: Stores, attempt: Attempt, dataset: DatasetRecord, artifact: Artifact) -> None:
@@ -132,7 +119,7 @@ def _verified(artifact: Artifact) -> dict[str, Any]:
     return read_manifest(artifact.manifest, artifact.manifest_digest)
 
 
-def _payload(event: Any) -> dict[str, Any]:
+def _payload(event: FitEvent) -> dict[str, Any]:
     payload: dict[str, Any] = {}
     if event.message:
         payload["message"] = event.message

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import structlog
 
-from rowmint.errors import CancelledError, FencedError, Reason, RowmintError, UnavailableError
+from rowmint.errors import CancelledError, FencedError, RowmintError, UnavailableError
 from rowmint.logs import configure_logs
 from rowmint.objects import open_store
 from rowmint.registry import JobKind, Registry, open_registry
@@ -73,13 +73,18 @@ def _end_badly(registry: Registry, attempt: Attempt, error: Exception) -> None:
         elif isinstance(error, RowmintError):
             registry.jobs.fail(job.uid, job.epoch, error.reason, error.message)
         else:
-            error_id = uuid.uuid4().hex
-            _log.error("job failed", job=str(job.name), error_id=error_id, exc_info=error)
-            message = f"a fault of the trainer; its log says more under {error_id}"
-            registry.jobs.fail(job.uid, job.epoch, Reason.INTERNAL, message)
+            fault = _fault(error, "job failed", job=str(job.name))
+            registry.jobs.fail(job.uid, job.epoch, fault.reason, fault.message)
     except RowmintError as second:
         # The lease runs out and another attempt finds out where the job stands.
         _log.warning("the end of the attempt could not be written", job=str(job.name), error=second.message)
+
+
+def _fault(error: Exception, event: str, **about: str) -> RowmintError:
+    """Log an error that is no domain error, and return what a caller is to learn of it: where the log tells more."""
+    error_id = uuid.uuid4().hex
+    _log.error(event, error_id=error_id, exc_info=error, **about)
+    return RowmintError(f"a fault of the trainer; its log says more under {error_id}", metadata={"error_id": error_id})
 
 
 def _run_estimate(body: Mapping[str, Any], settings: TrainerSettings, warmed_up: Callable[[], None]) -> dict[str, Any]:
@@ -91,10 +96,7 @@ def _run_estimate(body: Mapping[str, Any], settings: TrainerSettings, warmed_up:
     except RowmintError as error:
         return {"error": error_to_json(error)}
     except Exception as error:  # noqa: BLE001 - whatever it was, the caller is to get an answer
-        error_id = uuid.uuid4().hex
-        _log.error("estimate failed", error_id=error_id, exc_info=error)
-        message = f"a fault of the trainer; its log says more under {error_id}"
-        return {"error": error_to_json(RowmintError(message, metadata={"error_id": error_id}))}
+        return {"error": error_to_json(_fault(error, "estimate failed"))}
     finally:
         registry.close()
 

@@ -99,6 +99,7 @@ def _draw_nothing(head: ColumnHead) -> ColumnArray:
 class _IndependentCompleter:
     def __init__(self, model: IndependentSynthesizer, candidates: int, tolerance: float) -> None:
         self._model = model
+        self._cumulative = {name: np.cumsum(weights, dtype=np.uint64) for name, weights in model.weights.items()}
         self._candidates = candidates
         self._tolerance = tolerance
 
@@ -107,6 +108,5 @@ class _IndependentCompleter:
         cells = dict(known)
         for name, head in self._model.heads.items():
             if name not in known:
-                cumulative = np.cumsum(self._model.weights[name], dtype=np.uint64)
-                (cells[name],) = column_cells(_draw(head, cumulative, key, 1), head.column)
+                (cells[name],) = column_cells(_draw(head, self._cumulative[name], key, 1), head.column)
         return Completion(cells, float(self._candidates), self._tolerance)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,11 @@ class Drivers:
 
     def draw(self, key: TileKey, size: int) -> NDArray[np.intp]:
         """Return the condition of each candidate, shape (size,)."""
-        return draw_weighted(np.cumsum(self.weights, dtype=np.uint64), key.words32("driver", size))
+        return draw_weighted(self._cumulative, key.words32("driver", size))
+
+    @cached_property
+    def _cumulative(self) -> NDArray[np.uint64]:
+        return np.cumsum(self.weights, dtype=np.uint64)
 
 
 @dataclass(frozen=True)
