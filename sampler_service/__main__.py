@@ -10,7 +10,7 @@ from rowmint.registry import open_models_registry
 from rowmint.rpc.models import model_service
 from rowmint.rpc.process import run
 from rowmint.rpc.server import Server, ServerOptions, serve_until_signal
-from rowmint.synthesizer import choose_linear
+from rowmint.synthesizer import choose_kernel
 from sampler_service.model_cache import ModelCache
 from sampler_service.sampler import Sampler
 from sampler_service.servicers import SamplingServicer, StreamLimits, sampling_service
@@ -25,11 +25,11 @@ def composed(settings: SamplerSettings) -> Iterator[Server]:
     registry = open_models_registry(settings.models_registry_url)
     store = open_store(settings.model_store_url, settings.store_options)
     # Streams run side by side on `threads` threads, so a product has one.
-    linear = choose_linear(settings.kernel, threads=1)
+    kernel = choose_kernel(settings.kernel, threads=1)
     loaders = ThreadPoolExecutor(_LOADERS, thread_name_prefix="load")
     workers = ThreadPoolExecutor(settings.threads, thread_name_prefix="rows")
     try:
-        models = ModelCache(registry.models, store, linear, loaders, settings.model_cache_bytes)
+        models = ModelCache(registry.models, store, kernel, loaders, settings.model_cache_bytes)
         sampler = Sampler(models, workers, lambda: secrets.randbits(64), settings.max_rows)
         limits = StreamLimits(settings.max_streams, settings.write_timeout)
         servicer = SamplingServicer(sampler, workers, limits)

@@ -15,7 +15,7 @@ from rowmint.objects import ObjectStore
 from rowmint.plan import Plan, compile_plan, plan_digest
 from rowmint.registry import ModelVersionRecord
 from rowmint.rows import RowSource
-from rowmint.synthesizer import LinearFactory
+from rowmint.synthesizer import Kernel
 from sampler_service.single_flight import SingleFlightCache
 
 _PLANS = 1024
@@ -63,17 +63,17 @@ class ModelCache:
     Args:
         resolver: Where versions are found.
         store: Where their objects are.
-        linear: Makes the kernels.
+        kernel: Runs the networks.
         executor: Threads that load and compile.
         max_bytes: Bytes kept.
     """
 
     def __init__(
-        self, resolver: VersionResolver, store: ObjectStore, linear: LinearFactory, executor: Executor, max_bytes: int
+        self, resolver: VersionResolver, store: ObjectStore, kernel: Kernel, executor: Executor, max_bytes: int
     ) -> None:
         self._resolver = resolver
         self._store = store
-        self._linear = linear
+        self._kernel = kernel
         self._executor = executor
         self._max_bytes = max_bytes
         # Keyed by the manifest's digest: the manifest holds the weights' digest too, so equal keys are equal bytes.
@@ -127,7 +127,7 @@ class ModelCache:
     def _load(self, record: ModelVersionRecord) -> _Weighed:
         manifest = self._object(record, "manifest", record.manifest_key, record.manifest_size, record.manifest_sha256)
         weights = self._object(record, "weights", record.weights_key, record.weights_size, record.weights_sha256)
-        model = read_model(manifest, weights, self._linear, record.manifest_digest)
+        model = read_model(manifest, weights, self._kernel, record.manifest_digest)
         if model.digest != record.model_digest:
             raise DataLossError(f"{record.name} does not have the model digest the registry says; delete the version")
         _warm_up(model)

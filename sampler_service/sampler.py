@@ -8,7 +8,7 @@ from rowmint.conditions import Predicate
 from rowmint.errors import InvalidFieldError, LimitError, RowRangeError, StreamMismatchError
 from rowmint.names import ModelVersionRef
 from rowmint.plan import Plan
-from rowmint.rows import RowSource
+from rowmint.rows import CandidateCache, RowSource
 from rowmint.schema import TableSchema
 from sampler_service.completion import CompletionSpec, RowCompletion
 from sampler_service.encoders import RowFormat, make_encoder
@@ -18,6 +18,7 @@ from sampler_service.stream import Framing, SampleStream, StreamHeader
 
 MAX_ROWS = 10**15
 MAX_PARTS = 1024
+_CANDIDATE_BYTES = 64 * 1024 * 1024
 _MIN_MESSAGE = 16 * 1024
 _MAX_MESSAGE = 1024 * 1024
 
@@ -153,6 +154,7 @@ class Sampler:
     def __init__(
         self, models: ModelCache, executor: Executor, draw_seed: Callable[[], int], max_rows: int = MAX_ROWS
     ) -> None:
+        self._candidates = CandidateCache(_CANDIDATE_BYTES)
         self._models = models
         self._executor = executor
         self._draw_seed = draw_seed
@@ -167,7 +169,7 @@ class Sampler:
         opened = await self._resolve(spec)
         model = opened.loaded.model
         header = opened.header
-        source = RowSource(model, opened.plan, header.seed, opened.schema.names)
+        source = RowSource(model, opened.plan, header.seed, opened.schema.names, self._candidates)
         encoder = make_encoder(spec.row_format, opened.schema, model.identities, escape_formulas=spec.escape_formulas)
         framing = Framing(spec.continued, spec.message_bytes, spec.allow_partial)
         return SampleStream(

@@ -16,7 +16,7 @@ from rowmint.columns import column_cells
 from rowmint.plan import compile_plan
 from rowmint.rows import RowSource
 from rowmint.schema import Cell, ColumnKind, ColumnSpec, DataType, Domain, TableSchema
-from rowmint.synthesizer import choose_linear
+from rowmint.synthesizer import choose_kernel
 from trainer_service.config import CtganConfig, IndependentConfig, TrainingConfig, TvaeConfig
 from trainer_service.fitting.engine import fit
 from trainer_service.fitting.progress import FitEvent
@@ -139,7 +139,7 @@ def fit_table(
 
 
 def load(artifact: Artifact, kernel: str = "numpy") -> Model:
-    return read_model(artifact.manifest, artifact.weights, choose_linear(kernel), artifact.manifest_digest)
+    return read_model(artifact.manifest, artifact.weights, choose_kernel(kernel), artifact.manifest_digest)
 
 
 def sample(model: Model, rows: int, seed: int = 3) -> dict[str, list[Cell]]:

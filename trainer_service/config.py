@@ -118,6 +118,10 @@ class TrainingConfig:
         holdout_fraction: Share of the rows kept out of training, 0 to 0.5.
         column_overrides: At most one a column.
         primary_key: Primary key; None for the dataset's, empty for none.
+        probe_epochs: Epochs between two probes of the rows' quality, 0 for none.
+        patience: The fit stops when so many probes in a row were no better than the best before; 0 for never.
+        keep_best: Whether the weights of the best probe are published, not the last; a fit that diverges then ends
+            with them instead of failing. Patience implies it.
     """
 
     family: FamilyConfig
@@ -127,6 +131,9 @@ class TrainingConfig:
     holdout_fraction: float = 0.0
     column_overrides: tuple[ColumnOverride, ...] = ()
     primary_key: str | None = None
+    probe_epochs: int = 10
+    patience: int = 0
+    keep_best: bool = False
 
     @property
     def family_name(self) -> str:
@@ -154,6 +161,13 @@ def validate(config: TrainingConfig) -> None:
             pass
     _whole(f"{PREFIX}.seed", config.seed, 0, SEED_LIMIT - 1)
     _whole(f"{PREFIX}.threads", config.threads, 1, 256)
+    _whole(f"{PREFIX}.probe_epochs", config.probe_epochs, 0, 100_000)
+    _whole(f"{PREFIX}.patience", config.patience, 0, 100_000)
+    for name, asked in (("patience", config.patience > 0), ("keep_best", config.keep_best)):
+        if asked and config.probe_epochs == 0:
+            raise InvalidFieldError(f"{PREFIX}.{name}", "needs probes; set probe_epochs to 1 or more")
+        if asked and isinstance(config.family, IndependentConfig):
+            raise InvalidFieldError(f"{PREFIX}.{name}", "is of no use to the independent family: it is not iterated")
     if not 0 <= config.holdout_fraction <= 0.5:  # NaN fails too
         raise InvalidFieldError(f"{PREFIX}.holdout_fraction", f"is {config.holdout_fraction}; must be 0 to 0.5")
     seen: set[str] = set()
@@ -382,6 +396,10 @@ def from_json(body: Mapping[str, Any]) -> TrainingConfig:
         holdout_fraction=body["holdout_fraction"],
         column_overrides=_overrides(body["column_overrides"]),
         primary_key=body["primary_key"],
+        # Jobs of before there were probes say nothing of them.
+        probe_epochs=body.get("probe_epochs", 0),
+        patience=body.get("patience", 0),
+        keep_best=body.get("keep_best", False),
     )
 
 

@@ -22,7 +22,7 @@ from rowmint.codecs import Codec, IdentityCodec, load_codec
 from rowmint.errors import ColumnNotFoundError, DataLossError, InvalidFieldError
 from rowmint.plan import ALGORITHM, grid_rows
 from rowmint.schema import TableSchema
-from rowmint.synthesizer import LinearFactory, Synthesizer, load_synthesizer
+from rowmint.synthesizer import Kernel, Synthesizer, load_synthesizer
 
 FORMAT = 1
 """Version of the manifest's own layout."""
@@ -151,13 +151,13 @@ def read_manifest(manifest: bytes, manifest_digest: bytes | None = None) -> dict
     return dict(body)
 
 
-def read_model(manifest: bytes, weights: bytes, linear: LinearFactory, manifest_digest: bytes | None = None) -> Model:
+def read_model(manifest: bytes, weights: bytes, kernel: Kernel, manifest_digest: bytes | None = None) -> Model:
     """Verify a model's files and load it; nothing is parsed before it is verified.
 
     Args:
         manifest: Bytes of `manifest.json`.
         weights: Bytes of `weights.safetensors`.
-        linear: Makes the kernels.
+        kernel: Runs the networks.
         manifest_digest: What the manifest's SHA-256 must be; None to take it as it is.
 
     Raises:
@@ -176,7 +176,7 @@ def read_model(manifest: bytes, weights: bytes, linear: LinearFactory, manifest_
         arrays: dict[str, NDArray[np.generic]] = safetensors.numpy.load(weights)
         schema = TableSchema.from_json(generator["schema"])
         grid = int(generator["grid"])
-        synthesizer = load_synthesizer(generator, schema, arrays, linear)
+        synthesizer = load_synthesizer(generator, schema, arrays, kernel)
         identities = {
             column.name: codec
             for column, entry in zip(schema.columns, generator["codecs"], strict=True)

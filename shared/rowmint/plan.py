@@ -21,13 +21,17 @@ from rowmint.rng import StreamKey
 from rowmint.schema import ColumnKind, DataType, TableSchema, cell_text
 from rowmint.synthesizer.interface import Synthesizer
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Number of the way rows are computed from a model; a change of any row is a new number."""
 
 TILE_SIZE = 4096
 BLOCK_SIZE = 4096
 _BLOCK_CANDIDATES = 16 * TILE_SIZE  # aimed at: a block is what a resumed stream may have to compute again
 _MAX_TILES = 1024
+_REUSE_FROM = 0.25  # acceptance from which on plain rejection is cheap enough
+_MAX_REUSE = 64
+_POOL_CANDIDATES = 1 << 22  # drawn for a pool: about a second's work
+_MAX_POOL = 1 << 15  # a few megabytes of candidates
 _PILOT_TILES = 8
 _PILOT_TILES_RARE = 64
 _PILOT_ENOUGH = 32
@@ -43,6 +47,8 @@ class Plan:
         tile_size: Candidates of a tile, T.
         block_size: Rows of a block, R, a power of two.
         tile_budget: Tiles a block may use, K.
+        pool_rows: Rows that have candidates of their own, a multiple of the block size; then candidates repeat.
+        reuse: Rows that a candidate serves, a power of two; 1 for plain rejection.
         acceptance: Share of candidates that satisfied the conditions in a pilot, 0 to 1.
     """
 
@@ -51,6 +57,8 @@ class Plan:
     tile_size: int
     block_size: int
     tile_budget: int
+    pool_rows: int
+    reuse: int
     acceptance: float
 
 
@@ -74,15 +82,22 @@ def compile_plan(model_digest: bytes, synthesizer: Synthesizer, conditions: tupl
     """
     digest = plan_digest(model_digest, conditions)
     if not conditions:
-        return Plan(digest, conditions, TILE_SIZE, BLOCK_SIZE, 1, 1.0)
+        return Plan(digest, conditions, TILE_SIZE, BLOCK_SIZE, 1, BLOCK_SIZE, 1, 1.0)
     accepted, candidates = pilot(model_digest, digest, synthesizer, conditions)
     # Half a row stands for none: the estimate only sets sizes, and 0 would set none.
     share = max(accepted, 0.5) / candidates
     block = BLOCK_SIZE
     while block > 1 and block > share * _BLOCK_CANDIDATES:
         block //= 2
-    budget = math.ceil((4 * block + 64) / (share * TILE_SIZE))
-    return Plan(digest, conditions, TILE_SIZE, block, min(budget, _MAX_TILES), accepted / candidates)
+    budget = min(math.ceil((4 * block + 64) / (share * TILE_SIZE)), _MAX_TILES)
+    reuse = min(_power_below(_REUSE_FROM / share), _MAX_REUSE)
+    pool = min(max(_power_below(share * _POOL_CANDIDATES), block), _MAX_POOL) if reuse > 1 else block
+    return Plan(digest, conditions, TILE_SIZE, block, budget, pool, reuse, accepted / candidates)
+
+
+def _power_below(number: float) -> int:
+    """Return the greatest power of two that is not above `number`, at least 1."""
+    return 1 << max(0, math.floor(math.log2(number)))
 
 
 def pilot(
@@ -107,7 +122,7 @@ def pilot(
     for tile in range(most):
         if tile >= _PILOT_TILES and accepted >= _PILOT_ENOUGH:
             break
-        accepted += query.tile(key.tile(0, tile), TILE_SIZE).accepted
+        accepted += query.candidates(key.tile(0, tile), TILE_SIZE).size
         candidates += TILE_SIZE
     return accepted, candidates
 

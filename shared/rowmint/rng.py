@@ -59,10 +59,10 @@ class TileKey:
         key = np.frombuffer(digest[:16], "<u8").astype(np.uint64)
         return np.random.Philox(key=key).random_raw(count)
 
-    def words32(self, purpose: str, count: int) -> NDArray[np.uint64]:
-        """Return `count` words of 32 bits, widened to uint64, shape (count,)."""
+    def words32(self, purpose: str, count: int) -> NDArray[np.uint32]:
+        """Return `count` words of 32 bits, shape (count,)."""
         words = self.words(purpose, (count + 1) // 2)
-        return words.astype("<u8", copy=False).view("<u4")[:count].astype(np.uint64)
+        return words.astype("<u8", copy=False).view("<u4")[:count].astype(np.uint32, copy=False)
 
     def words16(self, purpose: str, count: int) -> NDArray[np.uint16]:
         """Return `count` words of 16 bits, shape (count,)."""

@@ -1,5 +1,14 @@
-"""Rows by index: from a model, a plan and a seed to the columns of any block."""
+"""Rows by index: from a model, a plan and a seed to the columns of any block.
 
+Where conditions are rare, finding candidates that satisfy them is nearly all the cost. Given a candidate, its untested
+columns are random still; so a candidate that was found serves up to `Plan.reuse` rows, the columns of each drawn anew.
+Every single row has the distribution that plain rejection gives, exactly. The blocks of a *pool* use candidates of
+their own in the pool's first round and the same ones again, in the same order, in each later round: no two of the
+first `Plan.pool_rows` rows share a candidate.
+"""
+
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -8,12 +17,55 @@ import numpy as np
 from rowmint.artifact import Model
 from rowmint.codecs import IdentityCodec
 from rowmint.codecs.identity import identity_key
-from rowmint.columns import ColumnArray, concatenate
+from rowmint.columns import ColumnArray
 from rowmint.errors import CancelledError, ConditionStarvedError
 from rowmint.plan import Plan, pilot
 from rowmint.rng import StreamKey
+from rowmint.synthesizer import Candidates, join
 
 _STARVED_TILES = 8  # an error's wording is worth no more
+_OWN_CACHE_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Candidates found for a block, and how many were drawn and satisfied the conditions."""
+
+    candidates: Candidates
+    drawn: int
+    accepted: int
+
+
+class CandidateCache:
+    """Candidates found, by stream, tested and block; the least recently used given up first. Thread-safe.
+
+    Args:
+        max_bytes: Bytes kept.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[StreamKey, int], _Found] = OrderedDict()
+        self._total = 0
+
+    def get(self, key: tuple[StreamKey, int]) -> _Found | None:
+        """Return what is kept under `key`, or None."""
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+            return found
+
+    def put(self, key: tuple[StreamKey, int], found: _Found) -> None:
+        """Keep `found`, which nobody changes any more."""
+        with self._lock:
+            before = self._kept.pop(key, None)
+            self._total += found.candidates.size_bytes - (before.candidates.size_bytes if before else 0)
+            self._kept[key] = found
+            while self._total > self._max_bytes and self._kept:
+                _, gone = self._kept.popitem(last=False)
+                self._total -= gone.candidates.size_bytes
 
 
 @dataclass(frozen=True)
@@ -43,10 +95,14 @@ class RowSource:
         plan: The plan, compiled for that model.
         seed: 0 to 2**64 - 1.
         columns: Columns made, ids included; names exist.
+        kept: Where candidates that serve several rows are kept; None for a small place of its own.
     """
 
-    def __init__(self, model: Model, plan: Plan, seed: int, columns: Sequence[str]) -> None:
+    def __init__(
+        self, model: Model, plan: Plan, seed: int, columns: Sequence[str], kept: CandidateCache | None = None
+    ) -> None:
         self._model = model
+        self._kept = CandidateCache(_OWN_CACHE_BYTES) if kept is None else kept
         self._plan = plan
         self._key = StreamKey(model.digest, plan.digest, seed)
         self._columns = tuple(columns)
@@ -69,24 +125,48 @@ class RowSource:
             CancelledError: `stopped` said so.
             RowRangeError: An id column has no id for a row.
         """
-        plan = self._plan
-        first_row = number * plan.block_size
+        first_row = number * self._plan.block_size
         ids = {name: ColumnArray(codec.values(first_row, needed, key)) for name, (codec, key) in self._ids.items()}
-        parts: list[dict[str, ColumnArray]] = []
+        source, repeated = self._source(number)
+        found = self._find(source, needed, stopped)
+        candidates = found.candidates.first(needed)
+        made = self._query.columns(candidates, self._key.tile(number, 0))
+        short = candidates.size < needed
+        columns = {
+            name: ids[name].take(slice(0, candidates.size)) if name in ids else made[name] for name in self._columns
+        }
+        # Candidates are counted where they are first used.
+        counted = not repeated or short
+        return Block(
+            first_row, candidates.size, found.drawn if counted else 0, found.accepted if counted else 0, columns
+        )
+
+    def _source(self, number: int) -> tuple[int, bool]:
+        """Return the block whose candidates block `number` uses, and whether an earlier one used them first."""
+        blocks = self._plan.pool_rows // self._plan.block_size
+        place = number % (blocks * self._plan.reuse)
+        return number - place + place % blocks, place >= blocks
+
+    def _find(self, number: int, needed: int, stopped: Callable[[], bool]) -> _Found:
+        """Return the first candidates of block `number` that satisfy the conditions; only as many as are needed."""
+        plan = self._plan
+        reused = plan.reuse > 1
+        kept = self._kept.get((self._key, number)) if reused else None
+        if kept is not None:
+            return kept
+        wanted = plan.block_size if reused else needed
+        parts: list[Candidates] = []
         accepted = tiles = 0
-        while accepted < needed and tiles < plan.tile_budget:
+        while accepted < wanted and tiles < plan.tile_budget:
             if stopped():
                 raise CancelledError("nobody waits for these rows any more")
-            tile = self._query.tile(self._key.tile(number, tiles), plan.tile_size)
-            parts.append(tile.columns)
-            accepted += tile.accepted
+            parts.append(self._query.candidates(self._key.tile(number, tiles), plan.tile_size))
+            accepted += parts[-1].size
             tiles += 1
-        rows = min(accepted, needed)
-        columns: dict[str, ColumnArray] = {}
-        for name in self._columns:
-            array = ids[name] if name in ids else concatenate([part[name] for part in parts])
-            columns[name] = array.take(slice(0, rows))
-        return Block(first_row, rows, tiles * plan.tile_size, accepted, columns)
+        found = _Found(join(parts).first(wanted), tiles * plan.tile_size, accepted)
+        if reused:
+            self._kept.put((self._key, number), found)
+        return found
 
     def starved(self, block: Block) -> ConditionStarvedError:
         """Return the error for a block that its budget did not fill, naming the rarest condition."""

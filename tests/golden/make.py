@@ -22,7 +22,7 @@ from rowmint.codecs import CategoryCodec, Codec, IdentityCodec, NumericCodec
 from rowmint.rng import StreamKey
 from rowmint.schema import Cell, ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.synthesizer.heads import ColumnHead, column_heads
-from rowmint.synthesizer.network import Layer
+from rowmint.synthesizer.layers import Layer
 
 HERE = Path(__file__).parent
 FAMILIES = ("ctgan", "tvae", "independent")
@@ -163,11 +163,11 @@ def codecs() -> list[Codec]:
     ]  # fmt: skip
 
 
-def _layer(name: str, inputs: int, outputs: int, *, conditions: int, typical: float, scale: float) -> Layer:
+def _layer(name: str, typical: Sequence[float], outputs: int, *, scale: float) -> Layer:
     """Return a random layer centred on inputs that are `typical` on average."""
-    weight = np.rint(noise(f"{name}.weight", inputs, outputs) * 127).astype(np.int8)
-    centre = -typical * weight.sum(axis=0, dtype=np.int64)
-    bias = np.rint(centre + noise(f"{name}.bias", conditions, outputs) * 3000).astype(np.int32)
+    weight = np.rint(noise(f"{name}.weight", len(typical), outputs) * 127).astype(np.int8)
+    centre = -(np.array(typical) @ weight.astype(np.float64))
+    bias = np.rint(centre + noise(f"{name}.bias", outputs) * 3000).astype(np.int32)
     scales = (scale * (1.0 + 0.25 * noise(f"{name}.scale", outputs))).astype(np.float32)
     return Layer(weight, bias, scales)
 
@@ -181,17 +181,13 @@ def _network(
     hidden: Sequence[int] = (24, 20),
 ) -> dict[str, NDArray[np.generic]]:
     arrays: dict[str, NDArray[np.generic]] = {}
-    inputs, typical = width, 63.5
+    typical = [63.5] * width + [127 / max(1, conditions)] * conditions
     for index, units in enumerate(hidden):
-        arrays.update(
-            _layer(f"layer.{index}", inputs, units, conditions=conditions, typical=typical, scale=0.009).to_arrays(
-                f"layer.{index}"
-            )
-        )
-        typical = (typical * inputs + 18 * units) / (inputs + units) if concatenate else 18.0
-        inputs = units + (inputs if concatenate else 0)
-    outputs = max(head.span.stop for head in heads.values())
-    layer = _layer("output", inputs, outputs, conditions=conditions, typical=typical, scale=0.03)
+        name = f"layer.{index}"
+        arrays.update(_layer(name, typical, units, scale=0.009).to_arrays(name))
+        typical = [18.0] * units + (typical if concatenate else [])
+    outputs = max(head.stop for head in heads.values())
+    layer = _layer("output", typical, outputs, scale=0.03)
     scale = layer.scale.copy()
     for head in heads.values():
         if head.codec.scalar:
@@ -217,7 +213,7 @@ def generator(family: str, schema: TableSchema = SCHEMA, own: Sequence[Codec] | 
         }
         return Generator(family, schema, chosen, {}, weights)
     if family == "tvae":
-        arrays = _network(heads, 1, concatenate=False)
+        arrays = _network(heads, 0, concatenate=False)
         scalars = [head for head in heads.values() if head.codec.scalar]
         spread = (0.15 + 0.1 * noise("spread", len(scalars))) * (1 << 23)
         return Generator(family, schema, chosen, {"hidden_layers": 2}, {**arrays, "spread": spread.astype(np.int64)})

@@ -20,7 +20,7 @@ from rowmint.names import ModelName, ModelVersionName, ModelVersionRef
 from rowmint.objects import MemoryStore
 from rowmint.registry import ModelVersionRecord
 from rowmint.schema import TableSchema
-from rowmint.synthesizer import LinearFactory, choose_linear
+from rowmint.synthesizer import Kernel, choose_kernel
 from sampler_service.encoders import RowFormat, TypedBatch
 from sampler_service.model_cache import ModelCache
 from sampler_service.sampler import Sampler, SampleSpec
@@ -145,10 +145,10 @@ async def read(sampler: Sampler, spec: SampleSpec) -> Result:
 
 
 @contextmanager
-def sampler_of(shelf: Shelf, linear: LinearFactory, cache_bytes: int = 1 << 28) -> Iterator[Sampler]:
+def sampler_of(shelf: Shelf, kernel: Kernel, cache_bytes: int = 1 << 28) -> Iterator[Sampler]:
     """Compose a sampler of the models on `shelf`; it draws seed 1 where none is given."""
     with ThreadPoolExecutor(2) as loaders, ThreadPoolExecutor(2) as workers:
-        models = ModelCache(shelf, shelf.store, linear, loaders, cache_bytes)
+        models = ModelCache(shelf, shelf.store, kernel, loaders, cache_bytes)
         yield Sampler(models, workers, lambda: 1)
 
 
@@ -172,7 +172,7 @@ async def _digests(sampler: Sampler, chosen: Mapping[str, SampleSpec]) -> dict[s
 
 def all_digests(kernel: str, *, quick: bool = False) -> dict[str, str]:
     """Return the SHA-256 of every golden stream, computed with `kernel`."""
-    with sampler_of(golden_shelf(), choose_linear(kernel)) as sampler:
+    with sampler_of(golden_shelf(), choose_kernel(kernel)) as sampler:
         return asyncio.run(_digests(sampler, specs(quick=quick)))
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rowmint.artifact import read_model
-from rowmint.synthesizer import choose_linear
+from rowmint.synthesizer import choose_kernel
 from tests.golden.make import FAMILIES, HERE, artifact, stored
 from tests.golden.streams import QUICK, all_digests
 
@@ -18,7 +18,7 @@ def test_the_maker_makes_the_frozen_files(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_files_stay_readable(family):
-    model = read_model(*stored(family), choose_linear("numpy"))
+    model = read_model(*stored(family), choose_kernel("numpy"))
     assert model.digest == artifact(family).model_digest
 
 

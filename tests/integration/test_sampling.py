@@ -19,7 +19,7 @@ from rowmint.registry import migrate, open_models_registry, open_registry
 from rowmint.registry.tables import model_aliases, model_versions, models
 from rowmint.rpc.models import model_service
 from rowmint.rpc.server import Server, ServerOptions
-from rowmint.synthesizer import choose_linear
+from rowmint.synthesizer import choose_kernel
 from rowmint.v1 import condition_pb2, model_service_pb2, model_service_pb2_grpc, sampling_pb2, value_pb2
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
 from sampler_service.model_cache import ModelCache
@@ -57,7 +57,7 @@ def replica(home, kernel: str, limits: StreamLimits):
     found = {}
 
     async def serve(loaders, workers):
-        cache = ModelCache(registry.models, store, choose_linear(kernel), loaders, 1 << 28)
+        cache = ModelCache(registry.models, store, choose_kernel(kernel), loaders, 1 << 28)
         servicer = SamplingServicer(Sampler(cache, workers, lambda: 99), workers, limits)
         server = Server(
             [sampling_service(servicer), model_service(registry.models, store)], ServerOptions("127.0.0.1:0")

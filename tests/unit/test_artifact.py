@@ -17,9 +17,9 @@ from rowmint.errors import DataLossError
 from rowmint.rng import StreamKey
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.synthesizer import FAMILIES
-from rowmint.synthesizer.kernels import choose_linear
+from rowmint.synthesizer.kernels import choose_kernel
 
-LINEAR = choose_linear("numpy")
+LINEAR = choose_kernel("numpy")
 SCHEMA = TableSchema(
     (
         ColumnSpec("id", ColumnKind.ID, DataType.STRING, Domain(nullable=False), id_pattern="N[0-9]{6}"),
@@ -90,7 +90,7 @@ def test_a_model_comes_back_as_it_was_written(artifact):
     accepted, columns = _tile(model)
     assert 0 < accepted < 256
     assert set(columns["city"]) <= {1, -1}
-    again = read_model(artifact.manifest, artifact.weights, choose_linear("onnxruntime"))
+    again = read_model(artifact.manifest, artifact.weights, choose_kernel("onnxruntime"))
     assert _tile(again) == (accepted, columns)
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from rowmint.artifact import Artifact
 from rowmint.errors import CancelledError, InvalidFieldError, TrainingFailedError
 from rowmint.schema import ColumnKind
-from rowmint.synthesizer import choose_linear, tables
+from rowmint.synthesizer import choose_kernel, tables
 from rowmint.synthesizer.network import load_network
 from tests.tables_to_fit import CTGAN, DIGEST, FAMILIES, TVAE, TableToFit, fit_table, full_table, load, sample
 from trainer_service.config import (
@@ -304,7 +304,7 @@ def test_exact_network_agrees_with_the_float_one(family: str, tmp_path: Path) ->
     for number in range(60):
         fitter.step(number)
     network = fitter.export()
-    exact = load_network(network.body, network.arrays, concatenate=family == "ctgan", linear=choose_linear("numpy"))
+    exact = load_network(network.body, network.arrays, concatenate=family == "ctgan", linear=choose_kernel("numpy"))
     if isinstance(fitter, CtganFitter):
         hidden, output, calibration = fitter.folded()
     else:

@@ -1,68 +1,222 @@
-"""Kernels: onnxruntime, NumPy and 64-bit integers give the same products."""
+"""Kernels: onnxruntime, NumPy and plain integers give the same activations and outputs."""
 
 import builtins
+import math
 import threading
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rowmint.synthesizer.kernels import NumpyLinear, OnnxLinear, choose_linear
+from rowmint.synthesizer.kernels import NumpyKernel, OnnxKernel, choose_kernel
+from rowmint.synthesizer.layers import Layer
 
-FACTORIES = {"numpy": choose_linear("numpy"), "onnxruntime": choose_linear("onnxruntime")}
+KERNELS = {"numpy": choose_kernel("numpy"), "onnxruntime": choose_kernel("onnxruntime")}
+HIDDEN = (0, 127)
+OUTPUT = (-32768, 32767)
 
 
-def _exact(x, weight):
-    return x.astype(np.int64) @ weight.astype(np.int64)
+def _nearest_float32(value):
+    """Round a Fraction to float32, ties to even, without floating point."""
+    if value == 0:
+        return Fraction(0)
+    exponent = math.floor(math.log2(abs(value))) - 23
+    while abs(value) >= Fraction(2) ** (exponent + 24):
+        exponent += 1
+    while abs(value) < Fraction(2) ** (exponent + 23):
+        exponent -= 1
+    return round(value / Fraction(2) ** exponent) * Fraction(2) ** exponent
 
 
-def _check(x, weight):
-    expected = _exact(x, weight)
-    for name, factory in FACTORIES.items():
-        product = factory(weight)(x)
-        assert (product.dtype, product.shape) == (np.int32, expected.shape), name
-        assert np.array_equal(product, expected), name
-        assert product.flags.writeable, name
+def _requantised(total, scale, limits):
+    """The sum and the product rounded to float32, the rest rounded half to even and clipped."""
+    real = _nearest_float32(_nearest_float32(Fraction(total)) * Fraction(float(scale)))
+    return min(max(round(real), limits[0]), limits[1])
+
+
+def exact(x, layer, limits):
+    """What a layer gives, by 64-bit integers and fractions, shape (n, m)."""
+    sums = x.astype(np.int64) @ layer.weight.astype(np.int64) + layer.bias.astype(np.int64)
+    rows = [
+        [_requantised(total, scale, limits) for total, scale in zip(row, layer.scale, strict=True)]
+        for row in sums.tolist()
+    ]
+    return np.array(rows, np.int64).reshape(len(x), len(layer.bias))
+
+
+def exact_hidden(x, layers, *, concatenate):
+    for layer in layers:
+        made = exact(x, layer, HIDDEN)
+        x = np.concatenate([made, x], axis=1) if concatenate else made
+    return x
+
+
+def layer_of(random, k, m):
+    """A layer whose sums are spread over its range and past both its ends."""
+    spread = 74 * 73 * math.sqrt(k)
+    return Layer(
+        random.integers(-127, 128, (k, m)).astype(np.int8),
+        random.integers(-int(4 * spread), int(4 * spread) + 1, m).astype(np.int32),
+        (random.uniform(0.2, 2.0, m) * 60 / spread).astype(np.float32),
+    )
+
+
+def inputs_of(random, n, k):
+    return random.integers(0, 128, (n, k), np.uint8)
+
+
+def check_hidden(x, layers, *, concatenate):
+    expected = exact_hidden(x, layers, concatenate=concatenate)
+    for name, kernel in KERNELS.items():
+        found = kernel.hidden(layers, concatenate=concatenate)(x)
+        assert (found.dtype, found.shape) == (np.uint8, expected.shape), name
+        assert np.array_equal(found, expected), name
+
+
+def check_output(x, layer):
+    expected = exact(x, layer, OUTPUT).T
+    for name, kernel in KERNELS.items():
+        found = kernel.output(layer)(x)
+        assert (found.dtype, found.shape) == (np.int16, expected.shape), name
+        assert np.array_equal(found, expected), name
+
+
+# 1,024 is where the NumPy kernel begins a second product.
+@settings(max_examples=40)
+@given(
+    st.integers(0, 9),
+    st.one_of(st.integers(1, 40), st.integers(1000, 1060)),
+    st.lists(st.integers(1, 30), min_size=1, max_size=3),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+def test_random_layers(n, k, widths, concatenate, seed):
+    random = np.random.Generator(np.random.Philox(seed))
+    layers, width = [], k
+    for units in widths:
+        layers.append(layer_of(random, width, units))
+        width = units + (width if concatenate else 0)
+    x = inputs_of(random, n, k)
+    check_hidden(x, layers, concatenate=concatenate)
+    check_output(inputs_of(random, n, width), layer_of(random, width, 17))
 
 
 @pytest.mark.parametrize("k", [1, 2, 127, 1023, 1024, 1025, 2048, 5000])
 @pytest.mark.parametrize(("low", "high"), [(127, 127), (-127, -127), (-127, 127), (-128, -128)])
 def test_extreme_products(k, low, high):
-    x = np.full((3, k), 127, np.uint8)
     weight = np.full((k, 2), low, np.int8)
     weight[k // 2 :, 1] = high
-    _check(x, weight)
-    _check(np.tile(np.array([[127, 0]], np.uint8), (2, k)), np.repeat(weight, 2, axis=0))
+    # Scales that bring such sums to the middle of each range, so that a sum off by little shows.
+    layer = Layer(weight, np.array([3, -5], np.int32), np.array([1, -1], np.float32) / np.float32(k * 130))
+    wide = Layer(weight, layer.bias, layer.scale * np.float32(180))
+    full = np.full((3, k), 127, np.uint8)
+    every_other = full * np.arange(k, dtype=np.uint8)[None] % 2
+    for x in (full, every_other, np.zeros((2, k), np.uint8)):
+        check_hidden(x, [layer], concatenate=False)
+        check_output(x, wide)
+    check_hidden(full, [layer], concatenate=True)
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 9), st.integers(1, 1500), st.integers(1, 40), st.integers(0, 2**32 - 1))
-def test_random_products(n, k, m, seed):
-    random = np.random.Generator(np.random.Philox(seed))
-    _check(random.integers(0, 128, (n, k), np.uint8), random.integers(-127, 128, (k, m)).astype(np.int8))
+def test_many_rows_and_columns_share_their_work_otherwise_than_few():
+    random = np.random.Generator(np.random.Philox(12))
+    layers = [layer_of(random, 130, 70), layer_of(random, 200, 33)]
+    x = inputs_of(random, 777, 130)
+    check_hidden(x, layers, concatenate=True)
+    check_output(x, layer_of(random, 130, 37))
+
+
+def by_bias(sums, scales):
+    """A layer of one input whose sums at x = 0 are `sums`."""
+    return Layer(
+        np.ones((1, len(sums)), np.int8),
+        np.array(sums, np.int32),
+        np.broadcast_to(scales, len(sums)).astype(np.float32),
+    )
+
+
+NOTHING = np.zeros((2, 1), np.uint8)
+
+
+def test_a_tie_goes_to_the_even_one():
+    sums = list(range(-9, 300))
+    check_hidden(NOTHING, [by_bias(sums, 0.5)], concatenate=False)
+    check_output(NOTHING, by_bias(sums, 0.5))
+    assert KERNELS["onnxruntime"].output(by_bias([-5, -3, -1, 1, 3, 5], 0.5))(NOTHING)[:, 0].tolist() == [
+        -2, -2, 0, 0, 2, 2,
+    ]  # fmt: skip
+
+
+def test_sums_that_are_no_float32_are_rounded_before_they_are_scaled():
+    # From 2**24 on neighbours of int32 are one float32; ties there go to even too.
+    sums = [
+        sign * (2**power + offset) for sign in (1, -1) for power in range(24, 31) for offset in range(-130, 131, 13)
+    ]
+    sums += [2**31 - 1, 2**31 - 64, -(2**31)]
+    for scale in (1 / 2**24, 3 / 2**26, 1.1e-6, 7.3e-6):
+        check_hidden(NOTHING, [by_bias(sums, scale)], concatenate=False)
+        check_output(NOTHING, by_bias(sums, scale))
+
+
+def test_the_product_is_rounded_to_float32_before_it_is_rounded_to_a_whole():
+    random = np.random.Generator(np.random.Philox(4))
+    sums = random.integers(1, 2**20, 4000)
+    # Products that lie as near to a half as a float64 says, some of them exactly there as float32.
+    scales = (random.integers(0, 127, 4000) + 0.5) / sums
+    check_hidden(NOTHING, [by_bias(sums, scales)], concatenate=False)
+    check_output(NOTHING, by_bias(sums, scales * 250))
+
+
+def test_what_passes_a_range_is_at_its_end():
+    sums, scales = [-1, 0, 1, 255, 256, 127, 128, 129, 32767, 32768, -32768, -32769, 2**31 - 1, -(2**31)], 1.0
+    check_hidden(NOTHING, [by_bias(sums, scales)], concatenate=False)
+    check_output(NOTHING, by_bias(sums, scales))
+    for scale in (3e38, -3e38, 1e-45, 0.0):
+        layer = by_bias([127 * 127, -127 * 127, 0], scale)
+        with np.errstate(over="ignore"):  # a product may be infinite as float32
+            check_hidden(NOTHING, [layer], concatenate=False)
+            check_output(NOTHING, layer)
+
+
+@pytest.mark.parametrize("concatenate", [False, True])
+def test_no_rows_no_work_no_failure(concatenate):
+    random = np.random.Generator(np.random.Philox(3))
+    layers = [layer_of(random, 5, 4), layer_of(random, 9 if concatenate else 4, 3)]
+    for kernel in KERNELS.values():
+        found = kernel.hidden(layers, concatenate=concatenate)(np.zeros((0, 5), np.uint8))
+        assert (found.dtype, found.shape) == (np.uint8, (0, 12 if concatenate else 3))
+        found = kernel.output(layers[0])(np.zeros((0, 5), np.uint8))
+        assert (found.dtype, found.shape) == (np.int16, (4, 0))
 
 
 def test_what_is_not_contiguous():
     random = np.random.Generator(np.random.Philox(1))
-    x = random.integers(0, 128, (64, 33), np.uint8)
-    weight = random.integers(-127, 128, (66, 10)).astype(np.int8)
-    _check(x[::2], weight[::2])
-    _check(np.asfortranarray(x), np.asfortranarray(weight[:33]))
+    x = inputs_of(random, 64, 66)
+    layer = layer_of(random, 33, 10)
+    mixed = Layer(np.asfortranarray(layer.weight), layer.bias[::-1], layer.scale[::-1])
+    for rows in (x[::2, :33], x[:, ::2], np.asfortranarray(x[:, 33:]), x[::-1, 32::-1]):
+        check_output(rows, layer)
+        check_hidden(rows, [layer], concatenate=True)
+        check_output(rows, mixed)
+        check_hidden(rows, [mixed], concatenate=False)
 
 
-@pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
-def test_one_kernel_serves_many_threads(factory):
+@pytest.mark.parametrize("name", KERNELS)
+def test_one_layer_serves_many_threads(name):
     random = np.random.Generator(np.random.Philox(2))
-    weight = random.integers(-127, 128, (300, 50)).astype(np.int8)
-    inputs = [random.integers(0, 128, (100 + index, 300), np.uint8) for index in range(8)]
-    linear = factory(weight)
+    layer = layer_of(random, 300, 50)
+    inputs = [inputs_of(random, 20 + index, 300) for index in range(8)]
+    hidden, output = KERNELS[name].hidden([layer], concatenate=True), KERNELS[name].output(layer)
+    expected = [(exact_hidden(x, [layer], concatenate=True), exact(x, layer, OUTPUT).T) for x in inputs]
     failed = []
 
-    def work(x):
-        failed.extend(len(x) for _ in range(10) if not np.array_equal(linear(x), _exact(x, weight)))
+    def work(x, activations, outputs):
+        for _ in range(10):
+            same = np.array_equal(hidden(x), activations) and np.array_equal(output(x), outputs)
+            failed.extend([] if same else [len(x)])
 
-    threads = [threading.Thread(target=work, args=(x,)) for x in inputs]
+    threads = [threading.Thread(target=work, args=(x, *made)) for x, made in zip(inputs, expected, strict=True)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -70,20 +224,32 @@ def test_one_kernel_serves_many_threads(factory):
     assert failed == []
 
 
-def test_a_product_does_not_alias_the_next():
-    for factory in FACTORIES.values():
-        linear = factory(np.ones((2, 2), np.int8))
-        first = linear(np.ones((1, 2), np.uint8))
-        first += 5
-        assert linear(np.ones((1, 2), np.uint8)).tolist() == [[2, 2]]
+def test_several_threads_of_one_product_change_nothing():
+    random = np.random.Generator(np.random.Philox(6))
+    layer = layer_of(random, 90, 40)
+    x = inputs_of(random, 500, 90)
+    expected = exact(x, layer, OUTPUT).T
+    assert np.array_equal(choose_kernel("onnxruntime", threads=3).output(layer)(x), expected)
+
+
+def test_a_result_does_not_alias_the_next_nor_the_input():
+    layer = by_bias([5, 6], 1.0)
+    for kernel in KERNELS.values():
+        for call in (kernel.output(layer), kernel.hidden([layer], concatenate=True)):
+            x = np.zeros((1, 1), np.uint8)
+            first = call(x)
+            before = first.tolist()
+            first += 5
+            assert x.tolist() == [[0]]
+            assert call(x).tolist() == before
 
 
 def test_the_choice_of_a_kernel(monkeypatch):
-    weight = np.ones((1, 1), np.int8)
-    assert isinstance(choose_linear()(weight), OnnxLinear)
-    assert isinstance(choose_linear("numpy")(weight), NumpyLinear)
+    assert isinstance(choose_kernel(), OnnxKernel)
+    assert isinstance(choose_kernel("onnxruntime"), OnnxKernel)
+    assert isinstance(choose_kernel("numpy"), NumpyKernel)
     with pytest.raises(ValueError, match="'fast'"):
-        choose_linear("fast")
+        choose_kernel("fast")
     found = builtins.__import__
 
     def without(name, *arguments, **more):
@@ -92,6 +258,7 @@ def test_the_choice_of_a_kernel(monkeypatch):
         return found(name, *arguments, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    assert isinstance(choose_linear()(weight), NumpyLinear)
+    assert isinstance(choose_kernel(), NumpyKernel)
+    assert isinstance(choose_kernel("numpy"), NumpyKernel)
     with pytest.raises(ImportError):
-        choose_linear("onnxruntime")
+        choose_kernel("onnxruntime")

@@ -1,4 +1,4 @@
-"""The exact network and the categorical draw, against oracles in plain integers."""
+"""The exact network, and the draw of slots from its outputs, against oracles in plain integers."""
 
 import math
 from fractions import Fraction
@@ -12,17 +12,18 @@ from rowmint.codecs import CategoryCodec, IdentityCodec, NumericCodec
 from rowmint.errors import DataLossError
 from rowmint.schema import ColumnKind, ColumnSpec, DataType
 from rowmint.synthesizer import tables
-from rowmint.synthesizer.heads import column_heads, draw_slots, slot_masses
-from rowmint.synthesizer.kernels import choose_linear
-from rowmint.synthesizer.network import ExactNetwork, Layer
+from rowmint.synthesizer.heads import ColumnHead, SlotLayout, column_heads
+from rowmint.synthesizer.kernels import choose_kernel
+from rowmint.synthesizer.layers import Layer
+from rowmint.synthesizer.network import ExactNetwork, load_network
 
-LINEARS = {"numpy": choose_linear("numpy"), "onnxruntime": choose_linear("onnxruntime")}
+KERNELS = {"numpy": choose_kernel("numpy"), "onnxruntime": choose_kernel("onnxruntime")}
 
 
-def _layer(random, k, m, conditions=1):
+def _layer(random, k, m):
     return Layer(
         random.integers(-127, 128, (k, m)).astype(np.int8),
-        random.integers(-20_000, 20_000, (conditions, m)).astype(np.int32),
+        random.integers(-20_000, 20_000, m).astype(np.int32),
         random.uniform(1e-4, 2e-2, m).astype(np.float32),
     )
 
@@ -43,71 +44,109 @@ def _scaled(total, scale):
     return round(_nearest_float32(_nearest_float32(Fraction(int(total))) * Fraction(float(scale))))
 
 
-def _rows(layer, x, conditions, lowest, highest):
+def _rows(layer, x, lowest, highest):
     result = []
-    for row, condition in zip(x, conditions, strict=True):
+    for row in x:
         sums = [
-            sum(int(a) * int(w) for a, w in zip(row, layer.weight[:, j], strict=True)) + int(layer.bias[condition, j])
+            sum(int(a) * int(w) for a, w in zip(row, layer.weight[:, j], strict=True)) + int(layer.bias[j])
             for j in range(layer.weight.shape[1])
         ]
         result.append([min(max(_scaled(s, c), lowest), highest) for s, c in zip(sums, layer.scale, strict=True)])
     return result
 
 
-@pytest.mark.parametrize("linear", LINEARS.values(), ids=LINEARS)
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
 @pytest.mark.parametrize("concatenate", [False, True])
-@pytest.mark.parametrize("conditions", [1, 3])
-def test_a_network_is_what_its_docstring_says(linear, concatenate, conditions):
+@pytest.mark.parametrize("conditions", [0, 1, 3])
+def test_a_network_is_what_its_docstring_says(kernel, concatenate, conditions):
     random = np.random.Generator(np.random.Philox(5))
-    widths = [6, 5, 4]
-    hidden, width = [], widths[0]
-    for units in widths[1:]:
-        hidden.append(_layer(random, width, units, conditions))
+    hidden, width = [], 6 + conditions
+    for units in (5, 4):
+        hidden.append(_layer(random, width, units))
         width = units + (width if concatenate else 0)
-    output = _layer(random, width, 7, conditions)
-    network = ExactNetwork(hidden, output, concatenate=concatenate, linear=linear)
-    assert (network.input_width, network.output_width, network.conditions) == (6, 7, conditions)
-    x = random.integers(0, 128, (9, 6), np.uint8)
-    chosen = random.integers(0, conditions, 9)
-    expected = x.tolist()
+    output = _layer(random, width, 7)
+    network = ExactNetwork(hidden, output, concatenate=concatenate, conditions=conditions, kernel=kernel)
+    assert (network.noise_width, network.output_width, network.conditions) == (6, 7, conditions)
+    codes = random.integers(0, 128, (9, 6), np.uint8)
+    chosen = random.integers(0, conditions, 9) if conditions else None
+    expected = codes.tolist()
+    if chosen is not None:
+        asked = [[127 * (place == one) for place in range(conditions)] for one in chosen.tolist()]
+        expected = [row + more for row, more in zip(expected, asked, strict=True)]
     for layer in hidden:
-        made = _rows(layer, expected, chosen, 0, 127)
+        made = _rows(layer, expected, 0, 127)
         expected = [a + b for a, b in zip(made, expected, strict=True)] if concatenate else made
-    condition = None if conditions == 1 else chosen
-    activations = network.hidden(x, condition)
+    before = codes.copy()
+    activations = network.hidden(codes, chosen)
     assert activations.dtype == np.uint8
     assert activations.tolist() == expected
-    outputs = _rows(output, expected, chosen, -(2**20), 2**20)
-    spans = [slice(5, 7), slice(0, 2)]
-    found = network.head(spans)(activations, condition)
-    assert found.dtype == np.int32
-    assert found.T.tolist() == [row[5:7] + row[0:2] for row in outputs]
+    assert np.array_equal(codes, before)
+    outputs = _rows(output, expected, -32768, 32767)
+    places = [5, 6, 0, 1, 3]
+    found = network.head(np.array(places))(activations)
+    assert found.dtype == np.int16
+    assert found.T.tolist() == [[row[place] for place in places] for row in outputs]
     # No rows, no work, no failure.
-    nothing = None if condition is None else condition[:0]
-    assert network.head(spans)(network.hidden(x[:0], nothing), nothing).shape == (4, 0)
+    nothing = network.hidden(codes[:0], None if chosen is None else chosen[:0])
+    assert network.head(np.array(places))(nothing).shape == (5, 0)
 
 
-def test_outputs_saturate():
-    layer = Layer(np.full((1, 2), 127, np.int8), np.zeros((1, 2), np.int32), np.array([3e38, -3e38], np.float32))
-    network = ExactNetwork([], layer, concatenate=False, linear=LINEARS["numpy"])
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+def test_outputs_saturate(kernel):
+    layer = Layer(np.full((1, 2), 127, np.int8), np.zeros(2, np.int32), np.array([3e38, -3e38], np.float32))
+    network = ExactNetwork([], layer, concatenate=False, conditions=0, kernel=kernel)
+    codes = np.full((1, 1), 127, np.uint8)
     with np.errstate(over="ignore"):
-        found = network.head([slice(0, 2)])(np.full((1, 1), 127, np.uint8), None)
-    assert found.T.tolist() == [[2**20, -(2**20)]]
+        found = network.head(np.arange(2))(network.hidden(codes, None))
+    assert found.T.tolist() == [[32767, -32768]]
 
 
 def test_layers_that_do_not_fit_are_refused():
     random = np.random.Generator(np.random.Philox(6))
-    linear = LINEARS["numpy"]
+
+    def network(hidden, output, *, concatenate=False, conditions=0):
+        return ExactNetwork(
+            hidden, output, concatenate=concatenate, conditions=conditions, kernel=KERNELS["numpy"]
+        )  # fmt: skip
+
     with pytest.raises(DataLossError, match="takes 9 inputs where 5 arrive"):
-        ExactNetwork([_layer(random, 4, 5)], _layer(random, 9, 2), concatenate=False, linear=linear)
+        network([_layer(random, 4, 5)], _layer(random, 9, 2))
     with pytest.raises(DataLossError, match="takes 5 inputs where 9 arrive"):
-        ExactNetwork([_layer(random, 4, 5)], _layer(random, 5, 2), concatenate=True, linear=linear)
-    with pytest.raises(DataLossError, match="numbers of conditions"):
-        ExactNetwork([_layer(random, 4, 5, 2)], _layer(random, 5, 2), concatenate=False, linear=linear)
+        network([_layer(random, 4, 5)], _layer(random, 5, 2), concatenate=True)
+    with pytest.raises(DataLossError, match="takes 4 inputs, too few for 4 conditions"):
+        network([_layer(random, 4, 5)], _layer(random, 5, 2), conditions=4)
+    with pytest.raises(DataLossError, match="too few for 3 conditions"):
+        network([], _layer(random, 2, 2), conditions=3)
+    assert network([_layer(random, 4, 5)], _layer(random, 5, 2), conditions=3).noise_width == 1
+
+
+@pytest.mark.parametrize("count", [0, 9, None, "1", 1.0])
+def test_a_number_of_layers_that_cannot_be_is_refused(count):
+    with pytest.raises(DataLossError, match="hidden layers"):
+        load_network({"hidden_layers": count}, {}, concatenate=False, conditions=0, kernel=KERNELS["numpy"])
+
+
+def test_a_network_comes_back_from_its_arrays():
+    random = np.random.Generator(np.random.Philox(9))
+    layers = {"layer.0": _layer(random, 6, 5), "layer.1": _layer(random, 11, 4), "output": _layer(random, 15, 3)}
+    arrays = {key: array for name, layer in layers.items() for key, array in layer.to_arrays(name).items()}
+    body = {"hidden_layers": 2}
+    network = load_network(body, arrays, concatenate=True, conditions=2, kernel=KERNELS["numpy"])
+    assert (network.noise_width, network.conditions, network.output_width) == (4, 2, 3)
+    with pytest.raises(DataLossError, match=r"layer\.2\.weight"):
+        load_network({"hidden_layers": 3}, arrays, concatenate=True, conditions=2, kernel=KERNELS["numpy"])
+
+
+def test_a_selection_is_in_the_order_asked():
+    layer = _layer(np.random.Generator(np.random.Philox(10)), 3, 4)
+    chosen = layer.select(np.array([2, 0, 2]))
+    assert chosen.weight.tolist() == [[row[2], row[0], row[2]] for row in layer.weight.tolist()]
+    assert chosen.bias.tolist() == [layer.bias[2], layer.bias[0], layer.bias[2]]
+    assert chosen.scale.tolist() == [layer.scale[2], layer.scale[0], layer.scale[2]]
 
 
 def test_a_layer_comes_back_from_its_arrays():
-    layer = _layer(np.random.Generator(np.random.Philox(7)), 3, 2, 4)
+    layer = _layer(np.random.Generator(np.random.Philox(7)), 3, 2)
     back = Layer.from_arrays(layer.to_arrays("x"), "x")
     for name in ("weight", "bias", "scale"):
         assert np.array_equal(getattr(back, name), getattr(layer, name))
@@ -119,78 +158,188 @@ def test_a_layer_comes_back_from_its_arrays():
         {"x.weight": np.zeros((3, 2), np.int32)},
         {"x.weight": np.zeros((3, 3), np.int8)},
         {"x.weight": np.zeros(3, np.int8)},
-        {"x.bias": np.zeros((4, 2), np.int64)},
-        {"x.bias": np.zeros(2, np.int32)},
-        {"x.bias": np.zeros((0, 2), np.int32)},
-        {"x.bias": np.zeros((4, 3), np.int32)},
+        {"x.bias": np.zeros(2, np.int64)},
+        {"x.bias": np.zeros(3, np.int32)},
+        {"x.bias": np.zeros(0, np.int32)},
+        {"x.bias": np.zeros((1, 2), np.int32)},
+        {"x.bias": np.int32(0)},
         {"x.scale": np.zeros(2, np.float64)},
         {"x.scale": np.zeros(3, np.float32)},
         {"x.scale": np.array([1, np.inf], np.float32)},
+        {"x.scale": np.array([np.nan, 1], np.float32)},
         {"x.scale": None},
         {"x.bias": None},
         {"x.weight": None},
     ],
 )
 def test_a_layer_that_cannot_be_is_refused(changes):
-    arrays = _layer(np.random.Generator(np.random.Philox(8)), 3, 2, 4).to_arrays("x")
+    arrays = _layer(np.random.Generator(np.random.Philox(8)), 3, 2).to_arrays("x")
     arrays = {name: array for name, array in {**arrays, **changes}.items() if array is not None}
     with pytest.raises(DataLossError):
         Layer.from_arrays(arrays, "x")
 
 
-# --- the categorical draw --------------------------------------------------------------------------------------------
+# --- the draw of slots -----------------------------------------------------------------------------------------------
 
-LOGITS = st.one_of(st.integers(-3000, 3000), st.integers(-(2**20), 2**20), st.sampled_from([-(2**20), 0, 2**20]))
+NONE = np.zeros(0)
+LOGITS = st.one_of(st.integers(-3000, 3000), st.integers(-32768, 32767), st.sampled_from([-32768, 0, 32767]))
+WORDS = st.one_of(st.integers(0, 2**32 - 1), st.sampled_from([0, 2**32 - 1]))
 
 
-@settings(deadline=None, max_examples=150)
-@given(st.data(), st.integers(1, 8), st.integers(0, 6))
-def test_a_draw_is_exact(data, slots, count):
-    logits = np.array(
-        data.draw(st.lists(st.lists(LOGITS, min_size=count, max_size=count), min_size=slots, max_size=slots)), np.int32
-    ).reshape(slots, count)
-    word = st.one_of(st.integers(0, 2**32 - 1), st.sampled_from([0, 2**32 - 1]))
-    words = np.array(data.draw(st.lists(word, min_size=count, max_size=count)), np.uint64)
+def _category(slots):
+    return CategoryCodec(slots, slots, False, NONE.astype(np.uint64))
+
+
+def _numeric(modes, points=0, *, nullable=False):
+    return NumericCodec(True, 0, 1, 0, True, nullable, 0.0, 9.0, np.ones(modes), np.ones(modes), np.ones(points))
+
+
+def _heads(codecs):
+    columns = [ColumnSpec(f"c{index}", ColumnKind.NUMERICAL, DataType.INT64) for index in range(len(codecs))]
+    return list(column_heads(columns, codecs).values())
+
+
+def _slot_masses(logits):
+    """The integer masses of one cell's slots, by the definition."""
     exponentials = tables.exponentials().tolist()
-    expected = []
-    for column, drawn in zip(logits.T.tolist(), words.tolist(), strict=True):
-        masses = [exponentials[min(max(column) - logit, 4095)] for logit in column]
-        threshold = drawn * sum(masses) >> 32
-        expected.append(next(slot for slot in range(slots) if sum(masses[: slot + 1]) > threshold))
-    before = logits.copy()
-    assert draw_slots(logits, words).tolist() == expected
-    assert np.array_equal(logits, before)
+    return [exponentials[min(max(logits) - logit, 4095)] for logit in logits]
+
+
+def _drawn(masses, word):
+    """The first slot at which the running sum of masses passes the word's share of their sum."""
+    threshold = word * sum(masses) >> 32
+    return next(slot for slot in range(len(masses)) if sum(masses[: slot + 1]) > threshold)
+
+
+def _logits(head: ColumnHead, every):
+    """The logits of a head in one row of a network's outputs."""
+    return every[head.start + head.codec.scalar : head.stop]
+
+
+def _check_draw(heads, every, words):
+    """Compare a layout of `heads` with one column after the other.
+
+    Args:
+        heads: The columns.
+        every: The network's outputs in its own order, int16, shape (m, n).
+        words: By column name, n words.
+    """
+    layout = SlotLayout(heads)
+    outputs = np.ascontiguousarray(every[layout.outputs])
+    before = outputs.copy()
+    drawn = np.array([words[head.column.name] for head in layout.heads], np.uint32).reshape(len(heads), every.shape[1])
+    masses = {head.column.name: [_slot_masses(_logits(head, row)) for row in every.T.tolist()] for head in heads}
+    expected = {
+        name: [_drawn(row, word) for row, word in zip(masses[name], words[name], strict=True)] for name in words
+    }
+    slots = layout.draw(outputs, drawn)
+    assert {head.column.name: row.tolist() for head, row in zip(layout.heads, slots, strict=True)} == expected
+    made = layout.column_masses(outputs)
+    assert {name: found.T.tolist() for name, (found, _) in made.items()} == masses
+    assert {name: total.tolist() for name, (_, total) in made.items()} == {
+        name: [sum(row) for row in rows] for name, rows in masses.items()
+    }
+    whole, totals = layout.masses(outputs)
+    assert (whole.dtype, whole.shape) == (np.int32, (len(layout.outputs) - layout.scalars, every.shape[1]))
+    assert totals.tolist() == [made[head.column.name][1].tolist() for head in layout.heads]
+    assert whole.sum(axis=0, dtype=np.int64).tolist() == totals.sum(axis=0, dtype=np.int64).tolist()
+    assert np.array_equal(outputs, before)
+
+
+CODECS = st.one_of(
+    st.integers(1, 9).map(_category),
+    st.tuples(st.integers(0, 4), st.integers(1, 3), st.booleans()).map(lambda it: _numeric(*it[:2], nullable=it[2])),
+)
+
+
+@settings(max_examples=150)
+@given(st.data(), st.lists(CODECS, min_size=1, max_size=6), st.integers(0, 5))
+def test_a_draw_over_columns_is_a_draw_for_each(data, codecs, count):
+    heads = _heads(codecs)
+    size = heads[-1].stop * count
+    every = np.array(data.draw(st.lists(LOGITS, min_size=size, max_size=size)), np.int16).reshape(-1, count)
+    words = {
+        head.column.name: data.draw(st.lists(WORDS, min_size=count, max_size=count))
+        for head in data.draw(st.permutations(heads))
+    }
+    _check_draw(heads, every, words)
+
+
+@pytest.mark.parametrize("largest", [255, 256, 257, 300])
+def test_slots_pass_a_byte(largest):
+    random = np.random.Generator(np.random.Philox(largest))
+    heads = _heads([_category(largest), _numeric(2), _category(largest - 1), _category(1)])
+    every = random.integers(-300, 300, (heads[-1].stop, 40)).astype(np.int16)
+    words = {head.column.name: random.integers(0, 2**32, 40).tolist() for head in heads}
+    words["c0"][:2] = words["c2"][:2] = [0, 2**32 - 1]
+    _check_draw(heads, every, words)
+
+
+def test_as_many_equal_slots_as_there_may_be():
+    # 4,096 categories, one slot for the others, one for missing: the sum of their masses is below 2**31.
+    heads = _heads([_category(2), CategoryCodec(5000, 4096, True, np.ones(904, np.uint64)), _category(4098)])
+    assert [head.codec.slots for head in heads] == [2, 4098, 4098]
+    words = [0, 2**31, 2**32 - 1]
+    layout = SlotLayout(heads)
+    outputs = np.zeros((len(layout.outputs), 3), np.int16)
+    slots = layout.draw(outputs, np.array([words] * 3, np.uint32))
+    assert slots.tolist() == [[0, 2049, 4097], [0, 2049, 4097], [0, 1, 1]]
+    masses, totals = layout.masses(outputs)
+    assert set(masses.ravel().tolist()) == {tables.EXP_ONE}
+    assert totals[:, 0].tolist() == [4098 * tables.EXP_ONE, 4098 * tables.EXP_ONE, 2 * tables.EXP_ONE]
+    assert 4098 * tables.EXP_ONE < 2**31
+
+
+def test_logits_as_far_apart_as_int16_allows():
+    heads = _heads([_category(3), _category(2), _category(3)])
+    every = np.array([[-32768, 32767, -32768], [32767, -32768], [32767, -32768, 32767]], object)
+    every = np.array([[logit] * 2 for logits in every for logit in logits], np.int16)
+    _check_draw(heads, every, {"c0": [0, 2**32 - 1], "c1": [0, 2**32 - 1], "c2": [0, 2**32 - 1]})
+    layout = SlotLayout(heads)
+    slots = layout.draw(every[layout.outputs], np.array([[0, 2**32 - 1]] * 3, np.uint32))
+    assert {head.column.name: row.tolist() for head, row in zip(layout.heads, slots, strict=True)} == {
+        "c0": [1, 1],
+        "c1": [0, 0],
+        "c2": [0, 2],
+    }
 
 
 def test_frequencies_are_those_of_softmax():
-    logits = np.array([0, 256, -300, 700, -5000], np.int32)
+    logits = np.array([0, 256, -300, 700, -5000], np.int16)
+    layout = SlotLayout(_heads([_category(5)]))
     # One word from the middle of each of 2**16 equal parts: the distribution is enumerated, not sampled.
-    words = (np.arange(2**16, dtype=np.uint64) << np.uint64(16)) + np.uint64(2**15)
-    slots = draw_slots(np.repeat(logits[:, None], len(words), axis=1), words)
+    words = (np.arange(2**16, dtype=np.uint32) << np.uint32(16)) + np.uint32(2**15)
+    (slots,) = layout.draw(np.repeat(logits[:, None], len(words), axis=1), words[None])
     shares = np.bincount(slots, minlength=5) / len(words)
-    exact = np.exp((logits - 700) / 256.0)
+    exact = np.exp((logits.astype(float) - 700) / 256.0)
     exact /= exact.sum()
     assert np.abs(shares - exact).max() < 2 / 2**16 + 5 / 2**19
     assert shares[-1] == 0
 
 
-def test_as_many_equal_slots_as_there_may_be():
-    logits = np.zeros((4098, 3), np.int32)
-    words = np.array([0, 2**31, 2**32 - 1], np.uint64)
-    assert draw_slots(logits, words).tolist() == [0, 2049, 4097]
-    assert slot_masses(logits).max() == tables.EXP_ONE
+def test_scalars_come_first_then_the_first_slot_of_every_column():
+    heads = _heads([_category(1), _numeric(2, 1), _category(2), _numeric(1), _numeric(0, 2)])
+    layout = SlotLayout(heads)
+    # Columns by falling number of slots, as they stand where that is equal.
+    assert [head.column.name for head in layout.heads] == ["c1", "c2", "c4", "c0", "c3"]
+    assert (layout.scalars, layout.scalar_of) == (2, {"c1": 0, "c3": 1})
+    starts = {head.column.name: head.start for head in heads}
+    assert starts == {"c0": 0, "c1": 1, "c2": 5, "c3": 7, "c4": 9}
+    assert layout.outputs.tolist() == [1, 7, *(2, 5, 9, 0, 8), *(3, 6, 10), *(4,)]
+
+
+def test_no_columns_need_no_outputs():
+    layout = SlotLayout([])
+    assert (layout.heads, layout.outputs.tolist(), layout.scalars, layout.scalar_of) == ((), [], 0, {})
 
 
 def test_columns_stand_side_by_side_in_schema_order():
-    none = np.zeros(0)
-    numeric = NumericCodec(True, 0, 1, 0, True, False, 0.0, 9.0, np.ones(2), np.ones(2), none)
-    points = NumericCodec(True, 0, 1, 0, True, True, 0.0, 9.0, none, none, np.ones(1))
-    category = CategoryCodec(3, 3, True, none.astype(np.uint64))
-    identity = IdentityCodec(True, 0, 10, "")
+    codecs = [IdentityCodec(True, 0, 10, ""), _numeric(2), CategoryCodec(3, 3, True, NONE.astype(np.uint64))]
+    codecs.append(_numeric(0, 1, nullable=True))
     columns = [ColumnSpec(name, ColumnKind.NUMERICAL, DataType.INT64) for name in "abcd"]
-    heads = column_heads(columns, [identity, numeric, category, points])
-    assert {name: (head.index, head.span) for name, head in heads.items()} == {
-        "b": (1, slice(0, 3)),
-        "c": (2, slice(3, 7)),
-        "d": (3, slice(7, 9)),
+    heads = column_heads(columns, codecs)
+    assert {name: (head.index, head.start, head.stop) for name, head in heads.items()} == {
+        "b": (1, 0, 3),
+        "c": (2, 3, 7),
+        "d": (3, 7, 9),
     }

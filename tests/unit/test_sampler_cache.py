@@ -12,7 +12,7 @@ from rowmint.conditions import AnyOf, Predicate
 from rowmint.errors import DataLossError, LimitError, ResourceNotFoundError
 from rowmint.objects import MemoryStore
 from rowmint.plan import compile_plan
-from rowmint.synthesizer import choose_linear
+from rowmint.synthesizer import choose_kernel
 from sampler_service import model_cache
 from sampler_service.model_cache import ModelCache
 from sampler_service.single_flight import SingleFlightCache
@@ -53,7 +53,7 @@ def executor():
 
 
 def cache_of(shelf, executor, max_bytes=1 << 28):
-    return ModelCache(shelf, shelf.store, choose_linear("numpy"), executor, max_bytes)
+    return ModelCache(shelf, shelf.store, choose_kernel("numpy"), executor, max_bytes)
 
 
 def test_one_load_for_all_who_ask(shelf, executor):

@@ -14,7 +14,7 @@ from rowmint.errors import (
     ValueNotFoundError,
 )
 from rowmint.schema import DataType
-from rowmint.synthesizer import choose_linear
+from rowmint.synthesizer import choose_kernel
 from sampler_service.completion import GROUP_ROWS, CompletionSpec
 from tests.golden.make import FAMILIES, SCHEMA
 from tests.golden.streams import golden_shelf, reference, sampler_of
@@ -31,7 +31,7 @@ KNOWN = [
 
 @pytest.fixture(scope="module")
 def sampler():
-    with sampler_of(golden_shelf(), choose_linear("numpy")) as composed:
+    with sampler_of(golden_shelf(), choose_kernel("numpy")) as composed:
         yield composed
 
 

@@ -10,7 +10,7 @@ from rowmint.columns import ColumnArray, concatenate
 from rowmint.conditions import AnyOf, IsNull, Predicate, Range, canonical
 from rowmint.plan import compile_plan
 from rowmint.rows import RowSource
-from rowmint.synthesizer import choose_linear
+from rowmint.synthesizer import choose_kernel
 from tests.golden.make import FAMILIES, SCHEMA, stored
 
 ROWS = 20_000
@@ -56,7 +56,7 @@ def distance(left: np.ndarray, right: np.ndarray) -> float:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_conditional_rows_are_plainly_rejected_ones(family):
-    model = read_model(*stored(family), choose_linear("onnxruntime"))
+    model = read_model(*stored(family), choose_kernel("onnxruntime"))
     conditions = canonical(list(WHERE), model.schema)
     plain = [rows_of(model, (), seed, conditions) for seed in (1, 2, 3, 4)]
     asked = rows_of(model, conditions, 5)
@@ -81,7 +81,7 @@ def test_conditional_rows_are_plainly_rejected_ones(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_row_comes_twice_more_often(family):
-    model = read_model(*stored(family), choose_linear("onnxruntime"))
+    model = read_model(*stored(family), choose_kernel("onnxruntime"))
     conditions = canonical(list(WHERE), model.schema)
 
     def distinct(rows):

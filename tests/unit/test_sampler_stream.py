@@ -22,7 +22,7 @@ from rowmint.errors import (
     ValueNotFoundError,
 )
 from rowmint.rows import RowSource
-from rowmint.synthesizer import choose_linear
+from rowmint.synthesizer import choose_kernel
 from sampler_service.encoders import RowFormat
 from sampler_service.sampler import MAX_ROWS, Sampler, SampleSpec, cut_rows
 from tests.golden.make import FAMILIES, SCHEMA
@@ -38,7 +38,7 @@ RARE = (
 
 @pytest.fixture(scope="module")
 def sampler():
-    with sampler_of(golden_shelf(), choose_linear("numpy")) as composed:
+    with sampler_of(golden_shelf(), choose_kernel("numpy")) as composed:
         yield composed
 
 
@@ -175,7 +175,7 @@ def test_parts_are_contiguous_and_meet_on_the_grid(start, length, parts, grid, b
 
 def test_both_kernels_give_the_same_bytes(sampler):
     base = spec(rows=6000, where=WHERES["many tests"], row_format=RowFormat.ARROW_STREAM)
-    with sampler_of(golden_shelf(), choose_linear("onnxruntime")) as other:
+    with sampler_of(golden_shelf(), choose_kernel("onnxruntime")) as other:
         assert run(other, base).data == run(sampler, base).data
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rowmint.rng import StreamKey, TileKey
-from rowmint.synthesizer import choose_linear
+from rowmint.synthesizer import choose_kernel
 from sampler_service.encoders import RowFormat
 from sampler_service.sampler import SampleSpec
 from tests.golden.streams import WHERES, golden_shelf, read, reference, sampler_of
@@ -41,7 +41,7 @@ def test_streams_draw_every_word_once(family, monkeypatch):
         drawn.append(((self, purpose), found))
         return found
 
-    with sampler_of(golden_shelf(), choose_linear("numpy")) as sampler:
+    with sampler_of(golden_shelf(), choose_kernel("numpy")) as sampler:
 
         async def streams():
             for seed, where in itertools.product((1, 2), ("all", "many tests")):
@@ -61,7 +61,7 @@ def test_streams_draw_every_word_once(family, monkeypatch):
 
 
 def test_rows_of_different_seeds_and_blocks_are_not_alike():
-    with sampler_of(golden_shelf(), choose_linear("numpy")) as sampler:
+    with sampler_of(golden_shelf(), choose_kernel("numpy")) as sampler:
 
         async def ratios(**more):
             asked = SampleSpec(reference("tvae"), 8192, columns=("ratio",), row_format=RowFormat.COLUMNS, **more)

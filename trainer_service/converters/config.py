@@ -67,6 +67,9 @@ def config_from_proto(message: training_job_pb2.TrainingConfig, *, seed: int, th
             for index, override in enumerate(message.column_overrides)
         ),
         primary_key=message.primary_key if message.HasField("primary_key") else None,
+        probe_epochs=message.probe_epochs if message.HasField("probe_epochs") else TrainingConfig.probe_epochs,
+        patience=message.patience if message.HasField("patience") else TrainingConfig.patience,
+        keep_best=message.keep_best if message.HasField("keep_best") else TrainingConfig.keep_best,
     )
     validate(config)
     return config
@@ -80,6 +83,9 @@ def config_to_proto(config: TrainingConfig) -> training_job_pb2.TrainingConfig:
         threads=config.threads,
         holdout_fraction=config.holdout_fraction,
         primary_key=config.primary_key,
+        probe_epochs=config.probe_epochs,
+        patience=config.patience,
+        keep_best=config.keep_best,
     )
     part: Message = getattr(message, config.family_name)
     part.SetInParent()  # the independent family has no field whose setting would choose it

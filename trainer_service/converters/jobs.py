@@ -78,6 +78,7 @@ def _progress(progress: Mapping[str, Any]) -> training_job_pb2.TrainingProgress:
         epoch=progress["epoch"],
         epochs=progress["epochs"],
         losses=dict(progress["losses"]),
+        probe=dict(progress.get("probe", {})),
         rows_per_second=progress["rows_per_second"],
         eta=eta,
     )

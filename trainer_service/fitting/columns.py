@@ -123,9 +123,8 @@ class NumberEncoder:
         flat = ~self.gaussian
         densities[:, flat] = np.log(self.weights[flat] / (2 * codec.widths[flat]))
         outside = np.abs(x[:, None] - codec.centers) / codec.widths
-        # A value no mode reaches, by rounding alone, goes to the nearest.
-        outside -= np.minimum(np.maximum(outside.min(axis=1, keepdims=True) - 1, 0), 1)
-        densities[outside > 1] = -np.inf
+        # A value no mode reaches, by rounding or in a row that does not train, goes to the nearest.
+        densities[outside > np.maximum(outside.min(axis=1, keepdims=True), 1)] = -np.inf
         mass = np.exp(densities - densities.max(axis=1, keepdims=True))
         running = np.cumsum(mass, axis=1)
         found = np.count_nonzero(running <= (draws * running[:, -1])[:, None], axis=1)

@@ -1,12 +1,13 @@
 """Conditional tabular GAN (arXiv:1907.00503, sections 4.3 and 4.4; training step of algorithm 1).
 
-The networks are the ctgan package's; the loop is ours. Shapes: b rows a batch, w width of an encoded row, k condition
-vectors, s scalars.
+The networks are the ctgan package's; the loop and its gradients are ours. Shapes: b rows a batch, w width of an encoded
+row, k condition vectors, s scalars, p = b / pac packs.
 
-NOTE[DIFF]: outside its modes (a point mass, a missing cell) a column's scalar means nothing. It is 0 in the data, and
-the generator's is set to 0 where its own draw of the slot is no mode, so that the critic cannot tell rows apart by it.
+NOTE[DIFF]: the generator takes its step on the very rows that the critic has just been trained on, where the paper
+draws others. It saves one of two forward passes a step, as DCGAN's loop does (Radford et al., ICLR 2016).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +16,30 @@ import torch
 from ctgan.synthesizers.ctgan import Discriminator, Generator
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import Dropout, LeakyReLU, Linear, functional
+from torch.nn import functional
 
 from rowmint.codecs.category import integer_weights
 from trainer_service.config import CtganConfig
+from trainer_service.fitting.activation import Activation
 from trainer_service.fitting.average import Average
-from trainer_service.fitting.conditions import make_conditions
-from trainer_service.fitting.encode import EncodedTable
-from trainer_service.fitting.export import CALIBRATION_ROWS, Calibration, FloatLayer, draw_codes, quantise
+from trainer_service.fitting.conditions import Conditions, make_conditions
+from trainer_service.fitting.critic import CriticPass
+from trainer_service.fitting.draws import Draws
+from trainer_service.fitting.encode import Codes, EncodedTable
+from trainer_service.fitting.export import CALIBRATION_ROWS, Calibration, FloatLayer, quantise
 from trainer_service.fitting.fitter import FittedNetwork
+from trainer_service.fitting.flat import FlatParameters
+from trainer_service.fitting.generator import GeneratorPass
 from trainer_service.fitting.keys import random, torch_seed
-from trainer_service.fitting.layout import Batches, gumbel_softmax, make_layout, normalisers
+from trainer_service.fitting.layout import Batches, Layout, make_layout
+from trainer_service.fitting.rows import draw_rows
+from trainer_service.fitting.temperature import choose_temperature, cooled
 
-TAU = 0.2
-"""Temperature of the relaxed categorical draws (section 4.4)."""
-PENALTY = 10.0
-"""Weight of the gradient penalty (Gulrajani et al., NeurIPS 2017)."""
 _BETAS = (0.5, 0.9)
 
 
 class CtganFitter:
-    """CTGAN being fitted. One thread uses it; it seeds torch's global generator at every step.
+    """CTGAN being fitted. One thread uses it.
 
     Args:
         table: The training rows.
@@ -59,192 +63,170 @@ class CtganFitter:
         self._batches = Batches(table, self._layout, device)
         self._conditions = make_conditions(table, scratch, log_frequency=config.log_frequency)
         count = 0 if self._conditions is None else len(self._conditions)
-        self._condition_width = count
         torch.manual_seed(torch_seed(seed, "weights"))
         width = self._layout.width
-        self.generator: Any = Generator(config.embedding_dim + count, config.generator_dim, width).to(device)
-        self._critic: Any = Discriminator(width + count, config.discriminator_dim, config.pac).to(device)
-        self._average = Average(self.generator)
-        self._generator_weights: list[Tensor] = list(self.generator.parameters())
-        self.parameters = sum(p.numel() for p in (*self._generator_weights, *self._critic.parameters()))
+        self.generator: Any = Generator(config.embedding_dim + count, config.generator_dim, width)
+        self._critic: Any = Discriminator(width + count, config.discriminator_dim, config.pac)
+        self._weights = FlatParameters([self.generator], device)
+        critic_weights = FlatParameters([self._critic], device)
+        self.parameters = len(self._weights.weights) + len(critic_weights.weights)
+        self._average = Average(self._weights.weights)
+        self._generate = GeneratorPass(self.generator, self._weights, config.embedding_dim + count, config.batch_size)
+        self._activate = Activation(self._layout, device)
+        self._draws = Draws(seed, "step", 0, device)
+        dropped = CriticPass.dropout(self._critic)
+        self._judge = CriticPass(
+            self._critic, critic_weights, lambda rows, widths: self._draws.masks(rows, widths, dropped)
+        )
         self._generator_steps = torch.optim.Adam(
-            self._generator_weights, config.generator_lr, _BETAS, weight_decay=config.generator_decay, fused=True
+            [self._weights.weights], config.generator_lr, _BETAS, weight_decay=config.generator_decay, fused=True
         )
         self._critic_steps = torch.optim.Adam(
-            self._critic.parameters(),
+            [critic_weights.weights],
             config.discriminator_lr,
             _BETAS,
             weight_decay=config.discriminator_decay,
             fused=True,
         )
-        self._modal = torch.from_numpy(self._layout.modal[self._layout.scalars :]).to(device)
-        if self._conditions is not None:
-            columns = self._conditions.column
-            self._hot = torch.from_numpy(self._layout.starts[columns] + self._conditions.slot).to(device)
-            self._rank = torch.from_numpy(self._layout.ranks[columns]).to(device)
+        # Real rows, the generator's, and some between, each with its condition behind it: what the critic sees.
+        self._seen = torch.zeros(3 * config.batch_size, width + count, device=device)
+        self._asked = None if self._conditions is None else _AskedBlocks(self._conditions, self._layout, device)
 
     def step(self, number: int) -> dict[str, float]:
         """Take the critic's steps and one of the generator's; see `Fitter.step`."""
-        torch.manual_seed(torch_seed(self._seed, "step", number))
-        draws = random(self._seed, "rows", number)
-        critic = 0.0
+        self._draws = Draws(self._seed, "step", number, self._device)
+        critic = torch.zeros((), device=self._device)
         for _ in range(self._config.discriminator_steps):
-            critic += self._step_critic(draws)
-        generator = self._step_generator(draws)
+            chosen, outputs = self._make_rows()
+            critic += self._judge.loss(self._packs(self._seen))
+            self._critic_steps.step()
+        generator = self._step_generator(chosen, outputs)
         self._average.update()
-        return {"generator": generator, "critic": critic / self._config.discriminator_steps}
+        losses = torch.stack([generator, critic / self._config.discriminator_steps]).tolist()
+        return dict(zip(("generator", "critic"), losses, strict=True))
 
-    def _step_critic(self, draws: np.random.Generator) -> float:
-        """Take one step of the critic's loss: E[C(fake)] - E[C(real)] + 10 E[(|grad C| - 1)^2] (algorithm 1)."""
-        size = self._config.batch_size
-        chosen = self._draw(draws)
-        if self._conditions is None or chosen is None:
-            rows: NDArray[np.integer] = draws.integers(0, self._table.rows, size)
+    def _make_rows(self) -> tuple[NDArray[np.int64] | None, Tensor]:
+        """Fill `_seen`; return the rows' conditions, shape (b,), and the generator's outputs, shape (b, w)."""
+        size, width = self._config.batch_size, self._layout.width
+        real, fake, between = self._seen[:size], self._seen[size : 2 * size], self._seen[2 * size :]
+        real.zero_()
+        chosen = None
+        if self._conditions is None:
+            rows: NDArray[np.integer] = self._draws.numbers.integers(0, self._table.rows, size)
         else:
-            rows = self._conditions.matching(chosen, draws)
-        asked = self._one_hot(chosen)
-        real = torch.cat([self._batches.encoded(rows), asked], dim=1)
-        with torch.no_grad():  # the generator learns nothing in this step
-            fake = torch.cat([self._activate(self._generate(asked)), asked], dim=1)
-        packs = size // self._config.pac
-        real, fake = real.view(packs, -1), fake.view(packs, -1)
-        mixture = torch.rand(packs, 1, device=self._device)
-        between = mixture * real + (1 - mixture) * fake
-        scores, gradient = _scores_and_gradient(self._critic, torch.cat([real, fake, between]), packs)
-        penalty = PENALTY * ((gradient.norm(2, dim=1) - 1) ** 2).mean()
-        loss = scores[packs : 2 * packs].mean() - scores[:packs].mean() + penalty
-        self._critic_steps.zero_grad()
-        loss.backward()
-        self._critic_steps.step()
-        return float(loss.detach())
+            chosen = self._conditions.draw(self._draws.numbers, size)
+            rows = self._conditions.matching(chosen, self._draws.numbers)
+            real.scatter_(1, torch.from_numpy(chosen + width).to(self._device)[:, None], 1.0)
+        self._batches.write(rows, real)
+        noise = self._config.embedding_dim
+        self._generate.input[:, :noise] = self._draws.noise(size, noise)
+        self._generate.input[:, noise:] = real[:, width:]
+        outputs = self._generate.forward()
+        self._activate.forward(outputs, self._draws.gumbel(size, width), fake[:, :width])
+        fake[:, width:] = real[:, width:]
+        packs = self._packs(real)
+        torch.lerp(self._packs(fake), packs, self._draws.uniform(len(packs)), out=self._packs(between))
+        return chosen, outputs
 
-    def _step_generator(self, draws: np.random.Generator) -> float:
-        """Take one step of the generator's loss: -E[C(fake)] + cross-entropy(asked slot, its logits) (algorithm 1)."""
-        chosen = self._draw(draws)
-        asked = self._one_hot(chosen)
-        outputs = self._generate(asked)
-        score = self._critic(torch.cat([self._activate(outputs), asked], dim=1))
-        loss = -score.mean()
-        if chosen is not None:
-            index = torch.from_numpy(chosen).to(self._device)
-            normaliser = normalisers(self._layout, outputs).gather(1, self._rank[index, None])
-            loss = loss + (normaliser - outputs.gather(1, self._hot[index, None])).mean()
-        self._generator_steps.zero_grad()
-        loss.backward(inputs=self._generator_weights)
+    def _step_generator(self, chosen: NDArray[np.int64] | None, outputs: Tensor) -> Tensor:
+        """Take one step of -E[C(fake)] + cross-entropy(asked slot, its logits) (algorithm 1); return the loss."""
+        size, width = self._config.batch_size, self._layout.width
+        scores, _, slopes = self._judge.forward(self._packs(self._seen[size : 2 * size]))
+        gradient, _ = self._judge.gradient(slopes)
+        by_row = gradient.view(size, -1)[:, :width] * (-1 / len(scores))
+        loss = -scores.mean()
+        slope = self._activate.backward(by_row)
+        if self._asked is not None and chosen is not None:
+            loss = loss + self._asked.loss(chosen, outputs, slope)
+        self._generate.backward(slope)
         self._generator_steps.step()
-        return float(loss.detach())
+        return loss
 
-    def _draw(self, draws: np.random.Generator) -> NDArray[np.int64] | None:
-        """Draw the batch's conditions, shape (b,)."""
-        return None if self._conditions is None else self._conditions.draw(draws, self._config.batch_size)
-
-    def _one_hot(self, chosen: NDArray[np.int64] | None) -> Tensor:
-        """Return condition vectors, shape (b, k); k = 0 without conditions."""
-        size = self._config.batch_size if chosen is None else len(chosen)
-        made = torch.zeros(size, self._condition_width, device=self._device)
-        if chosen is not None:
-            made.scatter_(1, torch.from_numpy(chosen).to(self._device)[:, None], 1.0)
-        return made
-
-    def _generate(self, asked: Tensor) -> Tensor:
-        """Return the generator's outputs before activation, shape (b, w)."""
-        noise = torch.randn(len(asked), self._config.embedding_dim, device=self._device)
-        outputs: Tensor = self.generator(torch.cat([noise, asked], dim=1))
-        return outputs
-
-    def _activate(self, outputs: Tensor) -> Tensor:
-        """Return rows as the critic sees them, shape (b, w): tanh for scalars, Gumbel softmax for blocks."""
-        blocks = torch.cat(gumbel_softmax(self._layout, outputs, TAU), dim=1)
-        scalars = self._layout.scalars
-        if not scalars:
-            return blocks
-        share = blocks @ self._modal
-        # 0 or 1 forward, the share's gradient backward.
-        gate = share + ((share > 0.5).float() - share).detach()
-        return torch.cat([torch.tanh(outputs[:, :scalars]) * gate, blocks], dim=1)
+    def _packs(self, rows: Tensor) -> Tensor:
+        """Return rows as packs, shape (rows / pac, pac * (w + k))."""
+        return rows.view(-1, self._config.pac * rows.shape[1])
 
     def export(self) -> FittedNetwork:
         """Return the averaged generator in exact integers, and the condition vectors by the data's frequencies."""
-        order = self._layout.order
         hidden, output, calibration = self.folded()
-        final = FloatLayer(output.weight[:, order], output.condition[:, order], output.bias[order])
-        arrays = quantise(
-            hidden,
-            final,
-            self._table,
-            calibration,
-            concatenate=True,
-        )
+        temperature, pairs = choose_temperature(self._table, random(self._seed, "temperature"), self._draw)
+        output = cooled(output, self._table, temperature)
+        arrays = quantise(hidden, output, self._table, calibration, concatenate=True)
         if self._conditions is not None:
             heads = [index for index, column in enumerate(self._table.fitted) if column.encoder is not None]
             arrays["drivers.column"] = np.array(heads, np.int32)[self._conditions.column]
             arrays["drivers.slot"] = self._conditions.slot.astype(np.int32)
             arrays["drivers.weights"] = integer_weights(self._conditions.frequencies)
-        return FittedNetwork({"hidden_layers": len(hidden)}, arrays)
+        return FittedNetwork(
+            {"hidden_layers": len(hidden)},
+            arrays,
+            {"temperature": temperature, "pairs": {str(tried): round(found, 5) for tried, found in pairs.items()}},
+        )
 
     def folded(self) -> tuple[list[FloatLayer], FloatLayer, Calibration]:
         """Return the averaged generator's layers without batch normalisation, and the batch that fixed it.
 
         The statistics of batch normalisation are those of rows as the sampler draws them, by the data's frequencies;
-        in training they were those of log-frequencies. The output layer stands as inside the networks.
+        in training they were those of log-frequencies. The output layer is in schema order.
         """
-        generator: Any = self._average.module
-        codes = draw_codes(self._seed, self._config.embedding_dim)
-        condition = np.zeros(CALIBRATION_ROWS, np.int64)
-        columns = np.full(CALIBRATION_ROWS, -1)
-        asked = torch.zeros(CALIBRATION_ROWS, 0, device=self._device)
-        if self._conditions is not None:
-            condition = self._conditions.draw_true(random(self._seed, "calibration"), CALIBRATION_ROWS)
-            columns = self._conditions.column[condition]
-            asked = self._one_hot(condition)
-        calibration = Calibration(codes, condition, columns)
-        layers: list[FloatLayer] = []
-        x = torch.cat([torch.from_numpy(calibration.noise).to(self._device), asked], dim=1)
-        with torch.no_grad():
-            for residual in generator.seq[:-1]:
+        with self._average.in_place(), torch.no_grad():
+            calibration = Calibration.draw(self._seed, self._config.embedding_dim, self._conditions)
+            layers: list[FloatLayer] = []
+            x = torch.from_numpy(calibration.real).to(self._device)
+            for residual in self.generator.seq[:-1]:
                 outcome = residual.fc(x)
                 variance, mean = torch.var_mean(outcome, dim=0, correction=0)
                 norm = residual.bn
                 gain = norm.weight / torch.sqrt(variance + norm.eps)
                 shift = (residual.fc.bias - mean) * gain + norm.bias
-                layers.append(self._split(residual.fc.weight * gain[:, None], shift))
+                layers.append(FloatLayer.of(residual.fc.weight * gain[:, None], shift))
                 x = torch.cat([functional.relu((outcome - mean) * gain + norm.bias), x], dim=1)
-            last = generator.seq[-1]
-            return layers, self._split(last.weight, last.bias), calibration
+            last = self.generator.seq[-1]
+            return layers, FloatLayer.of(last.weight, last.bias).select(self._layout.order), calibration
 
-    def _split(self, weight: Tensor, bias: Tensor) -> FloatLayer:
-        """Return a layer from torch's weight, shape (m, inputs); the condition's inputs are the last k."""
-        turned = weight.cpu().numpy().astype(np.float64).T
-        inputs = len(turned) - self._condition_width
-        return FloatLayer(turned[:inputs], turned[inputs:], bias.cpu().numpy().astype(np.float64))
+    def sample(self, rows: int) -> Codes:
+        """Return rows as codes; see `Fitter.sample`."""
+        return self._draw(1.0, rows)
+
+    def _draw(self, temperature: float, rows: int = CALIBRATION_ROWS) -> Codes:
+        hidden, output, calibration = self.folded()
+        draws = random(self._seed, "sample rows")
+        output = cooled(output, self._table, temperature)
+        inputs = calibration.first(rows)
+        return draw_rows(hidden, output, self._table, inputs, draws, concatenate=True)
+
+    def weights(self) -> list[NDArray[np.float32]]:
+        """Return what is exported; see `Fitter.weights`."""
+        return [self._average.mean.cpu().numpy().copy()]
+
+    def restore(self, weights: Sequence[NDArray[np.float32]]) -> None:
+        """Go back to weights; see `Fitter.restore`."""
+        self._average.mean.copy_(torch.from_numpy(weights[0]))
 
 
-def _scores_and_gradient(critic: Any, packs: Tensor, last: int) -> tuple[Tensor, Tensor]:
-    """Return the critic's scores, and how those of the last packs change with their inputs.
+class _AskedBlocks:
+    """The conditional loss: cross-entropy of the asked slot in the asked column's logits, all rows at once."""
 
-    Between its kinks the critic, leaky ReLU and dropout included, is linear in each layer's slopes; so the gradient is
-    the product of weights and slopes, and both passes need no second derivative of autograd's.
+    def __init__(self, conditions: Conditions, layout: Layout, device: torch.device) -> None:
+        columns = conditions.column
+        sizes = layout.sizes[columns]
+        offsets = np.arange(sizes.max())
+        # Positions of each condition's block; what stands behind the block repeats its first and is masked.
+        inside = offsets < sizes[:, None]
+        positions = layout.starts[columns][:, None] + np.where(inside, offsets, 0)
+        self._positions = torch.from_numpy(positions).to(device)
+        self._outside = torch.from_numpy(~inside).to(device)
+        self._slot = torch.from_numpy(conditions.slot).to(device)
+        self._device = device
 
-    Args:
-        critic: ctgan's `Discriminator`, in training mode.
-        packs: Inputs, a pack a row, shape (n, pac * (w + k)).
-        last: Packs whose gradient is wanted, from the end.
-
-    Returns:
-        Scores, shape (n, 1), and gradients, shape (last, pac * (w + k)); both differentiable in the critic's weights.
-    """
-    *layers, final = (module for module in critic.seq if isinstance(module, Linear))
-    (leak,) = {module.negative_slope for module in critic.seq if isinstance(module, LeakyReLU)}
-    (dropped,) = {module.p for module in critic.seq if isinstance(module, Dropout)}
-    x = packs
-    slopes: list[Tensor] = []
-    for layer in layers:
-        reached = layer(x)
-        slope = torch.where(reached.detach() > 0, 1.0, leak)
-        slope = functional.dropout(slope, dropped)
-        slopes.append(slope[-last:])
-        x = reached * slope
-    gradient: Tensor = final.weight
-    for layer, slope in zip(reversed(layers), reversed(slopes), strict=True):
-        gradient = (gradient * slope) @ layer.weight
-    return final(x), gradient
+    def loss(self, chosen: NDArray[np.int64], outputs: Tensor, slope: Tensor) -> Tensor:
+        """Add the loss' derivative by `outputs` to `slope`, both shape (b, w); return the mean loss."""
+        index = torch.from_numpy(chosen).to(self._device)
+        positions, slot = self._positions[index], self._slot[index, None]
+        logits = outputs.gather(1, positions).masked_fill_(self._outside[index], -torch.inf)
+        logs = torch.log_softmax(logits, dim=1)
+        loss = -logs.gather(1, slot).mean()
+        shares = logs.exp_()
+        shares.scatter_add_(1, slot, torch.full_like(shares[:, :1], -1.0))
+        slope.scatter_add_(1, positions, shares.mul_(1 / len(chosen)))
+        return loss

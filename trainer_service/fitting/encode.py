@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from rowmint.codecs import CategoryCodec, NumericCodec
@@ -18,6 +19,22 @@ from trainer_service.fitting.keys import random
 from trainer_service.fitting.progress import Cancelled
 from trainer_service.fitting.summary import summarise
 from trainer_service.fitting.table import Table
+
+HELD_OUT_ROWS = 4096
+"""Most rows kept out of training that probes compare with."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Rows as codes.
+
+    Attributes:
+        slots: Slot of each modelled column, unsigned, shape (n, c).
+        alpha: Scalar of each column that has one, float32, shape (n, s); 0 outside modes.
+    """
+
+    slots: NDArray[np.integer]
+    alpha: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -30,6 +47,7 @@ class EncodedTable:
         slots: Slot of each modelled column, unsigned, shape (n, c).
         alpha: Scalar of each column that has one, float32, shape (n, s); 0 outside modes.
         counts: Rows of each slot of each modelled column: c arrays of int64, shape (slots,).
+        held_out: Some of the rows that do not train; none where there are none.
     """
 
     fitted: tuple[FittedColumn, ...]
@@ -37,6 +55,7 @@ class EncodedTable:
     slots: NDArray[np.unsignedinteger]
     alpha: NDArray[np.float32]
     counts: tuple[NDArray[np.int64], ...]
+    held_out: Codes
 
     @property
     def modelled(self) -> tuple[FittedColumn, ...]:
@@ -52,6 +71,20 @@ class EncodedTable:
     def width(self) -> int:
         """Width of a row in the networks: a scalar where there is one, and one for each slot."""
         return sum(codec.scalar + codec.slots for codec in self.codecs)
+
+    def positions(self) -> tuple[list[slice], list[int]]:
+        """Return where, in a row of outputs in schema order, each column's slots and each scalar stand."""
+        blocks, scalars, start = [], [], 0
+        for codec in self.codecs:
+            if codec.scalar:
+                scalars.append(start)
+            blocks.append(slice(start + codec.scalar, start + codec.scalar + codec.slots))
+            start = blocks[-1].stop
+        return blocks, scalars
+
+    def codes(self, rows: NDArray[np.integer]) -> Codes:
+        """Return the codes of some training rows."""
+        return Codes(np.array(self.slots[rows]), np.array(self.alpha[rows]))
 
 
 def encode_table(table: Table, config: TrainingConfig, scratch: Path, cancelled: Cancelled) -> EncodedTable:
@@ -75,33 +108,58 @@ def encode_table(table: Table, config: TrainingConfig, scratch: Path, cancelled:
     return _encode(table, fitted, rows, seed=config.seed, scratch=scratch, cancelled=cancelled)
 
 
+class _Encoders:
+    """The encoders of the modelled columns, side by side."""
+
+    def __init__(self, fitted: Sequence[FittedColumn], seed: int) -> None:
+        self._encoders = [
+            (index, column.spec.name, column.encoder) for index, column in enumerate(fitted) if column.encoder
+        ]
+        self._seed = seed
+        self.slots = [encoder.codec.slots for _, _, encoder in self._encoders]
+        self.scalars = sum(encoder.codec.scalar for _, _, encoder in self._encoders)
+        widest = max(self.slots)
+        self.kind = np.dtype(np.uint8 if widest <= 1 << 8 else np.uint16 if widest <= 1 << 16 else np.uint32)
+
+    def encode(self, batch: pa.RecordBatch, purpose: str, number: int) -> Codes:
+        """Return the codes of a batch; draws are keyed by purpose, column and number."""
+        slots = np.empty((batch.num_rows, len(self._encoders)), self.kind)
+        alpha = np.empty((batch.num_rows, self.scalars), np.float32)
+        scalar = 0
+        for position, (index, name, encoder) in enumerate(self._encoders):
+            draws = random(self._seed, f"{purpose}:{name}", number)
+            slots[:, position], values = encoder.encode(batch.column(index), draws)
+            if encoder.codec.scalar:
+                alpha[:, scalar] = values
+                scalar += 1
+        return Codes(slots, alpha)
+
+
 def _encode(
     table: Table, fitted: Sequence[FittedColumn], rows: int, *, seed: int, scratch: Path, cancelled: Cancelled
 ) -> EncodedTable:
-    encoders = [(index, column.encoder) for index, column in enumerate(fitted) if column.encoder is not None]
-    widest = max(encoder.codec.slots for _, encoder in encoders)
-    kind = np.dtype(np.uint8 if widest <= 1 << 8 else np.uint16 if widest <= 1 << 16 else np.uint32)
-    scalars = sum(encoder.codec.scalar for _, encoder in encoders)
-    slots = np.memmap(scratch / "slots", kind, "w+", shape=(rows, len(encoders)))
+    encoders = _Encoders(fitted, seed)
+    columns, scalars = len(encoders.slots), encoders.scalars
+    slots = np.memmap(scratch / "slots", encoders.kind, "w+", shape=(rows, columns))
     # An empty file cannot be mapped.
     alpha = (
         np.memmap(scratch / "alpha", np.float32, "w+", shape=(rows, scalars)) if scalars else np.zeros((rows, 0), "f4")
     )
-    counts = [np.zeros(encoder.codec.slots, np.int64) for _, encoder in encoders]
+    counts = [np.zeros(size, np.int64) for size in encoders.slots]
     start = 0
     for number, batch in enumerate(table.batches(cancelled)):
-        stop = start + batch.num_rows
-        scalar = 0
-        for position, (index, encoder) in enumerate(encoders):
-            draws = random(seed, f"modes:{fitted[index].spec.name}", number)
-            found, values = encoder.encode(batch.column(index), draws)
-            slots[start:stop, position] = found
-            counts[position] += np.bincount(found, minlength=encoder.codec.slots)
-            if encoder.codec.scalar:
-                alpha[start:stop, scalar] = values
-                scalar += 1
-        start = stop
-    return EncodedTable(tuple(fitted), rows, slots, alpha, tuple(counts))
+        codes = encoders.encode(batch, "modes", number)
+        span = slice(start, start + batch.num_rows)
+        slots[span], alpha[span] = codes.slots, codes.alpha
+        for position, size in enumerate(encoders.slots):
+            counts[position] += np.bincount(codes.slots[:, position], minlength=size)
+        start = span.stop
+    kept = table.held_out(HELD_OUT_ROWS, cancelled).combine_chunks()
+    held_out = Codes(np.zeros((0, columns), encoders.kind), np.zeros((0, scalars), np.float32))
+    if kept.num_rows:
+        (batch,) = kept.to_batches()
+        held_out = encoders.encode(batch, "held out", 0)
+    return EncodedTable(tuple(fitted), rows, slots, alpha, tuple(counts), held_out)
 
 
 @dataclass(frozen=True)

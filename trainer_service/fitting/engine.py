@@ -3,10 +3,8 @@
 It uses torch's global generator and thread count: a process runs one fit at a time.
 """
 
-import math
 import platform
 import time
-from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,17 +12,17 @@ from typing import Any
 import torch
 
 from rowmint.artifact import Artifact, Generator, write_model
-from rowmint.errors import CancelledError, TrainingFailedError
+from rowmint.errors import CancelledError
 from rowmint.schema import TableSchema
 from trainer_service.config import TrainingConfig, effective_schema, to_json, validate, validate_against
 from trainer_service.fitting.encode import encode_table
 from trainer_service.fitting.estimate import Clock, estimate
 from trainer_service.fitting.families import choose_device, make_fitter
-from trainer_service.fitting.fitter import Fitter
+from trainer_service.fitting.loop import make_watch, run
 from trainer_service.fitting.progress import Cancelled, FitEvent, Phase, Report
 from trainer_service.fitting.table import Holdout, Table
 
-__all__ = ["History", "estimate", "fit", "run"]
+__all__ = ["estimate", "fit"]
 
 LICENCE = (
     "Trained with the ctgan package, which is under BUSL-1.1: in-house use is free, a commercial synthetic-data service"
@@ -78,10 +76,10 @@ def fit(
             message=f"fitting {config.family_name} to {encoded.rows:,} rows, {encoded.width} wide",
         )
     )
-    history = run(fitter, report, cancelled, clock)
+    history = run(fitter, report, cancelled, clock, make_watch(encoded, config))
     if cancelled():
         raise CancelledError("the fit was cancelled")
-    report(FitEvent(Phase.PUBLISHING, fitter.epochs, fitter.epochs, message="exporting the generator"))
+    report(FitEvent(Phase.PUBLISHING, history.epochs, fitter.epochs, message="exporting the generator"))
     network = fitter.export()
     learned = TableSchema(tuple(column.spec for column in encoded.fitted), effective.primary_key)
     generator = Generator(
@@ -93,7 +91,11 @@ def fit(
         "seed": str(config.seed),
         "rows": encoded.rows,
         "holdout": {"fraction": config.holdout_fraction, "key": holdout.key.hex()},
-        "epochs": fitter.epochs,
+        "epochs": history.epochs,
+        "published_epoch": history.published_epoch,
+        "ended": history.ended,
+        "probes": history.probes,
+        "export": dict(network.choices),
         "steps_per_epoch": fitter.steps_per_epoch,
         "parameters": fitter.parameters,
         "loss_history": history.losses,
@@ -105,6 +107,8 @@ def fit(
             "threads": config.threads,
             "torch": torch.__version__,
             "ctgan": metadata.version("ctgan"),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "matmul": torch.get_float32_matmul_precision(),
         },
     }
     provenance = {
@@ -122,52 +126,3 @@ def _own_version() -> dict[str, str]:
         return {"rowmint": metadata.version("rowmint")}
     except metadata.PackageNotFoundError:  # run from a source tree
         return {}
-
-
-@dataclass
-class History:
-    """The mean of each loss over each epoch, by name."""
-
-    losses: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, losses: dict[str, float]) -> None:
-        """Take in an epoch."""
-        for name, value in losses.items():
-            self.losses.setdefault(name, []).append(value)
-
-
-def run(fitter: Fitter, report: Report, cancelled: Cancelled, clock: Clock) -> History:
-    """Take all steps of all epochs.
-
-    Raises:
-        CancelledError: `cancelled` said so before a step.
-        TrainingFailedError: A loss is not finite.
-    """
-    history = History()
-    for epoch in range(1, fitter.epochs + 1):
-        begun = clock()
-        sums: dict[str, float] = {}
-        for step in range((epoch - 1) * fitter.steps_per_epoch, epoch * fitter.steps_per_epoch):
-            if cancelled():
-                raise CancelledError(f"the fit was cancelled in epoch {epoch} of {fitter.epochs}")
-            for name, value in fitter.step(step).items():
-                if not math.isfinite(value):
-                    raise TrainingFailedError(
-                        f"the {name} loss is {value} in epoch {epoch} of {fitter.epochs}: lower the learning rates, or"
-                        " raise the batch size"
-                    )
-                sums[name] = sums.get(name, 0.0) + value
-        losses = {name: total / fitter.steps_per_epoch for name, total in sums.items()}
-        history.add(losses)
-        seconds = max(clock() - begun, 1e-9)
-        report(
-            FitEvent(
-                Phase.FITTING,
-                epoch,
-                fitter.epochs,
-                losses,
-                fitter.steps_per_epoch * fitter.rows_per_step / seconds,
-                (fitter.epochs - epoch) * seconds,
-            )
-        )
-    return history

@@ -2,26 +2,29 @@
 
 Weights become int8 with a scale for each output channel, activations 7 bits with a scale for each channel, found on a
 calibration batch drawn as the sampler draws. What the scales of the inputs would need is folded into the weights first,
-and batch normalisation before that. Biases stay at full precision, one row for each condition, the zero point of the
-input codes included.
+and batch normalisation before that. Biases stay at full precision, the zero point of the input codes included; the
+condition's one-hot vector is an input as any other, 127 where it is 1.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rowmint.synthesizer import tables
-from rowmint.synthesizer.network import Layer
+from rowmint.synthesizer.layers import ACTIVATION_MAX, Layer
+from trainer_service.fitting.conditions import Conditions
+from trainer_service.fitting.draws import deviates_of
 from trainer_service.fitting.encode import EncodedTable
-from trainer_service.fitting.keys import key, philox
+from trainer_service.fitting.keys import key, philox, random
 from trainer_service.fitting.marginals import shifts
 
 CALIBRATION_ROWS = 8192
 PERCENTILE = 99.995
 _WEIGHT_MAX = 127
-_CODE_MAX = 127
 _UNREACHABLE = -(1 << 20)
 _BIAS_LIMIT = float(1 << 29)
 
@@ -31,19 +34,27 @@ class FloatLayer:
     """An affine layer, batch normalisation folded in.
 
     Attributes:
-        weight: Shape (k, m), one row an input; the inputs of the layers before, then the noise.
-        condition: Weights of the condition's one-hot input, shape (c, m), c = 0 without conditions.
+        weight: Shape (k, m), one row an input: the results of the layers before, then the noise, then the condition.
         bias: Shape (m,).
     """
 
     weight: NDArray[np.float64]
-    condition: NDArray[np.float64]
     bias: NDArray[np.float64]
 
-    @property
-    def biases(self) -> NDArray[np.float64]:
-        """The bias under each condition, shape (max(1, c), m)."""
-        return self.bias + self.condition if len(self.condition) else self.bias[None]
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor) -> Self:
+        """Return a layer from torch's weight, shape (m, k), and bias."""
+        return cls(weight.cpu().numpy().astype(np.float64).T, bias.cpu().numpy().astype(np.float64))
+
+    def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the layer's results, shape (n, m), of inputs of shape (n, k)."""
+        result: NDArray[np.float32] = x @ self.weight.astype(np.float32)
+        result += self.bias.astype(np.float32)
+        return result
+
+    def select(self, outputs: NDArray[np.int64]) -> Self:
+        """Return the layer that makes these outputs, in this order."""
+        return type(self)(self.weight[:, outputs], self.bias[outputs])
 
 
 @dataclass(frozen=True)
@@ -51,27 +62,39 @@ class Calibration:
     """Inputs drawn as the sampler draws them.
 
     Attributes:
-        codes: Input codes, uint8, shape (n, z).
-        condition: Condition of each row, shape (n,); zeros where there are none.
+        codes: Input codes, noise and condition, uint8, shape (n, z + c).
+        real: What they stand for, float32, shape (n, z + c).
+        noise: Width of the noise, z.
         asked: Place, among the modelled columns, of the column that the condition sets, or -1; shape (n,).
+        slot: The slot that it is set to; shape (n,).
     """
 
     codes: NDArray[np.uint8]
-    condition: NDArray[np.int64]
+    real: NDArray[np.float32]
+    noise: int
     asked: NDArray[np.int64]
+    slot: NDArray[np.int64]
 
-    @property
-    def noise(self) -> NDArray[np.float32]:
-        """The normal deviates that the codes stand for, shape (n, z)."""
-        return ((self.codes - np.float32(tables.CODE_ZERO)) / np.float32(tables.CODES_PER_SIGMA)).astype(np.float32)
+    @classmethod
+    def draw(cls, seed: int, width: int, conditions: Conditions | None, rows: int = CALIBRATION_ROWS) -> Self:
+        """Draw the inputs of `rows` rows: noise of `width` codes, and conditions by the data's frequencies."""
+        words = philox(key(seed, "calibration")).random_raw(-(-rows * width // 8)).astype("<u8")
+        codes = tables.input_codes(words.view("<u2"))[: rows * width].reshape(rows, width)
+        count = 0 if conditions is None else len(conditions)
+        real = np.zeros((rows, width + count), np.float32)
+        inputs = np.zeros(real.shape, np.uint8)
+        inputs[:, :width], real[:, :width] = codes, deviates_of(codes)
+        if conditions is None:
+            nothing = np.full(rows, -1)
+            return cls(inputs, real, width, nothing, nothing)
+        drawn = conditions.draw_true(random(seed, "calibration conditions"), rows)
+        place = np.arange(rows), width + drawn
+        inputs[place], real[place] = ACTIVATION_MAX, 1
+        return cls(inputs, real, width, conditions.column[drawn], conditions.slot[drawn])
 
-
-def draw_codes(seed: int, width: int) -> NDArray[np.uint8]:
-    """Draw the input codes of a calibration batch, shape (`CALIBRATION_ROWS`, width)."""
-    words = philox(key(seed, "calibration")).random_raw(CALIBRATION_ROWS * width // 4 + 1)
-    picked = words.astype("<u8").view("<u2")[: CALIBRATION_ROWS * width]
-    codes: NDArray[np.uint8] = tables.input_codes()[picked].reshape(CALIBRATION_ROWS, width)
-    return codes
+    def first(self, rows: int) -> Self:
+        """Return the first `rows` inputs."""
+        return type(self)(self.codes[:rows], self.real[:rows], self.noise, self.asked[:rows], self.slot[:rows])
 
 
 def quantise(
@@ -92,22 +115,22 @@ def quantise(
         concatenate: Whether a layer's result stands before its input in the next one's, or replaces it.
     """
     arrays: dict[str, NDArray[np.generic]] = {}
-    x = calibration.codes
-    scales = np.full(x.shape[1], 1 / tables.CODES_PER_SIGMA)
-    zeros = np.full(x.shape[1], tables.CODE_ZERO)
-    real = calibration.noise
+    x, real = calibration.codes, calibration.real
+    noise, conditions = calibration.noise, x.shape[1] - calibration.noise
+    scales = np.repeat([1 / tables.CODES_PER_SIGMA, 1 / ACTIVATION_MAX], [noise, conditions])
+    zeros = np.repeat([tables.CODE_ZERO, 0], [noise, conditions])
     for index, layer in enumerate(hidden):
         exact = _Folded.of(layer, scales, zeros)
-        outcome = np.maximum(_affine(layer, real, calibration.condition), 0)
+        outcome = np.maximum(layer.forward(real), 0)
         # A channel that never fires in the batch keeps a scale of its largest reach, however small.
         reach = np.maximum(np.percentile(outcome, PERCENTILE, axis=0), outcome.max(axis=0) * 0.5)
         reach = np.where(reach > 0, reach, 1.0)
-        made = exact.layer(_CODE_MAX / reach)
+        made = exact.layer(ACTIVATION_MAX / reach)
         arrays.update(made.to_arrays(f"layer.{index}"))
-        codes = _run(made, x, calibration.condition).clip(0, _CODE_MAX).astype(np.uint8)
+        codes = _run(made, x).clip(0, ACTIVATION_MAX).astype(np.uint8)
         x = np.concatenate([codes, x], axis=1) if concatenate else codes
         real = np.concatenate([outcome, real], axis=1) if concatenate else outcome
-        scales = np.concatenate([reach / _CODE_MAX, scales]) if concatenate else reach / _CODE_MAX
+        scales = np.concatenate([reach / ACTIVATION_MAX, scales]) if concatenate else reach / ACTIVATION_MAX
         zeros = np.concatenate([np.zeros(len(reach)), zeros]) if concatenate else np.zeros(len(reach))
     arrays.update(_output(_Folded.of(output, scales, zeros), x, table, calibration).to_arrays("output"))
     return arrays
@@ -115,36 +138,29 @@ def quantise(
 
 def _output(folded: "_Folded", x: NDArray[np.uint8], table: EncodedTable, calibration: Calibration) -> Layer:
     """Return the output layer, its marginals those of `table`; a slot that no training row has is never drawn."""
-    units: list[float] = []
-    blocks: list[slice] = []
-    unseen: list[int] = []
-    for codec, counts in zip(table.codecs, table.counts, strict=True):
-        start = len(units) + codec.scalar
-        blocks.append(slice(start, start + codec.slots))
-        unseen += (start + np.flatnonzero(counts == 0)).tolist()
-        units += [tables.ALPHA_UNIT] * codec.scalar + [tables.LOGIT_UNIT] * codec.slots
-    layer = folded.layer(np.array(units, np.float64))
-    logits = _run(layer, x, calibration.condition) / np.float32(tables.LOGIT_UNIT)
+    blocks, scalars = table.positions()
+    units = np.full(table.width, tables.LOGIT_UNIT, np.float64)
+    units[scalars] = tables.ALPHA_UNIT
+    unseen = [
+        block.start + slot
+        for block, counts in zip(blocks, table.counts, strict=True)
+        for slot in np.flatnonzero(counts == 0)
+    ]
+    layer = folded.layer(units)
+    logits = _run(layer, x) / np.float32(tables.LOGIT_UNIT)
     targets = [counts / counts.sum() for counts in table.counts]
     moved = shifts(logits, blocks, targets, calibration.asked)
     layer.bias[:] += np.rint(moved / folded.unit).clip(-_BIAS_LIMIT, _BIAS_LIMIT).astype(np.int32)
     layer.weight[:, unseen] = 0
-    layer.bias[:, unseen] = _UNREACHABLE
+    layer.bias[unseen] = _UNREACHABLE
     layer.scale[unseen] = 1
     return layer
 
 
-def _affine(layer: FloatLayer, x: NDArray[np.float32], condition: NDArray[np.int64]) -> NDArray[np.float32]:
-    result: NDArray[np.float32] = x @ layer.weight.astype(np.float32)
-    result += layer.biases.astype(np.float32)[condition]
-    return result
-
-
-def _run(layer: Layer, x: NDArray[np.uint8], condition: NDArray[np.int64]) -> NDArray[np.float32]:
+def _run(layer: Layer, x: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the layer's rounded results; as calibration needs them, not exact to the last bit."""
-    total = x.astype(np.float32) @ layer.weight.astype(np.float32) + layer.bias[condition]
-    real: NDArray[np.float32] = np.rint(total.astype(np.float32) * layer.scale)
-    return real
+    total = x.astype(np.float32) @ layer.weight.astype(np.float32) + layer.bias.astype(np.float32)
+    return np.rint(total * layer.scale)
 
 
 @dataclass(frozen=True)
@@ -153,7 +169,7 @@ class _Folded:
 
     Attributes:
         weight: int8, shape (k, m).
-        bias: int32, shape (max(1, c), m).
+        bias: int32, shape (m,).
         unit: What a sum of 1 stands for, shape (m,).
     """
 
@@ -165,12 +181,11 @@ class _Folded:
     def of(cls, layer: FloatLayer, scales: NDArray[np.float64], zeros: NDArray[np.float64]) -> "_Folded":
         """Quantise `layer`, whose inputs are (code - zero) * scale."""
         folded = layer.weight * scales[:, None]
-        biases = layer.biases
         unit = np.abs(folded).max(axis=0) / _WEIGHT_MAX
         # Where the weights are next to nothing beside the bias, the bias decides the unit: it must fit in 32 bits.
-        unit = np.maximum(np.maximum(unit, np.abs(biases).max(axis=0) / _BIAS_LIMIT), 1e-7)
+        unit = np.maximum(np.maximum(unit, np.abs(layer.bias) / _BIAS_LIMIT), 1e-7)
         weight = np.clip(np.rint(folded / unit), -_WEIGHT_MAX, _WEIGHT_MAX)
-        bias = np.rint(biases / unit - zeros @ weight)
+        bias = np.rint(layer.bias / unit - zeros @ weight)
         return cls(weight.astype(np.int8), bias.astype(np.int32), unit)
 
     def layer(self, units: NDArray[np.float64]) -> Layer:

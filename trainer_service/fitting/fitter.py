@@ -1,11 +1,13 @@
 """What every family's training offers the engine."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from trainer_service.fitting.encode import Codes
 
 
 @dataclass(frozen=True)
@@ -15,10 +17,12 @@ class FittedNetwork:
     Attributes:
         body: The manifest's ``network`` entry.
         arrays: The arrays by name.
+        choices: What was chosen at export, for the manifest; JSON values.
     """
 
     body: Mapping[str, Any]
     arrays: Mapping[str, NDArray[np.generic]]
+    choices: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Fitter(Protocol):
@@ -38,6 +42,18 @@ class Fitter(Protocol):
 
     def step(self, number: int) -> dict[str, float]:
         """Take training step `number`, from 0; return its losses by name."""
+        ...
+
+    def sample(self, rows: int) -> Codes:
+        """Return rows, at most 8,192, as `export` now would have them made; the same ones whenever weights are."""
+        ...
+
+    def weights(self) -> list[NDArray[np.float32]]:
+        """Return a copy of all that `export` depends on."""
+        ...
+
+    def restore(self, weights: Sequence[NDArray[np.float32]]) -> None:
+        """Let `export` depend on `weights`, which `weights` gave; no step is taken after that."""
         ...
 
     def export(self) -> FittedNetwork:

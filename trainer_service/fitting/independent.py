@@ -1,7 +1,12 @@
 """The independent family: the frequency of each slot of each column. Nothing is iterated."""
 
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
 from rowmint.codecs.category import integer_weights
-from trainer_service.fitting.encode import EncodedTable
+from trainer_service.fitting.encode import Codes, EncodedTable
 from trainer_service.fitting.fitter import FittedNetwork
 
 
@@ -19,6 +24,17 @@ class IndependentFitter:
     def step(self, number: int) -> dict[str, float]:
         """Do nothing: there are no steps."""
         return {}
+
+    def sample(self, rows: int) -> Codes:
+        """Refuse: there is nothing to probe."""
+        raise NotImplementedError("the independent family is not iterated")
+
+    def weights(self) -> list[NDArray[np.float32]]:
+        """Return nothing: there are no weights."""
+        return []
+
+    def restore(self, weights: Sequence[NDArray[np.float32]]) -> None:
+        """Do nothing."""
 
     def export(self) -> FittedNetwork:
         """Return the slots' frequencies as integer weights, by position in the schema."""

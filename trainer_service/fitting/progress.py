@@ -25,6 +25,7 @@ class FitEvent:
         rows_per_second: Training rows a second over the last epoch.
         eta_seconds: Seconds left at this rate.
         message: What a person reads.
+        probe: Scores of the rows made after this epoch, by name; empty where none was taken.
     """
 
     phase: Phase
@@ -34,6 +35,7 @@ class FitEvent:
     rows_per_second: float = 0.0
     eta_seconds: float = 0.0
     message: str = ""
+    probe: dict[str, float] = field(default_factory=dict)
 
 
 Report = Callable[[FitEvent], None]

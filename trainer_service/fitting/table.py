@@ -72,17 +72,37 @@ class Table:
         Raises:
             CancelledError: `cancelled` said so between two batches.
         """
+        for batch, trains in self._read(cancelled):
+            yield batch if trains is None else batch.filter(trains)
+
+    def held_out(self, most: int, cancelled: Cancelled) -> pa.Table:
+        """Return the first rows that do not train, at most `most`.
+
+        Raises:
+            CancelledError: `cancelled` said so between two batches.
+        """
+        parts: list[pa.RecordBatch] = []
+        rows = 0
+        if self.holdout.fraction:
+            for batch, trains in self._read(cancelled):
+                parts.append(batch.filter(pc.invert(trains)).slice(0, most - rows))
+                rows += parts[-1].num_rows
+                if rows >= most:
+                    break
+        names = [column.name for column in self.columns]
+        return pa.Table.from_batches(parts, parts[0].schema if parts else pq.read_schema(self.path)).select(names)
+
+    def _read(self, cancelled: Cancelled) -> Iterator[tuple[pa.RecordBatch, pa.Array | None]]:
+        """Read all rows in order, and which of them train; None for all."""
         words = self.holdout.words()
+        limit = np.uint64(int(self.holdout.fraction * 2.0**64))
         names = [column.name for column in self.columns]
         with pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names):
                 if cancelled():
                     raise CancelledError("the fit was cancelled while the table was read")
-                if self.holdout.fraction == 0:
-                    yield batch
-                    continue
-                limit = np.uint64(int(self.holdout.fraction * 2.0**64))
-                yield batch.filter(pa.array(words.random_raw(batch.num_rows) >= limit))
+                trains = pa.array(words.random_raw(batch.num_rows) >= limit) if self.holdout.fraction else None
+                yield batch, trains
 
 
 def ordered(array: pa.Array, column: ColumnSpec) -> ColumnArray:

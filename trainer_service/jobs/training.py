@@ -11,7 +11,7 @@ from rowmint.plan import compile_plan
 from rowmint.registry import DatasetRecord, JobPhase, NewVersion, Registry
 from rowmint.rows import RowSource
 from rowmint.schema import TableSchema
-from rowmint.synthesizer import choose_linear
+from rowmint.synthesizer import choose_kernel
 from trainer_service.config import from_json
 from trainer_service.fitting.progress import FitEvent
 from trainer_service.jobs.attempts import Attempt
@@ -113,7 +113,7 @@ def _publish(registry: Registry, stores: Stores, attempt: Attempt, dataset: Data
 
 def _verified(artifact: Artifact) -> dict[str, Any]:
     """Load the model as a sampler would and draw from it, so that nothing is published that cannot be sampled."""
-    model = read_model(artifact.manifest, artifact.weights, choose_linear("numpy"), artifact.manifest_digest)
+    model = read_model(artifact.manifest, artifact.weights, choose_kernel("numpy"), artifact.manifest_digest)
     plan = compile_plan(model.digest, model.synthesizer, ())
     RowSource(model, plan, 0, model.schema.names).block(0, 1)
     return read_manifest(artifact.manifest, artifact.manifest_digest)
@@ -131,4 +131,6 @@ def _payload(event: FitEvent) -> dict[str, Any]:
             "rows_per_second": event.rows_per_second,
             "eta_seconds": event.eta_seconds,
         }
+        if event.probe:
+            payload["progress"]["probe"] = dict(event.probe)
     return payload

@@ -39,7 +39,8 @@ JobArgument = Annotated[str, typer.Argument(help="Id or name of the job.")]
 def losses_text(progress: training_job_pb2.TrainingProgress) -> str:
     """Return the losses of an epoch and its speed, for people."""
     losses = "  ".join(f"{name} {value:+.3f}" for name, value in sorted(progress.losses.items()))
-    return f"{losses}  {progress.rows_per_second:,.0f} rows/s"
+    quality = f"  quality {progress.probe['quality']:.3f}" if "quality" in progress.probe else ""
+    return f"{losses}{quality}  {progress.rows_per_second:,.0f} rows/s"
 
 
 def show_event(bar: Bar, event: training_job_pb2.TrainingEvent) -> None:

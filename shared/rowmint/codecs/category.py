@@ -79,7 +79,7 @@ class CategoryCodec:
         slots = np.minimum(codes, self.head)
         return np.where(codes < 0, self.slots - 1, slots).astype(np.int32), None
 
-    def decode(self, slots: NDArray[np.intp], words: NDArray[np.uint64]) -> ColumnArray:
+    def decode(self, slots: NDArray[np.integer], words: NDArray[np.uint64]) -> ColumnArray:
         """Return the code of each slot.
 
         Args:

@@ -102,7 +102,7 @@ class NumericCodec:
             high if int(high) <= greatest else math.nextafter(high, -math.inf),
         )
 
-    def decode(self, slots: NDArray[np.intp], alpha: NDArray[np.int64] | None) -> ColumnArray:
+    def decode(self, slots: NDArray[np.integer], alpha: NDArray[np.int64] | None) -> ColumnArray:
         """Return the native value of each slot and scalar.
 
         Args:
@@ -112,25 +112,30 @@ class NumericCodec:
         Returns:
             Native values, shape (n,).
         """
-        modes = len(self.centers)
-        x = np.zeros(len(slots), np.float64)
-        continuous = np.flatnonzero(slots < modes)
-        if alpha is not None and len(continuous):
-            mode = slots[continuous]
-            offset = alpha[continuous].astype(np.float64) / ALPHA_ONE
-            offset *= self.widths[mode]
-            offset += self.centers[mode]
+        centers, steps = self._by_slot
+        x = centers[slots]
+        if alpha is not None:
+            offset = alpha.astype(np.float64)
+            offset *= steps[slots]
+            x += offset
             if self.lattice:
-                np.rint(offset, out=offset)
-            x[continuous] = np.clip(offset, self.lower, self.upper)
-        if len(self.points):
-            pointed = np.flatnonzero((slots >= modes) & (slots < modes + len(self.points)))
-            x[pointed] = self.points[slots[pointed] - modes]
+                np.rint(x, out=x)
+            np.clip(x, self.lower, self.upper, out=x)
         values = self.natives(x)
         if not self.nullable:
             return ColumnArray(values)
         valid = slots != self.slots - 1
         return ColumnArray(np.where(valid, values, values.dtype.type(0)), valid)
+
+    @cached_property
+    def _by_slot(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Centre of each slot, and what x gains with a unit of the scalar; points and missing gain nothing."""
+        centers = np.zeros(self.slots)
+        steps = np.zeros(self.slots)
+        modes = len(self.centers)
+        centers[:modes], steps[:modes] = self.centers, self.widths / ALPHA_ONE
+        centers[modes : modes + len(self.points)] = self.points
+        return centers, steps
 
     def reachable_slots(self, intervals: list[tuple[float, float]], null: bool) -> NDArray[np.bool_]:
         """Return the slots that can decode to a native value in one of the closed `intervals`; shape (slots,)."""

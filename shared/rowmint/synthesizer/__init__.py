@@ -17,28 +17,30 @@ from rowmint.synthesizer.ctgan import CtganSynthesizer
 from rowmint.synthesizer.heads import column_heads
 from rowmint.synthesizer.independent import IndependentSynthesizer
 from rowmint.synthesizer.interface import (
+    Candidates,
     Completer,
     Completion,
     ConditionSupport,
     Synthesizer,
-    Tile,
     TileQuery,
+    join,
 )
-from rowmint.synthesizer.kernels import LinearFactory, choose_linear
+from rowmint.synthesizer.kernels import Kernel, choose_kernel
 from rowmint.synthesizer.tvae import TvaeSynthesizer
 
 FAMILIES = ("ctgan", "tvae", "independent")
 
 __all__ = [
     "FAMILIES",
+    "Candidates",
     "Completer",
     "Completion",
     "ConditionSupport",
-    "LinearFactory",
+    "Kernel",
     "Synthesizer",
-    "Tile",
     "TileQuery",
-    "choose_linear",
+    "choose_kernel",
+    "join",
     "load_synthesizer",
 ]
 
@@ -47,7 +49,7 @@ def load_synthesizer(
     generator: Mapping[str, Any],
     schema: TableSchema,
     arrays: Mapping[str, NDArray[np.generic]],
-    linear: LinearFactory,
+    kernel: Kernel,
 ) -> Synthesizer:
     """Return the synthesizer that a manifest's `generator` section and its weights describe.
 
@@ -55,7 +57,7 @@ def load_synthesizer(
         generator: The section; see `rowmint.artifact`.
         schema: Its schema, parsed.
         arrays: The weights by name.
-        linear: Makes the kernels.
+        kernel: Runs the networks.
 
     Raises:
         DataLossError: Section and weights do not make a model.
@@ -71,9 +73,9 @@ def load_synthesizer(
     network = generator.get("network", {})
     match generator["family"]:
         case "ctgan":
-            return CtganSynthesizer.load(schema, heads, network, arrays, linear)
+            return CtganSynthesizer.load(schema, heads, network, arrays, kernel)
         case "tvae":
-            return TvaeSynthesizer.load(schema, heads, network, arrays, linear)
+            return TvaeSynthesizer.load(schema, heads, network, arrays, kernel)
         case "independent":
             try:
                 weights = {name: arrays[f"slots.{head.index}"].astype(np.uint64) for name, head in heads.items()}

@@ -18,9 +18,9 @@ from rowmint.columns import column_cells, native_number, nearest_double
 from rowmint.rng import TileKey
 from rowmint.schema import Cell
 from rowmint.synthesizer import tables
-from rowmint.synthesizer.heads import ColumnHead, slot_masses
+from rowmint.synthesizer.heads import ColumnHead
 from rowmint.synthesizer.interface import Completion
-from rowmint.synthesizer.latent import Candidates, LatentModel
+from rowmint.synthesizer.latent import LatentModel
 
 _WIDENINGS = 8
 
@@ -31,13 +31,13 @@ class _Column:
 
     Attributes:
         head: The column.
-        logits: Shape (slots, n).
+        masses: Integer mass of each slot, shape (slots, n).
         shares: Probability of each slot, shape (slots, n).
         scalars: Mean of the scalar, units of 1 / ALPHA_ONE, shape (n,), or None.
     """
 
     head: ColumnHead
-    logits: NDArray[np.int32]
+    masses: NDArray[np.int32]
     shares: NDArray[np.float64]
     scalars: NDArray[np.int64] | None
 
@@ -48,25 +48,24 @@ class LatentCompleter:
     def __init__(self, model: LatentModel, key: TileKey, candidates: int, tolerance: float) -> None:
         self._model = model
         self._tolerance = tolerance
-        self._found = model.candidates(key, candidates, ())
-        heads = list(model.heads.values())
-        outputs = model.network.head([head.span for head in heads])(self._found.activations, self._found.condition)
+        self._candidates = candidates
+        condition = None if model.drivers is None else model.drivers.draw(key, candidates)
+        activations = model.network.hidden(model.noise(key, candidates), condition)
+        group = model.every_column
+        outputs = np.zeros((0, candidates), np.int16) if group.outputs is None else group.outputs(activations)
+        scalars = tables.tanh(outputs[: group.layout.scalars]).astype(np.int64)
         self._columns: dict[str, _Column] = {}
-        for head in heads:
-            own = outputs[head.span]
-            scalars = model.scalars(head, own[0]) if head.codec.scalar else None
-            logits = own[int(head.codec.scalar) :]
-            self._columns[head.column.name] = _Column(head, logits, self._shares(head, logits), scalars)
-
-    def _shares(self, head: ColumnHead, logits: NDArray[np.int32]) -> NDArray[np.float64]:
-        masses = slot_masses(logits)
-        shares = masses / np.sum(masses, axis=0, dtype=np.uint32)
-        drivers, condition = self._model.drivers, self._found.condition
-        if drivers is not None and condition is not None:
-            own = np.flatnonzero(drivers.column[condition] == head.index)
-            shares[:, own] = 0
-            shares[drivers.slot[condition[own]], own] = 1
-        return shares
+        made = group.layout.column_masses(outputs, model.network.scratch)
+        for head in model.heads.values():
+            masses, total = made[head.column.name]
+            own, asked = model.forced(condition, head)
+            masses[:, own] = 0
+            masses[asked, own] = tables.EXP_ONE
+            total[own] = tables.EXP_ONE
+            row = group.layout.scalar_of.get(head.column.name)
+            self._columns[head.column.name] = _Column(
+                head, masses, masses / total, None if row is None else scalars[row]
+            )
 
     def complete(self, known: dict[str, Cell], key: TileKey) -> Completion:
         """Complete one row.
@@ -89,7 +88,7 @@ class LatentCompleter:
 
     def _weights(self, known: dict[str, Cell]) -> tuple[NDArray[np.float64], float]:
         """Return the candidates' weights, widening the kernel while no candidate has any, and the width used."""
-        categories = np.ones(len(self._found.index))
+        categories = np.ones(self._candidates)
         numbers: list[tuple[_Column, Cell]] = []
         for name, cell in known.items():
             column = self._columns.get(name)
@@ -125,7 +124,7 @@ class LatentCompleter:
             x = nearest_double((number - codec.origin) / codec.step)
         else:
             x = float(codec.positions(np.array([nearest_double(number)]))[0])
-        weight = np.zeros(len(self._found.index))
+        weight = np.zeros(self._candidates)
         modes = len(codec.centers)
         for point in np.flatnonzero(codec.points == x):
             weight += column.shares[modes + int(point)]
@@ -142,16 +141,12 @@ class LatentCompleter:
 
     def _draw(self, column: _Column, chosen: int, key: TileKey) -> Cell:
         head = column.head
-        pick = np.array([chosen])
-        found = Candidates(
-            pick,
-            None if self._found.condition is None else self._found.condition[pick],
-            self._found.activations[pick],
-        )
-        slots = self._model.slots(head, column.logits[:, pick], found, head.slot_words(key, 1))
+        running = np.cumsum(column.masses[:, chosen])
+        threshold = int(head.slot_words(key, 1)[0]) * int(running[-1]) >> 32
+        slots = np.searchsorted(running, [threshold], side="right")
         alpha = None
         if column.scalars is not None:
-            alpha = column.scalars[pick]
+            alpha = column.scalars[chosen : chosen + 1]
             if self._model.spread:
                 alpha = self._model.noisy(head, alpha, key.words16(f"alpha:{head.index}", 1))
         (cell,) = column_cells(head.decode(slots, alpha, head.extra_words(key, 1)), head.column)

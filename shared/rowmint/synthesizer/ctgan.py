@@ -21,7 +21,7 @@ from rowmint.conditions import ColumnCondition
 from rowmint.schema import TableSchema
 from rowmint.synthesizer.heads import ColumnHead
 from rowmint.synthesizer.interface import ConditionSupport
-from rowmint.synthesizer.kernels import LinearFactory
+from rowmint.synthesizer.kernels import Kernel
 from rowmint.synthesizer.latent import Drivers, LatentModel
 from rowmint.synthesizer.latent_synthesizer import LatentSynthesizer
 from rowmint.synthesizer.network import load_network
@@ -43,10 +43,9 @@ class CtganSynthesizer(LatentSynthesizer):
         heads: dict[str, ColumnHead],
         body: Mapping[str, Any],
         arrays: Mapping[str, NDArray[np.generic]],
-        linear: LinearFactory,
+        kernel: Kernel,
     ) -> "CtganSynthesizer":
         """Return the generator from the manifest's ``network`` entry and the weights."""
-        network = load_network(body, arrays, concatenate=True, linear=linear)
         drivers = None
         if "drivers.slot" in arrays:
             drivers = Drivers(
@@ -54,6 +53,8 @@ class CtganSynthesizer(LatentSynthesizer):
                 arrays["drivers.slot"].astype(np.intp),
                 arrays["drivers.weights"].astype(np.uint64),
             )
+        conditions = 0 if drivers is None else len(drivers.slot)
+        network = load_network(body, arrays, concatenate=True, conditions=conditions, kernel=kernel)
         return cls(LatentModel(schema, heads, network, drivers, {}))
 
     def driving_column(self, conditions: Sequence[ColumnCondition]) -> str:

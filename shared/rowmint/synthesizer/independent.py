@@ -12,7 +12,7 @@ from rowmint.errors import DataLossError
 from rowmint.rng import TileKey
 from rowmint.schema import Cell, TableSchema
 from rowmint.synthesizer.heads import ColumnHead
-from rowmint.synthesizer.interface import Completer, Completion, ConditionSupport, Tile, TileQuery
+from rowmint.synthesizer.interface import Candidates, Completer, Completion, ConditionSupport, TileQuery
 from rowmint.synthesizer.tables import ALPHA_ONE
 
 
@@ -53,11 +53,11 @@ class IndependentSynthesizer:
 
 
 def _draw(head: ColumnHead, cumulative: NDArray[np.uint64], key: TileKey, size: int) -> ColumnArray:
-    slots = draw_weighted(cumulative, head.slot_words(key, size))
+    slots = draw_weighted(cumulative, head.slot_words(key, size).astype(np.uint64))
     alpha = None
     if head.codec.scalar:
         words = key.words32(f"alpha:{head.index}", size)
-        alpha = (words >> np.uint64(8)).astype(np.int64) - ALPHA_ONE  # 24 bits: -1 to 1
+        alpha = (words >> np.uint32(8)).astype(np.int64) - ALPHA_ONE  # 24 bits: -1 to 1
     return head.decode(slots, alpha, head.extra_words(key, size))
 
 
@@ -67,33 +67,35 @@ class _IndependentQuery:
     ) -> None:
         self._conditions = tuple(conditions)
         self._columns = tuple(columns)
-        self._cumulative: dict[str, NDArray[np.uint64]] = {}
-        self._heads: list[ColumnHead] = []
-        tests = {condition.column: condition for condition in conditions}
-        for name in dict.fromkeys((*tests, *columns)):
-            head = model.heads[name]
-            weights = model.weights[name]
-            if name in tests:
-                # The marginal, restricted to slots that can pass: a column's own rejection changes no other column.
-                weights = np.where(head.reachable(tests[name]), weights, np.uint64(0))
-            self._heads.append(head)
-            self._cumulative[name] = np.cumsum(weights, dtype=np.uint64)
+        self._heads = model.heads
+        self._cumulative = {name: np.cumsum(weights, dtype=np.uint64) for name, weights in model.weights.items()}
+        for test in conditions:
+            # The marginal, restricted to slots that can pass: a column's own rejection changes no other column.
+            weights = np.where(model.heads[test.column].reachable(test), model.weights[test.column], np.uint64(0))
+            self._cumulative[test.column] = np.cumsum(weights, dtype=np.uint64)
 
-    def tile(self, key: TileKey, size: int) -> Tile:
-        """Draw `size` candidates and keep those that satisfy the conditions."""
-        if any(cumulative[-1] == 0 for cumulative in self._cumulative.values()):
-            empty = {head.column.name: _draw_nothing(head) for head in self._heads}
-            return Tile(size, 0, {name: empty[name] for name in self._columns})
-        columns = {head.column.name: _draw(head, self._cumulative[head.column.name], key, size) for head in self._heads}
-        passed = np.ones(size, np.bool_)
-        for condition in self._conditions:
-            passed &= condition.satisfied(columns[condition.column])
+    def candidates(self, key: TileKey, size: int) -> Candidates:
+        """Draw the tested columns of `size` candidates and keep those that satisfy the conditions."""
+        cells = {test.column: self._tested(test.column, key, size) for test in self._conditions}
+        passed = np.full(size, all(len(array) for array in cells.values()))
+        for test in self._conditions:
+            if len(cells[test.column]):
+                passed &= test.satisfied(cells[test.column])
         index = np.flatnonzero(passed)
-        return Tile(size, len(index), {name: columns[name].take(index) for name in self._columns})
+        return Candidates(len(index), {}, {name: array.take(index[: len(array)]) for name, array in cells.items()})
 
+    def columns(self, found: Candidates, key: TileKey) -> dict[str, ColumnArray]:
+        """Draw the untested columns."""
+        return {
+            name: found.cells[name]
+            if name in found.cells
+            else _draw(self._heads[name], self._cumulative[name], key, found.size)
+            for name in self._columns
+        }
 
-def _draw_nothing(head: ColumnHead) -> ColumnArray:
-    return head.decode(np.zeros(0, np.intp), np.zeros(0, np.int64) if head.codec.scalar else None, None)
+    def _tested(self, name: str, key: TileKey, size: int) -> ColumnArray:
+        cumulative = self._cumulative[name]
+        return _draw(self._heads[name], cumulative, key, size if cumulative[-1] else 0)
 
 
 class _IndependentCompleter:

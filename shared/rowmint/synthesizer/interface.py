@@ -1,11 +1,14 @@
 """What every family of synthesizer offers: candidates in tiles, forward only, exact arithmetic."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from rowmint.columns import ColumnArray
+import numpy as np
+from numpy.typing import NDArray
+
+from rowmint.columns import ColumnArray, concatenate
 from rowmint.conditions import ColumnCondition
 from rowmint.rng import TileKey
 from rowmint.schema import Cell, TableSchema
@@ -20,18 +23,46 @@ class ConditionSupport(StrEnum):
 
 
 @dataclass(frozen=True)
-class Tile:
-    """The accepted candidates of one tile, in candidate order.
+class Candidates:
+    """Candidates that satisfied every condition, before their untested columns are made.
 
     Attributes:
-        candidates: Candidates drawn.
-        accepted: Candidates that satisfied every condition, n.
-        columns: The asked columns of the accepted candidates, n cells each.
+        size: How many, n.
+        latents: What the untested columns are made from, by name; n along the first axis of each.
+        cells: The tested columns, n cells each.
     """
 
-    candidates: int
-    accepted: int
-    columns: dict[str, ColumnArray]
+    size: int
+    latents: Mapping[str, NDArray[np.generic]]
+    cells: Mapping[str, ColumnArray]
+
+    def first(self, count: int) -> "Candidates":
+        """Return the first `count` of them."""
+        if count >= self.size:
+            return self
+        return Candidates(
+            count,
+            {name: array[:count] for name, array in self.latents.items()},
+            {name: cells.take(slice(0, count)) for name, cells in self.cells.items()},
+        )
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the arrays."""
+        cells = sum(array.values.nbytes + (0 if array.valid is None else len(array)) for array in self.cells.values())
+        return cells + sum(array.nbytes for array in self.latents.values())
+
+
+def join(parts: Sequence[Candidates]) -> Candidates:
+    """Join candidates of one query, in order; at least one part."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    return Candidates(
+        sum(part.size for part in parts),
+        {name: np.concatenate([part.latents[name] for part in parts]) for name in first.latents},
+        {name: concatenate([part.cells[name] for part in parts]) for name in first.cells},
+    )
 
 
 @dataclass(frozen=True)
@@ -52,8 +83,17 @@ class Completion:
 class TileQuery(Protocol):
     """Conditions and columns made ready for drawing. Immutable, thread-safe."""
 
-    def tile(self, key: TileKey, size: int) -> Tile:
+    def candidates(self, key: TileKey, size: int) -> Candidates:
         """Draw `size` candidates and keep those that satisfy the conditions: a pure function of the arguments."""
+        ...
+
+    def columns(self, found: Candidates, key: TileKey) -> dict[str, ColumnArray]:
+        """Make the asked columns of candidates that this query found, in the order asked.
+
+        Given a candidate, its tested cells included, its untested columns are random still: drawn with another key they
+        are other rows, each distributed as any row that satisfies the conditions. Row j depends on row j of `found`,
+        `key` and j alone.
+        """
         ...
 
 

@@ -2,11 +2,12 @@
 
 A library's exp or tanh differs in the last bit between processors; rounded to the integers below it does not, because
 no entry lies near a rounding tie (tests hold both the margin and the tables' digests). Fixed-point units are stated
-with each.
+with each. `take` looks up two to three times as fast as indexing does.
 """
 
 import functools
 import math
+import sys
 from statistics import NormalDist
 from typing import TypeVar
 
@@ -15,19 +16,22 @@ from numpy.typing import NDArray
 
 LOGIT_UNIT = 256
 """Units of a quantised logit: 1 / 256 nat."""
-EXP_ONE = 1 << 19
-"""exp(0) in the table of exponentials; a sum over 4,096 categories stays below 2**31."""
+EXP_ONE = 1 << 18
+"""exp(0) in the table of exponentials; a sum over 4,098 slots stays below 2**31."""
 ALPHA_UNIT = 4096
 """Units of a quantised tanh argument: 1 / 4096."""
 ALPHA_ONE = 1 << 23
 """1.0 in the table of tanh, and the unit of every normalised scalar."""
-NORMAL_ONE = 1 << 16
+NORMAL_BITS = 16
+NORMAL_ONE = 1 << NORMAL_BITS
 """1.0 in the table of normal deviates."""
 CODES_PER_SIGMA = 15.875
 """Input codes 0..127 of a standard normal cover -4 to 4: z = (code - 63.5) / 15.875."""
 CODE_ZERO = 63.5
 """The input code that stands for 0."""
 
+_CODES_SPREAD = 15.81
+_EXP_ENTRIES = 4096
 _ALPHA_HALF = 32768
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -38,9 +42,22 @@ def _frozen(table: NDArray[_Scalar]) -> NDArray[_Scalar]:
 
 
 @functools.cache
-def exponentials() -> NDArray[np.uint32]:
+def exponentials() -> NDArray[np.int32]:
     """Return exp(-i / LOGIT_UNIT) * EXP_ONE for i in 0..4095, shape (4096,), decreasing to 0."""
-    return _frozen(np.array([round(EXP_ONE * math.exp(-i / LOGIT_UNIT)) for i in range(4096)], np.uint32))
+    return _frozen(np.array([round(EXP_ONE * math.exp(-i / LOGIT_UNIT)) for i in range(_EXP_ENTRIES)], np.int32))
+
+
+def falling_exponentials(distance: NDArray[np.uint16], out: NDArray[np.int32]) -> None:
+    """Write exp(-distance), units of 1 / EXP_ONE, of distances in units of 1 / LOGIT_UNIT; same shape."""
+    _every_exponential().take(distance, out=out, mode="clip")  # every index is valid; other modes copy first
+
+
+@functools.cache
+def _every_exponential() -> NDArray[np.int32]:
+    """Return the table of exponentials, zeros behind it, for any 16-bit distance: shape (65536,)."""
+    every = np.zeros(1 << 16, np.int32)
+    every[:_EXP_ENTRIES] = exponentials()
+    return _frozen(every)
 
 
 @functools.cache
@@ -50,17 +67,42 @@ def tangents() -> NDArray[np.int32]:
     return _frozen(np.rint(np.tanh(argument) * ALPHA_ONE).astype(np.int32))
 
 
-def tanh(argument: NDArray[np.int32]) -> NDArray[np.int32]:
+def tanh(argument: NDArray[np.int16]) -> NDArray[np.int32]:
     """Return tanh in units of 1 / ALPHA_ONE of arguments in units of 1 / ALPHA_UNIT, any shape."""
-    return tangents()[np.clip(argument, -_ALPHA_HALF, _ALPHA_HALF - 1) + _ALPHA_HALF]
+    return _wrapped_tangents().take(argument.view(np.uint16))
 
 
 @functools.cache
-def input_codes() -> NDArray[np.uint8]:
-    """Return the input code of the normal quantile (w + 1/2) / 65536 for each 16-bit word w, shape (65536,)."""
+def _wrapped_tangents() -> NDArray[np.int32]:
+    """Return the table of tanh in the order of a 16-bit argument's two's complement, shape (65536,)."""
+    return _frozen(np.roll(tangents(), _ALPHA_HALF))
+
+
+@functools.cache
+def byte_codes() -> NDArray[np.uint8]:
+    """Return the input code of each byte, shape (256,): the mean of the normal's 256 equally probable parts.
+
+    Part b lies between the quantiles b / 256 and (b + 1) / 256; the mean of a standard normal over it is 256 times the
+    difference of the densities there. What rounding to whole codes adds to the variance is taken off beforehand: drawn
+    by bytes, codes have mean 63.5 and, within 0.1 %, a standard deviation of `CODES_PER_SIGMA`.
+    """
     normal = NormalDist()
-    bounds = [math.ceil(65536 * normal.cdf((code - CODE_ZERO - 0.5) / CODES_PER_SIGMA) - 0.5) for code in range(1, 128)]
-    return _frozen(np.searchsorted(np.array(bounds), np.arange(65536), side="right").astype(np.uint8))
+    density = [0.0, *(normal.pdf(normal.inv_cdf(part / 256)) for part in range(1, 256)), 0.0]
+    means = [256 * (density[part] - density[part + 1]) for part in range(256)]
+    return _frozen(np.array([round(CODE_ZERO + _CODES_SPREAD * mean) for mean in means], np.uint8))
+
+
+@functools.cache
+def _code_pairs() -> NDArray[np.uint16]:
+    """Return the codes of both bytes of a 16-bit word, the low byte's first in memory; shape (65536,)."""
+    words = np.arange(65536)
+    low, high = byte_codes()[words & 255].astype(np.uint16), byte_codes()[words >> 8].astype(np.uint16)
+    return _frozen(low | high << np.uint16(8) if sys.byteorder == "little" else high | low << np.uint16(8))
+
+
+def input_codes(words: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Return two input codes a 16-bit word, low byte's first, shape (2 n,)."""
+    return _code_pairs().take(words, mode="clip").view(np.uint8)
 
 
 @functools.cache

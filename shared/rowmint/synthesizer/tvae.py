@@ -15,7 +15,7 @@ from rowmint.errors import DataLossError
 from rowmint.schema import TableSchema
 from rowmint.synthesizer.heads import ColumnHead
 from rowmint.synthesizer.interface import ConditionSupport
-from rowmint.synthesizer.kernels import LinearFactory
+from rowmint.synthesizer.kernels import Kernel
 from rowmint.synthesizer.latent import LatentModel
 from rowmint.synthesizer.latent_synthesizer import LatentSynthesizer
 from rowmint.synthesizer.network import load_network
@@ -37,10 +37,10 @@ class TvaeSynthesizer(LatentSynthesizer):
         heads: dict[str, ColumnHead],
         body: Mapping[str, Any],
         arrays: Mapping[str, NDArray[np.generic]],
-        linear: LinearFactory,
+        kernel: Kernel,
     ) -> "TvaeSynthesizer":
         """Return the decoder from the manifest's ``network`` entry and the weights."""
-        network = load_network(body, arrays, concatenate=False, linear=linear)
+        network = load_network(body, arrays, concatenate=False, conditions=0, kernel=kernel)
         scalars = [head for head in heads.values() if head.codec.scalar]
         spread = arrays.get("spread", np.zeros(0, np.int64)).astype(np.int64)
         if spread.shape != (len(scalars),):

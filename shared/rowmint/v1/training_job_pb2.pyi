@@ -336,6 +336,9 @@ class TrainingConfig(google.protobuf.message.Message):
     HOLDOUT_FRACTION_FIELD_NUMBER: builtins.int
     COLUMN_OVERRIDES_FIELD_NUMBER: builtins.int
     PRIMARY_KEY_FIELD_NUMBER: builtins.int
+    PROBE_EPOCHS_FIELD_NUMBER: builtins.int
+    PATIENCE_FIELD_NUMBER: builtins.int
+    KEEP_BEST_FIELD_NUMBER: builtins.int
     seed: builtins.int
     """Seed of every random draw of the fit. Unset: one is drawn and told."""
     device: Global___Device.ValueType
@@ -346,6 +349,18 @@ class TrainingConfig(google.protobuf.message.Message):
     """Share of the rows kept out of training, 0 to 0.5. Default: 0."""
     primary_key: builtins.str
     """The primary key: excluded and made afresh. Unset: the dataset's. Empty: none."""
+    probe_epochs: builtins.int
+    """Epochs between two probes of the rows' quality, told in the events; 0 for none, to 100,000. A probe compares with
+    held-out rows where there are any. Default: 10.
+    """
+    patience: builtins.int
+    """The fit stops when this many probes in a row were no better than the best before; 0 for never, to 100,000. The best
+    probe's weights are published then. Default: 0.
+    """
+    keep_best: builtins.bool
+    """Whether the best probe's weights are published, not the last. A fit that diverges ends with them instead of failing.
+    Default: false.
+    """
     @property
     def ctgan(self) -> Global___CtganConfig:
         """Conditional tabular GAN."""
@@ -374,13 +389,22 @@ class TrainingConfig(google.protobuf.message.Message):
         holdout_fraction: builtins.float | None = ...,
         column_overrides: collections.abc.Iterable[Global___ColumnOverride] | None = ...,
         primary_key: builtins.str | None = ...,
+        probe_epochs: builtins.int | None = ...,
+        patience: builtins.int | None = ...,
+        keep_best: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_holdout_fraction", b"_holdout_fraction", "_primary_key", b"_primary_key", "_seed", b"_seed", "_threads", b"_threads", "ctgan", b"ctgan", "family", b"family", "holdout_fraction", b"holdout_fraction", "independent", b"independent", "primary_key", b"primary_key", "seed", b"seed", "threads", b"threads", "tvae", b"tvae"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_holdout_fraction", b"_holdout_fraction", "_primary_key", b"_primary_key", "_seed", b"_seed", "_threads", b"_threads", "column_overrides", b"column_overrides", "ctgan", b"ctgan", "device", b"device", "family", b"family", "holdout_fraction", b"holdout_fraction", "independent", b"independent", "primary_key", b"primary_key", "seed", b"seed", "threads", b"threads", "tvae", b"tvae"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_holdout_fraction", b"_holdout_fraction", "_keep_best", b"_keep_best", "_patience", b"_patience", "_primary_key", b"_primary_key", "_probe_epochs", b"_probe_epochs", "_seed", b"_seed", "_threads", b"_threads", "ctgan", b"ctgan", "family", b"family", "holdout_fraction", b"holdout_fraction", "independent", b"independent", "keep_best", b"keep_best", "patience", b"patience", "primary_key", b"primary_key", "probe_epochs", b"probe_epochs", "seed", b"seed", "threads", b"threads", "tvae", b"tvae"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_holdout_fraction", b"_holdout_fraction", "_keep_best", b"_keep_best", "_patience", b"_patience", "_primary_key", b"_primary_key", "_probe_epochs", b"_probe_epochs", "_seed", b"_seed", "_threads", b"_threads", "column_overrides", b"column_overrides", "ctgan", b"ctgan", "device", b"device", "family", b"family", "holdout_fraction", b"holdout_fraction", "independent", b"independent", "keep_best", b"keep_best", "patience", b"patience", "primary_key", b"primary_key", "probe_epochs", b"probe_epochs", "seed", b"seed", "threads", b"threads", "tvae", b"tvae"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_holdout_fraction", b"_holdout_fraction"]) -> typing.Literal["holdout_fraction"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_keep_best", b"_keep_best"]) -> typing.Literal["keep_best"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_patience", b"_patience"]) -> typing.Literal["patience"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_primary_key", b"_primary_key"]) -> typing.Literal["primary_key"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_probe_epochs", b"_probe_epochs"]) -> typing.Literal["probe_epochs"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
     @typing.overload
@@ -513,11 +537,28 @@ class TrainingProgress(google.protobuf.message.Message):
         ) -> None: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
+    @typing.final
+    class ProbeEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     EPOCH_FIELD_NUMBER: builtins.int
     EPOCHS_FIELD_NUMBER: builtins.int
     LOSSES_FIELD_NUMBER: builtins.int
     ROWS_PER_SECOND_FIELD_NUMBER: builtins.int
     ETA_FIELD_NUMBER: builtins.int
+    PROBE_FIELD_NUMBER: builtins.int
     epoch: builtins.int
     """Epochs finished."""
     epochs: builtins.int
@@ -532,6 +573,12 @@ class TrainingProgress(google.protobuf.message.Message):
     def eta(self) -> google.protobuf.duration_pb2.Duration:
         """Time left at this rate."""
 
+    @property
+    def probe(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
+        """How like real rows the rows made now are, each 0 to 1: "quality", the mean of "shapes" (single columns) and "pairs"
+        (pairs of columns); "distinct", the share of different rows. Empty where the epoch ended without a probe.
+        """
+
     def __init__(
         self,
         *,
@@ -540,9 +587,10 @@ class TrainingProgress(google.protobuf.message.Message):
         losses: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
         rows_per_second: builtins.float = ...,
         eta: google.protobuf.duration_pb2.Duration | None = ...,
+        probe: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["eta", b"eta"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "epochs", b"epochs", "eta", b"eta", "losses", b"losses", "rows_per_second", b"rows_per_second"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "epochs", b"epochs", "eta", b"eta", "losses", b"losses", "probe", b"probe", "rows_per_second", b"rows_per_second"]) -> None: ...
 
 Global___TrainingProgress: typing_extensions.TypeAlias = TrainingProgress
 

@@ -1,0 +1,46 @@
+"""At which temperature categories are drawn from the exported network.
+
+NOTE[DIFF]: the paper draws at temperature 1. A critic that only ever saw relaxed draws leaves logits softer than the
+data; a lower temperature takes noise off the dependence between columns, and the marginals are set afterwards anyway.
+Of a few temperatures the one is taken whose rows have the pairs of columns most like the training rows'. Measured on
+Adult, 300 epochs of CTGAN, one network: quality .9717 at 1 and .9756 at 0.4; AUC of a classifier trained on the rows
+.888 and .894.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from trainer_service.fitting.encode import Codes, EncodedTable
+from trainer_service.fitting.export import FloatLayer
+from trainer_service.fitting.probe import Probe
+
+TEMPERATURES = (1.0, 0.8, 0.6, 0.4, 0.3)
+ROWS = 8192
+_ENOUGH = 0.001  # pairs' likeness within this of the best is as good; the coolest such temperature is taken
+
+
+def cooled(output: FloatLayer, table: EncodedTable, temperature: float) -> FloatLayer:
+    """Return the output layer, in schema order, its logits divided by `temperature`."""
+    blocks, _ = table.positions()
+    factor = np.ones(len(output.bias))
+    for block in blocks:
+        factor[block] = 1 / temperature
+    return FloatLayer(output.weight * factor, output.bias * factor)
+
+
+def choose_temperature(
+    table: EncodedTable, random: np.random.Generator, draw: Callable[[float], Codes]
+) -> tuple[float, dict[float, float]]:
+    """Return the temperature to draw at, and the pairs' likeness at each that was tried.
+
+    Args:
+        table: The training rows.
+        random: Chooses the training rows that are compared with.
+        draw: Draws `ROWS` rows at a temperature, the random numbers the same at each.
+    """
+    real, other = (table.codes(np.sort(random.integers(0, table.rows, ROWS))) for _ in range(2))
+    probe = Probe(table.codecs, real, other, held_out=False)
+    found = {temperature: probe.score(draw(temperature)).pairs for temperature in TEMPERATURES}
+    best = max(found.values())
+    return min(temperature for temperature, pairs in found.items() if pairs >= best - _ENOUGH), found
