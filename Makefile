@@ -13,7 +13,7 @@ TORCH := torch==2.13.0
 PROTOC := grpcio-tools==1.80.0 mypy-protobuf==3.7.0
 SERVICES := $(wildcard protos/rowmint/v1/*_service.proto)
 
-.PHONY: demo test lint protos bench clean
+.PHONY: demo test lint protos bench bench-quick clean
 .DELETE_ON_ERROR:
 
 $(DEMO): pyproject.toml
@@ -57,8 +57,13 @@ lint: $(DEV)
 test: lint $(PROTOC_READY) $(SAMPLER_READY)
 	$(BIN)/pytest
 
+# Both need ROWMINT_BENCH_DATA: a folder with adult_train.csv and adult_test.csv (UCI Adult).
 bench: $(DEV)
 	$(BIN)/pytest tests/benchmarks -m benchmark -s
+	$(BIN)/python -m tests.benchmarks.engine
+
+bench-quick: $(DEV)
+	$(BIN)/python -m tests.benchmarks.engine --quick
 
 clean:
 	rm -rf $(VENV) .venv-protoc .venv-sampler

@@ -19,7 +19,8 @@ class TrainerSettings(BaseSettings):
         model_store: Store of published models, likewise.
         store_options: Options of both stores, such as endpoint and credentials.
         workers: Training jobs run at once, and as many ingest jobs beside them.
-        threads: CPU threads of a fit whose job does not say.
+        threads: CPU threads of a fit whose job does not say. The usual networks are too small to share: waking a thread
+            costs more than it saves, unless threads spin (`OMP_WAIT_POLICY=ACTIVE`) on a machine that is idle.
         lease_seconds: After so long without a heartbeat a job is taken up by another worker.
         heartbeat_seconds: Pause between two heartbeats; at most half the lease.
         segment_bytes: Bytes of an upload committed at once.
@@ -38,7 +39,7 @@ class TrainerSettings(BaseSettings):
     model_store: str = ""
     store_options: dict[str, Any] = Field(default_factory=dict)
     workers: int = Field(default=1, ge=1, le=256)
-    threads: int = Field(default_factory=lambda: min(os.cpu_count() or 1, 256), ge=1, le=256)
+    threads: int = Field(default=1, ge=1, le=256)
     lease_seconds: float = Field(default=10.0, gt=0)
     heartbeat_seconds: float = Field(default=1.0, gt=0)
     segment_bytes: int = Field(default=8 * 1024 * 1024, ge=1)

@@ -77,7 +77,7 @@ def usefulness(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, float]:
             }
         )
 
-    positive = sorted(test[TARGET].unique())[-1]
+    positive = max(test[TARGET].unique())
     model = HistGradientBoostingClassifier(random_state=0)
     model.fit(coded(train), train[TARGET] == positive)
     probability = model.predict_proba(coded(test))[:, 1]

@@ -169,6 +169,17 @@ def test_jobs_are_listed_shown_watched_and_cancelled(fakes):
     assert json.loads(succeed(fakes, "jobs", "cancel", "j1", "--json").stdout)["state"] == "CANCELLING"
 
 
+def test_a_watched_job_tells_the_quality_of_its_probes():
+    trainer = FakeTrainer()
+    trainer.events[1].progress.probe.update({"quality": 0.9125, "shapes": 0.95, "pairs": 0.875, "distinct": 1.0})
+    with services(trainer) as found:
+        lines = succeed(found, "jobs", "watch", "j1").stdout.splitlines()
+        assert "epoch 1/5  critic +0.100  generator -0.500  quality 0.912  1,000 rows/s" in lines[1]
+        assert "quality" not in lines[2]
+        done = succeed(found, "jobs", "watch", "j1", "--after", "1", "--json")
+        assert json.loads(done.stdout.splitlines()[0])["progress"]["probe"]["pairs"] == 0.875
+
+
 def test_a_failed_job_fails_the_command(flights):
     trainer = FakeTrainer()
     trainer.outcome = trainer.events[-1].state = training_job_pb2.JOB_STATE_FAILED

@@ -28,6 +28,9 @@ def test_hyperparameters_find_their_fields():
             "log_frequency": "false",
             "seed": 0,
             "device": "cpu",
+            "probe_epochs": "5",
+            "patience": 3,
+            "keep_best": "true",
             "column_overrides": [training_job_pb2.ColumnOverride(column="a", kind=schema_pb2.COLUMN_KIND_ID)],
         },
     )
@@ -37,6 +40,9 @@ def test_hyperparameters_find_their_fields():
         ),
         seed=0,
         device=training_job_pb2.DEVICE_CPU,
+        probe_epochs=5,
+        patience=3,
+        keep_best=True,
         column_overrides=[training_job_pb2.ColumnOverride(column="a", kind=schema_pb2.COLUMN_KIND_ID)],
     )
     assert expected == config
@@ -52,6 +58,9 @@ def test_hyperparameters_find_their_fields():
         ("ctgan", "epochs", 1.5, "is not a value"),
         ("ctgan", "epochs", 2**40, "is not a value"),
         ("ctgan", "log_frequency", "maybe", "'maybe' is not a value"),
+        ("ctgan", "probe_epoch", 5, "did you mean probe_epochs"),
+        ("tvae", "keep_best", "best", "'best' is not a value"),
+        ("tvae", "patience", "long", "'long' is not a value"),
         ("ctgan", "device", "gpu", "'gpu' is not a value"),
         ("tvae", "compress_dims", ["a"], "'a' is not a value"),
     ],

@@ -87,6 +87,18 @@ overrides = st.lists(
     max_size=3,
     unique_by=lambda override: override.column,
 )
+
+
+@st.composite
+def watched(draw: st.DrawFn, config: TrainingConfig) -> TrainingConfig:
+    """Draw what watches the fit: patience and keep_best want probes, and a family that is iterated."""
+    probe_epochs = draw(st.integers(0, 100_000))
+    if probe_epochs == 0 or isinstance(config.family, IndependentConfig):
+        return dataclasses.replace(config, probe_epochs=probe_epochs)
+    patience, keep_best = draw(st.integers(0, 100_000)), draw(st.booleans())
+    return dataclasses.replace(config, probe_epochs=probe_epochs, patience=patience, keep_best=keep_best)
+
+
 configs = st.builds(
     TrainingConfig,
     family=ctgan_configs() | tvae_configs | st.just(IndependentConfig()),
@@ -96,7 +108,7 @@ configs = st.builds(
     holdout_fraction=st.floats(0, 0.5),
     column_overrides=overrides.map(tuple),
     primary_key=st.none() | st.text(st.characters(codec="utf-8")),
-)
+).flatmap(watched)
 
 
 @given(configs)
@@ -120,6 +132,27 @@ def test_unset_fields_are_the_defaults_of_ctgan() -> None:
     assert config_from_proto(message, seed=5, threads=3) == TrainingConfig(TvaeConfig(), seed=5, threads=3)
     message = training_job_pb2.TrainingConfig(independent={}, seed=0)
     assert config_from_proto(message, seed=5, threads=3).seed == 0
+
+
+def test_probes_are_taken_where_nothing_is_said_of_them() -> None:
+    message = training_job_pb2.TrainingConfig(ctgan={})
+    made = config_from_proto(message, seed=5, threads=3)
+    assert (made.probe_epochs, made.patience, made.keep_best) == (10, 0, False)
+    # An explicit 0 is none.
+    message = training_job_pb2.TrainingConfig(ctgan={}, probe_epochs=0, patience=0, keep_best=False)
+    assert config_from_proto(message, seed=5, threads=3).probe_epochs == 0
+    message = training_job_pb2.TrainingConfig(tvae={}, probe_epochs=3, patience=4, keep_best=True)
+    made = config_from_proto(message, seed=5, threads=3)
+    assert (made.probe_epochs, made.patience, made.keep_best) == (3, 4, True)
+
+
+def test_a_job_of_before_there_were_probes_has_none() -> None:
+    made = TrainingConfig(CtganConfig(), seed=1, probe_epochs=3, patience=4, keep_best=True)
+    body = to_json(made)
+    assert (body["probe_epochs"], body["patience"], body["keep_best"]) == (3, 4, True)
+    for name in ("probe_epochs", "patience", "keep_best"):
+        del body[name]
+    assert from_json(body) == TrainingConfig(CtganConfig(), seed=1, probe_epochs=0)
 
 
 def test_defaults_are_those_of_the_package() -> None:
@@ -163,6 +196,14 @@ def test_defaults_are_those_of_the_package() -> None:
         ({"independent": {}, "device": 9}, "device"),
         ({"independent": {}, "holdout_fraction": 0.6}, "holdout_fraction"),
         ({"independent": {}, "holdout_fraction": math.nan}, "holdout_fraction"),
+        ({"ctgan": {}, "probe_epochs": -1}, "probe_epochs"),
+        ({"ctgan": {}, "probe_epochs": 100_001}, "probe_epochs"),
+        ({"tvae": {}, "patience": -1}, "patience"),
+        ({"tvae": {}, "patience": 100_001}, "patience"),
+        ({"tvae": {}, "probe_epochs": 0, "patience": 1}, "patience"),
+        ({"ctgan": {}, "probe_epochs": 0, "keep_best": True}, "keep_best"),
+        ({"independent": {}, "patience": 1}, "patience"),
+        ({"independent": {}, "keep_best": True}, "keep_best"),
         ({"independent": {}, "column_overrides": [{}]}, "column_overrides[0].column"),
         ({"independent": {}, "column_overrides": [{"column": "a"}, {"column": "a"}]}, "column_overrides[1].column"),
         ({"independent": {}, "column_overrides": [{"column": "a", "kind": 99}]}, "column_overrides[0].kind"),

@@ -29,6 +29,8 @@ from trainer_service.config import IndependentConfig, TrainingConfig, to_json
 from trainer_service.converters.datasets import DATASET_STATES, dataset_to_proto, format_from_proto, format_to_proto
 from trainer_service.converters.errors import error_from_json, error_to_json
 from trainer_service.converters.jobs import JOB_PHASES, JOB_STATES, event_to_proto, job_to_proto
+from trainer_service.fitting.progress import FitEvent, Phase
+from trainer_service.jobs.training import _payload
 from trainer_service.servicers.datasets import _Turns
 from trainer_service.servicers.training import TrainingServicer
 
@@ -136,6 +138,29 @@ def test_an_event_tells_what_it_holds_and_no_more(payload: dict[str, Any], field
     assert {descriptor.name for descriptor, _ in message.ListFields()} == plain | {field}
     whole = event_to_proto(replace(event, payload={"progress": PROGRESS}), JOB.model)
     assert whole.progress.epochs == 3
+
+
+def test_a_probe_is_told_with_its_epoch():
+    event = EventRecord("u", 4, NOW, 2, JobState.RUNNING, JobPhase.FITTING, {})
+
+    def told(progress: dict[str, Any]) -> dict[str, float]:
+        message = event_to_proto(replace(event, payload={"progress": progress}), JOB.model)
+        parsed = training_job_pb2.TrainingEvent.FromString(message.SerializeToString())
+        return dict(parsed.progress.probe)
+
+    scores = {"quality": 0.75, "shapes": 1.0, "pairs": 0.5, "distinct": 0.0}
+    assert told({**PROGRESS, "probe": scores}) == scores
+    assert told(PROGRESS) == {}  # an epoch without one, and every event of before there were probes
+    assert dict(job_to_proto(JOB, {**PROGRESS, "probe": scores}).progress.probe) == scores
+
+
+def test_what_a_fit_reports_becomes_an_event():
+    scores = {"quality": 0.75, "shapes": 1.0, "pairs": 0.5, "distinct": 0.0}
+    losses = {"loss": 1.5}
+    reported = FitEvent(Phase.FITTING, 2, 3, losses=losses, rows_per_second=1e4, eta_seconds=1.5, probe=scores)
+    expected = {"epoch": 2, "epochs": 3, "losses": losses, "rows_per_second": 1e4, "eta_seconds": 1.5}
+    assert _payload(reported)["progress"] == {**expected, "probe": scores}
+    assert _payload(replace(reported, probe={}))["progress"] == expected
 
 
 def test_a_dataset_tells_all_that_is_known():

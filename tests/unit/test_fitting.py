@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from rowmint.artifact import Artifact
-from rowmint.errors import CancelledError, InvalidFieldError, TrainingFailedError
+from rowmint.errors import CancelledError, InvalidFieldError
 from rowmint.schema import ColumnKind
 from rowmint.synthesizer import choose_kernel, tables
 from rowmint.synthesizer.network import load_network
@@ -29,13 +28,14 @@ from trainer_service.config import (
     TvaeConfig,
     effective_schema,
 )
-from trainer_service.fitting import ctgan as ctgan_module
 from trainer_service.fitting.ctgan import CtganFitter
-from trainer_service.fitting.encode import EncodedTable, encode_table
-from trainer_service.fitting.engine import estimate, run
+from trainer_service.fitting.encode import Codes, EncodedTable, encode_table
+from trainer_service.fitting.engine import estimate
+from trainer_service.fitting.keys import random
 from trainer_service.fitting.marginals import shift
 from trainer_service.fitting.progress import FitEvent, Phase
 from trainer_service.fitting.table import Holdout, Table
+from trainer_service.fitting.temperature import TEMPERATURES, choose_temperature, cooled
 from trainer_service.fitting.tvae import TvaeFitter
 
 SOME = ("city", "state", "paid", "age", "price", "noise")
@@ -45,6 +45,7 @@ TABLE = full_table().only(*SOME)
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
@@ -156,7 +157,9 @@ OVERRIDES = {
 
 def test_every_shared_field_is_covered() -> None:
     fields = {field.name for field in dataclasses.fields(TrainingConfig)}
-    assert fields == {*SHARED_CHANGES, "family", "device", "threads"}
+    # Where a fit is probed decides which weights are published, not what they are: tests/unit/test_loop.py.
+    watching = {"probe_epochs", "patience", "keep_best"}
+    assert fields == {*SHARED_CHANGES, "family", "device", "threads", *watching}
     assert {field.name for field in dataclasses.fields(ColumnOverride)} == {*OVERRIDES, "column"}
 
 
@@ -193,11 +196,25 @@ def test_same_seed_gives_the_same_weights(family: str, plain: dict[str, Artifact
     assert (again.weights, again.model_digest) == (plain[family].weights, plain[family].model_digest)
 
 
+@pytest.mark.parametrize("family", ["ctgan", "tvae"])
+def test_probes_do_not_change_the_weights(family: str, tmp_path: Path) -> None:
+    asked = config(dataclasses.replace(FAMILIES[family], epochs=4))  # type: ignore[type-var]
+    made = {
+        probe_epochs: fit_table(TABLE, dataclasses.replace(asked, probe_epochs=probe_epochs), tmp_path)
+        for probe_epochs in (0, 1, 3, 10)
+    }
+    assert [len(json.loads(one.manifest)["training"]["probes"]) for one in made.values()] == [0, 4, 2, 1]
+    assert len({one.weights for one in made.values()}) == 1
+    assert len({one.model_digest for one in made.values()}) == 1
+
+
 def test_manifest_tells_where_the_model_came_from(plain: dict[str, Artifact]) -> None:
     body = json.loads(plain["ctgan"].manifest)
     training = body["training"]
     assert (training["family"], training["seed"], training["rows"], training["epochs"]) == ("ctgan", "11", 300, 1)
     assert set(training["loss_history"]) == {"generator", "critic"} == set(training["final_losses"])
+    assert (training["published_epoch"], training["ended"]) == (1, "complete")
+    assert [probe["epoch"] for probe in training["probes"]] == [1]
     assert body["dataset"] == {"sha256": DIGEST.hex(), "rows": 300}
     assert body["privacy"] == {"mode": "none"}
     assert "BUSL-1.1" in body["licence"]
@@ -214,31 +231,7 @@ def test_events_tell_phases_and_epochs(family: str, tmp_path: Path) -> None:
         assert all(math.isfinite(loss) for loss in event.losses.values())
         assert event.rows_per_second > 0
     assert events[4].eta_seconds == 0
-
-
-class Steps:
-    """A fitter whose steps are counted and whose loss is given."""
-
-    epochs, steps_per_epoch, rows_per_step, parameters = 5, 10, 1, 0
-
-    def __init__(self, loss: float = 1.0) -> None:
-        self.taken = 0
-        self._loss = loss
-
-    def step(self, number: int) -> dict[str, float]:
-        assert number == self.taken
-        self.taken += 1
-        return {"loss": self._loss + number}
-
-    def export(self) -> Any:
-        raise NotImplementedError
-
-
-def test_a_cancel_stops_within_a_step() -> None:
-    steps = Steps()
-    with pytest.raises(CancelledError, match="epoch 2 of 5"):
-        run(steps, lambda _: None, lambda: steps.taken == 13, iter(range(100)).__next__)
-    assert steps.taken == 13
+    assert [bool(event.probe) for event in events] == [False] * 4 + [True, False]
 
 
 def test_a_cancel_stops_a_real_fit_in_its_first_epoch(tmp_path: Path) -> None:
@@ -260,63 +253,58 @@ def test_a_cancel_stops_the_encoding(tmp_path: Path) -> None:
         fit_table(TABLE, config(CTGAN), tmp_path, cancelled=lambda: True)
 
 
-def test_losses_are_the_means_of_an_epoch() -> None:
-    events: list[FitEvent] = []
-    history = run(Steps(), events.append, lambda: False, iter(range(100)).__next__)
-    assert history.losses["loss"] == [5.5, 15.5, 25.5, 35.5, 45.5]
-    assert [event.eta_seconds for event in events] == [4, 3, 2, 1, 0]
+BOUND = 0.05
+"""Mean distance, in nats or in units of a scalar's argument, between the float network and the exact one; nats as they
+are before the logits are divided by the temperature, which divides both alike."""
 
 
-def test_a_loss_that_is_no_number_fails_the_fit() -> None:
-    with pytest.raises(TrainingFailedError, match=r"epoch 1 of 5.*lower the learning rate"):
-        run(Steps(math.nan), lambda _: None, lambda: False, iter(range(100)).__next__)
-
-
-def test_gradient_of_the_critic_is_that_of_autograd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = config(CTGAN)
-    fitter = CtganFitter(encoded(asked, tmp_path), CTGAN, seed=1, device=torch.device("cpu"), scratch=tmp_path)
-    critic = fitter._critic.eval()
-    packs = torch.randn(6, critic.pacdim, requires_grad=True)
-    expected = critic(packs.view(-1, critic.pacdim // critic.pac))
-    (slope,) = torch.autograd.grad(expected[2:].sum(), packs)
-    monkeypatch.setattr(functional, "dropout", lambda x, _: x)
-    scores, gradient = ctgan_module._scores_and_gradient(critic, packs, 4)
-    assert torch.allclose(scores, expected, atol=1e-6)
-    assert torch.allclose(gradient, slope[2:], atol=1e-6)
-
-
-BOUND = 0.12
-"""Mean distance, in nats or in units of a scalar's argument, between the float network and the exact one."""
-
-
-@pytest.mark.parametrize("family", ["ctgan", "tvae"])
-def test_exact_network_agrees_with_the_float_one(family: str, tmp_path: Path) -> None:
-    asked = config(FAMILIES[family])
-    table = encoded(asked, tmp_path)
-    cpu = torch.device("cpu")
+def some_fitter(family: str, table: EncodedTable, seed: int, folder: Path) -> CtganFitter | TvaeFitter:
+    """Return a fitter of some steps, its networks of a shape drawn by the seed."""
+    draws = np.random.Generator(np.random.Philox(seed))
+    dims = tuple(draws.integers(16, 80, draws.integers(1, 4)).tolist())
+    cpu, width = torch.device("cpu"), int(draws.integers(4, 40))
     fitter: CtganFitter | TvaeFitter
     if family == "ctgan":
-        fitter = CtganFitter(
-            table, dataclasses.replace(CTGAN, generator_dim=(64, 64)), seed=1, device=cpu, scratch=tmp_path
-        )
+        asked = dataclasses.replace(CTGAN, generator_dim=dims, embedding_dim=width)
+        fitter = CtganFitter(table, asked, seed=seed, device=cpu, scratch=folder)
     else:
-        fitter = TvaeFitter(table, dataclasses.replace(TVAE, decompress_dims=(64, 64)), seed=1, device=cpu)
+        fitter = TvaeFitter(
+            table, dataclasses.replace(TVAE, decompress_dims=dims, embedding_dim=width), seed=seed, device=cpu
+        )
     for number in range(60):
         fitter.step(number)
+    # So short a fit leaves the logits close to none: weights of the size that a long one ends with.
+    stirred = random(seed, "test")
+    fitter.restore([weights + stirred.normal(0, 0.1, len(weights)).astype(np.float32) for weights in fitter.weights()])
+    if isinstance(fitter, TvaeFitter):
+        fitter.decoder.sigma.fill_(0.1)
+    return fitter
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+@pytest.mark.parametrize("family", ["ctgan", "tvae"])
+def test_exact_network_agrees_with_the_float_one(family: str, seed: int, tmp_path: Path) -> None:
+    table = encoded(config(FAMILIES[family]), tmp_path)
+    fitter = some_fitter(family, table, seed, tmp_path)
     network = fitter.export()
-    exact = load_network(network.body, network.arrays, concatenate=family == "ctgan", linear=choose_kernel("numpy"))
-    if isinstance(fitter, CtganFitter):
-        hidden, output, calibration = fitter.folded()
-    else:
-        hidden, output = fitter.folded()
-        calibration = fitter.calibration()
-    real = calibration.noise
+    hidden, output, calibration = fitter.folded()
+    asked = calibration.real.shape[1] - calibration.noise
+    exact = load_network(
+        network.body, network.arrays, concatenate=family == "ctgan", conditions=asked, kernel=choose_kernel("numpy")
+    )
+    assert (exact.noise_width, exact.conditions, exact.output_width) == (calibration.noise, asked, table.width)
+    real = calibration.real.astype(np.float64)
     for layer in hidden:
-        made = np.maximum(real @ layer.weight + layer.biases[calibration.condition], 0)
+        made = np.maximum(real @ layer.weight + layer.bias, 0)
         real = np.concatenate([made, real], axis=1) if family == "ctgan" else made
-    expected = (real @ output.weight + output.biases[calibration.condition])[:, fitter._layout.order]
-    condition = calibration.condition if len(output.condition) else None
-    found = exact.head([slice(0, table.width)])(exact.hidden(calibration.codes, condition), condition).T
+    expected = real @ output.weight + output.bias
+    condition = None
+    if asked:
+        condition = calibration.real[:, calibration.noise :].argmax(axis=1).astype(np.intp)
+        assert (calibration.real[np.arange(len(condition)), calibration.noise + condition] == 1).all()
+    activations = exact.hidden(calibration.codes[:, : calibration.noise], condition)
+    found = exact.head(np.arange(table.width))(activations).T.astype(np.float64)
+    temperature = network.choices["temperature"]
     start = 0
     for codec, counts in zip(table.codecs, table.counts, strict=True):
         if codec.scalar:
@@ -325,10 +313,45 @@ def test_exact_network_agrees_with_the_float_one(family: str, tmp_path: Path) ->
             start += 1
         seen = start + np.flatnonzero(counts)
         # The export moves whole columns of logits, and softmax knows no constant: both are taken out.
-        distance = found[:, seen] / tables.LOGIT_UNIT - expected[:, seen]
+        distance = found[:, seen] / tables.LOGIT_UNIT * temperature - expected[:, seen]
         distance -= distance.mean(axis=0)
         assert np.abs(distance).mean() < BOUND
         start += codec.slots
+
+
+def test_a_temperature_divides_logits_and_nothing_else(tmp_path: Path) -> None:
+    table = encoded(config(TVAE), tmp_path)
+    _, output, _ = some_fitter("tvae", table, 1, tmp_path).folded()
+    made = cooled(output, table, 0.5)
+    _, scalars = table.positions()
+    others = np.setdiff1d(np.arange(table.width), scalars)
+    for before, after in ((output.weight, made.weight), (output.bias, made.bias)):
+        assert np.array_equal(after[..., scalars], before[..., scalars])
+        assert np.array_equal(after[..., others], 2 * before[..., others])
+
+
+def test_of_temperatures_as_good_the_coolest_is_taken(tmp_path: Path) -> None:
+    table = encoded(config(TVAE), tmp_path)
+    apart = table.codes(np.arange(table.rows))
+    apart = Codes(np.random.Generator(np.random.Philox(2)).permuted(apart.slots, axis=0), apart.alpha)
+    asked: list[float] = []
+
+    def draw(temperature: float) -> Codes:
+        asked.append(temperature)
+        # The training rows themselves, and at the two lowest temperatures their columns apart.
+        return apart if temperature < 0.6 else table.codes(np.arange(table.rows))
+
+    chosen, found = choose_temperature(table, random(1, "test"), draw)
+    assert tuple(asked) == tuple(found) == TEMPERATURES
+    assert (chosen, found[1.0] == found[0.8] == found[0.6] > found[0.4] + 0.05) == (0.6, True)
+
+
+@pytest.mark.parametrize("family", ["ctgan", "tvae"])
+def test_the_manifest_tells_the_temperature(family: str, plain: dict[str, Artifact]) -> None:
+    export = json.loads(plain[family].manifest)["training"]["export"]
+    assert export["temperature"] in TEMPERATURES
+    assert set(export["pairs"]) == {str(temperature) for temperature in TEMPERATURES}
+    assert export["pairs"][str(export["temperature"])] == pytest.approx(max(export["pairs"].values()), abs=1.1e-3)
 
 
 def test_shift_gives_the_wanted_frequencies() -> None:

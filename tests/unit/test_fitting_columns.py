@@ -238,7 +238,16 @@ def test_holdout_depends_on_digest_and_row_only(tmp_path: Path) -> None:
         table = Table(path, (spec,), Holdout.of(digest, fraction))
         return [value for batch in table.batches(lambda: False) for value in batch.column(0).to_pylist()]
 
+    def left_out(digest: bytes, fraction: float, most: int = 10_000) -> list[int]:
+        found: list[int] = (
+            Table(path, (spec,), Holdout.of(digest, fraction)).held_out(most, lambda: False)["x"].to_pylist()
+        )
+        return found
+
     assert kept(b"a", 0.0) == list(range(10_000))
+    assert left_out(b"a", 0.0) == []
+    assert left_out(b"a", 0.2) == sorted(set(range(10_000)) - set(kept(b"a", 0.2)))
+    assert left_out(b"a", 0.2, 50) == left_out(b"a", 0.2)[:50]
     assert kept(b"a", 0.2) == kept(b"a", 0.2) != kept(b"b", 0.2)
     assert len(kept(b"a", 0.2)) == pytest.approx(8000, abs=150)
     assert set(kept(b"a", 0.3)) < set(kept(b"a", 0.2))

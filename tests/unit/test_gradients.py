@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ctgan.data_transformer import SpanInfo
 from ctgan.synthesizers import tvae as their_tvae
 from ctgan.synthesizers.ctgan import Discriminator, Generator
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from rowmint.codecs import NumericCodec
 from tests.tables_to_fit import CTGAN, TVAE, TableToFit, full_table
-from trainer_service.config import TrainingConfig, effective_schema
+from trainer_service.config import CtganConfig, TrainingConfig, effective_schema
 from trainer_service.fitting import ctgan as ctgan_module
 from trainer_service.fitting import tvae as tvae_module
 from trainer_service.fitting.activation import TAU, Activation
@@ -38,10 +39,12 @@ LAYERS = [(12,), (12, 9), (12, 9, 7)]
 @pytest.fixture(autouse=True)
 def _full_precision() -> Iterator[None]:
     """A product of TF32 or bfloat16 terms would hide an error of the size that is looked for."""
-    before = torch.get_float32_matmul_precision()
+    before = torch.get_float32_matmul_precision(), torch.get_num_threads()
     torch.set_float32_matmul_precision("highest")
+    torch.set_num_threads(1)
     yield
-    torch.set_float32_matmul_precision(before)
+    torch.set_float32_matmul_precision(before[0])
+    torch.set_num_threads(before[1])
 
 
 def assert_close(found: Tensor, expected: Tensor, name: str = "") -> None:
@@ -259,27 +262,24 @@ def draws(monkeypatch: pytest.MonkeyPatch) -> list[Recorded]:
     return made
 
 
+def shaped(generator_dim: tuple[int, ...], discriminator_dim: tuple[int, ...], pac: int) -> CtganConfig:
+    return dataclasses.replace(CTGAN, generator_dim=generator_dim, discriminator_dim=discriminator_dim, pac=pac)
+
+
 @pytest.mark.parametrize(
-    ("name", "generator_dim", "discriminator_dim", "pac"),
+    ("name", "asked"),
     [
-        ("mixed", (16,), (16,), 1),
-        ("mixed", (16, 12), (16, 12), 5),
-        ("mixed", (16, 12, 9), (9, 12, 16), 2),
-        ("no condition", (16, 12), (16,), 3),
-        ("no scalar", (16,), (16, 12), 4),
+        ("mixed", shaped((16,), (16,), 1)),
+        ("mixed", shaped((16, 12), (16, 12), 5)),
+        ("mixed", shaped((16, 12, 9), (9, 12, 16), 2)),
+        ("no condition", shaped((16, 12), (16,), 3)),
+        ("no scalar", shaped((16,), (16, 12), 4)),
     ],
 )
 def test_a_whole_step_of_ctgan(
-    name: str,
-    generator_dim: tuple[int, ...],
-    discriminator_dim: tuple[int, ...],
-    pac: int,
-    tables: dict[str, EncodedTable],
-    draws: list[Recorded],
-    tmp_path: Path,
+    name: str, asked: CtganConfig, tables: dict[str, EncodedTable], draws: list[Recorded], tmp_path: Path
 ) -> None:
-    table = tables[name]
-    asked = dataclasses.replace(CTGAN, generator_dim=generator_dim, discriminator_dim=discriminator_dim, pac=pac)
+    table, pac = tables[name], asked.pac
     fitter = CtganFitter(table, asked, seed=2, device=CPU, scratch=tmp_path)
     critic_weights = fitter._judge._parameters
     stir(fitter._weights, 8, 0.1)
@@ -301,7 +301,7 @@ def test_a_whole_step_of_ctgan(
     expected = critic_loss(with_masks(critic, thirds), real, fake.detach(), between, pac)
     expected.backward()
     assert losses["critic"] == pytest.approx(expected.item(), rel=1e-5)
-    assert_gradients(fitter._critic, critic_weights, critic, [f"seq.{3 * len(discriminator_dim)}.bias"])
+    assert_gradients(fitter._critic, critic_weights, critic, [f"seq.{3 * len(asked.discriminator_dim)}.bias"])
 
     expected = -with_masks(critic, [last])(fake).mean()
     if fitter._conditions is not None:
@@ -314,7 +314,7 @@ def test_a_whole_step_of_ctgan(
         assert condition.shape == (size, 0)
     expected.backward()
     assert losses["generator"] == pytest.approx(expected.item(), rel=1e-5)
-    unused = [f"seq.{index}.fc.bias" for index in range(len(generator_dim))]
+    unused = [f"seq.{index}.fc.bias" for index in range(len(asked.generator_dim))]
     assert_gradients(fitter.generator, fitter._weights, generator, unused)
 
 
@@ -350,7 +350,7 @@ def test_a_whole_step_of_tvae(
 ) -> None:
     table = tables[name]
     fitter, loss, encoder, decoder, rows, noise = tvae_step(table, dims, draws)
-    mean, deviation, log_variance = encoder(rows)
+    mean, deviation, _ = encoder(rows)
     outputs, sigma = decoder(mean + deviation * noise)
     likelihood = torch.zeros((), dtype=torch.float64)
     outside = 0
@@ -382,14 +382,7 @@ def test_where_every_scalar_counts_the_loss_is_the_packages_own(
     mean, deviation, log_variance = encoder(rows)
     outputs, sigma = decoder(mean + deviation * noise)
     order = torch.from_numpy(fitter._layout.order)
-    spans = {False: [("softmax",)], True: [("tanh",), ("softmax",)]}
-    information = [
-        [
-            their_tvae_span(1 if name == "tanh" else codec.slots, name)
-            for (name,) in spans[isinstance(codec, NumericCodec) and codec.scalar]
-        ]
-        for codec in table.codecs
-    ]
+    information = [[SpanInfo(1, "tanh")] * codec.scalar + [SpanInfo(codec.slots, "softmax")] for codec in table.codecs]
     likelihood, divergence = their_tvae._loss_function(
         outputs[:, order], rows[:, order], sigma[order], mean, log_variance, information, TVAE.loss_factor
     )
@@ -397,9 +390,3 @@ def test_where_every_scalar_counts_the_loss_is_the_packages_own(
     assert loss == pytest.approx((likelihood + divergence).item(), rel=1e-5)
     assert_gradients(fitter._encoder, fitter._weights, encoder)
     assert_gradients(fitter.decoder, fitter._weights, decoder)
-
-
-def their_tvae_span(size: int, activation: str) -> Any:
-    from ctgan.data_transformer import SpanInfo
-
-    return SpanInfo(size, activation)

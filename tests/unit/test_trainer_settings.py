@@ -46,10 +46,10 @@ def test_impossible_settings(change, told):
         TrainerSettings(**change)
 
 
-def test_a_machine_of_many_cores_needs_no_setting(monkeypatch):
+def test_a_fit_has_one_thread_however_many_cores_there_are(monkeypatch):
     monkeypatch.delenv("ROWMINT_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 384)
-    assert TrainerSettings().threads == 256
+    assert TrainerSettings().threads == 1
 
 
 def test_settings_reach_a_worker_as_they_are(monkeypatch, tmp_path):

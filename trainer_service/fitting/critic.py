@@ -96,4 +96,5 @@ class CriticPass:
         torch.mm(sign.t(), inputs[-1][: 2 * third], out=of(self._final.weight))
         of(self._final.weight).add_(up.sum(dim=0))
         of(self._final.bias).zero_()
-        return fake - real + PENALTY * excess.square().mean()
+        loss: Tensor = fake - real + PENALTY * excess.square().mean()
+        return loss

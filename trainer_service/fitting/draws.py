@@ -58,7 +58,7 @@ class Draws:
         else:
             kept = (self._words16(count) >= dropped * 65536).view(np.uint8)
         flat = self._tensor(kept.astype(np.float32) * np.float32(1 / (1 - dropped)), 1, count)[0]
-        parts = flat.split([rows * width for width in widths])
+        parts = torch.split(flat, [rows * width for width in widths])
         return [part.view(rows, width) for part, width in zip(parts, widths, strict=True)]
 
     def _words16(self, count: int) -> NDArray[np.uint16]:

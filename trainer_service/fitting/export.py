@@ -160,7 +160,8 @@ def _output(folded: "_Folded", x: NDArray[np.uint8], table: EncodedTable, calibr
 def _run(layer: Layer, x: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the layer's rounded results; as calibration needs them, not exact to the last bit."""
     total = x.astype(np.float32) @ layer.weight.astype(np.float32) + layer.bias.astype(np.float32)
-    return np.rint(total * layer.scale)
+    real: NDArray[np.float32] = np.rint(total * layer.scale)
+    return real
 
 
 @dataclass(frozen=True)

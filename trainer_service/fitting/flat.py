@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import Module, Parameter
+from torch.nn import Module
 
 
 class FlatParameters:
@@ -31,10 +31,10 @@ class FlatParameters:
             span = slice(start, start + parameter.numel())
             self.weights[span] = parameter.detach().to(device).flatten()
             parameter.data = self.weights[span].view(parameter.shape)
-            parameter.requires_grad_(requires_grad=False)  # every gradient is computed by hand
+            parameter.requires_grad = False  # every gradient is computed by hand
             self._gradients[id(parameter)] = self.gradient[span].view(parameter.shape)
             start = span.stop
 
-    def gradient_of(self, parameter: Parameter) -> Tensor:
+    def gradient_of(self, parameter: Tensor) -> Tensor:
         """Return the view that takes the gradient of `parameter`."""
         return self._gradients[id(parameter)]

@@ -69,8 +69,8 @@ class Probe:
         cells = self._cells(real)
         self._lists = [_commonest(cells[:, column]) for column in range(len(codecs))]
         pairs = list(combinations(range(len(codecs)), 2))
-        chosen = np.linspace(0, len(pairs) - 1, min(len(pairs), MAX_PAIRS)).astype(int) if pairs else []
-        self._pairs = [pairs[index] for index in chosen]
+        chosen = np.linspace(0, len(pairs) - 1, min(len(pairs), MAX_PAIRS)).astype(int)
+        self._pairs = [pairs[index] for index in chosen.tolist()]
         self._real = self._frequencies(cells)
         self._distinct = _distinct(cells)
         self._chance = self._distances(self._cells(other))
