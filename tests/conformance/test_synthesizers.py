@@ -1,5 +1,6 @@
 """What every family of synthesizer must do, on models fitted to one small table."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ from rowmint.conditions import AnyOf, IsNull, Predicate, Range, canonical
 from rowmint.plan import compile_plan
 from rowmint.rng import StreamKey
 from rowmint.rows import RowSource
-from rowmint.synthesizer import ConditionSupport
+from rowmint.synthesizer import Candidates, ConditionSupport
 from tests.tables_to_fit import FAMILIES, fit_table, full_table, load
 from trainer_service.config import TrainingConfig
 
@@ -34,9 +35,19 @@ def modelled(model: Model) -> list[str]:
     return [name for name in model.schema.names if name not in model.identities]
 
 
-def draw(model: Model, columns: list[str], where: tuple[Predicate, ...] = (), tile: int = 0, seed: int = 1) -> Any:
+@dataclass(frozen=True)
+class Drawn:
+    """The candidates of a tile that were accepted, and their columns."""
+
+    candidates: Candidates
+    columns: dict[str, ColumnArray]
+
+
+def draw(model: Model, columns: list[str], where: tuple[Predicate, ...] = (), tile: int = 0, seed: int = 1) -> Drawn:
     query = model.synthesizer.query(canonical(where, model.schema), columns)
-    return query.tile(StreamKey(model.digest, bytes(32), seed).tile(0, tile), SIZE)
+    key = StreamKey(model.digest, bytes(32), seed).tile(0, tile)
+    found = query.candidates(key, SIZE)
+    return Drawn(found, query.columns(found, key))
 
 
 def raw(column: ColumnArray) -> tuple[bytes, bytes]:
@@ -53,7 +64,7 @@ def test_a_tile_holds_the_asked_columns_in_the_schemas_order(model: Model) -> No
     tile = draw(model, modelled(model))
     assert list(tile.columns) == modelled(model)
     assert model.schema.names == model.synthesizer.schema.names
-    assert (tile.candidates, tile.accepted) == (SIZE, SIZE)
+    assert tile.candidates.size == SIZE
     assert {len(column) for column in tile.columns.values()} == {SIZE}
 
 
@@ -88,10 +99,10 @@ WHERE: list[tuple[Predicate, ...]] = [
 @pytest.mark.parametrize("where", WHERE)
 def test_accepted_rows_satisfy_the_conditions(model: Model, where: tuple[Predicate, ...]) -> None:
     tile = draw(model, modelled(model), where)
-    assert tile.accepted > 0
+    assert tile.candidates.size > 0
     for condition in canonical(where, model.schema):
         assert condition.satisfied(tile.columns[condition.column]).all()
-        assert len(tile.columns[condition.column]) == tile.accepted
+        assert len(tile.columns[condition.column]) == tile.candidates.size
 
 
 @pytest.mark.parametrize("where", WHERE)
@@ -118,8 +129,31 @@ def test_conditions_change_only_which_candidates_are_kept(model: Model) -> None:
     if model.synthesizer.support is ConditionSupport.ANY_SUBSET:
         return  # it draws the column from its restricted marginal
     kept = np.flatnonzero(condition.satisfied(whole.columns["city"]))
-    for name, column in part.columns.items():
-        assert raw(column) == raw(whole.columns[name].take(kept)), name
+    assert raw(part.columns["city"]) == raw(whole.columns["city"].take(kept))
+    assert {name: array.tolist() for name, array in part.candidates.latents.items()} == {
+        name: array[kept].tolist() for name, array in whole.candidates.latents.items()
+    }
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_rows_of_a_candidate_are_drawn_anew_with_another_key(model: Model, where: tuple[Predicate, ...]) -> None:
+    names = modelled(model)
+    query = model.synthesizer.query(canonical(where, model.schema), names)
+    stream = StreamKey(model.digest, bytes(32), 1)
+    found = query.candidates(stream.tile(0, 0), SIZE)
+    one, other = (query.columns(found, stream.tile(block, 0)) for block in (1, 2))
+    tested = {condition.column for condition in canonical(where, model.schema)}
+    assert {name for name in names if raw(one[name]) == raw(other[name])} >= tested
+    assert {name for name in names if raw(one[name]) != raw(other[name])} >= {"noise", "instant"} - tested
+    # A row depends on its own candidate and place alone.
+    few = query.columns(found.first(5), stream.tile(1, 0))
+    assert {name: raw(few[name]) for name in names} == {
+        name: raw(one[name].take(slice(0, few_rows(few)))) for name in names
+    }
+
+
+def few_rows(columns: dict[str, ColumnArray]) -> int:
+    return len(next(iter(columns.values())))
 
 
 def test_support_is_what_the_driving_column_shows(model: Model) -> None:

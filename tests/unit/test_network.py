@@ -16,6 +16,7 @@ from rowmint.synthesizer.heads import ColumnHead, SlotLayout, column_heads
 from rowmint.synthesizer.kernels import choose_kernel
 from rowmint.synthesizer.layers import Layer
 from rowmint.synthesizer.network import ExactNetwork, load_network
+from rowmint.synthesizer.scratch import Scratch
 
 KERNELS = {"numpy": choose_kernel("numpy"), "onnxruntime": choose_kernel("onnxruntime")}
 
@@ -182,6 +183,7 @@ def test_a_layer_that_cannot_be_is_refused(changes):
 # --- the draw of slots -----------------------------------------------------------------------------------------------
 
 NONE = np.zeros(0)
+SCRATCH = Scratch()
 LOGITS = st.one_of(st.integers(-3000, 3000), st.integers(-32768, 32767), st.sampled_from([-32768, 0, 32767]))
 WORDS = st.one_of(st.integers(0, 2**32 - 1), st.sampled_from([0, 2**32 - 1]))
 
@@ -232,14 +234,14 @@ def _check_draw(heads, every, words):
     expected = {
         name: [_drawn(row, word) for row, word in zip(masses[name], words[name], strict=True)] for name in words
     }
-    slots = layout.draw(outputs, drawn)
+    slots = layout.draw(outputs, drawn, SCRATCH)
     assert {head.column.name: row.tolist() for head, row in zip(layout.heads, slots, strict=True)} == expected
-    made = layout.column_masses(outputs)
+    made = layout.column_masses(outputs, SCRATCH)
     assert {name: found.T.tolist() for name, (found, _) in made.items()} == masses
     assert {name: total.tolist() for name, (_, total) in made.items()} == {
         name: [sum(row) for row in rows] for name, rows in masses.items()
     }
-    whole, totals = layout.masses(outputs)
+    whole, totals = layout.masses(outputs, SCRATCH)
     assert (whole.dtype, whole.shape) == (np.int32, (len(layout.outputs) - layout.scalars, every.shape[1]))
     assert totals.tolist() == [made[head.column.name][1].tolist() for head in layout.heads]
     assert whole.sum(axis=0, dtype=np.int64).tolist() == totals.sum(axis=0, dtype=np.int64).tolist()
@@ -257,7 +259,8 @@ CODECS = st.one_of(
 def test_a_draw_over_columns_is_a_draw_for_each(data, codecs, count):
     heads = _heads(codecs)
     size = heads[-1].stop * count
-    every = np.array(data.draw(st.lists(LOGITS, min_size=size, max_size=size)), np.int16).reshape(-1, count)
+    every = np.array(data.draw(st.lists(LOGITS, min_size=size, max_size=size)), np.int16)
+    every = every.reshape(heads[-1].stop, count)
     words = {
         head.column.name: data.draw(st.lists(WORDS, min_size=count, max_size=count))
         for head in data.draw(st.permutations(heads))
@@ -282,9 +285,9 @@ def test_as_many_equal_slots_as_there_may_be():
     words = [0, 2**31, 2**32 - 1]
     layout = SlotLayout(heads)
     outputs = np.zeros((len(layout.outputs), 3), np.int16)
-    slots = layout.draw(outputs, np.array([words] * 3, np.uint32))
+    slots = layout.draw(outputs, np.array([words] * 3, np.uint32), SCRATCH)
     assert slots.tolist() == [[0, 2049, 4097], [0, 2049, 4097], [0, 1, 1]]
-    masses, totals = layout.masses(outputs)
+    masses, totals = layout.masses(outputs, SCRATCH)
     assert set(masses.ravel().tolist()) == {tables.EXP_ONE}
     assert totals[:, 0].tolist() == [4098 * tables.EXP_ONE, 4098 * tables.EXP_ONE, 2 * tables.EXP_ONE]
     assert 4098 * tables.EXP_ONE < 2**31
@@ -296,7 +299,7 @@ def test_logits_as_far_apart_as_int16_allows():
     every = np.array([[logit] * 2 for logits in every for logit in logits], np.int16)
     _check_draw(heads, every, {"c0": [0, 2**32 - 1], "c1": [0, 2**32 - 1], "c2": [0, 2**32 - 1]})
     layout = SlotLayout(heads)
-    slots = layout.draw(every[layout.outputs], np.array([[0, 2**32 - 1]] * 3, np.uint32))
+    slots = layout.draw(every[layout.outputs], np.array([[0, 2**32 - 1]] * 3, np.uint32), SCRATCH)
     assert {head.column.name: row.tolist() for head, row in zip(layout.heads, slots, strict=True)} == {
         "c0": [1, 1],
         "c1": [0, 0],
@@ -309,7 +312,7 @@ def test_frequencies_are_those_of_softmax():
     layout = SlotLayout(_heads([_category(5)]))
     # One word from the middle of each of 2**16 equal parts: the distribution is enumerated, not sampled.
     words = (np.arange(2**16, dtype=np.uint32) << np.uint32(16)) + np.uint32(2**15)
-    (slots,) = layout.draw(np.repeat(logits[:, None], len(words), axis=1), words[None])
+    (slots,) = layout.draw(np.repeat(logits[:, None], len(words), axis=1), words[None], SCRATCH)
     shares = np.bincount(slots, minlength=5) / len(words)
     exact = np.exp((logits.astype(float) - 700) / 256.0)
     exact /= exact.sum()

@@ -11,7 +11,7 @@ from rowmint.columns import ColumnArray
 from rowmint.conditions import AnyOf, Predicate, Range, canonical
 from rowmint.plan import BLOCK_SIZE, TILE_SIZE, compile_plan, grid_rows, pilot, plan_digest
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
-from rowmint.synthesizer.interface import Tile
+from rowmint.synthesizer import Candidates
 
 COLUMN = ColumnSpec("n", ColumnKind.NUMERICAL, DataType.INT64, Domain(minimum=0, maximum=9))
 OTHER = replace(COLUMN, name="m")
@@ -33,10 +33,10 @@ class FixedSynthesizer:
         assert columns == ()
         return self
 
-    def tile(self, key, size):
+    def candidates(self, key, size):
         self.tiles.append((key, size))
         before, after = (int(self.share * size * count) for count in (len(self.tiles) - 1, len(self.tiles)))
-        return Tile(size, after - before, {})
+        return Candidates(after - before, {}, {})
 
 
 def test_the_digest_depends_on_model_and_conditions_only():
@@ -59,13 +59,14 @@ def test_the_digest_depends_on_model_and_conditions_only():
 
 def test_the_digest_is_frozen():
     digest = plan_digest(MODEL, WHERE).hex()
-    assert digest == "cff8059df1bfa59724f1f68dc8eb678113279b13427df8eddfd139b43f7db080"
+    assert digest == "07e1c6e59f0108c0813507d6c065553d9cf14a39faff6d4b4cf4d5475a2bf2df"
 
 
 def test_a_plan_without_conditions_needs_no_pilot():
     synthesizer = FixedSynthesizer(1.0)
     plan = compile_plan(MODEL, synthesizer, ())
     assert (plan.tile_size, plan.block_size, plan.tile_budget, plan.acceptance) == (TILE_SIZE, BLOCK_SIZE, 1, 1.0)
+    assert (plan.pool_rows, plan.reuse) == (BLOCK_SIZE, 1)
     assert synthesizer.tiles == []
 
 
@@ -76,6 +77,16 @@ def test_rare_conditions_get_small_blocks_and_large_budgets(share):
     assert 1 <= plan.block_size <= BLOCK_SIZE
     assert 1 <= plan.tile_budget <= 1024
     assert plan.acceptance == pytest.approx(share, abs=3 / (8 * TILE_SIZE))
+    assert plan.reuse & (plan.reuse - 1) == 0
+    assert 1 <= plan.reuse <= 64
+    assert plan.pool_rows & (plan.pool_rows - 1) == 0
+    assert plan.block_size <= plan.pool_rows <= max(plan.block_size, 2**15)
+    if share >= 0.25:
+        assert (plan.reuse, plan.pool_rows) == (1, plan.block_size)
+    elif share > 1e-4:
+        # What a row costs in candidates, over a whole pool, is four to eight, or bounded by the most reuse.
+        assert plan.reuse == 64 or 0.125 < plan.reuse * share <= 0.25
+        assert plan.pool_rows == 2**15 or plan.pool_rows <= share * 2**20
     if share:
         # A block is aimed at 16 tiles at most, and its budget at four times what it needs.
         assert plan.block_size == 1 or plan.block_size <= share * 16 * TILE_SIZE

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from decimal import Decimal, localcontext
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from rowmint.synthesizer import tables
 MARGIN = Decimal("1e-6")  # units; a float64 library is off by less than 1e-8 of a unit here
 
 DIGESTS = {
-    "exponentials": "eb46d537f74bcf171259dfaf6f670b6ce55b57b31b586a46d165102e4fbfc678",
+    "exponentials": "fb7aabc4cd7730024ffc2fbb0d94f839283bf352d032609ee5698fcc20453062",
     "tangents": "742361dae711026e83709d47d3005836e3df488e5699ca8a7af0482bb53a6be6",
-    "input_codes": "4d8f688bb25e6eee6ab4d55a375d9b26a11732d9919545ad5821933a5626ea92",
+    "byte_codes": "fb4f8d7edc0453cc298bad5b3384746504cf8889f6c9254a152fc72bf9ab60a1",
     "normals": "ee46eda6f743ea9b2949c72134d6385025bcc7573bb0fba98b3bf40224779880",
 }
 
@@ -40,11 +41,11 @@ def _assert_nearest(exact, entry, tie_allowed=MARGIN):
 
 def test_exponentials_are_nearest_and_clear_of_ties():
     table = tables.exponentials()
-    assert (table.shape, table.dtype) == ((4096,), np.uint32)
+    assert (table.shape, table.dtype) == ((4096,), np.int32)
     assert table[0] == tables.EXP_ONE
     assert table[-1] == 0
     assert (np.diff(table.astype(np.int64)) <= 0).all()
-    assert 4098 * tables.EXP_ONE < 2**32
+    assert 4098 * tables.EXP_ONE < 2**31
     with localcontext() as context:
         context.prec = 30
         for index, entry in enumerate(table.tolist()):
@@ -62,12 +63,12 @@ def test_tangents_are_nearest_and_clear_of_ties():
             _assert_nearest(tables.ALPHA_ONE * (twice - 1) / (twice + 1), int(table[index]))
 
 
-def test_tanh_looks_up_and_saturates():
-    argument = np.array([[-(2**20), -32769, -32768], [0, 4096, 2**20]], np.int32)
+def test_tanh_looks_up():
+    argument = np.array([[-32768, -32768, -32767], [0, 4096, 32767]], np.int16)
     found = tables.tanh(argument)
     limit = int(tables.tangents()[-1])
     assert found.tolist() == [
-        [int(tables.tangents()[0])] * 3,
+        tables.tangents()[[0, 0, 1]].tolist(),
         [0, round(math.tanh(1) * tables.ALPHA_ONE), limit],
     ]
     assert limit < tables.ALPHA_ONE
@@ -91,31 +92,34 @@ def test_normals_are_nearest_and_clear_of_ties():
         assert _upper((entry - 0.5 + 1e-6) / tables.NORMAL_ONE) > tail * (1 + 1e-13)
 
 
-def test_input_codes_are_the_normal_distribution_quantised():
-    table = tables.input_codes()
-    assert (table.shape, table.dtype) == ((65536,), np.uint8)
+def test_byte_codes_are_the_means_of_the_normals_equal_parts():
+    table = tables.byte_codes()
+    assert (table.shape, table.dtype) == ((256,), np.uint8)
     assert (np.diff(table.astype(np.int64)) >= 0).all()
     assert np.array_equal(table, 127 - table[::-1])
-    counts = np.bincount(table, minlength=128)
-    assert len(counts) == 128
-    assert counts.min() > 0
-    ends = [-math.inf, *((code - tables.CODE_ZERO + 0.5) / tables.CODES_PER_SIGMA for code in range(127)), math.inf]
-    for code in range(128):
-        share = (math.erf(ends[code + 1] / math.sqrt(2)) - math.erf(ends[code] / math.sqrt(2))) / 2
-        assert abs(int(counts[code]) - 65536 * share) < 1 + 1e-6
-    # No boundary lies near the middle of a word, where another library's last digit could move it.
-    for end in ends[1:-1]:
-        place = 65536 * (0.5 + math.erf(end / math.sqrt(2)) / 2) - 0.5
-        assert end == 0 or abs(place - round(place)) > 1e-6
+    # Each code is the nearest to the mean of its part, by numerical integration of the quantile, and no mean lies near
+    # the middle between two codes, where another library's last digit could move it.
+    normal = NormalDist()
+    for byte, code in enumerate(table.tolist()):
+        points = [normal.inv_cdf((byte + (step + 0.5) / 4096) / 256) for step in range(4096)]
+        place = tables.CODE_ZERO + 15.85 * sum(points) / 4096
+        assert abs(place - code) < 0.5 + 1e-2, byte
+        assert abs(place - code) < 0.5 - 1e-4 or byte in (0, 255), (byte, place)
     z = (table.astype(np.float64) - tables.CODE_ZERO) / tables.CODES_PER_SIGMA
-    assert abs(z.mean()) < 1e-12
-    assert abs(z.var() - 1) < 1e-3
+    assert z.mean() == 0
+    assert abs(z.std() - 1) < 1e-3
 
 
-def test_normals_and_input_codes_tell_of_the_same_quantiles():
-    z = tables.normals() / tables.NORMAL_ONE
-    codes = np.clip(np.floor(z * tables.CODES_PER_SIGMA + tables.CODE_ZERO + 0.5), 0, 127)
-    # A rounded quantile may fall on the other side of a boundary: a few words, by one code.
-    apart = np.abs(codes - tables.input_codes())
-    assert apart.max() <= 1
-    assert np.count_nonzero(apart) < 16
+def test_a_word_holds_two_codes_the_low_bytes_first():
+    words = np.array([0x0000, 0x00FF, 0xFF00, 0x8040], np.uint16)
+    low, high = int(tables.byte_codes()[0]), int(tables.byte_codes()[255])
+    other = [int(tables.byte_codes()[0x40]), int(tables.byte_codes()[0x80])]
+    assert tables.input_codes(words).tolist() == [low, low, high, low, low, high, *other]
+
+
+def test_exponentials_of_any_distance():
+    distance = np.array([[0, 1, 4095], [4096, 40_000, 65_535]], np.uint16)
+    found = np.empty((2, 3), np.int32)
+    tables.falling_exponentials(distance, found)
+    table = tables.exponentials()
+    assert found.tolist() == [[table[0], table[1], table[4095]], [0, 0, 0]]

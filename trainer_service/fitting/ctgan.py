@@ -33,6 +33,7 @@ from trainer_service.fitting.generator import GeneratorPass
 from trainer_service.fitting.keys import random, torch_seed
 from trainer_service.fitting.layout import Batches, Layout, make_layout
 from trainer_service.fitting.rows import draw_rows
+from trainer_service.fitting.temperature import ROWS as TEMPERATURE_ROWS
 from trainer_service.fitting.temperature import choose_temperature, cooled
 
 _BETAS = (0.5, 0.9)
@@ -149,9 +150,16 @@ class CtganFitter:
     def export(self) -> FittedNetwork:
         """Return the averaged generator in exact integers, and the condition vectors by the data's frequencies."""
         hidden, output, calibration = self.folded()
-        temperature, pairs = choose_temperature(self._table, random(self._seed, "temperature"), self._draw)
-        output = cooled(output, self._table, temperature)
-        arrays = quantise(hidden, output, self._table, calibration, concatenate=True)
+        inputs = calibration.first(TEMPERATURE_ROWS)
+
+        def draw(temperature: float) -> Codes:
+            draws = random(self._seed, "sample rows")
+            layer = cooled(output, self._table, temperature)
+            return draw_rows(hidden, layer, self._table, inputs, draws, concatenate=True)
+
+        temperature, pairs = choose_temperature(self._table, random(self._seed, "temperature"), draw)
+        final = cooled(output, self._table, temperature)
+        arrays = quantise(hidden, final, self._table, calibration, concatenate=True)
         if self._conditions is not None:
             heads = [index for index, column in enumerate(self._table.fitted) if column.encoder is not None]
             arrays["drivers.column"] = np.array(heads, np.int32)[self._conditions.column]
@@ -163,14 +171,14 @@ class CtganFitter:
             {"temperature": temperature, "pairs": {str(tried): round(found, 5) for tried, found in pairs.items()}},
         )
 
-    def folded(self) -> tuple[list[FloatLayer], FloatLayer, Calibration]:
+    def folded(self, rows: int = CALIBRATION_ROWS) -> tuple[list[FloatLayer], FloatLayer, Calibration]:
         """Return the averaged generator's layers without batch normalisation, and the batch that fixed it.
 
         The statistics of batch normalisation are those of rows as the sampler draws them, by the data's frequencies;
         in training they were those of log-frequencies. The output layer is in schema order.
         """
         with self._average.in_place(), torch.no_grad():
-            calibration = Calibration.draw(self._seed, self._config.embedding_dim, self._conditions)
+            calibration = Calibration.draw(self._seed, self._config.embedding_dim, self._conditions, rows)
             layers: list[FloatLayer] = []
             x = torch.from_numpy(calibration.real).to(self._device)
             for residual in self.generator.seq[:-1]:
@@ -186,14 +194,9 @@ class CtganFitter:
 
     def sample(self, rows: int) -> Codes:
         """Return rows as codes; see `Fitter.sample`."""
-        return self._draw(1.0, rows)
-
-    def _draw(self, temperature: float, rows: int = CALIBRATION_ROWS) -> Codes:
-        hidden, output, calibration = self.folded()
+        hidden, output, calibration = self.folded(rows)
         draws = random(self._seed, "sample rows")
-        output = cooled(output, self._table, temperature)
-        inputs = calibration.first(rows)
-        return draw_rows(hidden, output, self._table, inputs, draws, concatenate=True)
+        return draw_rows(hidden, output, self._table, calibration, draws, concatenate=True)
 
     def weights(self) -> list[NDArray[np.float32]]:
         """Return what is exported; see `Fitter.weights`."""

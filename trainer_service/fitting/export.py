@@ -22,7 +22,7 @@ from trainer_service.fitting.encode import EncodedTable
 from trainer_service.fitting.keys import key, philox, random
 from trainer_service.fitting.marginals import shifts
 
-CALIBRATION_ROWS = 8192
+CALIBRATION_ROWS = 32_768
 PERCENTILE = 99.995
 _WEIGHT_MAX = 127
 _UNREACHABLE = -(1 << 20)

@@ -29,8 +29,8 @@ def shift(logits: NDArray[np.float32], target: NDArray[np.float64]) -> NDArray[n
     masses = np.exp(logits - logits.max(axis=1, keepdims=True))
     for _ in range(_STEPS):
         # Iterative scaling: a slot that comes too often by a factor is made less likely by it.
-        weighted = masses * np.exp(moved).astype(np.float32)
-        mean = (weighted / weighted.sum(axis=1, keepdims=True)).mean(axis=0, dtype=np.float64)
+        factor = np.exp(moved).astype(np.float32)
+        mean = (factor * ((1 / (masses @ factor)) @ masses)).astype(np.float64) / len(masses)
         if np.abs(mean - target).max() < _CLOSE:
             break
         moved += np.log(target / np.maximum(mean, 1e-12))

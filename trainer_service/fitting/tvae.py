@@ -27,6 +27,7 @@ from trainer_service.fitting.flat import FlatParameters
 from trainer_service.fitting.keys import key, random, torch_seed
 from trainer_service.fitting.layout import Batches, make_layout
 from trainer_service.fitting.rows import draw_rows
+from trainer_service.fitting.temperature import ROWS as TEMPERATURE_ROWS
 from trainer_service.fitting.temperature import choose_temperature, cooled
 
 LEAST_SIGMA, MOST_SIGMA = 0.01, 1.0
@@ -140,9 +141,16 @@ class TvaeFitter:
     def export(self) -> FittedNetwork:
         """Return the decoder in exact integers, and the spread of each scalar."""
         hidden, output, calibration = self.folded()
-        temperature, pairs = choose_temperature(self._table, random(self._seed, "temperature"), self._draw)
-        output = cooled(output, self._table, temperature)
-        arrays = quantise(hidden, output, self._table, calibration, concatenate=False)
+        inputs = calibration.first(TEMPERATURE_ROWS)
+
+        def draw(temperature: float) -> Codes:
+            draws = random(self._seed, "sample rows")
+            layer = cooled(output, self._table, temperature)
+            return draw_rows(hidden, layer, self._table, inputs, draws, concatenate=False, spread=self._spread())
+
+        temperature, pairs = choose_temperature(self._table, random(self._seed, "temperature"), draw)
+        final = cooled(output, self._table, temperature)
+        arrays = quantise(hidden, final, self._table, calibration, concatenate=False)
         arrays["spread"] = np.rint(self._spread().astype(np.float64) * tables.ALPHA_ONE).astype(np.int64)
         return FittedNetwork(
             {"hidden_layers": len(hidden)},
@@ -150,22 +158,17 @@ class TvaeFitter:
             {"temperature": temperature, "pairs": {str(tried): round(found, 5) for tried, found in pairs.items()}},
         )
 
-    def folded(self) -> tuple[list[FloatLayer], FloatLayer, Calibration]:
+    def folded(self, rows: int = CALIBRATION_ROWS) -> tuple[list[FloatLayer], FloatLayer, Calibration]:
         """Return the hidden layers, the output layer in schema order, and inputs drawn as the sampler draws them."""
         *hidden, last = (FloatLayer.of(layer.weight, layer.bias) for layer in _linears(self.decoder.seq))
-        calibration = Calibration.draw(self._seed, self._config.embedding_dim, None)
+        calibration = Calibration.draw(self._seed, self._config.embedding_dim, None, rows)
         return hidden, last.select(self._layout.order), calibration
 
     def sample(self, rows: int) -> Codes:
         """Return rows as codes; see `Fitter.sample`."""
-        return self._draw(1.0, rows)
-
-    def _draw(self, temperature: float, rows: int = CALIBRATION_ROWS) -> Codes:
-        hidden, output, calibration = self.folded()
+        hidden, output, calibration = self.folded(rows)
         draws = random(self._seed, "sample rows")
-        output = cooled(output, self._table, temperature)
-        inputs = calibration.first(rows)
-        return draw_rows(hidden, output, self._table, inputs, draws, concatenate=False, spread=self._spread())
+        return draw_rows(hidden, output, self._table, calibration, draws, concatenate=False, spread=self._spread())
 
     def weights(self) -> list[NDArray[np.float32]]:
         """Return what is exported; see `Fitter.weights`."""

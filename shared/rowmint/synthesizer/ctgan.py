@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowmint.conditions import ColumnCondition
+from rowmint.errors import DataLossError
 from rowmint.schema import TableSchema
 from rowmint.synthesizer.heads import ColumnHead
 from rowmint.synthesizer.interface import ConditionSupport
@@ -47,12 +48,13 @@ class CtganSynthesizer(LatentSynthesizer):
     ) -> "CtganSynthesizer":
         """Return the generator from the manifest's ``network`` entry and the weights."""
         drivers = None
-        if "drivers.slot" in arrays:
-            drivers = Drivers(
-                arrays["drivers.column"].astype(np.intp),
-                arrays["drivers.slot"].astype(np.intp),
-                arrays["drivers.weights"].astype(np.uint64),
-            )
+        parts = ("column", "slot", "weights")
+        if any(f"drivers.{part}" in arrays for part in parts):
+            try:
+                column, slot, weights = (arrays[f"drivers.{part}"] for part in parts)
+            except KeyError as error:
+                raise DataLossError(f"the model's weights lack {error.args[0]!r}") from error
+            drivers = Drivers(column.astype(np.intp), slot.astype(np.intp), weights.astype(np.uint64))
         conditions = 0 if drivers is None else len(drivers.slot)
         network = load_network(body, arrays, concatenate=True, conditions=conditions, kernel=kernel)
         return cls(LatentModel(schema, heads, network, drivers, {}))
