@@ -351,7 +351,9 @@ def test_the_manifest_tells_the_temperature(family: str, plain: dict[str, Artifa
     export = json.loads(plain[family].manifest)["training"]["export"]
     assert export["temperature"] in TEMPERATURES
     assert set(export["pairs"]) == {str(temperature) for temperature in TEMPERATURES}
-    assert export["pairs"][str(export["temperature"])] == pytest.approx(max(export["pairs"].values()), abs=1.1e-3)
+    enough = max(export["pairs"].values()) - 0.0075
+    good = [temperature for temperature in TEMPERATURES if export["pairs"][str(temperature)] >= enough]
+    assert export["temperature"] == min(good)
 
 
 def test_shift_gives_the_wanted_frequencies() -> None:

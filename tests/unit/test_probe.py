@@ -75,8 +75,8 @@ def test_independent_columns_have_the_shapes_but_not_the_pairs() -> None:
 def test_rows_all_alike_are_told_as_collapsed() -> None:
     real = dependent(4096, 1)
     one = Codes(np.repeat(real.slots[:1], 4096, axis=0), np.repeat(real.alpha[:1], 4096, axis=0))
-    # What is different within one half of a mode does not count as different.
-    spread = Codes(one.slots, one.alpha * np.linspace(0.5, 1, 4096, dtype=np.float32)[:, None])
+    # What is different within a tenth of the real values does not count as different.
+    spread = Codes(one.slots, one.alpha * np.linspace(0.9999, 1, 4096, dtype=np.float32)[:, None])
     wide = tuple(category(4096) for _ in CODECS)
     many = slots(*(list(range(4096)) for _ in CODECS))
     for probe, made in (
@@ -102,12 +102,22 @@ def test_scores_are_those_of_the_definition() -> None:
     assert Probe(codecs, real, slots([0, 0, 1, 1], [0, 0, 0, 0]), held_out=False).score(made).shapes == 0.875
 
 
-def test_a_mode_is_cut_in_two_at_its_centre() -> None:
+def test_numbers_count_by_tenths_of_the_real_ones() -> None:
     one = np.zeros((4, 1), int)
     real = Codes(one, np.array([[-0.5], [-0.5], [0.5], [0.5]], np.float32))
+    # Real values are -2 and 2, cut at -2, -1.2, 0, 1.2 and 2; these are 0.4, where no real one is, and 3.6.
     made = Codes(one, np.array([[0.1], [0.1], [0.9], [0.9]], np.float32))
     score = Probe((number(1),), real, real, held_out=False).score(made)
-    assert score == Score(0.5, 1.0, 0.5)
+    assert score == Score(0.5, 1.0, 1.0)
+
+
+def test_missing_numbers_are_a_cell_of_their_own() -> None:
+    codec = dataclasses.replace(number(1), nullable=True, points=np.array([7.0]))
+    real = Codes(np.array([[0], [0], [1], [2]]), np.zeros((4, 1), np.float32))
+    probe = Probe((codec,), real, real, held_out=False)
+    assert probe.score(real) == Score(1.0, 1.0, 1.0)
+    assert probe.score(Codes(np.full((4, 1), 2), real.alpha)).shapes == 0.25
+    assert probe.score(Codes(np.full((4, 1), 1), real.alpha)).shapes == 0.25
 
 
 def test_rare_cells_count_together_and_unknown_ones_with_them() -> None:
