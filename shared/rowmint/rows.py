@@ -25,6 +25,7 @@ from rowmint.synthesizer import Candidates, join
 
 _STARVED_TILES = 8  # an error's wording is worth no more
 _OWN_CACHE_BYTES = 8 << 20
+_ENTRY_BYTES = 4096  # about what the objects around the arrays take: of a small block more than the arrays do
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class _Found:
     candidates: Candidates
     drawn: int
     accepted: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes it counts for where it is kept."""
+        return self.candidates.size_bytes + _ENTRY_BYTES
 
 
 class CandidateCache:
@@ -61,11 +67,11 @@ class CandidateCache:
         """Keep `found`, which nobody changes any more."""
         with self._lock:
             before = self._kept.pop(key, None)
-            self._total += found.candidates.size_bytes - (before.candidates.size_bytes if before else 0)
+            self._total += found.size_bytes - (before.size_bytes if before else 0)
             self._kept[key] = found
             while self._total > self._max_bytes and self._kept:
                 _, gone = self._kept.popitem(last=False)
-                self._total -= gone.candidates.size_bytes
+                self._total -= gone.size_bytes
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,10 @@ def test_torch_is_seen_by_fitting_alone():
     assert _broken(arrow for arrow in arrows if not within(arrow[0].name, "trainer_service.fitting")) == []
 
 
+def test_onnxruntime_is_seen_by_the_kernels_alone():
+    assert {module.name for module, _, _ in _imports_of("onnxruntime", "onnx")} == {"rowmint.synthesizer.kernels"}
+
+
 def test_sdv_and_pandas_are_seen_by_the_trainer_alone():
     arrows = _imports_of("sdv", "sdmetrics", "pandas")
     assert _broken(arrow for arrow in arrows if not within(arrow[0].name, "trainer_service")) == []

@@ -19,7 +19,7 @@ from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.synthesizer import FAMILIES
 from rowmint.synthesizer.kernels import choose_kernel
 
-LINEAR = choose_kernel("numpy")
+KERNEL = choose_kernel("numpy")
 SCHEMA = TableSchema(
     (
         ColumnSpec("id", ColumnKind.ID, DataType.STRING, Domain(nullable=False), id_pattern="N[0-9]{6}"),
@@ -78,7 +78,7 @@ def _tile(model):
 
 
 def test_a_model_comes_back_as_it_was_written(artifact):
-    model = read_model(artifact.manifest, artifact.weights, LINEAR, artifact.manifest_digest)
+    model = read_model(artifact.manifest, artifact.weights, KERNEL, artifact.manifest_digest)
     assert model.digest == artifact.model_digest
     assert model.schema == SCHEMA
     assert model.grid == 8192
@@ -116,10 +116,10 @@ def _positions(data):
 def test_any_flipped_byte_is_found(artifact):
     for position in _positions(artifact.manifest):
         with pytest.raises(DataLossError):
-            read_model(_flipped(artifact.manifest, position), artifact.weights, LINEAR, artifact.manifest_digest)
+            read_model(_flipped(artifact.manifest, position), artifact.weights, KERNEL, artifact.manifest_digest)
     for position in _positions(artifact.weights):
         with pytest.raises(DataLossError):
-            read_model(artifact.manifest, _flipped(artifact.weights, position), LINEAR)
+            read_model(artifact.manifest, _flipped(artifact.weights, position), KERNEL)
 
 
 def test_a_flipped_byte_of_what_rows_depend_on_is_found_without_the_registry(artifact):
@@ -133,16 +133,16 @@ def test_a_flipped_byte_of_what_rows_depend_on_is_found_without_the_registry(art
 @pytest.mark.parametrize("kept", [0, 1, 8, 100, -1])
 def test_what_is_cut_or_longer_is_found(artifact, kept):
     with pytest.raises(DataLossError):
-        read_model(artifact.manifest[:kept], artifact.weights, LINEAR)
+        read_model(artifact.manifest[:kept], artifact.weights, KERNEL)
     with pytest.raises(DataLossError):
-        read_model(artifact.manifest, artifact.weights[:kept], LINEAR)
+        read_model(artifact.manifest, artifact.weights[:kept], KERNEL)
     with pytest.raises(DataLossError):
-        read_model(artifact.manifest, artifact.weights + b"\0", LINEAR)
+        read_model(artifact.manifest, artifact.weights + b"\0", KERNEL)
 
 
 def test_the_registrys_digest_is_checked(artifact):
     with pytest.raises(DataLossError, match="digest the registry says"):
-        read_model(artifact.manifest, artifact.weights, LINEAR, bytes(32))
+        read_model(artifact.manifest, artifact.weights, KERNEL, bytes(32))
 
 
 def _with(artifact, changes=None, generator=None, weights=None):
@@ -169,7 +169,7 @@ def _with(artifact, changes=None, generator=None, weights=None):
 )
 def test_an_unknown_format_or_algorithm_says_what_to_do(artifact, changes, generator):
     with pytest.raises(DataLossError, match="update the service"):
-        read_model(*_with(artifact, changes, generator), LINEAR)
+        read_model(*_with(artifact, changes, generator), KERNEL)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_an_unknown_format_or_algorithm_says_what_to_do(artifact, changes, gener
 )
 def test_a_section_that_makes_no_model_is_refused(artifact, generator):
     with pytest.raises(DataLossError):
-        read_model(*_with(artifact, generator=generator), LINEAR)
+        read_model(*_with(artifact, generator=generator), KERNEL)
 
 
 @pytest.mark.parametrize(
@@ -210,12 +210,12 @@ def test_every_array_is_needed_and_checked(artifact):
     for name, array in arrays.items():
         without = {key: value for key, value in arrays.items() if key != name}
         with pytest.raises(DataLossError):
-            read_model(*_with(artifact, weights=safetensors.numpy.save(without)), LINEAR)
+            read_model(*_with(artifact, weights=safetensors.numpy.save(without)), KERNEL)
         if name == "layer.0.weight":
             continue  # a wider input is a sound model
         longer = {**arrays, name: np.concatenate([array, array])}
         with pytest.raises(DataLossError):
-            read_model(*_with(artifact, weights=safetensors.numpy.save(longer)), LINEAR)
+            read_model(*_with(artifact, weights=safetensors.numpy.save(longer)), KERNEL)
 
 
 @pytest.mark.parametrize("family", ["ctgan"], indirect=True)
@@ -234,7 +234,7 @@ def test_condition_vectors_must_fit_the_columns(artifact, changes):
     if "drivers.column" in changes and changes["drivers.column"][2] == 2:
         arrays["drivers.slot"] = np.array([0, 1, 3])
     with pytest.raises(DataLossError, match="condition vector"):
-        read_model(*_with(artifact, weights=safetensors.numpy.save(arrays)), LINEAR)
+        read_model(*_with(artifact, weights=safetensors.numpy.save(arrays)), KERNEL)
 
 
 @pytest.mark.parametrize(
@@ -251,4 +251,4 @@ def test_condition_vectors_must_fit_the_columns(artifact, changes):
 )
 def test_weights_that_are_no_safetensors_are_refused_and_never_run(artifact, weights):
     with pytest.raises(DataLossError, match="malformed"):
-        read_model(*_with(artifact, weights=weights), LINEAR)
+        read_model(*_with(artifact, weights=weights), KERNEL)

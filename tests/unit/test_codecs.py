@@ -123,6 +123,18 @@ def test_every_small_category_codec_round_trips(nullable):
                 assert np.flatnonzero(allowed).tolist() == [slots[codes.tolist().index(code)]]
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_the_type_of_slots_changes_no_code(dtype):
+    codec = _category(7, 3, nullable=True)
+    slots, words = np.arange(codec.slots), np.array([9, 2**20, 5, 2**31, 7], np.uint64)
+    expected = codec.decode(slots, words).values.tolist()
+    assert (expected[:3], expected[4]) == ([0, 1, 2], -1)
+    assert 3 <= expected[3] < 7
+    narrow = slots.astype(dtype)
+    assert codec.decode(narrow, words).values.tolist() == expected
+    assert narrow.tolist() == slots.tolist()
+
+
 def test_tail_draws_follow_their_weights():
     # 2**16 words, one from the middle of each equal part of their range: the draw is enumerated, not sampled.
     words = (np.arange(2**16, dtype=np.uint64) << np.uint64(16)) + np.uint64(2**15)
@@ -331,6 +343,29 @@ def test_decoded_values_keep_to_bounds_and_to_reachable_slots(codec, data):
     reachable = codec.reachable_slots([(first, last)], null)
     asked = np.where(present, (column.values >= first) & (column.values <= last), null)
     assert not (asked & ~reachable[slots]).any()
+
+
+@settings(max_examples=100)
+@given(codecs(), st.data())
+def test_cells_are_decoded_one_by_one_whatever_the_type_of_slots(codec, data):
+    count = 8
+    slots = data.draw(st.lists(st.integers(0, codec.slots - 1), min_size=count, max_size=count))
+    alpha = data.draw(st.lists(st.integers(-ALPHA_ONE, ALPHA_ONE), min_size=count, max_size=count))
+    modes, points = len(codec.centers), codec.points.tolist()
+
+    def position(slot, scalar):
+        if slot >= modes:
+            return (*points, 0.0)[slot - modes]
+        x = float(codec.centers[slot]) + scalar / ALPHA_ONE * float(codec.widths[slot])
+        return min(max(float(round(x)) if codec.lattice else x, codec.lower), codec.upper)
+
+    x = np.array([position(slot, scalar) for slot, scalar in zip(slots, alpha, strict=True)])
+    present = [not (codec.nullable and slot == codec.slots - 1) for slot in slots]
+    expected = [value if valid else 0 for value, valid in zip(codec.natives(x).tolist(), present, strict=True)]
+    for dtype in (np.uint8, np.uint16, np.int32, np.intp):
+        column = codec.decode(np.array(slots, dtype), np.array(alpha) if codec.scalar else None)
+        assert column.values.tolist() == expected
+        assert (~column.missing()).tolist() == present
 
 
 def test_reachability_is_not_lost_to_rounding_at_the_edge():

@@ -112,19 +112,34 @@ def test_extreme_products(k, low, high):
     layer = Layer(weight, np.array([3, -5], np.int32), np.array([1, -1], np.float32) / np.float32(k * 130))
     wide = Layer(weight, layer.bias, layer.scale * np.float32(180))
     full = np.full((3, k), 127, np.uint8)
-    every_other = full * np.arange(k, dtype=np.uint8)[None] % 2
+    every_other = full * (np.arange(k) % 2).astype(np.uint8)
     for x in (full, every_other, np.zeros((2, k), np.uint8)):
         check_hidden(x, [layer], concatenate=False)
         check_output(x, wide)
     check_hidden(full, [layer], concatenate=True)
 
 
-def test_many_rows_and_columns_share_their_work_otherwise_than_few():
+@pytest.mark.parametrize("k", [1000, 1024, 1025, 2048, 3000, 5000])
+def test_a_large_sum_is_exact_to_its_last_digit(k):
+    random = np.random.Generator(np.random.Philox(k))
+    weight = random.integers(100, 128, (k, 40)).astype(np.int8)
+    x = np.repeat(random.integers(100, 128, (1, k), np.uint8), 2, axis=0)
+    sums = x[0].astype(np.int64) @ weight.astype(np.int64)
+    # Biases that leave only the last digits, of products whose sum may be beyond what a float32 tells apart.
+    layer = Layer(weight, (np.arange(40) - sums).astype(np.int32), np.ones(40, np.float32))
+    for kernel in KERNELS.values():
+        assert kernel.output(layer)(x).T.tolist() == [list(range(40))] * 2
+        assert kernel.hidden([layer], concatenate=False)(x).tolist() == [list(range(40))] * 2
+
+
+# Hidden layers are run on 512 rows at once.
+@pytest.mark.parametrize("n", [511, 512, 513, 1024, 1111])
+def test_many_rows_and_columns_share_their_work_otherwise_than_few(n):
     random = np.random.Generator(np.random.Philox(12))
-    layers = [layer_of(random, 130, 70), layer_of(random, 200, 33)]
-    x = inputs_of(random, 777, 130)
+    layers = [layer_of(random, 40, 33), layer_of(random, 73, 21)]
+    x = inputs_of(random, n, 40)
     check_hidden(x, layers, concatenate=True)
-    check_output(x, layer_of(random, 130, 37))
+    check_output(x, layer_of(random, 40, 37))
 
 
 def by_bias(sums, scales):

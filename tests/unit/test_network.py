@@ -93,6 +93,22 @@ def test_a_network_is_what_its_docstring_says(kernel, concatenate, conditions):
 
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+@pytest.mark.parametrize("concatenate", [False, True])
+def test_what_was_made_outlives_the_next_call(kernel, concatenate):
+    random = np.random.Generator(np.random.Philox(13))
+    hidden, output = [_layer(random, 9, 5)], _layer(random, 14 if concatenate else 5, 4)
+    network = ExactNetwork(hidden, output, concatenate=concatenate, conditions=3, kernel=kernel)
+    head = network.head(np.arange(4))
+    codes = random.integers(0, 128, (2, 20, 6), np.uint8)
+    chosen = random.integers(0, 3, (2, 20))
+    first = network.hidden(codes[0], chosen[0])
+    outputs = head(first)
+    before = first.tolist(), outputs.tolist()
+    head(network.hidden(codes[1], chosen[1]))
+    assert (first.tolist(), outputs.tolist()) == before
+
+
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
 def test_outputs_saturate(kernel):
     layer = Layer(np.full((1, 2), 127, np.int8), np.zeros(2, np.int32), np.array([3e38, -3e38], np.float32))
     network = ExactNetwork([], layer, concatenate=False, conditions=0, kernel=kernel)
@@ -318,6 +334,17 @@ def test_frequencies_are_those_of_softmax():
     exact /= exact.sum()
     assert np.abs(shares - exact).max() < 2 / 2**16 + 5 / 2**19
     assert shares[-1] == 0
+
+
+def test_masses_of_columns_outlive_the_next_draw():
+    layout = SlotLayout(_heads([_category(3), _category(2)]))
+    random = np.random.Generator(np.random.Philox(14))
+    one, other = random.integers(-900, 900, (2, 5, 6)).astype(np.int16)
+    scratch = Scratch()
+    made = layout.column_masses(one, scratch)
+    before = {name: (masses.tolist(), total.tolist()) for name, (masses, total) in made.items()}
+    layout.draw(other, np.zeros((2, 6), np.uint32), scratch)
+    assert {name: (masses.tolist(), total.tolist()) for name, (masses, total) in made.items()} == before
 
 
 def test_scalars_come_first_then_the_first_slot_of_every_column():

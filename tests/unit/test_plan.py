@@ -70,7 +70,9 @@ def test_a_plan_without_conditions_needs_no_pilot():
     assert synthesizer.tiles == []
 
 
-@pytest.mark.parametrize("share", [1.0, 0.9, 0.5, 0.1, 0.06, 0.01, 1e-3, 1e-4, 1e-5, 1e-6, 0.0])
+@pytest.mark.parametrize(
+    "share", [1.0, 0.9, 0.5, 0.26, 0.25, 0.2, 0.126, 0.125, 0.1, 0.06, 0.01, 1e-3, 1e-4, 1e-5, 1e-6, 0.0]
+)
 def test_rare_conditions_get_small_blocks_and_large_budgets(share):
     plan = compile_plan(MODEL, FixedSynthesizer(share), WHERE)
     assert plan.block_size & (plan.block_size - 1) == 0
@@ -81,6 +83,7 @@ def test_rare_conditions_get_small_blocks_and_large_budgets(share):
     assert 1 <= plan.reuse <= 64
     assert plan.pool_rows & (plan.pool_rows - 1) == 0
     assert plan.block_size <= plan.pool_rows <= max(plan.block_size, 2**15)
+    assert plan.pool_rows % plan.block_size == 0
     if share >= 0.25:
         assert (plan.reuse, plan.pool_rows) == (1, plan.block_size)
     elif share > 1e-4:

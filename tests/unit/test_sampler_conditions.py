@@ -4,11 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from rowmint.artifact import read_model
 from rowmint.columns import ColumnArray, concatenate
 from rowmint.conditions import AnyOf, IsNull, Predicate, Range, canonical
 from rowmint.plan import compile_plan
+from rowmint.rng import StreamKey
 from rowmint.rows import RowSource
 from rowmint.synthesizer import choose_kernel
 from tests.golden.make import FAMILIES, SCHEMA, stored
@@ -89,3 +91,20 @@ def test_no_row_comes_twice_more_often(family):
 
     plain = distinct(rows_of(model, (), 1, conditions))
     assert distinct(rows_of(model, conditions, 2)) >= plain - ROWS // 100
+
+
+def test_a_column_is_what_the_candidates_own_condition_asks():
+    model = read_model(*stored("ctgan"), choose_kernel("numpy"))
+    arrays = safetensors.numpy.load(stored("ctgan")[1])
+    query = model.synthesizer.query((), COLUMNS)
+    key = StreamKey(model.digest, bytes(32), 3).tile(0, 0)
+    found = query.candidates(key, 4096)
+    made = query.columns(found, key)
+    condition = found.latents["condition"]
+    asked, slots = arrays["drivers.column"][condition], arrays["drivers.slot"][condition]
+    for name in ("grade", "flag", "tier"):
+        column = model.schema.column(name)
+        own = np.flatnonzero(asked == model.schema.names.index(name))
+        missing = len(column.domain.categories)  # the slot behind the categories'
+        assert len(own) > 100
+        assert np.where(slots[own] == missing, -1, slots[own]).tolist() == made[name].values[own].tolist()

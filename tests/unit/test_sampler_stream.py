@@ -116,6 +116,24 @@ def test_pieces_join_to_the_whole(sampler, family, where, row_format):
     assert [piece.header.plan_digest for piece in pieces] == [whole.header.plan_digest] * 3
 
 
+def test_a_stream_may_begin_in_a_later_round_of_its_candidates(sampler):
+    pool = 32_768
+    base = spec("tvae", 2 * pool + 2 * GRID, where=WHERES["many tests"], columns=COLUMNS)
+    whole = run(sampler, base)
+    start = 2 * pool + GRID
+    with sampler_of(golden_shelf(), choose_kernel("numpy")) as cold:
+        piece = run(cold, replace(base, start_row=start, continued=True))
+    assert whole.data.endswith(piece.data)
+    assert len(lines(piece)) == GRID
+    # Tested columns are those of the first round, at least one of the others is not.
+    again = [lines(whole)[1 + row].split(b",") for row in (GRID, pool + GRID, start)]
+    tested = [COLUMNS.index(name) for name in ("grade", "age", "tier", "flag")]
+    assert len({tuple(row[place] for place in tested) for row in again}) == 1
+    assert len({tuple(row) for row in again}) == 3
+    # Candidates are counted where they are first used, whoever draws them.
+    assert piece.summary.candidates == 0
+
+
 @given(st.data())
 @settings(max_examples=25, deadline=None)
 def test_any_pieces_on_the_grid_join_to_the_whole(sampler, data):

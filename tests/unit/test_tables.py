@@ -1,9 +1,10 @@
 """The look-up tables: every entry is right and far from a rounding tie, so that every processor makes the same ones."""
 
+import functools
 import hashlib
+import itertools
 import math
 from decimal import Decimal, localcontext
-from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -64,14 +65,14 @@ def test_tangents_are_nearest_and_clear_of_ties():
 
 
 def test_tanh_looks_up():
-    argument = np.array([[-32768, -32768, -32767], [0, 4096, 32767]], np.int16)
+    argument = np.array([[-32768, -1, 0], [1, 4096, 32767]], np.int16)
     found = tables.tanh(argument)
-    limit = int(tables.tangents()[-1])
+    assert found.dtype == np.int32
     assert found.tolist() == [
-        tables.tangents()[[0, 0, 1]].tolist(),
-        [0, round(math.tanh(1) * tables.ALPHA_ONE), limit],
+        [round(tables.ALPHA_ONE * math.tanh(value / tables.ALPHA_UNIT)) for value in row] for row in argument.tolist()
     ]
-    assert limit < tables.ALPHA_ONE
+    assert tables.tanh(np.arange(-32768, 32768).astype(np.int16)).tolist() == tables.tangents().tolist()
+    assert np.abs(tables.tangents()).max() < tables.ALPHA_ONE
 
 
 def _upper(z):
@@ -92,34 +93,81 @@ def test_normals_are_nearest_and_clear_of_ties():
         assert _upper((entry - 0.5 + 1e-6) / tables.NORMAL_ONE) > tail * (1 + 1e-13)
 
 
-def test_byte_codes_are_the_means_of_the_normals_equal_parts():
+_TWO_PI = 2 * Decimal("3.14159265358979323846264338327950288419716939937510582")
+
+
+def _density(z):
+    return (-z * z / 2).exp() / _TWO_PI.sqrt()
+
+
+def _cumulative(z):
+    """The normal distribution function at z >= 0: 1/2 + density * (z + z**3 / 3 + z**5 / 15 + ...), to 35 digits."""
+    term = total = z
+    index = 1
+    while term > Decimal("1e-40"):
+        index += 2
+        term *= z * z / index
+        total += term
+    return Decimal("0.5") + _density(z) * total
+
+
+@functools.cache
+def _part_means():
+    """The means of the normal's 256 equally probable parts, from the 129th on; the others are theirs negated."""
+    with localcontext() as context:
+        context.prec = 45
+        z = step = Decimal(0)
+        densities = [_density(z)]
+        for part in range(129, 256):
+            for _ in range(8):  # Newton's steps double the right digits
+                step = (_cumulative(z) - Decimal(part) / 256) / _density(z)
+                z -= step
+            assert abs(step) < Decimal("1e-30")
+            densities.append(_density(z))
+        densities.append(Decimal(0))
+        return [256 * (before - after) for before, after in itertools.pairwise(densities)]
+
+
+def test_byte_codes_are_the_means_of_equally_probable_parts_and_clear_of_ties():
     table = tables.byte_codes()
     assert (table.shape, table.dtype) == ((256,), np.uint8)
     assert (np.diff(table.astype(np.int64)) >= 0).all()
     assert np.array_equal(table, 127 - table[::-1])
-    # Each code is the nearest to the mean of its part, by numerical integration of the quantile, and no mean lies near
-    # the middle between two codes, where another library's last digit could move it.
-    normal = NormalDist()
-    for byte, code in enumerate(table.tolist()):
-        points = [normal.inv_cdf((byte + (step + 0.5) / 4096) / 256) for step in range(4096)]
-        place = tables.CODE_ZERO + 15.85 * sum(points) / 4096
-        assert abs(place - code) < 0.5 + 1e-2, byte
-        assert abs(place - code) < 0.5 - 1e-4 or byte in (0, 255), (byte, place)
-    z = (table.astype(np.float64) - tables.CODE_ZERO) / tables.CODES_PER_SIGMA
-    assert z.mean() == 0
-    assert abs(z.std() - 1) < 1e-3
+    for entry, mean in zip(table[128:].tolist(), _part_means(), strict=True):
+        _assert_nearest(Decimal("63.5") + Decimal("15.85") * mean, entry)
+
+
+def test_codes_drawn_by_bytes_have_the_mean_and_spread_of_a_standard_normal():
+    codes = tables.byte_codes().astype(np.float64)
+    assert codes.mean() == tables.CODE_ZERO == 63.5
+    assert abs(codes.std() / tables.CODES_PER_SIGMA - 1) < 1e-3
+    assert codes.max() <= 127
+
+
+def test_normals_and_byte_codes_tell_of_the_same_distribution():
+    # A byte is the high half of a word: the mean of its 256 quantiles is nearly that of its part.
+    means = (tables.normals() / tables.NORMAL_ONE).reshape(256, 256).mean(axis=1)
+    assert np.abs(means[128:] - [float(mean) for mean in _part_means()]).max() < 2e-3
+    apart = np.abs(np.rint(tables.CODE_ZERO + 15.85 * means) - tables.byte_codes())
+    assert apart.max() <= 1
+    assert np.count_nonzero(apart) < 8
 
 
 def test_a_word_holds_two_codes_the_low_bytes_first():
-    words = np.array([0x0000, 0x00FF, 0xFF00, 0x8040], np.uint16)
-    low, high = int(tables.byte_codes()[0]), int(tables.byte_codes()[255])
-    other = [int(tables.byte_codes()[0x40]), int(tables.byte_codes()[0x80])]
-    assert tables.input_codes(words).tolist() == [low, low, high, low, low, high, *other]
+    codes = tables.byte_codes().tolist()
+    words = np.arange(65536, dtype=np.uint16)
+    found = tables.input_codes(words)
+    assert (found.shape, found.dtype) == ((2 * 65536,), np.uint8)
+    assert found.tolist() == [code for word in range(65536) for code in (codes[word & 255], codes[word >> 8])]
+    assert tables.input_codes(np.array([0x40FF, 0x0080], np.uint16)).tolist() == [
+        codes[0xFF], codes[0x40], codes[0x80], codes[0x00],
+    ]  # fmt: skip
+    assert tables.input_codes(words[:0]).shape == (0,)
 
 
 def test_exponentials_of_any_distance():
-    distance = np.array([[0, 1, 4095], [4096, 40_000, 65_535]], np.uint16)
-    found = np.empty((2, 3), np.int32)
+    distance = np.arange(65536, dtype=np.uint16).reshape(2, -1)[:, ::-1]
+    found = np.empty(distance.shape, np.int32)
     tables.falling_exponentials(distance, found)
-    table = tables.exponentials()
-    assert found.tolist() == [[table[0], table[1], table[4095]], [0, 0, 0]]
+    expected = [*tables.exponentials().tolist(), *[0] * (65536 - 4096)]
+    assert found[:, ::-1].ravel().tolist() == expected
