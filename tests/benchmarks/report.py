@@ -44,7 +44,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         row("fit, seconds", family, f"{sdv['fit_seconds']:.0f}", spread(each("fit_seconds"), 0),
             f"{sdv['fit_seconds'] / fit:.1f} times faster")  # fmt: skip
         row("READY to first step, seconds", family, f"{sdv['first_step_seconds']:.1f}",
-            spread(each("first_step_seconds"), 2), f"{sdv['first_step_seconds'] / step:.0f} times less")  # fmt: skip
+            spread(each("first_step_seconds"), 2), f"{sdv['first_step_seconds'] / step:.1f} times less")  # fmt: skip
         row("job accepted to first epoch, seconds", family, "-", spread(each("first_epoch_seconds"), 2))
         for name, what in (("quality", "quality"), ("worst_shape", "worst column shape"), ("auc", "AUC"), ("f1", "F1")):
             row(what, family, f"{sdv[name]:.3f}", spread(each(name), 4))
