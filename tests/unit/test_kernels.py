@@ -12,27 +12,16 @@ from hypothesis import strategies as st
 
 from rowmint.synthesizer.kernels import NumpyKernel, OnnxKernel, choose_kernel
 from rowmint.synthesizer.layers import Layer
+from tests.rounding import nearest_float32
 
 KERNELS = {"numpy": choose_kernel("numpy"), "onnxruntime": choose_kernel("onnxruntime")}
 HIDDEN = (0, 127)
 OUTPUT = (-32768, 32767)
 
 
-def _nearest_float32(value):
-    """Round a Fraction to float32, ties to even, without floating point."""
-    if value == 0:
-        return Fraction(0)
-    exponent = math.floor(math.log2(abs(value))) - 23
-    while abs(value) >= Fraction(2) ** (exponent + 24):
-        exponent += 1
-    while abs(value) < Fraction(2) ** (exponent + 23):
-        exponent -= 1
-    return round(value / Fraction(2) ** exponent) * Fraction(2) ** exponent
-
-
 def _requantised(total, scale, limits):
     """The sum and the product rounded to float32, the rest rounded half to even and clipped."""
-    real = _nearest_float32(_nearest_float32(Fraction(total)) * Fraction(float(scale)))
+    real = nearest_float32(nearest_float32(Fraction(total)) * Fraction(float(scale)))
     return min(max(round(real), limits[0]), limits[1])
 
 

@@ -1,6 +1,5 @@
 """The exact network, and the draw of slots from its outputs, against oracles in plain integers."""
 
-import math
 from fractions import Fraction
 
 import numpy as np
@@ -17,6 +16,7 @@ from rowmint.synthesizer.kernels import choose_kernel
 from rowmint.synthesizer.layers import Layer
 from rowmint.synthesizer.network import ExactNetwork, load_network
 from rowmint.synthesizer.scratch import Scratch
+from tests.rounding import nearest_float32
 
 KERNELS = {"numpy": choose_kernel("numpy"), "onnxruntime": choose_kernel("onnxruntime")}
 
@@ -29,20 +29,8 @@ def _layer(random, k, m):
     )
 
 
-def _nearest_float32(value):
-    """Round a Fraction to float32, ties to even, without floating point."""
-    if value == 0:
-        return Fraction(0)
-    exponent = math.floor(math.log2(abs(value))) - 23
-    while abs(value) >= Fraction(2) ** (exponent + 24):
-        exponent += 1
-    while abs(value) < Fraction(2) ** (exponent + 23):
-        exponent -= 1
-    return round(value / Fraction(2) ** exponent) * Fraction(2) ** exponent
-
-
 def _scaled(total, scale):
-    return round(_nearest_float32(_nearest_float32(Fraction(int(total))) * Fraction(float(scale))))
+    return round(nearest_float32(nearest_float32(Fraction(int(total))) * Fraction(float(scale))))
 
 
 def _rows(layer, x, lowest, highest):

@@ -33,8 +33,7 @@ from trainer_service.fitting.generator import GeneratorPass
 from trainer_service.fitting.keys import random, torch_seed
 from trainer_service.fitting.layout import Batches, Layout, make_layout
 from trainer_service.fitting.rows import draw_rows
-from trainer_service.fitting.temperature import ROWS as TEMPERATURE_ROWS
-from trainer_service.fitting.temperature import choose_temperature, cooled
+from trainer_service.fitting.temperature import cool
 
 _BETAS = (0.5, 0.9)
 
@@ -150,26 +149,14 @@ class CtganFitter:
     def export(self) -> FittedNetwork:
         """Return the averaged generator in exact integers, and the condition vectors by the data's frequencies."""
         hidden, output, calibration = self.folded()
-        inputs = calibration.first(TEMPERATURE_ROWS)
-
-        def draw(temperature: float) -> Codes:
-            draws = random(self._seed, "sample rows")
-            layer = cooled(output, self._table, temperature)
-            return draw_rows(hidden, layer, self._table, inputs, draws, concatenate=True)
-
-        temperature, pairs = choose_temperature(self._table, random(self._seed, "temperature"), draw)
-        final = cooled(output, self._table, temperature)
+        final, choices = cool(hidden, output, self._table, calibration, self._seed, concatenate=True)
         arrays = quantise(hidden, final, self._table, calibration, concatenate=True)
         if self._conditions is not None:
             heads = [index for index, column in enumerate(self._table.fitted) if column.encoder is not None]
             arrays["drivers.column"] = np.array(heads, np.int32)[self._conditions.column]
             arrays["drivers.slot"] = self._conditions.slot.astype(np.int32)
             arrays["drivers.weights"] = integer_weights(self._conditions.frequencies)
-        return FittedNetwork(
-            {"hidden_layers": len(hidden)},
-            arrays,
-            {"temperature": temperature, "pairs": {str(tried): round(found, 5) for tried, found in pairs.items()}},
-        )
+        return FittedNetwork({"hidden_layers": len(hidden)}, arrays, choices)
 
     def folded(self, rows: int = CALIBRATION_ROWS) -> tuple[list[FloatLayer], FloatLayer, Calibration]:
         """Return the averaged generator's layers without batch normalisation, and the batch that fixed it.

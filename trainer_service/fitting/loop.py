@@ -163,7 +163,8 @@ def run(
         message = f"stopped after epoch {history.epochs}: {watch.patience} probes brought nothing better"
         report(FitEvent(Phase.FITTING, history.epochs, fitter.epochs, message=message))
     best = watch.restore_best(fitter)
-    history.published_epoch = history.epochs if best is None else best
+    if best is not None:
+        history.published_epoch = best
     return history
 
 

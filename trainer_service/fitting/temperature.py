@@ -9,13 +9,17 @@ network, at 1, 0.6 and 0.4: SDMetrics quality .972, .976, .976; AUC of a classif
 data's, 9 % above, 19 % above.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainer_service.fitting.encode import Codes, EncodedTable
-from trainer_service.fitting.export import FloatLayer
+from trainer_service.fitting.export import Calibration, FloatLayer
+from trainer_service.fitting.keys import random as keyed
 from trainer_service.fitting.probe import Probe
+from trainer_service.fitting.rows import draw_rows
 
 TEMPERATURES = (1.0, 0.8, 0.6, 0.4, 0.3)
 ROWS = 8192
@@ -46,3 +50,35 @@ def choose_temperature(
     found = {temperature: probe.score(draw(temperature)).pairs for temperature in TEMPERATURES}
     best = max(found.values())
     return min(temperature for temperature, pairs in found.items() if pairs >= best - _ENOUGH), found
+
+
+def cool(
+    hidden: Sequence[FloatLayer],
+    output: FloatLayer,
+    table: EncodedTable,
+    calibration: Calibration,
+    seed: int,
+    *,
+    concatenate: bool,
+    spread: NDArray[np.float32] | None = None,
+) -> tuple[FloatLayer, dict[str, Any]]:
+    """Return the output layer at the temperature that suits the table, and what is told of the choice in the manifest.
+
+    Args:
+        hidden: The hidden layers.
+        output: The output layer, in schema order.
+        table: The training rows.
+        calibration: Inputs, at least `ROWS` of them.
+        seed: Seed of the fit.
+        concatenate: See `draw_rows`.
+        spread: See `draw_rows`.
+    """
+    inputs = calibration.first(ROWS)
+
+    def draw(temperature: float) -> Codes:
+        layer, draws = cooled(output, table, temperature), keyed(seed, "sample rows")
+        return draw_rows(hidden, layer, table, inputs, draws, concatenate=concatenate, spread=spread)
+
+    temperature, pairs = choose_temperature(table, keyed(seed, "temperature"), draw)
+    told = {str(tried): round(found, 5) for tried, found in pairs.items()}
+    return cooled(output, table, temperature), {"temperature": temperature, "pairs": told}

@@ -27,8 +27,7 @@ from trainer_service.fitting.flat import FlatParameters
 from trainer_service.fitting.keys import key, random, torch_seed
 from trainer_service.fitting.layout import Batches, make_layout
 from trainer_service.fitting.rows import draw_rows
-from trainer_service.fitting.temperature import ROWS as TEMPERATURE_ROWS
-from trainer_service.fitting.temperature import choose_temperature, cooled
+from trainer_service.fitting.temperature import cool
 
 LEAST_SIGMA, MOST_SIGMA = 0.01, 1.0
 _STRETCH = 64  # steps whose rows are chosen at once
@@ -141,22 +140,12 @@ class TvaeFitter:
     def export(self) -> FittedNetwork:
         """Return the decoder in exact integers, and the spread of each scalar."""
         hidden, output, calibration = self.folded()
-        inputs = calibration.first(TEMPERATURE_ROWS)
-
-        def draw(temperature: float) -> Codes:
-            draws = random(self._seed, "sample rows")
-            layer = cooled(output, self._table, temperature)
-            return draw_rows(hidden, layer, self._table, inputs, draws, concatenate=False, spread=self._spread())
-
-        temperature, pairs = choose_temperature(self._table, random(self._seed, "temperature"), draw)
-        final = cooled(output, self._table, temperature)
+        final, choices = cool(
+            hidden, output, self._table, calibration, self._seed, concatenate=False, spread=self._spread()
+        )
         arrays = quantise(hidden, final, self._table, calibration, concatenate=False)
         arrays["spread"] = np.rint(self._spread().astype(np.float64) * tables.ALPHA_ONE).astype(np.int64)
-        return FittedNetwork(
-            {"hidden_layers": len(hidden)},
-            arrays,
-            {"temperature": temperature, "pairs": {str(tried): round(found, 5) for tried, found in pairs.items()}},
-        )
+        return FittedNetwork({"hidden_layers": len(hidden)}, arrays, choices)
 
     def folded(self, rows: int = CALIBRATION_ROWS) -> tuple[list[FloatLayer], FloatLayer, Calibration]:
         """Return the hidden layers, the output layer in schema order, and inputs drawn as the sampler draws them."""
