@@ -17,9 +17,11 @@ from rowmint.plan import compile_plan
 from rowmint.rows import RowSource
 from rowmint.schema import Cell, ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.synthesizer import choose_kernel
-from trainer_service.config import CtganConfig, IndependentConfig, TrainingConfig, TvaeConfig
+from trainer_service.config import CtganConfig, IndependentConfig, TrainingConfig, TvaeConfig, effective_schema
+from trainer_service.fitting.encode import EncodedTable, encode_table
 from trainer_service.fitting.engine import fit
 from trainer_service.fitting.progress import FitEvent
+from trainer_service.fitting.table import Holdout, Table
 
 ROWS = 300
 DIGEST = bytes(range(32))
@@ -136,6 +138,13 @@ def fit_table(
     scratch.mkdir(exist_ok=True)
     path = table.write(folder / "table.parquet")
     return fit(path, table.schema, config, DIGEST, scratch, report=report, cancelled=cancelled)
+
+
+def encode_rows(table: TableToFit, config: TrainingConfig, folder: Path) -> EncodedTable:
+    """Return the table as a fit with `config` sees it, its files in `folder`."""
+    columns = effective_schema(config, table.schema).modelled().columns
+    holdout = Holdout.of(DIGEST, config.holdout_fraction)
+    return encode_table(Table(table.write(folder / "t.parquet"), columns, holdout), config, folder, lambda: False)
 
 
 def load(artifact: Artifact, kernel: str = "numpy") -> Model:

@@ -18,15 +18,14 @@ from rowmint.plan import compile_plan
 from rowmint.rows import RowSource
 from rowmint.synthesizer import choose_kernel, tables
 from rowmint.synthesizer.network import load_network
-from tests.tables_to_fit import CTGAN, FAMILIES, TVAE, TableToFit, fit_table, full_table, load, sample
-from trainer_service.config import TrainingConfig, effective_schema
+from tests.tables_to_fit import CTGAN, FAMILIES, TVAE, TableToFit, encode_rows, fit_table, full_table, load, sample
+from trainer_service.config import TrainingConfig
 from trainer_service.fitting import loop
 from trainer_service.fitting.ctgan import CtganFitter
-from trainer_service.fitting.encode import EncodedTable, encode_table
+from trainer_service.fitting.encode import EncodedTable
 from trainer_service.fitting.families import make_fitter
 from trainer_service.fitting.keys import torch_seed
 from trainer_service.fitting.progress import FitEvent
-from trainer_service.fitting.table import Holdout, Table
 
 CPU = torch.device("cpu")
 TABLE = full_table().only("city", "state", "paid", "age", "noise")
@@ -47,9 +46,7 @@ def config(family: Any, **fields: Any) -> TrainingConfig:
 
 def encoded(folder: Path, table: TableToFit = TABLE) -> EncodedTable:
     asked = config(CTGAN)
-    schema = effective_schema(asked, table.schema).modelled()
-    rows = Table(table.write(folder / "t.parquet"), schema.columns, Holdout.none())
-    return encode_table(rows, asked, folder, lambda: False)
+    return encode_rows(table, asked, folder)
 
 
 def ctgan(folder: Path, **fields: Any) -> CtganFitter:

@@ -17,7 +17,18 @@ from rowmint.errors import CancelledError, InvalidFieldError
 from rowmint.schema import ColumnKind
 from rowmint.synthesizer import choose_kernel, tables
 from rowmint.synthesizer.network import load_network
-from tests.tables_to_fit import CTGAN, DIGEST, FAMILIES, TVAE, TableToFit, fit_table, full_table, load, sample
+from tests.tables_to_fit import (
+    CTGAN,
+    DIGEST,
+    FAMILIES,
+    TVAE,
+    TableToFit,
+    encode_rows,
+    fit_table,
+    full_table,
+    load,
+    sample,
+)
 from trainer_service.config import (
     ColumnOverride,
     CtganConfig,
@@ -26,15 +37,13 @@ from trainer_service.config import (
     IndependentConfig,
     TrainingConfig,
     TvaeConfig,
-    effective_schema,
 )
 from trainer_service.fitting.ctgan import CtganFitter
-from trainer_service.fitting.encode import Codes, EncodedTable, encode_table
+from trainer_service.fitting.encode import Codes, EncodedTable
 from trainer_service.fitting.engine import estimate
 from trainer_service.fitting.keys import random
 from trainer_service.fitting.marginals import shift
 from trainer_service.fitting.progress import FitEvent, Phase
-from trainer_service.fitting.table import Holdout, Table
 from trainer_service.fitting.temperature import TEMPERATURES, choose_temperature, cooled
 from trainer_service.fitting.tvae import TvaeFitter
 
@@ -55,9 +64,7 @@ def config(family: Any, **fields: Any) -> TrainingConfig:
 
 
 def encoded(asked: TrainingConfig, folder: Path, table: TableToFit = TABLE) -> EncodedTable:
-    schema = effective_schema(asked, table.schema).modelled()
-    rows = Table(table.write(folder / "t.parquet"), schema.columns, Holdout.none())
-    return encode_table(rows, asked, folder, lambda: False)
+    return encode_rows(table, asked, folder)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

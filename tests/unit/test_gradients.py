@@ -16,19 +16,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rowmint.codecs import NumericCodec
-from tests.tables_to_fit import CTGAN, TVAE, TableToFit, full_table
-from trainer_service.config import CtganConfig, TrainingConfig, effective_schema
+from tests.tables_to_fit import CTGAN, TVAE, TableToFit, encode_rows, full_table
+from trainer_service.config import CtganConfig, TrainingConfig
 from trainer_service.fitting import ctgan as ctgan_module
 from trainer_service.fitting import tvae as tvae_module
 from trainer_service.fitting.activation import TAU, Activation
 from trainer_service.fitting.critic import PENALTY, CriticPass
 from trainer_service.fitting.ctgan import CtganFitter
 from trainer_service.fitting.draws import Draws
-from trainer_service.fitting.encode import EncodedTable, encode_table
+from trainer_service.fitting.encode import EncodedTable
 from trainer_service.fitting.flat import FlatParameters
 from trainer_service.fitting.generator import GeneratorPass
 from trainer_service.fitting.layout import Layout, make_layout
-from trainer_service.fitting.table import Holdout, Table
 from trainer_service.fitting.tvae import TvaeFitter
 
 CPU = torch.device("cpu")
@@ -178,9 +177,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, EncodedTable]:
 
 def encoded(table: TableToFit, folder: Path) -> EncodedTable:
     asked = TrainingConfig(CTGAN, seed=11)
-    schema = effective_schema(asked, table.schema).modelled()
-    rows = Table(table.write(folder / "t.parquet"), schema.columns, Holdout.none())
-    return encode_table(rows, asked, folder, lambda: False)
+    return encode_rows(table, asked, folder)
 
 
 def activated(outputs: Tensor, gumbel: Tensor, table: EncodedTable, layout: Layout) -> Tensor:

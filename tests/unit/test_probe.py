@@ -10,14 +10,13 @@ import pytest
 from rowmint.codecs import CategoryCodec, NumericCodec
 from rowmint.errors import TrainingFailedError
 from rowmint.schema import ColumnKind, DataType, TableSchema
-from tests.tables_to_fit import CTGAN, DIGEST, FAMILIES, TVAE, TableToFit, column, full_table
-from trainer_service.config import IndependentConfig, TrainingConfig, effective_schema
+from tests.tables_to_fit import CTGAN, FAMILIES, TVAE, TableToFit, column, encode_rows, full_table
+from trainer_service.config import IndependentConfig, TrainingConfig
 from trainer_service.fitting import encode, table
-from trainer_service.fitting.encode import Codes, EncodedTable, encode_table
+from trainer_service.fitting.encode import Codes, EncodedTable
 from trainer_service.fitting.families import choose_device, make_fitter
 from trainer_service.fitting.loop import make_watch
 from trainer_service.fitting.probe import MAX_PAIRS, PROBE_ROWS, Probe, Score
-from trainer_service.fitting.table import Holdout, Table
 
 
 def category(size: int) -> CategoryCodec:
@@ -151,9 +150,7 @@ def test_scores_are_told_by_name() -> None:
 
 
 def encoded(asked: TrainingConfig, cells: TableToFit, folder: Path) -> EncodedTable:
-    schema = effective_schema(asked, cells.schema).modelled()
-    holdout = Holdout.of(DIGEST, asked.holdout_fraction)
-    return encode_table(Table(cells.write(folder / "t.parquet"), schema.columns, holdout), asked, folder, lambda: False)
+    return encode_rows(cells, asked, folder)
 
 
 @pytest.mark.parametrize("family", ["ctgan", "tvae"])
