@@ -18,6 +18,7 @@ from rowmint.rows import RowSource
 from rowmint.schema import Cell, ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.synthesizer import choose_kernel
 from trainer_service.config import CtganConfig, IndependentConfig, TrainingConfig, TvaeConfig, effective_schema
+from trainer_service.fitting.checkpoint import Checkpoints
 from trainer_service.fitting.encode import EncodedTable, encode_table
 from trainer_service.fitting.engine import fit
 from trainer_service.fitting.progress import FitEvent
@@ -133,11 +134,12 @@ def fit_table(
     folder: Path,
     report: Callable[[FitEvent], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
+    checkpoints: Checkpoints | None = None,
 ) -> Artifact:
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
     path = table.write(folder / "table.parquet")
-    return fit(path, table.schema, config, DIGEST, scratch, report=report, cancelled=cancelled)
+    return fit(path, table.schema, config, DIGEST, scratch, report=report, cancelled=cancelled, checkpoints=checkpoints)
 
 
 def encode_rows(table: TableToFit, config: TrainingConfig, folder: Path) -> EncodedTable:

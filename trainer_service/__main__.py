@@ -6,6 +6,7 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from rowmint.failpoints import arm
 from rowmint.objects import open_store
 from rowmint.registry import migrate, open_registry
 from rowmint.rpc.models import model_service
@@ -16,8 +17,8 @@ from rowmint.v1 import (
     model_admin_service_pb2_grpc,
     training_service_pb2_grpc,
 )
-from trainer_service.datasets.upload import UploadService
-from trainer_service.garbage import sweep_all
+from trainer_service.datasets.upload import UploadLimits, UploadService
+from trainer_service.garbage import Sweeper
 from trainer_service.jobs.pool import WorkerPool
 from trainer_service.jobs.scratch import Scratch
 from trainer_service.servicers.datasets import DatasetServicer
@@ -30,6 +31,7 @@ _THREADS = 16  # no more than the registry's pool has connections
 
 async def serve(settings: TrainerSettings) -> None:
     """Serve until a signal."""
+    arm(settings.failpoint)
     loop = asyncio.get_running_loop()
     # Calls wait for registry and stores in threads; those that read a whole upload back must not keep the rest waiting.
     loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="call"))
@@ -37,8 +39,13 @@ async def serve(settings: TrainerSettings) -> None:
     data = open_store(settings.data_store_url, settings.store_options)
     models = open_store(settings.model_store_url, settings.store_options)
     await asyncio.to_thread(migrate, registry.engine)
-    await asyncio.to_thread(sweep_all, registry.datasets, data)
-    await asyncio.to_thread(sweep_all, registry.models, models)
+    sweeper = Sweeper(
+        registry,
+        data,
+        models,
+        seconds=settings.sweep_seconds,
+        upload_idle_seconds=settings.upload_idle_seconds,
+    )
     scratch = await asyncio.to_thread(Scratch, settings.scratch)
     pool = WorkerPool(
         registry.jobs,
@@ -55,10 +62,11 @@ async def serve(settings: TrainerSettings) -> None:
         clock=time.monotonic,
         segment_bytes=settings.segment_bytes,
         segment_seconds=settings.segment_seconds,
+        limits=UploadLimits(settings.max_open_uploads, settings.max_project_bytes),
     )
     datasets = DatasetServicer(registry.datasets, data, upload, pool.wake)
     training = TrainingServicer(registry, pool, pool.wake, settings.threads)
-    admin = ModelAdminServicer(registry.models, models)
+    admin = ModelAdminServicer(registry.models, settings.keep_deleted_seconds)
     server = Server(
         [
             Service(
@@ -82,6 +90,7 @@ async def serve(settings: TrainerSettings) -> None:
             max_connection_age_seconds=settings.max_connection_age_seconds,
         ),
     )
+    sweeper.start()
     jobs = asyncio.create_task(pool.run())
     ending: list[asyncio.Task[None]] = []
 
@@ -93,6 +102,7 @@ async def serve(settings: TrainerSettings) -> None:
     try:
         await serve_until_signal(server, "trainer", closing)
     finally:
+        sweeper.close()
         await asyncio.gather(*ending)
         await pool.close()
         await jobs

@@ -25,9 +25,20 @@ class TrainerSettings(BaseSettings):
         heartbeat_seconds: Pause between two heartbeats; at most half the lease.
         segment_bytes: Bytes of an upload committed at once.
         segment_seconds: After so long what has come is committed, however little.
+        checkpoint_seconds: Pause between two checkpoints of a fit, written between two steps.
+        sweep_seconds: Pause between two searches for objects that nothing needs.
+        upload_idle_seconds: After so long without a byte an upload is abandoned, and fails.
+        keep_deleted_seconds: How long a deleted model version can be brought back.
+        max_open_uploads: Datasets of a project that may wait for their bytes at once.
+        max_project_bytes: Bytes of all datasets of a project together.
+        max_columns: Columns of a table.
+        max_row_bytes: Bytes of a row, or of an object of JSON.
+        max_text_bytes: Bytes of a cell of text.
+        max_decompressed_bytes: Bytes of a table once it is decompressed.
         max_message_bytes: Largest message received.
         grace_seconds: How long calls may go on after SIGTERM.
         max_connection_age_seconds: Age at which connections are renewed; 0 for never.
+        failpoint: A place to die at, for tests of what is lost then; see `rowmint.failpoints.arm`.
     """
 
     model_config = SettingsConfigDict(env_prefix="ROWMINT_", frozen=True)
@@ -42,11 +53,22 @@ class TrainerSettings(BaseSettings):
     threads: int = Field(default=1, ge=1, le=256)
     lease_seconds: float = Field(default=10.0, gt=0)
     heartbeat_seconds: float = Field(default=1.0, gt=0)
+    checkpoint_seconds: float = Field(default=60.0, ge=0)
+    sweep_seconds: float = Field(default=600.0, gt=0)
+    upload_idle_seconds: float = Field(default=7 * 24 * 3600.0, gt=0)
+    keep_deleted_seconds: float = Field(default=24 * 3600.0, ge=0)
+    max_open_uploads: int = Field(default=100, ge=1)
+    max_project_bytes: int = Field(default=1 << 40, ge=1)
+    max_columns: int = Field(default=4096, ge=1)
+    max_row_bytes: int = Field(default=16 << 20, ge=1024)
+    max_text_bytes: int = Field(default=64 << 10, ge=1)
+    max_decompressed_bytes: int = Field(default=1 << 40, ge=1)
     segment_bytes: int = Field(default=8 * 1024 * 1024, ge=1)
     segment_seconds: float = Field(default=1.0, gt=0)
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=64 * 1024)
     grace_seconds: float = Field(default=10.0, ge=0)
     max_connection_age_seconds: float = Field(default=0.0, ge=0)
+    failpoint: str = ""
 
     @field_validator("data_store", "model_store")
     @classmethod

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import google_crc32c
@@ -12,19 +13,35 @@ from rowmint.errors import (
     DigestMismatchError,
     FencedError,
     InvalidFieldError,
+    LimitError,
     WriteOffsetError,
     WrongStateError,
 )
+from rowmint.failpoints import reach
 from rowmint.names import DatasetName
 from rowmint.objects import ObjectStore
 from rowmint.registry import DatasetLedger, DatasetRecord, DatasetState, SegmentRecord
 from rowmint.schema import ColumnSpec, validate_declared
 from trainer_service.datasets.declarations import validate_before_data
 from trainer_service.datasets.segments import read_segment
+from trainer_service.object_keys import segment_key
 
 SEGMENT_BYTES = 8 << 20
 MESSAGE_BYTES = 2 << 20
 _SHA256_BYTES = 32
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """What a project may have; None for any number.
+
+    Attributes:
+        open_uploads: Datasets that wait for their bytes.
+        project_bytes: Bytes of all datasets, uploads counted until their table is there.
+    """
+
+    open_uploads: int | None = None
+    project_bytes: int | None = None
 
 
 class UploadService:
@@ -35,6 +52,7 @@ class UploadService:
         store: The data store.
         segment_bytes: A segment is committed once it has this many bytes.
         segment_seconds: A segment is committed once its first byte is this old.
+        limits: What a project may have.
         clock: Seconds that never run backwards.
     """
 
@@ -45,6 +63,7 @@ class UploadService:
         *,
         segment_bytes: int = SEGMENT_BYTES,
         segment_seconds: float = 1.0,
+        limits: UploadLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ledger = ledger
@@ -52,6 +71,7 @@ class UploadService:
         self.clock = clock
         self.segment_bytes = segment_bytes
         self.segment_seconds = segment_seconds
+        self.limits = UploadLimits() if limits is None else limits
 
     def create(
         self,
@@ -68,6 +88,7 @@ class UploadService:
 
         Raises:
             InvalidFieldError: A declared column or the primary key contradicts itself, or a pattern cannot be read.
+            LimitError: Too many datasets of the project wait for their bytes.
             RequestIdReusedError: The request_id was used with another body.
             ResourceExistsError: There is a dataset of this name.
         """
@@ -81,6 +102,7 @@ class UploadService:
             primary_key=primary_key,
             request_id=request_id,
             request_digest=request_digest,
+            max_open=self.limits.open_uploads,
         )
 
     def open(self, name: DatasetName) -> "Writer":
@@ -224,6 +246,7 @@ class Writer:
                 metadata={"committed_size": str(self._committed), "sha256": digest.hexdigest()},
             )
         self._record = ledger.finish_upload(self._record.uid, self._record.writer_epoch, total_size, sha256)
+        reach("upload.finished")
         self._open = False
         return self._record
 
@@ -258,13 +281,15 @@ class Writer:
         data = b"".join(self._buffer)
         self._buffer, self._buffered = [], 0
         uid, epoch = self._record.uid, self._record.writer_epoch
-        # An epoch has one writer and a writer uses an index once, so the key is its own.
-        key = f"datasets/{uid}/raw/{epoch:06d}-{self._next_index:08d}"
+        key = segment_key(uid, epoch, self._next_index)
         segment = SegmentRecord(self._next_index, self._committed, len(data), hashlib.sha256(data).digest(), key)
         try:
             self._service.store.put(key, data)
-            self._committed = self._service.ledger.commit_segment(uid, epoch, segment)
-        except FencedError:
+            reach("upload.segment.stored")
+            limit = self._service.limits.project_bytes
+            self._committed = self._service.ledger.commit_segment(uid, epoch, segment, limit)
+            reach("upload.segment.committed")
+        except (FencedError, LimitError):
             self._open = False
             self._service.store.delete(key)
             raise

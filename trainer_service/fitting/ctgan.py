@@ -7,7 +7,7 @@ NOTE[DIFF]: the generator takes its step on the very rows that the critic has ju
 draws others. It saves one of two forward passes a step, as DCGAN's loop does (Radford et al., ICLR 2016).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from rowmint.codecs.category import integer_weights
 from trainer_service.config import CtganConfig
+from trainer_service.fitting import optimizer
 from trainer_service.fitting.activation import Activation
 from trainer_service.fitting.average import Average
 from trainer_service.fitting.conditions import Conditions, make_conditions
@@ -68,21 +69,21 @@ class CtganFitter:
         self.generator: Any = Generator(config.embedding_dim + count, config.generator_dim, width)
         self._critic: Any = Discriminator(width + count, config.discriminator_dim, config.pac)
         self._weights = FlatParameters([self.generator], device)
-        critic_weights = FlatParameters([self._critic], device)
-        self.parameters = len(self._weights.weights) + len(critic_weights.weights)
+        self._critic_weights = FlatParameters([self._critic], device)
+        self.parameters = len(self._weights.weights) + len(self._critic_weights.weights)
         self._average = Average(self._weights.weights)
         self._generate = GeneratorPass(self.generator, self._weights, config.embedding_dim + count, config.batch_size)
         self._activate = Activation(self._layout, device)
         self._draws = Draws(seed, "step", 0, device)
         dropped = CriticPass.dropout(self._critic)
         self._judge = CriticPass(
-            self._critic, critic_weights, lambda rows, widths: self._draws.masks(rows, widths, dropped)
+            self._critic, self._critic_weights, lambda rows, widths: self._draws.masks(rows, widths, dropped)
         )
         self._generator_steps = torch.optim.Adam(
             [self._weights.weights], config.generator_lr, _BETAS, weight_decay=config.generator_decay, fused=True
         )
         self._critic_steps = torch.optim.Adam(
-            [critic_weights.weights],
+            [self._critic_weights.weights],
             config.discriminator_lr,
             _BETAS,
             weight_decay=config.discriminator_decay,
@@ -192,6 +193,26 @@ class CtganFitter:
     def restore(self, weights: Sequence[NDArray[np.float32]]) -> None:
         """Go back to weights; see `Fitter.restore`."""
         self._average.mean.copy_(torch.from_numpy(weights[0]))
+
+    def state(self) -> dict[str, NDArray[np.float32]]:
+        """Return weights, moments and average of both networks; see `Fitter.state`."""
+        return {
+            "generator": self._weights.weights.cpu().numpy().copy(),
+            "critic": self._critic_weights.weights.cpu().numpy().copy(),
+            "average": self._average.mean.cpu().numpy().copy(),
+            "average.steps": np.array([self._average.steps], np.float32),
+            **optimizer.to_arrays(self._generator_steps, "generator"),
+            **optimizer.to_arrays(self._critic_steps, "critic"),
+        }
+
+    def load_state(self, state: Mapping[str, NDArray[np.float32]]) -> None:
+        """Go on from what `state` gave; see `Fitter.load_state`."""
+        optimizer.load(self._weights.weights, state["generator"])
+        optimizer.load(self._critic_weights.weights, state["critic"])
+        optimizer.load(self._average.mean, state["average"])
+        self._average.steps = int(state["average.steps"][0])
+        optimizer.from_arrays(self._generator_steps, "generator", state)
+        optimizer.from_arrays(self._critic_steps, "critic", state)
 
 
 class _AskedBlocks:

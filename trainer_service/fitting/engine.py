@@ -13,12 +13,14 @@ import torch
 
 from rowmint.artifact import Artifact, Generator, write_model
 from rowmint.errors import CancelledError
+from rowmint.failpoints import reach
 from rowmint.schema import TableSchema
 from trainer_service.config import TrainingConfig, effective_schema, to_json, validate, validate_against
+from trainer_service.fitting.checkpoint import Checkpoints, NoCheckpoints, Origin, UnusableError, restore, write
 from trainer_service.fitting.encode import encode_table
 from trainer_service.fitting.estimate import Clock, estimate
 from trainer_service.fitting.families import choose_device, make_fitter
-from trainer_service.fitting.loop import make_watch, run
+from trainer_service.fitting.loop import History, make_watch, run
 from trainer_service.fitting.progress import Cancelled, FitEvent, Phase, Report
 from trainer_service.fitting.table import Holdout, Table
 
@@ -39,9 +41,10 @@ def fit(
     *,
     report: Report,
     cancelled: Cancelled,
+    checkpoints: Checkpoints | None = None,
     clock: Clock = time.monotonic,
 ) -> Artifact:
-    """Fit a model and return its files.
+    """Fit a model and return its files; go on from a checkpoint where there is one.
 
     Args:
         table: The dataset's canonical Parquet file.
@@ -51,6 +54,7 @@ def fit(
         scratch: Folder for files of codes, as large as the table; exists. The caller removes it.
         report: Called with each event: at the start of a phase, and at the end of an epoch.
         cancelled: Asked at every step and every batch read.
+        checkpoints: Where they are kept; None for nowhere.
         clock: Seconds; for rates and durations only, no weight depends on it.
 
     Raises:
@@ -67,16 +71,31 @@ def fit(
     effective = effective_schema(config, schema).modelled()
     holdout = Holdout.of(dataset_digest, config.holdout_fraction)
     report(FitEvent(Phase.ENCODING, message=f"encoding {rows:,} rows of {len(effective.columns)} columns"))
+    reach("encode.began")
     encoded = encode_table(Table(table, effective.columns, holdout), config, scratch, cancelled)
+    reach("encode.ended")
     fitter = make_fitter(encoded, config, device, scratch)
-    report(
-        FitEvent(
-            Phase.FITTING,
-            epochs=fitter.epochs,
-            message=f"fitting {config.family_name} to {encoded.rows:,} rows, {encoded.width} wide",
-        )
-    )
-    history = run(fitter, report, cancelled, clock, make_watch(encoded, config))
+    watch = make_watch(encoded, config)
+    checkpoints = NoCheckpoints() if checkpoints is None else checkpoints
+    origin = Origin.of(encoded, _fingerprint(config))
+    begun = f"fitting {config.family_name} to {encoded.rows:,} rows, {encoded.width} wide"
+    history = History()
+    saved = checkpoints.load()
+    if saved is not None:
+        try:
+            history = restore(saved, fitter, watch, origin)
+            begun = f"going on after {history.steps:,} steps"
+        except UnusableError as error:
+            # Half of it may be restored already.
+            fitter, watch = make_fitter(encoded, config, device, scratch), make_watch(encoded, config)
+            begun = f"beginning anew, as the checkpoint is of no use: {error}"
+    report(FitEvent(Phase.FITTING, history.epochs, fitter.epochs, message=begun))
+
+    def pause(history: History) -> None:
+        if checkpoints.due():
+            checkpoints.save(history.steps, write(fitter, history, watch, origin))
+
+    history = run(fitter, report, cancelled, clock, watch, history=history, pause=pause)
     if cancelled():
         raise CancelledError("the fit was cancelled")
     report(FitEvent(Phase.PUBLISHING, history.epochs, fitter.epochs, message="exporting the generator"))
@@ -101,15 +120,9 @@ def fit(
         "loss_history": history.losses,
         "final_losses": {name: values[-1] for name, values in history.losses.items()},
         "duration_seconds": round(clock() - started, 3),
-        "reproducible": True,
-        "fingerprint": {
-            "device": str(config.device),
-            "threads": config.threads,
-            "torch": torch.__version__,
-            "ctgan": metadata.version("ctgan"),
-            "instructions": torch.backends.cpu.get_cpu_capability(),
-            "matmul": torch.get_float32_matmul_precision(),
-        },
+        "resumed_steps": history.resumed_steps,
+        "reproducible": history.reproducible,
+        "fingerprint": dict(origin.fingerprint),
     }
     provenance = {
         "training": training,
@@ -119,6 +132,18 @@ def fit(
         "created_by": {"python": platform.python_version(), "numpy": metadata.version("numpy"), **_own_version()},
     }
     return write_model(generator, provenance)
+
+
+def _fingerprint(config: TrainingConfig) -> dict[str, Any]:
+    """Return what the weights depend on beside data, configuration and seed."""
+    return {
+        "device": str(config.device),
+        "threads": config.threads,
+        "torch": torch.__version__,
+        "ctgan": metadata.version("ctgan"),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "matmul": torch.get_float32_matmul_precision(),
+    }
 
 
 def _own_version() -> dict[str, str]:

@@ -56,6 +56,19 @@ class Fitter(Protocol):
         """Let `export` depend on `weights`, which `weights` gave; no step is taken after that."""
         ...
 
+    def state(self) -> dict[str, NDArray[np.float32]]:
+        """Return a copy of all that further steps depend on, by name."""
+        ...
+
+    def load_state(self, state: Mapping[str, NDArray[np.float32]]) -> None:
+        """Go on from what `state` gave: every step from here on is as it would have been there.
+
+        Raises:
+            KeyError: Something is missing.
+            ValueError: Something is of another shape.
+        """
+        ...
+
     def export(self) -> FittedNetwork:
         """Return the generative half in exact integers."""
         ...

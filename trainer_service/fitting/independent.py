@@ -1,6 +1,6 @@
 """The independent family: the frequency of each slot of each column. Nothing is iterated."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,13 @@ class IndependentFitter:
         return []
 
     def restore(self, weights: Sequence[NDArray[np.float32]]) -> None:
+        """Do nothing."""
+
+    def state(self) -> dict[str, NDArray[np.float32]]:
+        """Return nothing: there are no steps."""
+        return {}
+
+    def load_state(self, state: Mapping[str, NDArray[np.float32]]) -> None:
         """Do nothing."""
 
     def export(self) -> FittedNetwork:

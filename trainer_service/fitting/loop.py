@@ -1,14 +1,15 @@
 """The loop over epochs: losses, probes, early stop, and what becomes of a fit that diverges."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rowmint.errors import CancelledError, TrainingFailedError
+from rowmint.failpoints import reach
 from trainer_service.config import TrainingConfig
 from trainer_service.fitting.encode import Codes, EncodedTable
 from trainer_service.fitting.fitter import Fitter
@@ -29,6 +30,10 @@ class History:
         epochs: Epochs run to their end.
         published_epoch: The epoch whose weights are exported.
         ended: Why it ended: ``complete``, ``no better`` or ``diverged``.
+        steps: Steps taken, those of the epoch under way included.
+        sums: Sums of each loss over the epoch under way, by name.
+        resumed_steps: How many steps were taken each time the fit was gone on with.
+        reproducible: Whether no step was taken under another fingerprint than the last.
     """
 
     losses: dict[str, list[float]] = field(default_factory=dict)
@@ -36,13 +41,35 @@ class History:
     epochs: int = 0
     published_epoch: int = 0
     ended: str = "complete"
+    steps: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    resumed_steps: list[int] = field(default_factory=list)
+    reproducible: bool = True
 
-    def add(self, losses: dict[str, float]) -> None:
-        """Take in an epoch."""
+    def add_step(self, losses: Mapping[str, float]) -> None:
+        """Take in a step."""
+        self.steps += 1
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def end_epoch(self, steps: int) -> dict[str, float]:
+        """Take in an epoch of `steps` steps and return the mean of each loss."""
+        losses = {name: total / steps for name, total in self.sums.items()}
+        self.sums = {}
         self.epochs += 1
         self.published_epoch = self.epochs
         for name, value in losses.items():
             self.losses.setdefault(name, []).append(value)
+        return losses
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Self:
+        """Return what `to_json` gave."""
+        return cls(**body)
 
 
 class _DivergedError(Exception):
@@ -90,6 +117,18 @@ class Watch:
             self._worse += 1
         return score
 
+    def to_json(self) -> tuple[dict[str, Any], Sequence[NDArray[np.float32]]]:
+        """Return what was seen so far, as JSON values, and the best weights."""
+        best = None if self._best is None else {"quality": self._best[0], "epoch": self._best[1]}
+        weights: Sequence[NDArray[np.float32]] = () if self._best is None else self._best[2]
+        return {"best": best, "worse": self._worse, "collapsed": self._collapsed}, weights
+
+    def load_json(self, body: Mapping[str, Any], weights: Sequence[NDArray[np.float32]]) -> None:
+        """Go on from what `to_json` gave."""
+        best = body["best"]
+        self._best = None if best is None else (best["quality"], best["epoch"], list(weights))
+        self._worse, self._collapsed = body["worse"], body["collapsed"]
+
     @property
     def exhausted(self) -> bool:
         """Whether patience is at its end."""
@@ -120,7 +159,14 @@ def _some(table: EncodedTable, draws: np.random.Generator, most: int = PROBE_ROW
 
 
 def run(
-    fitter: Fitter, report: Report, cancelled: Cancelled, clock: Callable[[], float], watch: Watch | None = None
+    fitter: Fitter,
+    report: Report,
+    cancelled: Cancelled,
+    clock: Callable[[], float],
+    watch: Watch | None = None,
+    *,
+    history: History | None = None,
+    pause: Callable[[History], None] = lambda _: None,
 ) -> History:
     """Take all steps of all epochs, or as many as it takes.
 
@@ -130,23 +176,25 @@ def run(
         cancelled: Asked before each step.
         clock: Seconds.
         watch: Looks at the rows made; None for no probes.
+        history: What came before, where the fit is gone on with; it is added to.
+        pause: Called before each step, with where the fit stands: the moment for a checkpoint.
 
     Raises:
         CancelledError: `cancelled` said so before a step.
         TrainingFailedError: It diverged, and there are no good weights to go back to.
     """
     watch = Watch() if watch is None else watch
-    history = History()
+    history = History() if history is None else history
     try:
         while history.epochs < fitter.epochs and not watch.exhausted:
-            begun = clock()
-            losses = _epoch(fitter, history.epochs, cancelled)
-            history.add(losses)
-            seconds = max(clock() - begun, 1e-9)
+            begun, first = clock(), history.steps
+            losses = _epoch(fitter, history, cancelled, pause)
+            seconds = max(clock() - begun, 1e-9) * fitter.steps_per_epoch / (history.steps - first)
             score = watch.look(fitter, history.epochs)
             if score is not None:
                 history.probes.append({"epoch": history.epochs, **score.to_json()})
             report(_event(fitter, history.epochs, losses, seconds, score))
+            reach("fit.epoch")
     except _DivergedError as error:
         best = watch.restore_best(fitter)
         if best is None:
@@ -168,17 +216,22 @@ def run(
     return history
 
 
-def _epoch(fitter: Fitter, done: int, cancelled: Cancelled) -> dict[str, float]:
-    """Take the steps of an epoch and return the mean of each loss."""
-    sums: dict[str, float] = {}
-    for step in range(done * fitter.steps_per_epoch, (done + 1) * fitter.steps_per_epoch):
+def _epoch(
+    fitter: Fitter, history: History, cancelled: Cancelled, pause: Callable[[History], None]
+) -> dict[str, float]:
+    """Take the steps of an epoch, or what is left of it, and return the mean of each loss."""
+    epoch = history.epochs + 1
+    while history.steps < epoch * fitter.steps_per_epoch:
+        pause(history)
         if cancelled():
-            raise CancelledError(f"the fit was cancelled in epoch {done + 1} of {fitter.epochs}")
-        for name, value in fitter.step(step).items():
+            raise CancelledError(f"the fit was cancelled in epoch {epoch} of {fitter.epochs}")
+        losses = fitter.step(history.steps)
+        for name, value in losses.items():
             if not math.isfinite(value):
-                raise _DivergedError(f"the {name} loss is {value} in epoch {done + 1} of {fitter.epochs}")
-            sums[name] = sums.get(name, 0.0) + value
-    return {name: total / fitter.steps_per_epoch for name, total in sums.items()}
+                raise _DivergedError(f"the {name} loss is {value} in epoch {epoch} of {fitter.epochs}")
+        history.add_step(losses)
+        reach("fit.step")
+    return history.end_epoch(fitter.steps_per_epoch)
 
 
 def _event(fitter: Fitter, epoch: int, losses: dict[str, float], seconds: float, score: Score | None) -> FitEvent:

@@ -6,7 +6,7 @@ row, s scalars, z width of the latent space.
 NOTE[DIFF]: outside its modes (a point mass, a missing cell) a column's scalar means nothing; the loss leaves it out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch.nn import Linear
 from rowmint.codecs.identity import Permutation
 from rowmint.synthesizer import tables
 from trainer_service.config import TvaeConfig
+from trainer_service.fitting import optimizer
 from trainer_service.fitting.draws import Draws
 from trainer_service.fitting.encode import Codes, EncodedTable
 from trainer_service.fitting.export import CALIBRATION_ROWS, Calibration, FloatLayer, quantise
@@ -166,6 +167,18 @@ class TvaeFitter:
     def restore(self, weights: Sequence[NDArray[np.float32]]) -> None:
         """Go back to weights; see `Fitter.restore`."""
         self._weights.weights.copy_(torch.from_numpy(weights[0]))
+
+    def state(self) -> dict[str, NDArray[np.float32]]:
+        """Return weights and moments; see `Fitter.state`."""
+        return {
+            "weights": self._weights.weights.cpu().numpy().copy(),
+            **optimizer.to_arrays(self._optimizer, "weights"),
+        }
+
+    def load_state(self, state: Mapping[str, NDArray[np.float32]]) -> None:
+        """Go on from what `state` gave; see `Fitter.load_state`."""
+        optimizer.load(self._weights.weights, state["weights"])
+        optimizer.from_arrays(self._optimizer, "weights", state)
 
     def _spread(self) -> NDArray[np.float32]:
         """Return the standard deviation of each scalar, shape (s,)."""

@@ -15,13 +15,15 @@ from rowmint.errors import (
     InvalidDataError,
     InvalidFieldError,
 )
+from rowmint.failpoints import reach
 from rowmint.objects import ObjectStore
 from rowmint.registry import CanonicalTable, Registry
 from trainer_service.datasets.ingest import ingest, sdv_primary_key
 from trainer_service.datasets.segments import SegmentReader
-from trainer_service.garbage import sweep
+from trainer_service.garbage import sweep, sweep_orphans
 from trainer_service.jobs.attempts import Attempt
 from trainer_service.jobs.stores import Stores
+from trainer_service.object_keys import table_key
 
 
 def run_ingest(
@@ -67,9 +69,10 @@ def run_ingest(
         return
     if attempt.stopped():
         raise CancelledError(f"ingest of {dataset.name} was stopped")
-    key = f"datasets/{dataset.uid}/table-{job.epoch}.parquet"
+    key = table_key(dataset.uid, job.epoch)
     digest = file_sha256(result.path)
     stores.data.put_file(key, result.path)
+    reach("ingest.table.stored")
     table = CanonicalTable(
         schema=result.schema,
         sdv_metadata=result.sdv_metadata,
@@ -82,9 +85,11 @@ def run_ingest(
     try:
         raw = registry.datasets.mark_ready(dataset.uid, job.uid, job.epoch, table)
     except FencedError:
-        # The table is nobody's; its dataset may have been deleted, and then no row may stay.
-        stores.data.delete(key)
+        # The table is nobody's, unless it is this attempt's second try; its dataset may have been deleted, and then no
+        # row of it may stay.
+        sweep_orphans(registry, stores.data, [key])
         raise
+    reach("ingest.ready")
     sweep(registry.datasets, stores.data, raw)
 
 

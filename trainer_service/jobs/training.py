@@ -6,6 +6,7 @@ from typing import Any
 
 from rowmint.artifact import Artifact, read_manifest, read_model
 from rowmint.errors import CancelledError, FencedError, WrongStateError
+from rowmint.failpoints import reach
 from rowmint.names import ModelName
 from rowmint.plan import compile_plan
 from rowmint.registry import DatasetRecord, JobPhase, NewVersion, Registry
@@ -14,12 +15,17 @@ from rowmint.schema import TableSchema
 from rowmint.synthesizer import choose_kernel
 from trainer_service.config import from_json
 from trainer_service.fitting.progress import FitEvent
+from trainer_service.garbage import sweep_orphans
 from trainer_service.jobs.attempts import Attempt
+from trainer_service.jobs.checkpoints import JobCheckpoints
 from trainer_service.jobs.ingesting import fetch_verified
 from trainer_service.jobs.stores import Stores
+from trainer_service.object_keys import version_keys
 
 
-def run_training(registry: Registry, stores: Stores, attempt: Attempt, scratch: Path) -> None:
+def run_training(
+    registry: Registry, stores: Stores, attempt: Attempt, scratch: Path, checkpoint_seconds: float = 60.0
+) -> None:
     """Carry out a training job: afterwards a version is published and the job has SUCCEEDED.
 
     Args:
@@ -27,6 +33,7 @@ def run_training(registry: Registry, stores: Stores, attempt: Attempt, scratch: 
         stores: Where the bytes are.
         attempt: The attempt; asked at every step whether to stop.
         scratch: An empty folder.
+        checkpoint_seconds: Pause between two checkpoints.
 
     Raises:
         RowmintError: The attempt ended otherwise; the job is not ended yet.
@@ -50,7 +57,16 @@ def run_training(registry: Registry, stores: Stores, attempt: Attempt, scratch: 
 
     dataset, schema, table = _table(registry, stores, job.dataset_uid, scratch)
     config = from_json(job.config)
-    artifact = fit(table, schema, config, dataset.sha256 or b"", scratch, report=report, cancelled=attempt.stopped)
+    artifact = fit(
+        table,
+        schema,
+        config,
+        dataset.sha256 or b"",
+        scratch,
+        report=report,
+        cancelled=attempt.stopped,
+        checkpoints=JobCheckpoints(registry, stores.data, attempt, checkpoint_seconds),
+    )
     if attempt.stopped():
         raise CancelledError(f"{job.name} was cancelled")
     if phase is not JobPhase.PUBLISHING:
@@ -83,10 +99,11 @@ def _publish(registry: Registry, stores: Stores, attempt: Attempt, dataset: Data
     job = attempt.job
     manifest = _verified(artifact)
     model = ModelName.parse(job.model, "model")
-    prefix = f"{model.project}/{model.model}/{job.uid}-{job.epoch}"
-    manifest_key, weights_key = f"{prefix}/manifest.json", f"{prefix}/weights.safetensors"
+    manifest_key, weights_key = version_keys(model, job.uid, job.epoch)
     stores.models.put(weights_key, artifact.weights)
+    reach("publish.weights.stored")
     stores.models.put(manifest_key, artifact.manifest)
+    reach("publish.manifest.stored")
     version = NewVersion(
         training_job=str(job.name),
         manifest_key=manifest_key,
@@ -105,10 +122,10 @@ def _publish(registry: Registry, stores: Stores, attempt: Attempt, dataset: Data
     try:
         registry.models.publish(job.uid, job.epoch, model, version)
     except (CancelledError, FencedError):
-        # Overtaken at the last moment: the keys are this attempt's own, nothing will ever ask for them.
-        for key in (manifest_key, weights_key):
-            stores.models.delete(key)
+        # Overtaken at the last moment: the files are nobody's, and are not to lie about until the next sweep.
+        sweep_orphans(registry, stores.models, [manifest_key, weights_key])
         raise
+    reach("publish.committed")
 
 
 def _verified(artifact: Artifact) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import IO, Any
 import structlog
 
 from rowmint.errors import CancelledError, FencedError, RowmintError, UnavailableError
+from rowmint.failpoints import arm
 from rowmint.logs import configure_logs
 from rowmint.objects import open_store
 from rowmint.registry import JobKind, Registry, open_registry
@@ -48,7 +49,7 @@ def _run_job(
                     run_ingest(registry, stores, attempt, scratch, warmed_up)
                 else:
                     warmed_up()
-                    run_training(registry, stores, attempt, scratch)
+                    run_training(registry, stores, attempt, scratch, settings.checkpoint_seconds)
             except Exception as error:  # noqa: BLE001 - whatever it was, the job is to say so
                 _end_badly(registry, attempt, error)
     finally:
@@ -151,6 +152,7 @@ def main() -> None:
     threading.Thread(target=_watch_parent, args=(sys.stdin,), name="parent", daemon=True).start()
     body = json.loads(line)
     settings = TrainerSettings(**body["settings"])
+    arm(settings.failpoint)
     # Two threads that import what imports each other may meet half-made modules: who needs what is being warmed up
     # waits for it.
     wait = warm_up.join

@@ -5,25 +5,24 @@ from typing import Any
 
 from google.protobuf import empty_pb2
 
+from rowmint.failpoints import reach
 from rowmint.names import ModelName, ModelVersionName
-from rowmint.objects import ObjectStore
 from rowmint.registry import ModelLedger
-from rowmint.rpc.models import model_to_proto, optional
+from rowmint.rpc.models import model_to_proto, model_version_to_proto, optional
 from rowmint.v1 import model_admin_service_pb2, model_admin_service_pb2_grpc, model_pb2
-from trainer_service.garbage import sweep
 
 
 class ModelAdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
-    """Moves aliases and deletes versions.
+    """Moves aliases, deletes versions and brings them back.
 
     Args:
         ledger: Models and versions.
-        store: The models' store.
+        keep_seconds: How long a deleted version can be brought back.
     """
 
-    def __init__(self, ledger: ModelLedger, store: ObjectStore) -> None:
+    def __init__(self, ledger: ModelLedger, keep_seconds: float) -> None:
         self._ledger = ledger
-        self._store = store
+        self._keep_seconds = keep_seconds
 
     async def SetModelAlias(
         self, request: model_admin_service_pb2.SetModelAliasRequest, context: Any
@@ -31,14 +30,22 @@ class ModelAdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer)
         """Point an alias at a version, or remove it."""
         name = ModelName.parse(request.model, "model")
         version = optional(request, "version")
-        return model_to_proto(await asyncio.to_thread(self._ledger.set_alias, name, request.alias, version))
+        found = await asyncio.to_thread(self._ledger.set_alias, name, request.alias, version)
+        reach("alias.moved")
+        return model_to_proto(found)
 
     async def DeleteModelVersion(
         self, request: model_admin_service_pb2.DeleteModelVersionRequest, context: Any
     ) -> empty_pb2.Empty:
-        """Delete a version and its objects."""
-        await asyncio.to_thread(self._delete, ModelVersionName.parse(request.name))
+        """Delete a version; its objects are purged later."""
+        name = ModelVersionName.parse(request.name)
+        await asyncio.to_thread(self._ledger.delete_version, name, self._keep_seconds)
+        reach("delete.committed")
         return empty_pb2.Empty()
 
-    def _delete(self, name: ModelVersionName) -> None:
-        sweep(self._ledger, self._store, self._ledger.delete_version(name))
+    async def UndeleteModelVersion(
+        self, request: model_admin_service_pb2.UndeleteModelVersionRequest, context: Any
+    ) -> model_pb2.ModelVersion:
+        """Bring a deleted version back."""
+        name = ModelVersionName.parse(request.name)
+        return model_version_to_proto(await asyncio.to_thread(self._ledger.undelete_version, name))

@@ -116,9 +116,29 @@ def delete(
     as_json: JsonOption = False,
 ) -> None:
     """Delete a version; refused while an alias other than `latest` points at it."""
-    if "/versions/" not in version:
-        model = version.partition("@")[0]
-        raise InvalidFieldError("VERSION", f"{version!r} is not a version's own name; write {model}/versions/NUMBER")
+    _require_own_name(version)
     with connect(context) as client:
         client.delete_version(version)
     print_deleted(version, as_json)
+
+
+@app.command()
+def undelete(
+    context: typer.Context,
+    version: Annotated[str, typer.Argument(help="MODEL/versions/NUMBER.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Bring a deleted version back that is not purged yet."""
+    _require_own_name(version)
+    with connect(context) as client:
+        found = client.undelete_version(version)
+    if as_json:
+        print_json(message_json(found))
+        return
+    print_notice(f"{short_name(found.name)} is back")
+
+
+def _require_own_name(version: str) -> None:
+    if "/versions/" not in version:
+        model = version.partition("@")[0]
+        raise InvalidFieldError("VERSION", f"{version!r} is not a version's own name; write {model}/versions/NUMBER")

@@ -65,6 +65,16 @@ class ModelCalls(Calls):
         return self._connection.call_trainer(lambda channel: ModelAdminServiceStub(channel).SetModelAlias, request)
 
     def delete_version(self, version: str) -> None:
-        """Delete a version, named by number; refused while an alias other than `latest` points at it."""
+        """Delete a version, named by number; refused while an alias other than `latest` points at it.
+
+        Streams that have begun go on, and `undelete_version` brings it back until it is purged.
+        """
         request = model_admin_service_pb2.DeleteModelVersionRequest(name=self._full_name(version, "models"))
         self._connection.call_trainer(lambda channel: ModelAdminServiceStub(channel).DeleteModelVersion, request)
+
+    def undelete_version(self, version: str) -> model_pb2.ModelVersion:
+        """Bring a deleted version back, named by number; harmless where it is not deleted."""
+        request = model_admin_service_pb2.UndeleteModelVersionRequest(name=self._full_name(version, "models"))
+        return self._connection.call_trainer(
+            lambda channel: ModelAdminServiceStub(channel).UndeleteModelVersion, request
+        )

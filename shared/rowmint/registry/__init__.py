@@ -7,12 +7,15 @@ versions and is all that a sampler reads.
 from rowmint.registry.dataset_records import CanonicalTable, DatasetRecord, DatasetState, SegmentRecord
 from rowmint.registry.datasets import DatasetLedger
 from rowmint.registry.engine import migrate
-from rowmint.registry.jobs import EventRecord, JobKind, JobLedger, JobPhase, JobRecord, JobState
+from rowmint.registry.jobs import CheckpointRecord, EventRecord, JobKind, JobLedger, JobPhase, JobRecord, JobState
 from rowmint.registry.models import ModelLedger, ModelRecord, ModelVersionRecord, NewVersion
+from rowmint.registry.orphans import AttemptRef, Maker
 from rowmint.registry.registry import Registry, open_models_registry, open_registry
 
 __all__ = [
+    "AttemptRef",
     "CanonicalTable",
+    "CheckpointRecord",
     "DatasetLedger",
     "DatasetRecord",
     "DatasetState",
@@ -22,6 +25,7 @@ __all__ = [
     "JobPhase",
     "JobRecord",
     "JobState",
+    "Maker",
     "ModelLedger",
     "ModelRecord",
     "ModelVersionRecord",

@@ -3,18 +3,19 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, Engine, Row, and_, case, delete, func, insert, select, tuple_, update
 
 from rowmint.errors import (
     DataProblem,
     DigestMismatchError,
     FencedError,
+    LimitError,
     Reason,
     ResourceExistsError,
     ResourceNotFoundError,
     WrongStateError,
 )
-from rowmint.names import DatasetName
+from rowmint.names import DatasetName, ProjectName
 from rowmint.registry.dataset_records import CanonicalTable, DatasetRecord, DatasetState, SegmentRecord, dataset_record
 from rowmint.registry.declared import declared_to_json
 from rowmint.registry.engine import DatabaseNow, insert_if_absent, note_garbage, reading, writing
@@ -49,6 +50,7 @@ class DatasetLedger:
         primary_key: str = "",
         request_id: str = "",
         request_digest: bytes = b"",
+        max_open: int | None = None,
     ) -> DatasetRecord:
         """Create a dataset that waits for its bytes, or return the one that the same request created before.
 
@@ -60,8 +62,10 @@ class DatasetLedger:
             primary_key: Declared primary key, or empty.
             request_id: What makes a repeated call harmless, or empty.
             request_digest: SHA-256 of the request's body; equal exactly for equal bodies.
+            max_open: How many datasets of the project may wait for their bytes at once; None for any number.
 
         Raises:
+            LimitError: There are as many as allowed.
             RequestIdReusedError: The request_id was used with another body.
             ResourceExistsError: There is a dataset of this name.
         """
@@ -90,6 +94,7 @@ class DatasetLedger:
                 },
             )
             if inserted:
+                _require_few_open(connection, project, max_open)
                 return dataset_record(_row(connection, name))
             own = datasets.c.project == project
             earlier = earlier_row(connection, datasets, own, request_id, request_digest)
@@ -153,15 +158,22 @@ class DatasetLedger:
             row = _row(connection, name, lock=True)
             if row.state == DatasetState.UPLOADING:
                 taken = update(datasets).where(datasets.c.uid == row.uid)
-                connection.execute(taken.values(writer_epoch=row.writer_epoch + 1))
+                connection.execute(taken.values(writer_epoch=row.writer_epoch + 1, update_time=DatabaseNow()))
                 row = _row_by_uid(connection, row.uid)
             return dataset_record(row)
 
-    def commit_segment(self, uid: str, epoch: int, segment: SegmentRecord) -> int:
+    def commit_segment(self, uid: str, epoch: int, segment: SegmentRecord, max_bytes: int | None = None) -> int:
         """Commit a stored segment that follows the last one, and return the new committed size in bytes.
+
+        Args:
+            uid: The dataset.
+            epoch: The writer's epoch.
+            segment: What is stored.
+            max_bytes: Bytes that the project's datasets may have together, the segment included; None for any number.
 
         Raises:
             FencedError: A newer writer has taken over, or the upload is finished or gone.
+            LimitError: The project would have too many bytes.
         """
         with writing(self._engine) as connection:
             row = _writable(connection, uid, epoch)
@@ -170,6 +182,7 @@ class DatasetLedger:
                     f"segment {segment.index} at byte {segment.offset} does not follow the last one committed",
                     metadata={"committed_size": str(row.committed_size)},
                 )
+            _require_room(connection, row.project, segment.size, max_bytes)
             connection.execute(
                 insert(segments).values(
                     dataset_uid=uid,
@@ -184,7 +197,7 @@ class DatasetLedger:
             connection.execute(
                 update(datasets)
                 .where(datasets.c.uid == uid)
-                .values(segment_count=segment.index + 1, committed_size=committed)
+                .values(segment_count=segment.index + 1, committed_size=committed, update_time=DatabaseNow())
             )
             return committed
 
@@ -300,6 +313,29 @@ class DatasetLedger:
             connection.execute(delete(datasets).where(datasets.c.uid == row.uid))
             return keys
 
+    def expire(self, idle_seconds: float) -> int:
+        """Fail uploads that nobody has written to for so long and return how many; their bytes are garbage then.
+
+        A writer that is still open is fenced.
+        """
+        limit = DatabaseNow() - round(idle_seconds * 1_000_000)
+        idle = and_(datasets.c.state == DatasetState.UPLOADING, datasets.c.update_time <= limit)
+        with reading(self._engine) as connection:
+            if connection.execute(select(datasets.c.uid).where(idle).limit(1)).first() is None:
+                return 0
+        with writing(self._engine) as connection:
+            rows = connection.execute(select(datasets).where(idle).with_for_update(skip_locked=True)).all()
+            for row in rows:
+                _drop_segments(connection, row.uid)
+                message = (
+                    f"the upload was abandoned: {row.committed_size} bytes came, and then none for {idle_seconds:g} s;"
+                    " delete the dataset and upload it anew"
+                )
+                fail_dataset(connection, row.uid, [DataProblem(message)])
+                emptied = update(datasets).where(datasets.c.uid == row.uid)
+                connection.execute(emptied.values(segment_count=0, committed_size=0))
+            return len(rows)
+
     def garbage(self, limit: int = 1000) -> tuple[str, ...]:
         """Return keys of objects in the data store that nothing needs any more; delete them, then `forget`."""
         with reading(self._engine) as connection:
@@ -334,6 +370,39 @@ def require_ready(connection: Connection, uid: str) -> None:
         raise WrongStateError(
             f"{DatasetName(row.project, row.dataset_id)} is {row.state}; a job needs it READY",
             metadata={"state": row.state},
+        )
+
+
+def _require_few_open(connection: Connection, project: str, most: int | None) -> None:
+    """Refuse a dataset that has just been inserted where there are too many that wait for their bytes."""
+    if most is None:
+        return
+    if connection.dialect.name == "postgresql":
+        # Two calls at once would each not see what the other has inserted.
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"rowmint:open:{project}", 0))))
+    waiting = and_(datasets.c.project == project, datasets.c.state == DatasetState.UPLOADING)
+    found = connection.execute(select(func.count()).select_from(datasets).where(waiting)).scalar_one()
+    if found > most:
+        raise LimitError(
+            f"{ProjectName(project)} has {most} datasets that wait for their bytes already; finish or delete one, or"
+            " raise ROWMINT_MAX_OPEN_UPLOADS",
+            metadata={"limit": str(most), "setting": "ROWMINT_MAX_OPEN_UPLOADS"},
+        )
+
+
+def _require_room(connection: Connection, project: str, size: int, most: int | None) -> None:
+    """Refuse bytes beyond a project's share. Writers at the same moment may each get one segment too many through."""
+    if most is None:
+        return
+    # What is uploaded counts until the table is there, and the table from then on.
+    held = case((datasets.c.state == DatasetState.READY, datasets.c.canonical_size), else_=datasets.c.committed_size)
+    total = select(func.coalesce(func.sum(held), 0)).where(datasets.c.project == project)
+    found = connection.execute(total).scalar_one()
+    if int(found) + size > most:
+        raise LimitError(
+            f"{ProjectName(project)} has {found} bytes of datasets, and {size} more would be over its {most}; delete"
+            " datasets, or raise ROWMINT_MAX_PROJECT_BYTES",
+            metadata={"limit": str(most), "setting": "ROWMINT_MAX_PROJECT_BYTES"},
         )
 
 

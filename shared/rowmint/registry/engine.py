@@ -12,8 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import BigInteger, Connection, Engine, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
@@ -24,6 +27,8 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from rowmint.errors import DataLossError, InvalidFieldError, RowmintError, UnavailableError
 from rowmint.registry.tables import DATA, MODELS
+
+_log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 1.0
 # Longer than any transaction here takes, shorter than a caller's patience.
@@ -197,6 +202,11 @@ def _domain_errors() -> Iterator[None]:
         state = getattr(error.orig, "sqlstate", None)
         # 42P01 and 3F000: no such table or schema; class 40: serialisation; 08, 53, 57: connection and server.
         absent = "no such table" in text_of or state in ("42P01", "3F000")
+        if "no such column" in text_of or state == "42703":
+            raise UnavailableError(
+                "the registry is older than this code; start the trainer, which brings it up to date",
+                retry_after=_RETRY_SECONDS,
+            ) from error
         if absent or "unable to open" in text_of:
             raise UnavailableError(
                 "the registry is not there yet; it is made when the trainer starts", retry_after=_RETRY_SECONDS
@@ -228,24 +238,46 @@ def note_garbage(connection: Connection, table: Table, keys: Sequence[str]) -> N
         connection.execute(statement, [{"object_key": key} for key in keys])
 
 
-def migrate(engine: Engine) -> None:
-    """Bring both schemas to the newest version, making what is missing; harmless where nothing is to be done.
+def migrate(engine: Engine, revisions: Mapping[str, str] | None = None) -> None:
+    """Bring both schemas to a version, making what is missing; harmless where nothing is to be done.
 
     Any number of processes may do so at once. Each schema has its own history and its own transaction, so that a crash
-    between them leaves nothing half-done.
+    between them leaves nothing half-done. A schema that is newer than this code is left alone: versions only add.
+
+    Args:
+        engine: An engine of both schemas.
+        revisions: Revision wanted by schema, such as ``{"rowmint_data": "data_0001"}``, or ``base`` for nothing; a
+            schema that is beyond it goes back. Default: the newest of each.
 
     Raises:
+        InvalidFieldError: There is no such revision.
         UnavailableError: The database cannot be reached or written.
     """
-    for schema in (MODELS, DATA):
+    wanted = dict.fromkeys((MODELS, DATA), "head") if revisions is None else revisions
+    for schema, revision in wanted.items():
         with writing(engine) as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(7265773109)"))
                 connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
-            config = Config()
-            config.set_main_option("script_location", "rowmint:migrations")
-            config.set_main_option("path_separator", "newline")
-            config.set_main_option("version_locations", f"rowmint:migrations/{schema.removeprefix('rowmint_')}")
-            config.attributes["connection"] = connection
-            config.attributes["schema"] = schema
-            command.upgrade(config, "head")
+            _migrate(connection, schema, revision)
+
+
+def _migrate(connection: Connection, schema: str, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", "rowmint:migrations")
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", f"rowmint:migrations/{schema.removeprefix('rowmint_')}")
+    config.attributes["connection"] = connection
+    config.attributes["schema"] = schema
+    script = ScriptDirectory.from_config(config)
+    known = [found.revision for found in script.walk_revisions()]  # newest first
+    if revision not in (*known, "head", "base"):
+        raise InvalidFieldError("revision", f"{schema} has no revision {revision!r}; known: base, {', '.join(known)}")
+    context = MigrationContext.configure(connection, opts={"version_table_schema": schema})
+    current = context.get_current_revision()
+    if current is not None and current not in known:
+        _log.warning("the registry is newer than this code; it is left as it is", schema=schema, revision=current)
+        return
+    target = known[0] if revision == "head" else revision
+    backwards = current is not None and (target == "base" or known.index(target) > known.index(current))
+    (command.downgrade if backwards else command.upgrade)(config, target)

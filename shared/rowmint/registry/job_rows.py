@@ -1,16 +1,18 @@
 """Rows of the job table, within a transaction of the caller's: what the ledgers share."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from rowmint.errors import FencedError, Reason
-from rowmint.registry.engine import DatabaseNow, insert_if_absent
-from rowmint.registry.tables import job_events, jobs, model_versions
+from rowmint.registry.engine import DatabaseNow, insert_if_absent, note_garbage
+from rowmint.registry.tables import data_garbage, deleted_versions, job_events, jobs, model_versions
 
 MAX_ATTEMPTS = 3
+"""Attempts at a job that get no further: since its beginning, or its last checkpoint."""
 
 
 class JobKind(StrEnum):
@@ -43,6 +45,32 @@ class JobPhase(StrEnum):
     ENCODING = "ENCODING"
     FITTING = "FITTING"
     PUBLISHING = "PUBLISHING"
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """A stored checkpoint, where the next attempt at a job goes on.
+
+    Attributes:
+        object_key: Its object in the data store.
+        size: Bytes.
+        sha256: 32 bytes.
+        step: How far it is; what of, is the job's affair.
+    """
+
+    object_key: str
+    size: int
+    sha256: bytes
+    step: int
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Self:
+        """Return what `to_json` gave."""
+        return cls(body["key"], body["size"], bytes.fromhex(body["sha256"]), body["step"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the checkpoint as JSON values."""
+        return {"key": self.object_key, "size": self.size, "sha256": self.sha256.hex(), "step": self.step}
 
 
 def insert_job(connection: Connection, values: Mapping[str, Any]) -> bool:
@@ -115,7 +143,8 @@ def end_job(
     version: int | None = None,
     payload: Mapping[str, Any] | None = None,
 ) -> None:
-    """Bring a locked job to its last state and write its last event."""
+    """Bring a locked job to its last state and write its last event; its checkpoint is garbage from now on."""
+    drop_checkpoint(connection, uid)
     connection.execute(
         update(jobs)
         .where(jobs.c.uid == uid)
@@ -137,17 +166,29 @@ def end_job(
     append_event(connection, uid, body)
 
 
+def drop_checkpoint(connection: Connection, uid: str) -> None:
+    """Put the checkpoint of a locked job, if it has one, on the list of garbage."""
+    found = connection.execute(select(jobs.c.checkpoint).where(jobs.c.uid == uid)).scalar_one_or_none()
+    if found is not None:
+        note_garbage(connection, data_garbage, [CheckpointRecord.from_json(found).object_key])
+        connection.execute(update(jobs).where(jobs.c.uid == uid).values(checkpoint=None))
+
+
 def published_version(connection: Connection, uid: str) -> int | None:
-    """Return the number of the version that the job has published, or None."""
-    found = select(model_versions.c.version).where(model_versions.c.job_uid == uid)
-    return connection.execute(found).scalar_one_or_none()
+    """Return the number of the version that the job has published, deleted or not, or None."""
+    for table in (model_versions, deleted_versions):
+        number = connection.execute(select(table.c.version).where(table.c.job_uid == uid)).scalar_one_or_none()
+        if number is not None:
+            return int(number)
+    return None
 
 
 def exhausted_error(attempts: int) -> dict[str, str]:
     """Return the error of a job that no attempt has ended."""
     return {
         "reason": Reason.INTERNAL,
-        "message": f"the worker died in each of {attempts} attempts; see the trainer's log, then start a new job",
+        "message": f"the worker died in {attempts} attempts, the last {MAX_ATTEMPTS} of them without getting further;"
+        " see the trainer's log, then start a new job",
     }
 
 

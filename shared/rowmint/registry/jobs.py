@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, Select, and_, or_, select, tuple_, update
 
 from rowmint.errors import (
+    CancelledError,
     DataProblem,
     Reason,
     ResourceExistsError,
@@ -18,10 +19,13 @@ from rowmint.names import TrainingJobName
 from rowmint.registry.datasets import fail_dataset, require_ready
 from rowmint.registry.engine import DatabaseNow, reading, writing
 from rowmint.registry.job_rows import (
+    MAX_ATTEMPTS,
+    CheckpointRecord,
     JobKind,
     JobPhase,
     JobState,
     append_event,
+    drop_checkpoint,
     end_job,
     exhausted_error,
     insert_job,
@@ -32,7 +36,7 @@ from rowmint.registry.paging import Page, PageRequest, instant, optional_instant
 from rowmint.registry.requests import earlier_row
 from rowmint.registry.tables import job_events, jobs
 
-__all__ = ["EventRecord", "JobError", "JobKind", "JobLedger", "JobPhase", "JobRecord", "JobState"]
+__all__ = ["CheckpointRecord", "EventRecord", "JobError", "JobKind", "JobLedger", "JobPhase", "JobRecord", "JobState"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class JobRecord:
         model: The model it publishes to, "projects/{project}/models/{model}"; empty for ingest.
         epoch: Fencing number of the newest attempt; 0 before the first.
         attempt: How often it was taken up.
-        max_attempts: How often it may be.
+        max_attempts: How often it may be; more from each checkpoint on.
         holder: Who works on it, or empty.
         lease_until: When others may take it up, by the database's clock.
         cancel_requested: Whether a cancel is committed.
@@ -74,6 +78,7 @@ class JobRecord:
         start_time: When work began.
         end_time: When it ended.
         model_version: Number of the version it published.
+        checkpoint: Where the next attempt goes on, or None.
     """
 
     uid: str
@@ -97,6 +102,7 @@ class JobRecord:
     start_time: datetime | None
     end_time: datetime | None
     model_version: int | None
+    checkpoint: CheckpointRecord | None
 
 
 @dataclass(frozen=True)
@@ -335,6 +341,26 @@ class JobLedger:
             connection.execute(update(jobs).where(jobs.c.uid == uid).values(phase=phase))
             return append_event(connection, uid, payload or {})
 
+    def save_checkpoint(self, uid: str, epoch: int, checkpoint: CheckpointRecord) -> None:
+        """Let the next attempt go on from a stored checkpoint; the one before it is garbage from now on.
+
+        A job that gets further may be taken up `MAX_ATTEMPTS` times more.
+
+        Raises:
+            CancelledError: A cancel was committed before.
+        """
+        with writing(self._engine) as connection:
+            row = lock_job(connection, uid, epoch)
+            if row.state == JobState.CANCELLING:
+                raise CancelledError(f"job {uid} was cancelled before it saved a checkpoint")
+            if row.checkpoint != checkpoint.to_json():
+                drop_checkpoint(connection, uid)
+            connection.execute(
+                update(jobs)
+                .where(jobs.c.uid == uid)
+                .values(checkpoint=checkpoint.to_json(), max_attempts=max(row.max_attempts, row.attempt + MAX_ATTEMPTS))
+            )
+
     def fail(self, uid: str, epoch: int, reason: Reason, message: str) -> None:
         """End a job as FAILED; of an ingest job, its dataset too. A job being cancelled is CANCELLED instead."""
         with writing(self._engine) as connection:
@@ -473,4 +499,5 @@ def _record(row: Row[Any]) -> JobRecord:
         start_time=optional_instant(row.start_time),
         end_time=optional_instant(row.end_time),
         model_version=row.model_version,
+        checkpoint=None if row.checkpoint is None else CheckpointRecord.from_json(row.checkpoint),
     )

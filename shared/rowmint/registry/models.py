@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Table, delete, insert, inspect, select, update
 
 from rowmint.errors import (
     CancelledError,
@@ -18,7 +18,7 @@ from rowmint.names import LATEST, ModelName, ModelVersionName, ModelVersionRef, 
 from rowmint.registry.engine import DatabaseNow, insert_if_absent, note_garbage, reading, writing
 from rowmint.registry.job_rows import JobState, end_job, lock_job
 from rowmint.registry.paging import Page, PageRequest, instant
-from rowmint.registry.tables import jobs, model_aliases, model_versions, models, models_garbage
+from rowmint.registry.tables import deleted_versions, jobs, model_aliases, model_versions, models, models_garbage
 from rowmint.schema import TableSchema
 
 
@@ -201,8 +201,12 @@ class ModelLedger:
             aliases = _aliases(connection, [row.uid for row in rows])
         return request.page([((row.model_id,), _record(row, aliases[row.uid])) for row in rows])
 
-    def resolve(self, ref: ModelVersionRef) -> ModelVersionRecord:
+    def resolve(self, ref: ModelVersionRef, *, deleted: bool = False) -> ModelVersionRecord:
         """Return the version that a number, an alias or a model digest stands for now; of equal digests the newest.
+
+        Args:
+            ref: The version.
+            deleted: Whether a number may stand for a version that is deleted but not purged yet.
 
         Raises:
             ResourceNotFoundError: There is no such model, alias or version; the message says which.
@@ -224,6 +228,8 @@ class ModelLedger:
             else:
                 query = query.where(model_versions.c.version == number)
             found = connection.execute(query.order_by(model_versions.c.version.desc()).limit(1)).first()
+            if found is None and ref.version is not None and deleted:
+                found = _deleted(connection, row.uid, ref.version)
         if found is None:
             raise ResourceNotFoundError(f"there is no {ref}", metadata={"name": str(ref)})
         return _version_record(found)
@@ -265,11 +271,14 @@ class ModelLedger:
                 _point(connection, row.uid, alias, version)
             return _record(row, _aliases(connection, [row.uid])[row.uid])
 
-    def delete_version(self, name: ModelVersionName) -> tuple[str, ...]:
+    def delete_version(self, name: ModelVersionName, keep_seconds: float = 0.0) -> None:
         """Delete a version; ``latest`` moves to the newest left. Its number is not given again.
 
-        Returns:
-            Keys of its objects, which are garbage from now on (see `garbage`).
+        Its files stay for a while, so that streams which have begun can end and a mistake can be undone.
+
+        Args:
+            name: The version.
+            keep_seconds: How long until `purge` takes it.
 
         Raises:
             ResourceNotFoundError: There is no such version.
@@ -285,22 +294,43 @@ class ModelLedger:
                     f"alias {pointing[0]!r} points at {name}; move or remove it first",
                     metadata={"aliases": ", ".join(pointing)},
                 )
-            at = (model_versions.c.model_uid == row.uid) & (model_versions.c.version == name.version)
-            found = connection.execute(select(model_versions).where(at)).one()
-            keys = (found.manifest_key, found.weights_key)
+            at = _at(model_versions, row.uid, name.version)
+            found = connection.execute(select(model_versions).where(at)).one()._asdict()
+            times = {"delete_time": DatabaseNow(), "purge_time": DatabaseNow() + round(keep_seconds * 1_000_000)}
             connection.execute(delete(model_versions).where(at))
-            note_garbage(connection, models_garbage, keys)
-            newest = connection.execute(
-                select(model_versions.c.version)
-                .where(model_versions.c.model_uid == row.uid)
-                .order_by(model_versions.c.version.desc())
-                .limit(1)
-            ).scalar_one_or_none()
-            if newest is not None:
-                _point(connection, row.uid, LATEST, newest)
-            else:
-                connection.execute(delete(model_aliases).where(model_aliases.c.model_uid == row.uid))
-            return keys
+            connection.execute(insert(deleted_versions).values({**found, **times}))
+            _point_latest(connection, row.uid)
+
+    def undelete_version(self, name: ModelVersionName) -> ModelVersionRecord:
+        """Bring a deleted version back as it was; harmless where it is not deleted.
+
+        Raises:
+            ResourceNotFoundError: There is no such version, or it is purged already.
+        """
+        with writing(self._engine) as connection:
+            row = _row(connection, name.parent, lock=True)
+            found = _deleted(connection, row.uid, name.version)
+            if found is not None:
+                columns = {column.name: getattr(found, column.name) for column in model_versions.c}
+                connection.execute(delete(deleted_versions).where(_at(deleted_versions, row.uid, name.version)))
+                connection.execute(insert(model_versions).values(columns))
+                _point_latest(connection, row.uid)
+            _require_version(connection, row.uid, name)
+        return self.resolve(ModelVersionRef(name.parent, version=name.version))
+
+    def purge(self, limit: int = 1000) -> int:
+        """Forget deleted versions whose time is up and return how many; their files are garbage from now on."""
+        due = deleted_versions.c.purge_time <= DatabaseNow()
+        with reading(self._engine) as connection:
+            if connection.execute(select(deleted_versions.c.version).where(due).limit(1)).first() is None:
+                return 0
+        with writing(self._engine) as connection:
+            query = select(deleted_versions).where(due).limit(limit).with_for_update(skip_locked=True)
+            rows = connection.execute(query).all()
+            for row in rows:
+                note_garbage(connection, models_garbage, (row.manifest_key, row.weights_key))
+                connection.execute(delete(deleted_versions).where(_at(deleted_versions, row.model_uid, row.version)))
+            return len(rows)
 
     def garbage(self, limit: int = 1000) -> tuple[str, ...]:
         """Return keys of objects in the models' store that nothing needs any more; delete them, then `forget`."""
@@ -313,9 +343,42 @@ class ModelLedger:
             connection.execute(delete(models_garbage).where(models_garbage.c.object_key.in_(list(keys))))
 
 
-def _versions() -> Any:
-    joined = model_versions.join(models, models.c.uid == model_versions.c.model_uid)
-    return select(model_versions, models.c.project, models.c.model_id).select_from(joined)
+def _versions(table: Table = model_versions) -> Any:
+    joined = table.join(models, models.c.uid == table.c.model_uid)
+    return select(table, models.c.project, models.c.model_id).select_from(joined)
+
+
+def _at(table: Table, model_uid: str, version: int) -> ColumnElement[bool]:
+    return (table.c.model_uid == model_uid) & (table.c.version == version)
+
+
+def _deleted(connection: Connection, model_uid: str, version: int) -> Row[Any] | None:
+    """Return a deleted version that is not purged; None also where the registry is of a time without any."""
+    if not _has_deleted(connection):
+        return None
+    found: Row[Any] | None = connection.execute(
+        _versions(deleted_versions).where(_at(deleted_versions, model_uid, version))
+    ).one_or_none()
+    return found
+
+
+def _has_deleted(connection: Connection) -> bool:
+    """Say whether the registry has the table of deleted versions: a sampler may be newer than it."""
+    return bool(inspect(connection).has_table(deleted_versions.name, schema=deleted_versions.schema))
+
+
+def _point_latest(connection: Connection, model_uid: str) -> None:
+    """Move ``latest`` to the newest version that is left, or remove it."""
+    newest = connection.execute(
+        select(model_versions.c.version)
+        .where(model_versions.c.model_uid == model_uid)
+        .order_by(model_versions.c.version.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    if newest is not None:
+        _point(connection, model_uid, LATEST, newest)
+    else:
+        connection.execute(delete(model_aliases).where(model_aliases.c.model_uid == model_uid))
 
 
 def _published(connection: Connection, job_uid: str) -> ModelVersionRecord | None:
@@ -332,7 +395,7 @@ def _row(connection: Connection, name: ModelName, *, lock: bool = False) -> Row[
 
 
 def _require_version(connection: Connection, model_uid: str, name: ModelVersionName) -> None:
-    at = (model_versions.c.model_uid == model_uid) & (model_versions.c.version == name.version)
+    at = _at(model_versions, model_uid, name.version)
     if connection.execute(select(model_versions.c.version).where(at)).first() is None:
         raise ResourceNotFoundError(f"there is no {name}", metadata={"name": str(name)})
 

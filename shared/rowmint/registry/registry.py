@@ -9,6 +9,7 @@ from rowmint.registry.datasets import DatasetLedger
 from rowmint.registry.engine import connect
 from rowmint.registry.jobs import JobLedger
 from rowmint.registry.models import ModelLedger
+from rowmint.registry.orphans import OrphanLedger
 from rowmint.registry.tables import MODELS, SCHEMAS
 
 
@@ -24,6 +25,7 @@ class Registry:
         datasets: Datasets and segments.
         jobs: Jobs and their events.
         models: Models and versions.
+        orphans: Objects that no row names.
     """
 
     def __init__(self, engine: Engine, new_uid: Callable[[], str] = _random_uid) -> None:
@@ -31,6 +33,7 @@ class Registry:
         self.datasets = DatasetLedger(engine, new_uid)
         self.jobs = JobLedger(engine, new_uid)
         self.models = ModelLedger(engine, new_uid)
+        self.orphans = OrphanLedger(engine)
 
     def close(self) -> None:
         """Close every connection."""

@@ -3,6 +3,8 @@
 Instants are whole microseconds since 1970-01-01T00:00:00Z by the database's clock; digests are 32 raw bytes.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -101,6 +103,8 @@ jobs = Table(
     Column("start_time", BigInteger),
     Column("end_time", BigInteger),
     Column("model_version", BigInteger),
+    # Where the next attempt goes on: key, size, sha256 (hex) and step; none before the first and after the end.
+    Column("checkpoint", _JSON),
     UniqueConstraint("project", "kind", "job_id", name="uq_jobs_name"),
     UniqueConstraint("project", "kind", "request_id", name="uq_jobs_request"),
     Index("ix_jobs_newest", "project", "kind", "create_time", "uid"),
@@ -137,28 +141,47 @@ models = Table(
     schema=MODELS,
 )
 
+
+def _version_columns() -> list[Column[Any]]:
+    return [
+        Column("model_uid", String(32), ForeignKey(f"{MODELS}.models.uid"), primary_key=True),
+        Column("version", BigInteger, primary_key=True, autoincrement=False),
+        Column("job_uid", String(32), nullable=False),
+        Column("training_job", String(256), nullable=False),
+        Column("manifest_key", String(512), nullable=False),
+        Column("manifest_size", BigInteger, nullable=False),
+        Column("manifest_sha256", LargeBinary(32), nullable=False),
+        Column("weights_key", String(512), nullable=False),
+        Column("weights_size", BigInteger, nullable=False),
+        Column("weights_sha256", LargeBinary(32), nullable=False),
+        Column("model_digest", LargeBinary(32), nullable=False),
+        Column("manifest_digest", LargeBinary(32), nullable=False),
+        Column("family", String(63), nullable=False),
+        Column("dataset_digest", LargeBinary(32), nullable=False),
+        Column("training_rows", BigInteger, nullable=False),
+        Column("schema", _JSON, nullable=False),
+        Column("create_time", BigInteger, nullable=False),
+    ]
+
+
 model_versions = Table(
     "model_versions",
     metadata,
-    Column("model_uid", String(32), ForeignKey(f"{MODELS}.models.uid"), primary_key=True),
-    Column("version", BigInteger, primary_key=True, autoincrement=False),
-    Column("job_uid", String(32), nullable=False),
-    Column("training_job", String(256), nullable=False),
-    Column("manifest_key", String(512), nullable=False),
-    Column("manifest_size", BigInteger, nullable=False),
-    Column("manifest_sha256", LargeBinary(32), nullable=False),
-    Column("weights_key", String(512), nullable=False),
-    Column("weights_size", BigInteger, nullable=False),
-    Column("weights_sha256", LargeBinary(32), nullable=False),
-    Column("model_digest", LargeBinary(32), nullable=False),
-    Column("manifest_digest", LargeBinary(32), nullable=False),
-    Column("family", String(63), nullable=False),
-    Column("dataset_digest", LargeBinary(32), nullable=False),
-    Column("training_rows", BigInteger, nullable=False),
-    Column("schema", _JSON, nullable=False),
-    Column("create_time", BigInteger, nullable=False),
+    *_version_columns(),
     UniqueConstraint("job_uid", name="uq_model_versions_job"),
     Index("ix_model_versions_digest", "model_uid", "model_digest"),
+    schema=MODELS,
+)
+
+# A table of its own, so that readers which know nothing of deleted versions never see one.
+deleted_versions = Table(
+    "deleted_versions",
+    metadata,
+    *_version_columns(),
+    Column("delete_time", BigInteger, nullable=False),
+    Column("purge_time", BigInteger, nullable=False),
+    UniqueConstraint("job_uid", name="uq_deleted_versions_job"),
+    Index("ix_deleted_versions_purge", "purge_time"),
     schema=MODELS,
 )
 

@@ -26,7 +26,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from rowmint.v1 import model_pb2 as rowmint_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$rowmint/v1/model_admin_service.proto\x12\nrowmint.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x16rowmint/v1/model.proto\"V\n\x14SetModelAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x14\n\x07version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\")\n\x19\x44\x65leteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xae\x01\n\x11ModelAdminService\x12\x44\n\rSetModelAlias\x12 .rowmint.v1.SetModelAliasRequest\x1a\x11.rowmint.v1.Model\x12S\n\x12\x44\x65leteModelVersion\x12%.rowmint.v1.DeleteModelVersionRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$rowmint/v1/model_admin_service.proto\x12\nrowmint.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x16rowmint/v1/model.proto\"V\n\x14SetModelAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x14\n\x07version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\")\n\x19\x44\x65leteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"+\n\x1bUndeleteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\x89\x02\n\x11ModelAdminService\x12\x44\n\rSetModelAlias\x12 .rowmint.v1.SetModelAliasRequest\x1a\x11.rowmint.v1.Model\x12S\n\x12\x44\x65leteModelVersion\x12%.rowmint.v1.DeleteModelVersionRequest\x1a\x16.google.protobuf.Empty\x12Y\n\x14UndeleteModelVersion\x12\'.rowmint.v1.UndeleteModelVersionRequest\x1a\x18.rowmint.v1.ModelVersionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETMODELALIASREQUEST']._serialized_end=191
   _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=193
   _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=234
-  _globals['_MODELADMINSERVICE']._serialized_start=237
-  _globals['_MODELADMINSERVICE']._serialized_end=411
+  _globals['_UNDELETEMODELVERSIONREQUEST']._serialized_start=236
+  _globals['_UNDELETEMODELVERSIONREQUEST']._serialized_end=279
+  _globals['_MODELADMINSERVICE']._serialized_start=282
+  _globals['_MODELADMINSERVICE']._serialized_end=547
 # @@protoc_insertion_point(module_scope)

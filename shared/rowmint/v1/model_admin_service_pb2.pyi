@@ -61,3 +61,21 @@ class DeleteModelVersionRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
 
 Global___DeleteModelVersionRequest: typing_extensions.TypeAlias = DeleteModelVersionRequest
+
+@typing.final
+class UndeleteModelVersionRequest(google.protobuf.message.Message):
+    """Request of UndeleteModelVersion."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"projects/{project}/models/{model}/versions/{version}"; no alias."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+Global___UndeleteModelVersionRequest: typing_extensions.TypeAlias = UndeleteModelVersionRequest

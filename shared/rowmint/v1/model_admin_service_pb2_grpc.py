@@ -28,7 +28,7 @@ if _version_not_supported:
 
 
 class ModelAdminServiceStub(object):
-    """Moves aliases and deletes versions.
+    """Moves aliases, deletes versions and brings them back.
     """
 
     def __init__(self, channel):
@@ -47,10 +47,15 @@ class ModelAdminServiceStub(object):
                 request_serializer=rowmint_dot_v1_dot_model__admin__service__pb2.DeleteModelVersionRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.UndeleteModelVersion = channel.unary_unary(
+                '/rowmint.v1.ModelAdminService/UndeleteModelVersion',
+                request_serializer=rowmint_dot_v1_dot_model__admin__service__pb2.UndeleteModelVersionRequest.SerializeToString,
+                response_deserializer=rowmint_dot_v1_dot_model__pb2.ModelVersion.FromString,
+                _registered_method=True)
 
 
 class ModelAdminServiceServicer(object):
-    """Moves aliases and deletes versions.
+    """Moves aliases, deletes versions and brings them back.
     """
 
     def SetModelAlias(self, request, context):
@@ -62,6 +67,14 @@ class ModelAdminServiceServicer(object):
 
     def DeleteModelVersion(self, request, context):
         """Deletes a version; refused while an alias other than "latest" points at it. "latest" moves to the newest left.
+        Streams that have begun go on; the files are purged after a while that the trainer's settings say (AIP-164).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteModelVersion(self, request, context):
+        """Brings a deleted version back that is not purged yet; harmless where it is not deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,6 +93,11 @@ def add_ModelAdminServiceServicer_to_server(servicer, server):
                     request_deserializer=rowmint_dot_v1_dot_model__admin__service__pb2.DeleteModelVersionRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
+            'UndeleteModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteModelVersion,
+                    request_deserializer=rowmint_dot_v1_dot_model__admin__service__pb2.UndeleteModelVersionRequest.FromString,
+                    response_serializer=rowmint_dot_v1_dot_model__pb2.ModelVersion.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'rowmint.v1.ModelAdminService', rpc_method_handlers)
@@ -89,7 +107,7 @@ def add_ModelAdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelAdminService(object):
-    """Moves aliases and deletes versions.
+    """Moves aliases, deletes versions and brings them back.
     """
 
     @staticmethod
@@ -136,6 +154,33 @@ class ModelAdminService(object):
             '/rowmint.v1.ModelAdminService/DeleteModelVersion',
             rowmint_dot_v1_dot_model__admin__service__pb2.DeleteModelVersionRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rowmint.v1.ModelAdminService/UndeleteModelVersion',
+            rowmint_dot_v1_dot_model__admin__service__pb2.UndeleteModelVersionRequest.SerializeToString,
+            rowmint_dot_v1_dot_model__pb2.ModelVersion.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,8 +59,24 @@ _ModelAdminServiceDeleteModelVersionType = typing_extensions.TypeVar(
     ],
 )
 
-class ModelAdminServiceStub(typing.Generic[_ModelAdminServiceSetModelAliasType, _ModelAdminServiceDeleteModelVersionType]):
-    """Moves aliases and deletes versions."""
+_ModelAdminServiceUndeleteModelVersionType = typing_extensions.TypeVar(
+    '_ModelAdminServiceUndeleteModelVersionType',
+    grpc.UnaryUnaryMultiCallable[
+        rowmint.v1.model_admin_service_pb2.UndeleteModelVersionRequest,
+        rowmint.v1.model_pb2.ModelVersion,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rowmint.v1.model_admin_service_pb2.UndeleteModelVersionRequest,
+        rowmint.v1.model_pb2.ModelVersion,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rowmint.v1.model_admin_service_pb2.UndeleteModelVersionRequest,
+        rowmint.v1.model_pb2.ModelVersion,
+    ],
+)
+
+class ModelAdminServiceStub(typing.Generic[_ModelAdminServiceSetModelAliasType, _ModelAdminServiceDeleteModelVersionType, _ModelAdminServiceUndeleteModelVersionType]):
+    """Moves aliases, deletes versions and brings them back."""
 
     @typing.overload
     def __init__(self: ModelAdminServiceStub[
@@ -71,6 +87,10 @@ class ModelAdminServiceStub(typing.Generic[_ModelAdminServiceSetModelAliasType, 
         grpc.UnaryUnaryMultiCallable[
             rowmint.v1.model_admin_service_pb2.DeleteModelVersionRequest,
             google.protobuf.empty_pb2.Empty,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            rowmint.v1.model_admin_service_pb2.UndeleteModelVersionRequest,
+            rowmint.v1.model_pb2.ModelVersion,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -84,13 +104,22 @@ class ModelAdminServiceStub(typing.Generic[_ModelAdminServiceSetModelAliasType, 
             rowmint.v1.model_admin_service_pb2.DeleteModelVersionRequest,
             google.protobuf.empty_pb2.Empty,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rowmint.v1.model_admin_service_pb2.UndeleteModelVersionRequest,
+            rowmint.v1.model_pb2.ModelVersion,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     SetModelAlias: _ModelAdminServiceSetModelAliasType
     """Points an alias at a version, or removes it. "latest" is moved by publishing only."""
 
     DeleteModelVersion: _ModelAdminServiceDeleteModelVersionType
-    """Deletes a version; refused while an alias other than "latest" points at it. "latest" moves to the newest left."""
+    """Deletes a version; refused while an alias other than "latest" points at it. "latest" moves to the newest left.
+    Streams that have begun go on; the files are purged after a while that the trainer's settings say (AIP-164).
+    """
+
+    UndeleteModelVersion: _ModelAdminServiceUndeleteModelVersionType
+    """Brings a deleted version back that is not purged yet; harmless where it is not deleted."""
 
 ModelAdminServiceAsyncStub: typing_extensions.TypeAlias = ModelAdminServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -101,10 +130,14 @@ ModelAdminServiceAsyncStub: typing_extensions.TypeAlias = ModelAdminServiceStub[
         rowmint.v1.model_admin_service_pb2.DeleteModelVersionRequest,
         google.protobuf.empty_pb2.Empty,
     ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rowmint.v1.model_admin_service_pb2.UndeleteModelVersionRequest,
+        rowmint.v1.model_pb2.ModelVersion,
+    ],
 ]
 
 class ModelAdminServiceServicer(metaclass=abc.ABCMeta):
-    """Moves aliases and deletes versions."""
+    """Moves aliases, deletes versions and brings them back."""
 
     @abc.abstractmethod
     def SetModelAlias(
@@ -120,6 +153,16 @@ class ModelAdminServiceServicer(metaclass=abc.ABCMeta):
         request: rowmint.v1.model_admin_service_pb2.DeleteModelVersionRequest,
         context: _ServicerContext,
     ) -> typing.Union[google.protobuf.empty_pb2.Empty, collections.abc.Awaitable[google.protobuf.empty_pb2.Empty]]:
-        """Deletes a version; refused while an alias other than "latest" points at it. "latest" moves to the newest left."""
+        """Deletes a version; refused while an alias other than "latest" points at it. "latest" moves to the newest left.
+        Streams that have begun go on; the files are purged after a while that the trainer's settings say (AIP-164).
+        """
+
+    @abc.abstractmethod
+    def UndeleteModelVersion(
+        self,
+        request: rowmint.v1.model_admin_service_pb2.UndeleteModelVersionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rowmint.v1.model_pb2.ModelVersion, collections.abc.Awaitable[rowmint.v1.model_pb2.ModelVersion]]:
+        """Brings a deleted version back that is not purged yet; harmless where it is not deleted."""
 
 def add_ModelAdminServiceServicer_to_server(servicer: ModelAdminServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

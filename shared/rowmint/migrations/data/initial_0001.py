@@ -104,3 +104,9 @@ def upgrade() -> None:
         sa.Column("object_key", sa.String(512), nullable=False),
         schema=_SCHEMA,
     )
+
+
+def downgrade() -> None:
+    """Drop every table."""
+    for table in ("job_events", "segments", "jobs", "garbage", "datasets"):
+        op.drop_table(table, schema=_SCHEMA)

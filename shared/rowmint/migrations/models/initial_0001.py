@@ -56,3 +56,9 @@ def upgrade() -> None:
         schema=_SCHEMA,
     )
     op.create_index("ix_model_versions_digest", "model_versions", ["model_uid", "model_digest"], schema=_SCHEMA)
+
+
+def downgrade() -> None:
+    """Drop every table."""
+    for table in ("model_versions", "model_aliases", "models", "garbage"):
+        op.drop_table(table, schema=_SCHEMA)
