@@ -20,8 +20,8 @@ _LOADERS = 4  # threads that wait for registry and store
 
 
 @contextmanager
-def composed(settings: SamplerSettings) -> Iterator[Server]:
-    """Build a sampler, not started yet; within a running event loop."""
+def composed(settings: SamplerSettings) -> Iterator[tuple[Server, SamplingServicer]]:
+    """Build a sampler, not started yet, and its servicer; within a running event loop."""
     registry = open_models_registry(settings.models_registry_url)
     store = open_store(settings.model_store_url, settings.store_options)
     # Streams run side by side on `threads` threads, so a product has one.
@@ -33,7 +33,7 @@ def composed(settings: SamplerSettings) -> Iterator[Server]:
         sampler = Sampler(models, workers, lambda: secrets.randbits(64), settings.max_rows)
         limits = StreamLimits(settings.max_streams, settings.write_timeout)
         servicer = SamplingServicer(sampler, workers, limits)
-        yield Server(
+        server = Server(
             [sampling_service(servicer), model_service(registry.models, store)],
             ServerOptions(
                 settings.listen,
@@ -42,6 +42,7 @@ def composed(settings: SamplerSettings) -> Iterator[Server]:
                 max_connection_age_seconds=settings.max_connection_age_seconds,
             ),
         )
+        yield server, servicer
     finally:
         workers.shutdown(wait=False, cancel_futures=True)
         loaders.shutdown(wait=False, cancel_futures=True)
@@ -50,8 +51,8 @@ def composed(settings: SamplerSettings) -> Iterator[Server]:
 
 async def serve(settings: SamplerSettings) -> None:
     """Serve until a signal."""
-    with composed(settings) as server:
-        await serve_until_signal(server, "sampler")
+    with composed(settings) as (server, servicer):
+        await serve_until_signal(server, "sampler", servicer.drain)
 
 
 def main() -> None:

@@ -121,12 +121,12 @@ def _values(column: TypedColumn) -> sampling_pb2.ColumnValues:
 
 
 def summary_to_proto(summary: StreamSummary) -> sampling_pb2.SampleSummary:
-    """Return the message of the summary of a stream that reached its end."""
+    """Return the message of a stream's summary."""
     return sampling_pb2.SampleSummary(
         candidates=summary.candidates,
         accepted=summary.accepted,
         rows_delivered=summary.rows_delivered,
-        complete=True,
+        complete=summary.complete,
         next_row=summary.next_row,
     )
 
@@ -219,13 +219,13 @@ def completion_header(completion: RowCompletion) -> sampling_pb2.SampleHeader:
     )
 
 
-def completion_summary(completion: RowCompletion) -> sampling_pb2.SampleSummary:
-    """Return the summary of a stream of completed rows."""
+def completion_summary(completion: RowCompletion, *, complete: bool) -> sampling_pb2.SampleSummary:
+    """Return the summary of a stream of completed rows; `complete` says whether all that came is answered."""
     rows = completion.next_row - completion.start_row
     return sampling_pb2.SampleSummary(
         candidates=completion.candidates_drawn,
         accepted=rows,
         rows_delivered=rows,
-        complete=True,
+        complete=complete,
         next_row=completion.next_row,
     )

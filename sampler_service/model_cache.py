@@ -2,14 +2,16 @@
 
 import asyncio
 import hashlib
+from collections import OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from rowmint.artifact import Model, read_model
 from rowmint.conditions import Predicate, canonical
-from rowmint.errors import DataLossError, LimitError
+from rowmint.errors import DataLossError, LimitError, ResourceNotFoundError, UnavailableError
 from rowmint.names import ModelVersionName, ModelVersionRef
 from rowmint.objects import ObjectStore
 from rowmint.plan import Plan, compile_plan, plan_digest
@@ -19,13 +21,15 @@ from rowmint.synthesizer import Kernel
 from sampler_service.single_flight import SingleFlightCache
 
 _PLANS = 1024
+_RESOLVED = 4096  # references remembered for when the registry is away
+_RESOLVE_SECONDS = 5.0
 
 
 class VersionResolver(Protocol):
     """Finds published versions; `rowmint.registry.ModelLedger` does. Thread-safe."""
 
-    def resolve(self, ref: ModelVersionRef) -> ModelVersionRecord:
-        """Return the version that a number, an alias or a model digest stands for now.
+    def resolve(self, ref: ModelVersionRef, *, deleted: bool = False) -> ModelVersionRecord:
+        """Return the version that a number, an alias or a model digest stands for now; a deleted one only if asked.
 
         Raises:
             ResourceNotFoundError: There is none.
@@ -58,7 +62,8 @@ class _Weighed:
 class ModelCache:
     """Models by version, alias or digest, verified before they are parsed and warm before they are handed out.
 
-    For one event loop; the work is done in `executor`.
+    While the registry cannot be asked, what was resolved before stands for what it stood for last, so that models that
+    are loaded go on being served. For one event loop; the work is done in `executor`.
 
     Args:
         resolver: Where versions are found.
@@ -78,6 +83,7 @@ class ModelCache:
         self._max_bytes = max_bytes
         # Keyed by the manifest's digest: the manifest holds the weights' digest too, so equal keys are equal bytes.
         self._models: SingleFlightCache[bytes, _Weighed] = SingleFlightCache(max_bytes, lambda held: held.size_bytes)
+        self._resolved: OrderedDict[ModelVersionRef, ModelVersionRecord] = OrderedDict()
         self._plans: SingleFlightCache[bytes, Plan] = SingleFlightCache(_PLANS, lambda _: 1)
 
     @property
@@ -85,8 +91,12 @@ class ModelCache:
         """Bytes of the models kept."""
         return self._models.total
 
-    async def get(self, ref: ModelVersionRef) -> LoadedModel:
+    async def get(self, ref: ModelVersionRef, *, deleted: bool = False) -> LoadedModel:
         """Return the model that `ref` stands for now.
+
+        Args:
+            ref: The version.
+            deleted: Whether it may be one that is deleted but not purged: a stream that has begun goes on.
 
         Raises:
             ResourceNotFoundError: There is none.
@@ -95,7 +105,7 @@ class ModelCache:
             UnavailableError: Registry or store cannot be reached.
         """
         loop = asyncio.get_running_loop()
-        record = await loop.run_in_executor(self._executor, self._resolver.resolve, ref)
+        record = await self._resolve(ref, deleted=deleted)
         size = record.manifest_size + record.weights_size
         if size > self._max_bytes:
             raise LimitError(
@@ -109,6 +119,28 @@ class ModelCache:
 
         held = await self._models.get(record.manifest_sha256, load)
         return LoadedModel(record.name, held.model)
+
+    async def _resolve(self, ref: ModelVersionRef, *, deleted: bool) -> ModelVersionRecord:
+        loop = asyncio.get_running_loop()
+        asked = loop.run_in_executor(self._executor, partial(self._resolver.resolve, ref, deleted=deleted))
+        try:
+            # A registry that hangs is as good as none.
+            record = await asyncio.wait_for(asked, _RESOLVE_SECONDS)
+        except (UnavailableError, TimeoutError) as error:
+            known = self._resolved.get(ref)
+            if known is None:
+                if isinstance(error, UnavailableError):
+                    raise
+                raise UnavailableError("the registry does not answer now", retry_after=1.0) from error
+            return known
+        except ResourceNotFoundError:
+            self._resolved.pop(ref, None)
+            raise
+        self._resolved[ref] = record
+        self._resolved.move_to_end(ref)
+        if len(self._resolved) > _RESOLVED:
+            self._resolved.popitem(last=False)
+        return record
 
     async def plan(self, model: Model, where: Iterable[Predicate]) -> Plan:
         """Return the plan for the rows of `model` that satisfy `where`.

@@ -210,7 +210,8 @@ class Sampler:
 
     async def _resolve(self, spec: SampleSpec) -> OpenedSample:
         spec.validate(self._max_rows)
-        loaded = await self._models.get(spec.model)
+        # Who names the digest goes on with a stream, or with a plan, that was made from it.
+        loaded = await self._models.get(spec.model, deleted=bool(spec.expected_model_digest))
         model = loaded.model
         _expect("model", spec.expected_model_digest, model.digest)
         if spec.continued and spec.start_row < spec.stop_row and spec.start_row % model.grid:

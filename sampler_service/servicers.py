@@ -15,6 +15,7 @@ from rowmint.v1 import sampling_pb2, sampling_service_pb2, sampling_service_pb2_
 from sampler_service import converters
 from sampler_service.completion import GROUP_ROWS, RowCompletion
 from sampler_service.sampler import Sampler
+from sampler_service.stream import SampleStream
 
 T = TypeVar("T")
 
@@ -48,7 +49,15 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
         self._executor = executor
         self._limits = limits
         self._streams = 0
+        self._open: set[SampleStream] = set()
+        self._draining = False
         self._farewells: set[asyncio.Task[None]] = set()
+
+    def drain(self) -> None:
+        """End every stream where it stands, on the grid, so that its client goes on at another replica."""
+        self._draining = True
+        for stream in self._open:
+            stream.drain()
 
     async def Sample(
         self, request: sampling_pb2.SampleRequest, context: Any
@@ -82,6 +91,10 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
         stream = await self._sampler.open(converters.sample_spec(request))
         # A client that is gone is noticed between two tiles, not between two messages.
         context.add_done_callback(lambda _: stream.stop())
+        self._open.add(stream)
+        context.add_done_callback(lambda _: self._open.discard(stream))
+        if self._draining:
+            stream.drain()
         yield sampling_pb2.SampleResponse(header=converters.header_to_proto(stream.header))
         loop = asyncio.get_running_loop()
         async with aclosing(stream.messages()) as messages:
@@ -104,7 +117,13 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
             for start in range(0, len(rows), GROUP_ROWS):
                 chunk = rows[start : start + GROUP_ROWS]
                 yield await loop.run_in_executor(self._executor, _completed, completion, chunk)
-        yield sampling_pb2.CompleteRowsResponse(summary=converters.completion_summary(completion))
+                if self._draining:
+                    break
+            if self._draining:
+                break
+        yield sampling_pb2.CompleteRowsResponse(
+            summary=converters.completion_summary(completion, complete=not self._draining)
+        )
 
     def _enter(self, context: Any) -> None:
         """Count a stream until its call is done.

@@ -77,12 +77,14 @@ class StreamSummary:
         candidates: Candidates drawn.
         accepted: Candidates that satisfied the conditions.
         rows_delivered: Rows delivered, missing ones not counted.
-        next_row: Row after the last one covered.
+        complete: Whether every row asked for is covered.
+        next_row: Row after the last one covered; on the grid, or the first or the last asked for.
     """
 
     candidates: int
     accepted: int
     rows_delivered: int
+    complete: bool
     next_row: int
 
 
@@ -141,9 +143,15 @@ class SampleStream:
         self._framing = framing
         self._executor = executor
         self._stopped = threading.Event()
+        self._draining = False
+        self._next_row = header.start_row
         self._candidates = 0
         self._accepted = 0
         self._delivered = 0
+
+    def drain(self) -> None:
+        """End the stream with the cells that are there; another replica goes on from `summary.next_row`."""
+        self._draining = True
 
     def stop(self) -> None:
         """Stop computing; from any thread, any number of times."""
@@ -152,10 +160,11 @@ class SampleStream:
     @property
     def summary(self) -> StreamSummary:
         """What was done; final once `messages` has ended."""
-        return StreamSummary(self._candidates, self._accepted, self._delivered, self.header.end_row)
+        complete = self._next_row == self.header.end_row
+        return StreamSummary(self._candidates, self._accepted, self._delivered, complete, self._next_row)
 
     async def messages(self) -> AsyncGenerator[RowsMessage, None]:
-        """Yield the rows, in order.
+        """Yield the rows, in order; all of them, or after `drain` only the first of them.
 
         Raises:
             ConditionStarvedError: Rows are missing and that is not allowed; whole cells before them were yielded.
@@ -173,13 +182,17 @@ class SampleStream:
         async with aclosing(self._cells()) as cells:
             try:
                 async for cell in cells:
+                    if self._draining:
+                        break
                     if group.cells and group.size + _size(cell) > self._framing.message_bytes:
                         yield group.message()
                         group = _Group(cell.first_row)
                     group.add(cell)
+                    self._delivered += cell.rows
+                    self._next_row = cell.first_row + cell.row_count
             except ConditionStarvedError as error:
                 starved = error
-        if ends and starved is None:
+        if ends and starved is None and self._next_row == header.end_row:
             group.data.append(self._encoder.end())
         last = group.message()
         if last.row_count or last.data:
@@ -209,7 +222,6 @@ class SampleStream:
                 for cell in await loop.run_in_executor(self._executor, assembly.add, block, first, stop):
                     if cell.missing and not self._framing.allow_partial:
                         raise await loop.run_in_executor(self._executor, self._source.starved, block)
-                    self._delivered += cell.rows
                     yield cell
                 if block.first_row + block.rows < stop and not self._framing.allow_partial:
                     raise await loop.run_in_executor(self._executor, self._source.starved, block)

@@ -95,6 +95,7 @@ async def serve(settings: TrainerSettings) -> None:
     ending: list[asyncio.Task[None]] = []
 
     def closing() -> None:
+        datasets.close()
         training.close()
         # Jobs are given back while calls are drained: whoever stops us may not wait for the one after the other.
         ending.append(asyncio.create_task(pool.close()))

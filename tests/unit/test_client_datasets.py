@@ -1,5 +1,6 @@
 """Uploads: whole, broken, and gone on with."""
 
+import hashlib
 import io
 
 import grpc
@@ -7,6 +8,7 @@ import pytest
 
 from rowmint.client import Client, RetryPolicy, RowmintCallError
 from rowmint.client.datasets import data_format
+from rowmint.client.source import UploadSource
 from rowmint.errors import InvalidDataError, InvalidFieldError, UnavailableError
 from rowmint.v1 import dataset_pb2, schema_pb2
 from tests.unit.client_fakes import Cut, FakeTrainer, services
@@ -98,11 +100,26 @@ class OneWay(io.RawIOBase):
         return self._inner.readinto(buffer)
 
 
-def test_a_source_that_cannot_seek_is_read_once():
-    found, dataset = upload_to(FakeTrainer(), OneWay(BYTES))
+def test_a_broken_upload_of_a_source_that_cannot_seek_goes_on_all_the_same():
+    found, dataset = upload_to(FakeTrainer([Cut(3), Cut(1), Cut(0)]), OneWay(BYTES))
     assert found.trainer.stored[dataset.name] == BYTES
-    with pytest.raises(UnavailableError, match="cannot seek back"):
-        upload_to(FakeTrainer([Cut(3)]), OneWay(BYTES))
+    assert found.trainer.writes == [0, 3 * 1024 * 1024, 4 * 1024 * 1024, 4 * 1024 * 1024]
+
+
+def test_a_source_that_cannot_seek_keeps_so_many_bytes_and_no_more():
+    source = UploadSource(OneWay(BYTES), replay_bytes=1000)
+    offset = 0
+    while data := source.read_at(offset, 300):
+        offset += len(data)
+    assert sum(map(len, source._window)) < 1300
+    assert source.digest() == hashlib.sha256(BYTES).digest()
+    kept = b""
+    while data := source.read_at(offset - 1000 + len(kept), 77):
+        kept += data
+    assert kept == BYTES[-1000:]
+    assert source.digest() == hashlib.sha256(BYTES).digest()
+    with pytest.raises(UnavailableError, match=f"from byte {offset - 5000}; this source cannot seek"):
+        source.read_at(offset - 5000, 10)
 
 
 def test_a_source_that_fails_is_named_as_such():

@@ -116,7 +116,7 @@ def test_typed_columns_become_typed_lists():
 
 
 def test_a_summary_says_that_the_stream_is_complete():
-    found = converters.summary_to_proto(StreamSummary(10, 5, 4, 9))
+    found = converters.summary_to_proto(StreamSummary(10, 5, 4, complete=True, next_row=9))
     assert found == sampling_pb2.SampleSummary(candidates=10, accepted=5, rows_delivered=4, complete=True, next_row=9)
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from google.protobuf import empty_pb2
 
-from rowmint.errors import EmptyStreamError, InvalidFieldError
+from rowmint.errors import EmptyStreamError, InvalidFieldError, UnavailableError
 from rowmint.names import DatasetName, ProjectName, validate_id, validate_request_id
 from rowmint.objects import ObjectStore
 from rowmint.registry import DatasetLedger
@@ -39,6 +39,11 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         self._store = store
         self._upload = upload
         self._wake = wake
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """End the uploads: what has come is committed, and their clients go on from there."""
+        self._closing.set()
 
     async def CreateDataset(
         self, request: dataset_service_pb2.CreateDatasetRequest, context: Any
@@ -78,7 +83,7 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         try:
             await writer.append(first)
             last = first
-            async with aclosing(_with_pauses(messages, self._upload.segment_seconds)) as coming:
+            async with aclosing(_with_pauses(messages, self._upload.segment_seconds, self._closing)) as coming:
                 async for message in coming:
                     if message is None:
                         await writer.tick()
@@ -159,12 +164,24 @@ class _Turns:
         await asyncio.to_thread(take_turn)
 
 
-async def _with_pauses(messages: AsyncIterator[T], seconds: float) -> AsyncGenerator[T | None, None]:
-    """Yield the messages, and None whenever none has come for `seconds`."""
+async def _with_pauses(
+    messages: AsyncIterator[T], seconds: float, closing: asyncio.Event
+) -> AsyncGenerator[T | None, None]:
+    """Yield the messages, and None whenever none has come for `seconds`.
+
+    Raises:
+        UnavailableError: `closing` is set.
+    """
     coming = asyncio.ensure_future(anext(messages, None))
+    closed = asyncio.ensure_future(closing.wait())
     try:
         while True:
-            done, _ = await asyncio.wait({coming}, timeout=seconds)
+            done, _ = await asyncio.wait({coming, closed}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if closed in done:
+                raise UnavailableError(
+                    "the trainer is shutting down; what has come is committed: go on from the dataset's committed_size",
+                    retry_after=1.0,
+                )
             if not done:
                 yield None
                 continue
@@ -175,3 +192,4 @@ async def _with_pauses(messages: AsyncIterator[T], seconds: float) -> AsyncGener
             coming = asyncio.ensure_future(anext(messages, None))
     finally:
         coming.cancel()
+        closed.cancel()

@@ -13,6 +13,7 @@ from rowmint.errors import FieldViolation, Reason
 
 DOMAIN = "rowmint"
 _DETAILS = "grpc-status-details-bin"
+_TOO_LARGE = "larger than max"
 # What no other attempt will change, even where the answer came from something that is not one of our services.
 _PERMANENT = frozenset(
     {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
@@ -60,6 +61,9 @@ class RowmintCallError(Exception):
         """
         if self.reason:
             return self.reason == Reason.UNAVAILABLE or self.retry_after is not None
+        # The transport refuses a message that is too large before any service sees it.
+        if self.code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in self.message:
+            return False
         return self.code not in _PERMANENT
 
     def given_up(self, attempts: int) -> "RowmintCallError":
@@ -84,6 +88,11 @@ def _transport_message(code: grpc.StatusCode, details: str, peer: str) -> str:
         return f"no answer from {peer}: {details}; is `rowmint serve` running there, and is the address right?"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"{peer} did not answer in time: {details}; try again, or allow more time"
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in details:
+        return (
+            f"{peer} takes no message of that size: {details}; ask for less at once, or raise ROWMINT_MAX_MESSAGE_BYTES"
+            " there"
+        )
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return f"{peer} does not offer this call: {details}; are the trainer's and sampler's addresses mixed up?"
     return f"the call to {peer} failed: {details}"

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import threading
+from collections import deque
 from pathlib import Path
 from typing import IO
 
@@ -12,19 +13,25 @@ from rowmint.errors import InvalidFieldError, UnavailableError
 Uploadable = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 """A path, bytes, or a binary file object."""
 
+REPLAY_BYTES = 32 * 1024 * 1024
+"""Bytes kept of a source that cannot seek: more than the service may hold uncommitted, and the network on its way."""
+
 
 class UploadSource:
     """Bytes read by offset, hashed as they go by. Safe to use from several threads.
 
+    Of a source that cannot seek the last `replay_bytes` are kept, so that a broken upload can go on all the same.
+
     Args:
-        given: A path, bytes, or a binary file object at its start; one that cannot seek can be read once only.
+        given: A path, bytes, or a binary file object at its start.
+        replay_bytes: Bytes kept where it cannot seek.
 
     Raises:
         OSError: The file cannot be opened.
         InvalidFieldError: It is none of these.
     """
 
-    def __init__(self, given: Uploadable) -> None:
+    def __init__(self, given: Uploadable, replay_bytes: int = REPLAY_BYTES) -> None:
         self._owned = isinstance(given, (str, os.PathLike))
         self._file: IO[bytes]
         if isinstance(given, (str, os.PathLike)):
@@ -46,6 +53,9 @@ class UploadSource:
         self._hashed = 0
         self._position = 0
         self._seekable = bool(getattr(self._file, "seekable", bool)())
+        self._replay_bytes = replay_bytes
+        self._window: deque[bytes] = deque()
+        self._window_start = 0
         self.size: int | None = None
         """Bytes in all, or None where that is not known before the end."""
         if self._seekable:
@@ -53,19 +63,16 @@ class UploadSource:
             self._file.seek(0)
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Return `size` bytes from `offset`, fewer only at the end.
+        """Return up to `size` bytes from `offset`; none only at the end.
 
         Raises:
-            UnavailableError: The offset has gone by and the source cannot seek.
+            UnavailableError: The source cannot seek, and the offset has gone by longer ago than is kept.
             OSError: It cannot be read.
         """
         with self._lock:
+            if offset != self._position and not self._seekable:
+                return self._replayed(offset, size)
             if offset != self._position:
-                if not self._seekable:
-                    raise UnavailableError(
-                        f"the upload broke and must go on from byte {offset}, but this source cannot seek back; upload"
-                        " from a file"
-                    )
                 self._file.seek(offset)
                 self._position = offset
             data = b""
@@ -78,7 +85,29 @@ class UploadSource:
             if self._hashed < self._position:
                 self._hash.update(data[self._hashed - offset :])
                 self._hashed = self._position
+            if not self._seekable:
+                self._keep(data)
             return data
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what was read last, and forget what was read too long ago."""
+        self._window.append(data)
+        while self._window and self._position - self._window_start - len(self._window[0]) >= self._replay_bytes:
+            self._window_start += len(self._window.popleft())
+
+    def _replayed(self, offset: int, size: int) -> bytes:
+        """Return bytes that were read before."""
+        if not self._window_start <= offset < self._position:
+            raise UnavailableError(
+                f"the upload broke and must go on from byte {offset}; this source cannot seek, and only its last"
+                f" {self._position - self._window_start} bytes, up to byte {self._position}, are kept: upload a file"
+            )
+        start = self._window_start
+        for piece in self._window:
+            if offset < start + len(piece):
+                return piece[offset - start : offset - start + size]
+            start += len(piece)
+        raise AssertionError("unreachable")
 
     def digest(self) -> bytes:
         """Return the SHA-256 of the bytes read so far, 32 bytes."""

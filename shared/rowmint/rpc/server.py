@@ -162,9 +162,10 @@ class Server:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return int(port)
 
-    async def drain(self) -> None:
-        """Report NOT_SERVING, refuse new calls, let running ones end within the grace."""
+    async def drain(self, closing: Callable[[], None]) -> None:
+        """Report NOT_SERVING, call `closing`, refuse new calls, let running ones end within the grace."""
         await self._health.enter_graceful_shutdown()
+        closing()
         await self._server.stop(self._options.grace_seconds)
 
     async def stop(self) -> None:
@@ -178,7 +179,7 @@ async def serve_until_signal(server: Server, label: str, closing: Callable[[], N
     Args:
         server: The server.
         label: What the log calls it.
-        closing: Called when the first signal arrives, before calls are drained.
+        closing: Called when the first signal arrives, once the server reports NOT_SERVING and before calls are drained.
     """
     loop = asyncio.get_running_loop()
     asked = asyncio.Semaphore(0)
@@ -188,8 +189,7 @@ async def serve_until_signal(server: Server, label: str, closing: Callable[[], N
     _log.info("serving", service=label, port=port)
     await asked.acquire()
     _log.info("draining", service=label)
-    closing()
-    drain = asyncio.create_task(server.drain())
+    drain = asyncio.create_task(server.drain(closing))
     second = asyncio.create_task(asked.acquire())
     await asyncio.wait({drain, second}, return_when=asyncio.FIRST_COMPLETED)
     if not drain.done():

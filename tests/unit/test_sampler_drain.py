@@ -1,0 +1,147 @@
+"""A stream that is drained ends on the grid, and whoever goes on from there gets the rest of the same bytes."""
+
+import asyncio
+import threading
+from dataclasses import replace
+
+import pytest
+
+from rowmint.errors import ResourceNotFoundError, UnavailableError
+from rowmint.synthesizer import choose_kernel
+from sampler_service import model_cache
+from sampler_service.encoders import RowFormat
+from sampler_service.sampler import Sampler, SampleSpec
+from sampler_service.stream import RowsMessage, StreamSummary
+from tests.golden.streams import WHERES, Shelf, golden_shelf, read, reference, sampler_of
+
+GRID = 2048
+KERNEL = choose_kernel("numpy")
+
+
+@pytest.fixture(scope="module")
+def sampler():
+    with sampler_of(golden_shelf(), KERNEL) as composed:
+        yield composed
+
+
+async def drained(sampler: Sampler, spec: SampleSpec, after: int) -> tuple[list[RowsMessage], StreamSummary]:
+    """Read a stream that is drained after so many messages."""
+    stream = await sampler.open(spec)
+    messages: list[RowsMessage] = []
+    if not after:
+        stream.drain()
+    async for message in stream.messages():
+        messages.append(message)
+        if len(messages) == after:
+            stream.drain()
+    return messages, stream.summary
+
+
+@pytest.mark.parametrize("row_format", [RowFormat.ARROW_STREAM, RowFormat.CSV, RowFormat.NDJSON])
+@pytest.mark.parametrize("where", ["all", "many tests"])
+@pytest.mark.parametrize("start", [0, 100, GRID])
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_the_bytes_before_and_after_join_to_the_unbroken_stream(sampler, row_format, where, start, after):
+    spec = SampleSpec(
+        reference("ctgan"),
+        60_000,
+        start_row=start,
+        where=WHERES[where],
+        seed=7,
+        row_format=row_format,
+        message_bytes=16 * 1024,
+    )
+    whole = asyncio.run(read(sampler, spec))
+    messages, summary = asyncio.run(drained(sampler, spec, after))
+    assert not summary.complete
+    assert summary.next_row < spec.rows
+    assert summary.next_row == start or summary.next_row % GRID == 0
+    assert summary.rows_delivered == summary.next_row - start == sum(message.row_count for message in messages)
+    begun = b"".join(message.data for message in messages)
+    rest = asyncio.run(read(sampler, replace(spec, start_row=summary.next_row, continued=summary.next_row > start)))
+    # Where no row came, the stream begins anew, header and all.
+    assert (begun if summary.next_row > start else b"") + rest.data == whole.data
+    assert rest.summary.complete
+
+
+def test_a_stream_drained_after_its_last_row_is_complete(sampler):
+    spec = SampleSpec(reference("ctgan"), 5000, seed=7, row_format=RowFormat.CSV)
+
+    async def late():
+        stream = await sampler.open(spec)
+        data = b"".join([message.data async for message in stream.messages()])
+        stream.drain()
+        return data, stream.summary
+
+    data, summary = asyncio.run(late())
+    assert data == asyncio.run(read(sampler, spec)).data
+    assert (summary.complete, summary.next_row, summary.rows_delivered) == (True, 5000, 5000)
+
+
+class Away(Shelf):
+    """A shelf whose registry can be taken away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = False
+        self.asked = 0
+
+    def resolve(self, ref, *, deleted=False):
+        self.asked += 1
+        if self.away:
+            raise UnavailableError("the registry cannot be reached now", retry_after=1.0)
+        return super().resolve(ref, deleted=deleted)
+
+
+@pytest.fixture
+def away():
+    found = Away()
+    full = golden_shelf()
+    found.store, found.records = full.store, full.records
+    return found
+
+
+def test_while_the_registry_is_away_what_was_resolved_is_served(away):
+    spec = SampleSpec(reference("ctgan"), 100, seed=7, row_format=RowFormat.CSV)
+    with sampler_of(away, KERNEL) as sampler:
+        before = asyncio.run(read(sampler, spec)).data
+        away.away = True
+        assert asyncio.run(read(sampler, spec)).data == before
+        with pytest.raises(UnavailableError) as caught:
+            asyncio.run(read(sampler, replace(spec, model=reference("tvae"))))
+        assert caught.value.retry_after == 1.0
+        away.away = False
+        asyncio.run(read(sampler, replace(spec, model=reference("tvae"))))
+
+
+def test_a_version_known_to_be_gone_is_not_served_when_the_registry_goes_away(away):
+    spec = SampleSpec(reference("ctgan"), 100, seed=7, row_format=RowFormat.CSV)
+    with sampler_of(away, KERNEL) as sampler:
+        asyncio.run(read(sampler, spec))
+        gone = away.records.pop("ctgan")
+        with pytest.raises(ResourceNotFoundError):
+            asyncio.run(read(sampler, spec))
+        away.away, away.records["ctgan"] = True, gone
+        with pytest.raises(UnavailableError):
+            asyncio.run(read(sampler, spec))
+
+
+def test_a_registry_that_hangs_is_as_good_as_none(away, monkeypatch):
+    hang, answered = threading.Event(), super(Away, away).resolve
+
+    def resolve(ref, *, deleted=False):
+        if away.away:
+            hang.wait(60)
+        return answered(ref, deleted=deleted)
+
+    monkeypatch.setattr(away, "resolve", resolve)
+    spec = SampleSpec(reference("ctgan"), 100, seed=7, row_format=RowFormat.CSV)
+    with sampler_of(away, KERNEL) as sampler:
+        before = asyncio.run(read(sampler, spec)).data
+        away.away = True
+        monkeypatch.setattr(model_cache, "_RESOLVE_SECONDS", 0.05)
+        assert asyncio.run(read(sampler, spec)).data == before
+        with pytest.raises(UnavailableError, match="does not answer") as caught:
+            asyncio.run(read(sampler, replace(spec, model=reference("tvae"))))
+        assert caught.value.retry_after == 1.0
+        hang.set()
