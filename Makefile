@@ -7,10 +7,13 @@ DEMO := $(VENV)/.demo
 DEV := $(VENV)/.dev
 PROTOC_READY := .venv-protoc/.ready
 SAMPLER_READY := .venv-sampler/.ready
+SWIFT_READY := .venv-swift/.ready
 # The CPU build is named first: a bare `torch` may bring gigabytes of CUDA.
 TORCH := torch==2.13.0
 # The oldest supported generator: generated code refuses an older runtime, not a newer one.
 PROTOC := grpcio-tools==1.80.0 mypy-protobuf==3.7.0
+# A real S3 service for the tests, alone: its servers run from here.
+SWIFT := swift==2.38.3
 SERVICES := $(wildcard protos/rowmint/v1/*_service.proto)
 
 .PHONY: demo test lint protos bench bench-quick clean
@@ -38,6 +41,12 @@ $(SAMPLER_READY): pyproject.toml
 	.venv-sampler/bin/python -m pip install --quiet -e '.[sampler]'
 	@touch $@
 
+$(SWIFT_READY): Makefile
+	$(PYTHON) -m venv .venv-swift
+	.venv-swift/bin/python -m pip install --quiet --upgrade pip
+	.venv-swift/bin/python -m pip install --quiet $(SWIFT)
+	@touch $@
+
 demo: $(DEMO)
 	$(BIN)/rowmint demo
 
@@ -54,7 +63,7 @@ lint: $(DEV)
 	$(BIN)/mypy
 	$(BIN)/buf lint protos
 
-test: lint $(PROTOC_READY) $(SAMPLER_READY)
+test: lint $(PROTOC_READY) $(SAMPLER_READY) $(SWIFT_READY)
 	$(BIN)/pytest
 
 # Both need ROWMINT_BENCH_DATA: a folder with adult_train.csv and adult_test.csv (UCI Adult).
@@ -66,4 +75,4 @@ bench-quick: $(DEV)
 	$(BIN)/python -m tests.benchmarks.engine --quick
 
 clean:
-	rm -rf $(VENV) .venv-protoc .venv-sampler
+	rm -rf $(VENV) .venv-protoc .venv-sampler .venv-swift

@@ -1,3 +1,7 @@
+import hashlib
+import json
+import random
+import socket
 import threading
 from pathlib import Path
 
@@ -6,6 +10,7 @@ import pytest
 
 from rowmint.errors import DataLossError, InvalidFieldError, ResourceExistsError, UnavailableError
 from rowmint.objects import LocalDirectoryStore, MemoryStore, ObjectStore, RemoteStore, open_store
+from tests.swift_server import LISTED_AT_ONCE
 
 
 class ObjectStoreSuite:
@@ -50,6 +55,22 @@ class ObjectStoreSuite:
         assert (tmp_path / "out").read_bytes() == data
         assert store.get("big") == data
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+    def test_a_file_of_several_parts_is_stored_whole(self, store, tmp_path):
+        # Above 10 MiB a remote store takes it in parts, of which the last is short.
+        data = random.Random(3).randbytes(12 * 2**20 + 321)
+        (tmp_path / "in").write_bytes(data)
+        (tmp_path / "other").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        store.put_file("parts", tmp_path / "in")
+        store.put_file("parts", tmp_path / "in")
+        with pytest.raises(ResourceExistsError, match="'parts'"):
+            store.put_file("parts", tmp_path / "other")
+        store.fetch("parts", tmp_path / "out")
+        assert (store.size("parts"), list(store.list(""))) == (len(data), ["parts"])
+        assert hashlib.sha256((tmp_path / "out").read_bytes()).digest() == hashlib.sha256(data).digest()
+        assert store.get_range("parts", 10 * 2**20 - 5, 10) == data[10 * 2**20 - 5 : 10 * 2**20 + 5]
+        store.delete("parts")
+        assert list(store.list("")) == []
 
     def test_ranges_are_exact(self, store):
         store.put("k", b"0123456789")
@@ -174,6 +195,108 @@ class TestRemoteStore(ObjectStoreSuite):
         assert stored in bodies
 
 
+class TestSwift(ObjectStoreSuite):
+    """Over the wire: a bucket of OpenStack Swift's S3 interface."""
+
+    @pytest.fixture
+    def store(self, s3_bucket):
+        return open_store(*s3_bucket)
+
+    def check_race(self, stored, bodies, refused):
+        # See TestRemoteStore: this one does let several through.
+        assert stored in bodies
+
+    def test_the_options_are_json(self, s3_bucket):
+        # They are given to a service in its environment.
+        url, options = s3_bucket
+        store = open_store(url, json.loads(json.dumps(options)))
+        store.put("k", b"one")
+        assert store.get("k") == b"one"
+
+    def test_a_prefix_is_a_store_of_its_own(self, store, s3_bucket):
+        url, options = s3_bucket
+        inner = open_store(f"{url}/some/prefix", options)
+        inner.put("a/k", b"in")
+        store.put("a/k", b"out")
+        assert (inner.get("a/k"), store.get("some/prefix/a/k"), store.get("a/k")) == (b"in", b"in", b"out")
+        assert (list(inner.list("")), list(inner.list("a/")), list(inner.list("some"))) == (["a/k"], ["a/k"], [])
+        inner.delete("a/k")
+        assert list(store.list("")) == ["a/k"]
+
+    def test_more_keys_are_listed_than_a_page_holds(self, store):
+        keys = [f"many/{index:04}" for index in range(2 * LISTED_AT_ONCE + 3)]
+        for key in keys:
+            store.put(key, b"")
+        assert list(store.list("many/")) == keys
+
+    def test_what_is_stored_outlives_a_crash_of_the_service(self, store, swift, tmp_path):
+        store.put("small", b"one")
+        (tmp_path / "in").write_bytes(b"x" * (11 * 2**20))
+        store.put_file("parts", tmp_path / "in")
+        swift.kill()
+        try:
+            for call in (
+                lambda: store.get("small"),
+                lambda: store.get_range("small", 0, 1),
+                lambda: store.size("small"),
+                lambda: store.fetch("small", tmp_path / "out"),
+                lambda: store.put("other", b"two"),
+                lambda: store.put_file("other", tmp_path / "in"),
+                lambda: store.delete("small"),
+                lambda: list(store.list("")),
+            ):
+                with pytest.raises(UnavailableError) as caught:
+                    call()
+                assert caught.value.retry_after == 1.0
+            assert not (tmp_path / "out").exists()
+        finally:
+            swift.start()
+        assert (store.get("small"), store.size("parts")) == (b"one", 11 * 2**20)
+        assert list(store.list("")) == ["parts", "small"]
+
+    @pytest.mark.parametrize("option", ["secret_access_key", "access_key_id"])
+    def test_wrong_credentials_are_refused_without_being_told(self, store, s3_bucket, option, tmp_path):
+        store.put("k", b"one")
+        url, options = s3_bucket
+        stranger = open_store(url, {**options, option: "test:nobody"})
+        for call in (
+            lambda: stranger.get("k"),
+            lambda: stranger.size("k"),
+            lambda: stranger.fetch("k", tmp_path / "out"),
+            lambda: stranger.put("other", b"two"),
+            lambda: stranger.delete("k"),
+            lambda: list(stranger.list("")),
+        ):
+            with pytest.raises(UnavailableError) as caught:
+                call()
+            told = str(caught.value)
+            assert not any(secret in told for secret in ("test:nobody", options["secret_access_key"], "127.0.0.1"))
+        assert (store.get("k"), list(store.list(""))) == (b"one", ["k"])
+
+    def test_a_bucket_that_is_not_there_cannot_be_written(self, s3_bucket):
+        url, options = s3_bucket
+        with pytest.raises(UnavailableError, match="written"):
+            open_store(f"{url}-none", options).put("k", b"one")
+
+
+def test_a_service_that_never_answers_is_given_up():
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        options = {
+            "endpoint": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "region": "x",
+            "access_key_id": "a",
+            "secret_access_key": "b",
+            "client_options": {"allow_http": True, "timeout": "200ms"},
+            "retry_config": {"max_retries": 1},
+        }
+        store = open_store("s3://bucket", options)
+        for call in (lambda: store.get("k"), lambda: store.put("k", b"one"), lambda: list(store.list(""))):
+            with pytest.raises(UnavailableError):
+                call()
+
+
 @pytest.mark.parametrize("url", ["ftp://x/y", "file://host/dir", "relative/dir", ""])
 def test_unknown_urls_are_refused(url):
     with pytest.raises(InvalidFieldError, match="store_url"):
@@ -187,7 +310,8 @@ def test_remote_urls_open_without_a_connection():
         "access_key_id": "a",
         "secret_access_key": "hidden",
         "client_options": {"allow_http": True, "timeout": "1s"},
-        "retry_config": {"max_retries": 0},
+        # As JSON has them: durations in seconds.
+        "retry_config": {"max_retries": 0, "retry_timeout": 2.5, "backoff": {"init_backoff": 0.1, "max_backoff": 1}},
     }
     store = open_store("s3://bucket/prefix", options)
     with pytest.raises(UnavailableError) as caught:

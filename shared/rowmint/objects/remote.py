@@ -1,6 +1,7 @@
 """The object store over a cloud's service."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,19 @@ from rowmint.errors import DataLossError, InvalidFieldError
 from rowmint.objects.failures import exists, missing, short, unavailable, validate_range, whole
 from rowmint.objects.files import COPY_BYTES, replace, write_all
 from rowmint.objects.interface import validate_key
+
+
+def _with_durations(retry: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return obstore's retry settings; settings in JSON give their durations in seconds."""
+    if retry is None:
+        return None
+    found: dict[str, Any] = dict(retry)
+    if "backoff" in found:
+        found["backoff"] = _with_durations(found["backoff"])
+    for key in ("retry_timeout", "init_backoff", "max_backoff"):
+        if isinstance(found.get(key), int | float):
+            found[key] = timedelta(seconds=found[key])
+    return found
 
 
 class RemoteStore:
@@ -27,7 +41,7 @@ class RemoteStore:
         from obstore.exceptions import BaseError  # noqa: PLC0415
 
         client_options = options.pop("client_options", None)
-        retry_config = options.pop("retry_config", None)
+        retry_config = _with_durations(options.pop("retry_config", None))
         try:
             make: Any = obstore.store.from_url  # its overloads tell services apart by type; here the URL does.
             store = make(url, config=options or None, client_options=client_options, retry_config=retry_config)
@@ -84,6 +98,9 @@ class RemoteStore:
                     obstore.put(self._store, key, body)
             except AlreadyExistsError:
                 return False
+            except (NotFoundError, FileNotFoundError) as error:
+                # Nothing can be missing but the bucket.
+                raise unavailable("written", key, error) from error
             return True
 
         return bool(self._call("written", key, attempt))

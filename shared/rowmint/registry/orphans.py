@@ -93,6 +93,10 @@ def _named(connection: Connection, keys: list[str], uids: Iterable[str]) -> set[
     named: set[str] = set()
     for column in columns:
         named.update(connection.execute(select(column).where(column.in_(keys))).scalars())
-    kept = select(jobs.c.checkpoint).where(jobs.c.uid.in_(sorted(set(uids))), jobs.c.checkpoint.is_not(None))
+    # Code that knows nothing of checkpoints leaves one with a job that it ends.
+    unfinished = [state for state in JobState if not state.ended]
+    kept = select(jobs.c.checkpoint).where(
+        jobs.c.uid.in_(sorted(set(uids))), jobs.c.checkpoint.is_not(None), jobs.c.state.in_(unfinished)
+    )
     named.update(CheckpointRecord.from_json(found).object_key for found in connection.execute(kept).scalars())
     return named
