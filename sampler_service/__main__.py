@@ -52,7 +52,11 @@ def composed(settings: SamplerSettings) -> Iterator[tuple[Server, SamplingServic
 async def serve(settings: SamplerSettings) -> None:
     """Serve until a signal."""
     with composed(settings) as (server, servicer):
-        await serve_until_signal(server, "sampler", servicer.drain)
+
+        async def closing() -> None:
+            servicer.drain()
+
+        await serve_until_signal(server, "sampler", closing)
 
 
 def main() -> None:

@@ -134,6 +134,7 @@ def fit_table(
     folder: Path,
     report: Callable[[FitEvent], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
+    *,
     checkpoints: Checkpoints | None = None,
 ) -> Artifact:
     scratch = folder / "scratch"

@@ -54,6 +54,7 @@ async def serve(settings: TrainerSettings) -> None:
         workers=settings.workers,
         holder=f"{socket.gethostname()}:{os.getpid()}",
         lease_seconds=settings.lease_seconds,
+        stop_seconds=settings.grace_seconds,
         environment=worker_environment(),
     )
     upload = UploadService(
@@ -92,19 +93,17 @@ async def serve(settings: TrainerSettings) -> None:
     )
     sweeper.start()
     jobs = asyncio.create_task(pool.run())
-    ending: list[asyncio.Task[None]] = []
 
-    def closing() -> None:
+    async def closing() -> None:
         datasets.close()
         training.close()
         # Jobs are given back while calls are drained: whoever stops us may not wait for the one after the other.
-        ending.append(asyncio.create_task(pool.close()))
+        await pool.close()
 
     try:
-        await serve_until_signal(server, "trainer", closing)
+        await serve_until_signal(server, "trainer", closing, pool.hurry)
     finally:
         sweeper.close()
-        await asyncio.gather(*ending)
         await pool.close()
         await jobs
         await asyncio.to_thread(scratch.close)

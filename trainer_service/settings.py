@@ -7,6 +7,8 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from trainer_service.datasets.limits import IngestLimits
+
 
 class TrainerSettings(BaseSettings):
     """Everything about the trainer that can be set.
@@ -62,7 +64,7 @@ class TrainerSettings(BaseSettings):
     max_columns: int = Field(default=4096, ge=1)
     max_row_bytes: int = Field(default=16 << 20, ge=1024)
     max_text_bytes: int = Field(default=64 << 10, ge=1)
-    max_decompressed_bytes: int = Field(default=1 << 40, ge=1)
+    max_decompressed_bytes: int = Field(default=64 << 30, ge=1)
     segment_bytes: int = Field(default=8 * 1024 * 1024, ge=1)
     segment_seconds: float = Field(default=1.0, gt=0)
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=64 * 1024)
@@ -97,6 +99,11 @@ class TrainerSettings(BaseSettings):
     def model_store_url(self) -> str:
         """The store of models, the embedded default filled in."""
         return self.model_store or f"file://{self.home.absolute()}/models"
+
+    @property
+    def ingest_limits(self) -> IngestLimits:
+        """What an upload may ask of the machine that reads it."""
+        return IngestLimits(self.max_columns, self.max_row_bytes, self.max_text_bytes, self.max_decompressed_bytes)
 
     @property
     def scratch(self) -> Path:

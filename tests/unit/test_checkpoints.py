@@ -51,7 +51,7 @@ def fitted(config: TrainingConfig, folder: Path, kept: Kept | None = None) -> tu
     folder.mkdir(exist_ok=True)
     events: list[FitEvent] = []
     stopped = (lambda: False) if kept is None else (lambda: kept.stopped)
-    return fit_table(TABLE, config, folder, events.append, stopped, kept), events
+    return fit_table(TABLE, config, folder, events.append, stopped, checkpoints=kept), events
 
 
 def left_at(config: TrainingConfig, folder: Path, step: int, found: bytes | None = None) -> bytes:

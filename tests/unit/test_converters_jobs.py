@@ -22,7 +22,7 @@ from rowmint.errors import (
 )
 from rowmint.names import DatasetName, TrainingJobName
 from rowmint.registry import DatasetRecord, DatasetState, EventRecord, JobKind, JobPhase, JobRecord, JobState
-from rowmint.registry.jobs import JobError
+from rowmint.registry.job_records import JobError
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.v1 import dataset_pb2, training_job_pb2, training_service_pb2
 from trainer_service.config import IndependentConfig, TrainingConfig, to_json

@@ -13,7 +13,8 @@ from rowmint.schema import ColumnKind, DataType, Domain
 from trainer_service.datasets import ingest as ingest_module
 from trainer_service.datasets.formats import CsvFormat, format_from_json
 from trainer_service.datasets.ingest import ingest
-from trainer_service.datasets.readers import csv_bytes, csv_file
+from trainer_service.datasets.limits import IngestLimits
+from trainer_service.datasets.readers import csv_bytes
 
 
 def no_key(_sample):
@@ -56,7 +57,7 @@ def problems(read, data, *arguments, **more):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(csv_file, "_BLOCK", 256)
+    monkeypatch.setattr(csv_bytes, "BLOCK_BYTES", 256)
     monkeypatch.setattr(csv_bytes, "_CHUNK", 7)
 
 
@@ -320,8 +321,24 @@ def test_a_wrong_encoding_tells_the_line(read, monkeypatch, chunk):
         assert "not utf-16" in problems(read, data, CsvFormat(encoding="utf-16"))[1]
 
 
-def test_a_row_longer_than_a_block(read, small_blocks):
-    assert "longer than" in problems(read, b"a,b\n1," + b"x" * 600 + b"\n")[1]
+def test_a_row_may_be_longer_than_a_block(read, small_blocks):
+    long = "x" * 5000
+    _, table = read(f'a,b\n1,"{long}\n\n"\n2,{long}\n3,y\n'.encode())
+    assert table["b"].to_pylist() == [long + "\n\n", long, "y"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_row_longer_than_the_limit_tells_the_line_it_begins_at(read, small_blocks, end):
+    limits = IngestLimits(row_bytes=600)
+    quoted = '"' + f"{'x' * 297},{end}" * 2
+    for row, too_long in ((f"1,{'x' * 598}", False), (f"1,{'x' * 599}", True), (f'1,{quoted}"', True)):
+        data = f'a,b{end}"5{end}",6{end}{row}{end}2,y{end}'.encode()
+        if too_long:
+            found, message = problems(read, data, limits=limits)
+            assert found == [(1 if end == "\r" else 4, 0, "")]
+            assert "longer than 600 bytes, the most that a row may have (ROWMINT_MAX_ROW_BYTES)" in message
+        else:
+            assert read(data, limits=limits)[0].row_count == 3
 
 
 def test_a_text_longer_than_a_cell(read):

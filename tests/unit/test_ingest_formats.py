@@ -15,6 +15,7 @@ from rowmint.errors import DataLossError, InvalidDataError
 from rowmint.schema import ColumnKind, DataType
 from trainer_service.datasets.formats import ArrowStreamFormat, JsonFormat, ParquetFormat
 from trainer_service.datasets.ingest import ingest
+from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.readers import arrow_types, json_objects
 
 JSON, PARQUET, ARROW = JsonFormat(), ParquetFormat(), ArrowStreamFormat()
@@ -32,9 +33,9 @@ def read(tmp_path_factory):
     return run
 
 
-def problems(read, data, data_format):
+def problems(read, data, data_format, **more):
     with pytest.raises(InvalidDataError) as caught:
-        read(data, data_format)
+        read(data, data_format, **more)
     return [(problem.line, problem.row, problem.column) for problem in caught.value.problems], caught.value.message
 
 
@@ -154,10 +155,11 @@ def test_bad_json_tells_the_line(read, data, found, words):
 
 @pytest.mark.parametrize("data", [b'{"a":"%s"}', b'[{"a":"%s"}]', b'{"a":1}\n{"a":"%s'])
 def test_an_object_is_bounded(read, data, monkeypatch):
-    monkeypatch.setattr(json_objects, "MAX_OBJECT", 1000)
     monkeypatch.setattr(json_objects, "_CHUNK", 100)
-    assert "longer than" in problems(read, data % (b"x" * 5000), JSON)[1] or data.startswith(b"[")
-    assert read(b'[{"a":"' + b"x" * 900 + b'"},{"a":"y"}]', JSON)[0].row_count == 2
+    limits = IngestLimits(row_bytes=1000)
+    message = problems(read, data % (b"x" * 5000), JSON, limits=limits)[1]
+    assert "is longer than 1000 bytes, the most that a row may have (ROWMINT_MAX_ROW_BYTES)" in message
+    assert read(b'[{"a":"' + b"x" * 900 + b'"},{"a":"y"}]', JSON, limits=limits)[0].row_count == 2
 
 
 # Parquet and Arrow
@@ -326,7 +328,7 @@ def test_bad_text_in_arrow_is_found(read):
 
 
 def test_a_dictionary_is_no_bomb(read, monkeypatch):
-    monkeypatch.setattr(arrow_types, "_EXPANDED_BYTES", 1 << 20)
+    monkeypatch.setattr(arrow_types, "EXPANDED_BYTES", 1 << 20)
     indices = pa.array([0] * 100_000, pa.int32())
     table = pa.table({"a": pa.DictionaryArray.from_arrays(indices, pa.array(["x" * 60_000]))})
     small = table.slice(0, 100)

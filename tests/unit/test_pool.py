@@ -84,13 +84,19 @@ def scratch(tmp_path):
 def make(monkeypatch, scratch, tmp_path):
     """Give a function that makes a pool over a ledger, its children running a script."""
 
-    def made(ledger: Ledger, script: str, workers: int = 1, idle: float = 0.01) -> WorkerPool:
+    def made(ledger: Ledger, script: str, workers: int = 1, idle: float = 0.01, stop: float = 0.3) -> WorkerPool:
         monkeypatch.setattr(pool, "_WORKER", ("-c", script))
         monkeypatch.setattr(pool, "_IDLE_SECONDS", idle)
-        monkeypatch.setattr(pool, "_STOP_SECONDS", 0.3)
         environment = {**os.environ, "MARK": str(tmp_path / "mark-")}
         return WorkerPool(
-            ledger, {"home": "h"}, scratch, workers=workers, holder="me", lease_seconds=1.0, environment=environment
+            ledger,
+            {"home": "h"},
+            scratch,
+            workers=workers,
+            holder="me",
+            lease_seconds=1.0,
+            stop_seconds=stop,
+            environment=environment,
         )
 
     return made
@@ -180,6 +186,23 @@ def test_closing_ends_the_children_and_gives_their_jobs_back(make, tmp_path, scr
         with pytest.raises(UnavailableError, match="shutting down"):
             await one.estimate({})
         await one.close()
+
+    run(test)
+
+
+def test_closing_in_a_hurry_waits_for_no_child(make, tmp_path):
+    async def test() -> None:
+        ledger = Ledger(job("a"))
+        one = make(ledger, DEAF, stop=10 * PATIENCE)
+        serving = asyncio.create_task(one.run())
+        await until(lambda: bool(marks(tmp_path)))
+        closing = asyncio.create_task(one.close())
+        await asyncio.sleep(0)
+        one.hurry()
+        await closing
+        await serving
+        assert ledger.released == [("a", 1)]
+        assert not alive(marks(tmp_path)[0])
 
     run(test)
 

@@ -6,7 +6,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 
 from rowmint.registry import EventRecord, JobPhase, JobRecord, JobState
-from rowmint.registry.jobs import JobError
+from rowmint.registry.job_records import JobError
 from rowmint.rpc.converters import timestamp
 from rowmint.v1 import training_job_pb2
 from trainer_service.config import from_json

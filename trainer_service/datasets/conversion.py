@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 from rowmint.schema import DataType
 from trainer_service.datasets.column_types import FALSE, INFINITY, NOT_A_NUMBER, TRUE, Target
 from trainer_service.datasets.datetimes import ISO_LOCAL, whole_days
+from trainer_service.datasets.limits import IngestLimits
 
 Mask = npt.NDArray[np.bool_]
 
-MAX_TEXT_BYTES = 64 << 10
 _LENIENT_WHOLE = r"^-?[0-9]{1,19}$"
 _LENIENT_NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 _PLAIN_NUMBER = r"^[+-]?(?:[0-9]{1,38}(?:\.[0-9]*)?|\.[0-9]+)$"
@@ -24,12 +24,13 @@ class ImpossibleError(Exception):
     """A column of this type cannot be turned into that type, whatever its values."""
 
 
-def convert(array: pa.Array, target: Target) -> tuple[pa.Array, Mask]:
+def convert(array: pa.Array, target: Target, limits: IngestLimits) -> tuple[pa.Array, Mask]:
     """Return the column as its target type, and which rows could not be turned into it.
 
     Args:
         array: Text, or values of one of the types of `normalised`.
         target: What is wanted.
+        limits: How long a text may be.
 
     Returns:
         An array of ``target.arrow_type``, missing where the input was or could not be turned; and the rows of the
@@ -54,7 +55,10 @@ def convert(array: pa.Array, target: Target) -> tuple[pa.Array, Mask]:
             converted = pc.if_else(pa.array(drop), pa.scalar(None, pa.float64()), converted)
         bad |= infinite
     elif target.data_type is DataType.STRING and len(converted):
-        bad |= mask(pc.greater(pc.binary_length(converted), MAX_TEXT_BYTES).fill_null(False))
+        long = mask(pc.greater(pc.binary_length(converted), limits.text_bytes).fill_null(False))
+        if long.any():
+            converted = pc.if_else(pa.array(long), pa.scalar(None, pa.string()), converted)
+        bad |= long
     return converted, bad
 
 
@@ -63,7 +67,7 @@ def mask(array: pa.Array) -> Mask:
     return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
-def reason(target: Target) -> str:
+def reason(target: Target, limits: IngestLimits) -> str:
     """Return what is wrong with a value that could not be turned into the target type."""
     match target.data_type:
         case DataType.BOOL:
@@ -75,7 +79,7 @@ def reason(target: Target) -> str:
         case DataType.DECIMAL:
             return f"is not a decimal number of at most 38 digits, {target.decimals} of them after the point"
         case DataType.STRING:
-            return f"is longer than {MAX_TEXT_BYTES} bytes"
+            return limits.text_reason
         case DataType.DATE | DataType.TIMESTAMP:
             form = target.form.format if target.form is not None else ""
             what = "a day" if target.data_type is DataType.DATE else "an instant"

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import structlog
 
 from rowmint.errors import CancelledError, DataProblem, InvalidDataError, InvalidFieldError
 from rowmint.schema import (
@@ -31,9 +32,13 @@ from trainer_service.datasets.column_types import ColumnJoin, Target
 from trainer_service.datasets.conversion import ImpossibleError, convert, reason
 from trainer_service.datasets.declarations import fitted_domain, require_columns, violations
 from trainer_service.datasets.formats import DataFormat, format_from_json
+from trainer_service.datasets.joined_types import types_from_json, types_to_json
+from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.problems import MAX_PROBLEMS, Problems
 from trainer_service.datasets.readers import TableReader, open_reader
 from trainer_service.datasets.uniqueness import DistinctProof, repeated_rows
+
+_log = structlog.get_logger(__name__)
 
 SAMPLE_ROWS = 1000
 """Rows that SDV's detection sees."""
@@ -41,6 +46,10 @@ ID_ROWS = 100
 """A text column is taken for an id if all of at least this many values are distinct."""
 _GROUP_ROWS = 65_536
 _GROUP_BYTES = 16 << 20
+# What is looked at at once: proving values distinct takes some thirty times a text's bytes, and a row of one byte some
+# twenty.
+_PIECE_ROWS = 1 << 17
+_PIECE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,9 @@ def ingest(
     primary_key: str,
     scratch: Path,
     *,
+    limits: IngestLimits | None = None,
+    types: Mapping[str, Any] | None = None,
+    joined: Callable[[dict[str, Any]], None] | None = None,
     progress: Callable[[float], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     propose_key: Callable[[pa.Table], str] | None = None,
@@ -93,6 +105,9 @@ def ingest(
         overrides: Declared columns.
         primary_key: Declared primary key; empty: one is proposed from the data, and taken if it holds in all rows.
         scratch: An empty directory; the result's file stays in it.
+        limits: How large the table and its parts may be; None for the defaults.
+        types: What `joined` was given by an ingest of the same bytes: there is no first pass then; None for none.
+        joined: Called with what the first pass found, JSON values.
         progress: Called now and then with the share done, 0 to 1.
         cancelled: Asked now and then whether to stop.
         propose_key: Gives the name of a likely primary key of a sample of at most 1,000 rows, or ""; default: what SDV
@@ -109,10 +124,15 @@ def ingest(
     if isinstance(data_format, Mapping):
         data_format = format_from_json(data_format)
     watch = _Watch(source, progress, cancelled)
-    reader = open_reader(source, data_format)
-    columns = _join_types(reader, overrides, primary_key, watch)
+    limits = IngestLimits() if limits is None else limits
+    reader = open_reader(source, data_format, limits)
+    columns = None if types is None else _known_types(types, overrides)
+    if columns is None:
+        columns = _join_types(reader, overrides, primary_key, watch)
+        if joined is not None:
+            joined(types_to_json((column.name, column.target) for column in columns))
     path = scratch / "table.parquet"
-    rows = _convert(reader, columns, primary_key, path, watch)
+    rows = _convert(reader, columns, primary_key, path, watch, limits=limits)
     key = primary_key
     if primary_key:
         _require_unique(reader, columns, primary_key, path)
@@ -162,6 +182,29 @@ class _Watch:
             self._progress(1.0)
 
 
+def _pieces(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the same rows, no more than a few megabytes at once save where one row is longer."""
+    for batch in batches:
+        left = [batch]
+        while left:
+            piece = left.pop()
+            rows = len(piece)
+            if rows > _PIECE_ROWS or (rows > 1 and piece.nbytes > _PIECE_BYTES):
+                left += [piece.slice(rows // 2), piece.slice(0, rows // 2)]
+            else:
+                yield piece
+
+
+def _known_types(types: Mapping[str, Any], overrides: tuple[ColumnSpec, ...]) -> list[Column] | None:
+    """Return the columns that an earlier first pass found; None where they cannot be read."""
+    declared = {column.name: column for column in overrides}
+    try:
+        return [Column(name, target, declared.get(name)) for name, target in types_from_json(types, overrides)]
+    except ValueError as error:
+        _log.warning("the first pass is made again", error=str(error))
+        return None
+
+
 def _join_types(
     reader: TableReader, overrides: tuple[ColumnSpec, ...], primary_key: str, watch: _Watch
 ) -> list[Column]:
@@ -169,7 +212,7 @@ def _join_types(
     declared = {column.name: column for column in overrides}
     joins: dict[str, ColumnJoin] = {}
     problems, rows = Problems(), 0
-    for batch in reader.batches(problems):
+    for batch in _pieces(reader.batches(problems)):
         watch.batch(0)
         rows += len(batch)
         for name, array in zip(batch.schema.names, batch.columns, strict=True):
@@ -187,7 +230,9 @@ def _join_types(
     return [Column(name, join.target(is_key=name == primary_key), declared.get(name)) for name, join in joins.items()]
 
 
-def _convert(reader: TableReader, columns: list[Column], primary_key: str, path: Path, watch: _Watch) -> int:
+def _convert(
+    reader: TableReader, columns: list[Column], primary_key: str, path: Path, watch: _Watch, *, limits: IngestLimits
+) -> int:
     """Write the canonical file and return the number of its rows."""
     for index, column in enumerate(columns):
         if column.target.data_type in (DataType.INT64, DataType.STRING):
@@ -195,11 +240,12 @@ def _convert(reader: TableReader, columns: list[Column], primary_key: str, path:
     schema = pa.schema([(column.name, column.target.arrow_type) for column in columns])
     problems, rows = Problems(), 0
     with _Writer(path, schema) as writer:
-        for batch in reader.batches(problems):
+        for batch in _pieces(reader.batches(problems)):
             watch.batch(1)
             found = {name: array for name, array in zip(batch.schema.names, batch.columns, strict=True) if len(batch)}
             arrays = [
-                _convert_column(column, found.get(column.name), len(batch), rows + 1, problems) for column in columns
+                _convert_column(column, found.get(column.name), len(batch), rows + 1, problems, limits=limits)
+                for column in columns
             ]
             for column, array in zip(columns, arrays, strict=True):
                 _learn(column, array, is_key=column.name == primary_key)
@@ -215,15 +261,15 @@ def _convert(reader: TableReader, columns: list[Column], primary_key: str, path:
 
 
 def _convert_column(
-    column: Column, array: pa.Array | None, length: int, first_row: int, problems: Problems
+    column: Column, array: pa.Array | None, length: int, first_row: int, problems: Problems, *, limits: IngestLimits
 ) -> pa.Array:
     if array is None:
         array = pa.nulls(length)
     try:
-        converted, bad = convert(array, column.target)
+        converted, bad = convert(array, column.target, limits)
     except ImpossibleError as error:
         raise InvalidDataError([DataProblem(str(error), column=column.name)]) from error
-    problems.add_rows(reason(column.target), bad, first_row, column.name)
+    problems.add_rows(reason(column.target, limits), bad, first_row, column.name)
     for message, rows in violations(converted, column.domain, column.target):
         problems.add_rows(message, rows & ~bad, first_row, column.name)
     return converted

@@ -1,8 +1,10 @@
 """An ingest job: from committed segments to a READY dataset."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -19,15 +21,24 @@ from rowmint.failpoints import reach
 from rowmint.objects import ObjectStore
 from rowmint.registry import CanonicalTable, Registry
 from trainer_service.datasets.ingest import ingest, sdv_primary_key
+from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.segments import SegmentReader
 from trainer_service.garbage import sweep, sweep_orphans
 from trainer_service.jobs.attempts import Attempt
+from trainer_service.jobs.checkpoints import JobCheckpoints
 from trainer_service.jobs.stores import Stores
 from trainer_service.object_keys import table_key
 
 
 def run_ingest(
-    registry: Registry, stores: Stores, attempt: Attempt, scratch: Path, warmed_up: Callable[[], None]
+    registry: Registry,
+    stores: Stores,
+    attempt: Attempt,
+    scratch: Path,
+    warmed_up: Callable[[], None],
+    *,
+    limits: IngestLimits | None = None,
+    checkpoint_seconds: float = 60.0,
 ) -> None:
     """Carry out an ingest job: afterwards its dataset is READY, or FAILED with what is wrong.
 
@@ -37,6 +48,8 @@ def run_ingest(
         attempt: The attempt; asked whether to stop.
         scratch: An empty folder.
         warmed_up: Waits until nothing else imports what detecting a primary key imports.
+        limits: How large the table and its parts may be; None for the defaults.
+        checkpoint_seconds: A first pass that takes longer is not made twice.
 
     Raises:
         RowmintError: The attempt ended otherwise; the job is not ended yet.
@@ -44,6 +57,14 @@ def run_ingest(
     job = attempt.job
     dataset = registry.datasets.get_by_uid(job.dataset_uid)
     source = SegmentReader(stores.data, registry.datasets.segments(dataset.uid))
+
+    checkpoints = JobCheckpoints(registry, stores.data, attempt, checkpoint_seconds)
+    saved = checkpoints.load()
+
+    def joined(types: dict[str, Any]) -> None:
+        reach("ingest.types.joined")
+        if checkpoints.due():
+            checkpoints.save(1, json.dumps(types).encode())
 
     def propose_key(sample: pa.Table) -> str:
         warmed_up()
@@ -56,6 +77,9 @@ def run_ingest(
             dataset.overrides,
             dataset.primary_key,
             scratch,
+            limits=limits,
+            types=None if saved is None else json.loads(saved),
+            joined=joined,
             cancelled=attempt.stopped,
             propose_key=propose_key,
         )

@@ -19,7 +19,6 @@ _log = structlog.get_logger(__name__)
 _WORKER = ("-m", "trainer_service.jobs.worker")
 _IDLE_SECONDS = 0.5  # jobs of other trainers, and expired leases, are looked for this often
 _START_SECONDS = 120.0  # a worker that has not said it is ready by then never will be
-_STOP_SECONDS = 5.0
 _LONGEST_PAUSE = 30.0
 _ANSWER_BYTES = 1 << 20
 
@@ -81,13 +80,13 @@ class Child:
         await self.process.wait()
         return answer
 
-    async def stop(self) -> None:
-        """End the worker: politely, then not."""
+    async def stop(self, seconds: float) -> None:
+        """End the worker: politely, and after `seconds` not."""
         if self.process.returncode is not None:
             return
         try:
             self.process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(self.process.wait(), _STOP_SECONDS)
+            await asyncio.wait_for(self.process.wait(), seconds)
         except ProcessLookupError:
             await self.process.wait()
         except TimeoutError:
@@ -128,6 +127,7 @@ class WorkerPool:
         workers: Jobs of each kind run at once.
         holder: What the registry calls this trainer.
         lease_seconds: Lease of a claimed job.
+        stop_seconds: How long a child may take to write a checkpoint and give its job back when the pool is closed.
         environment: Environment of each child.
     """
 
@@ -140,6 +140,7 @@ class WorkerPool:
         workers: int,
         holder: str,
         lease_seconds: float,
+        stop_seconds: float,
         environment: Mapping[str, str],
     ) -> None:
         self._ledger = ledger
@@ -148,6 +149,7 @@ class WorkerPool:
         self._workers = workers
         self._holder = holder
         self._lease_seconds = lease_seconds
+        self._stop_seconds = stop_seconds
         self._environment = dict(environment)
         self._wakes = {kind: asyncio.Event() for kind in JobKind}
         self._spare: asyncio.Task[Child] | None = None
@@ -183,13 +185,20 @@ class WorkerPool:
         self._closing.set()
         self.wake()
         spare, self._spare = self._spare, None
-        ending = [child.stop() for child in self._busy]
+        ending = [child.stop(self._stop_seconds) for child in self._busy]
         if spare is not None:
             spare.cancel()
             (found,) = await asyncio.gather(spare, return_exceptions=True)
             if isinstance(found, Child):
-                ending.append(found.stop())
+                ending.append(found.stop(self._stop_seconds))
         await asyncio.gather(*ending)
+
+    def hurry(self) -> None:
+        """End all children at once; their jobs are given back as they were at their last checkpoint."""
+        for child in self._busy:
+            if child.process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    child.process.kill()
 
     async def _serve(self, kind: JobKind) -> None:
         """Claim and run jobs of one kind."""
@@ -247,7 +256,7 @@ class WorkerPool:
         if child is None or child.process.returncode is not None:
             child = await Child.spawn(self._environment)
         if self._closing.is_set():
-            await child.stop()
+            await child.stop(self._stop_seconds)
             raise UnavailableError("the trainer is shutting down; try again", retry_after=1.0)
         self._busy.add(child)
         if self._spare is None:
@@ -275,7 +284,7 @@ class WorkerPool:
             folder = await asyncio.to_thread(self._scratch.make)
             return await child.command({**body, "settings": self._settings, "scratch": str(folder)})
         finally:
-            await child.stop()
+            await child.stop(self._stop_seconds)
             self._busy.discard(child)
             if folder is not None:
                 await asyncio.to_thread(self._scratch.remove, folder)

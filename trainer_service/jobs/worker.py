@@ -46,7 +46,15 @@ def _run_job(
             try:
                 stores = _open_stores(settings)
                 if job.kind is JobKind.INGEST:
-                    run_ingest(registry, stores, attempt, scratch, warmed_up)
+                    run_ingest(
+                        registry,
+                        stores,
+                        attempt,
+                        scratch,
+                        warmed_up,
+                        limits=settings.ingest_limits,
+                        checkpoint_seconds=settings.checkpoint_seconds,
+                    )
                 else:
                     warmed_up()
                     run_training(registry, stores, attempt, scratch, settings.checkpoint_seconds)
@@ -67,7 +75,7 @@ def _end_badly(registry: Registry, attempt: Attempt, error: Exception) -> None:
             registry.jobs.release(job.uid, job.epoch)
         elif isinstance(error, CancelledError):
             registry.jobs.finish_cancelled(job.uid, job.epoch)
-        elif isinstance(error, UnavailableError) and job.attempt < job.max_attempts:
+        elif isinstance(error, UnavailableError) and job.attempt < registry.jobs.get_by_uid(job.uid).max_attempts:
             # A store that is away for a while is no reason to throw hours of work away: when the lease has run out
             # the job is taken up again.
             _log.warning("broken off, to be tried again", job=str(job.name), error=error.message)

@@ -18,8 +18,9 @@ def open_store(url: str, options: Mapping[str, Any] | None = None) -> ObjectStor
     Args:
         url: ``file:///dir``, ``memory://name`` (empty, this object's own; the name is a label), or
             ``s3://bucket/prefix``, ``gs://bucket/prefix``, ``az://account/container/prefix``.
-        options: For remote stores only: ``client_options`` and ``retry_config`` (mappings) as obstore names them, durations in seconds, every
-            other entry being the service's own configuration (``endpoint``, ``region``, keys).
+        options: For remote stores only: ``client_options`` and ``retry_config`` (mappings) as obstore names them, the
+            latter's durations in seconds; every other entry is the service's own configuration (``endpoint``,
+            ``region``, keys).
 
     Raises:
         InvalidFieldError: The URL or an option is not one of these.

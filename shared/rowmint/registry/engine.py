@@ -81,7 +81,15 @@ def connect(url: str, field: str, *, schemas: tuple[str, ...], models_url: str =
         engine = create_engine(
             parsed.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
-            connect_args={"options": options, "connect_timeout": 10},
+            connect_args={
+                "options": options,
+                "connect_timeout": 10,
+                # A server that is cut off, rather than down, is given up within half a minute.
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 20_000,
+            },
         )
         return _with_events(engine, read_only=read_only)
     if parsed.get_backend_name() != "sqlite" or not parsed.database:

@@ -1,8 +1,6 @@
 """The ledger of jobs: leased work, taken up by one worker at a time."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, Select, and_, or_, select, tuple_, update
@@ -18,6 +16,7 @@ from rowmint.errors import (
 from rowmint.names import TrainingJobName
 from rowmint.registry.datasets import fail_dataset, require_ready
 from rowmint.registry.engine import DatabaseNow, reading, writing
+from rowmint.registry.job_records import EventRecord, JobRecord, job_record
 from rowmint.registry.job_rows import (
     MAX_ATTEMPTS,
     CheckpointRecord,
@@ -32,100 +31,9 @@ from rowmint.registry.job_rows import (
     lock_job,
     published_version,
 )
-from rowmint.registry.paging import Page, PageRequest, instant, optional_instant
+from rowmint.registry.paging import Page, PageRequest, instant
 from rowmint.registry.requests import earlier_row
 from rowmint.registry.tables import job_events, jobs
-
-__all__ = ["CheckpointRecord", "EventRecord", "JobError", "JobKind", "JobLedger", "JobPhase", "JobRecord", "JobState"]
-
-
-@dataclass(frozen=True)
-class JobError:
-    """Why a job failed.
-
-    Attributes:
-        reason: A name of `rowmint.errors.Reason`.
-        message: What happened and what to do.
-    """
-
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True)
-class JobRecord:
-    """One job as it was when read.
-
-    Attributes:
-        uid: What its objects and version are keyed by.
-        name: Its name.
-        kind: What it does; ingest jobs are internal and in no list.
-        state: Where it stands.
-        phase: What it is at.
-        config: What is to be done, JSON values; the registry does not look inside.
-        dataset_uid: The dataset it works on.
-        dataset: The dataset's name, "projects/{project}/datasets/{dataset}".
-        model: The model it publishes to, "projects/{project}/models/{model}"; empty for ingest.
-        epoch: Fencing number of the newest attempt; 0 before the first.
-        attempt: How often it was taken up.
-        max_attempts: How often it may be; more from each checkpoint on.
-        holder: Who works on it, or empty.
-        lease_until: When others may take it up, by the database's clock.
-        cancel_requested: Whether a cancel is committed.
-        error: Why it failed.
-        event_count: Events written.
-        create_time: When it was created.
-        start_time: When work began.
-        end_time: When it ended.
-        model_version: Number of the version it published.
-        checkpoint: Where the next attempt goes on, or None.
-    """
-
-    uid: str
-    name: TrainingJobName
-    kind: JobKind
-    state: JobState
-    phase: JobPhase
-    config: Mapping[str, Any]
-    dataset_uid: str
-    dataset: str
-    model: str
-    epoch: int
-    attempt: int
-    max_attempts: int
-    holder: str
-    lease_until: datetime | None
-    cancel_requested: bool
-    error: JobError | None
-    event_count: int
-    create_time: datetime
-    start_time: datetime | None
-    end_time: datetime | None
-    model_version: int | None
-    checkpoint: CheckpointRecord | None
-
-
-@dataclass(frozen=True)
-class EventRecord:
-    """One entry of a job's log; never changed.
-
-    Attributes:
-        job_uid: The job.
-        sequence: Its number, from 1 without gaps.
-        time: When it was written, by the database's clock.
-        attempt: The attempt that wrote it.
-        state: The job's state from here on.
-        phase: The job's phase from here on.
-        payload: What else it tells, JSON values: ``message``, ``progress``, ``error``, ``model_version``.
-    """
-
-    job_uid: str
-    sequence: int
-    time: datetime
-    attempt: int
-    state: JobState
-    phase: JobPhase
-    payload: Mapping[str, Any]
 
 
 class JobLedger:
@@ -180,7 +88,7 @@ class JobLedger:
         with writing(self._engine) as connection:
             earlier = earlier_row(connection, jobs, train, request_id, request_digest)
             if earlier is not None:
-                return _record(earlier)
+                return job_record(earlier)
             require_ready(connection, dataset_uid)
             inserted = insert_job(
                 connection,
@@ -198,11 +106,11 @@ class JobLedger:
                 },
             )
             if inserted:
-                return _record(_row(connection, uid))
+                return job_record(_row(connection, uid))
             # Another call with the same request may have won a race.
             earlier = earlier_row(connection, jobs, train, request_id, request_digest)
             if earlier is not None:
-                return _record(earlier)
+                return job_record(earlier)
             raise ResourceExistsError(f"{name} exists; choose another training_job_id", metadata={"name": str(name)})
 
     def repeated(self, project: str, request_id: str, request_digest: bytes) -> JobRecord | None:
@@ -214,7 +122,7 @@ class JobLedger:
         train = and_(jobs.c.project == project, jobs.c.kind == JobKind.TRAIN)
         with reading(self._engine) as connection:
             earlier = earlier_row(connection, jobs, train, request_id, request_digest)
-            return None if earlier is None else _record(earlier)
+            return None if earlier is None else job_record(earlier)
 
     def get(self, name: TrainingJobName) -> JobRecord:
         """Return a training job.
@@ -223,7 +131,7 @@ class JobLedger:
             ResourceNotFoundError: There is none of this name.
         """
         with reading(self._engine) as connection:
-            return _record(_named(connection, name))
+            return job_record(_named(connection, name))
 
     def get_by_uid(self, uid: str) -> JobRecord:
         """Return a job of any kind.
@@ -232,7 +140,7 @@ class JobLedger:
             ResourceNotFoundError: There is none of this uid.
         """
         with reading(self._engine) as connection:
-            return _record(_row(connection, uid))
+            return job_record(_row(connection, uid))
 
     def list(self, project: str, page_size: int | None = None, page_token: str = "") -> Page[JobRecord]:
         """Return a page of a project's training jobs, newest first.
@@ -246,7 +154,7 @@ class JobLedger:
             query = query.where(tuple_(jobs.c.create_time, jobs.c.uid) < tuple_(*request.after))
         query = query.order_by(jobs.c.create_time.desc(), jobs.c.uid.desc()).limit(request.size + 1)
         with reading(self._engine) as connection:
-            return request.page([((row.create_time, row.uid), _record(row)) for row in connection.execute(query)])
+            return request.page([((row.create_time, row.uid), job_record(row)) for row in connection.execute(query)])
 
     def events_after(self, uid: str, sequence: int, limit: int = 1000) -> tuple[EventRecord, ...]:
         """Return up to `limit` events numbered above `sequence`, in order."""
@@ -291,7 +199,7 @@ class JobLedger:
                 if row is None:
                     return None
                 if not _end_without_worker(connection, row):
-                    return _record(_take(connection, row, holder, lease_seconds))
+                    return job_record(_take(connection, row, holder, lease_seconds))
 
     def heartbeat(self, uid: str, epoch: int) -> bool:
         """Renew the lease; return whether a cancel is committed, so that the worker must stop."""
@@ -393,7 +301,7 @@ class JobLedger:
                     changed = update(jobs).where(jobs.c.uid == row.uid)
                     connection.execute(changed.values(state=JobState.CANCELLING, cancel_requested=True))
                     append_event(connection, row.uid, {})
-                return _record(_row(connection, row.uid))
+                return job_record(_row(connection, row.uid))
         # Raised outside the transaction: what was mended above stays.
         raise WrongStateError(f"{name} has {state} already; there is nothing to cancel", metadata={"state": state})
 
@@ -474,30 +382,3 @@ def _named(connection: Connection, name: TrainingJobName, *, lock: bool = False)
     if row is None:
         raise ResourceNotFoundError(f"there is no {name}", metadata={"name": str(name)})
     return row
-
-
-def _record(row: Row[Any]) -> JobRecord:
-    return JobRecord(
-        uid=row.uid,
-        name=TrainingJobName(row.project, row.job_id),
-        kind=JobKind(row.kind),
-        state=JobState(row.state),
-        phase=JobPhase(row.phase),
-        config=row.config,
-        dataset_uid=row.dataset_uid,
-        dataset=row.dataset_name,
-        model=row.model_name,
-        epoch=row.epoch,
-        attempt=row.attempt,
-        max_attempts=row.max_attempts,
-        holder=row.holder,
-        lease_until=optional_instant(row.lease_until),
-        cancel_requested=row.cancel_requested,
-        error=None if row.error is None else JobError(row.error["reason"], row.error["message"]),
-        event_count=row.event_count,
-        create_time=instant(row.create_time),
-        start_time=optional_instant(row.start_time),
-        end_time=optional_instant(row.end_time),
-        model_version=row.model_version,
-        checkpoint=None if row.checkpoint is None else CheckpointRecord.from_json(row.checkpoint),
-    )

@@ -162,10 +162,12 @@ class Server:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return int(port)
 
-    async def drain(self, closing: Callable[[], None]) -> None:
-        """Report NOT_SERVING, call `closing`, refuse new calls, let running ones end within the grace."""
+    async def retire(self) -> None:
+        """Report NOT_SERVING; calls are served as ever."""
         await self._health.enter_graceful_shutdown()
-        closing()
+
+    async def drain(self) -> None:
+        """Refuse new calls, let running ones end within the grace."""
         await self._server.stop(self._options.grace_seconds)
 
     async def stop(self) -> None:
@@ -173,13 +175,17 @@ class Server:
         await self._server.stop(None)
 
 
-async def serve_until_signal(server: Server, label: str, closing: Callable[[], None] = lambda: None) -> None:
+async def serve_until_signal(
+    server: Server, label: str, closing: Callable[[], Awaitable[None]], hurrying: Callable[[], None] = lambda: None
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
 
     Args:
         server: The server.
         label: What the log calls it.
-        closing: Called when the first signal arrives, once the server reports NOT_SERVING and before calls are drained.
+        closing: Ends what else is at work; begun once the first signal has arrived and the server reports NOT_SERVING,
+            and waited for beside the calls that are drained.
+        hurrying: Called when the second signal arrives; `closing` is still waited for.
     """
     loop = asyncio.get_running_loop()
     asked = asyncio.Semaphore(0)
@@ -189,11 +195,14 @@ async def serve_until_signal(server: Server, label: str, closing: Callable[[], N
     _log.info("serving", service=label, port=port)
     await asked.acquire()
     _log.info("draining", service=label)
-    drain = asyncio.create_task(server.drain(closing))
-    second = asyncio.create_task(asked.acquire())
-    await asyncio.wait({drain, second}, return_when=asyncio.FIRST_COMPLETED)
-    if not drain.done():
+    await server.retire()
+    ended: asyncio.Future[Any] = asyncio.gather(closing(), server.drain())
+    second: asyncio.Future[bool] = asyncio.create_task(asked.acquire())
+    waited: set[asyncio.Future[Any]] = {ended, second}
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    if not ended.done():
+        hurrying()
         await server.stop()
     second.cancel()
-    await asyncio.gather(drain, second, return_exceptions=True)
+    await asyncio.gather(ended, second, return_exceptions=True)
     _log.info("stopped", service=label)

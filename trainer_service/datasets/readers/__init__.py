@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from trainer_service.datasets.column_types import Inference
 from trainer_service.datasets.formats import ArrowStreamFormat, CsvFormat, DataFormat, JsonFormat, ParquetFormat
+from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.problems import Problems
 from trainer_service.datasets.readers.arrow_stream import ArrowStreamReader
 from trainer_service.datasets.readers.csv_file import CsvReader
@@ -45,22 +46,23 @@ class TableReader(Protocol):
         ...
 
 
-def open_reader(source: io.RawIOBase, data_format: DataFormat) -> TableReader:
+def open_reader(source: io.RawIOBase, data_format: DataFormat, limits: IngestLimits) -> TableReader:
     """Return the reader of a format.
 
     Args:
         source: The bytes, seekable.
         data_format: How they are to be read.
+        limits: How large the table and its parts may be.
 
     Raises:
         InvalidDataError: The beginning, or the footer, is not of this format.
     """
     match data_format:
         case CsvFormat():
-            return CsvReader(source, data_format)
+            return CsvReader(source, data_format, limits)
         case JsonFormat():
-            return JsonReader(source)
+            return JsonReader(source, limits)
         case ParquetFormat():
-            return ParquetReader(source)
+            return ParquetReader(source, limits)
         case ArrowStreamFormat():
-            return ArrowStreamReader(source)
+            return ArrowStreamReader(source, limits)

@@ -7,23 +7,26 @@ compression refused. The few fields needed are read from the message's flatbuffe
 
 import io
 import struct
+import sys
 from collections.abc import Collection, Iterator
 
 import pyarrow as pa
 
 from rowmint.errors import DataProblem, InvalidDataError
 from trainer_service.datasets.column_types import Inference
+from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.problems import Problems
-from trainer_service.datasets.readers.arrow_types import check_types, normalised
+from trainer_service.datasets.readers.arrow_types import Expansion, check_types, normalised
 
 _MAX_METADATA = 16 << 20
 _MAX_BODY = 256 << 20
+_MAX_EMPTY_ROWS = 1 << 20
 _CONTINUATION = b"\xff\xff\xff\xff"
 # Numbers of union members and table fields in Message.fbs of the Arrow format.
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
 _MESSAGE_TYPE, _MESSAGE_HEADER, _MESSAGE_BODY_LENGTH = 1, 2, 3
-_RECORD_BATCH_COMPRESSION = 3
-_DICTIONARY_DATA = 1
+_RECORD_BATCH_LENGTH, _RECORD_BATCH_COMPRESSION = 0, 3
+_DICTIONARY_ID, _DICTIONARY_DATA, _DICTIONARY_IS_DELTA = range(3)
 
 
 class ArrowStreamReader:
@@ -31,6 +34,7 @@ class ArrowStreamReader:
 
     Args:
         source: The bytes, seekable.
+        limits: What the table may come to.
 
     Raises:
         InvalidDataError: They are not an Arrow IPC stream, or have columns that a flat table cannot hold.
@@ -38,9 +42,10 @@ class ArrowStreamReader:
 
     inference = Inference.NONE
 
-    def __init__(self, source: io.RawIOBase) -> None:
+    def __init__(self, source: io.RawIOBase, limits: IngestLimits) -> None:
         self._source = source
-        check_types(self._open().schema)
+        self._limits = limits
+        check_types(self._open().schema, limits)
 
     def _open(self) -> pa.RecordBatchStreamReader:
         self._source.seek(0)
@@ -51,7 +56,7 @@ class ArrowStreamReader:
 
     def batches(self, problems: Problems) -> Iterator[pa.RecordBatch]:
         """See `TableReader.batches`."""
-        reader, row = self._open(), 1
+        reader, row, expansion = self._open(), 1, Expansion(self._limits)
         while True:
             try:
                 batch = reader.read_next_batch()
@@ -60,7 +65,9 @@ class ArrowStreamReader:
             except (pa.ArrowException, OSError, ValueError) as error:
                 message = "the batch that begins with this row is damaged; write the stream anew"
                 raise InvalidDataError([*problems.found, DataProblem(message, row=row)]) from error
-            yield from normalised(batch, row, problems)
+            for piece in normalised(batch, row, problems, self._limits):
+                expansion.add(piece, row)
+                yield piece
             row += len(batch)
 
     def lines_of(self, rows: Collection[int]) -> dict[int, int]:
@@ -76,34 +83,42 @@ class _CheckedStream(io.RawIOBase):
         self._source = source
         self._given: bytes = b""
         self._at = 0
+        self._body = 0  # bytes of the message's body that are still in the source
+        self._dictionaries: dict[int, int] = {}  # bytes of each that is held
         self._ended = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        if self._at == len(self._given) and not self._ended:
-            self._given, self._at = self._next_message(), 0
-            self._ended = not self._given
-        count = min(len(buffer), len(self._given) - self._at)
-        buffer[:count] = self._given[self._at : self._at + count]
-        self._at += count
-        return count
+        piece = self._piece(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
 
     def read(self, size: int | None = -1) -> bytes:
         parts = []
-        left = -1 if size is None else size
-        while left:
-            piece = bytearray(min(left, 1 << 20) if left > 0 else 1 << 20)
-            count = self.readinto(piece)
-            if not count:
-                break
-            parts.append(bytes(piece[:count]))
-            left -= count if left > 0 else 0
-        return b"".join(parts)
+        left = sys.maxsize if size is None or size < 0 else size
+        while left and (piece := self._piece(left)):
+            parts.append(piece)
+            left -= len(piece)
+        # A body comes in one piece: joining would hold it twice.
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _piece(self, size: int) -> bytes:
+        """Return the next bytes of the message at hand, at most `size`; none at the end of the stream."""
+        if self._at == len(self._given) and not self._body and not self._ended:
+            self._given, self._at = self._next_message(), 0
+            self._ended = not self._given
+        if self._at == len(self._given) and self._body:
+            piece = self._exactly(min(size, self._body))
+            self._body -= len(piece)
+            return piece
+        piece = self._given[self._at : self._at + size]
+        self._at += len(piece)
+        return piece
 
     def _next_message(self) -> bytes:
-        """Return one message, framing and body included; empty at the end of the stream."""
+        """Return one message's framing and header, its body to come; empty at the end of the stream."""
         prefix = self._source.read(4) or b""
         if prefix == _CONTINUATION:
             prefix += self._exactly(4)
@@ -116,12 +131,43 @@ class _CheckedStream(io.RawIOBase):
             raise _damaged(f"has a message header of {length} bytes")
         metadata = self._exactly(length)
         try:
-            body = _checked_body_length(metadata)
+            body = self._checked_body_length(metadata)
         except (struct.error, IndexError) as error:
             raise _damaged("has a message header that contradicts itself") from error
         if not 0 <= body <= _MAX_BODY:
             raise _damaged(f"has a batch of {body} bytes; write batches of at most {_MAX_BODY >> 20} MiB")
-        return prefix + metadata + self._exactly(body)
+        self._body = body
+        return prefix + metadata
+
+    def _checked_body_length(self, metadata: bytes) -> int:
+        """Return the length of a message's body, in bytes.
+
+        Raises:
+            InvalidDataError: The body is compressed, has more rows than its bytes can hold, or is one dictionary too
+                many.
+            struct.error: The flatbuffer points outside itself.
+        """
+        message = _Table(metadata, struct.unpack_from("<I", metadata, 0)[0])
+        kind = message.scalar(_MESSAGE_TYPE, "<B")
+        header = message.table(_MESSAGE_HEADER)
+        body = message.scalar(_MESSAGE_BODY_LENGTH, "<q")
+        if header is None or kind not in (_DICTIONARY_BATCH, _RECORD_BATCH):
+            return body
+        batch = header.table(_DICTIONARY_DATA) if kind == _DICTIONARY_BATCH else header
+        if batch is not None and batch.table(_RECORD_BATCH_COMPRESSION) is not None:
+            raise _damaged("is compressed; write it without compression")
+        rows = 0 if batch is None else batch.scalar(_RECORD_BATCH_LENGTH, "<q")
+        # A bit is the least a row has; columns of no type have not even that.
+        if not 0 <= rows <= 8 * max(body, 0) + _MAX_EMPTY_ROWS:
+            raise _damaged(f"has a batch of {rows} rows in {body} bytes")
+        if kind == _DICTIONARY_BATCH:
+            number = header.scalar(_DICTIONARY_ID, "<q")
+            before = self._dictionaries.get(number, 0) if header.scalar(_DICTIONARY_IS_DELTA, "<B") else 0
+            self._dictionaries[number] = before + max(body, 0)
+            # A dictionary is held to the end of the stream, or until another takes its place.
+            if sum(self._dictionaries.values()) > _MAX_BODY:
+                raise _damaged(f"has dictionaries of more than {_MAX_BODY >> 20} MiB; write their texts as such")
+        return body
 
     def _exactly(self, size: int) -> bytes:
         data = self._source.read(size) or b""
@@ -132,25 +178,6 @@ class _CheckedStream(io.RawIOBase):
 
 def _damaged(what: str) -> InvalidDataError:
     return InvalidDataError([DataProblem(f"the Arrow stream {what}")])
-
-
-def _checked_body_length(metadata: bytes) -> int:
-    """Return the length of a message's body, in bytes.
-
-    Raises:
-        InvalidDataError: The body is compressed.
-        struct.error: The flatbuffer points outside itself.
-    """
-    message = _Table(metadata, struct.unpack_from("<I", metadata, 0)[0])
-    kind = message.scalar(_MESSAGE_TYPE, "<B")
-    batch = message.table(_MESSAGE_HEADER)
-    if kind == _DICTIONARY_BATCH and batch is not None:
-        batch = batch.table(_DICTIONARY_DATA)
-    elif kind != _RECORD_BATCH:
-        batch = None
-    if batch is not None and batch.table(_RECORD_BATCH_COMPRESSION) is not None:
-        raise _damaged("is compressed; write it without compression")
-    return message.scalar(_MESSAGE_BODY_LENGTH, "<q")
 
 
 class _Table:

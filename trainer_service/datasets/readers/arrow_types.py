@@ -1,5 +1,6 @@
 """Typed columns, as Parquet and Arrow bring them, brought to the few types that ingest knows."""
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,34 +9,65 @@ import pyarrow.compute as pc
 
 from rowmint.errors import DataProblem, InvalidDataError
 from rowmint.schema import INT64_MAX
-from trainer_service.datasets.conversion import MAX_TEXT_BYTES, Mask, mask
+from trainer_service.datasets.conversion import Mask, mask
 from trainer_service.datasets.datetimes import FIRST_MICROS, LAST_MICROS
+from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.problems import Problems
 
-MAX_COLUMNS = 4096
 _MAX_NAME = 256
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_DESCRIPTION = 1 << 20
 _DAY = 86_400_000_000
 _YEARS = "lies outside the years 0001 to 9999"
-# What one batch may come to once dictionaries and views are written out.
-_EXPANDED_BYTES = 64 << 20
+EXPANDED_BYTES = 16 << 20
+"""What one batch may come to once dictionaries and views are written out."""
+_CELL_BYTES = 16  # the widest cell that is no text
+_ROWS = 65_536
 
 
-def check_names(names: list[str], line: int = 0) -> None:
+class Expansion:
+    """Counts what a table comes to once it is written out.
+
+    Args:
+        limits: The most it may be.
+    """
+
+    def __init__(self, limits: IngestLimits) -> None:
+        self._limits = limits
+        self._bytes = 0
+
+    def add(self, piece: pa.RecordBatch, row: int) -> None:
+        """Count a piece, of which `row` is about the first.
+
+        Raises:
+            InvalidDataError: It is too much now.
+        """
+        # A missing cell of no type has no bytes, but takes its time all the same.
+        self._bytes += max(piece.nbytes, len(piece) * max(piece.num_columns, 1))
+        if self._bytes > self._limits.decompressed_bytes:
+            raise InvalidDataError([DataProblem(f"the table {self._limits.decompressed_reason}", row=row)])
+
+
+def check_names(names: list[str], limits: IngestLimits, line: int = 0) -> None:
     """Check the names of a table's columns.
 
     Raises:
-        InvalidDataError: There is none, too many, or one that is empty, too long or given twice; each is listed.
+        InvalidDataError: There is none, too many, or one that is empty, too long, given twice or holds U+0000; each is
+            listed.
     """
     problems = Problems()
-    if not 1 <= len(names) <= MAX_COLUMNS:
-        problems.add(f"has {len(names)} columns; a table has 1 to {MAX_COLUMNS}", line=line)
+    if not 1 <= len(names) <= limits.columns:
+        problems.add(f"has {len(names)} columns; {limits.columns_reason}", line=line)
     seen: dict[str, int] = {}
     for position, name in enumerate(names, 1):
         if not name:
             problems.add(f"column {position} has no name; give every column one", line=line)
         elif len(name) > _MAX_NAME:
             problems.add(f"the name of column {position} is longer than {_MAX_NAME} characters", line=line)
+        elif _SURROGATE.search(name):
+            problems.add(f"the name of column {position} has half of a surrogate pair, which is no text", line=line)
+        elif "\0" in name:
+            problems.add(f"the name of column {position} holds U+0000, which no name may", line=line)
         elif name in seen:
             message = f"columns {seen[name]} and {position} have the same name; rename one"
             problems.add(message, line=line, column=name)
@@ -44,7 +76,7 @@ def check_names(names: list[str], line: int = 0) -> None:
     problems.raise_any()
 
 
-def check_types(schema: pa.Schema) -> None:
+def check_types(schema: pa.Schema, limits: IngestLimits) -> None:
     """Check that every column is of a type that a flat table may hold.
 
     Raises:
@@ -52,15 +84,17 @@ def check_types(schema: pa.Schema) -> None:
     """
     try:
         names = list(schema.names)
-        described = str(schema.types)
+        described = str(schema.types) + "".join(
+            kind.tz or "" for kind in map(_inner, schema.types) if pa.types.is_timestamp(kind)
+        )
     except UnicodeDecodeError as error:
         raise InvalidDataError([DataProblem("a column's name or type is not UTF-8")]) from error
-    check_names(names)
+    check_names(names, limits)
     if len(described) > _MAX_DESCRIPTION:
         raise InvalidDataError([DataProblem("the columns' types are described at too great a length")])
     problems = Problems()
     for column in schema:
-        inner = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        inner = _inner(column.type)
         if not _is_flat(inner) or (inner is not column.type and pa.types.is_string_view(inner)):
             problems.add(
                 f"is of type {column.type}; a table holds booleans, numbers, decimals of up to 38 digits, text, dates"
@@ -68,6 +102,10 @@ def check_types(schema: pa.Schema) -> None:
                 column=column.name,
             )
     problems.raise_any()
+
+
+def _inner(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _is_flat(kind: pa.DataType) -> bool:
@@ -78,7 +116,9 @@ def _is_flat(kind: pa.DataType) -> bool:
     return bool(text or number or decimal or time or pa.types.is_null(kind))
 
 
-def normalised(batch: pa.RecordBatch, first_row: int, problems: Problems) -> Iterator[pa.RecordBatch]:
+def normalised(
+    batch: pa.RecordBatch, first_row: int, problems: Problems, limits: IngestLimits
+) -> Iterator[pa.RecordBatch]:
     """Yield a batch in one or more pieces of few types.
 
     They are null, bool, int64, float64, decimal128, string, date32, timestamp[us] and timestamp[us, UTC].
@@ -88,6 +128,7 @@ def normalised(batch: pa.RecordBatch, first_row: int, problems: Problems) -> Ite
             checked here first.
         first_row: Number of its first row, from 1.
         problems: Takes the rows with values that have no place in these types.
+        limits: How long texts and rows may be.
 
     Raises:
         InvalidDataError: The batch contradicts itself, or one text is far too long.
@@ -100,14 +141,26 @@ def normalised(batch: pa.RecordBatch, first_row: int, problems: Problems) -> Ite
         ) from error
     columns = [_cleared(column) if pa.types.is_string_view(column.type) else column for column in batch.columns]
     batch = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
-    step = _rows_at_a_time(batch, first_row)
+    step = _rows_at_a_time(batch, first_row, limits)
     for start in range(0, len(batch), step):
         piece = batch.slice(start, step)
         columns = [
             _normalised(column, name, first_row + start, problems)
             for name, column in zip(piece.schema.names, piece.columns, strict=True)
         ]
+        _check_rows(columns, first_row + start, problems, limits)
         yield pa.RecordBatch.from_arrays(columns, names=piece.schema.names)
+
+
+def _check_rows(columns: list[pa.Array], first_row: int, problems: Problems, limits: IngestLimits) -> None:
+    """Note the rows whose texts are too long together."""
+    texts = [column for column in columns if pa.types.is_string(column.type) and len(column) > column.null_count]
+    if sum(pc.max(pc.binary_length(column)).as_py() for column in texts) <= limits.row_bytes:
+        return
+    lengths = np.zeros(len(columns[0]), np.int64)
+    for column in texts:
+        lengths += pc.binary_length(column).fill_null(0).to_numpy()
+    problems.add_rows(limits.row_reason, lengths > limits.row_bytes, first_row, "")
 
 
 def _cleared(array: pa.Array) -> pa.Array:
@@ -124,9 +177,9 @@ def _cleared(array: pa.Array) -> pa.Array:
     return pa.Array.from_buffers(array.type, len(array), buffers, array.null_count, array.offset)
 
 
-def _rows_at_a_time(batch: pa.RecordBatch, first_row: int) -> int:
+def _rows_at_a_time(batch: pa.RecordBatch, first_row: int, limits: IngestLimits) -> int:
     """Return how many rows may be written out at once: one long text can stand behind any number of cells."""
-    longest = 0
+    longest = _CELL_BYTES * max(batch.num_columns, 1)
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         texts = column.dictionary if pa.types.is_dictionary(column.type) else column
         if pa.types.is_string_view(texts.type):
@@ -136,11 +189,11 @@ def _rows_at_a_time(batch: pa.RecordBatch, first_row: int) -> int:
             most = pc.max(pc.binary_length(texts)).as_py() or 0
         else:
             continue
-        if most > MAX_TEXT_BYTES:
-            message = f"a text in the batch of this row is longer than {MAX_TEXT_BYTES} bytes"
+        if most > limits.text_bytes:
+            message = f"a text in the batch of this row {limits.text_reason}"
             raise InvalidDataError([DataProblem(message, row=first_row, column=name)])
         longest += most
-    return max(1, min(len(batch), _EXPANDED_BYTES // max(longest, 1)))
+    return int(max(1, min(len(batch), _ROWS, EXPANDED_BYTES // longest)))
 
 
 def _normalised(array: pa.Array, name: str, first_row: int, problems: Problems) -> pa.Array:

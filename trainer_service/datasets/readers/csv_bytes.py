@@ -12,7 +12,10 @@ import numpy.typing as npt
 
 from rowmint.errors import DataProblem, InvalidDataError
 from trainer_service.datasets.formats import CsvFormat
+from trainer_service.datasets.limits import IngestLimits
 
+BLOCK_BYTES = 4 << 20
+"""Bytes that are parsed at once, and more where a row is longer."""
 _CHUNK = 1 << 20
 _LF, _CR = 0x0A, 0x0D
 
@@ -25,14 +28,16 @@ class CsvBytes(io.RawIOBase):
     Args:
         source: The uploaded bytes, seekable.
         dialect: How they are written.
-        checked: Whether encoding and quotes are checked, which the first reading does.
+        limits: How long a row may be.
+        checked: Whether encoding, quotes and lengths are checked, which the first reading does.
     """
 
-    def __init__(self, source: io.RawIOBase, dialect: CsvFormat, *, checked: bool) -> None:
+    def __init__(self, source: io.RawIOBase, dialect: CsvFormat, limits: IngestLimits, *, checked: bool) -> None:
         super().__init__()
-        self._chunks = _utf8_chunks(source, dialect, checked=checked)
+        chunks = _utf8_chunks(source, dialect, checked=checked)
         if checked:
-            self._chunks = _quotes_checked(self._chunks, ord(dialect.delimiter), ord(dialect.quote))
+            chunks = _quotes_checked(chunks, ord(dialect.delimiter), ord(dialect.quote))
+        self._chunks = _whole_rows(chunks, ord(dialect.quote), limits)
         self._left = b""
 
     def readable(self) -> bool:
@@ -43,7 +48,7 @@ class CsvBytes(io.RawIOBase):
         """Fill as much of `buffer` as one chunk allows.
 
         Raises:
-            InvalidDataError: The bytes are not in the declared encoding, or a quote is out of place.
+            InvalidDataError: The bytes are not in the declared encoding, a quote is out of place, or a row too long.
         """
         if not self._left:
             self._left = next(self._chunks, b"")
@@ -53,22 +58,14 @@ class CsvBytes(io.RawIOBase):
         return count
 
     def read(self, size: int | None = -1) -> bytes:
-        """Return the next `size` bytes, all where it is negative or None; fewer only at the end.
+        """Return the next block, or as much of it as `size` allows, where that is neither negative nor None.
 
-        Arrow takes what one call gives for a block, and no row may be longer than a block.
+        Arrow takes what one call gives for a block, and a row may end in the next block, but not in the one after.
         """
-        if size is None or size < 0:
-            return b"".join([self._left, *self._chunks])
-        parts, missing = [], size
-        while missing:
-            if not self._left:
-                self._left = next(self._chunks, b"")
-            if not self._left:
-                break
-            parts.append(self._left[:missing])
-            self._left = self._left[missing:]
-            missing -= len(parts[-1])
-        return b"".join(parts)
+        block = self._left or next(self._chunks, b"")
+        end = len(block) if size is None or size < 0 else size
+        self._left = block[end:]
+        return block[:end]
 
 
 def _utf8_chunks(source: io.RawIOBase, dialect: CsvFormat, *, checked: bool) -> Iterator[bytes]:
@@ -136,6 +133,50 @@ def _quotes_checked(chunks: Iterator[bytes], delimiter: int, quote: int) -> Iter
         yield chunk
     if inside:
         raise _stray(opened, "a quote that opens here is never closed")
+
+
+def _whole_rows(chunks: Iterator[bytes], quote: int, limits: IngestLimits) -> Iterator[bytes]:
+    """Yield the same bytes in blocks of about 4 MiB, each with the end of a row in it.
+
+    Raises:
+        InvalidDataError: A row is longer than it may be; its first line is told.
+    """
+    inside, length = False, 0  # whether in quotes, and bytes of the row at hand, where a chunk begins
+    line = row_line = 1  # where the chunk begins, and where that row does
+    held: list[bytes] = []
+    ended = False
+    for chunk in chunks:
+        ends = _row_ends(chunk, quote, inside=inside)
+        before = np.concatenate([[-1 - length], ends])
+        lengths = np.append(ends, len(chunk)) - before - 1
+        long = np.flatnonzero(lengths > limits.row_bytes)
+        if len(long):
+            start = int(before[long[0]]) + 1
+            row_line = line + chunk[:start].count(b"\n") if long[0] else row_line
+            message = f"the row that begins here {limits.row_reason}; is a quote missing?"
+            raise InvalidDataError([DataProblem(message, line=row_line)])
+        length = int(lengths[-1])
+        inside ^= bool(chunk.count(quote) % 2)
+        if len(ends):
+            row_line = line + chunk[: int(ends[-1]) + 1].count(b"\n")
+            ended = True
+        line += chunk.count(b"\n")
+        held.append(chunk)
+        if ended and sum(map(len, held)) >= BLOCK_BYTES:
+            yield b"".join(held)
+            held, ended = [], False
+    if held:
+        yield b"".join(held)
+
+
+def _row_ends(chunk: bytes, quote: int, *, inside: bool) -> npt.NDArray[np.int64]:
+    """Return where rows end, at line ends outside quotes; `inside`: whether the chunk begins within quotes."""
+    data = np.frombuffer(chunk, dtype=np.uint8)
+    ends = np.flatnonzero((data == _LF) | (data == _CR))
+    if inside or quote in chunk:
+        quoted = np.bitwise_xor.accumulate((data == quote).view(np.uint8)) ^ np.uint8(inside)
+        ends = ends[quoted[ends] == 0]
+    return ends
 
 
 def _stray(line: int, what: str) -> InvalidDataError:

@@ -10,11 +10,11 @@ from pyarrow import csv as arrow_csv
 from rowmint.errors import DataProblem, InvalidDataError
 from trainer_service.datasets.column_types import Inference
 from trainer_service.datasets.formats import CsvFormat
-from trainer_service.datasets.problems import Problems
+from trainer_service.datasets.limits import IngestLimits
+from trainer_service.datasets.problems import MAX_PROBLEMS, Problems
 from trainer_service.datasets.readers.arrow_types import check_names
-from trainer_service.datasets.readers.csv_bytes import CsvBytes, lines_of_records
+from trainer_service.datasets.readers.csv_bytes import BLOCK_BYTES, CsvBytes, lines_of_records
 
-_BLOCK = 4 << 20
 _HEADER = 1 << 20
 
 
@@ -27,6 +27,7 @@ class CsvReader:
     Args:
         source: The bytes, seekable.
         dialect: How they are written.
+        limits: How many columns there may be, and how long a row.
 
     Raises:
         InvalidDataError: There is no header, or it has an empty name or one twice.
@@ -34,33 +35,47 @@ class CsvReader:
 
     inference = Inference.ALL
 
-    def __init__(self, source: io.RawIOBase, dialect: CsvFormat) -> None:
+    def __init__(self, source: io.RawIOBase, dialect: CsvFormat, limits: IngestLimits) -> None:
         self._source = source
         self._dialect = dialect
+        self._limits = limits
         self._checked = False
         self._names = self._read_header()
 
     def _read_header(self) -> list[str]:
         text = io.TextIOWrapper(
-            io.BufferedReader(CsvBytes(self._source, self._dialect, checked=True)), encoding="utf-8", newline=""
+            io.BufferedReader(CsvBytes(self._source, self._dialect, self._limits, checked=True)),
+            encoding="utf-8",
+            newline="",
         )
-        beginning = text.read(_HEADER)
-        if not beginning.strip():
-            raise InvalidDataError([DataProblem("the file is empty; its first line must name the columns")])
-        lines = csv.reader(
-            io.StringIO(beginning, newline=""),
-            delimiter=self._dialect.delimiter,
-            quotechar=self._dialect.quote,
-            strict=True,
-        )
-        try:
-            names = next(lines)
-        except (csv.Error, StopIteration) as error:
-            raise InvalidDataError([DataProblem("the header line cannot be read", line=1)]) from error
+        beginning, ended = "", False
+        while not ended:
+            # As much again as is there: a header line of any length within the limit is read in a few goes.
+            wanted = max(_HEADER, len(beginning))
+            more = text.read(wanted)
+            beginning += more
+            if not beginning.strip():
+                raise InvalidDataError([DataProblem("the file is empty; its first line must name the columns")])
+            ended = len(more) < wanted
+            names = self._names_in(beginning, whole=ended)
+            if names is not None:
+                break
         if not names:
             raise InvalidDataError([DataProblem("the first line is empty; it must name the columns", line=1)])
-        check_names(names, line=1)
+        check_names(names, self._limits, line=1)
         return names
+
+    def _names_in(self, beginning: str, *, whole: bool) -> list[str] | None:
+        """Return the fields of the first line; None where it goes on behind `beginning`, which is not the `whole`."""
+        lines = io.StringIO(beginning, newline="")
+        reader = csv.reader(lines, delimiter=self._dialect.delimiter, quotechar=self._dialect.quote, strict=True)
+        try:
+            names = next(reader)
+        except (csv.Error, StopIteration) as error:
+            if lines.tell() == len(beginning) and not whole:
+                return None
+            raise InvalidDataError([DataProblem("the header line cannot be read", line=1)]) from error
+        return None if lines.tell() == len(beginning) and not whole else names
 
     def batches(self, problems: Problems) -> Iterator[pa.RecordBatch]:
         """See `TableReader.batches`."""
@@ -68,16 +83,22 @@ class CsvReader:
         ragged: list[tuple[int, int]] = []
 
         def note(row: arrow_csv.InvalidRow) -> str:
-            ragged.append((row.number, row.actual_columns))
-            return "skip"
+            # Told from the hundredth on to stop, Arrow leaves the rest of the block alone.
+            if len(ragged) < MAX_PROBLEMS:
+                ragged.append((row.number, row.actual_columns))
+            return "skip" if len(ragged) < MAX_PROBLEMS else "error"
 
         checked = not self._checked
-        stream = CsvBytes(self._source, self._dialect, checked=checked)
+        stream = CsvBytes(self._source, self._dialect, self._limits, checked=checked)
         try:
             reader = arrow_csv.open_csv(
                 stream,
                 read_options=arrow_csv.ReadOptions(
-                    use_threads=False, block_size=_BLOCK, column_names=self._names, skip_rows_after_names=1
+                    use_threads=False,
+                    # The stream gives blocks of its own size, larger only where a row is.
+                    block_size=2 * BLOCK_BYTES + self._limits.row_bytes,
+                    column_names=self._names,
+                    skip_rows_after_names=1,
                 ),
                 parse_options=arrow_csv.ParseOptions(
                     delimiter=self._dialect.delimiter,
@@ -95,7 +116,7 @@ class CsvReader:
                 ),
             )
             for batch in reader:
-                if len(ragged) + len(problems) >= 100:
+                if len(ragged) + len(problems) >= MAX_PROBLEMS:
                     break
                 if len(batch):
                     yield batch
@@ -105,7 +126,7 @@ class CsvReader:
             problems.raise_any()
         except pa.ArrowInvalid as error:
             self._tell(ragged, problems)
-            problems.add(_meaning(str(error)))
+            problems.add("the file cannot be read as CSV; check delimiter and quotes")  # where there is room for more
             raise InvalidDataError(problems.found) from error
         else:
             self._checked = True
@@ -114,8 +135,8 @@ class CsvReader:
     def _tell(self, ragged: list[tuple[int, int]], problems: Problems) -> None:
         if not ragged:
             return
-        lines = self._lines({number for number, _ in ragged[:100]})
-        for number, fields in ragged[:100]:
+        lines = self._lines({number for number, _ in ragged})
+        for number, fields in ragged:
             message = f"has {fields} fields, the header has {len(self._names)}"
             problems.add(message, line=lines.get(number, 0), row=number - 1)
 
@@ -126,9 +147,3 @@ class CsvReader:
         """See `TableReader.lines_of`; the file is read once more."""
         lines = self._lines({row + 1 for row in rows})
         return {record - 1: line for record, line in lines.items()}
-
-
-def _meaning(message: str) -> str:
-    if "straddl" in message or "block" in message:
-        return f"a row is longer than {_BLOCK >> 20} MiB; is a quote missing?"
-    return "the file cannot be read as CSV; check delimiter and quotes"

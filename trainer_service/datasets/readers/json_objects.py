@@ -3,6 +3,7 @@
 import codecs
 import io
 import json
+import re
 from collections.abc import Collection, Iterator
 from typing import Any, NoReturn
 
@@ -11,15 +12,19 @@ import pyarrow as pa
 from rowmint.errors import DataProblem, InvalidDataError
 from rowmint.schema import INT64_MAX, INT64_MIN
 from trainer_service.datasets.column_types import EXACT_DOUBLE, Inference
+from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.problems import Problems
-from trainer_service.datasets.readers.arrow_types import MAX_COLUMNS, check_names
+from trainer_service.datasets.readers.arrow_types import check_names
 
-MAX_OBJECT = 16 << 20
-"""Characters of the longest object."""
+_SHOWN = 256
 _CHUNK = 1 << 20
 _ROWS = 8192
+_CELLS = 1 << 20  # an object may bring a column that all others of its batch then have too
 _BATCH_CHARACTERS = 4 << 20
 _SPACE = " \t\r\n"
+_SPACES = re.compile(f"[{_SPACE}]*")
+# A text, whole or cut off at the end; or what stands between values.
+_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{,}\]]', re.DOTALL)
 
 Located = tuple[int, int, Any]
 """Line from 1, length in characters, and what stands there."""
@@ -30,6 +35,7 @@ class JsonReader:
 
     Args:
         source: The bytes, UTF-8, seekable.
+        limits: How many columns there may be, and how long an object.
 
     Raises:
         InvalidDataError: The file is empty, or begins neither with an object nor with an array.
@@ -37,8 +43,9 @@ class JsonReader:
 
     inference = Inference.DATETIMES
 
-    def __init__(self, source: io.RawIOBase) -> None:
+    def __init__(self, source: io.RawIOBase, limits: IngestLimits) -> None:
         self._source = source
+        self._limits = limits
         self._decoder = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_unique)
         self._is_array = self._first_character() == "["
 
@@ -64,14 +71,15 @@ class JsonReader:
                 continue
             nested = [key for key, value in found.items() if isinstance(value, dict | list)]
             for key in nested:
-                problems.add("is nested; a cell is a text, a number, true, false or null", line=line, column=key)
+                message = "is nested; a cell is a text, a number, true, false or null"
+                problems.add(message, line=line, column=_shown(key))
             known.update(found)
-            if len(known) > MAX_COLUMNS:
-                message = f"more than {MAX_COLUMNS} different keys have come up by here"
+            if len(known) > self._limits.columns:
+                message = f"{len(known)} different keys have come up by here; {self._limits.columns_reason}"
                 raise InvalidDataError([*problems.found, DataProblem(message, line=line)])
             rows.append({} if nested else found)
             characters += length
-            if len(rows) >= _ROWS or characters >= _BATCH_CHARACTERS:
+            if len(rows) >= min(_ROWS, _CELLS // max(len(known), 1)) or characters >= _BATCH_CHARACTERS:
                 yield self._batch(rows, first_row, problems)
                 first_row += len(rows)
                 rows, characters = [], 0
@@ -80,7 +88,7 @@ class JsonReader:
 
     def _batch(self, rows: list[dict[str, Any]], first_row: int, problems: Problems) -> pa.RecordBatch:
         names = list(dict.fromkeys(key for row in rows for key in row))
-        check_names(names or ["-"])
+        check_names(names or ["-"], self._limits)
         columns = [_column([row.get(name) for row in rows], name, first_row, problems) for name in names]
         if not names:
             # Objects without any key are rows all the same.
@@ -101,7 +109,7 @@ class JsonReader:
 
     def _located(self, problems: Problems) -> Iterator[Located]:
         if self._is_array:
-            return _ArrayScanner(self._texts(), self._decoder, problems).elements()
+            return _ArrayScanner(self._texts(), self._decoder, problems, self._limits).elements()
         return self._lines(problems)
 
     def _texts(self) -> Iterator[str]:
@@ -135,17 +143,18 @@ class JsonReader:
             for piece in pieces:
                 yield from self._line(piece, line, problems)
                 line += 1
-            if len(left) > MAX_OBJECT:
-                raise _too_long(line, problems)
+            if len(left) > self._limits.row_bytes:
+                raise _too_long(line, problems, self._limits)
         yield from self._line(left, line, problems)
 
     def _line(self, text: str, line: int, problems: Problems) -> Iterator[Located]:
         text = text.strip(_SPACE)
         if not text:
             return
-        if len(text) > MAX_OBJECT:
-            raise _too_long(line, problems)
+        if _exceeds(text, self._limits):
+            raise _too_long(line, problems, self._limits)
         try:
+            _check_structure(text, 0, self._limits)
             yield line, len(text), self._decoder.decode(text)
         except (ValueError, RecursionError) as error:
             problems.add(f"is not a JSON object: {_meaning(error)}", line=line)
@@ -154,8 +163,11 @@ class JsonReader:
 class _ArrayScanner:
     """Reads the elements of one JSON array, holding no more of it than the one being read and a chunk."""
 
-    def __init__(self, texts: Iterator[str], decoder: json.JSONDecoder, problems: Problems) -> None:
+    def __init__(
+        self, texts: Iterator[str], decoder: json.JSONDecoder, problems: Problems, limits: IngestLimits
+    ) -> None:
         self._texts = texts
+        self._limits = limits
         self._decoder = decoder
         self._problems = problems
         self._text, self._at, self._ended = "", 0, False
@@ -182,19 +194,25 @@ class _ArrayScanner:
             raise self._failure("text follows the end of the array")
 
     def _element(self) -> Located:
+        retried = False
         while True:
             try:
+                if retried:
+                    _check_structure(self._text, self._at, self._limits)
                 value, end = self._decoder.raw_decode(self._text, self._at)
             except RecursionError as error:
                 raise self._failure("is nested too deeply") from error
             except _RefusedError as error:
                 raise self._failure(str(error)) from error
             except ValueError as error:
-                if len(self._text) - self._at > MAX_OBJECT:
-                    raise _too_long(self._here(), self._problems) from error
+                if len(self._text) - self._at > self._limits.row_bytes:
+                    raise _too_long(self._here(), self._problems, self._limits) from error
                 if not self._more():
                     raise self._failure(f"is not a JSON object: {_meaning(error)}") from error
+                retried = True
                 continue
+            if _exceeds(self._text[self._at : end], self._limits):
+                raise _too_long(self._here(), self._problems, self._limits)
             if end < len(self._text) or not self._more():
                 located = self._here(), end - self._at, value
                 self._at = end
@@ -218,8 +236,8 @@ class _ArrayScanner:
     def _next_character(self) -> str:
         """Skip space and return the next character, or "" at the end."""
         while True:
-            while self._at < len(self._text) and self._text[self._at] in _SPACE:
-                self._at += 1
+            space = _SPACES.match(self._text, self._at)
+            self._at = self._at if space is None else space.end()
             if self._at < len(self._text):
                 return self._text[self._at]
             if not self._more():
@@ -247,13 +265,46 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in found if names.count(name) > 1)
-        raise _RefusedError(f"the key {twice!r} is given more than once")
+        raise _RefusedError(f"the key {_shown(twice)!r} is given more than once")
     return found
 
 
-def _too_long(line: int, problems: Problems) -> InvalidDataError:
-    message = f"the object here is longer than {MAX_OBJECT >> 20} Mi characters"
-    return InvalidDataError([*problems.found, DataProblem(message, line=line)])
+def _shown(key: str) -> str:
+    """Return a key as a message may hold it: of bounded length, and text."""
+    return key[:_SHOWN].encode("utf-8", "replace").decode()
+
+
+def _too_long(line: int, problems: Problems, limits: IngestLimits) -> InvalidDataError:
+    return InvalidDataError([*problems.found, DataProblem(f"the object here {limits.row_reason}", line=line)])
+
+
+def _exceeds(text: str, limits: IngestLimits) -> bool:
+    """Return whether an object's text is too long."""
+    if 4 * len(text) <= limits.row_bytes:
+        return False
+    return (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))) > limits.row_bytes
+
+
+def _check_structure(text: str, start: int, limits: IngestLimits) -> None:
+    """Check that a long text holds no more values than a row has: parsed, each may take thirty times its text.
+
+    Raises:
+        _RefusedError: It does.
+    """
+    if len(text) - start <= _CHUNK:
+        return
+    values = depth = 0
+    for token in _TOKEN.finditer(text, start):
+        character = token[0]
+        if character in "[{,":
+            values += 1
+            depth += character != ","
+            if values > limits.columns + 1:
+                raise _RefusedError(f"it has more values than a row has columns; {limits.columns_reason}")
+        elif character in "]}":
+            depth -= 1
+        if depth <= 0:
+            return
 
 
 def _meaning(error: Exception) -> str:

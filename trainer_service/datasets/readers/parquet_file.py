@@ -8,10 +8,14 @@ import pyarrow.parquet as pq
 
 from rowmint.errors import DataProblem, InvalidDataError
 from trainer_service.datasets.column_types import Inference
+from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.problems import Problems
-from trainer_service.datasets.readers.arrow_types import check_types, normalised
+from trainer_service.datasets.readers.arrow_types import EXPANDED_BYTES, Expansion, check_types, normalised
+from trainer_service.datasets.readers.parquet_pages import ParquetFooter
 
 _ROWS = 16_384
+_CELL_BYTES = 16  # the widest cell that is no text
+_LEAST_CELL_BYTES = 4
 
 
 class ParquetReader:
@@ -19,6 +23,7 @@ class ParquetReader:
 
     Args:
         source: The bytes, seekable.
+        limits: What the table may come to.
 
     Raises:
         InvalidDataError: They are not a Parquet file, or have columns that a flat table cannot hold.
@@ -26,9 +31,13 @@ class ParquetReader:
 
     inference = Inference.NONE
 
-    def __init__(self, source: io.RawIOBase) -> None:
+    def __init__(self, source: io.RawIOBase, limits: IngestLimits) -> None:
         self._source = source
-        check_types(self._open().schema_arrow)
+        self._limits = limits
+        self._steps: list[tuple[int, int]] = []  # rows, and those read at once, of each group whose pages are checked
+        self._unpacked = 0
+        self._footer = ParquetFooter(source, limits)
+        check_types(self._open().schema_arrow, limits)
 
     def _open(self) -> pq.ParquetFile:
         self._source.seek(0)
@@ -42,19 +51,46 @@ class ParquetReader:
 
     def batches(self, problems: Problems) -> Iterator[pa.RecordBatch]:
         """See `TableReader.batches`."""
-        row = 1
-        batches = self._open().iter_batches(batch_size=_ROWS, use_threads=False)
-        while True:
+        file, row, expansion = self._open(), 1, Expansion(self._limits)
+        for number in range(self._footer.row_groups):
+            if number == len(self._steps):
+                self._steps.append(self._checked(number, row))
+            rows, step = self._steps[number]
             try:
-                batch = next(batches, None)
+                batches = file.iter_batches(batch_size=step, row_groups=[number], use_threads=False)
             except (pa.ArrowException, OSError, ValueError) as error:
-                message = "the Parquet file is damaged from about this row on; write it anew"
-                raise InvalidDataError([*problems.found, DataProblem(message, row=row)]) from error
-            if batch is None:
-                return
-            yield from normalised(batch, row, problems)
-            row += len(batch)
+                raise _damaged(row, problems) from error
+            end = row + rows
+            while (batch := _next(batches, row, problems)) is not None:
+                for piece in normalised(batch, row, problems, self._limits):
+                    expansion.add(piece, row)
+                    yield piece
+                row += len(batch)
+            if row != end:
+                raise _damaged(row, problems)
+
+    def _checked(self, number: int, row: int) -> tuple[int, int]:
+        """Check the pages of a row group; return its rows, and how many are read at once."""
+        pages = self._footer.pages(number, row)
+        # A run may stand for any number of cells, but each takes its room in the end.
+        self._unpacked += max(pages.unpacked, _LEAST_CELL_BYTES * pages.rows * pages.columns)
+        if self._unpacked > self._limits.decompressed_bytes:
+            raise InvalidDataError([DataProblem(f"the table {self._limits.decompressed_reason}", row=row)])
+        row_bytes = pages.longest_texts + _CELL_BYTES * max(pages.columns, 1)
+        return pages.rows, max(1, min(_ROWS, EXPANDED_BYTES // row_bytes))
 
     def lines_of(self, rows: Collection[int]) -> dict[int, int]:
         """Return nothing: a Parquet file has no lines."""
         return {}
+
+
+def _next(batches: Iterator[pa.RecordBatch], row: int, problems: Problems) -> pa.RecordBatch | None:
+    try:
+        return next(batches, None)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(row, problems) from error
+
+
+def _damaged(row: int, problems: Problems) -> InvalidDataError:
+    message = "the Parquet file is damaged from about this row on; write it anew"
+    return InvalidDataError([*problems.found, DataProblem(message, row=row)])

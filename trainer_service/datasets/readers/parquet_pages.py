@@ -1,0 +1,311 @@
+"""What a Parquet file claims, checked before anything is made room for.
+
+A footer of a few bytes may announce millions of structures, and a page's header any size once unpacked; Arrow makes
+room for what they say (https://parquet.apache.org/docs/file-format/). So both are read by hand first, also because
+pyarrow's own view of a damaged column chunk ends the process. How far the pages of a chunk expand once values are
+written out is found too, as one text of a dictionary can stand in every row.
+"""
+
+import io
+import struct
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from rowmint.errors import DataProblem, InvalidDataError
+from trainer_service.datasets.limits import IngestLimits
+from trainer_service.datasets.readers.thrift import (
+    BINARY,
+    FALSE,
+    I32,
+    I64,
+    LIST,
+    STRUCT,
+    TRUE,
+    CompactReader,
+    CostError,
+    MalformedError,
+    Struct,
+)
+
+_MAGIC = b"PAR1"
+_MAX_FOOTER = 64 << 20
+_MAX_PAGE = 256 << 20
+_MAX_DICTIONARY = 64 << 20
+# What reading may hold at once: of each column one page and its dictionary; or the footer.
+_MAX_HELD = 1 << 30
+_HEADERS = (512, 64 << 10, 16 << 20)  # bytes read for a page's header, which is mostly small
+_SCHEMA_ELEMENTS = 4  # of a column, at most: a list has three
+# Numbers of fields and values in parquet.thrift.
+_SCHEMA, _GROUPS = 2, 4
+_GROUP_COLUMNS, _GROUP_ROWS = 1, 3
+_CHUNK_META = 3
+_META_TYPE, _META_PATH, _META_CODEC, _META_VALUES, _META_SIZE, _META_DATA, _META_DICTIONARY = 1, 3, 4, 5, 7, 9, 11
+_META_NUMBERS = (_META_TYPE, _META_CODEC, _META_VALUES, _META_SIZE, _META_DATA, _META_DICTIONARY)
+_PAGE_TYPE, _PAGE_UNPACKED, _PAGE_PACKED, _PAGE_DATA, _PAGE_DATA_2 = 1, 2, 3, 5, 8
+_VALUES, _ENCODING, _ENCODING_2 = 1, 2, 4
+_DATA, _INDEX, _DICTIONARY, _DATA_2 = range(4)
+_BYTE_ARRAY = 6
+_PREFIXES = 7  # DELTA_BYTE_ARRAY: a text is a part of the one before it, and what follows.
+_CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
+
+
+@dataclass(frozen=True)
+class GroupPages:
+    """What reading a row group takes.
+
+    Attributes:
+        rows: Its rows.
+        columns: Its columns.
+        unpacked: Bytes of its pages once unpacked.
+        longest_texts: Bytes that one row's texts may come to, where they need not stand in the file as often as there
+            are rows: from dictionaries, or from prefixes.
+    """
+
+    rows: int
+    columns: int
+    unpacked: int
+    longest_texts: int
+
+
+class ParquetFooter:
+    """The footer of a Parquet file, found to be sound and of bounded size.
+
+    Args:
+        source: The file, seekable.
+        limits: How many columns there may be.
+
+    Attributes:
+        row_groups: Number of row groups.
+
+    Raises:
+        InvalidDataError: There is none, or it describes more than may be held.
+    """
+
+    def __init__(self, source: io.RawIOBase, limits: IngestLimits) -> None:
+        self._source = source
+        self._size = source.seek(0, io.SEEK_END)
+        source.seek(max(self._size - 8, 0))
+        tail = source.read(8) or b""
+        if self._size < 12 or tail[4:] != _MAGIC:
+            raise InvalidDataError(
+                [DataProblem("the bytes are no whole Parquet file; check the declared format, or write the file anew")]
+            )
+        length = struct.unpack_from("<I", tail)[0]
+        if length > min(self._size - 12, _MAX_FOOTER):
+            raise _damaged(f"says its footer has {length} bytes; the file has {self._size}, a footer {_MAX_FOOTER}")
+        source.seek(self._size - 8 - length)
+        self._footer = source.read(length) or b""
+        self._groups: list[int] = []  # where each begins in the footer
+        try:
+            self._scan(limits)
+        except MalformedError as error:
+            raise _damaged(f"has a footer that {error}") from error
+        except CostError as error:
+            message = f"would take more than {_MAX_HELD >> 20} MiB; write fewer and larger row groups"
+            raise InvalidDataError([DataProblem(f"the footer of the Parquet file {message}")]) from error
+        self.row_groups = len(self._groups)
+
+    def _scan(self, limits: IngestLimits) -> None:
+        reader = CompactReader(self._footer, _MAX_HELD)
+        for field, kind in reader.fields():
+            if kind in (TRUE, FALSE):
+                continue
+            if field not in (_SCHEMA, _GROUPS) or kind != LIST:
+                reader.skip(kind)
+                continue
+            element, size = reader.elements()
+            if field == _SCHEMA and size > _SCHEMA_ELEMENTS * limits.columns + 1:
+                raise InvalidDataError([DataProblem(f"has {size - 1} columns or more; {limits.columns_reason}")])
+            if field == _GROUPS and (element != STRUCT or self._groups):
+                raise MalformedError("has row groups of no kind, or twice")
+            for _ in range(size):
+                if field == _GROUPS:
+                    self._groups.append(reader.at)
+                reader.skip(element, 1, 1)
+
+    def pages(self, number: int, first_row: int) -> GroupPages:
+        """Check the pages of a row group.
+
+        Args:
+            number: The row group, from 0.
+            first_row: Number of its first row, from 1.
+
+        Raises:
+            InvalidDataError: A page contradicts itself, or they would take more than may be held.
+        """
+        columns, rows = self._group(number)
+        unpacked = held = longest = 0
+        for column in columns:
+            chunk = _Chunk(self._source, self._size, column, first_row)
+            chunk.walk(rows)
+            unpacked += chunk.unpacked
+            held += chunk.largest + chunk.dictionary
+            longest += max(chunk.longest_text, chunk.largest_prefixed)
+        if held > _MAX_HELD:
+            message = f"the pages of this row group would take {held} bytes at once, at most {_MAX_HELD} are allowed"
+            raise InvalidDataError([DataProblem(f"{message}; write smaller pages or row groups", row=first_row)])
+        return GroupPages(rows, len(columns), unpacked, longest)
+
+    def _group(self, number: int) -> tuple[list["_Column"], int]:
+        """Return the columns of a row group, and its rows; the scan has read it before."""
+        reader = CompactReader(self._footer, _MAX_HELD, self._groups[number])
+        columns: list[_Column] = []
+        rows = -1
+        for field, kind in reader.fields():
+            if field == _GROUP_COLUMNS and kind == LIST:
+                columns += [_Column.read(reader) for _ in range(reader.elements()[1])]
+            elif field == _GROUP_ROWS and kind == I64:
+                rows = reader.integer()
+            elif kind not in (TRUE, FALSE):
+                reader.skip(kind)
+        if rows < 0:
+            raise _damaged(f"has a row group of {rows} rows")
+        return columns, rows
+
+
+@dataclass(frozen=True)
+class _Column:
+    """The metadata of a column chunk; what is missing is -1."""
+
+    name: str
+    numbers: dict[int, int]
+
+    @classmethod
+    def read(cls, reader: CompactReader) -> "_Column":
+        path: list[str] = []
+        numbers: dict[int, int] = {}
+        for field, kind in reader.fields():
+            if field != _CHUNK_META or kind != STRUCT:
+                if kind not in (TRUE, FALSE):
+                    reader.skip(kind)
+                continue
+            for inner, inner_kind in reader.fields():
+                if inner == _META_PATH and inner_kind == LIST:
+                    element, size = reader.elements()
+                    if element != BINARY:
+                        raise _damaged("has a column whose name is no text")
+                    path = [reader.binary()[:256].decode(errors="replace") for _ in range(size)]
+                elif inner in _META_NUMBERS and inner_kind in (I32, I64):
+                    numbers[inner] = reader.integer()
+                elif inner_kind not in (TRUE, FALSE):
+                    reader.skip(inner_kind)
+        return cls(".".join(path)[:256], numbers)
+
+
+class _Chunk:
+    """The pages of one column in one row group."""
+
+    def __init__(self, source: io.RawIOBase, size: int, column: _Column, first_row: int) -> None:
+        self._source = source
+        self._column = column
+        self._row = first_row
+        number = column.numbers.get
+        start, dictionary = number(_META_DATA, -1), number(_META_DICTIONARY, -1)
+        if 0 < dictionary < start:
+            start = dictionary
+        self._at, self._end = start, start + number(_META_SIZE, -1)
+        self._values = number(_META_VALUES, -1)
+        if not (0 <= start <= self._end <= size and self._values >= 0):
+            raise self._damaged("lies outside the file")
+        self.unpacked = self.largest = self.dictionary = self.longest_text = self.largest_prefixed = 0
+
+    def _damaged(self, what: str) -> InvalidDataError:
+        message = f"this column {what}; the Parquet file is damaged, write it anew"
+        return InvalidDataError([DataProblem(message, row=self._row, column=self._column.name)])
+
+    def walk(self, rows: int) -> None:
+        """Look at every page.
+
+        Args:
+            rows: Rows of the group, each of which has one value in a flat column, missing or not.
+
+        Raises:
+            InvalidDataError: One contradicts itself, or is too large.
+        """
+        if self._values != rows:
+            raise self._damaged(f"has {self._values} values in a row group of {rows} rows")
+        seen, first = 0, True
+        while seen < self._values and self._at < self._end:
+            page = self._header()
+            kind, packed, unpacked = (_number(page, field) for field in (_PAGE_TYPE, _PAGE_PACKED, _PAGE_UNPACKED))
+            if not 0 <= packed <= self._end - self._at or unpacked < 0:
+                raise self._damaged(f"has a page of {packed} bytes packed, {unpacked} unpacked, which it cannot have")
+            most = _MAX_DICTIONARY if kind == _DICTIONARY else _MAX_PAGE
+            if unpacked > most:
+                raise self._damaged(f"has a page that says it unpacks to {unpacked} bytes; a page has at most {most}")
+            if kind == _DICTIONARY and not first:
+                raise self._damaged("has a dictionary behind its first page")
+            if kind == _DICTIONARY:
+                self.dictionary = unpacked
+                self.longest_text = self._longest(packed, unpacked)
+            else:
+                seen += self._data_page(page, kind, unpacked)
+            self.unpacked += unpacked
+            self._at += packed
+            first = False
+        if seen != self._values:
+            raise self._damaged(f"has pages of {seen} values; {self._values} were said")
+
+    def _header(self) -> Struct:
+        for size in _HEADERS:
+            self._source.seek(self._at)
+            data = self._source.read(min(size, self._end - self._at)) or b""
+            reader = CompactReader(data, _MAX_FOOTER)
+            try:
+                page = reader.struct()
+            except MalformedError as error:
+                if len(data) < size:
+                    raise self._damaged(f"has a page whose header {error}") from error
+                continue
+            except CostError:
+                break
+            self._at += reader.at
+            return page
+        raise self._damaged("has a page whose header is too long")
+
+    def _data_page(self, page: Struct, kind: int, unpacked: int) -> int:
+        """Return how many values a page holds."""
+        body = page.get({_DATA: _PAGE_DATA, _DATA_2: _PAGE_DATA_2}.get(kind, 0), {})
+        if kind == _INDEX:
+            return 0
+        if not isinstance(body, dict) or not body:
+            raise self._damaged("has a page of unknown kind")
+        values = _number(body, _VALUES)
+        if values < 0:
+            raise self._damaged(f"has a page of {values} values")
+        self.largest = max(self.largest, unpacked)
+        if _number(body, _ENCODING if kind == _DATA else _ENCODING_2) == _PREFIXES:
+            self.largest_prefixed = max(self.largest_prefixed, unpacked)
+        return values
+
+    def _longest(self, packed: int, unpacked: int) -> int:
+        """Return the bytes of the longest text of a dictionary; no more than an upper bound where it is unreadable."""
+        if self._column.numbers.get(_META_TYPE) != _BYTE_ARRAY:
+            return 0
+        self._source.seek(self._at)
+        data = self._source.read(packed) or b""
+        codec = self._column.numbers.get(_META_CODEC, 0)
+        if codec:
+            if codec not in _CODECS:
+                return unpacked
+            try:
+                data = pa.decompress(data, unpacked, _CODECS[codec], asbytes=True)
+            except (pa.ArrowException, OSError, ValueError):
+                return unpacked
+        longest = at = 0
+        read = struct.Struct("<I").unpack_from
+        while at + 4 <= len(data):
+            length = read(data, at)[0]
+            longest = max(longest, length)
+            at += 4 + length
+        return min(longest, unpacked)
+
+
+def _number(page: Struct, field: int) -> int:
+    value = page.get(field, -1)
+    return value if isinstance(value, int) else -1
+
+
+def _damaged(what: str) -> InvalidDataError:
+    return InvalidDataError([DataProblem(f"the Parquet file {what}; it is damaged, write it anew")])
