@@ -261,6 +261,9 @@ class JobMachine(LedgerMachine):
         if not accepted:
             self.refused(FencedError, call)
             return
+        if job.state is JobState.CANCELLING:
+            self.refused(CancelledError, call)
+            return
         call()
         if job.checkpoint not in (None, checkpoint):
             self.data_garbage.add(job.checkpoint.object_key)
