@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from rowmint.artifact import read_model
 from rowmint.errors import DataLossError, ResourceNotFoundError
-from rowmint.names import DatasetName, ModelName, ModelVersionName
+from rowmint.names import DatasetName, ModelName, ModelVersionName, TrainingJobName
 from rowmint.objects import LocalDirectoryStore
 from rowmint.registry import (
     DatasetRecord,
@@ -35,6 +35,7 @@ from trainer_service.datasets.upload import UploadService, Writer
 from trainer_service.garbage import Sweeper, sweep
 from trainer_service.jobs import training
 from trainer_service.jobs.attempts import Attempt
+from trainer_service.jobs.checkpoints import JobCheckpoints
 from trainer_service.jobs.ingesting import run_ingest
 from trainer_service.jobs.stores import Stores
 
@@ -166,9 +167,12 @@ def create_job(house: House, number: int) -> None:
 
 
 def publish(house: House, job: JobRecord) -> None:
-    """Publish what a job has fitted."""
+    """Keep two checkpoints of a job, then publish what it has fitted."""
     dataset = house.registry.datasets.get_by_uid(job.dataset_uid)
     attempt = Attempt(house.registry, job, _BEAT)
+    checkpoints = JobCheckpoints(house.registry, house.stores.data, attempt, 0)
+    for step in (1, 2):
+        checkpoints.save(step, b"all that further steps depend on" * step)
     training._publish(house.registry, house.stores, attempt, dataset, artifact("independent"))
 
 
@@ -190,7 +194,7 @@ def losses(house: House, told: Iterable[Told]) -> list[str]:
     said: dict[str, list[Any]] = {}
     for one in told:
         said.setdefault(one.what, []).append(one.value)
-    return [*_dataset_losses(house, said), *_version_losses(house, said)]
+    return [*_dataset_losses(house, said), *_version_losses(house, said), *_checkpoint_losses(house)]
 
 
 def _dataset_losses(house: House, said: dict[str, list[Any]]) -> list[str]:
@@ -240,6 +244,24 @@ def _version_losses(house: House, said: dict[str, list[Any]]) -> list[str]:
             read_model(manifest, weights, choose_kernel("numpy"), version.manifest_digest)
         except DataLossError as error:
             found.append(error.message)
+    return found
+
+
+def _checkpoint_losses(house: House) -> list[str]:
+    found = []
+    for number in VERSIONS:
+        try:
+            kept = house.registry.jobs.get(TrainingJobName("p", f"j{number}")).checkpoint
+            if kept is None:
+                continue
+            data = house.stores.data.get(kept.object_key)
+        except ResourceNotFoundError:
+            continue
+        except DataLossError as error:
+            found.append(error.message)
+            continue
+        if (len(data), hashlib.sha256(data).digest()) != (kept.size, kept.sha256):
+            found.append(f"{kept.object_key} is damaged")
     return found
 
 

@@ -1,15 +1,19 @@
 """Power is lost at every point of a story: whatever the disk then holds, nothing that was told is lost."""
 
+import itertools
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rowmint.objects import files, local
 from rowmint.registry.tables import DATA, MODELS
 from tests.durability.disk import Disk, chance, everything, nothing, write_files
 from tests.durability.recorder import DATABASES, Committed, Told
-from tests.durability.story import House, Lived, losses
+from tests.durability.story import House, Lived, go_on, left_over, live, losses
 
 LUCK = {"nothing": lambda _: nothing, "everything": lambda _: everything, "chance": chance}
 
@@ -19,14 +23,14 @@ class Ruin:
 
     Attributes:
         point: Events that had happened.
-        files: Files of the stores.
+        stored: Files of the stores.
         databases: The registry's files.
         told: What had been told.
     """
 
-    def __init__(self, point: int, files: dict[Path, bytes], databases: dict[str, Path], told: list[Told]) -> None:
+    def __init__(self, point: int, stored: dict[Path, bytes], databases: dict[str, Path], told: list[Told]) -> None:
         self.point = point
-        self.files = files
+        self.stored = stored
         self.databases = databases
         self.told = told
 
@@ -37,7 +41,7 @@ class Ruin:
         (home / "registry").mkdir(parents=True)
         for schema, database in self.databases.items():
             shutil.copyfile(database, home / "registry" / DATABASES[schema])
-        write_files(self.files, home)
+        write_files(self.stored, home)
         return House.open(home)
 
 
@@ -75,3 +79,45 @@ def test_power_loss_at_any_point_loses_nothing_that_was_told(lived, tmp_path, lu
         count += 1
     assert found == {}
     assert count > len(lived.trace) // 3
+
+
+class _Unsynced:
+    """The module `os`, whose `fsync` does nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return (lambda _: None) if name == "fsync" else getattr(os, name)
+
+
+@pytest.mark.parametrize("left_out", ["of a file", "of a directory"])
+def test_a_sync_that_is_left_out_is_found(tmp_path, monkeypatch, left_out):
+    if left_out == "of a file":
+        monkeypatch.setattr(files, "os", _Unsynced())
+    else:
+        for module in (files, local):
+            monkeypatch.setattr(module, "sync_directory", lambda _: None)
+    lived = live(tmp_path)
+    ruined = tmp_path / "ruins"
+    ruined.mkdir()
+    found: set[str] = set()
+    for ruin in ruins(lived, "nothing"):
+        house = ruin.enter(ruined)
+        found.update(losses(house, ruin.told))
+        house.registry.close()
+    assert any("datasets/" in lost for lost in found)
+    assert any("weights" in lost or "manifest" in lost for lost in found)
+
+
+def test_whoever_starts_again_brings_it_to_its_end(lived, tmp_path):
+    found, count = {}, 0
+    for ruin in itertools.islice(ruins(lived, "chance"), 0, None, 4):
+        house = ruin.enter(tmp_path)
+        scratch = tmp_path / f"scratch-{ruin.point}"
+        scratch.mkdir()
+        go_on(house, scratch)
+        lost = [*losses(house, ruin.told), *(f"{path} is left over" for path in left_over(house))]
+        house.registry.close()
+        if lost:
+            found[ruin.point] = lost
+        count += 1
+    assert found == {}
+    assert count > 15

@@ -60,7 +60,8 @@ def test_an_object_is_safe_before_the_registry_refers_to_it(lived):
     assert missing == []
     segments = kinds.count("segment")
     # A version's two files are told of by one commit.
-    assert kinds == ["segment"] * segments + ["table"] + ["manifest", "weights"] * len(VERSIONS)
+    fitted = ["checkpoint", "checkpoint", "manifest", "weights"]
+    assert kinds == ["segment"] * segments + ["table"] + fitted * len(VERSIONS)
     assert segments > len(CSV) // (2 * SEGMENT)
 
 
