@@ -16,7 +16,7 @@ PROTOC := grpcio-tools==1.80.0 mypy-protobuf==3.7.0
 SWIFT := swift==2.38.3
 SERVICES := $(wildcard protos/rowmint/v1/*_service.proto)
 
-.PHONY: demo test lint protos bench bench-quick clean
+.PHONY: demo test test-crash lint protos bench bench-quick clean
 .DELETE_ON_ERROR:
 
 $(DEMO): pyproject.toml
@@ -65,6 +65,10 @@ lint: $(DEV)
 
 test: lint $(PROTOC_READY) $(SAMPLER_READY) $(SWIFT_READY)
 	$(BIN)/pytest
+
+# Every place where a process may die, at several of its passings, on both back ends: a quarter of an hour.
+test-crash: $(DEV) $(SWIFT_READY)
+	$(BIN)/pytest tests/crash -m crash
 
 # Both need ROWMINT_BENCH_DATA: a folder with adult_train.csv and adult_test.csv (UCI Adult).
 bench: $(DEV)

@@ -183,6 +183,24 @@ class Connection:
         """
         return self._call((self.trainer,), method, request)
 
+    def delete_on_trainer(
+        self,
+        method: "Callable[[grpc.Channel], grpc.UnaryUnaryMultiCallable[_Request, _Response]]",
+        request: _Request,
+    ) -> None:
+        """Call the trainer to delete something, again where the failure may pass.
+
+        What is not there at a later attempt was deleted by an earlier one, whose answer was lost.
+
+        Raises:
+            RowmintCallError: It failed, or there was nothing to delete from the start.
+        """
+        try:
+            self.call_trainer(method, request)
+        except RowmintCallError as error:
+            if error.code is not grpc.StatusCode.NOT_FOUND or error.attempts == 1:
+                raise
+
     def call_sampler(
         self,
         method: "Callable[[grpc.Channel], grpc.UnaryUnaryMultiCallable[_Request, _Response]]",
@@ -211,6 +229,7 @@ class Connection:
                 return method(peer.channel)(request, timeout=self.timeout)
             except grpc.RpcError as error:
                 failure: RowmintCallError = call_error(error, str(peer))
+                failure.attempts = failures
             if not failure.retryable or failures >= max(self.retry.unary_attempts, len(peers)):
                 raise failure
             if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED:

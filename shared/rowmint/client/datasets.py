@@ -290,7 +290,7 @@ class DatasetCalls(Calls):
     def delete_dataset(self, dataset: str) -> None:
         """Delete a dataset and all that was derived from it but published models."""
         request = dataset_service_pb2.DeleteDatasetRequest(name=self._full_name(dataset, "datasets"))
-        self._connection.call_trainer(lambda channel: DatasetServiceStub(channel).DeleteDataset, request)
+        self._connection.delete_on_trainer(lambda channel: DatasetServiceStub(channel).DeleteDataset, request)
 
 
 class _FinishedError(Exception):

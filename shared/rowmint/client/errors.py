@@ -30,6 +30,7 @@ class RowmintCallError(Exception):
         metadata: The same facts for programs.
         violations: Fields of the request that are at fault.
         retry_after: Seconds after which the same call may succeed, or None where the service did not say.
+        attempts: Which attempt at the call it ended, from 1.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class RowmintCallError(Exception):
         self.metadata = dict(metadata or {})
         self.violations = tuple(violations)
         self.retry_after = retry_after
+        self.attempts = 1
 
     def __str__(self) -> str:
         return f"{self.message} ({self.reason or self.code.name})"

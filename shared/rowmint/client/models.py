@@ -70,7 +70,7 @@ class ModelCalls(Calls):
         Streams that have begun go on, and `undelete_version` brings it back until it is purged.
         """
         request = model_admin_service_pb2.DeleteModelVersionRequest(name=self._full_name(version, "models"))
-        self._connection.call_trainer(lambda channel: ModelAdminServiceStub(channel).DeleteModelVersion, request)
+        self._connection.delete_on_trainer(lambda channel: ModelAdminServiceStub(channel).DeleteModelVersion, request)
 
     def undelete_version(self, version: str) -> model_pb2.ModelVersion:
         """Bring a deleted version back, named by number; harmless where it is not deleted."""

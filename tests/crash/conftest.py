@@ -1,0 +1,51 @@
+"""Stories, lived through two at a time, and the table of what died in them."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from rowmint.client import datasets
+from tests.crash.house import House
+from tests.crash.story import Lived, live
+
+REPORT = pytest.StashKey[list[tuple[str, ...]]]()
+_HEADER = ("story", "back end", "place", "hit", "killed", "seconds", "result")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_messages() -> Iterator[None]:
+    """A segment is at least a message: a table of modest size is to have many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "MESSAGE_BYTES", 16_384)
+        yield
+
+
+@pytest.fixture(scope="session")
+def stories() -> Iterator[ThreadPoolExecutor]:
+    """Where stories are lived through, two at a time."""
+    with ThreadPoolExecutor(2) as found:
+        yield found
+        found.shutdown(cancel_futures=True)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(stories: ThreadPoolExecutor, tmp_path_factory: pytest.TempPathFactory) -> Future[Lived]:
+    """The story in which nothing dies; under way."""
+    return stories.submit(live, House(tmp_path_factory.mktemp("undisturbed")))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print what died in the matrix, where that was run."""
+    rows = config.stash.get(REPORT, [])
+    if not rows:
+        return
+    table = Table(*_HEADER)
+    for row in sorted(rows):
+        table.add_row(*row)
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(table)
+    terminalreporter.write(captured.get())

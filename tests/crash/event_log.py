@@ -1,0 +1,39 @@
+"""What is to hold of a job's log, however often its workers died."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from rowmint.v1 import training_job_pb2 as pb
+
+_FOLLOWERS = {
+    pb.JOB_STATE_PENDING: {pb.JOB_STATE_PENDING, pb.JOB_STATE_RUNNING},
+    # Back to PENDING where a trainer that was about to begin gave it back.
+    pb.JOB_STATE_RUNNING: {pb.JOB_STATE_RUNNING, pb.JOB_STATE_PENDING, pb.JOB_STATE_SUCCEEDED},
+    pb.JOB_STATE_SUCCEEDED: set(),
+}
+
+
+def check_log(events: Sequence[pb.TrainingEvent], training: Mapping[str, Any]) -> None:
+    """Check the whole log of a job that has SUCCEEDED.
+
+    Args:
+        events: The log.
+        training: The manifest's account of the fit: what every attempt told of an epoch is to be what became of it.
+    """
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert (events[0].state, events[-1].state) == (pb.JOB_STATE_PENDING, pb.JOB_STATE_SUCCEEDED)
+    for event, following in pairwise(events):
+        assert following.state in _FOLLOWERS[event.state]
+        assert following.attempt - event.attempt in (0, 1)
+        if following.attempt == event.attempt and following.state == pb.JOB_STATE_RUNNING:
+            assert following.phase >= event.phase
+    assert [event.sequence for event in events if event.model_version] == [len(events)]
+    told = [event for event in events if event.HasField("progress") and event.progress.losses]
+    assert {event.progress.epoch for event in told} == set(range(1, training["epochs"] + 1))
+    for event in told:
+        epoch = event.progress.epoch
+        assert dict(event.progress.losses) == {name: all_[epoch - 1] for name, all_ in training["loss_history"].items()}
+    for attempt in {event.attempt for event in told}:
+        epochs = [event.progress.epoch for event in told if event.attempt == attempt]
+        assert epochs == list(range(epochs[0], epochs[0] + len(epochs)))
