@@ -16,7 +16,6 @@ from tests.crash.event_log import check_log
 from tests.crash.house import House, Inside
 from tests.crash.story import CSV, Lived, patient_client, training_config
 
-
 pytestmark = pytest.mark.crash
 
 
