@@ -80,13 +80,17 @@ class Services:
     started: list[ServiceProcess] = field(default_factory=list)
 
     def start(
-        self, module: str, environment: Mapping[str, str] | None = None, python: str = sys.executable
+        self,
+        module: str,
+        environment: Mapping[str, str] | None = None,
+        python: str = sys.executable,
+        port: int | None = None,
     ) -> ServiceProcess:
-        port = free_port()
+        port = free_port() if port is None else port
         log = self.home / f"{module}-{port}.log"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("ROWMINT_")}
         settings = {"ROWMINT_HOME": str(self.home), "ROWMINT_LISTEN": f"127.0.0.1:{port}"}
-        with log.open("wb") as output:
+        with log.open("ab") as output:
             process = subprocess.Popen(
                 [python, "-m", module],
                 env={**clean, **settings, **(environment or {})},

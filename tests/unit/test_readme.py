@@ -34,14 +34,16 @@ def test_every_reason_has_its_status():
 @pytest.mark.parametrize(("settings", "index"), [(TrainerSettings, 0), (SamplerSettings, 1)])
 def test_every_setting_has_its_default(settings, index, monkeypatch):
     table = {name: cells[index].strip("`") for name, cells in rows("ROWMINT_[A-Z_]+").items() if cells[index]}
-    assert set(table) == {f"ROWMINT_{name.upper()}" for name in settings.model_fields}
+    # Where to die is for tests only.
+    fields = {name: field for name, field in settings.model_fields.items() if name != "failpoint"}
+    assert set(table) == {f"ROWMINT_{name.upper()}" for name in fields}
     for variable in table:
         monkeypatch.delenv(variable, raising=False)
     defaults = settings()
-    for name in set(settings.model_fields) - DERIVED:
+    for name in set(fields) - DERIVED:
         assert table[f"ROWMINT_{name.upper()}"] == str(getattr(defaults, name)), name
     home = str(defaults.home.absolute())
-    for name in DERIVED & set(settings.model_fields) - {"threads"}:
+    for name in DERIVED & set(fields) - {"threads"}:
         assert table[f"ROWMINT_{name.upper()}"].replace("{home}", home) == getattr(defaults, f"{name}_url"), name
 
 
