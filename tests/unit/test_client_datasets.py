@@ -106,6 +106,42 @@ def test_a_broken_upload_of_a_source_that_cannot_seek_goes_on_all_the_same():
     assert found.trainer.writes == [0, 3 * 1024 * 1024, 4 * 1024 * 1024, 4 * 1024 * 1024]
 
 
+@pytest.mark.parametrize("make", [bytes, OneWay])
+@pytest.mark.parametrize("stored", [1, 1024 * 1024, 3 * 1024 * 1024 + 17, len(BYTES)])
+def test_an_upload_that_another_process_left_is_gone_on_with(make, stored):
+    trainer = FakeTrainer()
+    with services(trainer) as found, client_of(found) as client:
+        name = client.create_dataset("d").name
+        trainer.stored[name] = BYTES[:stored]
+        trainer.datasets[name].committed_size = stored
+        dataset = client.resume_upload("d", make(BYTES))
+    assert dataset.state == dataset_pb2.DATASET_STATE_READY
+    assert trainer.stored[name] == BYTES
+    assert trainer.writes == [stored]
+
+
+def test_a_file_that_is_shorter_than_what_is_stored_is_another_file():
+    trainer = FakeTrainer()
+    with services(trainer) as found, client_of(found) as client:
+        name = client.create_dataset("d").name
+        trainer.stored[name] = BYTES
+        trainer.datasets[name].committed_size = len(BYTES)
+        with pytest.raises(InvalidFieldError, match=f"ends at byte 1000, before byte {len(BYTES)}"):
+            client.resume_upload("d", BYTES[:1000])
+
+
+@pytest.mark.parametrize("make", [io.BytesIO, OneWay])
+@pytest.mark.parametrize("first", [0, 100, 2_500_000])
+def test_the_digest_is_that_of_all_bytes_wherever_reading_began(make, first):
+    source = UploadSource(make(BYTES))
+    offset = first
+    while data := source.read_at(offset, 700_001):
+        assert data == BYTES[offset : offset + len(data)]
+        offset += len(data)
+    assert offset == len(BYTES)
+    assert source.digest() == hashlib.sha256(BYTES).digest()
+
+
 def test_a_source_that_cannot_seek_keeps_so_many_bytes_and_no_more():
     source = UploadSource(OneWay(BYTES), replay_bytes=1000)
     offset = 0

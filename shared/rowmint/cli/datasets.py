@@ -1,6 +1,8 @@
 """`rowmint datasets`: upload, list, show, delete."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -20,7 +22,7 @@ from rowmint.cli.output import (
     short_name,
 )
 from rowmint.client import Client
-from rowmint.client.datasets import data_format
+from rowmint.client.datasets import UploadProgress, data_format
 from rowmint.errors import InvalidFieldError
 from rowmint.v1 import dataset_pb2, schema_pb2
 
@@ -90,12 +92,7 @@ def upload_file(
         if declared.WhichOneof("format") != "csv":
             raise InvalidFieldError("--delimiter", "delimiter, null and encoding are of CSV only; leave them out")
         declared.csv.MergeFrom(dataset_pb2.CsvFormat(delimiter=delimiter, null_values=nulls, encoding=encoding))
-    with progress_bar(f"uploading {Path(path).name}", quiet=quiet) as bar:
-
-        def show(done: int, total: int | None) -> None:
-            reading = total is not None and done >= total
-            bar.update(done, total, "reading the table" if reading else f"{done / 1e6:,.1f} MB")
-
+    with _upload_bar(path, quiet) as show:
         return client.upload(
             source,
             dataset_id,
@@ -105,6 +102,18 @@ def upload_file(
             progress=show,
             wait=wait,
         )
+
+
+@contextmanager
+def _upload_bar(path: str, quiet: bool) -> Iterator[UploadProgress]:
+    """Show a progress bar; what it gives is called with bytes sent and bytes in all."""
+    with progress_bar(f"uploading {Path(path).name}", quiet=quiet) as bar:
+
+        def show(done: int, total: int | None) -> None:
+            reading = total is not None and done >= total
+            bar.update(done, total, "reading the table" if reading else f"{done / 1e6:,.1f} MB")
+
+        yield show
 
 
 @app.command()
@@ -138,6 +147,22 @@ def upload(
             quiet=as_json,
         )
     _print_dataset(dataset, as_json)
+
+
+@app.command()
+def resume(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Argument(help="Id or name of the dataset.")],
+    file: Annotated[str, typer.Argument(help="The same file, from its first byte on; - for standard input.")],
+    *,
+    wait: Annotated[bool, typer.Option(help="Wait until the table is ready.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Go on with an upload that was left; what is stored already is not sent again."""
+    source: str | IO[bytes] = sys.stdin.buffer if file == "-" else file
+    with connect(context) as client, _upload_bar(file, as_json) as show:
+        found = client.resume_upload(dataset, source, progress=show, wait=wait)
+    _print_dataset(found, as_json)
 
 
 def _print_dataset(dataset: dataset_pb2.Dataset, as_json: bool) -> None:

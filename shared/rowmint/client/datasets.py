@@ -187,14 +187,44 @@ class DatasetCalls(Calls):
             reader.close()
         return self.wait_dataset(dataset.name, timeout) if wait else dataset
 
-    def write_dataset(
-        self, name: str, source: UploadSource, *, progress: UploadProgress | None = None
+    def resume_upload(
+        self,
+        dataset: str,
+        source: Uploadable,
+        *,
+        progress: UploadProgress | None = None,
+        wait: bool = True,
+        timeout: float | None = None,
     ) -> dataset_pb2.Dataset:
-        """Stream all bytes of `source` into a dataset that waits for them; see `upload`."""
+        """Go on with an upload that was left, by this process or another; other arguments and errors as in `upload`.
+
+        Args:
+            dataset: Its name or id.
+            source: The same bytes, from the first one on: what is stored already is read and not sent.
+            progress: Called with bytes sent and bytes in all.
+            wait: Whether to wait until the table is READY.
+            timeout: Seconds to wait for that; None for as long as it takes.
+
+        Raises:
+            InvalidFieldError: The source ends before what is stored.
+            RowmintCallError: There is no such dataset, it takes no bytes any more, or its bytes are others.
+        """
+        found = self.get_dataset(dataset)
+        reader = UploadSource(source)
+        try:
+            found = self.write_dataset(found.name, reader, offset=found.committed_size, progress=progress)
+        finally:
+            reader.close()
+        return self.wait_dataset(found.name, timeout) if wait else found
+
+    def write_dataset(
+        self, name: str, source: UploadSource, *, offset: int = 0, progress: UploadProgress | None = None
+    ) -> dataset_pb2.Dataset:
+        """Stream the bytes of `source` from `offset` on into a dataset that waits for them; see `upload`."""
         connection = self._connection
         retry = connection.retry
-        offset = failures = 0
-        furthest = 0
+        failures = 0
+        furthest = offset
         while True:
             try:
                 return self._write_once(name, source, offset, progress)

@@ -10,6 +10,8 @@ from typing import IO
 
 from rowmint.errors import InvalidFieldError, UnavailableError
 
+_PIECE_BYTES = 1024 * 1024
+
 Uploadable = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 """A path, bytes, or a binary file object."""
 
@@ -65,29 +67,47 @@ class UploadSource:
     def read_at(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset`; none only at the end.
 
+        What lies between the bytes read so far and `offset` is read too, as the digest is one of all bytes.
+
         Raises:
+            InvalidFieldError: The source ends before `offset`.
             UnavailableError: The source cannot seek, and the offset has gone by longer ago than is kept.
             OSError: It cannot be read.
         """
         with self._lock:
-            if offset != self._position and not self._seekable:
+            if offset < self._position and not self._seekable:
                 return self._replayed(offset, size)
-            if offset != self._position:
-                self._file.seek(offset)
-                self._position = offset
-            data = b""
-            while len(data) < size:
-                piece = self._file.read(size - len(data))
-                if not piece:
-                    break
-                data += piece
-            self._position += len(data)
-            if self._hashed < self._position:
-                self._hash.update(data[self._hashed - offset :])
-                self._hashed = self._position
-            if not self._seekable:
-                self._keep(data)
-            return data
+            if offset > self._hashed:
+                self._move_to(self._hashed)
+            while self._hashed < offset:
+                if not self._next(min(_PIECE_BYTES, offset - self._hashed)):
+                    raise InvalidFieldError(
+                        "source",
+                        f"ends at byte {self._hashed}, before byte {offset}, which the service has: another file?",
+                    )
+            self._move_to(offset)
+            return self._next(size)
+
+    def _move_to(self, offset: int) -> None:
+        if offset != self._position:
+            self._file.seek(offset)
+            self._position = offset
+
+    def _next(self, size: int) -> bytes:
+        """Read on, up to `size` bytes, fewer only at the end; hash what is new."""
+        parts: list[bytes] = []
+        missing = size
+        while missing and (piece := self._file.read(missing)):
+            parts.append(piece)
+            missing -= len(piece)
+        data = b"".join(parts)
+        start, self._position = self._position, self._position + len(data)
+        if self._hashed < self._position:
+            self._hash.update(data[self._hashed - start :])
+            self._hashed = self._position
+        if not self._seekable:
+            self._keep(data)
+        return data
 
     def _keep(self, data: bytes) -> None:
         """Keep what was read last, and forget what was read too long ago."""
