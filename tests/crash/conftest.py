@@ -45,7 +45,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     table = Table(*_HEADER)
     for row in sorted(rows):
         table.add_row(*row)
-    console = Console(width=120)
+    console = Console(width=150)
     with console.capture() as captured:
         console.print(table)
     terminalreporter.write(captured.get())

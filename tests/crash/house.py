@@ -120,8 +120,9 @@ class Inside:
 
     def _swept(self) -> tuple[set[str], set[str], set[str]]:
         """Return the keys that are to be deleted, and those that are stored."""
-        garbage = set(self.registry.datasets.garbage()) | set(self.registry.models.garbage())
-        return garbage, set(self.data.list("")), set(self.models.list(""))
+        # The lists of garbage last: an object is gone before it is struck off.
+        data, models = set(self.data.list("")), set(self.models.list(""))
+        return set(self.registry.datasets.garbage()) | set(self.registry.models.garbage()), data, models
 
     def _stored(self) -> tuple[Stored, Stored]:
         def read(store: ObjectStore) -> Stored:
