@@ -30,9 +30,18 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIEN
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that is free, and stays so while its service is down.
+
+    It lies below the range that outgoing connections are given: one that looks for a service which is down may even be
+    given the very port it looks at, and meet itself.
+    """
+    draw = random.SystemRandom()
+    for _ in range(1_000):
+        port = draw.randint(15_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port from 15000 to 32000 is free")
 
 
 @dataclass

@@ -11,6 +11,7 @@ from rowmint.registry import (
     AttemptRef,
     CheckpointRecord,
     DatasetState,
+    JobPhase,
     JobState,
     Maker,
     Registry,
@@ -364,3 +365,22 @@ def test_an_attempt_whose_cancel_is_committed_has_ended(registry):
     assert registry.orphans.unneeded(mine) == ()
     registry.jobs.cancel_request(job.name)
     assert registry.orphans.unneeded(mine) == ("k",)
+
+
+# events whose answer was lost
+
+
+def test_an_event_is_not_written_twice_where_its_answer_was_lost(registry):
+    train(registry)
+    job = registry.jobs.claim("one", 60, TRAIN)
+    first = registry.jobs.set_phase(job.uid, job.epoch, JobPhase.FITTING, {"message": "fitting"})
+    assert registry.jobs.set_phase(job.uid, job.epoch, JobPhase.FITTING, {"message": "fitting"}, again=True) == first
+    second = registry.jobs.append_event(job.uid, job.epoch, {"progress": {"epoch": 1}})
+    assert registry.jobs.append_event(job.uid, job.epoch, {"progress": {"epoch": 1}}, again=True) == second
+    # What was not written is written now, and what another attempt told is not this one's.
+    third = registry.jobs.append_event(job.uid, job.epoch, {"progress": {"epoch": 2}}, again=True)
+    expire(registry, job.uid)
+    later = registry.jobs.claim("two", 60, TRAIN)
+    fourth = registry.jobs.append_event(later.uid, later.epoch, {"progress": {"epoch": 2}}, again=True)
+    assert (second, third, fourth) == (first + 1, first + 2, first + 4)
+    assert registry.jobs.get_by_uid(job.uid).event_count == fourth

@@ -2,9 +2,7 @@
 
 import contextlib
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.acceptance.processes import children_of, wait_until
+from tests.acceptance.processes import children_of, free_port, wait_until
 
 _POLL_SECONDS = 0.02
 
@@ -51,20 +49,6 @@ class Death:
     seconds: float = 0.0
 
 
-def restartable_port() -> int:
-    """Return a free port that no outgoing connection is given by chance while a service is down.
-
-    A client that looks for a service which is down may even be given the very port it looks at, and meet itself.
-    """
-    first, last = 15_000, 32_000  # below the range that Linux gives out
-    for _ in range(1_000):
-        port = random.SystemRandom().randint(first, last)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise OSError(f"no port from {first} to {last} is free")
-
-
 class Supervisor:
     """One trainer, started again whenever it has died; it dies where it is told, one place after another.
 
@@ -79,7 +63,7 @@ class Supervisor:
     """
 
     def __init__(self, home: Path, environment: Mapping[str, str], kills: Sequence[Kill] = ()) -> None:
-        self.port = restartable_port()
+        self.port = free_port()
         self.deaths = [Death(kill) for kill in kills]
         self.starts = 0
         self.failures: list[str] = []

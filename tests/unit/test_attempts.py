@@ -212,3 +212,32 @@ def test_a_heart_that_misses_a_beat_goes_on():
         for _ in range(4):
             assert beaten.acquire(timeout=PATIENCE)
         assert not attempt.stopped()
+
+
+def test_what_is_away_is_waited_for_and_no_longer_than_patience_lasts():
+    calls: list[bool] = []
+
+    def call(again: bool) -> str:
+        calls.append(again)
+        if len(calls) < 3:
+            raise UnavailableError("away")
+        return "done"
+
+    job = SimpleNamespace(uid="u", epoch=1, name="j")
+    assert Attempt(None, job, BEAT, PATIENCE).patiently(call) == "done"
+    assert calls == [False, True, True]
+    calls.clear()
+    with pytest.raises(UnavailableError):
+        Attempt(None, job, BEAT).patiently(call)
+    assert calls == [False]
+
+
+def test_who_is_to_stop_waits_for_nothing():
+    attempt = Attempt(None, SimpleNamespace(uid="u", epoch=1, name="j"), BEAT, PATIENCE)
+
+    def call(again: bool) -> None:
+        attempt.shut_down()
+        raise UnavailableError("away")
+
+    with pytest.raises(UnavailableError):
+        attempt.patiently(call)

@@ -1,7 +1,9 @@
 """One attempt at a job: its lease, and whether the work is to stop."""
 
 import threading
-from typing import Self
+import time
+from collections.abc import Callable
+from typing import Self, TypeVar
 
 import structlog
 
@@ -9,6 +11,10 @@ from rowmint.errors import FencedError, UnavailableError
 from rowmint.registry import JobRecord, Registry
 
 _log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+_PAUSE_SECONDS = 0.2
 
 
 class Attempt:
@@ -18,12 +24,16 @@ class Attempt:
         registry: Where the lease is kept.
         job: The job as it was claimed.
         heartbeat_seconds: Pause between two renewals.
+        patience_seconds: How long a registry or store that is away is waited for: no longer than the lease lasts.
     """
 
-    def __init__(self, registry: Registry, job: JobRecord, heartbeat_seconds: float) -> None:
+    def __init__(
+        self, registry: Registry, job: JobRecord, heartbeat_seconds: float, patience_seconds: float = 0.0
+    ) -> None:
         self.job = job
         self._registry = registry
         self._heartbeat_seconds = heartbeat_seconds
+        self._patience_seconds = patience_seconds
         self._cancel = threading.Event()
         self._shutdown = threading.Event()
         self._fenced = threading.Event()
@@ -51,6 +61,28 @@ class Attempt:
     def stopped(self) -> bool:
         """Say whether the work is to stop: cancelled, fenced or shutting down. Cheap; asked at every step."""
         return self._cancel.is_set() or self._shutdown.is_set() or self._fenced.is_set()
+
+    def patiently(self, call: Callable[[bool], T]) -> T:
+        """Return what `call` returns; while registry or store are away call again, until patience ends.
+
+        Args:
+            call: Told whether it was called before: what it does may be done already, though it failed.
+
+        Raises:
+            UnavailableError: They were away for too long, or the work is to stop.
+        """
+        end = time.monotonic() + self._patience_seconds
+        again = False
+        while True:
+            try:
+                return call(again)
+            except UnavailableError as error:
+                if self.stopped() or time.monotonic() >= end:
+                    raise
+                if not again:
+                    _log.warning("waiting for what is away", job=str(self.job.name), error=error.message)
+            again = True
+            self._shutdown.wait(_PAUSE_SECONDS)
 
     def shut_down(self) -> None:
         """Ask the work to stop, so that the job can be given back."""

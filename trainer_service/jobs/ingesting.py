@@ -95,7 +95,7 @@ def run_ingest(
         raise CancelledError(f"ingest of {dataset.name} was stopped")
     key = table_key(dataset.uid, job.epoch)
     digest = file_sha256(result.path)
-    stores.data.put_file(key, result.path)
+    attempt.patiently(lambda _: stores.data.put_file(key, result.path))
     reach("ingest.table.stored")
     table = CanonicalTable(
         schema=result.schema,

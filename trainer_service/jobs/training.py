@@ -51,9 +51,9 @@ def run_training(
         entered = JobPhase[event.phase.name]
         if entered is not phase:
             phase = entered
-            ledger.set_phase(job.uid, job.epoch, phase, payload)
+            attempt.patiently(lambda again: ledger.set_phase(job.uid, job.epoch, entered, payload, again=again))
         else:
-            ledger.append_event(job.uid, job.epoch, payload)
+            attempt.patiently(lambda again: ledger.append_event(job.uid, job.epoch, payload, again=again))
 
     dataset, schema, table = _table(registry, stores, job.dataset_uid, scratch)
     config = from_json(job.config)
@@ -70,7 +70,7 @@ def run_training(
     if attempt.stopped():
         raise CancelledError(f"{job.name} was cancelled")
     if phase is not JobPhase.PUBLISHING:
-        ledger.set_phase(job.uid, job.epoch, JobPhase.PUBLISHING, {})
+        attempt.patiently(lambda again: ledger.set_phase(job.uid, job.epoch, JobPhase.PUBLISHING, {}, again=again))
     _publish(registry, stores, attempt, dataset, artifact)
 
 
@@ -100,9 +100,9 @@ def _publish(registry: Registry, stores: Stores, attempt: Attempt, dataset: Data
     manifest = _verified(artifact)
     model = ModelName.parse(job.model, "model")
     manifest_key, weights_key = version_keys(model, job.uid, job.epoch)
-    stores.models.put(weights_key, artifact.weights)
+    attempt.patiently(lambda _: stores.models.put(weights_key, artifact.weights))
     reach("publish.weights.stored")
-    stores.models.put(manifest_key, artifact.manifest)
+    attempt.patiently(lambda _: stores.models.put(manifest_key, artifact.manifest))
     reach("publish.manifest.stored")
     version = NewVersion(
         training_job=str(job.name),
@@ -120,7 +120,7 @@ def _publish(registry: Registry, stores: Stores, attempt: Attempt, dataset: Data
         schema=TableSchema.from_json(manifest["generator"]["schema"]),
     )
     try:
-        registry.models.publish(job.uid, job.epoch, model, version)
+        attempt.patiently(lambda _: registry.models.publish(job.uid, job.epoch, model, version))
     except (CancelledError, FencedError):
         # Overtaken at the last moment: the files are nobody's, and are not to lie about until the next sweep.
         sweep_orphans(registry, stores.models, [manifest_key, weights_key])

@@ -41,7 +41,7 @@ def _run_job(
         if job.epoch != body["epoch"]:
             _log.warning("overtaken before it began", job=str(job.name), epoch=body["epoch"])
             return {"done": True}
-        with Attempt(registry, job, settings.heartbeat_seconds) as attempt:
+        with Attempt(registry, job, settings.heartbeat_seconds, settings.lease_seconds) as attempt:
             attempts.append(attempt)
             try:
                 stores = _open_stores(settings)

@@ -35,6 +35,8 @@ from rowmint.registry.paging import Page, PageRequest, instant
 from rowmint.registry.requests import earlier_row
 from rowmint.registry.tables import job_events, jobs
 
+_LAST_EVENTS = 4  # a cancel may have written one in between
+
 
 class JobLedger:
     """Jobs, one transaction a call. Safe for any number of threads and processes.
@@ -230,24 +232,32 @@ class JobLedger:
             )
             append_event(connection, uid, {"message": "given back by a worker that shut down"})
 
-    def append_event(self, uid: str, epoch: int, payload: Mapping[str, Any]) -> int:
+    def append_event(self, uid: str, epoch: int, payload: Mapping[str, Any], *, again: bool = False) -> int:
         """Append to the job's log and return the event's number.
 
         Args:
             uid: The job.
             epoch: The attempt's epoch.
-            payload: What the event tells, JSON values.
+            payload: What the event tells, JSON values; no other event of the attempt tells the same.
+            again: Whether the same call was made before and its answer lost: it is not to be written twice.
         """
         with writing(self._engine) as connection:
-            lock_job(connection, uid, epoch)
-            return append_event(connection, uid, payload)
+            row = lock_job(connection, uid, epoch)
+            return (_written(connection, row, payload) if again else None) or append_event(connection, uid, payload)
 
-    def set_phase(self, uid: str, epoch: int, phase: JobPhase, payload: Mapping[str, Any] | None = None) -> int:
-        """Say what the job is at now, with an event, and return the event's number."""
+    def set_phase(
+        self, uid: str, epoch: int, phase: JobPhase, payload: Mapping[str, Any] | None = None, *, again: bool = False
+    ) -> int:
+        """Say what the job is at now, with an event, and return the event's number; see `append_event`."""
+        body = dict(payload or {})
         with writing(self._engine) as connection:
-            lock_job(connection, uid, epoch)
+            row = lock_job(connection, uid, epoch)
+            if again and row.phase == phase:
+                written = _written(connection, row, body)
+                if written is not None:
+                    return written
             connection.execute(update(jobs).where(jobs.c.uid == uid).values(phase=phase))
-            return append_event(connection, uid, payload or {})
+            return append_event(connection, uid, body)
 
     def save_checkpoint(self, uid: str, epoch: int, checkpoint: CheckpointRecord) -> None:
         """Let the next attempt go on from a stored checkpoint; the one before it is garbage from now on.
@@ -318,6 +328,19 @@ class JobLedger:
                     f"job {uid} is {row.state}: no cancel is committed", metadata={"state": row.state}
                 )
             end_job(connection, uid, JobState.CANCELLED)
+
+
+def _written(connection: Connection, row: Row[Any], payload: Mapping[str, Any]) -> int | None:
+    """Return the number of the attempt's event that tells `payload`, where it is among the last few."""
+    last = (
+        select(job_events)
+        .where(job_events.c.job_uid == row.uid, job_events.c.attempt == row.attempt)
+        .order_by(job_events.c.sequence.desc())
+        .limit(_LAST_EVENTS)
+    )
+    found = (event for event in connection.execute(last) if event.payload == dict(payload) and event.phase == row.phase)
+    event = next(found, None)
+    return None if event is None else int(event.sequence)
 
 
 def _waiting(kinds: tuple[JobKind, ...]) -> Select[Any]:
