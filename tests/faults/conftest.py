@@ -1,0 +1,49 @@
+"""Fixtures: services over a home folder of their own, and one in which the golden models are published."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rowmint.client import datasets
+from tests.acceptance.processes import Services
+from tests.faults.golden_home import publish_golden
+from tests.faults.raw_streams import Unharmed
+
+
+@pytest.fixture
+def small_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upload messages of 16 KiB: a table of modest size has many."""
+    monkeypatch.setattr(datasets, "MESSAGE_BYTES", 16_384)
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    """Services that a test may harm; their home is empty."""
+    found = Services(tmp_path)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def golden_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which the golden models are published; nobody may change it."""
+    home = tmp_path_factory.mktemp("golden")
+    publish_golden(home)
+    return home
+
+
+@pytest.fixture
+def replicas(golden_home: Path) -> Iterator[Services]:
+    """Samplers of the golden models that a test may harm."""
+    found = Services(golden_home)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def unharmed(golden_home: Path) -> Iterator[Unharmed]:
+    """A sampler of the golden models that no test harms."""
+    found = Services(golden_home)
+    yield Unharmed(found.sampler().address)
+    found.close()

@@ -1,0 +1,53 @@
+"""A home folder in which the golden models are published, so that a sampler can be tried without a trainer."""
+
+from pathlib import Path
+
+from sqlalchemy import insert
+
+from rowmint.client import Client
+from rowmint.objects import open_store
+from rowmint.registry import migrate, open_registry
+from rowmint.registry.tables import model_aliases, model_versions, models
+from rowmint.v1 import sampling_pb2
+from tests.golden.make import FAMILIES, stored
+from tests.golden.streams import PROJECT, record
+
+GRID = 2048
+"""Rows of a grid cell of the golden models."""
+NO_TRAINER = "127.0.0.1:1"
+"""What a client is given that asks samplers only."""
+_WHERE = {"age": (20, None), "flag": [True, None]}
+
+
+def publish_golden(home: Path) -> None:
+    """Put the golden models into the embedded default's registry and store below `home`."""
+    registry = open_registry(f"sqlite:///{home}/registry")
+    migrate(registry.engine)
+    store = open_store(f"file://{home}/models", {})
+    for family in FAMILIES:
+        manifest, weights = stored(family)
+        made = record(family, manifest, weights)
+        store.put(made.manifest_key, manifest)
+        store.put(made.weights_key, weights)
+        row = {name: getattr(made, name) for name in model_versions.c.keys() if hasattr(made, name)}  # noqa: SIM118
+        row |= {"schema": made.schema.to_json(), "create_time": 0, "job_uid": family, "version": 1, "model_uid": family}
+        own = {"uid": family, "project": PROJECT, "model_id": family, "last_version": 1, "create_time": 0}
+        with registry.engine.begin() as connection:
+            connection.execute(insert(models).values(own))
+            connection.execute(insert(model_versions).values(row))
+            connection.execute(insert(model_aliases).values(model_uid=family, alias="latest", version=1))
+    registry.close()
+
+
+def golden_version(family: str) -> str:
+    return f"projects/{PROJECT}/models/{family}/versions/1"
+
+
+def golden_request(address: str, rows: int, form: str = "arrow") -> sampling_pb2.SampleRequest:
+    """Return the request of a stream of every column, under conditions that most candidates satisfy.
+
+    A row has about 130 bytes. Messages are small, so that a stream is soon in its middle.
+    """
+    with Client(NO_TRAINER, address) as client:
+        version = client.get_version(golden_version("ctgan"))
+        return client.sample_request(version, rows, where=_WHERE, seed=3, format=form, message_bytes=16 * 1024)

@@ -1,0 +1,100 @@
+"""What is more than a service allows is refused with an error that names the setting to raise."""
+
+from collections.abc import Iterator
+
+import google_crc32c
+import grpc
+import pytest
+
+from rowmint.client import Client, RowmintCallError
+from rowmint.client.datasets import MESSAGE_BYTES
+from rowmint.v1.dataset_service_pb2 import WriteDatasetRequest
+from rowmint.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from tests.acceptance.processes import Services
+from tests.acceptance.refusals import refused
+from tests.faults.golden_home import NO_TRAINER, golden_request
+from tests.faults.raw_streams import Unharmed, opened
+
+PROJECT_BYTES = 3 * MESSAGE_BYTES
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a trainer that allows little."""
+    services = Services(tmp_path_factory.mktemp("limited"))
+    limits = {"ROWMINT_MAX_OPEN_UPLOADS": "2", "ROWMINT_MAX_PROJECT_BYTES": str(PROJECT_BYTES)}
+    try:
+        yield services.trainer(**limits, ROWMINT_MAX_MESSAGE_BYTES=str(MESSAGE_BYTES + 1024)).address
+    finally:
+        services.close()
+
+
+def data_message(name: str, size: int, offset: int = 0) -> WriteDatasetRequest:
+    data = bytes(size)
+    return WriteDatasetRequest(name=name, write_offset=offset, data=data, crc32c=google_crc32c.value(data))
+
+
+def test_more_datasets_that_wait_for_bytes_than_allowed(limited: str) -> None:
+    with Client(limited, project="waiting") as client:
+        client.create_dataset("one")
+        client.create_dataset("two")
+        with pytest.raises(RowmintCallError) as raised:
+            client.create_dataset("three")
+        assert raised.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert raised.value.reason == "LIMIT"
+        assert raised.value.metadata["setting"] == "ROWMINT_MAX_OPEN_UPLOADS"
+        assert "ROWMINT_MAX_OPEN_UPLOADS" in raised.value.message
+        client.delete_dataset("one")
+        assert client.create_dataset("three").name == "projects/waiting/datasets/three"
+
+
+def test_more_bytes_of_a_project_than_allowed_leave_those_before_committed(limited: str) -> None:
+    with Client(limited, project="bytes") as client:
+        name = client.create_dataset("large").name
+        with grpc.insecure_channel(limited) as channel:
+            messages = (data_message(name, MESSAGE_BYTES, index * MESSAGE_BYTES) for index in range(20))
+            refusal = refused(DatasetServiceStub(channel).WriteDataset, messages)
+        assert refusal.kind == ("RESOURCE_EXHAUSTED", "LIMIT")
+        assert refusal.metadata["setting"] == "ROWMINT_MAX_PROJECT_BYTES"
+        assert "ROWMINT_MAX_PROJECT_BYTES" in refusal.message
+        assert client.get_dataset("large").committed_size <= PROJECT_BYTES
+        client.delete_dataset("large")
+        assert client.upload(b"a,b\n1,2\n2,3\n", "small", format="csv", wait=False).committed_size == 12
+
+
+def test_a_message_larger_than_the_trainer_takes(limited: str) -> None:
+    with Client(limited, project="message") as client:
+        name = client.create_dataset("wide").name
+        with grpc.insecure_channel(limited) as channel, pytest.raises(grpc.RpcError) as refusal:
+            DatasetServiceStub(channel).WriteDataset(iter([data_message(name, 2 * MESSAGE_BYTES)]))
+        assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert client.get_dataset("wide").committed_size == 0
+
+
+def test_a_client_whose_messages_are_too_large_says_which_setting_allows_them(services: Services) -> None:
+    trainer = services.trainer(ROWMINT_MAX_MESSAGE_BYTES=str(64 * 1024))
+    with (
+        Client(trainer.address) as client,
+        pytest.raises(RowmintCallError, match="ROWMINT_MAX_MESSAGE_BYTES") as raised,
+    ):
+        client.upload(bytes(MESSAGE_BYTES), "wide", format="csv")
+    assert raised.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_more_rows_than_the_sampler_allows(replicas: Services, unharmed: Unharmed) -> None:
+    sampler = replicas.sampler(ROWMINT_MAX_ROWS="1000")
+    with opened(sampler.address, golden_request(unharmed.address, 1_001)) as call:
+        refusal = refused(list, call)
+    assert refusal.kind == ("RESOURCE_EXHAUSTED", "LIMIT")
+    assert refusal.metadata == {"limit": "1000", "setting": "ROWMINT_MAX_ROWS"}
+    with Client(NO_TRAINER, sampler.address) as client:
+        stream = client.sample_stream(golden_request(unharmed.address, 1_000))
+        assert sum(message.row_count for message in stream.messages()) == 1_000
+
+
+def test_a_model_larger_than_the_sampler_may_keep(replicas: Services, unharmed: Unharmed) -> None:
+    sampler = replicas.sampler(ROWMINT_MODEL_CACHE_BYTES="1000")
+    with opened(sampler.address, golden_request(unharmed.address, 10)) as call:
+        refusal = refused(list, call)
+    assert refusal.kind == ("RESOURCE_EXHAUSTED", "LIMIT")
+    assert refusal.metadata == {"limit": "1000", "setting": "ROWMINT_MODEL_CACHE_BYTES"}

@@ -1,0 +1,166 @@
+"""A replica that is killed or told to end while streams run: their clients go on elsewhere, to the same bytes."""
+
+import hashlib
+import signal
+import threading
+from pathlib import Path
+
+import grpc
+import pytest
+
+from rowmint.client import Client, RetryPolicy, RowmintCallError
+from rowmint.v1 import sampling_pb2
+from tests.acceptance.processes import ServiceProcess, Services, wait_until
+from tests.faults.envoy import envoy_before
+from tests.faults.golden_home import GRID, NO_TRAINER, golden_request
+from tests.faults.process_figures import processor_seconds, wait_until_idle
+from tests.faults.raw_streams import Received, Unharmed, opened, received
+
+# A server runs up to 8 MiB ahead of its reader: these have more than 11.
+ROWS = 90_000
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def busiest(replicas: list[ServiceProcess], before: list[float]) -> ServiceProcess:
+    """Return the replica that has worked most since `before`."""
+    worked = [processor_seconds(one.pid) - used for one, used in zip(replicas, before, strict=True)]
+    return replicas[worked.index(max(worked))]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("through", ["client", "envoy"])
+def test_a_stream_goes_on_at_another_replica(
+    replicas: Services, unharmed: Unharmed, tmp_path: Path, number: signal.Signals, through: str
+) -> None:
+    both = [replicas.sampler(), replicas.sampler()]
+    request = golden_request(unharmed.address, ROWS)
+    whole = unharmed.data(request)
+    with envoy_before([one.address for one in both], tmp_path) as proxy:
+        addresses = [proxy] if through == "envoy" else [one.address for one in both]
+        with Client(NO_TRAINER, addresses) as client:
+            before = [processor_seconds(one.pid) for one in both]
+            stream = client.sample_stream(request)
+            pieces = []
+            for piece in stream.chunks():
+                pieces.append(piece)
+                if len(pieces) == 40:
+                    busiest(both, before).process.send_signal(number)
+    assert stream.resumes >= 1
+    assert digest(b"".join(pieces)) == digest(whole)
+
+
+@pytest.mark.parametrize(("form", "rows"), [("arrow", ROWS), ("csv", 80_000), ("ndjson", 36_000)])
+def test_a_replica_told_to_end_says_where_its_stream_is_gone_on_with(
+    replicas: Services, unharmed: Unharmed, form: str, rows: int
+) -> None:
+    replica = replicas.sampler()
+    request = golden_request(unharmed.address, rows, form)
+    whole = unharmed.data(request)
+    first = Received()
+    with opened(replica.address, request) as call:
+        for index, response in enumerate(call):
+            first.take(response)
+            if index == 10:
+                replica.process.send_signal(signal.SIGTERM)
+    assert replica.process.wait(30) == 0
+    next_row = first.summary.next_row
+    assert not first.summary.complete
+    assert 0 < next_row < rows
+    assert next_row % GRID == 0
+    assert first.summary.rows_delivered == next_row
+    request.model = first.header.model_version
+    request.expected_model_digest = first.header.model_digest
+    request.expected_plan_digest = first.header.plan_digest
+    request.start_row = next_row
+    request.framing = sampling_pb2.FRAMING_CONTINUE
+    rest = received(unharmed.address, request)
+    assert rest.summary.complete
+    assert rest.summary.next_row == rows
+    assert digest(first.data + rest.data) == digest(whole)
+
+
+def test_a_replica_told_to_end_waits_no_longer_than_its_grace_for_a_stalled_reader(
+    replicas: Services, unharmed: Unharmed
+) -> None:
+    replica = replicas.sampler(ROWMINT_GRACE_SECONDS="1")
+    with opened(replica.address, golden_request(unharmed.address, 10**7)) as call:
+        assert next(call).HasField("header")
+        wait_until_idle(replica.pid, "the sampler waiting for its reader")
+        replica.process.send_signal(signal.SIGTERM)
+        # Far more than the grace, far less than the write timeout of a minute.
+        assert replica.process.wait(20) == 0
+
+
+def test_a_second_signal_ends_a_replica_at_once(replicas: Services, unharmed: Unharmed) -> None:
+    replica = replicas.sampler(ROWMINT_GRACE_SECONDS="600")
+    with opened(replica.address, golden_request(unharmed.address, 10**7)) as call:
+        assert next(call).HasField("header")
+        wait_until_idle(replica.pid, "the sampler waiting for its reader")
+        replica.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: b"draining" in replica.log.read_bytes(), "draining")
+        assert replica.process.poll() is None
+        replica.process.send_signal(signal.SIGTERM)
+        assert replica.process.wait(20) == 0
+
+
+def test_a_replica_that_drains_takes_no_new_stream_and_the_client_asks_the_other(
+    replicas: Services, unharmed: Unharmed
+) -> None:
+    ending, staying = replicas.sampler(ROWMINT_GRACE_SECONDS="600"), replicas.sampler()
+    request = golden_request(unharmed.address, 5_000)
+    whole = unharmed.data(request)
+    with opened(ending.address, golden_request(unharmed.address, 10**7)) as call:
+        assert next(call).HasField("header")
+        wait_until_idle(ending.pid, "the sampler waiting for its reader")
+        ending.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: b"draining" in ending.log.read_bytes(), "draining")
+        with Client(NO_TRAINER, [ending.address, staying.address]) as client:
+            streams = [client.sample_stream(request) for _ in range(4)]
+            data = [b"".join(stream.chunks()) for stream in streams]
+        assert {stream.address for stream in streams} == {staying.address}
+        assert {digest(one) for one in data} == {digest(whole)}
+        ending.process.send_signal(signal.SIGTERM)
+        assert ending.process.wait(20) == 0
+
+
+def test_many_streams_on_a_killed_replica_all_go_on(replicas: Services, unharmed: Unharmed) -> None:
+    both = [replicas.sampler(), replicas.sampler()]
+    request = golden_request(unharmed.address, 40_000)
+    whole = unharmed.data(request)
+    begun = threading.Barrier(9)
+    found: list[tuple[int, str]] = []
+
+    def read() -> None:
+        with Client(NO_TRAINER, [one.address for one in both]) as client:
+            stream = client.sample_stream(request)
+            chunks = stream.chunks()
+            data = [next(chunks)]
+            begun.wait(60)
+            data += chunks
+            found.append((stream.resumes, digest(b"".join(data))))
+
+    readers = [threading.Thread(target=read) for _ in range(8)]
+    for reader in readers:
+        reader.start()
+    begun.wait(60)
+    both[0].kill()
+    for reader in readers:
+        reader.join(120)
+    assert [data for _, data in found] == [digest(whole)] * 8
+    assert sum(resumes for resumes, _ in found) >= 1
+
+
+def test_without_any_replica_a_stream_ends_with_what_to_do(replicas: Services, unharmed: Unharmed) -> None:
+    replica = replicas.sampler()
+    with Client(NO_TRAINER, replica.address, retry=RetryPolicy(attempts=3, first_delay=0.05)) as client:
+        stream = client.sample_stream(golden_request(unharmed.address, 10**6))
+        chunks = stream.chunks()
+        next(chunks)
+        replica.kill()
+        with pytest.raises(RowmintCallError, match=r"is `rowmint serve` running there.* after 3 attempts") as raised:
+            for _ in chunks:
+                pass
+    assert raised.value.code is grpc.StatusCode.UNAVAILABLE

@@ -1,0 +1,154 @@
+"""Readers that are slow, that stall, that vanish: what a sampler holds for them stays small, and its work stops."""
+
+import hashlib
+import signal
+import subprocess
+import sys
+import threading
+
+import grpc
+import pytest
+
+from rowmint.client import Client
+from tests.acceptance.processes import Services, wait_until
+from tests.acceptance.refusals import refused
+from tests.faults.golden_home import NO_TRAINER, golden_request, golden_version
+from tests.faults.process_figures import anonymous_bytes, processor_seconds, wait_until_idle
+from tests.faults.raw_streams import Unharmed, asked_to_wait, opened, received
+
+MANY = 10**7
+
+# Two blocks computed ahead, the message being written, what HTTP/2 and the kernel buffer on the way (a stalled reader
+# lets a server run ahead by up to 8 MiB), and the allocator's slack. The whole stream has more than a gigabyte.
+BOUND = 64 * 1024 * 1024
+
+# Reads as fast as it can until it is killed.
+READER = """
+import sys
+from rowmint.client import Client
+with Client("127.0.0.1:1", sys.argv[1]) as client:
+    stream = client.sample(sys.argv[2], 10**7, seed=3, format="csv", columns=sys.argv[4:], where=eval(sys.argv[3]))
+    print("begun", flush=True)
+    for _ in stream.chunks():
+        pass
+"""
+
+
+def wait_until_given_up(address: str, unharmed: Unharmed) -> None:
+    """Wait until a sampler that serves one stream at once serves another: the one before is given up."""
+    request = golden_request(unharmed.address, 10)
+
+    def served() -> bool:
+        try:
+            return received(address, request).data == unharmed.data(request)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
+            return False
+
+    wait_until(served, "another stream being served")
+
+
+def test_memory_stays_bounded_however_slowly_ten_million_rows_are_read(replicas: Services, unharmed: Unharmed) -> None:
+    sampler = replicas.sampler()
+    # Tables and kernels of the model are there before what a stream takes is measured.
+    received(sampler.address, golden_request(unharmed.address, 20_000))
+    before = anonymous_bytes(sampler.pid)
+    most = 0
+    with opened(sampler.address, golden_request(unharmed.address, MANY)) as call:
+        for _ in range(3):
+            for _ in range(25):
+                next(call)
+            # A server that did not wait for its reader would go on to the stream's end, minutes from here.
+            wait_until_idle(sampler.pid, "the sampler waiting for its reader", 30)
+            most = max(most, anonymous_bytes(sampler.pid) - before)
+    assert most < BOUND
+
+
+def test_memory_stays_bounded_while_many_readers_stall(replicas: Services, unharmed: Unharmed) -> None:
+    sampler = replicas.sampler()
+    received(sampler.address, golden_request(unharmed.address, 20_000))
+    before = anonymous_bytes(sampler.pid)
+    calls = 8
+    release = threading.Event()
+    begun = threading.Barrier(calls + 1)
+
+    def stall() -> None:
+        with opened(sampler.address, golden_request(unharmed.address, MANY)) as call:
+            next(call)
+            begun.wait(60)
+            release.wait(60)
+
+    readers = [threading.Thread(target=stall) for _ in range(calls)]
+    for reader in readers:
+        reader.start()
+    begun.wait(60)
+    wait_until_idle(sampler.pid, "the sampler waiting for its readers", 60)
+    most = anonymous_bytes(sampler.pid) - before
+    release.set()
+    for reader in readers:
+        reader.join(60)
+    assert most < calls * BOUND / 2
+
+
+def test_a_reader_that_stalls_for_too_long_is_told_why_its_stream_ended(replicas: Services, unharmed: Unharmed) -> None:
+    sampler = replicas.sampler(ROWMINT_WRITE_TIMEOUT="1", ROWMINT_MAX_STREAMS="1")
+    request = golden_request(unharmed.address, MANY)
+    with opened(sampler.address, request) as call:
+        assert next(call).HasField("header")
+        wait_until_idle(sampler.pid, "the sampler waiting for its reader")
+        wait_until_given_up(sampler.address, unharmed)
+        refusal = refused(list, call)
+        assert refusal.kind == ("RESOURCE_EXHAUSTED", "LIMIT")
+        assert refusal.metadata["setting"] == "ROWMINT_WRITE_TIMEOUT"
+        assert "go on from the row after the last one received" in refusal.message
+
+
+def test_a_client_that_reads_on_after_its_stream_was_given_up_gets_every_row(
+    replicas: Services, unharmed: Unharmed
+) -> None:
+    sampler = replicas.sampler(ROWMINT_WRITE_TIMEOUT="1", ROWMINT_MAX_STREAMS="1")
+    request = golden_request(unharmed.address, 90_000)
+    whole = unharmed.data(request)
+    with Client(NO_TRAINER, sampler.address) as client:
+        stream = client.sample_stream(request)
+        chunks = stream.chunks()
+        pieces = [next(chunks)]
+        wait_until_given_up(sampler.address, unharmed)
+        pieces += chunks
+    assert stream.resumes >= 1
+    assert hashlib.sha256(b"".join(pieces)).digest() == hashlib.sha256(whole).digest()
+
+
+def test_one_stream_too_many_is_asked_to_come_back(replicas: Services, unharmed: Unharmed) -> None:
+    sampler = replicas.sampler(ROWMINT_MAX_STREAMS="1")
+    with opened(sampler.address, golden_request(unharmed.address, MANY)) as call:
+        next(call)
+        with opened(sampler.address, golden_request(unharmed.address, 10)) as second:
+            refusal = refused(list, second)
+            assert refusal.kind == ("RESOURCE_EXHAUSTED", "LIMIT")
+            assert refusal.metadata == {"limit": "1", "setting": "ROWMINT_MAX_STREAMS"}
+            assert asked_to_wait(second) == (1.0, "1000")
+
+
+@pytest.mark.parametrize(
+    ("where", "columns"),
+    [
+        ({}, []),
+        # So rare that no message comes for many tiles: only the end of the call can tell that the client is gone.
+        ({"age": (98, None), "city": ["Rio"], "grade": [3], "tier": [None], "score": (9.9, None)}, ["age", "city"]),
+    ],
+    ids=["rows", "no rows yet"],
+)
+def test_the_work_for_a_client_that_vanished_stops(
+    replicas: Services, where: dict[str, object], columns: list[str]
+) -> None:
+    sampler = replicas.sampler()
+    arguments = [sampler.address, golden_version("tvae"), repr(where), *columns]
+    with subprocess.Popen([sys.executable, "-c", READER, *arguments], stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"begun\n"
+        used = processor_seconds(sampler.pid)
+        client.send_signal(signal.SIGKILL)
+    wait_until_idle(sampler.pid, "the end of the sampler's work", 20)
+    assert processor_seconds(sampler.pid) - used < 5

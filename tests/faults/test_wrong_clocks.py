@@ -1,0 +1,84 @@
+"""A trainer whose wall clock is hours off: leases and times go by the database's clock."""
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from rowmint.names import TrainingJobName
+from rowmint.registry import JobRecord
+from rowmint.v1 import training_job_pb2 as pb
+from tests.acceptance.processes import ServiceProcess, Services, children_of, wait_until
+from tests.crash.house import House, Inside
+from tests.crash.story import CSV, patient_client, training_config
+from tests.faults.wrong_clock import wrong_clock
+
+BEATS = 8
+"""Heartbeats of 0.3 s: longer than the lease of 2 s."""
+
+
+def holder(job: JobRecord) -> str:
+    return job.holder.rpartition(":")[2]
+
+
+def wait_for_beats(inside: Inside, name: TrainingJobName, trainer: ServiceProcess) -> None:
+    """Wait until the lease was renewed several times, by one trainer, of one attempt."""
+    leases = set()
+
+    def beaten() -> bool:
+        job = inside.registry.jobs.get(name)
+        assert not job.state.ended, "the fit is too short for this test"
+        if holder(job) == str(trainer.pid):
+            leases.add((job.attempt, job.lease_until))
+        return len(leases) >= BEATS
+
+    wait_until(beaten, f"{BEATS} heartbeats")
+    assert len({attempt for attempt, _ in leases}) == 1
+
+
+def kill_with_workers(trainer: ServiceProcess) -> None:
+    workers = children_of(trainer.pid)
+    trainer.kill()
+    for worker in workers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("hours", [-7, 7])
+@pytest.mark.parametrize("first", ["wrong", "right"])
+def test_no_job_is_stolen_from_the_living_or_kept_by_the_dead(
+    services: Services, tmp_path: Path, migrated_postgres_url: str, hours: int, first: str
+) -> None:
+    house = House(tmp_path, migrated_postgres_url)
+    clocks = {"wrong": wrong_clock(tmp_path / "clock", hours), "right": {}}
+    # No checkpoint: the fit is not to hurry to its end.
+    slow = {"ROWMINT_CHECKPOINT_SECONDS": "3600"}
+    second = "right" if first == "wrong" else "wrong"
+    config = training_config()
+    config.ctgan.epochs = 100_000
+    holding = services.start("trainer_service", {**house.trainer(**slow), **clocks[first]})
+    with house.open() as inside:
+        with patient_client(holding.address) as client:
+            dataset = client.upload(CSV, "customers", format="csv", primary_key="customer")
+            now = time.time()
+            assert abs(dataset.create_time.seconds - now) < 600, "the dataset's time is the database's"
+            job = client.train("customers", "people", config)
+        name = TrainingJobName.parse(job.name)
+        wait_until(lambda: holder(inside.registry.jobs.get(name)) == str(holding.pid), "the job's begin")
+        waiting = services.start("trainer_service", {**house.trainer(**slow), **clocks[second]})
+        wait_for_beats(inside, name, holding)
+        assert inside.registry.jobs.get(name).attempt == 1
+        kill_with_workers(holding)
+        wait_until(lambda: holder(inside.registry.jobs.get(name)) == str(waiting.pid), "the takeover")
+        wait_for_beats(inside, name, waiting)
+        found = inside.registry.jobs.get(name)
+        assert found.attempt == 2
+        with patient_client(waiting.address) as client:
+            client.cancel_job(job.name)
+            wait_until(lambda: client.get_job(job.name).state == pb.JOB_STATE_CANCELLED, "the job's end")
+            ended = client.get_job(job.name)
+        for told in (ended.create_time, ended.start_time, ended.end_time):
+            assert abs(told.seconds - time.time()) < 600
