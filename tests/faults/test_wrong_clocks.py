@@ -47,19 +47,18 @@ def kill_with_workers(trainer: ServiceProcess) -> None:
             os.kill(worker, signal.SIGKILL)
 
 
+# To a clock that is ahead each lease seems to have run out; to one that is behind, none ever.
 @pytest.mark.parametrize("hours", [-7, 7])
-@pytest.mark.parametrize("first", ["wrong", "right"])
 def test_no_job_is_stolen_from_the_living_or_kept_by_the_dead(
-    services: Services, tmp_path: Path, migrated_postgres_url: str, hours: int, first: str
+    services: Services, tmp_path: Path, migrated_postgres_url: str, hours: int
 ) -> None:
     house = House(tmp_path, migrated_postgres_url)
-    clocks = {"wrong": wrong_clock(tmp_path / "clock", hours), "right": {}}
+    holds, waits = (wrong_clock(tmp_path / "holds", -hours), wrong_clock(tmp_path / "waits", hours))
     # No checkpoint: the fit is not to hurry to its end.
     slow = {"ROWMINT_CHECKPOINT_SECONDS": "3600"}
-    second = "right" if first == "wrong" else "wrong"
     config = training_config()
     config.ctgan.epochs = 100_000
-    holding = services.start("trainer_service", {**house.trainer(**slow), **clocks[first]})
+    holding = services.start("trainer_service", {**house.trainer(**slow), **holds})
     with house.open() as inside:
         with patient_client(holding.address) as client:
             dataset = client.upload(CSV, "customers", format="csv", primary_key="customer")
@@ -68,7 +67,7 @@ def test_no_job_is_stolen_from_the_living_or_kept_by_the_dead(
             job = client.train("customers", "people", config)
         name = TrainingJobName.parse(job.name)
         wait_until(lambda: holder(inside.registry.jobs.get(name)) == str(holding.pid), "the job's begin")
-        waiting = services.start("trainer_service", {**house.trainer(**slow), **clocks[second]})
+        waiting = services.start("trainer_service", {**house.trainer(**slow), **waits})
         wait_for_beats(inside, name, holding)
         assert inside.registry.jobs.get(name).attempt == 1
         kill_with_workers(holding)
