@@ -27,6 +27,8 @@ from rowmint.synthesizer import Kernel, Synthesizer, load_synthesizer
 FORMAT = 1
 """Version of the manifest's own layout."""
 ARITHMETIC = "exact-i8"
+_MAX_SHOWN = 400
+_GRID_SLACK = 16  # another version may have estimated rows as so much smaller
 
 
 @dataclass(frozen=True)
@@ -135,20 +137,28 @@ def read_manifest(manifest: bytes, manifest_digest: bytes | None = None) -> dict
             "the stored manifest does not have the digest the registry says; restore it or delete the version"
         )
     try:
-        body = json.loads(manifest)
+        body = json.loads(manifest, object_pairs_hook=_object)
         generator = body["generator"]
         known = (body["format"], generator["algorithm"], generator["arithmetic"])
         model_digest = hashlib.sha256(rfc8785.dumps(generator)).hexdigest()
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataLossError(f"the manifest is malformed: {error}") from error
-    if known != (FORMAT, ALGORITHM, ARITHMETIC):
+        raise DataLossError(_brief(f"the manifest is malformed: {error}")) from error
+    if repr(known) != repr((FORMAT, ALGORITHM, ARITHMETIC)):  # 1 equals True
+        shown = [_brief(str(part)) for part in known]
         raise DataLossError(
-            f"the model has format {known[0]}, algorithm {known[1]}, arithmetic {known[2]}; this version reads"
+            f"the model has format {shown[0]}, algorithm {shown[1]}, arithmetic {shown[2]}; this version reads"
             f" {FORMAT}, {ALGORITHM}, {ARITHMETIC}: update the service"
         )
     if model_digest != body.get("model_digest"):
         raise DataLossError("the manifest's generator section does not have the model digest it says")
     return dict(body)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):  # one reader would take the first, another the last
+        raise ValueError("an object has a key twice")
+    return found
 
 
 def read_model(manifest: bytes, weights: bytes, kernel: Kernel, manifest_digest: bytes | None = None) -> Model:
@@ -169,21 +179,32 @@ def read_model(manifest: bytes, weights: bytes, kernel: Kernel, manifest_digest:
         expected = dict(generator["weights"])
         size, sha256 = expected["size"], expected["sha256"]
     except (KeyError, TypeError, ValueError) as error:
-        raise DataLossError(f"the manifest does not describe its weights: {error!r}") from error
+        raise DataLossError(_brief(f"the manifest does not describe its weights: {error!r}")) from error
     if len(weights) != size or hashlib.sha256(weights).hexdigest() != sha256:
         raise DataLossError("the stored weights do not have the size or digest the manifest says; restore them")
     try:
         arrays: dict[str, NDArray[np.generic]] = safetensors.numpy.load(weights)
         schema = TableSchema.from_json(generator["schema"])
-        grid = int(generator["grid"])
         synthesizer = load_synthesizer(generator, schema, arrays, kernel)
+        # Last, as it writes out the categories: only checked ones have no more than a thousand digits.
+        grid = _grid(generator["grid"], schema)
         identities = {
             column.name: codec
             for column, entry in zip(schema.columns, generator["codecs"], strict=True)
             if entry["codec"] == "identity" and isinstance(codec := load_codec(column, entry, {}), IdentityCodec)
         }
-    except (SafetensorError, ValueError, KeyError, TypeError, InvalidFieldError, ColumnNotFoundError) as error:
-        raise DataLossError(f"the model is malformed: {error}") from error
+    except DataLossError as error:
+        raise DataLossError(_brief(error.message)) from error
+    except (
+        SafetensorError,
+        ValueError,
+        KeyError,
+        TypeError,
+        OverflowError,
+        InvalidFieldError,
+        ColumnNotFoundError,
+    ) as error:
+        raise DataLossError(_brief(f"the model is malformed: {error}")) from error
     return Model(
         bytes.fromhex(body["model_digest"]),
         schema,
@@ -192,3 +213,17 @@ def read_model(manifest: bytes, weights: bytes, kernel: Kernel, manifest_digest:
         identities,
         sum(array.nbytes for array in arrays.values()),
     )
+
+
+def _brief(text: str) -> str:
+    """Return a text that may hold anything out of a damaged file as a message may: short, and of Unicode."""
+    shown = text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
+    return shown.encode(errors="backslashreplace").decode()
+
+
+def _grid(rows: Any, schema: TableSchema) -> int:
+    """Return a manifest's grid; `ValueError` where it is none, or would make batches far larger than any should be."""
+    most = _GRID_SLACK * grid_rows(schema)
+    if not isinstance(rows, int) or isinstance(rows, bool) or not 1 <= rows <= most or rows & (rows - 1):
+        raise ValueError(f"its grid is {rows!r}; it must be a power of two of at most {most} rows")
+    return rows

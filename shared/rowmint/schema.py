@@ -99,6 +99,8 @@ def parse_cell(text: str, data_type: DataType) -> Cell:
     Raises:
         ValueError: `text` is not the text of a cell of this type.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"a cell of type {data_type} is not given as text")
     match data_type:
         case DataType.BOOL:
             if text not in ("true", "false"):
@@ -216,9 +218,10 @@ class ColumnSpec:
         """Return the column that `to_json` wrote.
 
         Raises:
-            ValueError: A value is not of the column's type.
+            ValueError: A value is not of the column's or its field's type.
             KeyError: The name is missing.
         """
+        _validate_fields(body)
         data_type = DataType(body["type"]) if "type" in body else None
 
         def cell(text: Any) -> Cell:
@@ -245,6 +248,22 @@ class ColumnSpec:
             time_zone=body.get("time_zone", ""),
             id_pattern=body.get("id_pattern", ""),
         )
+
+
+def _validate_fields(body: Mapping[str, Any]) -> None:
+    """Check the types of a stored column's fields; `ValueError` names the one that is wrong."""
+    if not isinstance(body, Mapping):
+        raise ValueError("a column is no object")
+    for field_name in ("name", "datetime_format", "time_zone", "id_pattern"):
+        if not isinstance(body.get(field_name, ""), str):
+            raise ValueError(f"a column's {field_name} is no text")
+    decimals = body.get("decimals")
+    if decimals is not None and (not isinstance(decimals, int) or isinstance(decimals, bool)):
+        raise ValueError("a column's number of decimals is no whole number")
+    if not isinstance(body.get("nullable"), bool | None):
+        raise ValueError("whether a column is nullable is no truth value")
+    if not isinstance(body.get("categories", []), list | tuple):
+        raise ValueError("a column's categories are no list")
 
 
 def near_names(name: str, known: list[str], count: int = 3) -> list[str]:
@@ -316,8 +335,22 @@ class TableSchema:
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Self:
-        """Return the schema that `to_json` wrote."""
-        return cls(tuple(ColumnSpec.from_json(column) for column in body["columns"]), body.get("primary_key", ""))
+        """Return the schema that `to_json` wrote.
+
+        Raises:
+            ValueError: A value is not of its field's type.
+            KeyError: A field is missing.
+            TypeError: A part is no object or list at all.
+            InvalidFieldError: Two columns have one name.
+            ColumnNotFoundError: The primary key is no column.
+        """
+        if not isinstance(body, Mapping):
+            raise ValueError("it is no object")
+        columns = tuple(ColumnSpec.from_json(column) for column in body["columns"])
+        primary_key = body.get("primary_key", "")
+        if not isinstance(primary_key, str):
+            raise ValueError("the primary key is no text")
+        return cls(columns, primary_key)
 
     def to_sdv(self, table: str = "table") -> dict[str, Any]:
         """Return the schema as SDV's multi-table metadata (``METADATA_SPEC_VERSION`` V1), JSON values."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rowmint.codecs.category import CategoryCodec
 from rowmint.codecs.identity import IdentityCodec
+from rowmint.codecs.learned import validate_learned
 from rowmint.codecs.numeric import NumericCodec
 from rowmint.errors import DataLossError, InvalidFieldError
 from rowmint.schema import ColumnSpec
@@ -34,8 +35,9 @@ def load_codec(column: ColumnSpec, body: Mapping[str, Any], arrays: Mapping[str,
         DataLossError: The entry or an array is missing or malformed.
     """
     try:
+        validate_learned(column)
         codec = _KINDS[body["codec"]].load(column, body, arrays)
-    except (KeyError, ValueError, TypeError, IndexError, InvalidFieldError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError, InvalidFieldError) as error:
         raise DataLossError(f"the model's codec of column {column.name!r} is malformed: {error}") from error
     if not isinstance(codec, IdentityCodec) and codec.nullable and not column.nullable:
         raise DataLossError(f"the model's codec of column {column.name!r} makes missing cells; the column has none")

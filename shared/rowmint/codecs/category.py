@@ -8,7 +8,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rowmint.columns import ColumnArray
+from rowmint.codecs import entry
+from rowmint.columns import ColumnArray, is_coded
 from rowmint.schema import ColumnSpec
 
 WEIGHT_ONE = 1 << 32
@@ -30,6 +31,13 @@ def integer_weights(counts: NDArray[np.float64]) -> NDArray[np.uint64]:
     bounds = np.floor(running / running[-1] * shared).astype(np.uint64)
     weights: NDArray[np.uint64] = positive + np.diff(bounds, prepend=np.uint64(0))
     return weights
+
+
+def sum_to_one(weights: NDArray[np.generic]) -> bool:
+    """Say whether these are integer weights, uint64, of sum `WEIGHT_ONE`."""
+    if weights.dtype != np.uint64 or weights.max(initial=np.uint64(0)) > WEIGHT_ONE:
+        return False  # a sum of greater ones may wrap at 2**64
+    return int(weights.sum(dtype=np.uint64)) == WEIGHT_ONE
 
 
 def draw_weighted(cumulative: NDArray[np.uint64], words: NDArray[np.uint64]) -> NDArray[np.intp]:
@@ -122,14 +130,16 @@ class CategoryCodec:
     @classmethod
     def load(cls, column: ColumnSpec, body: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> Self:
         """Return the codec that `to_manifest` wrote."""
-        size, head, tail = int(body["size"]), int(body["head"]), arrays["tail"].astype(np.uint64)
+        if not is_coded(column):
+            raise ValueError(f"a {column.kind} column has no categories")
+        size, head, tail = entry.whole(body, "size"), entry.whole(body, "head"), entry.array(arrays, "tail", np.uint64)
         if not 0 <= head <= size or tail.shape != (size - head,):
             raise ValueError(f"{head} of {size} categories with {tail.shape} tail weights")
         if size != len(column.domain.categories):
             raise ValueError(f"{size} categories where the column has {len(column.domain.categories)}")
-        if size > head and int(tail.sum(dtype=np.uint64)) != WEIGHT_ONE:
+        if size > head and not sum_to_one(tail):
             raise ValueError("its tail weights do not sum to one")
-        codec = cls(size, head, bool(body["nullable"]), tail)
+        codec = cls(size, head, entry.flag(body, "nullable"), tail)
         if codec.slots < 1:
             raise ValueError("it has no slot")
         return codec

@@ -18,8 +18,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from rowmint.codecs import entry
 from rowmint.errors import InvalidFieldError, RowRangeError
-from rowmint.schema import INT64_MAX, INT64_MIN, ColumnSpec, DataType
+from rowmint.schema import INT64_MAX, INT64_MIN, ColumnKind, ColumnSpec, DataType
 
 _ROUNDS = 6
 _MAX_SIZE = 1 << 62
@@ -203,7 +204,10 @@ class IdentityCodec:
     @classmethod
     def load(cls, column: ColumnSpec, body: Mapping[str, Any], _: Mapping[str, NDArray[np.generic]]) -> Self:
         """Return the codec that `to_manifest` wrote."""
-        codec = cls(column.data_type is DataType.INT64, int(body["base"]), int(body["size"]), str(body["pattern"]))
+        if column.kind is not ColumnKind.ID:
+            raise ValueError(f"a {column.kind} column has no ids")
+        base, size = entry.long_whole(body, "base"), entry.long_whole(body, "size")
+        codec = cls(column.data_type is DataType.INT64, base, size, entry.text(body, "pattern"))
         if not 1 <= codec.size <= _MAX_SIZE or (not codec.integral and not codec.pattern):
             raise ValueError("its size or pattern is out of range")
         if codec.integral and not INT64_MIN <= codec.base <= INT64_MAX - codec.size + 1:

@@ -10,19 +10,29 @@ on Adult, points and weight averaging together raise SDMetrics quality from .90 
 """
 
 import math
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rowmint.columns import ColumnArray
-from rowmint.schema import INT64_MAX, INT64_MIN, ColumnSpec, DataType
+from rowmint.codecs import entry
+from rowmint.columns import EPOCH_DATE, ColumnArray
+from rowmint.schema import INT64_MAX, INT64_MIN, ColumnKind, ColumnSpec, DataType
 
 ALPHA_ONE = 1 << 23
 """1.0 in the fixed-point scalars that `decode` takes."""
+_FIRST_DAY, _LAST_DAY = (day.toordinal() - EPOCH_DATE.toordinal() for day in (date.min, date.max))
+_DAY = 86_400_000_000  # microseconds
+_CALENDAR = {
+    DataType.DATE: (_FIRST_DAY, _LAST_DAY),
+    DataType.TIMESTAMP: (_FIRST_DAY * _DAY, (_LAST_DAY + 1) * _DAY - 1),
+}
+"""Native values of the first and the last day or microsecond of the years 1 to 9999."""
 
 
 @dataclass(frozen=True)
@@ -175,20 +185,26 @@ class NumericCodec:
     @classmethod
     def load(cls, column: ColumnSpec, body: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> Self:
         """Return the codec that `to_manifest` wrote."""
+        if column.kind not in (ColumnKind.NUMERICAL, ColumnKind.DATETIME):
+            raise ValueError(f"a {column.kind} column has no order")
         bounds, centers, widths, points = (
-            arrays[name].astype(np.float64) for name in ("bounds", "centers", "widths", "points")
+            entry.array(arrays, name, np.float64) for name in ("bounds", "centers", "widths", "points")
         )
-        if bounds.shape != (2,) or centers.shape != widths.shape or centers.ndim != 1 or points.ndim != 1:
+        if bounds.shape != (2,) or centers.shape != widths.shape:
             raise ValueError("an array has the wrong shape")
         if not all(np.isfinite(array).all() for array in (bounds, centers, widths, points)):
             raise ValueError("an array holds a number that is not finite")
+        if not (widths > 0).all():
+            raise ValueError("a mode has no width")
+        if not (np.abs(centers) / 2 + widths / 2 <= sys.float_info.max / 2).all():
+            raise ValueError("a mode reaches beyond binary64")
         codec = cls(
-            lattice=bool(body["lattice"]),
-            origin=int(body["origin"]),
-            step=int(body["step"]),
-            decimals=int(body["decimals"]),
+            lattice=entry.flag(body, "lattice"),
+            origin=entry.long_whole(body, "origin"),
+            step=entry.long_whole(body, "step"),
+            decimals=entry.whole(body, "decimals"),
             integral=column.data_type is not DataType.DOUBLE,
-            nullable=bool(body["nullable"]),
+            nullable=entry.flag(body, "nullable"),
             lower=float(bounds[0]),
             upper=float(bounds[1]),
             centers=centers,
@@ -201,4 +217,26 @@ class NumericCodec:
             raise ValueError("integers must lie on a lattice")
         if not INT64_MIN <= codec.origin <= INT64_MAX or codec.step > INT64_MAX or codec.lower > codec.upper:
             raise ValueError("its origin, step or bounds are out of range")
-        return codec
+        return codec._within_calendar(column)
+
+    def _within_calendar(self, column: ColumnSpec) -> Self:
+        """Return the codec, its bounds and points days or instants of the years 1 to 9999 where it makes such.
+
+        Raises:
+            ValueError: They lie further outside than rounding takes them.
+        """
+        if column.data_type not in _CALENDAR:
+            return self
+        first, last = _CALENDAR[column.data_type]
+        lower, upper = self.lower, self.upper
+        # The whole calendar in microseconds passes 2**53: its very ends are rounded, and may be so outwards.
+        if self._native(lower) < first:
+            lower = math.nextafter(lower, math.inf)
+        if self._native(upper) > last:
+            upper = math.nextafter(upper, -math.inf)
+        if not first <= self._native(lower) <= self._native(upper) <= last:
+            raise ValueError("its bounds leave the years 1 to 9999")
+        return replace(self, lower=lower, upper=upper, points=np.clip(self.points, lower, upper))
+
+    def _native(self, x: float) -> int:
+        return int(self.natives(np.array([x]))[0])

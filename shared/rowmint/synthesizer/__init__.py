@@ -62,7 +62,11 @@ def load_synthesizer(
     Raises:
         DataLossError: Section and weights do not make a model.
     """
-    bodies = generator["codecs"]
+    bodies, network = generator["codecs"], generator.get("network", {})
+    if not isinstance(bodies, list) or not isinstance(network, Mapping):
+        raise DataLossError("the model's codecs are no list, or its network is no object")
+    if not schema.columns:
+        raise DataLossError("the model has no columns")
     if len(bodies) != len(schema.columns):
         raise DataLossError(f"the model has {len(schema.columns)} columns and {len(bodies)} codecs")
     codecs = [
@@ -70,18 +74,13 @@ def load_synthesizer(
         for index, (column, body) in enumerate(zip(schema.columns, bodies, strict=True))
     ]
     heads = column_heads(schema.columns, codecs)
-    network = generator.get("network", {})
     match generator["family"]:
         case "ctgan":
             return CtganSynthesizer.load(schema, heads, network, arrays, kernel)
         case "tvae":
             return TvaeSynthesizer.load(schema, heads, network, arrays, kernel)
         case "independent":
-            try:
-                weights = {name: arrays[f"slots.{head.index}"].astype(np.uint64) for name, head in heads.items()}
-            except KeyError as error:
-                raise DataLossError(f"the model's weights lack {error.args[0]!r}") from error
-            return IndependentSynthesizer(schema, heads, weights)
+            return IndependentSynthesizer.load(schema, heads, arrays)
         case family:
             raise DataLossError(f"the model is of family {family!r}; this version knows {', '.join(FAMILIES)}")
 

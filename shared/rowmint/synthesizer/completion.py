@@ -134,9 +134,10 @@ class LatentCompleter:
         spread = self._model.spread.get(column.head.column.name, 0) / tables.ALPHA_ONE
         for mode in range(modes):
             # alpha = 1 stands for four standard deviations of a mode: a quarter of it is the unit of the tolerance.
-            distance = (x - codec.centers[mode]) / codec.widths[mode] - alpha
             variance = (0.25 * tolerance) ** 2 + spread**2
-            weight += column.shares[mode] * _gaussian(distance * distance / variance)
+            with np.errstate(over="ignore"):  # what is infinitely far weighs nothing, as it should
+                distance = (x - codec.centers[mode]) / codec.widths[mode] - alpha
+                weight += column.shares[mode] * _gaussian(distance * distance / variance)
         return weight
 
     def _draw(self, column: _Column, chosen: int, key: TileKey) -> Cell:

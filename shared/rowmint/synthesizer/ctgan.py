@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rowmint.codecs import entry
 from rowmint.conditions import ColumnCondition
 from rowmint.errors import DataLossError
 from rowmint.schema import TableSchema
@@ -48,12 +49,16 @@ class CtganSynthesizer(LatentSynthesizer):
     ) -> "CtganSynthesizer":
         """Return the generator from the manifest's ``network`` entry and the weights."""
         drivers = None
-        parts = ("column", "slot", "weights")
+        parts = {"column": (np.int32, np.int64), "slot": (np.int32, np.int64), "weights": (np.uint64,)}
         if any(f"drivers.{part}" in arrays for part in parts):
             try:
-                column, slot, weights = (arrays[f"drivers.{part}"] for part in parts)
+                column, slot, weights = (
+                    entry.array(arrays, f"drivers.{part}", *types) for part, types in parts.items()
+                )
             except KeyError as error:
                 raise DataLossError(f"the model's weights lack {error.args[0]!r}") from error
+            except ValueError as error:
+                raise DataLossError(f"the model's condition vectors are malformed: {error}") from error
             drivers = Drivers(column.astype(np.intp), slot.astype(np.intp), weights.astype(np.uint64))
         conditions = 0 if drivers is None else len(drivers.slot)
         network = load_network(body, arrays, concatenate=True, conditions=conditions, kernel=kernel)

@@ -1,11 +1,12 @@
 """The independent family: each column by its own marginal. The baseline of every report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rowmint.codecs.category import WEIGHT_ONE, draw_weighted
+from rowmint.codecs import entry
+from rowmint.codecs.category import draw_weighted, sum_to_one
 from rowmint.columns import ColumnArray, column_cells
 from rowmint.conditions import ColumnCondition
 from rowmint.errors import DataLossError
@@ -33,11 +34,28 @@ class IndependentSynthesizer:
         for name, head in heads.items():
             if weights[name].shape != (head.codec.slots,):
                 raise DataLossError(f"column {name!r} has {head.codec.slots} slots and {weights[name].shape} weights")
-            if int(weights[name].sum(dtype=np.uint64)) != WEIGHT_ONE:
+            if not sum_to_one(weights[name]):
                 raise DataLossError(f"the weights of column {name!r} do not sum to one")
         self.schema = schema
         self.heads = heads
         self.weights = weights
+
+    @classmethod
+    def load(
+        cls, schema: TableSchema, heads: dict[str, ColumnHead], arrays: Mapping[str, NDArray[np.generic]]
+    ) -> "IndependentSynthesizer":
+        """Return the synthesizer whose weights are ``slots.{index of the column}``.
+
+        Raises:
+            DataLossError: One is missing or malformed.
+        """
+        try:
+            weights = {name: entry.array(arrays, f"slots.{head.index}", np.uint64) for name, head in heads.items()}
+        except KeyError as error:
+            raise DataLossError(f"the model's weights lack {error.args[0]!r}") from error
+        except ValueError as error:
+            raise DataLossError(f"the model's weights are malformed: {error}") from error
+        return cls(schema, heads, weights)
 
     def query(self, conditions: Sequence[ColumnCondition], columns: Sequence[str]) -> TileQuery:
         """Make ready to draw `columns` of rows that satisfy `conditions`."""

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from rowmint.codecs.category import WEIGHT_ONE, draw_weighted
+from rowmint.codecs.category import draw_weighted, sum_to_one
 from rowmint.columns import ColumnArray
 from rowmint.conditions import ColumnCondition
 from rowmint.errors import DataLossError
@@ -19,6 +19,7 @@ from rowmint.synthesizer.interface import Candidates
 from rowmint.synthesizer.network import ExactNetwork
 
 ROWS_AT_ONCE = 1024  # rows drawn at once: their masses stay in a core's own cache
+_MAX_SLOTS = (2**31 - 1) // tables.EXP_ONE  # the masses of so many fit in an int32
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Drivers:
         asked = zip(self.column.tolist(), self.slot.tolist(), strict=True)
         if not all(0 <= slot < slots.get(column, 0) for column, slot in asked):
             raise DataLossError("a condition vector of the model asks for a slot that its column does not have")
-        if int(self.weights.sum(dtype=np.uint64)) != WEIGHT_ONE:
+        if not sum_to_one(self.weights):
             raise DataLossError("the weights of the model's condition vectors do not sum to one")
 
     def draw(self, key: TileKey, size: int) -> NDArray[np.intp]:
@@ -88,6 +89,9 @@ class LatentModel:
         width = max((head.stop for head in heads.values()), default=0)
         if network.output_width != width:
             raise DataLossError(f"the model's network has {network.output_width} outputs; its columns need {width}")
+        for name, head in heads.items():
+            if head.codec.slots > _MAX_SLOTS:
+                raise DataLossError(f"column {name!r} has {head.codec.slots} slots; a network may have {_MAX_SLOTS}")
         if drivers is not None:
             drivers.validate(heads, network.conditions)
         self.schema = schema

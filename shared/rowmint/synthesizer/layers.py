@@ -21,6 +21,9 @@ from rowmint.errors import DataLossError
 ACTIVATION_MAX = 127
 """Activations keep to 7 bits: x86 kernels without VNNI add pairs of products in int16, which saturates at 8."""
 
+_MAX_SUM = 2**31 - 1
+_MAX_SCALE = 2.0**96  # times a sum it is finite
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -64,4 +67,11 @@ class Layer:
         )
         if not fits:
             raise DataLossError(f"layer {name!r} of the model's weights has wrong types or shapes")
-        return cls(weight.astype(np.int8), bias.astype(np.int32), scale.astype(np.float32))
+        layer = cls(weight.astype(np.int8), bias.astype(np.int32), scale.astype(np.float32))
+        # Beyond these, kernels would wrap or saturate, each in its own way.
+        reach = ACTIVATION_MAX * np.abs(weight, dtype=np.int16).sum(axis=0, dtype=np.int64)
+        if (reach + np.abs(layer.bias, dtype=np.int64) > _MAX_SUM).any():
+            raise DataLossError(f"a sum of layer {name!r} of the model's weights may pass 2**31")
+        if not ((layer.scale >= 0) & (layer.scale <= _MAX_SCALE)).all():
+            raise DataLossError(f"a scale of layer {name!r} of the model's weights is out of range")
+        return layer

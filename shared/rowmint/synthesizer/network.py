@@ -42,6 +42,8 @@ class ExactNetwork:
             if layer.weight.shape[0] != width:
                 raise DataLossError(f"a layer of the model takes {layer.weight.shape[0]} inputs where {width} arrive")
             width = layer.weight.shape[1] + (width if concatenate else 0)
+        if not all(len(layer.bias) for layer in hidden):
+            raise DataLossError("a hidden layer of the model gives nothing")
         self._hidden = kernel.hidden(hidden, concatenate=concatenate) if hidden else None
         self._output = output
         self._kernel = kernel
@@ -89,7 +91,7 @@ def load_network(
         DataLossError: The number of layers or an array is wrong.
     """
     count = body.get("hidden_layers")
-    if not isinstance(count, int) or not 1 <= count <= 8:
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= 8:
         raise DataLossError(f"the model says it has {count!r} hidden layers; it must be 1 to 8")
     hidden = [Layer.from_arrays(arrays, f"layer.{index}") for index in range(count)]
     output = Layer.from_arrays(arrays, "output")

@@ -20,6 +20,8 @@ from rowmint.synthesizer.latent import LatentModel
 from rowmint.synthesizer.latent_synthesizer import LatentSynthesizer
 from rowmint.synthesizer.network import load_network
 
+_MAX_SPREAD = 1 << 40  # times the greatest deviate it stays far below 2**63; a spread of 1 is 2**23
+
 
 class TvaeSynthesizer(LatentSynthesizer):
     """TVAE's decoder. Immutable, thread-safe.
@@ -42,9 +44,11 @@ class TvaeSynthesizer(LatentSynthesizer):
         """Return the decoder from the manifest's ``network`` entry and the weights."""
         network = load_network(body, arrays, concatenate=False, conditions=0, kernel=kernel)
         scalars = [head for head in heads.values() if head.codec.scalar]
-        spread = arrays.get("spread", np.zeros(0, np.int64)).astype(np.int64)
-        if spread.shape != (len(scalars),):
-            raise DataLossError(f"the model has {len(scalars)} scalars and {spread.shape} spreads")
+        spread: NDArray[Any] = arrays.get("spread", np.zeros(0, np.int64))
+        if spread.dtype != np.int64 or spread.shape != (len(scalars),):
+            raise DataLossError(f"the model has {len(scalars)} scalars and {spread.dtype} spreads of {spread.shape}")
+        if not ((spread >= 0) & (spread <= _MAX_SPREAD)).all():
+            raise DataLossError("a spread of the model is negative or beyond every scalar")
         spreads = {head.column.name: int(value) for head, value in zip(scalars, spread, strict=True)}
         return cls(LatentModel(schema, heads, network, None, spreads))
 
