@@ -1,11 +1,13 @@
 """Converters between `rowmint.v1` and the sampler's own values. Pure."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import google_crc32c
 from google.protobuf.message import Message
 
-from rowmint.errors import InvalidFieldError
+from rowmint.errors import FieldViolation, InvalidFieldError, RowmintError
 from rowmint.names import ModelVersionRef
 from rowmint.rpc.converters import cell_to_value, predicates_from_proto, schema_to_proto, value_to_cell
 from rowmint.schema import Cell
@@ -35,6 +37,21 @@ _CONTINUED = {
 def _given(message: Message, **fields: str) -> dict[str, object]:
     """Return the `optional` fields that are set, under the names they have here; unset ones keep their defaults."""
     return {ours: getattr(message, theirs) for ours, theirs in fields.items() if message.HasField(theirs)}
+
+
+@contextmanager
+def within_sample() -> Iterator[None]:
+    """Let errors name fields of a `SampleRequest` as fields of the message that holds it in its field `sample`."""
+    try:
+        yield
+    except RowmintError as error:
+        own = sampling_pb2.SampleRequest.DESCRIPTOR.fields_by_name
+        if any(re.split(r"[.\[]", violation.field)[0] in own for violation in error.violations):
+            error.message = f"sample.{error.message}"
+            error.violations = tuple(
+                FieldViolation(f"sample.{violation.field}", violation.description) for violation in error.violations
+            )
+        raise
 
 
 def sample_spec(request: sampling_pb2.SampleRequest, field: str = "") -> SampleSpec:

@@ -73,7 +73,8 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
     ) -> sampling_pb2.PlanSampleResponse:
         """Say what a stream would be made of and cut it into parts."""
         spec = converters.sample_spec(request.sample, "sample.")
-        planned = await self._sampler.plan(spec, request.parts if request.HasField("parts") else 1)
+        with converters.within_sample():
+            planned = await self._sampler.plan(spec, request.parts if request.HasField("parts") else 1)
         return converters.planned_to_proto(planned, request.sample)
 
     async def CompleteRows(

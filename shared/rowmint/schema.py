@@ -20,6 +20,8 @@ Cell = bool | int | float | str | Decimal | date | datetime | None
 
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
+MAX_COLUMN_NAME = 256
+"""Characters of a column's name."""
 
 
 class DataType(StrEnum):
@@ -410,8 +412,8 @@ def validate_declared(columns: tuple[ColumnSpec, ...], prefix: str = "dataset.co
     for index, column in enumerate(columns):
         path = f"{prefix}[{index}]"
         domain = column.domain
-        if not 1 <= len(column.name) <= 256:
-            raise InvalidFieldError(f"{path}.name", "must have 1 to 256 characters")
+        if not 1 <= len(column.name) <= MAX_COLUMN_NAME:
+            raise InvalidFieldError(f"{path}.name", f"must have 1 to {MAX_COLUMN_NAME} characters")
         if column.name in seen:
             raise InvalidFieldError(f"{path}.name", f"column {column.name!r} is declared more than once")
         seen.add(column.name)

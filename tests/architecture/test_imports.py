@@ -14,6 +14,7 @@ SERVICES = ("trainer_service", "sampler_service")
 EDGES = ("rowmint.v1", "rowmint.rpc", "rowmint.client", "rowmint.cli")
 UNPICKLERS = ("pickle", "cPickle", "_pickle", "cloudpickle", "joblib", "dill", "marshal", "shelve", "pickletools")
 UNPICKLING_CALLS = ("torch.load", "pd.read_pickle", "pandas.read_pickle")
+CLOCKS = ("time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today")
 VAGUE_NAMES = ("util", "utils", "common", "helper", "helpers", "misc")
 MAX_LINES = 500
 
@@ -186,6 +187,16 @@ def test_only_settings_and_the_command_line_read_the_environment():
             if isinstance(node, ast.Attribute)
             and _dotted(node) in ("os.environ", "os.getenv", "os.putenv", "os.environb", "os.unsetenv")
         ]
+    assert _broken(reads) == []
+
+
+def test_nothing_goes_by_a_wall_clock_but_the_registrys():
+    reads = [
+        (module, node.lineno, _dotted(node))
+        for module in modules()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute) and _dotted(node).endswith(CLOCKS)
+    ]
     assert _broken(reads) == []
 
 

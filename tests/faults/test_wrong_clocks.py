@@ -16,8 +16,9 @@ from tests.crash.house import House, Inside
 from tests.crash.story import CSV, patient_client, training_config
 from tests.faults.wrong_clock import wrong_clock
 
-BEATS = 8
-"""Heartbeats of 0.3 s: longer than the lease of 2 s."""
+LEASE_SECONDS = 4
+BEATS = 16
+"""Heartbeats of 0.3 s: longer than the lease."""
 
 
 def holder(job: JobRecord) -> str:
@@ -55,7 +56,7 @@ def test_no_job_is_stolen_from_the_living_or_kept_by_the_dead(
     house = House(tmp_path, migrated_postgres_url)
     holds, waits = (wrong_clock(tmp_path / "holds", -hours), wrong_clock(tmp_path / "waits", hours))
     # No checkpoint: the fit is not to hurry to its end.
-    slow = {"ROWMINT_CHECKPOINT_SECONDS": "3600"}
+    slow = {"ROWMINT_CHECKPOINT_SECONDS": "3600", "ROWMINT_LEASE_SECONDS": str(LEASE_SECONDS)}
     config = training_config()
     config.ctgan.epochs = 100_000
     holding = services.start("trainer_service", {**house.trainer(**slow), **holds})

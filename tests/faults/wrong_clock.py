@@ -2,30 +2,15 @@
 
 from pathlib import Path
 
+# The class `datetime.datetime` stays as it is: pandas cannot be imported where it is another.
 _SITECUSTOMIZE = '''\
 """Shifts this process's wall clock; Python imports it before anything else."""
 
-import datetime
 import time
 
-_SHIFT = {seconds}
-_time, _time_ns, _datetime = time.time, time.time_ns, datetime.datetime
-time.time = lambda: _time() + _SHIFT
-time.time_ns = lambda: _time_ns() + _SHIFT * 10**9
-
-
-class datetime_class(_datetime):
-    @classmethod
-    def now(cls, tz=None):
-        return _datetime.now(tz) + datetime.timedelta(seconds=_SHIFT)
-
-    @classmethod
-    def utcnow(cls):
-        return _datetime.now(datetime.timezone.utc).replace(tzinfo=None) + datetime.timedelta(seconds=_SHIFT)
-
-
-datetime_class.__name__ = datetime_class.__qualname__ = "datetime"
-datetime.datetime = datetime_class
+_time, _time_ns = time.time, time.time_ns
+time.time = lambda: _time() + {seconds}
+time.time_ns = lambda: _time_ns() + {seconds} * 10**9
 '''
 
 

@@ -13,7 +13,18 @@ import pyarrow.compute as pc
 
 from rowmint.codecs.identity import parse_pattern
 from rowmint.errors import ColumnNotFoundError, InvalidFieldError
-from rowmint.schema import INT64_MAX, INT64_MIN, Cell, ColumnKind, ColumnSpec, DataType, Domain, near_names, shown_cell
+from rowmint.schema import (
+    INT64_MAX,
+    INT64_MIN,
+    MAX_COLUMN_NAME,
+    Cell,
+    ColumnKind,
+    ColumnSpec,
+    DataType,
+    Domain,
+    near_names,
+    shown_cell,
+)
 from trainer_service.datasets.column_types import Target
 from trainer_service.datasets.conversion import mask
 from trainer_service.datasets.datetimes import DatetimeForm
@@ -32,6 +43,11 @@ def validate_before_data(overrides: tuple[ColumnSpec, ...], primary_key: str) ->
     Raises:
         InvalidFieldError: They cannot, or it is; the error names the field.
     """
+    # A registry keeps it as text of a fixed width, which holds no NUL.
+    if len(primary_key) > MAX_COLUMN_NAME or "\0" in primary_key:
+        raise InvalidFieldError(
+            "dataset.primary_key", f"must have at most {MAX_COLUMN_NAME} characters, none of them NUL"
+        )
     for index, column in enumerate(overrides):
         path = f"dataset.column_overrides[{index}]"
         if column.id_pattern:

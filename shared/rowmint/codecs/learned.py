@@ -9,9 +9,8 @@ from datetime import date, datetime
 from decimal import Decimal
 
 from rowmint.columns import is_coded, native_number, nearest_double
-from rowmint.schema import INT64_MAX, INT64_MIN, KINDS_OF_TYPE, Cell, ColumnKind, ColumnSpec, DataType
+from rowmint.schema import INT64_MAX, INT64_MIN, KINDS_OF_TYPE, MAX_COLUMN_NAME, Cell, ColumnKind, ColumnSpec, DataType
 
-_MAX_NAME = 256
 _MAX_DECIMALS = 38  # digits of a decimal128
 _MAX_MOMENT = 1024  # characters of a date or time format, and of what it writes
 _ZONE = re.compile(r"[A-Za-z0-9_+\-/:]{0,64}")
@@ -25,8 +24,8 @@ def validate_learned(column: ColumnSpec) -> None:
         ValueError: A field contradicts another, or a cell of its domain is none of the column's.
     """
     domain = column.domain
-    if not 1 <= len(column.name) <= _MAX_NAME:
-        raise ValueError(f"its name has {len(column.name)} characters; 1 to {_MAX_NAME} are possible")
+    if not 1 <= len(column.name) <= MAX_COLUMN_NAME:
+        raise ValueError(f"its name has {len(column.name)} characters; 1 to {MAX_COLUMN_NAME} are possible")
     if column.kind is None or column.data_type is None or column.kind is ColumnKind.IGNORED:
         raise ValueError("its kind or type is not known")
     if column.kind not in KINDS_OF_TYPE[column.data_type]:

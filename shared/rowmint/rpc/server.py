@@ -11,11 +11,12 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
-from rowmint.errors import RowmintError, UnavailableError
+from rowmint.errors import MalformedRequestError, RowmintError, UnavailableError
 from rowmint.rpc import status
 
 _log = structlog.get_logger(__name__)
@@ -72,13 +73,44 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             make = grpc.stream_unary_rpc_method_handler if streams_requests else grpc.unary_unary_rpc_method_handler
             inner = handler.stream_unary if streams_requests else handler.unary_unary
             behavior = _guard_unary(inner, method)
-        return make(behavior, handler.request_deserializer, handler.response_serializer)
+        return make(behavior, _decoder(handler.request_deserializer), handler.response_serializer)
+
+
+def _decoder(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return a decoder that gives the error in place of bytes that are no message: gRPC would make it UNKNOWN."""
+
+    def read(body: bytes) -> Any:
+        try:
+            return decode(body)
+        except DecodeError:
+            return MalformedRequestError("the request's bytes are no message of the method's type; look at the client")
+
+    return read
+
+
+class _Requests:
+    """The messages of a stream; what `_decoder` could not read is raised."""
+
+    def __init__(self, messages: AsyncIterator[Any]) -> None:
+        self._messages = aiter(messages)
+
+    def __aiter__(self) -> "_Requests":
+        return self
+
+    async def __anext__(self) -> Any:
+        return _readable(await anext(self._messages))
+
+
+def _readable(request: Any) -> Any:
+    if isinstance(request, MalformedRequestError):
+        raise request
+    return _Requests(request) if isinstance(request, AsyncIterator) else request
 
 
 def _guard_unary(inner: Callable[[Any, Any], Awaitable[Any]], method: str) -> Callable[[Any, Any], Awaitable[Any]]:
     async def behavior(request: Any, context: Any) -> Any:
         try:
-            return await inner(request, context)
+            return await inner(_readable(request), context)
         except Exception as error:  # noqa: BLE001 - the edge of the service
             await _abort(error, method, context)
 
@@ -90,7 +122,7 @@ def _guard_stream(
 ) -> Callable[[Any, Any], AsyncIterator[Any]]:
     async def behavior(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            async with aclosing(inner(request, context)) as responses:
+            async with aclosing(inner(_readable(request), context)) as responses:
                 async for response in responses:
                     yield response
         except Exception as error:  # noqa: BLE001 - the edge of the service

@@ -8,13 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rowmint.errors import DataProblem, InvalidDataError
-from rowmint.schema import INT64_MAX
+from rowmint.schema import INT64_MAX, MAX_COLUMN_NAME
 from trainer_service.datasets.conversion import Mask, mask
 from trainer_service.datasets.datetimes import FIRST_MICROS, LAST_MICROS
 from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.problems import Problems
 
-_MAX_NAME = 256
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_DESCRIPTION = 1 << 20
 _DAY = 86_400_000_000
@@ -62,8 +61,8 @@ def check_names(names: list[str], limits: IngestLimits, line: int = 0) -> None:
     for position, name in enumerate(names, 1):
         if not name:
             problems.add(f"column {position} has no name; give every column one", line=line)
-        elif len(name) > _MAX_NAME:
-            problems.add(f"the name of column {position} is longer than {_MAX_NAME} characters", line=line)
+        elif len(name) > MAX_COLUMN_NAME:
+            problems.add(f"the name of column {position} is longer than {MAX_COLUMN_NAME} characters", line=line)
         elif _SURROGATE.search(name):
             problems.add(f"the name of column {position} has half of a surrogate pair, which is no text", line=line)
         elif "\0" in name:
