@@ -16,7 +16,7 @@ PROTOC := grpcio-tools==1.80.0 mypy-protobuf==3.7.0
 SWIFT := swift==2.38.3
 SERVICES := $(wildcard protos/rowmint/v1/*_service.proto)
 
-.PHONY: demo test test-crash lint protos bench bench-quick clean
+.PHONY: demo test test-crash soak soak-quick lint protos bench bench-quick clean
 .DELETE_ON_ERROR:
 
 $(DEMO): pyproject.toml
@@ -69,6 +69,14 @@ test: lint $(PROTOC_READY) $(SAMPLER_READY) $(SWIFT_READY)
 # Every place where a process may die, at several of its passings, on both back ends: a quarter of an hour.
 test-crash: $(DEV) $(SWIFT_READY)
 	$(BIN)/pytest tests/crash -m crash
+
+# A mixed load while everything is killed at random: half an hour, and two minutes. On PostgreSQL and Swift:
+# `make .venv-swift/.ready`, then `make soak SOAK=--postgres`. SOAK takes --seed and --minutes, too.
+soak: $(DEV)
+	$(BIN)/python -m tests.soak $(SOAK)
+
+soak-quick: $(DEV)
+	$(BIN)/python -m tests.soak --minutes 2 $(SOAK)
 
 # Both need ROWMINT_BENCH_DATA: a folder with adult_train.csv and adult_test.csv (UCI Adult).
 bench: $(DEV)

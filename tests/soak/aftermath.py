@@ -1,0 +1,113 @@
+"""What is to hold once all is over: jobs have ended, their logs have no gaps, tables are whole, nothing lies about."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from sqlalchemy import case, func, select
+
+from rowmint.registry.engine import reading
+from rowmint.registry.job_rows import JobKind, JobState
+from rowmint.registry.tables import datasets, job_events, jobs
+from tests.crash.house import Inside
+from tests.soak.journal import Tally
+
+_JOB_SECONDS = 240.0
+_SWEEP_SECONDS = 120.0
+
+
+def look(inside: Inside, trainers: int) -> Tally:
+    """Look at everything that is left; to be called while trainers run and nothing is asked of them.
+
+    Args:
+        inside: Registry and stores.
+        trainers: How many trainers run: each has a folder of temporary files, empty.
+    """
+    tally = Tally()
+    _jobs(inside, tally)
+    _logs(inside, tally)
+    _objects(inside, tally)
+    _scratch(inside, tally, trainers)
+    return tally
+
+
+def _jobs(inside: Inside, tally: Tally) -> None:
+    """Every job has ended, and none has failed."""
+    unfinished = [state for state in JobState if not state.ended]
+    at_work = select(jobs.c.job_id).where(jobs.c.state.in_(unfinished))
+
+    def left() -> list[str]:
+        with reading(inside.registry.engine) as connection:
+            return list(connection.execute(at_work).scalars())
+
+    _wait(lambda: not left(), _JOB_SECONDS)
+    tally.expect(not left(), f"jobs that have not ended: {left()}")
+    again = func.sum(case((jobs.c.attempt > 1, 1), else_=0))
+    counted = select(jobs.c.kind, jobs.c.state, func.count(), again).group_by(jobs.c.kind, jobs.c.state)
+    failed = select(jobs.c.kind, jobs.c.job_id, jobs.c.error).where(jobs.c.state == JobState.FAILED)
+    with reading(inside.registry.engine) as connection:
+        for kind, state, number, more in connection.execute(counted):
+            tally.add(f"{'fits' if kind == JobKind.TRAIN else 'ingests'} that ended {state}", number)
+            tally.add("jobs taken up more than once", more)
+        for kind, job, error in connection.execute(failed):
+            tally.expect(False, f"{kind} {job} failed: {error}")
+        for dataset in connection.execute(select(datasets).where(datasets.c.state != "READY")):
+            tally.expect(False, f"dataset {dataset.dataset_id} is {dataset.state}: {dataset.errors}")
+
+
+def _logs(inside: Inside, tally: Tally) -> None:
+    """Every log is numbered from 1 without gaps, and its last entry is the job's end."""
+    with reading(inside.registry.engine) as connection:
+        known = {row.uid: row for row in connection.execute(select(jobs))}
+        logs: dict[str, list[tuple[int, str]]] = {uid: [] for uid in known}
+        order = job_events.c.job_uid, job_events.c.sequence
+        for row in connection.execute(select(job_events).order_by(*order)):
+            logs.setdefault(row.job_uid, []).append((row.sequence, row.state))
+    for uid, log in logs.items():
+        job = known.get(uid)
+        numbers = [number for number, _ in log]
+        whole = job is not None and numbers == list(range(1, job.event_count + 1)) and log[-1][1] == job.state
+        tally.expect(whole, f"the log of job {uid} is not whole: {numbers}, {job and (job.event_count, job.state)}")
+        ends = Counter(state for _, state in log if JobState(state).ended)
+        tally.expect(ends.total() == 1, f"job {uid} has ended {dict(ends)}")
+    tally.add("event logs without gaps", len(logs))
+
+
+def _objects(inside: Inside, tally: Tally) -> None:
+    """No object is left but those that datasets and versions name, and each of these is whole."""
+
+    def stray() -> tuple[set[str], ...]:
+        garbage, *stored = inside._swept()
+        return garbage, *(keys ^ set(named) for keys, named in zip(stored, inside._named(), strict=True))
+
+    _wait(lambda: not any(stray()), _SWEEP_SECONDS)
+    for what, keys in zip(("to be deleted", "in the data store", "in the models' store"), stray(), strict=True):
+        tally.expect(not keys, f"objects {what} that nobody names, or named ones that are not there: {sorted(keys)}")
+    if not any(stray()):
+        tally.expect(inside._stored() == inside._named(), "an object is not what the registry says of it")
+    tally.expect(not inside._strays(), f"files half written: {inside._strays()}")
+    tally.add("objects at the end", sum(map(len, inside._named())))
+
+
+def _scratch(inside: Inside, tally: Tally, trainers: int) -> None:
+    """Nothing is left of temporary files but the folder of each trainer that runs."""
+
+    def left() -> list[str]:
+        folder = inside.home / "scratch"
+        return sorted(
+            str(found.relative_to(folder)) for found in folder.rglob("*") if found.is_file() and found.name != ".lock"
+        )
+
+    def folders() -> int:
+        return sum(1 for found in (inside.home / "scratch").iterdir() if found.is_dir())
+
+    _wait(lambda: not left() and folders() <= trainers, 30)
+    tally.expect(not left(), f"temporary files: {left()}")
+    tally.expect(folders() <= trainers, f"{folders()} folders of temporary files, of {trainers} trainers")
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait for a condition; whoever asks looks again afterwards."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.2)

@@ -1,0 +1,92 @@
+"""Where the soak takes place: what every process of it is told, in a file."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from rowmint.client import Client, RetryPolicy
+from tests.crash.house import House
+from tests.crash.story import CHANNEL
+
+BASE = "base"
+"""The dataset and, with a family's name behind it, the models that are there from the start and stay."""
+FAMILIES = ("ctgan", "tvae", "independent")
+PATIENCE = RetryPolicy(attempts=300, unary_attempts=300, first_delay=0.05, longest_delay=0.5)
+"""Longer than any service takes to be there again."""
+
+HASTE = {
+    # Far longer than a machine that is busy keeps a worker from telling that it lives.
+    "ROWMINT_LEASE_SECONDS": "10",
+    "ROWMINT_HEARTBEAT_SECONDS": "0.5",
+    "ROWMINT_CHECKPOINT_SECONDS": "0.2",
+    "ROWMINT_SEGMENT_BYTES": "16384",
+    "ROWMINT_SWEEP_SECONDS": "2",
+    # Longer than a stream of a deleted version goes on; what is purged in the end is waited for.
+    "ROWMINT_KEEP_DELETED_SECONDS": "30",
+    "ROWMINT_GRACE_SECONDS": "5",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A registry, two stores, and who serves them.
+
+    Attributes:
+        home: Folder of everything.
+        seed: Seed of load and kills.
+        trainers: Addresses of the trainers.
+        samplers: Addresses of the replicas that are killed.
+        undisturbed: Address of the replica that is not.
+        registry: URL of the registry; empty: embedded.
+        store: URL of a store that both are folders of; empty: embedded.
+        options: Options of the stores, as JSON.
+    """
+
+    home: str
+    seed: int
+    trainers: tuple[str, ...]
+    samplers: tuple[str, ...]
+    undisturbed: str
+    registry: str = ""
+    store: str = ""
+    options: str = "{}"
+
+    @property
+    def folder(self) -> Path:
+        """Folder of everything."""
+        return Path(self.home)
+
+    @property
+    def house(self) -> House:
+        """Registry and stores."""
+        return House(self.folder, self.registry, self.store, json.loads(self.options))
+
+    @property
+    def over(self) -> Path:
+        """File that is there once clients are to begin nothing new."""
+        return self.folder / "over"
+
+    @property
+    def file(self) -> Path:
+        """File that tells other processes of it."""
+        return self.folder / "place.json"
+
+    def write(self) -> None:
+        """Write the file."""
+        self.file.write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """Return what `write` wrote."""
+        body = json.loads(file.read_text())
+        return cls(**{**body, "trainers": tuple(body["trainers"]), "samplers": tuple(body["samplers"])})
+
+    @contextmanager
+    def client(self, number: int = 0) -> Iterator[Client]:
+        """Open a client of one of the trainers and all samplers that are killed."""
+        trainer = self.trainers[number % len(self.trainers)]
+        with Client(trainer, self.samplers, retry=PATIENCE, channel_options=CHANNEL) as client:
+            yield client
