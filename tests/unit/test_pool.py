@@ -12,6 +12,7 @@ import pytest
 from rowmint.errors import FencedError, UnavailableError
 from rowmint.names import TrainingJobName
 from rowmint.registry import JobKind, JobPhase, JobRecord, JobState
+from tests.acceptance.processes import children_of
 from trainer_service.jobs import pool
 from trainer_service.jobs.pool import Child, WorkerPool
 from trainer_service.jobs.scratch import Scratch
@@ -276,12 +277,7 @@ def test_where_no_worker_can_start_jobs_lose_nothing_and_the_machine_rests(make,
             pauses.append(seconds)
         await until_event(event, 0.001)
 
-    class Again(Ledger):
-        def release(self, uid, epoch):
-            super().release(uid, epoch)
-            self.waiting.append(job(uid))
-
-    ledger = Again(job("a"))
+    ledger = Ledger(job("a"))
     one = make(ledger, "raise SystemExit(7)", idle=10.0)
     monkeypatch.setattr(pool, "_until", noted)
 
@@ -294,8 +290,49 @@ def test_where_no_worker_can_start_jobs_lose_nothing_and_the_machine_rests(make,
         await serving
 
     run(test)
-    assert pauses[:4] == [10.0, 20.0, 30.0, 30.0]
-    assert len(ledger.released) >= 4
+    # One in turn for each kind of job.
+    assert pauses[:4] == [10.0, 10.0, 20.0, 20.0]
+    assert (ledger.claims, ledger.released) == (0, [])
+
+
+def test_no_job_is_claimed_before_a_worker_is_ready(make, tmp_path):
+    gate = tmp_path / "gate"
+    waits = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.005)\n"
+    ledger = Ledger(job("a"))
+
+    async def test() -> None:
+        one = make(ledger, waits + WORKS)
+        serving = asyncio.create_task(one.run())
+        await until(lambda: bool(children_of(os.getpid())))
+        one.wake()
+        await asyncio.to_thread(lambda: None)
+        assert ledger.claims == 0
+        gate.touch()
+        await until(lambda: bool(marks(tmp_path)))
+        await one.close()
+        await serving
+
+    run(test)
+    assert ledger.released == [("a", 1)]
+
+
+def test_a_worker_that_died_while_it_waited_is_replaced_before_a_job_is_claimed(make, tmp_path):
+    ledger = Ledger()
+
+    async def test() -> None:
+        one = make(ledger, WORKS)
+        serving = asyncio.create_task(one.run())
+        await until(lambda: ledger.claims > 2)
+        (idle,) = children_of(os.getpid())
+        os.kill(idle, 9)
+        await until(lambda: children_of(os.getpid()) not in ([], [idle]))
+        ledger.waiting.append(job("a"))
+        await until(lambda: bool(marks(tmp_path)))
+        assert ledger.released == []
+        await one.close()
+        await serving
+
+    run(test)
 
 
 def test_a_fault_of_the_registry_does_not_end_the_work(make, tmp_path):
@@ -383,4 +420,11 @@ def test_what_a_killed_trainer_left_is_removed_and_what_a_living_one_has_is_not(
     assert not own.exists()
     for one in (living, now):
         one.close()
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_what_a_trainer_killed_before_it_had_its_lock_left_is_removed(tmp_path):
+    (tmp_path / "trainer-left").mkdir()
+    (tmp_path / "trainer-left" / "table.parquet").write_bytes(b"rows")
+    Scratch(tmp_path).close()
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]

@@ -157,6 +157,8 @@ class WorkerPool:
         self._closing = asyncio.Event()
         # A timed step is worth nothing where others are timed beside it, and each holds a table and a network.
         self._estimates = asyncio.Semaphore(1)
+        # Held from the look for a job until it has its child: no two may count on the same one.
+        self._taking = asyncio.Lock()
 
     def wake(self) -> None:
         """Look for work now; called when a job was created."""
@@ -206,21 +208,26 @@ class WorkerPool:
         tasks: set[asyncio.Task[None]] = set()
         pause = _IDLE_SECONDS
         while await slots.acquire() and not self._closing.is_set():
-            job = await self._claim(kind)
-            if job is None:
-                slots.release()
-                await _until(self._wakes[kind], _IDLE_SECONDS)
-                continue
+            job = child = None
             try:
-                child = await self._take_child()
+                async with self._taking:
+                    # First the child: nobody renews the lease of a job that has none, and to start one may take longer.
+                    await self._ready()
+                    job = await self._claim(kind)
+                    child = None if job is None else await self._take_child()
             except UnavailableError as error:
-                # Nothing is wrong with the job, which is not to lose an attempt; another trainer may take it up.
-                await self._give_back(job)
+                if job is not None:
+                    # Nothing is wrong with the job, which is not to lose an attempt; another trainer may take it up.
+                    await self._give_back(job)
                 slots.release()
                 if not self._closing.is_set():
-                    _log.error("no worker", error=error.message, job=str(job.name), pause_seconds=pause)
+                    _log.error("no worker", error=error.message, pause_seconds=pause)
                     await _until(self._closing, pause)
                     pause = min(2 * pause, _LONGEST_PAUSE)
+                continue
+            if job is None or child is None:
+                slots.release()
+                await _until(self._wakes[kind], _IDLE_SECONDS)
                 continue
             pause = _IDLE_SECONDS
             task = asyncio.create_task(self._work(child, job, slots))
@@ -238,6 +245,30 @@ class WorkerPool:
         except Exception:  # noqa: BLE001 - a fault met once must not end all work for good
             _log.exception("no job could be claimed")
         return None
+
+    async def _ready(self) -> None:
+        """Wait until the spare child can take a command.
+
+        Raises:
+            UnavailableError: It ended before it could, or cannot be started, and another one is being started; or the
+                pool is closed.
+        """
+        while not self._closing.is_set():
+            if self._spare is None:  # an estimate has just taken it
+                self._spare = asyncio.create_task(Child.spawn(self._environment))
+            spare = self._spare
+            closing = asyncio.create_task(self._closing.wait())
+            await asyncio.wait({spare, closing}, return_when=asyncio.FIRST_COMPLETED)
+            closing.cancel()
+            if spare is not self._spare or not spare.done():
+                continue  # taken for an estimate, or the pool is closed
+            error = spare.exception()
+            if error is None and spare.result().process.returncode is None:
+                return
+            self._spare = asyncio.create_task(Child.spawn(self._environment))
+            if error is not None:
+                raise error
+        raise UnavailableError("the trainer is shutting down; try again", retry_after=1.0)
 
     async def _take_child(self) -> Child:
         """Return a child that waits for its command, and begin to warm the next one.

@@ -50,6 +50,6 @@ def _remove_abandoned(root: Path) -> None:
     for folder in root.iterdir():
         if not folder.is_dir():
             continue
-        with contextlib.suppress(BlockingIOError, FileNotFoundError), (folder / _LOCK).open("r+") as lock:
+        with contextlib.suppress(BlockingIOError, FileNotFoundError), (folder / _LOCK).open("a+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
