@@ -87,12 +87,6 @@ class InvalidFieldError(RowmintError):
         super().__init__(f"{field}: {description}", violations=[FieldViolation(field, description)])
 
 
-class MalformedRequestError(RowmintError):
-    """A request's bytes are no message, so that no field of it can be named."""
-
-    reason = Reason.INVALID_FIELD
-
-
 class RequestIdReusedError(RowmintError):
     """A request_id was used before with another body."""
 

@@ -2,6 +2,8 @@ import hashlib
 import json
 import random
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from rowmint.errors import DataLossError, InvalidFieldError, ResourceExistsError, UnavailableError
 from rowmint.objects import LocalDirectoryStore, MemoryStore, ObjectStore, RemoteStore, open_store
+from rowmint.objects.files import create, write_all
 from tests.swift_server import LISTED_AT_ONCE
 
 
@@ -172,6 +175,27 @@ class TestLocalDirectoryStore(ObjectStoreSuite):
         with pytest.raises(UnavailableError, match="No space left"):
             LocalDirectoryStore(tmp_path / "s").put("a", b"x")
         assert list((tmp_path / "s").iterdir()) == []
+
+    def test_what_a_dead_writer_left_is_removed_and_what_a_living_one_holds_is_not(self, store, tmp_path):
+        folder = tmp_path / "made later"
+        dies = f"""
+import os
+from rowmint.objects import open_store, files
+
+files.os.link = lambda part, target: os._exit(9)
+open_store({folder.as_uri()!r}).put("a/dead", b"rows")
+"""
+        found = []
+
+        def sweeping(file):
+            write_all(file, b"living")
+            found.extend([store.tidy(), store.tidy()])
+
+        store.put("a/stored", b"stored")
+        assert subprocess.run([sys.executable, "-c", dies], check=False).returncode == 9
+        assert create(folder / "a" / "living", sweeping)
+        assert found == [1, 0]
+        assert sorted(path.name for path in (folder / "a").iterdir()) == ["living", "stored"]
 
 
 class TestMemoryStore(ObjectStoreSuite):

@@ -103,7 +103,7 @@ class Inside:
         be seen, and each of those is whole.
         """
         with contextlib.suppress(pytest.fail.Exception):  # what is not as it is to be, the next line says
-            wait_until(lambda: self._swept() == (set(), *map(set, self._named())), "the end of sweeping")
+            wait_until(self._is_clean, "the end of sweeping")
         assert self._swept() == (set(), *map(set, self._named()))
         assert self._stored() == self._named()
         assert self._strays() == []
@@ -144,6 +144,9 @@ class Inside:
         with reading(self.registry.engine) as connection:
             rows = connection.execute(select(key, size, digest).where(key.is_not(None))).all()
         return {row[0]: (row[1], row[2].hex()) for row in rows}
+
+    def _is_clean(self) -> bool:
+        return self._swept() == (set(), *map(set, self._named())) and self._strays() == []
 
     def _strays(self) -> list[str]:
         """Return files of embedded stores that are no objects: half-written ones."""

@@ -4,6 +4,7 @@ A first line on the output says that the child is ready. A parent that is gone i
 job is left to whoever takes up its lease. The folder for temporary files is the parent's, who removes it.
 """
 
+import errno
 import json
 import os
 import signal
@@ -68,6 +69,8 @@ def _run_job(
 def _end_badly(registry: Registry, attempt: Attempt, error: Exception) -> None:
     """Write down how an attempt ended that did not succeed; a fenced one writes nothing."""
     job = attempt.job
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        error = UnavailableError(f"the disk of the trainer's temporary files is full: {error}; make room")
     try:
         if attempt.fenced or isinstance(error, FencedError):
             _log.warning("overtaken by another attempt", job=str(job.name), epoch=job.epoch)

@@ -81,5 +81,8 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Remove the object; harmless where there is none."""
 
+    def tidy(self) -> int:
+        """Remove what writers that died have left half-written, which is no object; return how many files it was."""
+
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys that begin with `prefix` (any text, ``""`` for all), in order."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rowmint.objects.failures import exists, missing, unavailable, validate_range, whole
-from rowmint.objects.files import copy_file, create, replace, same_files, sync_directory, write_all
+from rowmint.objects.files import copy_file, create, remove_abandoned, replace, same_files, sync_directory, write_all
 from rowmint.objects.interface import KEY, validate_key
 
 
@@ -105,6 +105,10 @@ class LocalDirectoryStore:
             return
         except OSError as error:
             raise unavailable("deleted", key, error) from error
+
+    def tidy(self) -> int:
+        """See `ObjectStore.tidy`."""
+        return remove_abandoned(self._root)
 
     def list(self, prefix: str) -> Iterator[str]:
         """See `ObjectStore.list`."""

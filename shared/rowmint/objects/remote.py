@@ -164,6 +164,10 @@ class RemoteStore:
         except DataLossError:
             return
 
+    def tidy(self) -> int:
+        """See `ObjectStore.tidy`: such a service shows no object that is not whole, and keeps no part of one."""
+        return 0
+
     def list(self, prefix: str) -> Iterator[str]:
         """See `ObjectStore.list`."""
         import obstore  # noqa: PLC0415

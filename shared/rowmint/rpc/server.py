@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
-from rowmint.errors import MalformedRequestError, RowmintError, UnavailableError
+from rowmint.errors import Reason, RowmintError, UnavailableError
 from rowmint.rpc import status
 
 _log = structlog.get_logger(__name__)
@@ -76,20 +76,22 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         return make(behavior, _decoder(handler.request_deserializer), handler.response_serializer)
 
 
-def _decoder(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Return a decoder that gives the error in place of bytes that are no message: gRPC would make it UNKNOWN."""
+class _NoMessage:
+    """Stands for bytes that are no message: an error raised while gRPC decodes them would be told as UNKNOWN."""
 
+
+def _decoder(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     def read(body: bytes) -> Any:
         try:
             return decode(body)
         except DecodeError:
-            return MalformedRequestError("the request's bytes are no message of the method's type; look at the client")
+            return _NoMessage()
 
     return read
 
 
 class _Requests:
-    """The messages of a stream; what `_decoder` could not read is raised."""
+    """The messages of a stream; one that cannot be read is refused."""
 
     def __init__(self, messages: AsyncIterator[Any]) -> None:
         self._messages = aiter(messages)
@@ -102,8 +104,10 @@ class _Requests:
 
 
 def _readable(request: Any) -> Any:
-    if isinstance(request, MalformedRequestError):
-        raise request
+    if isinstance(request, _NoMessage):
+        error = RowmintError("the request's bytes are no message of the method's type; look at the client")
+        error.reason = Reason.INVALID_FIELD  # of which none can be named
+        raise error
     return _Requests(request) if isinstance(request, AsyncIterator) else request
 
 
