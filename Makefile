@@ -14,6 +14,8 @@ TORCH := torch==2.13.0
 PROTOC := grpcio-tools==1.80.0 mypy-protobuf==3.7.0
 # A real S3 service for the tests, alone: its servers run from here.
 SWIFT := swift==2.38.3
+# Two processes, each with whole files of tests: most of these wait for services, and two cores are enough for both.
+SIDE_BY_SIDE := -n 2 --dist loadfile
 SERVICES := $(wildcard protos/rowmint/v1/*_service.proto)
 
 .PHONY: demo test test-crash soak soak-quick lint protos bench bench-quick clean
@@ -64,11 +66,12 @@ lint: $(DEV)
 	$(BIN)/buf lint protos
 
 test: lint $(PROTOC_READY) $(SAMPLER_READY) $(SWIFT_READY)
-	$(BIN)/pytest
+	$(BIN)/pytest $(SIDE_BY_SIDE)
 
-# Every place where a process may die, at several of its passings, on both back ends: a quarter of an hour.
+# Every place where a process may die, at several of its passings, on both back ends; full disks, wrong clocks, and
+# registries and stores that go away: a quarter of an hour.
 test-crash: $(DEV) $(SWIFT_READY)
-	$(BIN)/pytest tests/crash -m crash
+	$(BIN)/pytest tests/crash tests/faults -m crash
 
 # A mixed load while everything is killed at random: half an hour, and two minutes. On PostgreSQL and Swift:
 # `make .venv-swift/.ready`, then `make soak SOAK=--postgres`. SOAK takes --seed and --minutes, too.

@@ -16,6 +16,8 @@ from tests.acceptance.processes import ServiceProcess, Services, customers_csv, 
 from tests.acceptance.refusals import Refusal, refused
 from tests.faults.small_disks import SmallDisks
 
+pytestmark = pytest.mark.crash
+
 MIB = 1 << 20
 SEGMENT = 256 * 1024
 SMALL = {"batch_size": 100, "generator_dim": [16], "discriminator_dim": [16], "threads": 1, "seed": 4, "epochs": 300}

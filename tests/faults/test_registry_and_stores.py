@@ -23,6 +23,8 @@ from tests.faults.raw_streams import asked_to_wait, opened
 from tests.postgres_server import PostgresServer
 from tests.swift_server import SwiftServer
 
+pytestmark = pytest.mark.crash
+
 DIGEST = hashlib.sha256(CSV).digest()
 
 

@@ -16,6 +16,8 @@ from tests.crash.house import House, Inside
 from tests.crash.story import CSV, patient_client, training_config
 from tests.faults.gated_source import GatedSource
 
+pytestmark = pytest.mark.crash
+
 # Only the signal makes a checkpoint due. A fit of thousands of steps: there is time to interrupt it.
 NO_HASTE = {"ROWMINT_CHECKPOINT_SECONDS": "3600", "ROWMINT_GRACE_SECONDS": "20"}
 EPOCHS = 300

@@ -16,6 +16,8 @@ from tests.crash.house import House, Inside
 from tests.crash.story import CSV, patient_client, training_config
 from tests.faults.wrong_clock import wrong_clock
 
+pytestmark = pytest.mark.crash
+
 LEASE_SECONDS = 4
 BEATS = 16
 """Heartbeats of 0.3 s: longer than the lease."""

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -119,6 +119,11 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
+
+
+def new_children(others: Iterable[int] = ()) -> set[int]:
+    """Return the children of this process, which may have some of other tests' by now."""
+    return set(children_of(os.getpid())) - set(others)
 
 
 def marks(folder: Path) -> list[int]:
@@ -299,11 +304,12 @@ def test_no_job_is_claimed_before_a_worker_is_ready(make, tmp_path):
     gate = tmp_path / "gate"
     waits = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.005)\n"
     ledger = Ledger(job("a"))
+    others = new_children()
 
     async def test() -> None:
         one = make(ledger, waits + WORKS)
         serving = asyncio.create_task(one.run())
-        await until(lambda: bool(children_of(os.getpid())))
+        await until(lambda: bool(new_children(others)))
         one.wake()
         await asyncio.to_thread(lambda: None)
         assert ledger.claims == 0
@@ -318,14 +324,15 @@ def test_no_job_is_claimed_before_a_worker_is_ready(make, tmp_path):
 
 def test_a_worker_that_died_while_it_waited_is_replaced_before_a_job_is_claimed(make, tmp_path):
     ledger = Ledger()
+    others = new_children()
 
     async def test() -> None:
         one = make(ledger, WORKS)
         serving = asyncio.create_task(one.run())
         await until(lambda: ledger.claims > 2)
-        (idle,) = children_of(os.getpid())
+        (idle,) = new_children(others)
         os.kill(idle, 9)
-        await until(lambda: children_of(os.getpid()) not in ([], [idle]))
+        await until(lambda: bool(new_children(others) - {idle}))
         ledger.waiting.append(job("a"))
         await until(lambda: bool(marks(tmp_path)))
         assert ledger.released == []
