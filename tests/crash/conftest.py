@@ -15,9 +15,9 @@ REPORT = pytest.StashKey[list[tuple[str, ...]]]()
 _HEADER = ("story", "back end", "place", "hit", "killed", "seconds", "result")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _small_messages() -> Iterator[None]:
-    """A segment is at least a message: a table of modest size is to have many."""
+    """A segment is at least a message: a table of modest size is to have many. Tests elsewhere have none of this."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "MESSAGE_BYTES", 16_384)
         yield
