@@ -1,67 +1,166 @@
 """Composes the sampler and serves until a signal: ``python -m sampler_service``."""
 
+import asyncio
+import os
 import secrets
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 
+import structlog
+
+from rowmint.names import ModelVersionName
 from rowmint.objects import open_store
+from rowmint.observability.calls import CallObserver
+from rowmint.observability.exporter import mark_dead, serve_metrics, shared_registry
+from rowmint.observability.service import observed
 from rowmint.registry import open_models_registry
+from rowmint.rpc import orca
 from rowmint.rpc.models import model_service
+from rowmint.rpc.orca import load_service
 from rowmint.rpc.process import run
 from rowmint.rpc.server import Server, ServerOptions, serve_until_signal
 from rowmint.synthesizer import choose_kernel
+from sampler_service import metrics
+from sampler_service.admission import Admission, Allowance
+from sampler_service.load import EventRate
 from sampler_service.model_cache import ModelCache
+from sampler_service.processes import end_with_parent, serve_together
 from sampler_service.sampler import Sampler
-from sampler_service.servicers import SamplingServicer, StreamLimits, sampling_service
-from sampler_service.settings import SamplerSettings
+from sampler_service.scheduler import FairScheduler
+from sampler_service.servicers import Replica, SamplingServicer, StreamLimits, sampling_service
+from sampler_service.settings import SamplerSettings, sibling_environment
+from sampler_service.statistics import Statistics
+from sampler_service.stream import BlockDone
+
+_log = structlog.get_logger(__name__)
 
 _LOADERS = 4  # threads that wait for registry and store
 
 
 @contextmanager
-def composed(settings: SamplerSettings) -> Iterator[tuple[Server, SamplingServicer]]:
-    """Build a sampler, not started yet, and its servicer; within a running event loop."""
+def composed(
+    settings: SamplerSettings, observers: Sequence[CallObserver] = ()
+) -> Iterator[tuple[Server, SamplingServicer]]:
+    """Build a sampler, not started yet, and its servicer; within a running event loop. Observers are told of calls."""
     registry = open_models_registry(settings.models_registry_url)
     store = open_store(settings.model_store_url, settings.store_options)
     # Streams run side by side on `threads` threads, so a product has one.
     kernel = choose_kernel(settings.kernel, threads=1)
     loaders = ThreadPoolExecutor(_LOADERS, thread_name_prefix="load")
-    workers = ThreadPoolExecutor(settings.threads, thread_name_prefix="rows")
+    scheduler = FairScheduler(settings.threads)
+    errors = EventRate()
+
+    def shed(reason: str) -> None:
+        metrics.shed(reason)
+        errors.count(time.monotonic())
+
+    def load() -> orca.LoadReport:
+        now = scheduler.load()
+        return orca.LoadReport(now.utilization, now.rate, errors.rate(time.monotonic()))
+
+    def observe(version: str, done: BlockDone) -> None:
+        statistics.count_block(ModelVersionName.parse(version), done)
+
+    admission = Admission(
+        Allowance(settings.max_streams, settings.max_rows_in_flight),
+        Allowance(settings.max_project_streams, settings.max_project_rows_in_flight),
+        shed,
+    )
+    metrics.watch(
+        queue_blocks=lambda: scheduler.queued,
+        running_blocks=lambda: scheduler.running,
+        streams=lambda: admission.streams,
+        rows_in_flight=lambda: admission.rows,
+        utilization=lambda: scheduler.load().utilization,
+    )
     try:
         models = ModelCache(registry.models, store, kernel, loaders, settings.model_cache_bytes)
-        sampler = Sampler(models, workers, lambda: secrets.randbits(64), settings.max_rows)
-        limits = StreamLimits(settings.max_streams, settings.write_timeout)
-        servicer = SamplingServicer(sampler, workers, limits)
+        metrics.watch(model_cache_bytes=lambda: models.size_bytes)
+        statistics = Statistics(registry.models, models.loaded_bytes, clock=time.monotonic, now=time.time)
+        sampler = Sampler(
+            models, scheduler.lane, lambda: secrets.randbits(64), max_rows=settings.max_rows, observe=observe
+        )
+        servicer = SamplingServicer(
+            sampler,
+            scheduler.lane,
+            admission,
+            limits=StreamLimits(settings.write_timeout, settings.max_stream_seconds),
+            replica=Replica(lambda: _replica_name(settings, server.port), load),
+            statistics=statistics,
+        )
         server = Server(
-            [sampling_service(servicer), model_service(registry.models, store)],
+            [sampling_service(servicer), model_service(registry.models, store), load_service(load)],
             ServerOptions(
                 settings.listen,
                 grace_seconds=settings.grace_seconds,
                 max_message_bytes=settings.max_message_bytes,
                 max_connection_age_seconds=settings.max_connection_age_seconds,
+                max_call_seconds=settings.max_stream_seconds and settings.max_stream_seconds + settings.write_timeout,
+                shares_port=settings.shares_port,
             ),
+            observers,
         )
         yield server, servicer
     finally:
-        workers.shutdown(wait=False, cancel_futures=True)
+        scheduler.close()
         loaders.shutdown(wait=False, cancel_futures=True)
         registry.close()
 
 
+def _replica_name(settings: SamplerSettings, port: int) -> str:
+    """Return what tells this replica from others: where it is reached, as far as it knows."""
+    host = settings.listen.rpartition(":")[0].strip("[]")
+    host = socket.gethostname() if host in {"", "0.0.0.0", "::"} else host  # noqa: S104  # recognised, not bound
+    return f"{host}:{port}" + (f"/{os.getpid()}" if settings.shares_port else "")
+
+
 async def serve(settings: SamplerSettings) -> None:
-    """Serve until a signal."""
-    with composed(settings) as (server, servicer):
+    """Serve until a signal, in this process or in several."""
+    if settings.processes > 1:
+        with _metrics_together(settings) as (own, ended):
+            environment = {**sibling_environment(settings), **own}
+            await serve_together(settings.listen, settings.processes, environment, ended)
+        return
+    if settings.shares_port:
+        end_with_parent()
+    with (
+        observed("sampler", metrics.REGISTRY, metrics.CALLS, settings.metrics_listen) as observers,
+        composed(settings, observers) as (server, servicer),
+    ):
+        fresh = asyncio.create_task(metrics.keep_fresh())
 
         async def closing() -> None:
             servicer.drain()
 
-        await serve_until_signal(server, "sampler", closing)
+        try:
+            await serve_until_signal(server, "sampler", closing)
+        finally:
+            fresh.cancel()
+
+
+@contextmanager
+def _metrics_together(settings: SamplerSettings) -> Iterator[tuple[dict[str, str], Callable[[int], None]]]:
+    """Serve the metrics of processes that are going to be started; give their environment, and whom to tell of ends."""
+    if not settings.metrics_listen:
+        yield {}, lambda _: None
+        return
+    with TemporaryDirectory(prefix="rowmint-metrics-") as folder:
+        server = serve_metrics(settings.metrics_listen, shared_registry(folder))
+        _log.info("serving metrics", service="sampler", port=server.port)
+        try:
+            own = {"PROMETHEUS_MULTIPROC_DIR": folder, "ROWMINT_METRICS_LISTEN": ""}
+            yield own, lambda pid: mark_dead(pid, folder)
+        finally:
+            server.close()
 
 
 def main() -> None:
     """Read the settings from the environment and serve."""
-    run("sampler", SamplerSettings, serve)
+    run("sampler", SamplerSettings, serve, {"processes": "processes that share the port and the machine's cores"})
 
 
 if __name__ == "__main__":

@@ -6,16 +6,18 @@ from contextlib import contextmanager
 
 import google_crc32c
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from rowmint.errors import FieldViolation, InvalidFieldError, RowmintError
 from rowmint.names import ModelVersionRef
 from rowmint.rpc.converters import cell_to_value, predicates_from_proto, schema_to_proto, value_to_cell
 from rowmint.schema import Cell
-from rowmint.v1 import sampling_pb2
+from rowmint.v1 import sampling_pb2, statistics_pb2
 from sampler_service.completion import COMPLETION_DIGEST, CompletedRow, CompletionSpec, RowCompletion
 from sampler_service.encoders import RowFormat, TypedBatch
 from sampler_service.encoders.columns import TypedColumn, ValueKind
 from sampler_service.sampler import PlannedPart, PlannedSample, SampleSpec
+from sampler_service.statistics import VersionStatistics
 from sampler_service.stream import RowsMessage, StreamHeader, StreamSummary
 
 _MAX_PARTIAL_ROWS = 10_000
@@ -173,6 +175,31 @@ def _part(part: PlannedPart, header: StreamHeader, request: sampling_pb2.SampleR
     pinned.expected_model_digest = header.model_digest
     pinned.expected_plan_digest = header.plan_digest
     return pinned
+
+
+def statistics_to_proto(found: VersionStatistics) -> statistics_pb2.ModelVersionStatistics:
+    """Return the message of what was done for a version."""
+    return statistics_pb2.ModelVersionStatistics(
+        model_version=str(found.name),
+        streams_begun=found.begun,
+        streams_ended=statistics_pb2.StreamOutcomes(**found.ended),
+        rows=found.rows,
+        candidates=found.candidates,
+        accepted=found.accepted,
+        blocks=found.blocks,
+        block_seconds=found.block_seconds,
+        first_row_seconds=statistics_pb2.SecondsSummary(
+            count=found.first_rows, sum=found.first_row_seconds, max=found.slowest_first_row
+        ),
+        last_served_time=None if found.served_at is None else instant(found.served_at),
+        loaded=found.loaded_bytes > 0,
+        loaded_bytes=found.loaded_bytes,
+    )
+
+
+def instant(seconds: float) -> Timestamp:
+    """Return the message of an instant, seconds since 1970."""
+    return Timestamp(seconds=int(seconds // 1), nanos=int(seconds % 1 * 1_000_000) * 1_000)
 
 
 def completion_spec(request: sampling_pb2.CompleteRowsRequest) -> CompletionSpec:

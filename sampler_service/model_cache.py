@@ -18,6 +18,7 @@ from rowmint.plan import Plan, compile_plan, plan_digest
 from rowmint.registry import ModelVersionRecord
 from rowmint.rows import RowSource
 from rowmint.synthesizer import Kernel
+from sampler_service import metrics
 from sampler_service.single_flight import SingleFlightCache
 
 _PLANS = 1024
@@ -82,7 +83,10 @@ class ModelCache:
         self._executor = executor
         self._max_bytes = max_bytes
         # Keyed by the manifest's digest: the manifest holds the weights' digest too, so equal keys are equal bytes.
-        self._models: SingleFlightCache[bytes, _Weighed] = SingleFlightCache(max_bytes, lambda held: held.size_bytes)
+        self._models: SingleFlightCache[bytes, _Weighed] = SingleFlightCache(
+            max_bytes, lambda held: held.size_bytes, metrics.cache_evicted
+        )
+        self._keys: OrderedDict[ModelVersionName, bytes] = OrderedDict()
         self._resolved: OrderedDict[ModelVersionRef, ModelVersionRecord] = OrderedDict()
         self._plans: SingleFlightCache[bytes, Plan] = SingleFlightCache(_PLANS, lambda _: 1)
 
@@ -90,6 +94,11 @@ class ModelCache:
     def size_bytes(self) -> int:
         """Bytes of the models kept."""
         return self._models.total
+
+    def loaded_bytes(self, name: ModelVersionName) -> int:
+        """Return the bytes of a version that is loaded now, or 0."""
+        key = self._keys.get(name)
+        return 0 if key is None else self._models.weight_of(key)
 
     async def get(self, ref: ModelVersionRef, *, deleted: bool = False) -> LoadedModel:
         """Return the model that `ref` stands for now.
@@ -114,10 +123,24 @@ class ModelCache:
                 metadata={"limit": str(self._max_bytes), "setting": "ROWMINT_MODEL_CACHE_BYTES"},
             )
 
+        missed = False
+
         async def load() -> _Weighed:
-            return await loop.run_in_executor(self._executor, self._load, record)
+            nonlocal missed
+            missed = True
+            metrics.cache_miss()
+            began = loop.time()
+            found = await loop.run_in_executor(self._executor, self._load, record)
+            metrics.model_loaded(loop.time() - began)
+            return found
 
         held = await self._models.get(record.manifest_sha256, load)
+        if not missed:
+            metrics.cache_hit()
+        self._keys[record.name] = record.manifest_sha256
+        self._keys.move_to_end(record.name)
+        if len(self._keys) > _RESOLVED:
+            self._keys.popitem(last=False)
         return LoadedModel(record.name, held.model)
 
     async def _resolve(self, ref: ModelVersionRef, *, deleted: bool) -> ModelVersionRecord:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 
 from rowmint.conditions import Predicate
 from rowmint.errors import InvalidFieldError, LimitError, RowRangeError, StreamMismatchError
@@ -14,7 +15,7 @@ from sampler_service.completion import CompletionSpec, RowCompletion
 from sampler_service.encoders import RowFormat, make_encoder
 from sampler_service.encoders.natives import category_texts, is_dictionary
 from sampler_service.model_cache import LoadedModel, ModelCache
-from sampler_service.stream import Framing, SampleStream, StreamHeader
+from sampler_service.stream import BlockDone, Framing, SampleStream, StreamHeader
 
 MAX_ROWS = 10**15
 MAX_PARTS = 1024
@@ -146,17 +147,25 @@ class Sampler:
 
     Args:
         models: Models and plans.
-        executor: Threads that compute rows.
+        executor_of: Gives the threads that compute rows, for the id of a project.
         draw_seed: Gives seeds, 0 to 2**64 - 1.
         max_rows: Longest logical stream.
+        observe: Told of each block, with the name of its model version, on the thread that computed it.
     """
 
     def __init__(
-        self, models: ModelCache, executor: Executor, draw_seed: Callable[[], int], max_rows: int = MAX_ROWS
+        self,
+        models: ModelCache,
+        executor_of: Callable[[str], Executor],
+        draw_seed: Callable[[], int],
+        *,
+        max_rows: int = MAX_ROWS,
+        observe: Callable[[str, BlockDone], None] = lambda _version, _done: None,
     ) -> None:
         self._candidates = CandidateCache(_CANDIDATE_BYTES)
         self._models = models
-        self._executor = executor
+        self._executor_of = executor_of
+        self._observe = observe
         self._draw_seed = draw_seed
         self._max_rows = max_rows
 
@@ -173,7 +182,13 @@ class Sampler:
         encoder = make_encoder(spec.row_format, opened.schema, model.identities, escape_formulas=spec.escape_formulas)
         framing = Framing(spec.continued, spec.message_bytes, spec.allow_partial)
         return SampleStream(
-            header, source, opened.plan.block_size, encoder=encoder, framing=framing, executor=self._executor
+            header,
+            source,
+            opened.plan.block_size,
+            encoder=encoder,
+            framing=framing,
+            executor=self._executor_of(spec.model.model.project),
+            observe=partial(self._observe, header.model_version),
         )
 
     async def plan(self, spec: SampleSpec, parts: int) -> PlannedSample:

@@ -2,19 +2,24 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rowmint.errors import EmptyStreamError, LimitError
-from rowmint.rpc import status
+from rowmint.names import ModelVersionName, ModelVersionRef
+from rowmint.rpc import orca, status
 from rowmint.rpc.server import Service
-from rowmint.v1 import sampling_pb2, sampling_service_pb2, sampling_service_pb2_grpc
+from rowmint.v1 import sampling_pb2, sampling_service_pb2, sampling_service_pb2_grpc, statistics_pb2
 from sampler_service import converters
-from sampler_service.completion import GROUP_ROWS, RowCompletion
-from sampler_service.sampler import Sampler
+from sampler_service.admission import Admission, Ticket
+from sampler_service.completion import GROUP_ROWS, CompletionSpec, RowCompletion
+from sampler_service.sampler import Sampler, SampleSpec
+from sampler_service.statistics import COMPLETED, Statistics
 from sampler_service.stream import SampleStream
 
 T = TypeVar("T")
@@ -22,17 +27,34 @@ T = TypeVar("T")
 _RETRY_SECONDS = 1.0
 
 
+REPLICA = "rowmint-replica"
+"""Initial metadata that says which replica answers."""
+
+
 @dataclass(frozen=True)
 class StreamLimits:
-    """What one process serves.
+    """How long one call may take.
 
     Attributes:
-        max_streams: Streams at once.
         write_timeout: Seconds a client may leave a message unread.
+        max_seconds: Seconds after which a stream is ended, to be gone on with elsewhere; 0 for never.
     """
 
-    max_streams: int
     write_timeout: float
+    max_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Replica:
+    """What a replica tells of itself with every answer.
+
+    Attributes:
+        name: Says which it is, in printable ASCII, once it serves.
+        load: Says how busy it is now.
+    """
+
+    name: Callable[[], str]
+    load: Callable[[], orca.LoadReport]
 
 
 class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
@@ -40,15 +62,29 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
 
     Args:
         sampler: Opens streams.
-        executor: Threads that encode and complete.
-        limits: What is served at once.
+        executor_of: Gives the threads that encode and complete, for the id of a project.
+        admission: Lets calls begin.
+        limits: How long they may take.
+        replica: What is told with every answer.
+        statistics: What was done so far.
     """
 
-    def __init__(self, sampler: Sampler, executor: Executor, limits: StreamLimits) -> None:
+    def __init__(
+        self,
+        sampler: Sampler,
+        executor_of: Callable[[str], Executor],
+        admission: Admission,
+        *,
+        limits: StreamLimits,
+        replica: Replica,
+        statistics: Statistics,
+    ) -> None:
+        self._statistics = statistics
         self._sampler = sampler
-        self._executor = executor
+        self._executor_of = executor_of
+        self._admission = admission
         self._limits = limits
-        self._streams = 0
+        self._replica = replica
         self._open: set[SampleStream] = set()
         self._draining = False
         self._farewells: set[asyncio.Task[None]] = set()
@@ -56,6 +92,7 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
     def drain(self) -> None:
         """End every stream where it stands, on the grid, so that its client goes on at another replica."""
         self._draining = True
+        self._admission.drain()
         for stream in self._open:
             stream.drain()
 
@@ -63,8 +100,9 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
         self, request: sampling_pb2.SampleRequest, context: Any
     ) -> AsyncIterator[sampling_pb2.SampleResponse]:
         """Stream rows."""
-        self._enter(context)
-        async with aclosing(self._paced(self._sample(request, context), context)) as responses:
+        spec = converters.sample_spec(request)
+        ticket = await self._enter(spec.model, context)
+        async with aclosing(self._paced(self._sample(spec, ticket, context), context)) as responses:
             async for response in responses:
                 yield response
 
@@ -73,77 +111,151 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
     ) -> sampling_pb2.PlanSampleResponse:
         """Say what a stream would be made of and cut it into parts."""
         spec = converters.sample_spec(request.sample, "sample.")
+        await self._enter(spec.model, context)
         with converters.within_sample():
             planned = await self._sampler.plan(spec, request.parts if request.HasField("parts") else 1)
+        await self._tell_who(context)
+        self._tell_load(context)
         return converters.planned_to_proto(planned, request.sample)
+
+    async def GetModelStatistics(
+        self, request: statistics_pb2.GetModelStatisticsRequest, context: Any
+    ) -> statistics_pb2.GetModelStatisticsResponse:
+        """Say what this process has done for a model."""
+        found = await self._statistics.read(request.name)
+        return statistics_pb2.GetModelStatisticsResponse(
+            replica=self._replica.name(),
+            start_time=converters.instant(self._statistics.started_at),
+            model_versions=[converters.statistics_to_proto(one) for one in found],
+        )
 
     async def CompleteRows(
         self, request_iterator: AsyncIterator[sampling_pb2.CompleteRowsRequest], context: Any
     ) -> AsyncIterator[sampling_pb2.CompleteRowsResponse]:
         """Complete rows of which some cells are known."""
-        self._enter(context)
-        async with aclosing(self._paced(self._complete(request_iterator), context)) as responses:
+        first = await self._first(request_iterator)
+        spec = converters.completion_spec(first)
+        ticket = await self._enter(spec.model, context)
+        completing = self._complete(spec, request_iterator, ticket, context)
+        async with aclosing(self._paced(completing, context)) as responses:
             async for response in responses:
                 yield response
 
     async def _sample(
-        self, request: sampling_pb2.SampleRequest, context: Any
+        self, spec: SampleSpec, ticket: Ticket, context: Any
     ) -> AsyncGenerator[sampling_pb2.SampleResponse, None]:
-        stream = await self._sampler.open(converters.sample_spec(request))
+        began = time.monotonic()
+        stream = await self._sampler.open(spec)
+        ticket.hold(stream.rows_in_flight)
         # A client that is gone is noticed between two tiles, not between two messages.
         context.add_done_callback(lambda _: stream.stop())
         self._open.add(stream)
         context.add_done_callback(lambda _: self._open.discard(stream))
         if self._draining:
             stream.drain()
-        yield sampling_pb2.SampleResponse(header=converters.header_to_proto(stream.header))
         loop = asyncio.get_running_loop()
-        async with aclosing(stream.messages()) as messages:
-            async for message in messages:
-                yield await loop.run_in_executor(self._executor, converters.rows_to_proto, message)
-        yield sampling_pb2.SampleResponse(summary=converters.summary_to_proto(stream.summary))
+        if self._limits.max_seconds:
+            aged = loop.call_later(self._limits.max_seconds, stream.expire)
+            context.add_done_callback(lambda _: aged.cancel())
+        await self._tell_who(context)
+        yield sampling_pb2.SampleResponse(header=converters.header_to_proto(stream.header))
+        executor = self._executor_of(ticket.project)
+        version = ModelVersionName.parse(stream.header.model_version)
+        with self._statistics.stream(version, spec.row_format, began) as tally:
+            async with aclosing(stream.messages()) as messages:
+                async for message in messages:
+                    response = await loop.run_in_executor(executor, converters.rows_to_proto, message)
+                    tally.ready(message.rows)
+                    yield response
+                    tally.sent(message.rows)
+            self._tell_load(context)
+            tally.outcome = self._outcome(complete=stream.summary.complete)
+            yield sampling_pb2.SampleResponse(summary=converters.summary_to_proto(stream.summary))
 
     async def _complete(
-        self, requests: AsyncIterator[sampling_pb2.CompleteRowsRequest]
+        self,
+        spec: CompletionSpec,
+        requests: AsyncIterator[sampling_pb2.CompleteRowsRequest],
+        ticket: Ticket,
+        context: Any,
     ) -> AsyncGenerator[sampling_pb2.CompleteRowsResponse, None]:
-        first = await anext(aiter(requests), None)
-        if first is None:
-            raise EmptyStreamError("the stream has no message; the first is the config")
-        completion = await self._sampler.complete(converters.completion_spec(first))
+        ticket.hold(GROUP_ROWS)
+        began = time.monotonic()
+        ends = began + (self._limits.max_seconds or math.inf)
+        completion = await self._sampler.complete(spec)
+        await self._tell_who(context)
         yield sampling_pb2.CompleteRowsResponse(header=converters.completion_header(completion))
         loop = asyncio.get_running_loop()
-        # The next message is read when the last one's rows are written: a slow reader slows its own sending down.
-        async for request in requests:
-            rows = converters.partial_rows(request)
-            for start in range(0, len(rows), GROUP_ROWS):
-                chunk = rows[start : start + GROUP_ROWS]
-                yield await loop.run_in_executor(self._executor, _completed, completion, chunk)
-                if self._draining:
+        executor = self._executor_of(ticket.project)
+        complete = True
+        with self._statistics.stream(completion.loaded.name, COMPLETED, began) as tally:
+            # The next message is read when the last one's rows are written: a slow reader slows its own sending down.
+            async for request in requests:
+                rows = converters.partial_rows(request)
+                for start in range(0, len(rows), GROUP_ROWS):
+                    chunk = rows[start : start + GROUP_ROWS]
+                    response = await loop.run_in_executor(executor, _completed, completion, chunk)
+                    tally.ready(len(chunk))
+                    yield response
+                    tally.sent(len(chunk))
+                    complete = not self._draining and time.monotonic() < ends
+                    if not complete:
+                        break
+                if not complete:
                     break
-            if self._draining:
-                break
-        yield sampling_pb2.CompleteRowsResponse(
-            summary=converters.completion_summary(completion, complete=not self._draining)
-        )
+            self._tell_load(context)
+            tally.outcome = self._outcome(complete=complete)
+            summary = converters.completion_summary(completion, complete=complete)
+            yield sampling_pb2.CompleteRowsResponse(summary=summary)
 
-    def _enter(self, context: Any) -> None:
-        """Count a stream until its call is done.
+    def _outcome(self, *, complete: bool) -> str:
+        """Return how a stream ends that has come to its summary."""
+        cut = "drained" if self._draining else "aged"
+        return "complete" if complete else cut
+
+    async def _first(
+        self, requests: AsyncIterator[sampling_pb2.CompleteRowsRequest]
+    ) -> sampling_pb2.CompleteRowsRequest:
+        """Return the first message of a stream; nobody is counted, or waited for without end, before it has come.
 
         Raises:
-            LimitError: There are as many as allowed.
+            EmptyStreamError: The stream has none.
+            LimitError: It has not come in time.
         """
-        limit = self._limits.max_streams
-        if self._streams >= limit:
+        seconds = self._limits.write_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                first = await anext(aiter(requests), None)
+        except TimeoutError:
             raise LimitError(
-                f"this sampler serves {limit} streams already; try again or ask another replica",
-                metadata={"limit": str(limit), "setting": "ROWMINT_MAX_STREAMS"},
+                f"the first message, which is the config, has not come for {seconds:g} seconds; send it at once",
+                metadata={"limit": f"{seconds:g}", "setting": "ROWMINT_WRITE_TIMEOUT"},
                 retry_after=_RETRY_SECONDS,
-            )
-        self._streams += 1
-        context.add_done_callback(self._leave)
+            ) from None
+        if first is None:
+            raise EmptyStreamError("the stream has no message; the first is the config")
+        return first
 
-    def _leave(self, _: Any) -> None:
-        self._streams -= 1
+    async def _enter(self, model: ModelVersionRef, context: Any) -> Ticket:
+        """Let a call begin, and count it until it is done.
+
+        Raises:
+            LimitError: Its project has as many as it may.
+            UnavailableError: This process has as many as it carries.
+        """
+        ticket = self._admission.enter(model.model.project)
+        context.add_done_callback(lambda _: ticket.close())
+        return ticket
+
+    async def _tell_who(self, context: Any) -> None:
+        """Say which replica answers; not before it is sure that it answers with anything but an error.
+
+        A proxy tells from that whether a call may be made again elsewhere, and what its HTTP status is.
+        """
+        await context.send_initial_metadata(((REPLICA, self._replica.name()),))
+
+    def _tell_load(self, context: Any) -> None:
+        context.set_trailing_metadata((orca.trailer(self._replica.load()),))
 
     async def _paced(self, responses: AsyncGenerator[T, None], context: Any) -> AsyncGenerator[T, None]:
         """Pass responses on; end the call when the client leaves one unread for too long."""

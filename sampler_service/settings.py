@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from rowmint.rpc.settings import ObservabilitySettings
 
 
-class SamplerSettings(BaseSettings):
-    """Everything about the sampler that can be set.
+class SamplerSettings(ObservabilitySettings):
+    """Everything about the sampler that can be set, beside its log and its metrics.
 
     Attributes:
         home: Folder of the embedded default.
@@ -19,9 +21,15 @@ class SamplerSettings(BaseSettings):
         store_options: Options of the store, such as endpoint and credentials.
         kernel: What multiplies matrices: ``onnxruntime``, ``numpy``, or ``auto``: the first where it is installed. All
             give the same rows.
-        threads: Blocks computed at once, over all streams.
+        processes: Processes that share the port, and so the machine's cores; each has limits and models of its own.
+        shares_port: Whether others listen on the same port; set by the process that starts them.
+        threads: Blocks computed at once, over all streams of all processes.
         model_cache_bytes: Bytes of models kept loaded.
-        max_streams: Streams served at once; one more is asked to try again.
+        max_streams: Calls that make rows served at once; one more is asked to go elsewhere, or to try again.
+        max_project_streams: Likewise, of one project; 0 for as many as all.
+        max_rows_in_flight: Rows computed, or waiting to be sent, at once.
+        max_project_rows_in_flight: Likewise, of one project; 0 for as many as all.
+        max_stream_seconds: Seconds after which a stream is ended on the grid and gone on with elsewhere; 0 for never.
         max_rows: Longest logical stream, rows.
         write_timeout: Seconds a client may leave a message unread before its stream is ended.
         max_message_bytes: Largest message received.
@@ -37,14 +45,20 @@ class SamplerSettings(BaseSettings):
     model_store: str = ""
     store_options: dict[str, Any] = Field(default_factory=dict)
     kernel: Literal["auto", "onnxruntime", "numpy"] = "auto"
+    processes: int = Field(default=1, ge=1, le=256)
+    shares_port: bool = False
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     model_cache_bytes: int = Field(default=1024**3, ge=1)
     max_streams: int = Field(default=64, ge=1)
+    max_project_streams: int = Field(default=0, ge=0)
+    max_rows_in_flight: int = Field(default=1_000_000, ge=1)
+    max_project_rows_in_flight: int = Field(default=0, ge=0)
+    max_stream_seconds: float = Field(default=600.0, ge=0)
     max_rows: int = Field(default=10**15, ge=1, le=10**15)
     write_timeout: float = Field(default=60.0, gt=0)
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=64 * 1024)
     grace_seconds: float = Field(default=10.0, ge=0)
-    max_connection_age_seconds: float = Field(default=0.0, ge=0)
+    max_connection_age_seconds: float = Field(default=900.0, ge=0)
 
     @property
     def models_registry_url(self) -> str:
@@ -55,3 +69,8 @@ class SamplerSettings(BaseSettings):
     def model_store_url(self) -> str:
         """The store, the embedded default filled in."""
         return self.model_store or f"file://{self.home.absolute()}/models"
+
+
+def sibling_environment(settings: SamplerSettings) -> dict[str, str]:
+    """Return the environment of one of several processes: that of this one, and its share of the threads."""
+    return {**os.environ, "ROWMINT_THREADS": str(-(-settings.threads // settings.processes))}

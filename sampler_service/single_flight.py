@@ -18,11 +18,13 @@ class SingleFlightCache(Generic[K, V]):
     Args:
         bound: Greatest sum of weights kept. A value that weighs more by itself is handed out, but not kept.
         weight: Weight of a value.
+        given_up: Called for each value given up for others.
     """
 
-    def __init__(self, bound: int, weight: Callable[[V], int]) -> None:
+    def __init__(self, bound: int, weight: Callable[[V], int], given_up: Callable[[], None] = lambda: None) -> None:
         self._bound = bound
         self._weight = weight
+        self._given_up = given_up
         self._kept: OrderedDict[K, tuple[V, int]] = OrderedDict()
         self._flights: dict[K, asyncio.Task[V]] = {}
         self._total = 0
@@ -31,6 +33,11 @@ class SingleFlightCache(Generic[K, V]):
     def total(self) -> int:
         """Sum of the weights kept, at most the bound."""
         return self._total
+
+    def weight_of(self, key: K) -> int:
+        """Return the weight of a value that is kept, or 0."""
+        kept = self._kept.get(key)
+        return 0 if kept is None else kept[1]
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -63,4 +70,5 @@ class SingleFlightCache(Generic[K, V]):
         while self._total > self._bound:
             _, (_, freed) = self._kept.popitem(last=False)
             self._total -= freed
+            self._given_up()
         return value

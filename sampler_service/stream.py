@@ -6,8 +6,9 @@ however its messages are cut, the bytes of a stream and of the calls that go on 
 
 import asyncio
 import threading
+import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -68,6 +69,11 @@ class RowsMessage:
     batches: tuple[TypedBatch, ...] = ()
     missing: tuple[tuple[int, int], ...] = ()
 
+    @property
+    def rows(self) -> int:
+        """Rows delivered, missing ones not counted."""
+        return self.row_count - sum(stop - start for start, stop in self.missing)
+
 
 @dataclass(frozen=True)
 class StreamSummary:
@@ -104,6 +110,23 @@ class Framing:
 
 
 @dataclass(frozen=True)
+class BlockDone:
+    """A block that was computed.
+
+    Attributes:
+        waited: Seconds it waited for a thread.
+        took: Seconds it took.
+        candidates: Candidates drawn.
+        accepted: Candidates that satisfied the conditions.
+    """
+
+    waited: float
+    took: float
+    candidates: int
+    accepted: int
+
+
+@dataclass(frozen=True)
 class _Cell:
     """One grid cell, or the part of one that lies in the stream; `payload` is None where every row is missing."""
 
@@ -124,6 +147,7 @@ class SampleStream:
         encoder: Writes them.
         framing: How they are cut.
         executor: Threads that compute.
+        observe: Told of each block, on the thread that computed it.
     """
 
     def __init__(
@@ -135,6 +159,7 @@ class SampleStream:
         encoder: Encoder,
         framing: Framing,
         executor: Executor,
+        observe: Callable[[BlockDone], None] = lambda _: None,
     ) -> None:
         self.header = header
         self._source = source
@@ -142,20 +167,31 @@ class SampleStream:
         self._encoder = encoder
         self._framing = framing
         self._executor = executor
+        self._observe = observe
         self._stopped = threading.Event()
         self._draining = False
+        self._expired = False
         self._next_row = header.start_row
         self._candidates = 0
         self._accepted = 0
         self._delivered = 0
 
     def drain(self) -> None:
-        """End the stream with the cells that are there; another replica goes on from `summary.next_row`."""
+        """End the stream with the cells that are there; another call goes on from `summary.next_row`."""
         self._draining = True
+
+    def expire(self) -> None:
+        """End the stream as `drain` does, but not before it has delivered something: whoever goes on gets further."""
+        self._expired = True
 
     def stop(self) -> None:
         """Stop computing; from any thread, any number of times."""
         self._stopped.set()
+
+    @property
+    def rows_in_flight(self) -> int:
+        """The most rows that are computed, or wait to be sent, at once."""
+        return min(self.header.end_row - self.header.start_row, _AHEAD * self._block_size)
 
     @property
     def summary(self) -> StreamSummary:
@@ -164,7 +200,7 @@ class SampleStream:
         return StreamSummary(self._candidates, self._accepted, self._delivered, complete, self._next_row)
 
     async def messages(self) -> AsyncGenerator[RowsMessage, None]:
-        """Yield the rows, in order; all of them, or after `drain` only the first of them.
+        """Yield the rows, in order; all of them, or after `drain` or `expire` only the first of them.
 
         Raises:
             ConditionStarvedError: Rows are missing and that is not allowed; whole cells before them were yielded.
@@ -182,7 +218,7 @@ class SampleStream:
         async with aclosing(self._cells()) as cells:
             try:
                 async for cell in cells:
-                    if self._draining:
+                    if self._draining or (self._expired and self._next_row > header.start_row):
                         break
                     if group.cells and group.size + _size(cell) > self._framing.message_bytes:
                         yield group.message()
@@ -208,9 +244,7 @@ class SampleStream:
         try:
             while True:
                 for number, needed in numbers:
-                    ahead.append(
-                        loop.run_in_executor(self._executor, self._source.block, number, needed, self._stopped.is_set)
-                    )
+                    ahead.append(loop.run_in_executor(self._executor, self._block, number, needed, time.monotonic()))
                     if len(ahead) >= _AHEAD:
                         break
                 if not ahead:
@@ -230,6 +264,12 @@ class SampleStream:
             for future in ahead:
                 future.add_done_callback(_forget)
                 future.cancel()
+
+    def _block(self, number: int, needed: int, queued: float) -> Block:
+        began = time.monotonic()
+        block = self._source.block(number, needed, self._stopped.is_set)
+        self._observe(BlockDone(began - queued, time.monotonic() - began, block.candidates, block.accepted))
+        return block
 
     def _block_numbers(self) -> Iterator[tuple[int, int]]:
         """Yield the blocks and the rows needed of each, counted from the block's own first row."""

@@ -4,10 +4,13 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from rowmint.failpoints import arm
 from rowmint.objects import open_store
+from rowmint.observability.calls import CallObserver
+from rowmint.observability.service import observed
 from rowmint.registry import migrate, open_registry
 from rowmint.rpc.models import model_service
 from rowmint.rpc.process import run
@@ -17,6 +20,7 @@ from rowmint.v1 import (
     model_admin_service_pb2_grpc,
     training_service_pb2_grpc,
 )
+from trainer_service import metrics
 from trainer_service.datasets.upload import UploadLimits, UploadService
 from trainer_service.garbage import Sweeper
 from trainer_service.jobs.pool import WorkerPool
@@ -32,6 +36,11 @@ _THREADS = 16  # no more than the registry's pool has connections
 async def serve(settings: TrainerSettings) -> None:
     """Serve until a signal."""
     arm(settings.failpoint)
+    with observed("trainer", metrics.REGISTRY, metrics.CALLS, settings.metrics_listen) as observers:
+        await _serve(settings, observers)
+
+
+async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver]) -> None:
     loop = asyncio.get_running_loop()
     # Calls wait for registry and stores in threads; those that read a whole upload back must not keep the rest waiting.
     loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="call"))
@@ -47,12 +56,14 @@ async def serve(settings: TrainerSettings) -> None:
         upload_idle_seconds=settings.upload_idle_seconds,
     )
     scratch = await asyncio.to_thread(Scratch, settings.scratch)
+    holder = f"{socket.gethostname()}:{os.getpid()}"
+    metrics.REGISTRY.register(metrics.JobCollector(registry.jobs, holder))
     pool = WorkerPool(
         registry.jobs,
         settings.model_dump(mode="json"),
         scratch,
         workers=settings.workers,
-        holder=f"{socket.gethostname()}:{os.getpid()}",
+        holder=holder,
         lease_seconds=settings.lease_seconds,
         stop_seconds=settings.grace_seconds,
         environment=worker_environment(),
@@ -90,6 +101,7 @@ async def serve(settings: TrainerSettings) -> None:
             max_message_bytes=settings.max_message_bytes,
             max_connection_age_seconds=settings.max_connection_age_seconds,
         ),
+        observers,
     )
     sweeper.start()
     jobs = asyncio.create_task(pool.run())

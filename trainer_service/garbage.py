@@ -11,6 +11,7 @@ from rowmint.errors import UnavailableError
 from rowmint.failpoints import reach
 from rowmint.objects import ObjectStore
 from rowmint.registry import Registry
+from trainer_service import metrics
 from trainer_service.object_keys import attempt_of
 
 _log = structlog.get_logger(__name__)
@@ -55,6 +56,7 @@ def sweep_listed(ledger: Ledger, store: ObjectStore) -> None:
 def _sweep(ledger: Ledger, store: ObjectStore, keys: tuple[str, ...]) -> None:
     for key in keys:
         store.delete(key)
+        metrics.garbage_deleted(1)
         reach("sweep.object.deleted")
     ledger.forget(keys)
     reach("sweep.forgotten")
@@ -72,6 +74,7 @@ def sweep_orphans(registry: Registry, store: ObjectStore, keys: Iterable[str]) -
     left = registry.orphans.unneeded(made)
     for key in left:
         store.delete(key)
+        metrics.garbage_deleted(1)
         reach("sweep.object.deleted")
     return len(left)
 

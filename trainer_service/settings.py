@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from rowmint.rpc.settings import ObservabilitySettings
 from trainer_service.datasets.limits import IngestLimits
 
 
-class TrainerSettings(BaseSettings):
-    """Everything about the trainer that can be set.
+class TrainerSettings(ObservabilitySettings):
+    """Everything about the trainer that can be set, beside its log and its metrics.
 
     Attributes:
         home: Folder of the embedded default: registry, objects, scratch.

@@ -1,21 +1,85 @@
-"""How a service writes its log: one line an event, on standard error, times in UTC."""
+"""How a service writes its log: one line an event, on standard error, times in UTC.
 
+Lines are for people, or JSON for machines. What libraries log goes the same way. Whoever writes an event must not put
+into it a value of a cell, a secret or a path: the log is read by others than the data.
+"""
+
+import logging
 import sys
+import threading
+from typing import Any
 
 import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-def configure_logs() -> None:
-    """Set up the log of this process. Tracebacks show no local variables: they hold cells and credentials."""
+def configure_logs(service: str, *, log_format: str = "console", level: str = "info") -> None:
+    """Set up the log of this process. Tracebacks show no local variables: they hold cells and credentials.
+
+    Args:
+        service: Who writes, such as ``trainer``; told in JSON.
+        log_format: ``console``, or ``json`` for one object a line: `timestamp`, `level`, `event`, `service`, `trace_id`
+            and `span_id` where there is a span, and what else there is to say.
+        level: ``debug``, ``info``, ``warning`` or ``error``: what is below is left out.
+    """
+
+    def add_service(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        event.setdefault("service", service)
+        return event
+
+    lowest = _LEVELS[level]
+    as_json = log_format == "json"
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+    ]
+    last: list[Processor]
+    if as_json:
+        shared += [add_service, _add_span]
+        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    else:
+        last = [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-            ),
-        ],
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(lowest),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    for old in [found for found in root.handlers if isinstance(found.formatter, structlog.stdlib.ProcessorFormatter)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    # What libraries tell below a warning is for whoever works on them.
+    root.setLevel(max(lowest, logging.WARNING))
+    # What Python writes by itself would be lines that are no JSON.
+    logging.captureWarnings(as_json)
+    if as_json:
+        threading.excepthook = _log_dead_thread
+
+
+def _log_dead_thread(died: threading.ExceptHookArgs) -> None:
+    name = None if died.thread is None else died.thread.name
+    structlog.get_logger(__name__).error("a thread died", thread=name, exc_info=died.exc_value)
+
+
+def _add_span(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Say which span the event belongs to; where nothing has loaded OpenTelemetry there is none."""
+    trace: Any = sys.modules.get("opentelemetry.trace")
+    if hasattr(trace, "use_span"):  # else another thread is at loading it
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            event["trace_id"] = f"{span.trace_id:032x}"
+            event["span_id"] = f"{span.span_id:016x}"
+    return event

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = {"rowmint": ROOT / "shared", "trainer_service": ROOT, "sampler_service": ROOT}
 SERVICES = ("trainer_service", "sampler_service")
 # Parts of `rowmint` that are not its core: they see the wire.
-EDGES = ("rowmint.v1", "rowmint.rpc", "rowmint.client", "rowmint.cli")
+EDGES = ("rowmint.v1", "rowmint.rpc", "rowmint.observability", "rowmint.client", "rowmint.cli")
 UNPICKLERS = ("pickle", "cPickle", "_pickle", "cloudpickle", "joblib", "dill", "marshal", "shelve", "pickletools")
 UNPICKLING_CALLS = ("torch.load", "pd.read_pickle", "pandas.read_pickle")
 CLOCKS = ("time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today")
@@ -194,6 +194,8 @@ def test_nothing_goes_by_a_wall_clock_but_the_registrys():
     reads = [
         (module, node.lineno, _dotted(node))
         for module in modules()
+        # Who composes hands it to whoever tells people when something was.
+        if not module.name.endswith(".__main__")
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Attribute) and _dotted(node).endswith(CLOCKS)
     ]

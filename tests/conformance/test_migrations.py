@@ -199,13 +199,16 @@ class MigrationsSuite:
         scenario.write(newest, "p")
         job = newest.jobs.get(TrainingJobName("p", "released"))
         newest.jobs.save_checkpoint(job.uid, job.epoch, CheckpointRecord("p/checkpoint", 5, b"k" * 32, 7))
+        with writing(newest.engine) as connection:
+            connection.execute(update(jobs).where(jobs.c.uid == job.uid).values(trace_parent="00-" + "1" * 52))
         newest.models.delete_version(ModelVersionName("p", "m", 3), keep_seconds=scenario.HOUR)
         migrate(newest.engine, revisions=OLD)
         seen = old_code("read", url, "p")
         assert seen["resolved"]["alias latest"] == seen["resolved"]["version 1"]
         migrate(newest.engine)
         assert known_to(seen, scenario.read(newest, "p")) == seen
-        assert newest.jobs.get(job.name).checkpoint is None
+        found = newest.jobs.get(job.name)
+        assert (found.checkpoint, found.trace_parent) == (None, None)
         with pytest.raises(ResourceNotFoundError):
             newest.models.undelete_version(ModelVersionName("p", "m", 3))
 

@@ -384,6 +384,46 @@ class RegistrySuite:
             threading.Event().wait(0.02)
         assert new.epoch == 2
 
+    def test_jobs_are_counted_by_kind_and_state(self, registry):
+        assert registry.jobs.census() == {}
+        dataset = ready(registry)
+        for job_id in ("a", "b", "c"):
+            train(registry, job_id, dataset)
+        registry.jobs.claim("w", 60, TRAIN)
+        assert registry.jobs.census() == {
+            (JobKind.INGEST, JobState.SUCCEEDED): 1,
+            (JobKind.TRAIN, JobState.PENDING): 2,
+            (JobKind.TRAIN, JobState.RUNNING): 1,
+        }
+
+    def test_a_lease_is_as_old_as_its_last_heartbeat(self, registry):
+        assert registry.jobs.lease_ages("w") == {}
+        train(registry)
+        job = registry.jobs.claim("w", 60, TRAIN)
+        assert registry.jobs.lease_ages("x") == {}
+        (age,) = registry.jobs.lease_ages("w").values()
+        with writing(registry.engine) as connection:
+            hour = jobs.c.lease_until - 3_600_000_000
+            connection.execute(update(jobs).where(jobs.c.uid == job.uid).values(lease_until=hour))
+        found = registry.jobs.lease_ages("w")
+        assert list(found) == [job.name]
+        assert 0 <= age < 60
+        assert 3_600 <= found[job.name] < 3_660
+        registry.jobs.heartbeat(job.uid, job.epoch)
+        assert 0 <= registry.jobs.lease_ages("w")[job.name] < 60
+        registry.jobs.release(job.uid, job.epoch)
+        assert registry.jobs.lease_ages("w") == {}
+
+    def test_a_job_keeps_the_span_that_asked_for_it(self, registry):
+        parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        dataset = ready(registry)
+        made = train(registry, "j", dataset, trace_parent=parent, request_id="r", request_digest=b"1" * 32)
+        assert made.trace_parent == parent
+        again = train(registry, "j", dataset, trace_parent=None, request_id="r", request_digest=b"1" * 32)
+        assert (again.uid, again.trace_parent) == (made.uid, parent)
+        assert registry.jobs.claim("w", 60, TRAIN).trace_parent == parent
+        assert train(registry, "k").trace_parent is None
+
     def test_a_heartbeat_renews_the_lease(self, registry):
         train(registry)
         job = registry.jobs.claim("w", 60, TRAIN)

@@ -149,7 +149,7 @@ def sampler_of(shelf: Shelf, kernel: Kernel, cache_bytes: int = 1 << 28) -> Iter
     """Compose a sampler of the models on `shelf`; it draws seed 1 where none is given."""
     with ThreadPoolExecutor(2) as loaders, ThreadPoolExecutor(2) as workers:
         models = ModelCache(shelf, shelf.store, kernel, loaders, cache_bytes)
-        yield Sampler(models, workers, lambda: 1)
+        yield Sampler(models, lambda _: workers, lambda: 1)
 
 
 def specs(*, quick: bool) -> dict[str, SampleSpec]:

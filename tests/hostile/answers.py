@@ -292,6 +292,19 @@ def _planned(_: World, request: Any, responses: list[Any]) -> None:
     assert 0 <= plan.acceptance <= 1
 
 
+def _counted(_: World, request: Any, responses: list[Any]) -> None:
+    (response,) = responses
+    model = request.name.partition("@")[0].partition("/versions/")[0]
+    for one in response.model_versions:
+        assert one.model_version.startswith(f"{model}/versions/")
+        ended = one.streams_ended
+        done = ended.complete + ended.drained + ended.aged + ended.cancelled + ended.failed
+        assert 0 <= done <= one.streams_begun
+        assert 0 <= one.accepted <= one.candidates
+        assert one.loaded == (one.loaded_bytes > 0)
+    assert response.HasField("start_time")
+
+
 def _completed(_: World, request: Complete, responses: list[Any]) -> None:
     first, *rest = responses
     config = request if request.WhichOneof("message") == "config" else CONFIG
@@ -330,4 +343,5 @@ ANSWERS: dict[str, Callable[[World, Any, list[Any]], None]] = {
     "SamplingService.Sample": _sampled,
     "SamplingService.CompleteRows": _completed,
     "SamplingService.PlanSample": _planned,
+    "SamplingService.GetModelStatistics": _counted,
 }

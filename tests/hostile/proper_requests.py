@@ -18,6 +18,7 @@ from rowmint.v1 import (
     sampling_pb2,
     sampling_service_pb2,
     schema_pb2,
+    statistics_pb2,
     training_job_pb2,
     training_service_pb2,
     value_pb2,
@@ -198,6 +199,10 @@ BASES: dict[str, list[Message]] = {
     "SamplingService.Sample": [SAMPLE],
     "SamplingService.CompleteRows": [CONFIG, ROWS],
     "SamplingService.PlanSample": [sampling_pb2.PlanSampleRequest(sample=SAMPLE, parts=3)],
+    "SamplingService.GetModelStatistics": [
+        statistics_pb2.GetModelStatisticsRequest(name=VERSION),
+        statistics_pb2.GetModelStatisticsRequest(name=MODEL),
+    ],
 }
 """Proper requests of every method."""
 WORDS: dict[str, Sequence[Any]] = {

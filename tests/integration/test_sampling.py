@@ -1,6 +1,8 @@
 """The sampler over real gRPC: two replicas, one registry and one store, a stub-only client."""
 
 import asyncio
+import itertools
+import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +13,7 @@ import grpc
 import pyarrow as pa
 import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from sqlalchemy import insert
 
@@ -18,18 +21,22 @@ from rowmint.objects import LocalDirectoryStore, open_store
 from rowmint.registry import migrate, open_models_registry, open_registry
 from rowmint.registry.tables import model_aliases, model_versions, models
 from rowmint.rpc.models import model_service
+from rowmint.rpc.orca import LoadReport, load_service
 from rowmint.rpc.server import Server, ServerOptions
 from rowmint.synthesizer import choose_kernel
 from rowmint.v1 import condition_pb2, model_service_pb2, model_service_pb2_grpc, sampling_pb2, value_pb2
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
+from sampler_service.admission import Admission, Allowance
 from sampler_service.model_cache import ModelCache
 from sampler_service.sampler import Sampler
-from sampler_service.servicers import SamplingServicer, StreamLimits, sampling_service
+from sampler_service.servicers import Replica, SamplingServicer, StreamLimits, sampling_service
+from sampler_service.statistics import Statistics
 from tests.golden.make import FAMILIES, SCHEMA, stored
 from tests.golden.streams import PROJECT, record
 
 GRID = 2048
 ROWS = 9000
+PATIENT = StreamLimits(60.0)
 
 
 def publish(registry, store, family: str) -> None:
@@ -48,7 +55,7 @@ def publish(registry, store, family: str) -> None:
 
 
 @contextmanager
-def replica(home, kernel: str, limits: StreamLimits):
+def replica(home, kernel: str = "numpy", *, streams: int = 8, project: int = 0, limits: StreamLimits = PATIENT):
     """Serve in a thread with an event loop of its own; yield the address and the servicer."""
     registry = open_models_registry(f"sqlite:///{home}/registry/models.db")
     store = open_store(f"file://{home}/models")
@@ -58,9 +65,21 @@ def replica(home, kernel: str, limits: StreamLimits):
 
     async def serve(loaders, workers):
         cache = ModelCache(registry.models, store, choose_kernel(kernel), loaders, 1 << 28)
-        servicer = SamplingServicer(Sampler(cache, workers, lambda: 99), workers, limits)
+        servicer = SamplingServicer(
+            Sampler(cache, lambda _: workers, lambda: 99),
+            lambda _: workers,
+            Admission(Allowance(streams, 10**6), Allowance(project, 0)),
+            limits=limits,
+            replica=Replica(lambda: "one", lambda: LoadReport(0.5, 20.0)),
+            statistics=Statistics(registry.models, cache.loaded_bytes, clock=time.monotonic, now=time.time),
+        )
         server = Server(
-            [sampling_service(servicer), model_service(registry.models, store)], ServerOptions("127.0.0.1:0")
+            [
+                sampling_service(servicer),
+                model_service(registry.models, store),
+                load_service(lambda: LoadReport(0.5, 20.0)),
+            ],
+            ServerOptions("127.0.0.1:0"),
         )
         found.update(port=await server.start(), servicer=servicer)
         started.set()
@@ -102,7 +121,7 @@ def stubs(home):
     with ExitStack() as stack:
         made = []
         for kernel in ("numpy", "onnxruntime"):
-            address, _ = stack.enter_context(replica(home, kernel, StreamLimits(8, 60.0)))
+            address, _ = stack.enter_context(replica(home, kernel))
             made.append(SamplingServiceStub(stack.enter_context(grpc.insecure_channel(address))))
         yield made
 
@@ -282,14 +301,14 @@ def test_damaged_weights_are_data_loss(home, tmp_path):
     data[2000] ^= 4
     path.chmod(0o644)
     path.write_bytes(bytes(data))
-    with replica(tmp_path, "numpy", StreamLimits(8, 60.0)) as (address, _), grpc.insecure_channel(address) as channel:
+    with replica(tmp_path) as (address, _), grpc.insecure_channel(address) as channel:
         asked = request(model=f"projects/{PROJECT}/models/tvae")
         code, info, _ = failure(lambda: list(SamplingServiceStub(channel).Sample(asked)))
         assert (code, info.reason) == (grpc.StatusCode.DATA_LOSS, "DATA_LOSS")
 
 
 def test_a_registry_that_is_not_there_yet(tmp_path):
-    with replica(tmp_path, "numpy", StreamLimits(8, 60.0)) as (address, _), grpc.insecure_channel(address) as channel:
+    with replica(tmp_path) as (address, _), grpc.insecure_channel(address) as channel:
         code, info, _ = failure(lambda: list(SamplingServiceStub(channel).Sample(request())))
         assert (code, info.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
 
@@ -303,33 +322,95 @@ def until(condition, seconds: float = 20.0) -> None:
         pause.wait(0.01)
 
 
+def refused(call):
+    """Return code, reason, setting and pushback of a call that asks its client to wait."""
+    with pytest.raises(grpc.RpcError) as raised:
+        call()
+    details = rpc_status.from_call(raised.value).details
+    info, retry = ErrorInfo(), RetryInfo()
+    assert any(detail.Unpack(info) for detail in details)
+    assert any(detail.Unpack(retry) for detail in details)
+    pushback = dict(raised.value.trailing_metadata())["grpc-retry-pushback-ms"]
+    assert int(pushback) == retry.retry_delay.ToMilliseconds()
+    return raised.value.code().name, info.reason, info.metadata["setting"], int(pushback)
+
+
 def test_streams_are_counted_and_given_back(home):
-    with (
-        replica(home, "numpy", StreamLimits(2, 60.0)) as (address, servicer),
-        grpc.insecure_channel(address) as channel,
-    ):
+    with replica(home, streams=2) as (address, servicer), grpc.insecure_channel(address) as channel:
         stub = SamplingServiceStub(channel)
         calls = [stub.Sample(request(rows=10**12)) for _ in range(2)]
         for call in calls:
             assert next(call).WhichOneof("message") == "header"
-        with pytest.raises(grpc.RpcError) as raised:
-            list(stub.Sample(request(rows=10)))
-        assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        retry = RetryInfo()
-        assert any(detail.Unpack(retry) for detail in rpc_status.from_call(raised.value).details)
-        assert ("grpc-retry-pushback-ms", "1000") in raised.value.trailing_metadata()
+        overloaded = ("UNAVAILABLE", "UNAVAILABLE", "ROWMINT_MAX_STREAMS", 1000)
+        assert refused(lambda: list(stub.Sample(request(rows=10)))) == overloaded
+        assert refused(lambda: list(stub.CompleteRows(iter([config()])))) == overloaded
+        asked = sampling_pb2.PlanSampleRequest(sample=request(rows=10))
+        assert refused(lambda: stub.PlanSample(asked)) == overloaded
+        # Whoever looks after the replica is let in.
+        health = health_pb2_grpc.HealthStub(channel)
+        assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
         for call in calls:
             call.cancel()
-        until(lambda: servicer._streams == 0)
+        until(lambda: servicer._admission.streams == 0)
+        assert len(list(stub.Sample(request(rows=10)))) == 3
+        until(lambda: (servicer._admission.streams, servicer._admission.rows) == (0, 0))
+
+
+def test_a_project_has_its_own_share(home):
+    with replica(home, streams=8, project=1) as (address, servicer), grpc.insecure_channel(address) as channel:
+        stub = SamplingServiceStub(channel)
+        call = stub.Sample(request(rows=10**12))
+        next(call)
+        over = ("RESOURCE_EXHAUSTED", "LIMIT", "ROWMINT_MAX_PROJECT_STREAMS", 1000)
+        assert refused(lambda: list(stub.Sample(request(rows=10)))) == over
+        # Another project is asked for what it has not, and that is all that is wrong.
+        code, info, _ = failure(lambda: list(stub.Sample(request(model="projects/other/models/none"))))
+        assert (code, info.reason) == (grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND")
+        call.cancel()
+        until(lambda: servicer._admission.streams == 0)
         assert len(list(stub.Sample(request(rows=10)))) == 3
 
 
+def test_every_answer_names_the_replica(home):
+    with replica(home) as (address, _), grpc.insecure_channel(address) as channel:
+        stub = SamplingServiceStub(channel)
+        _, planned = stub.PlanSample.with_call(sampling_pb2.PlanSampleRequest(sample=request(rows=10)))
+        for call in (stub.Sample(request(rows=10)), stub.CompleteRows(iter([config()])), planned):
+            assert dict(call.initial_metadata())["rowmint-replica"] == "one"
+
+
+def test_whoever_asks_is_told_of_the_load_again_and_again(home):
+    with replica(home) as (address, _), grpc.insecure_channel(address) as channel:
+        listen = channel.unary_stream(
+            "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics", request_serializer=None, response_deserializer=None
+        )
+        # Fields 6 and 9 of an OrcaLoadReport, doubles: the rate and the utilization.
+        report = struct.pack("<BdBd", 6 << 3 | 1, 20.0, 9 << 3 | 1, 0.5)
+        # Field 1 of the request: a Duration, whose field 2 is 100,000,000 ns.
+        calls = listen(b"\x0a\x05\x10\x80\xc2\xd7\x2f"), listen(b"")
+        assert [next(calls[0]), next(calls[0]), next(calls[1])] == [report] * 3
+        for call in calls:
+            call.cancel()
+
+
+def test_a_stream_that_lasts_too_long_ends_on_the_grid(home):
+    with replica(home, limits=StreamLimits(60.0, 0.01)) as (address, _), grpc.insecure_channel(address) as channel:
+        stub = SamplingServiceStub(channel)
+        *_, last = stub.Sample(request(rows=10**12, format=sampling_pb2.ROW_FORMAT_CSV))
+        assert not last.summary.complete
+        assert last.summary.next_row % GRID == 0
+        assert last.summary.next_row > 0
+        completing = stub.CompleteRows(itertools.chain([config()], itertools.repeat(partial({}))), timeout=60)
+        *_, last = completing
+        assert not last.summary.complete
+        assert last.summary.next_row == last.summary.rows_delivered > 0
+
+
 def test_a_client_that_does_not_read_is_let_go(home):
-    limits = StreamLimits(2, 0.5)
-    with replica(home, "numpy", limits) as (address, servicer), grpc.insecure_channel(address) as channel:
+    with replica(home, limits=StreamLimits(0.5)) as (address, servicer), grpc.insecure_channel(address) as channel:
         call = SamplingServiceStub(channel).Sample(request(rows=10**12, model=f"projects/{PROJECT}/models/independent"))
         next(call)
-        until(lambda: servicer._streams == 0)
+        until(lambda: servicer._admission.streams == 0)
         # What it was sent is still there to be read, then the reason.
         received = []
 
@@ -344,11 +425,10 @@ def test_a_client_that_does_not_read_is_let_go(home):
 
 
 def test_a_client_that_stopped_reading_and_went_away(home):
-    limits = StreamLimits(2, 0.5)
-    with replica(home, "numpy", limits) as (address, servicer), grpc.insecure_channel(address) as channel:
+    with replica(home, limits=StreamLimits(0.5)) as (address, servicer), grpc.insecure_channel(address) as channel:
         call = SamplingServiceStub(channel).Sample(request(rows=10**12, model=f"projects/{PROJECT}/models/independent"))
         next(call)
-        until(lambda: servicer._streams == 0)
+        until(lambda: servicer._admission.streams == 0)
         call.cancel()
         until(lambda: not servicer._farewells)
 
@@ -406,7 +486,7 @@ def test_a_completion_that_cannot_be(stubs):
 
 
 def test_models_can_be_read_from_a_sampler(home):
-    with replica(home, "numpy", StreamLimits(2, 60.0)) as (address, _), grpc.insecure_channel(address) as channel:
+    with replica(home, streams=2) as (address, _), grpc.insecure_channel(address) as channel:
         stub = model_service_pb2_grpc.ModelServiceStub(channel)
         listed = stub.ListModels(model_service_pb2.ListModelsRequest(parent=f"projects/{PROJECT}"))
         assert [model.name.rsplit("/", 1)[1] for model in listed.models] == sorted(FAMILIES)

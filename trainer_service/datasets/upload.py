@@ -22,6 +22,7 @@ from rowmint.names import DatasetName
 from rowmint.objects import ObjectStore
 from rowmint.registry import DatasetLedger, DatasetRecord, DatasetState, SegmentRecord
 from rowmint.schema import ColumnSpec, validate_declared
+from trainer_service import metrics
 from trainer_service.datasets.declarations import validate_before_data
 from trainer_service.datasets.segments import read_segment
 from trainer_service.object_keys import segment_key
@@ -288,6 +289,7 @@ class Writer:
             reach("upload.segment.stored")
             limit = self._service.limits.project_bytes
             self._committed = self._service.ledger.commit_segment(uid, epoch, segment, limit)
+            metrics.uploaded(self._record.name.project, len(data))
             reach("upload.segment.committed")
         except (FencedError, LimitError):
             self._open = False

@@ -25,12 +25,20 @@ class Attempt:
         job: The job as it was claimed.
         heartbeat_seconds: Pause between two renewals.
         patience_seconds: How long a registry or store that is away is waited for: no longer than the lease lasts.
+        entered: Told of each phase that the work enters.
     """
 
     def __init__(
-        self, registry: Registry, job: JobRecord, heartbeat_seconds: float, patience_seconds: float = 0.0
+        self,
+        registry: Registry,
+        job: JobRecord,
+        heartbeat_seconds: float,
+        patience_seconds: float = 0.0,
+        *,
+        entered: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.job = job
+        self._entered = entered
         self._registry = registry
         self._heartbeat_seconds = heartbeat_seconds
         self._patience_seconds = patience_seconds
@@ -57,6 +65,10 @@ class Attempt:
     def fenced(self) -> bool:
         """Whether another attempt has taken over; nothing is to be written any more."""
         return self._fenced.is_set()
+
+    def enter(self, phase: str) -> None:
+        """Say what the work is at from now on: a word of a closed set, for those who measure how long it takes."""
+        self._entered(phase)
 
     def stopped(self) -> bool:
         """Say whether the work is to stop: cancelled, fenced or shutting down. Cheap; asked at every step."""

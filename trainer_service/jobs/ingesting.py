@@ -58,10 +58,12 @@ def run_ingest(
     dataset = registry.datasets.get_by_uid(job.dataset_uid)
     source = SegmentReader(stores.data, registry.datasets.segments(dataset.uid))
 
+    attempt.enter("reading")
     checkpoints = JobCheckpoints(registry, stores.data, attempt, checkpoint_seconds)
     saved = checkpoints.load()
 
     def joined(types: dict[str, Any]) -> None:
+        attempt.enter("converting")
         reach("ingest.types.joined")
         if checkpoints.due():
             checkpoints.save(1, json.dumps(types).encode())
@@ -93,6 +95,7 @@ def run_ingest(
         return
     if attempt.stopped():
         raise CancelledError(f"ingest of {dataset.name} was stopped")
+    attempt.enter("storing")
     key = table_key(dataset.uid, job.epoch)
     digest = file_sha256(result.path)
     attempt.patiently(lambda _: stores.data.put_file(key, result.path))

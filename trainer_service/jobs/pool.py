@@ -5,13 +5,15 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
 
 from rowmint.errors import FencedError, RowmintError, UnavailableError
 from rowmint.registry import JobKind, JobLedger, JobRecord
+from trainer_service.jobs.course import Course
 from trainer_service.jobs.scratch import Scratch
 
 _log = structlog.get_logger(__name__)
@@ -66,15 +68,23 @@ class Child:
             )
         return child
 
-    async def command(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Give the command, wait for the end, and return the answer; an empty one where the worker died."""
+    async def command(
+        self, body: Mapping[str, Any], hear: Callable[[Mapping[str, Any]], None] = lambda _: None
+    ) -> dict[str, Any]:
+        """Give the command, wait for the end, and return the answer; an empty one where the worker died.
+
+        Args:
+            body: The command, JSON values.
+            hear: Called with what the worker tells meanwhile.
+        """
         stdin = self.process.stdin
         answer: dict[str, Any] = {}
         try:
             if stdin is not None:
                 stdin.write(json.dumps(body).encode() + b"\n")
                 await stdin.drain()
-                answer = await self._read()
+                while "entered" in (answer := await self._read()):
+                    hear(answer)
         except (BrokenPipeError, ConnectionResetError):
             _log.debug("a worker was gone before it had its command", pid=self.process.pid)
         await self.process.wait()
@@ -295,8 +305,10 @@ class WorkerPool:
         return child
 
     async def _work(self, child: Child, job: JobRecord, slots: asyncio.Semaphore) -> None:
+        course = Course(job.kind, time.monotonic)
         try:
-            answer = await self._command(child, {"do": "job", "uid": job.uid, "epoch": job.epoch})
+            answer = await self._command(child, {"do": "job", "uid": job.uid, "epoch": job.epoch}, course.hear)
+            course.end(answer)
             if not answer and self._closing.is_set():
                 # It was ended before it could give the job back itself.
                 await self._give_back(job)
@@ -308,12 +320,14 @@ class WorkerPool:
         finally:
             slots.release()
 
-    async def _command(self, child: Child, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def _command(
+        self, child: Child, body: Mapping[str, Any], hear: Callable[[Mapping[str, Any]], None] = lambda _: None
+    ) -> dict[str, Any]:
         """Have `child` carry out a command; whatever comes, it and its scratch folder are gone afterwards."""
         folder = None
         try:
             folder = await asyncio.to_thread(self._scratch.make)
-            return await child.command({**body, "settings": self._settings, "scratch": str(folder)})
+            return await child.command({**body, "settings": self._settings, "scratch": str(folder)}, hear)
         finally:
             await child.stop(self._stop_seconds)
             self._busy.discard(child)

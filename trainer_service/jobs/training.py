@@ -51,10 +51,12 @@ def run_training(
         entered = JobPhase[event.phase.name]
         if entered is not phase:
             phase = entered
+            attempt.enter(entered.lower())
             attempt.patiently(lambda again: ledger.set_phase(job.uid, job.epoch, entered, payload, again=again))
         else:
             attempt.patiently(lambda again: ledger.append_event(job.uid, job.epoch, payload, again=again))
 
+    attempt.enter("fetching")
     dataset, schema, table = _table(registry, stores, job.dataset_uid, scratch)
     config = from_json(job.config)
     artifact = fit(
@@ -70,6 +72,7 @@ def run_training(
     if attempt.stopped():
         raise CancelledError(f"{job.name} was cancelled")
     if phase is not JobPhase.PUBLISHING:
+        attempt.enter("publishing")
         attempt.patiently(lambda again: ledger.set_phase(job.uid, job.epoch, JobPhase.PUBLISHING, {}, again=again))
     _publish(registry, stores, attempt, dataset, artifact)
 

@@ -21,11 +21,15 @@ from rowmint.errors import CancelledError, FencedError, RowmintError, Unavailabl
 from rowmint.failpoints import arm
 from rowmint.logs import configure_logs
 from rowmint.objects import open_store
-from rowmint.registry import JobKind, Registry, open_registry
+from rowmint.observability.tracing import configure_tracing
+from rowmint.registry import JobKind, JobRecord, Registry, open_registry
+from rowmint.rpc.settings import ObservabilitySettings
+from trainer_service import metrics
 from trainer_service.converters.errors import error_to_json
 from trainer_service.jobs.attempts import Attempt
 from trainer_service.jobs.ingesting import run_ingest
 from trainer_service.jobs.stores import Stores
+from trainer_service.jobs.story import Story
 from trainer_service.jobs.training import run_estimate, run_training
 from trainer_service.settings import TrainerSettings
 
@@ -33,7 +37,12 @@ _log = structlog.get_logger(__name__)
 
 
 def _run_job(
-    body: Mapping[str, Any], settings: TrainerSettings, attempts: list[Attempt], warmed_up: Callable[[], None]
+    body: Mapping[str, Any],
+    settings: TrainerSettings,
+    attempts: list[Attempt],
+    warmed_up: Callable[[], None],
+    *,
+    story: Story,
 ) -> dict[str, Any]:
     registry = open_registry(settings.registry_url)
     scratch = Path(body["scratch"])
@@ -42,7 +51,10 @@ def _run_job(
         if job.epoch != body["epoch"]:
             _log.warning("overtaken before it began", job=str(job.name), epoch=body["epoch"])
             return {"done": True}
-        with Attempt(registry, job, settings.heartbeat_seconds, settings.lease_seconds) as attempt:
+        with (
+            story.attempt(job),
+            Attempt(registry, job, settings.heartbeat_seconds, settings.lease_seconds, entered=story.enter) as attempt,
+        ):
             attempts.append(attempt)
             try:
                 stores = _open_stores(settings)
@@ -61,9 +73,19 @@ def _run_job(
                     run_training(registry, stores, attempt, scratch, settings.checkpoint_seconds)
             except Exception as error:  # noqa: BLE001 - whatever it was, the job is to say so
                 _end_badly(registry, attempt, error)
+            return {"done": True, "state": story.end(_ended(registry, job)), "garbage": metrics.garbage_count()}
     finally:
         registry.close()
-    return {"done": True}
+
+
+def _ended(registry: Registry, job: JobRecord) -> str:
+    """Return the state that the attempt has brought its job to; empty where it goes on, or cannot be asked."""
+    try:
+        now = registry.jobs.get_by_uid(job.uid)
+    except RowmintError as error:
+        _log.debug("the end of the job cannot be read", job=str(job.name), error=error.message)
+        return ""
+    return str(now.state) if now.epoch == job.epoch and now.state.ended else ""
 
 
 def _end_badly(registry: Registry, attempt: Attempt, error: Exception) -> None:
@@ -127,6 +149,7 @@ def _watch_parent(source: IO[str]) -> None:
 
 
 def _answer(answers: IO[str], body: Mapping[str, Any]) -> None:
+    """Tell the parent something: what it is at, or its answer."""
     try:
         answers.write(json.dumps(body) + "\n")
         answers.flush()
@@ -145,7 +168,8 @@ def main() -> None:
     # Libraries print to standard output; answers go where they cannot get between.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    configure_logs()
+    told = ObservabilitySettings()
+    configure_logs("trainer", log_format=told.log_format, level=told.log_level)
 
     def stop(*_: object) -> None:
         if not attempts:
@@ -154,6 +178,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's interrupt reaches the parent, which ends its children
+    story = Story(configure_tracing("rowmint-trainer"), lambda phase: _answer(answers, {"entered": phase}))
     warm_up = threading.Thread(target=_warm_up, name="warm-up", daemon=True)
     warm_up.start()
     _answer(answers, {"ready": True})
@@ -169,9 +194,11 @@ def main() -> None:
     wait = warm_up.join
     try:
         if body["do"] == "job":
-            _answer(answers, _run_job(body, settings, attempts, wait))
+            answer = _run_job(body, settings, attempts, wait, story=story)
         else:
-            _answer(answers, _run_estimate(body, settings, wait))
+            answer = _run_estimate(body, settings, wait)
+        story.close()
+        _answer(answers, answer)
     except Exception:  # noqa: BLE001 - the parent learns of it by the missing answer
         _log.exception("the command could not be carried out")
         os._exit(1)

@@ -15,6 +15,7 @@ from rowmint.objects import ObjectStore
 from rowmint.registry import DatasetLedger
 from rowmint.rpc.models import optional
 from rowmint.v1 import dataset_pb2, dataset_service_pb2, dataset_service_pb2_grpc
+from trainer_service import metrics
 from trainer_service.converters.datasets import dataset_to_proto, format_from_proto, overrides_from_proto
 from trainer_service.datasets.upload import UploadService, Writer
 from trainer_service.garbage import sweep
@@ -79,6 +80,18 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         if first is None:
             raise EmptyStreamError("the upload stream carried no message; send at least finish_write")
         name = DatasetName.parse(first.name)
+        with metrics.upload_open():
+            await self._receive(name, first, messages)
+        self._wake()
+        return dataset_service_pb2.WriteDatasetResponse(dataset=await asyncio.to_thread(self._read, name))
+
+    async def _receive(
+        self,
+        name: DatasetName,
+        first: dataset_service_pb2.WriteDatasetRequest,
+        messages: AsyncIterator[dataset_service_pb2.WriteDatasetRequest],
+    ) -> None:
+        """Take the messages of an upload stream, `first` read already."""
         writer = _Turns(await asyncio.to_thread(self._upload.open, name))
         try:
             await writer.append(first)
@@ -101,8 +114,6 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         finally:
             # Whatever ended the stream, what came before is committed.
             await asyncio.shield(writer.close())
-        self._wake()
-        return dataset_service_pb2.WriteDatasetResponse(dataset=await asyncio.to_thread(self._read, name))
 
     async def GetDataset(self, request: dataset_service_pb2.GetDatasetRequest, context: Any) -> dataset_pb2.Dataset:
         """Read one dataset."""

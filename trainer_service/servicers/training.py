@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from rowmint.errors import InvalidFieldError, UnavailableError, WrongStateError
 from rowmint.names import DatasetName, ModelName, ProjectName, TrainingJobName, validate_id, validate_request_id
+from rowmint.observability.tracing import current_trace_parent
 from rowmint.registry import DatasetRecord, DatasetState, JobRecord, Registry
 from rowmint.rpc.models import optional
 from rowmint.v1 import training_job_pb2, training_service_pb2, training_service_pb2_grpc
@@ -81,6 +82,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
             model=request.training_job.model,
             request_id=request.request_id,
             request_digest=digest,
+            trace_parent=current_trace_parent(),
         )
 
     def _check(self, request: training_service_pb2.CreateTrainingJobRequest) -> tuple[DatasetRecord, TrainingConfig]:

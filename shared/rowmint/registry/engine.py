@@ -211,7 +211,8 @@ def _domain_errors() -> Iterator[None]:
         # 42P01 and 3F000: no such table or schema; class 40: serialisation; 08, 53, 57: connection and server.
         absent = "no such table" in text_of or state in ("42P01", "3F000")
         older = absent and "deleted_versions" in text_of
-        if older or "no such column" in text_of or state == "42703":
+        unknown = any(words in text_of for words in ("no such column", "has no column named"))
+        if older or unknown or state == "42703":
             raise UnavailableError(
                 "the registry is older than this code; start the trainer, which brings it up to date",
                 retry_after=_RETRY_SECONDS,

@@ -52,6 +52,7 @@ class JobRecord:
         end_time: When it ended.
         model_version: Number of the version it published.
         checkpoint: Where the next attempt goes on, or None.
+        trace_parent: The span that asked for it, as W3C Trace Context writes it, or None.
     """
 
     uid: str
@@ -76,6 +77,7 @@ class JobRecord:
     end_time: datetime | None
     model_version: int | None
     checkpoint: CheckpointRecord | None = None
+    trace_parent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -126,4 +128,5 @@ def job_record(row: Row[Any]) -> JobRecord:
         end_time=optional_instant(row.end_time),
         model_version=row.model_version,
         checkpoint=None if row.checkpoint is None else CheckpointRecord.from_json(row.checkpoint),
+        trace_parent=row.trace_parent,
     )

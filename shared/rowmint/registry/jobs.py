@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, and_, or_, select, tuple_, update
+from sqlalchemy import Connection, Engine, Row, Select, and_, func, or_, select, tuple_, update
 
 from rowmint.errors import (
     CancelledError,
@@ -65,6 +65,7 @@ class JobLedger:
         model: str,
         request_id: str = "",
         request_digest: bytes = b"",
+        trace_parent: str | None = None,
     ) -> JobRecord:
         """Create a training job, or return the one that the same request created before.
 
@@ -77,6 +78,7 @@ class JobLedger:
             model: The model's name.
             request_id: What makes a repeated call harmless, or empty.
             request_digest: SHA-256 of the request's body; equal exactly for equal bodies.
+            trace_parent: The span that asks for it, as W3C Trace Context writes it, or None.
 
         Raises:
             RequestIdReusedError: The request_id was used with another body.
@@ -105,6 +107,7 @@ class JobLedger:
                     "model_name": model,
                     "request_id": request_id or None,
                     "request_digest": request_digest if request_id else None,
+                    "trace_parent": trace_parent,
                 },
             )
             if inserted:
@@ -179,6 +182,22 @@ class JobLedger:
                 )
                 for row in connection.execute(query)
             )
+
+    def census(self) -> dict[tuple[JobKind, JobState], int]:
+        """Return how many jobs there are of each kind in each state; those of which there is none are left out."""
+        query = select(jobs.c.kind, jobs.c.state, func.count()).group_by(jobs.c.kind, jobs.c.state)
+        with reading(self._engine) as connection:
+            return {(JobKind(kind), JobState(state)): count for kind, state, count in connection.execute(query)}
+
+    def lease_ages(self, holder: str) -> dict[TrainingJobName, float]:
+        """Return how long ago the lease of each job of a holder was renewed, seconds by the database's clock."""
+        age = DatabaseNow() - (jobs.c.lease_until - jobs.c.lease)
+        query = select(jobs.c.project, jobs.c.job_id, age).where(
+            jobs.c.state.in_([JobState.RUNNING, JobState.CANCELLING]), jobs.c.holder == holder
+        )
+        with reading(self._engine) as connection:
+            found = connection.execute(query)
+            return {TrainingJobName(project, job): microseconds / 1_000_000 for project, job, microseconds in found}
 
     def claim(self, holder: str, lease_seconds: float, kinds: tuple[JobKind, ...]) -> JobRecord | None:
         """Take up the oldest job that waits or whose worker has let its lease run out; None where there is none.

@@ -105,6 +105,8 @@ jobs = Table(
     Column("model_version", BigInteger),
     # Where the next attempt goes on: key, size, sha256 (hex) and step; none before the first and after the end.
     Column("checkpoint", _JSON),
+    # The span that asked for the job, as W3C Trace Context writes it; what works on the job belongs to its trace.
+    Column("trace_parent", String(55)),
     UniqueConstraint("project", "kind", "job_id", name="uq_jobs_name"),
     UniqueConstraint("project", "kind", "request_id", name="uq_jobs_request"),
     Index("ix_jobs_newest", "project", "kind", "create_time", "uid"),

@@ -3,34 +3,44 @@
 import argparse
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, SettingsError
+from pydantic_settings import SettingsError
 
 from rowmint.errors import RowmintError
 from rowmint.logs import configure_logs
+from rowmint.rpc.settings import ObservabilitySettings
 
-S = TypeVar("S", bound=BaseSettings)
+S = TypeVar("S", bound=ObservabilitySettings)
 
 
-def run(label: str, settings: type[S], serve: Callable[[S], Coroutine[Any, Any, None]]) -> None:
+def run(
+    label: str,
+    settings: type[S],
+    serve: Callable[[S], Coroutine[Any, Any, None]],
+    options: Mapping[str, str] | None = None,
+) -> None:
     """Run a service until it ends; exit with one line on standard error, and code 1, where it cannot run.
 
     Args:
         label: ``trainer`` or ``sampler``.
         settings: Reads the settings from the environment.
         serve: Serves until a signal.
+        options: Settings that the command line may give, too, and what its help says of them; each takes a number.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m {label}_service",
         description=f"Serves the {label}. Settings are read from the environment (ROWMINT_*); none is needed.",
     )
-    parser.parse_args()
-    configure_logs()
+    for name, text in (options or {}).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="N", default=argparse.SUPPRESS, help=text)
+    given = vars(parser.parse_args())
     try:
-        asyncio.run(serve(settings()))
+        found = settings(**given)
+        configure_logs(label, log_format=found.log_format, level=found.log_level)
+        asyncio.run(serve(found))
     except ValidationError as error:
         sys.exit(f"{label}: the settings are wrong: {'; '.join(map(_told, error.errors()))}")
     except SettingsError as error:

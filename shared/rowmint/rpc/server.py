@@ -17,9 +17,12 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from rowmint.errors import Reason, RowmintError, UnavailableError
+from rowmint.observability.calls import Call, CallInterceptor, CallObserver
 from rowmint.rpc import status
 
 _log = structlog.get_logger(__name__)
+
+_QUIET_SECONDS = 0.25  # a call that was on its way when clients were told to go has come by then
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,12 @@ class Service:
     Attributes:
         name: Full name, such as ``rowmint.v1.SamplingService``.
         register: Adds the servicer to a server.
+        reflected: Whether reflection tells of it; it can only where its descriptor is in the default pool.
     """
 
     name: str
     register: Callable[[grpc.aio.Server], None]
+    reflected: bool = True
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,49 @@ class ServerOptions:
         max_message_bytes: Largest message received.
         max_connection_age_seconds: After this a connection is asked to be opened anew, so that clients find new
             replicas; 0 for never.
+        max_call_seconds: How long a call may go on on a connection that is being given up; 0 for as long as it takes.
+        shares_port: Whether other processes may listen on the same port.
     """
 
     listen: str
     grace_seconds: float = 10.0
     max_message_bytes: int = 4 * 1024 * 1024
     max_connection_age_seconds: float = 0.0
+    max_call_seconds: float = 0.0
+    shares_port: bool = False
+
+
+class _OwnCalls:
+    """Counts calls of our own services: every one of them ends. Observes the calls of one server."""
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._begun = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    async def quiet(self, seconds: float) -> None:
+        """Wait until none has been running for `seconds`."""
+        while True:
+            await self._none.wait()
+            begun = self._begun
+            await asyncio.sleep(seconds)
+            if begun == self._begun:
+                return
+
+    def begun(self, call: Call) -> None:
+        """Count a call."""
+        if call.method.startswith("rowmint."):
+            self._running += 1
+            self._begun += 1
+            self._none.clear()
+
+    def ended(self, call: Call) -> None:
+        """Forget it."""
+        if call.method.startswith("rowmint."):
+            self._running -= 1
+            if not self._running:
+                self._none.set()
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
@@ -154,15 +196,23 @@ class Server:
     Args:
         services: What it offers, beside health and reflection.
         options: How it listens.
+        observers: Told of every call, health and reflection included.
+
+    Attributes:
+        port: Where it listens; 0 before `start`.
     """
 
-    def __init__(self, services: Sequence[Service], options: ServerOptions) -> None:
+    def __init__(
+        self, services: Sequence[Service], options: ServerOptions, observers: Sequence[CallObserver] = ()
+    ) -> None:
         self._options = options
+        self.port = 0
         self._names = [service.name for service in services]
+        reflected = [service.name for service in services if service.reflected]
         self._health = HealthServicer()
         settings: list[tuple[str, Any]] = [
-            # A second server must not bind the same port silently.
-            ("grpc.so_reuseport", 0),
+            # A second server must not bind the same port silently, but on purpose.
+            ("grpc.so_reuseport", int(options.shares_port)),
             ("grpc.max_receive_message_length", options.max_message_bytes),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.keepalive_time_ms", 30_000),
@@ -170,13 +220,17 @@ class Server:
         ]
         if options.max_connection_age_seconds > 0:
             settings.append(("grpc.max_connection_age_ms", int(options.max_connection_age_seconds * 1000)))
-            settings.append(("grpc.max_connection_age_grace_ms", int(options.grace_seconds * 1000)))
-        self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=settings)
+            if options.max_call_seconds > 0:
+                settings.append(("grpc.max_connection_age_grace_ms", int(options.max_call_seconds * 1000)))
+        self._calls = _OwnCalls()
+        # Observers stand outermost: the status that counts is the one that the client gets.
+        interceptors = [CallInterceptor([self._calls, *observers]), ErrorInterceptor()]
+        self._server = grpc.aio.server(interceptors=interceptors, options=settings)
         for service in services:
             service.register(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         own = (health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection([*self._names, *own], self._server)
+        reflection.enable_server_reflection([*reflected, *own], self._server)
 
     async def start(self) -> int:
         """Bind, serve, and report SERVING.
@@ -194,17 +248,26 @@ class Server:
                 f"cannot listen on {self._options.listen!r}; it must be host:port of this machine, and free"
             ) from error
         await self._server.start()
+        self.port = int(port)
         for name in ("", *self._names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        return int(port)
+        return self.port
 
     async def retire(self) -> None:
         """Report NOT_SERVING; calls are served as ever."""
         await self._health.enter_graceful_shutdown()
 
     async def drain(self) -> None:
-        """Refuse new calls, let running ones end within the grace."""
-        await self._server.stop(self._options.grace_seconds)
+        """Refuse new calls, let running ones end within the grace.
+
+        Those that have no end of their own, as health watches and load reports have none, are not waited for.
+        """
+        stopping = asyncio.create_task(self._server.stop(self._options.grace_seconds))
+        quiet = asyncio.create_task(self._calls.quiet(_QUIET_SECONDS))
+        await asyncio.wait((stopping, quiet), return_when=asyncio.FIRST_COMPLETED)
+        quiet.cancel()
+        await self._server.stop(None)
+        await stopping
 
     async def stop(self) -> None:
         """End every call at once."""

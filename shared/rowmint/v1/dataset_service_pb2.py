@@ -22,33 +22,42 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from rowmint.v1 import dataset_pb2 as rowmint_dot_v1_dot_dataset__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rowmint/v1/dataset_service.proto\x12\nrowmint.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x18rowmint/v1/dataset.proto\"t\n\x14\x43reateDatasetRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\ndataset_id\x18\x02 \x01(\t\x12$\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x13.rowmint.v1.Dataset\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x96\x01\n\x13WriteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cwrite_offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x13\n\x06\x63rc32c\x18\x04 \x01(\x07H\x00\x88\x01\x01\x12-\n\x0c\x66inish_write\x18\x05 \x01(\x0b\x32\x17.rowmint.v1.FinishWriteB\t\n\x07_crc32c\"1\n\x0b\x46inishWrite\x12\x12\n\ntotal_size\x18\x01 \x01(\x03\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"<\n\x14WriteDatasetResponse\x12$\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x13.rowmint.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"_\n\x13ListDatasetsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"V\n\x14ListDatasetsResponse\x12%\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x13.rowmint.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\x8d\x03\n\x0e\x44\x61tasetService\x12\x46\n\rCreateDataset\x12 .rowmint.v1.CreateDatasetRequest\x1a\x13.rowmint.v1.Dataset\x12S\n\x0cWriteDataset\x12\x1f.rowmint.v1.WriteDatasetRequest\x1a .rowmint.v1.WriteDatasetResponse(\x01\x12@\n\nGetDataset\x12\x1d.rowmint.v1.GetDatasetRequest\x1a\x13.rowmint.v1.Dataset\x12Q\n\x0cListDatasets\x12\x1f.rowmint.v1.ListDatasetsRequest\x1a .rowmint.v1.ListDatasetsResponse\x12I\n\rDeleteDataset\x12 .rowmint.v1.DeleteDatasetRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rowmint/v1/dataset_service.proto\x12\nrowmint.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x18rowmint/v1/dataset.proto\"t\n\x14\x43reateDatasetRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\ndataset_id\x18\x02 \x01(\t\x12$\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x13.rowmint.v1.Dataset\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x96\x01\n\x13WriteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cwrite_offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x13\n\x06\x63rc32c\x18\x04 \x01(\x07H\x00\x88\x01\x01\x12-\n\x0c\x66inish_write\x18\x05 \x01(\x0b\x32\x17.rowmint.v1.FinishWriteB\t\n\x07_crc32c\"1\n\x0b\x46inishWrite\x12\x12\n\ntotal_size\x18\x01 \x01(\x03\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"<\n\x14WriteDatasetResponse\x12$\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x13.rowmint.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"_\n\x13ListDatasetsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"V\n\x14ListDatasetsResponse\x12%\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x13.rowmint.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xbe\x04\n\x0e\x44\x61tasetService\x12y\n\rCreateDataset\x12 .rowmint.v1.CreateDatasetRequest\x1a\x13.rowmint.v1.Dataset\"1\x82\xd3\xe4\x93\x02+\" /v1/{parent=projects/*}/datasets:\x07\x64\x61taset\x12S\n\x0cWriteDataset\x12\x1f.rowmint.v1.WriteDatasetRequest\x1a .rowmint.v1.WriteDatasetResponse(\x01\x12j\n\nGetDataset\x12\x1d.rowmint.v1.GetDatasetRequest\x1a\x13.rowmint.v1.Dataset\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/{name=projects/*/datasets/*}\x12{\n\x0cListDatasets\x12\x1f.rowmint.v1.ListDatasetsRequest\x1a .rowmint.v1.ListDatasetsResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/{parent=projects/*}/datasets\x12s\n\rDeleteDataset\x12 .rowmint.v1.DeleteDatasetRequest\x1a\x16.google.protobuf.Empty\"(\x82\xd3\xe4\x93\x02\"* /v1/{name=projects/*/datasets/*}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rowmint.v1.dataset_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATEDATASETREQUEST']._serialized_start=103
-  _globals['_CREATEDATASETREQUEST']._serialized_end=219
-  _globals['_WRITEDATASETREQUEST']._serialized_start=222
-  _globals['_WRITEDATASETREQUEST']._serialized_end=372
-  _globals['_FINISHWRITE']._serialized_start=374
-  _globals['_FINISHWRITE']._serialized_end=423
-  _globals['_WRITEDATASETRESPONSE']._serialized_start=425
-  _globals['_WRITEDATASETRESPONSE']._serialized_end=485
-  _globals['_GETDATASETREQUEST']._serialized_start=487
-  _globals['_GETDATASETREQUEST']._serialized_end=520
-  _globals['_LISTDATASETSREQUEST']._serialized_start=522
-  _globals['_LISTDATASETSREQUEST']._serialized_end=617
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=619
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=705
-  _globals['_DELETEDATASETREQUEST']._serialized_start=707
-  _globals['_DELETEDATASETREQUEST']._serialized_end=743
-  _globals['_DATASETSERVICE']._serialized_start=746
-  _globals['_DATASETSERVICE']._serialized_end=1143
+  _globals['_DATASETSERVICE'].methods_by_name['CreateDataset']._loaded_options = None
+  _globals['_DATASETSERVICE'].methods_by_name['CreateDataset']._serialized_options = b'\202\323\344\223\002+\" /v1/{parent=projects/*}/datasets:\007dataset'
+  _globals['_DATASETSERVICE'].methods_by_name['GetDataset']._loaded_options = None
+  _globals['_DATASETSERVICE'].methods_by_name['GetDataset']._serialized_options = b'\202\323\344\223\002\"\022 /v1/{name=projects/*/datasets/*}'
+  _globals['_DATASETSERVICE'].methods_by_name['ListDatasets']._loaded_options = None
+  _globals['_DATASETSERVICE'].methods_by_name['ListDatasets']._serialized_options = b'\202\323\344\223\002\"\022 /v1/{parent=projects/*}/datasets'
+  _globals['_DATASETSERVICE'].methods_by_name['DeleteDataset']._loaded_options = None
+  _globals['_DATASETSERVICE'].methods_by_name['DeleteDataset']._serialized_options = b'\202\323\344\223\002\"* /v1/{name=projects/*/datasets/*}'
+  _globals['_CREATEDATASETREQUEST']._serialized_start=133
+  _globals['_CREATEDATASETREQUEST']._serialized_end=249
+  _globals['_WRITEDATASETREQUEST']._serialized_start=252
+  _globals['_WRITEDATASETREQUEST']._serialized_end=402
+  _globals['_FINISHWRITE']._serialized_start=404
+  _globals['_FINISHWRITE']._serialized_end=453
+  _globals['_WRITEDATASETRESPONSE']._serialized_start=455
+  _globals['_WRITEDATASETRESPONSE']._serialized_end=515
+  _globals['_GETDATASETREQUEST']._serialized_start=517
+  _globals['_GETDATASETREQUEST']._serialized_end=550
+  _globals['_LISTDATASETSREQUEST']._serialized_start=552
+  _globals['_LISTDATASETSREQUEST']._serialized_end=647
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=649
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=735
+  _globals['_DELETEDATASETREQUEST']._serialized_start=737
+  _globals['_DELETEDATASETREQUEST']._serialized_end=773
+  _globals['_DATASETSERVICE']._serialized_start=776
+  _globals['_DATASETSERVICE']._serialized_end=1350
 # @@protoc_insertion_point(module_scope)

@@ -22,23 +22,30 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from rowmint.v1 import model_pb2 as rowmint_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$rowmint/v1/model_admin_service.proto\x12\nrowmint.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x16rowmint/v1/model.proto\"V\n\x14SetModelAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x14\n\x07version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\")\n\x19\x44\x65leteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"+\n\x1bUndeleteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\x89\x02\n\x11ModelAdminService\x12\x44\n\rSetModelAlias\x12 .rowmint.v1.SetModelAliasRequest\x1a\x11.rowmint.v1.Model\x12S\n\x12\x44\x65leteModelVersion\x12%.rowmint.v1.DeleteModelVersionRequest\x1a\x16.google.protobuf.Empty\x12Y\n\x14UndeleteModelVersion\x12\'.rowmint.v1.UndeleteModelVersionRequest\x1a\x18.rowmint.v1.ModelVersionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$rowmint/v1/model_admin_service.proto\x12\nrowmint.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x16rowmint/v1/model.proto\"V\n\x14SetModelAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x14\n\x07version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\")\n\x19\x44\x65leteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"+\n\x1bUndeleteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xb2\x03\n\x11ModelAdminService\x12y\n\rSetModelAlias\x12 .rowmint.v1.SetModelAliasRequest\x1a\x11.rowmint.v1.Model\"3\x82\xd3\xe4\x93\x02-\"(/v1/{model=projects/*/models/*}:setAlias:\x01*\x12\x86\x01\n\x12\x44\x65leteModelVersion\x12%.rowmint.v1.DeleteModelVersionRequest\x1a\x16.google.protobuf.Empty\"1\x82\xd3\xe4\x93\x02+*)/v1/{name=projects/*/models/*/versions/*}\x12\x98\x01\n\x14UndeleteModelVersion\x12\'.rowmint.v1.UndeleteModelVersionRequest\x1a\x18.rowmint.v1.ModelVersion\"=\x82\xd3\xe4\x93\x02\x37\"2/v1/{name=projects/*/models/*/versions/*}:undelete:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rowmint.v1.model_admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SETMODELALIASREQUEST']._serialized_start=105
-  _globals['_SETMODELALIASREQUEST']._serialized_end=191
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=193
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=234
-  _globals['_UNDELETEMODELVERSIONREQUEST']._serialized_start=236
-  _globals['_UNDELETEMODELVERSIONREQUEST']._serialized_end=279
-  _globals['_MODELADMINSERVICE']._serialized_start=282
-  _globals['_MODELADMINSERVICE']._serialized_end=547
+  _globals['_MODELADMINSERVICE'].methods_by_name['SetModelAlias']._loaded_options = None
+  _globals['_MODELADMINSERVICE'].methods_by_name['SetModelAlias']._serialized_options = b'\202\323\344\223\002-\"(/v1/{model=projects/*/models/*}:setAlias:\001*'
+  _globals['_MODELADMINSERVICE'].methods_by_name['DeleteModelVersion']._loaded_options = None
+  _globals['_MODELADMINSERVICE'].methods_by_name['DeleteModelVersion']._serialized_options = b'\202\323\344\223\002+*)/v1/{name=projects/*/models/*/versions/*}'
+  _globals['_MODELADMINSERVICE'].methods_by_name['UndeleteModelVersion']._loaded_options = None
+  _globals['_MODELADMINSERVICE'].methods_by_name['UndeleteModelVersion']._serialized_options = b'\202\323\344\223\0027\"2/v1/{name=projects/*/models/*/versions/*}:undelete:\001*'
+  _globals['_SETMODELALIASREQUEST']._serialized_start=135
+  _globals['_SETMODELALIASREQUEST']._serialized_end=221
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=223
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=264
+  _globals['_UNDELETEMODELVERSIONREQUEST']._serialized_start=266
+  _globals['_UNDELETEMODELVERSIONREQUEST']._serialized_end=309
+  _globals['_MODELADMINSERVICE']._serialized_start=312
+  _globals['_MODELADMINSERVICE']._serialized_end=746
 # @@protoc_insertion_point(module_scope)

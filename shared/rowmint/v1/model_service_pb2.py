@@ -22,28 +22,37 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from rowmint.v1 import model_pb2 as rowmint_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1erowmint/v1/model_service.proto\x12\nrowmint.v1\x1a\x16rowmint/v1/model.proto\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"]\n\x11ListModelsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"P\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.rowmint.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"d\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"f\n\x19ListModelVersionsResponse\x12\x30\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x18.rowmint.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xca\x02\n\x0cModelService\x12:\n\x08GetModel\x12\x1b.rowmint.v1.GetModelRequest\x1a\x11.rowmint.v1.Model\x12K\n\nListModels\x12\x1d.rowmint.v1.ListModelsRequest\x1a\x1e.rowmint.v1.ListModelsResponse\x12O\n\x0fGetModelVersion\x12\".rowmint.v1.GetModelVersionRequest\x1a\x18.rowmint.v1.ModelVersion\x12`\n\x11ListModelVersions\x12$.rowmint.v1.ListModelVersionsRequest\x1a%.rowmint.v1.ListModelVersionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1erowmint/v1/model_service.proto\x12\nrowmint.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16rowmint/v1/model.proto\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"]\n\x11ListModelsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"P\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.rowmint.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"d\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"f\n\x19ListModelVersionsResponse\x12\x30\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x18.rowmint.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xac\x04\n\x0cModelService\x12\x62\n\x08GetModel\x12\x1b.rowmint.v1.GetModelRequest\x1a\x11.rowmint.v1.Model\"&\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{name=projects/*/models/*}\x12s\n\nListModels\x12\x1d.rowmint.v1.ListModelsRequest\x1a\x1e.rowmint.v1.ListModelsResponse\"&\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{parent=projects/*}/models\x12\xac\x01\n\x0fGetModelVersion\x12\".rowmint.v1.GetModelVersionRequest\x1a\x18.rowmint.v1.ModelVersion\"[\x82\xd3\xe4\x93\x02U\x12)/v1/{name=projects/*/models/*/versions/*}Z(\x12&/v1/{name=projects/*/models/*}:version\x12\x93\x01\n\x11ListModelVersions\x12$.rowmint.v1.ListModelVersionsRequest\x1a%.rowmint.v1.ListModelVersionsResponse\"1\x82\xd3\xe4\x93\x02+\x12)/v1/{parent=projects/*/models/*}/versionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rowmint.v1.model_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETMODELREQUEST']._serialized_start=70
-  _globals['_GETMODELREQUEST']._serialized_end=101
-  _globals['_LISTMODELSREQUEST']._serialized_start=103
-  _globals['_LISTMODELSREQUEST']._serialized_end=196
-  _globals['_LISTMODELSRESPONSE']._serialized_start=198
-  _globals['_LISTMODELSRESPONSE']._serialized_end=278
-  _globals['_GETMODELVERSIONREQUEST']._serialized_start=280
-  _globals['_GETMODELVERSIONREQUEST']._serialized_end=318
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=320
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=420
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=422
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=524
-  _globals['_MODELSERVICE']._serialized_start=527
-  _globals['_MODELSERVICE']._serialized_end=857
+  _globals['_MODELSERVICE'].methods_by_name['GetModel']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\202\323\344\223\002 \022\036/v1/{name=projects/*/models/*}'
+  _globals['_MODELSERVICE'].methods_by_name['ListModels']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002 \022\036/v1/{parent=projects/*}/models'
+  _globals['_MODELSERVICE'].methods_by_name['GetModelVersion']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['GetModelVersion']._serialized_options = b'\202\323\344\223\002U\022)/v1/{name=projects/*/models/*/versions/*}Z(\022&/v1/{name=projects/*/models/*}:version'
+  _globals['_MODELSERVICE'].methods_by_name['ListModelVersions']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['ListModelVersions']._serialized_options = b'\202\323\344\223\002+\022)/v1/{parent=projects/*/models/*}/versions'
+  _globals['_GETMODELREQUEST']._serialized_start=100
+  _globals['_GETMODELREQUEST']._serialized_end=131
+  _globals['_LISTMODELSREQUEST']._serialized_start=133
+  _globals['_LISTMODELSREQUEST']._serialized_end=226
+  _globals['_LISTMODELSRESPONSE']._serialized_start=228
+  _globals['_LISTMODELSRESPONSE']._serialized_end=308
+  _globals['_GETMODELVERSIONREQUEST']._serialized_start=310
+  _globals['_GETMODELVERSIONREQUEST']._serialized_end=348
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=350
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=450
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=452
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=554
+  _globals['_MODELSERVICE']._serialized_start=557
+  _globals['_MODELSERVICE']._serialized_end=1113
 # @@protoc_insertion_point(module_scope)

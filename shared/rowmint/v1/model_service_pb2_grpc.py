@@ -79,7 +79,7 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetModelVersion(self, request, context):
-        """Reads one version.
+        """Reads one version. Over HTTP, one that an alias or a digest stands for is asked for with `:version` at the end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -142,7 +142,7 @@ class ModelServiceStub(typing.Generic[_ModelServiceGetModelType, _ModelServiceLi
     """Lists a project's models by name."""
 
     GetModelVersion: _ModelServiceGetModelVersionType
-    """Reads one version."""
+    """Reads one version. Over HTTP, one that an alias or a digest stands for is asked for with `:version` at the end."""
 
     ListModelVersions: _ModelServiceListModelVersionsType
     """Lists a model's versions, newest first. `manifest_json` is left empty."""
@@ -193,7 +193,7 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: rowmint.v1.model_service_pb2.GetModelVersionRequest,
         context: _ServicerContext,
     ) -> typing.Union[rowmint.v1.model_pb2.ModelVersion, collections.abc.Awaitable[rowmint.v1.model_pb2.ModelVersion]]:
-        """Reads one version."""
+        """Reads one version. Over HTTP, one that an alias or a digest stands for is asked for with `:version` at the end."""
 
     @abc.abstractmethod
     def ListModelVersions(

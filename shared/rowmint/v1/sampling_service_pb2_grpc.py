@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from rowmint.v1 import sampling_pb2 as rowmint_dot_v1_dot_sampling__pb2
+from rowmint.v1 import statistics_pb2 as rowmint_dot_v1_dot_statistics__pb2
 
 GRPC_GENERATED_VERSION = '1.80.0'
 GRPC_VERSION = grpc.__version__
@@ -50,6 +51,11 @@ class SamplingServiceStub(object):
                 request_serializer=rowmint_dot_v1_dot_sampling__pb2.PlanSampleRequest.SerializeToString,
                 response_deserializer=rowmint_dot_v1_dot_sampling__pb2.PlanSampleResponse.FromString,
                 _registered_method=True)
+        self.GetModelStatistics = channel.unary_unary(
+                '/rowmint.v1.SamplingService/GetModelStatistics',
+                request_serializer=rowmint_dot_v1_dot_statistics__pb2.GetModelStatisticsRequest.SerializeToString,
+                response_deserializer=rowmint_dot_v1_dot_statistics__pb2.GetModelStatisticsResponse.FromString,
+                _registered_method=True)
 
 
 class SamplingServiceServicer(object):
@@ -57,7 +63,7 @@ class SamplingServiceServicer(object):
     """
 
     def Sample(self, request, context):
-        """Streams rows.
+        """Streams rows. Over HTTP each message is one line of JSON.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,6 +78,13 @@ class SamplingServiceServicer(object):
 
     def PlanSample(self, request, context):
         """Says what a stream would be made of and cuts it into parts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModelStatistics(self, request, context):
+        """Says what the replica that answers has done for a model. It tells of itself alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,6 +107,11 @@ def add_SamplingServiceServicer_to_server(servicer, server):
                     servicer.PlanSample,
                     request_deserializer=rowmint_dot_v1_dot_sampling__pb2.PlanSampleRequest.FromString,
                     response_serializer=rowmint_dot_v1_dot_sampling__pb2.PlanSampleResponse.SerializeToString,
+            ),
+            'GetModelStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelStatistics,
+                    request_deserializer=rowmint_dot_v1_dot_statistics__pb2.GetModelStatisticsRequest.FromString,
+                    response_serializer=rowmint_dot_v1_dot_statistics__pb2.GetModelStatisticsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +196,33 @@ class SamplingService(object):
             '/rowmint.v1.SamplingService/PlanSample',
             rowmint_dot_v1_dot_sampling__pb2.PlanSampleRequest.SerializeToString,
             rowmint_dot_v1_dot_sampling__pb2.PlanSampleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rowmint.v1.SamplingService/GetModelStatistics',
+            rowmint_dot_v1_dot_statistics__pb2.GetModelStatisticsRequest.SerializeToString,
+            rowmint_dot_v1_dot_statistics__pb2.GetModelStatisticsResponse.FromString,
             options,
             channel_credentials,
             insecure,

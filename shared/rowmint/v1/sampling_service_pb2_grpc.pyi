@@ -8,6 +8,7 @@ import collections.abc
 import grpc
 import grpc.aio
 import rowmint.v1.sampling_pb2
+import rowmint.v1.statistics_pb2
 import sys
 import typing
 
@@ -73,7 +74,23 @@ _SamplingServicePlanSampleType = typing_extensions.TypeVar(
     ],
 )
 
-class SamplingServiceStub(typing.Generic[_SamplingServiceSampleType, _SamplingServiceCompleteRowsType, _SamplingServicePlanSampleType]):
+_SamplingServiceGetModelStatisticsType = typing_extensions.TypeVar(
+    '_SamplingServiceGetModelStatisticsType',
+    grpc.UnaryUnaryMultiCallable[
+        rowmint.v1.statistics_pb2.GetModelStatisticsRequest,
+        rowmint.v1.statistics_pb2.GetModelStatisticsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rowmint.v1.statistics_pb2.GetModelStatisticsRequest,
+        rowmint.v1.statistics_pb2.GetModelStatisticsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rowmint.v1.statistics_pb2.GetModelStatisticsRequest,
+        rowmint.v1.statistics_pb2.GetModelStatisticsResponse,
+    ],
+)
+
+class SamplingServiceStub(typing.Generic[_SamplingServiceSampleType, _SamplingServiceCompleteRowsType, _SamplingServicePlanSampleType, _SamplingServiceGetModelStatisticsType]):
     """Makes synthetic rows. Row i is a pure function of model digest, plan digest, seed and i, on every replica."""
 
     @typing.overload
@@ -89,6 +106,10 @@ class SamplingServiceStub(typing.Generic[_SamplingServiceSampleType, _SamplingSe
         grpc.UnaryUnaryMultiCallable[
             rowmint.v1.sampling_pb2.PlanSampleRequest,
             rowmint.v1.sampling_pb2.PlanSampleResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            rowmint.v1.statistics_pb2.GetModelStatisticsRequest,
+            rowmint.v1.statistics_pb2.GetModelStatisticsResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -106,16 +127,23 @@ class SamplingServiceStub(typing.Generic[_SamplingServiceSampleType, _SamplingSe
             rowmint.v1.sampling_pb2.PlanSampleRequest,
             rowmint.v1.sampling_pb2.PlanSampleResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rowmint.v1.statistics_pb2.GetModelStatisticsRequest,
+            rowmint.v1.statistics_pb2.GetModelStatisticsResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Sample: _SamplingServiceSampleType
-    """Streams rows."""
+    """Streams rows. Over HTTP each message is one line of JSON."""
 
     CompleteRows: _SamplingServiceCompleteRowsType
     """Completes rows of which some cells are known."""
 
     PlanSample: _SamplingServicePlanSampleType
     """Says what a stream would be made of and cuts it into parts."""
+
+    GetModelStatistics: _SamplingServiceGetModelStatisticsType
+    """Says what the replica that answers has done for a model. It tells of itself alone."""
 
 SamplingServiceAsyncStub: typing_extensions.TypeAlias = SamplingServiceStub[
     grpc.aio.UnaryStreamMultiCallable[
@@ -130,6 +158,10 @@ SamplingServiceAsyncStub: typing_extensions.TypeAlias = SamplingServiceStub[
         rowmint.v1.sampling_pb2.PlanSampleRequest,
         rowmint.v1.sampling_pb2.PlanSampleResponse,
     ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rowmint.v1.statistics_pb2.GetModelStatisticsRequest,
+        rowmint.v1.statistics_pb2.GetModelStatisticsResponse,
+    ],
 ]
 
 class SamplingServiceServicer(metaclass=abc.ABCMeta):
@@ -141,7 +173,7 @@ class SamplingServiceServicer(metaclass=abc.ABCMeta):
         request: rowmint.v1.sampling_pb2.SampleRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[rowmint.v1.sampling_pb2.SampleResponse], collections.abc.AsyncIterator[rowmint.v1.sampling_pb2.SampleResponse]]:
-        """Streams rows."""
+        """Streams rows. Over HTTP each message is one line of JSON."""
 
     @abc.abstractmethod
     def CompleteRows(
@@ -158,5 +190,13 @@ class SamplingServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[rowmint.v1.sampling_pb2.PlanSampleResponse, collections.abc.Awaitable[rowmint.v1.sampling_pb2.PlanSampleResponse]]:
         """Says what a stream would be made of and cuts it into parts."""
+
+    @abc.abstractmethod
+    def GetModelStatistics(
+        self,
+        request: rowmint.v1.statistics_pb2.GetModelStatisticsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rowmint.v1.statistics_pb2.GetModelStatisticsResponse, collections.abc.Awaitable[rowmint.v1.statistics_pb2.GetModelStatisticsResponse]]:
+        """Says what the replica that answers has done for a model. It tells of itself alone."""
 
 def add_SamplingServiceServicer_to_server(servicer: SamplingServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

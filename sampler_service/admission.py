@@ -1,0 +1,148 @@
+"""Who may begin: streams and rows in flight, bounded for the process and for each project.
+
+A project past what it may have gets RESOURCE_EXHAUSTED: another replica with the same settings would say the same, and
+waiting helps once its own streams have ended. A process past what it can carry gets UNAVAILABLE: another replica may
+have room at once. Both say how long to wait. Health checks and reflection do not come through here.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rowmint.errors import LimitError, UnavailableError
+
+_RETRY_SECONDS = 1.0
+_ELSEWHERE_SECONDS = 0.1  # where only another replica helps, and waiting for this one does not
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How much may be at work at once; 0 for as much as there is room for.
+
+    Attributes:
+        streams: Calls that make rows.
+        rows: Rows that are being computed, or wait to be sent.
+    """
+
+    streams: int
+    rows: int
+
+
+class Admission:
+    """Counts what is at work. For one event loop.
+
+    Args:
+        process: What this process carries.
+        project: What one project may have of it.
+        shed: Told why each call was turned away.
+    """
+
+    def __init__(self, process: Allowance, project: Allowance, shed: Callable[[str], None] = lambda _: None) -> None:
+        self._process = process
+        self._project = project
+        self._shed = shed
+        self._streams: Counter[str] = Counter()
+        self._rows: Counter[str] = Counter()
+        self.streams = 0
+        self.rows = 0
+        self._draining = False
+
+    def drain(self) -> None:
+        """Let nothing begin any more."""
+        self._draining = True
+
+    def enter(self, project: str) -> "Ticket":
+        """Let a call begin.
+
+        Raises:
+            LimitError: The project has as many as it may.
+            UnavailableError: The process has as many as it carries, or is being ended.
+        """
+        if self._draining:
+            self._shed("draining")
+            raise UnavailableError("this sampler is being ended; ask another replica", retry_after=_ELSEWHERE_SECONDS)
+        if 0 < self._project.streams <= self._streams[project]:
+            raise self._over_quota("streams", project, self._project.streams)
+        if 0 < self._process.streams <= self.streams:
+            raise self._overloaded("streams", self._process.streams)
+        self._streams[project] += 1
+        self.streams += 1
+        return Ticket(self, project)
+
+    def take_rows(self, project: str, rows: int) -> None:
+        """Let a call that has begun hold rows. One alone may hold as many as it needs: it could never begin otherwise.
+
+        Raises:
+            LimitError: The project would hold more than it may.
+            UnavailableError: The process would hold more than it carries.
+        """
+        if self._rows[project] and 0 < self._project.rows < self._rows[project] + rows:
+            raise self._over_quota("rows", project, self._project.rows)
+        if self.rows and 0 < self._process.rows < self.rows + rows:
+            raise self._overloaded("rows", self._process.rows)
+        self._rows[project] += rows
+        self.rows += rows
+
+    def leave(self, project: str, rows: int) -> None:
+        """Forget a call and the rows it held."""
+        self._streams[project] -= 1
+        self._rows[project] -= rows
+        self.streams -= 1
+        self.rows -= rows
+        if not self._streams[project]:
+            del self._streams[project], self._rows[project]
+
+    def _over_quota(self, what: str, project: str, limit: int) -> LimitError:
+        self._shed(f"project_{what}")
+        setting = {"streams": "ROWMINT_MAX_PROJECT_STREAMS", "rows": "ROWMINT_MAX_PROJECT_ROWS_IN_FLIGHT"}[what]
+        return LimitError(
+            f"projects/{project} has {_TOLD[what]} as it may ({limit}) on this sampler; wait until some have ended, or"
+            f" raise {setting}",
+            metadata={"limit": str(limit), "setting": setting},
+            retry_after=_RETRY_SECONDS,
+        )
+
+    def _overloaded(self, what: str, limit: int) -> UnavailableError:
+        self._shed(f"process_{what}")
+        setting = {"streams": "ROWMINT_MAX_STREAMS", "rows": "ROWMINT_MAX_ROWS_IN_FLIGHT"}[what]
+        return UnavailableError(
+            f"this sampler has {_TOLD[what]} as it carries ({limit}); ask another replica, try again, or raise"
+            f" {setting}",
+            metadata={"limit": str(limit), "setting": setting},
+            retry_after=_RETRY_SECONDS,
+        )
+
+
+_TOLD = {"streams": "as many streams", "rows": "as many rows in flight"}
+
+
+class Ticket:
+    """A call that has begun; to be given back once.
+
+    Args:
+        admission: Where it is counted.
+        project: Id of its project.
+    """
+
+    def __init__(self, admission: Admission, project: str) -> None:
+        self.project = project
+        self._admission = admission
+        self._rows = 0
+        self._open = True
+
+    def hold(self, rows: int) -> None:
+        """Hold rows until the ticket is given back; nothing where it has been already.
+
+        Raises:
+            LimitError: The project would hold more than it may.
+            UnavailableError: The process would hold more than it carries.
+        """
+        if self._open:
+            self._admission.take_rows(self.project, rows)
+            self._rows += rows
+
+    def close(self) -> None:
+        """Give the ticket back; any number of times."""
+        if self._open:
+            self._open = False
+            self._admission.leave(self.project, self._rows)

@@ -1,0 +1,234 @@
+"""What this process has done for each model version since it started; told to whoever asks, and to the metrics."""
+
+import asyncio
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol
+
+from rowmint.names import ModelName, ModelVersionName, ModelVersionRef
+from rowmint.observability.tracing import annotate
+from rowmint.registry import ModelRecord, ModelVersionRecord
+from sampler_service import metrics
+from sampler_service.stream import BlockDone
+
+COMPLETED = "completed"
+"""Stands for the row format of calls of CompleteRows in the metrics."""
+
+_VERSIONS = 4096  # as many are remembered, those served last
+
+
+@dataclass
+class VersionStatistics:
+    """What was done for one version.
+
+    Attributes:
+        name: The version.
+        begun: Streams begun.
+        ended: Streams ended, by outcome, one of `metrics.OUTCOMES`.
+        rows: Rows delivered.
+        candidates: Candidates drawn.
+        accepted: Candidates that satisfied the conditions.
+        blocks: Blocks computed.
+        block_seconds: What they took together.
+        first_rows: Calls that have sent a row.
+        first_row_seconds: From their begins to their first messages with rows, together.
+        slowest_first_row: The longest of these, seconds.
+        served_at: When a stream last began, seconds since 1970 by this machine's clock; None where none has.
+        loaded_bytes: Bytes the model takes while it is loaded; 0 where it is not loaded now.
+    """
+
+    name: ModelVersionName
+    begun: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+    rows: int = 0
+    candidates: int = 0
+    accepted: int = 0
+    blocks: int = 0
+    block_seconds: float = 0.0
+    first_rows: int = 0
+    first_row_seconds: float = 0.0
+    slowest_first_row: float = 0.0
+    served_at: float | None = None
+    loaded_bytes: int = 0
+
+
+class Models(Protocol):
+    """Finds models and versions; `rowmint.registry.ModelLedger` does. Thread-safe."""
+
+    def get(self, name: ModelName) -> ModelRecord:
+        """Return a model.
+
+        Raises:
+            ResourceNotFoundError: There is none of this name.
+        """
+        ...
+
+    def resolve(self, ref: ModelVersionRef, *, deleted: bool = False) -> ModelVersionRecord:
+        """Return the version that a reference stands for now; a deleted one only if asked.
+
+        Raises:
+            ResourceNotFoundError: There is none.
+        """
+        ...
+
+
+class StreamTally:
+    """Counts what one stream does. For its event loop.
+
+    Attributes:
+        outcome: How the stream ends by itself: ``complete``, ``drained`` or ``aged``; set once nothing but its summary
+            is left to be sent, so that a client which goes as soon as it has that has not given the stream up.
+        rows: Rows delivered.
+    """
+
+    def __init__(
+        self,
+        statistics: "Statistics",
+        version: ModelVersionName,
+        row_format: str,
+        began: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._statistics = statistics
+        self._version = version
+        self._row_format = row_format
+        self._began = began
+        self._clock = clock
+        self._first = True
+        self.outcome = ""
+        self.rows = 0
+
+    def ready(self, rows: int) -> None:
+        """Note that a message of so many rows is ready to be sent."""
+        if rows and self._first:
+            self._first = False
+            seconds = self._clock() - self._began
+            metrics.first_row(self._row_format, seconds)
+            self._statistics.count_first_row(self._version, seconds)
+
+    def sent(self, rows: int) -> None:
+        """Count rows that were handed to gRPC."""
+        self.rows += rows
+        metrics.rows_sent(self._version.project, self._row_format, rows)
+        self._statistics.count_rows(self._version, rows)
+
+
+class Statistics:
+    """Counts by version. Safe to use from any thread.
+
+    Args:
+        models: Where models are looked up.
+        loaded_bytes: Says how many bytes a version takes that is loaded now, else 0.
+        clock: Seconds; monotonic.
+        now: Seconds since 1970 by this machine's clock; it is told, and nothing goes by it.
+
+    Attributes:
+        started_at: When this was made, likewise.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        loaded_bytes: Callable[[ModelVersionName], int],
+        *,
+        clock: Callable[[], float],
+        now: Callable[[], float],
+    ) -> None:
+        self._models = models
+        self._loaded_bytes = loaded_bytes
+        self._clock = clock
+        self._now = now
+        self._turn = threading.Lock()
+        self._versions: OrderedDict[ModelVersionName, VersionStatistics] = OrderedDict()
+        self.started_at = now()
+
+    @contextmanager
+    def stream(self, version: ModelVersionName, row_format: str, began: float) -> Iterator[StreamTally]:
+        """Count a stream, from its header to its end, whatever that is.
+
+        Args:
+            version: The version it is made from.
+            row_format: How its rows are written, for the metrics.
+            began: When its call began, by the monotonic clock.
+        """
+        metrics.stream_begun()
+        annotate({"rowmint.model_version": str(version)})
+        with self._turn:
+            found = self._of(version)
+            found.begun += 1
+            found.served_at = self._now()
+        tally = StreamTally(self, version, row_format, began, self._clock)
+        outcome = "failed"
+        try:
+            yield tally
+            outcome = tally.outcome
+        except (asyncio.CancelledError, GeneratorExit):
+            outcome = tally.outcome or "cancelled"
+            raise
+        finally:
+            metrics.stream_ended(outcome)
+            annotate({"rowmint.rows": tally.rows, "rowmint.outcome": outcome})
+            with self._turn:
+                self._of(version).ended[outcome] += 1
+
+    def count_block(self, version: ModelVersionName, done: BlockDone) -> None:
+        """Count a block that was computed."""
+        metrics.block(done.waited, done.took)
+        metrics.candidates(done.candidates, done.accepted)
+        with self._turn:
+            found = self._of(version)
+            found.blocks += 1
+            found.block_seconds += done.took
+            found.candidates += done.candidates
+            found.accepted += done.accepted
+
+    def count_first_row(self, version: ModelVersionName, seconds: float) -> None:
+        """Note how long a call took to its first row."""
+        with self._turn:
+            found = self._of(version)
+            found.first_rows += 1
+            found.first_row_seconds += seconds
+            found.slowest_first_row = max(found.slowest_first_row, seconds)
+
+    def count_rows(self, version: ModelVersionName, rows: int) -> None:
+        """Count rows delivered."""
+        with self._turn:
+            self._of(version).rows += rows
+
+    async def read(self, name: str) -> list[VersionStatistics]:
+        """Return what was done for a model, by version, or for one version of it, zeros included.
+
+        Args:
+            name: A model's name, for all its versions served here; or whatever stands for one version.
+
+        Raises:
+            InvalidFieldError: It is no name.
+            ResourceNotFoundError: There is no such model or version.
+        """
+        if "@" in name or "/versions/" in name:
+            ref = ModelVersionRef.parse(name)
+            version = (await asyncio.to_thread(partial(self._models.resolve, ref, deleted=True))).name
+            with self._turn:
+                return [self._copy(self._versions.get(version) or VersionStatistics(version))]
+        model = ModelName.parse(name)
+        await asyncio.to_thread(self._models.get, model)
+        with self._turn:
+            found = [self._copy(one) for one in self._versions.values() if one.name.parent == model]
+        return sorted(found, key=lambda one: one.name.version)
+
+    def _of(self, version: ModelVersionName) -> VersionStatistics:
+        found = self._versions.get(version)
+        if found is None:
+            found = self._versions[version] = VersionStatistics(version)
+            if len(self._versions) > _VERSIONS:
+                self._versions.popitem(last=False)
+        else:
+            self._versions.move_to_end(version)
+        return found
+
+    def _copy(self, found: VersionStatistics) -> VersionStatistics:
+        return replace(found, ended=Counter(found.ended), loaded_bytes=self._loaded_bytes(found.name))

@@ -1,0 +1,1 @@
+"""What the services tell of themselves: metrics, traces, and a line a call."""

@@ -1,0 +1,119 @@
+"""Metrics over HTTP, as Prometheus scrapes them: ``GET /metrics``."""
+
+import gzip
+import socket
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
+from typing import Any
+
+from prometheus_client import CollectorRegistry, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from rowmint.errors import UnavailableError
+
+_SECONDS = 30.0  # a scraper that says nothing for so long is given up
+
+
+class MetricsServer:
+    """Serves metrics from threads of its own until it is closed.
+
+    Attributes:
+        port: The port.
+    """
+
+    def __init__(self, server: ThreadingHTTPServer) -> None:
+        self.port = int(server.server_address[1])
+        self._server = server
+        self._thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving and give the port back. Closing twice is harmless."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def serve_metrics(listen: str, registry: CollectorRegistry) -> MetricsServer:
+    """Serve metrics.
+
+    Args:
+        listen: ``host:port``; port 0 takes a free one.
+        registry: The metrics; for those of several processes, `shared_registry`.
+
+    Raises:
+        UnavailableError: The address cannot be bound.
+    """
+    # The instants at which counters were made are of no use to anybody and double the answer.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    host, _, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    handler = type("_Handler", (_MetricsHandler,), {"registry": registry})
+    server = _ServerV6 if ":" in host else _Server
+    try:
+        return MetricsServer(server((host, int(port)), handler))
+    except (OSError, OverflowError, ValueError) as error:
+        raise UnavailableError(
+            f"cannot serve metrics on {listen!r}; ROWMINT_METRICS_LISTEN must be host:port of this machine, and free"
+        ) from error
+
+
+def shared_registry(folder: str) -> CollectorRegistry:
+    """Return the metrics that processes write down in a folder, joined anew whenever they are asked for.
+
+    Args:
+        folder: What each process was started with as `PROMETHEUS_MULTIPROC_DIR`; empty when the first was.
+    """
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
+    return registry
+
+
+def mark_dead(pid: int, folder: str) -> None:
+    """Forget the live values of a process that has ended; what it counted goes on counting."""
+    mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # A second server must not bind the same port silently.
+    allow_reuse_port = False
+
+    def server_bind(self) -> None:
+        # Not that of HTTPServer, which asks a name server for the host's full name.
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A scraper that hangs up is no news."""
+
+
+class _ServerV6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _MetricsHandler(BaseHTTPRequestHandler):
+    registry: CollectorRegistry
+    timeout = _SECONDS
+
+    def do_GET(self) -> None:
+        """Answer a scrape."""
+        if self.path.partition("?")[0] != "/metrics":
+            self.send_error(HTTPStatus.NOT_FOUND, "metrics are at /metrics")
+            return
+        encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+        body = encode(self.registry)
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", content_type)
+        if "gzip" in self.headers.get("Accept-Encoding", ""):
+            body = gzip.compress(body, compresslevel=1)
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing of each scrape."""

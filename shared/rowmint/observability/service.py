@@ -1,0 +1,42 @@
+"""What a service tells of itself, for as long as it serves."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from rowmint.observability.access import CallLog
+from rowmint.observability.calls import CallObserver
+from rowmint.observability.exporter import serve_metrics
+from rowmint.observability.metrics import CallMetrics
+from rowmint.observability.tracing import CallTracing, configure_tracing
+
+_log = structlog.get_logger(__name__)
+
+
+@contextmanager
+def observed(
+    service: str, registry: CollectorRegistry, calls: CallMetrics, metrics_listen: str
+) -> Iterator[tuple[CallObserver, ...]]:
+    """Serve the metrics and set up the traces that are asked for; give what is to be told of a server's calls.
+
+    Args:
+        service: ``trainer`` or ``sampler``.
+        registry: The metrics served.
+        calls: Those of them that are about calls.
+        metrics_listen: Where they are served, ``host:port``; empty for nowhere.
+
+    Raises:
+        UnavailableError: The address cannot be bound, or traces are asked for and OpenTelemetry is not installed.
+        InvalidFieldError: Traces are to be sent in a way that there is not.
+    """
+    with ExitStack() as stack:
+        if metrics_listen:
+            server = serve_metrics(metrics_listen, registry)
+            stack.callback(server.close)
+            _log.info("serving metrics", service=service, port=server.port)
+        tracing = configure_tracing(f"rowmint-{service}")
+        if tracing is not None:
+            stack.callback(tracing.close)
+        yield (calls, *(() if tracing is None else (CallTracing(tracing),)), CallLog())

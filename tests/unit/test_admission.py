@@ -1,0 +1,80 @@
+"""Who may begin, who is turned away and how, and that everything is given back."""
+
+import pytest
+
+from rowmint.errors import LimitError, UnavailableError
+from sampler_service.admission import Admission, Allowance
+
+
+def test_a_project_past_its_share_is_over_quota_and_others_are_not():
+    shed = []
+    admission = Admission(Allowance(10, 0), Allowance(2, 0), shed.append)
+    first, _ = admission.enter("a"), admission.enter("a")
+    with pytest.raises(
+        LimitError, match=r"projects/a has as many streams as it may \(2\).*MAX_PROJECT_STREAMS"
+    ) as raised:
+        admission.enter("a")
+    assert (raised.value.retry_after, raised.value.metadata["limit"]) == (1.0, "2")
+    admission.enter("b")
+    first.close()
+    admission.enter("a")
+    assert (shed, admission.streams) == (["project_streams"], 3)
+
+
+def test_a_full_process_is_overloaded_for_everybody():
+    shed = []
+    admission = Admission(Allowance(2, 0), Allowance(0, 0), shed.append)
+    first, _ = admission.enter("a"), admission.enter("b")
+    for project in "ab":
+        with pytest.raises(
+            UnavailableError, match=r"as many streams as it carries \(2\).*ROWMINT_MAX_STREAMS"
+        ) as raised:
+            admission.enter(project)
+        assert raised.value.retry_after == 1.0
+    first.close()
+    admission.enter("b")
+    assert shed == ["process_streams"] * 2
+
+
+def test_rows_in_flight_are_bounded_and_one_stream_alone_may_always_run():
+    shed = []
+    admission = Admission(Allowance(0, 100), Allowance(0, 60), shed.append)
+    huge = admission.enter("a")
+    huge.hold(1000)
+    other = admission.enter("b")
+    with pytest.raises(UnavailableError, match=r"rows in flight as it carries \(100\).*ROWMINT_MAX_ROWS_IN_FLIGHT"):
+        other.hold(1)
+    huge.close()
+    assert (admission.streams, admission.rows) == (1, 0)
+    other.hold(50)
+    third = admission.enter("b")
+    with pytest.raises(LimitError, match=r"rows in flight as it may \(60\).*MAX_PROJECT_ROWS_IN_FLIGHT"):
+        third.hold(20)
+    third.hold(10)
+    assert admission.rows == 60
+    assert shed == ["process_rows", "project_rows"]
+
+
+def test_what_is_given_back_twice_counts_once_and_nothing_is_left_of_it():
+    admission = Admission(Allowance(1, 10), Allowance(1, 10))
+    ticket = admission.enter("a")
+    ticket.hold(10)
+    ticket.close()
+    ticket.close()
+    # Its call has ended meanwhile: there is nobody to hold rows for.
+    ticket.hold(10)
+    assert (admission.streams, admission.rows) == (0, 0)
+    assert not admission._streams
+    assert not admission._rows
+
+
+def test_nothing_begins_while_draining():
+    shed = []
+    admission = Admission(Allowance(0, 0), Allowance(0, 0), shed.append)
+    ticket = admission.enter("a")
+    admission.drain()
+    with pytest.raises(UnavailableError, match="being ended") as raised:
+        admission.enter("a")
+    assert raised.value.retry_after == pytest.approx(0.1)
+    ticket.close()
+    assert (shed, admission.streams) == (["draining"], 0)

@@ -1,0 +1,344 @@
+"""What observers of a server's calls are told, and what the metrics of gRFC A66 make of it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import grpc
+import pytest
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
+
+from rowmint.errors import ResourceNotFoundError
+from rowmint.observability.access import CallLog
+from rowmint.observability.calls import Call
+from rowmint.observability.metrics import CallMetrics
+from rowmint.rpc.server import Server, ServerOptions, Service
+
+SERVICE = "test.Echo"
+PATIENCE = 20.0
+KINDS = {
+    "UnaryUnary": grpc.unary_unary_rpc_method_handler,
+    "UnaryStream": grpc.unary_stream_rpc_method_handler,
+    "StreamUnary": grpc.stream_unary_rpc_method_handler,
+    "StreamStream": grpc.stream_stream_rpc_method_handler,
+}
+
+
+class Echo:
+    """Answers with what it is sent, three times where it streams, and does what the first byte says."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.closed = asyncio.Event()
+
+    async def _obey(self, order: bytes, context) -> None:
+        self.begun.set()
+        if order == b"abort":
+            await context.abort(grpc.StatusCode.ALREADY_EXISTS, "told so")
+        if order == b"domain":
+            raise ResourceNotFoundError("there is none")
+        if order == b"fault":
+            raise ZeroDivisionError
+        if order == b"set":
+            context.set_code(grpc.StatusCode.DATA_LOSS)
+        if order == b"wait":
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.closed.set()
+
+    async def unary_unary(self, request: bytes, context) -> bytes:
+        await self._obey(request, context)
+        return request
+
+    async def stream_unary(self, requests, context) -> bytes:
+        joined = b""
+        async for request in requests:
+            await self._obey(request, context)
+            joined += request
+        return joined
+
+    async def unary_stream(self, request: bytes, context):
+        await self._obey(request, context)
+        for _ in range(3):
+            yield request
+
+    async def stream_stream(self, requests, context):
+        async for request in requests:
+            await self._obey(request, context)
+            yield request
+
+    async def writes(self, request: bytes, context) -> None:
+        await self._obey(request, context)
+        for _ in range(3):
+            await context.write(request)
+
+    async def floods(self, request: bytes, context):
+        self.begun.set()
+        try:
+            while True:
+                yield bytes(1 << 20)
+        finally:
+            self.closed.set()
+
+    def register(self, server: grpc.aio.Server) -> None:
+        handlers = {
+            "UnaryUnary": KINDS["UnaryUnary"](self.unary_unary, bytes),
+            "StreamUnary": KINDS["StreamUnary"](self.stream_unary, bytes),
+            "UnaryStream": KINDS["UnaryStream"](self.unary_stream, bytes),
+            "StreamStream": KINDS["StreamStream"](self.stream_stream, bytes, bytes),
+            "Writes": KINDS["UnaryStream"](self.writes, bytes),
+            "Floods": KINDS["UnaryStream"](self.floods, bytes),
+            "Unreadable": KINDS["UnaryUnary"](self.unary_unary, _refuse),
+            "Unwritable": KINDS["UnaryUnary"](self.unary_unary, bytes, _refuse),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+
+def _refuse(_: object) -> bytes:
+    raise ValueError("not these")
+
+
+class Told:
+    """Keeps every call that it is told of."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.open = 0
+        self.changed = asyncio.Event()
+
+    def begun(self, call: Call) -> None:
+        self.open += 1
+
+    def ended(self, call: Call) -> None:
+        self.open -= 1
+        self.calls.append(call)
+        self.changed.set()
+
+    async def ends(self, count: int) -> list[Call]:
+        while len(self.calls) < count:
+            self.changed.clear()
+            await self.changed.wait()
+        return self.calls
+
+
+class World:
+    """A server with its observers, and a channel to it."""
+
+    def __init__(self) -> None:
+        self.echo = Echo()
+        self.told = Told()
+        self.registry = CollectorRegistry()
+        self.observers = [CallMetrics(self.registry), self.told, CallLog()]
+
+    def call(self, method: str, **options) -> object:
+        kind = {
+            "Writes": "UnaryStream",
+            "Floods": "UnaryStream",
+            "Unreadable": "UnaryUnary",
+            "Unwritable": "UnaryUnary",
+        }
+        name = kind.get(method, method if method in KINDS else "UnaryUnary")
+        made = {
+            "UnaryUnary": self.channel.unary_unary,
+            "UnaryStream": self.channel.unary_stream,
+            "StreamUnary": self.channel.stream_unary,
+            "StreamStream": self.channel.stream_stream,
+        }[name]
+        return made(f"/{SERVICE}/{method}")
+
+    def value(self, name: str, **labels) -> float:
+        return self.registry.get_sample_value(f"grpc_server_call_{name}", labels) or 0.0
+
+
+def within(test: Callable[[World], Awaitable[None]]) -> None:
+    """Run a test against a server of its own."""
+
+    async def bounded() -> None:
+        world = World()
+        server = Server(
+            [Service(SERVICE, world.echo.register, reflected=False)], ServerOptions("127.0.0.1:0"), world.observers
+        )
+        async with asyncio.timeout(PATIENCE):
+            port = await server.start()
+            try:
+                async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as world.channel:
+                    await test(world)
+            finally:
+                await server.stop()
+            assert world.told.open == 0
+
+    asyncio.run(bounded())
+
+
+async def code_of(call) -> grpc.StatusCode:
+    """Wait for the end of a call, its responses read, and return its status."""
+    try:
+        if hasattr(call, "__aiter__"):
+            async for _ in call:
+                pass
+        else:
+            await call
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return await call.code()
+
+
+async def sent(*messages: bytes):
+    for message in messages:
+        yield message
+
+
+@pytest.mark.parametrize("method", [*KINDS, "Writes"])
+@pytest.mark.parametrize(
+    ("order", "status"),
+    [
+        (b"ok", "OK"),
+        (b"abort", "ALREADY_EXISTS"),
+        (b"domain", "NOT_FOUND"),
+        (b"fault", "INTERNAL"),
+        (b"set", "DATA_LOSS"),
+    ],
+)
+def test_the_status_is_the_one_that_the_client_gets(method, order, status):
+    async def test(world):
+        request = sent(order) if method.startswith("Stream") else order
+        assert (await code_of(world.call(method)(request))).name == status
+        (call,) = await world.told.ends(1)
+        assert (call.method, call.status) == (f"{SERVICE}/{method}", status)
+        assert call.seconds >= 0
+        labels = {"grpc_method": f"{SERVICE}/{method}"}
+        assert world.value("started_total", **labels) == 1
+        assert world.value("duration_seconds_count", **labels, grpc_status=status) == 1
+
+    within(test)
+
+
+def test_messages_are_counted_by_the_bytes_they_have_on_the_wire():
+    async def test(world):
+        assert [answer async for answer in world.call("StreamStream")(sent(b"12345", b"", b"678"))] == [
+            b"12345",
+            b"",
+            b"678",
+        ]
+        (call,) = await world.told.ends(1)
+        assert (call.received, call.received_bytes, call.sent, call.sent_bytes) == (3, 8, 3, 8)
+        assert [answer async for answer in world.call("UnaryStream")(b"four")] == [b"four"] * 3
+        labels = {"grpc_method": f"{SERVICE}/UnaryStream", "grpc_status": "OK"}
+        await world.told.ends(2)
+        assert world.value("sent_total_compressed_message_size_bytes_sum", **labels) == 12
+        assert world.value("rcvd_total_compressed_message_size_bytes_sum", **labels) == 4
+        assert world.value("sent_total_compressed_message_size_bytes_count", **labels) == 1
+
+    within(test)
+
+
+@pytest.mark.parametrize("method", [*KINDS, "Writes"])
+def test_a_call_that_the_client_gives_up_is_cancelled(method):
+    async def test(world):
+        call = world.call(method)(sent(b"wait") if method.startswith("Stream") else b"wait")
+        reading = asyncio.create_task(code_of(call))
+        await world.echo.begun.wait()
+        call.cancel()
+        await world.echo.closed.wait()
+        (told,) = await world.told.ends(1)
+        assert told.status == "CANCELLED"
+        # gRPC tells a reader of its own cancel by that of the task.
+        await asyncio.gather(reading, return_exceptions=True)
+
+    within(test)
+
+
+def test_a_stream_that_nobody_reads_any_more_is_closed_and_cancelled():
+    async def test(world):
+        call = world.call("Floods")(b"")
+        assert len(await call.read()) == 1 << 20
+        call.cancel()
+        await world.echo.closed.wait()
+        (told,) = await world.told.ends(1)
+        assert told.status == "CANCELLED"
+        assert told.sent_bytes >= 1 << 20
+
+    within(test)
+
+
+def test_a_call_whose_time_is_over_says_so():
+    async def test(world):
+        assert (await code_of(world.call("UnaryStream")(b"wait", timeout=0.2))) is grpc.StatusCode.DEADLINE_EXCEEDED
+        (told,) = await world.told.ends(1)
+        assert told.status == "DEADLINE_EXCEEDED"
+
+    within(test)
+
+
+def test_a_client_that_goes_before_its_request_has_come_is_counted():
+    async def test(world):
+        arrived = asyncio.Event()
+
+        async def late():
+            arrived.set()
+            await asyncio.Event().wait()
+            yield b""
+
+        # A unary handler for a client that streams: its one request never comes.
+        call = world.channel.stream_unary(f"/{SERVICE}/UnaryUnary")(late())
+        await arrived.wait()
+        while not world.told.open:  # noqa: ASYNC110 - `within` sets the bound
+            await asyncio.sleep(0.005)
+        call.cancel()
+        (told,) = await world.told.ends(1)
+        assert (told.status, told.received) == ("CANCELLED", 0)
+
+    within(test)
+
+
+def test_methods_that_there_are_not_are_other():
+    async def test(world):
+        for name in ("/test.Echo/Nothing", "/secret-4711/Thing"):
+            assert (await code_of(world.channel.unary_unary(name)(b"x"))) is grpc.StatusCode.UNIMPLEMENTED
+        assert [(call.method, call.status) for call in await world.told.ends(2)] == [("other", "UNIMPLEMENTED")] * 2
+        assert world.value("started_total", grpc_method="other") == 2
+        assert "secret-4711" not in str(list(world.registry.collect()))
+
+    within(test)
+
+
+@pytest.mark.parametrize("method", ["Unreadable", "Unwritable"])
+def test_bytes_that_no_codec_takes_are_unknown(method, caplog):
+    async def test(world):
+        assert (await code_of(world.call(method)(b"x"))) is grpc.StatusCode.UNKNOWN
+        (told,) = await world.told.ends(1)
+        assert told.status == "UNKNOWN"
+
+    within(test)
+
+
+def test_health_checks_are_calls_too():
+    async def test(world):
+        stub = health_pb2_grpc.HealthStub(world.channel)
+        assert (await stub.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
+        watching = stub.Watch(health_pb2.HealthCheckRequest())
+        assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING
+        watching.cancel()
+        told = {call.method: call.status for call in await world.told.ends(2)}
+        assert told == {"grpc.health.v1.Health/Check": "OK", "grpc.health.v1.Health/Watch": "CANCELLED"}
+
+    within(test)
+
+
+def test_a_call_writes_a_line_and_its_request_id_goes_with_every_event():
+    async def test(world):
+        with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+            await code_of(world.call("UnaryUnary")(b"ok", metadata=(("x-request-id", "id-1"),)))
+            await code_of(world.call("UnaryUnary")(b"domain", metadata=(("x-request-id", "has a text"),)))
+            await code_of(world.call("UnaryUnary")(b"fault", metadata=(("x-request-id", "id-3"),)))
+            await world.told.ends(3)
+        calls = [line for line in lines if line["event"] == "call"]
+        assert [line["log_level"] for line in calls] == ["debug", "info", "info"]
+        assert [line["status"] for line in calls] == ["OK", "NOT_FOUND", "INTERNAL"]
+        assert [line.get("request_id") for line in calls] == ["id-1", None, "id-3"]
+        (fault,) = [line for line in lines if line["event"] == "call failed"]
+        assert fault["request_id"] == "id-3"
+
+    within(test)

@@ -1,0 +1,142 @@
+"""Metrics over HTTP: what is served, where, and for which processes."""
+
+import gzip
+import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from rowmint.errors import UnavailableError
+from rowmint.observability.exporter import mark_dead, serve_metrics, shared_registry
+
+
+@pytest.fixture
+def registry():
+    found = CollectorRegistry()
+    Counter("apples", "Apples.", ["kind"], registry=found).labels("red").inc(3)
+    return found
+
+
+@pytest.fixture
+def server(registry):
+    found = serve_metrics("127.0.0.1:0", registry)
+    yield found
+    found.close()
+
+
+def fetch(port, path="/metrics", **headers):
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return answer.headers, answer.read()
+
+
+def samples(body):
+    families = text_string_to_metric_families(body.decode())
+    return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+
+
+def test_metrics_are_served_as_prometheus_reads_them(server):
+    headers, body = fetch(server.port)
+    assert headers["Content-Type"].startswith("text/plain")
+    assert samples(body) == {("apples_total", "red"): 3.0}
+
+
+def test_openmetrics_and_gzip_are_served_to_who_asks(server, registry):
+    headers, body = fetch(
+        server.port, Accept="application/openmetrics-text; version=1.0.0", **{"Accept-Encoding": "gzip"}
+    )
+    assert headers["Content-Type"].startswith("application/openmetrics-text")
+    assert headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(body).endswith(b"# EOF\n")
+    assert b'apples_total{kind="red"} 3.0' in gzip.decompress(body)
+    assert b"apples_total" in generate_latest(registry)
+
+
+@pytest.mark.parametrize("path", ["/", "/metricsandmore", "/../etc/passwd"])
+def test_there_is_nothing_else(server, path):
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        fetch(server.port, path)
+    assert caught.value.code == 404
+    caught.value.close()
+
+
+def test_who_says_nothing_keeps_nobody_waiting(server):
+    with socket.create_connection(("127.0.0.1", server.port)):
+        assert fetch(server.port)[1]
+
+
+def test_a_port_is_given_back(registry):
+    first = serve_metrics("127.0.0.1:0", registry)
+    first.close()
+    second = serve_metrics(f"127.0.0.1:{first.port}", registry)
+    assert second.port == first.port
+    second.close()
+
+
+def test_an_address_of_ipv6_is_served(registry):
+    server = serve_metrics("[::1]:0", registry)
+    try:
+        with urllib.request.urlopen(f"http://[::1]:{server.port}/metrics", timeout=20) as answer:
+            assert b"apples_total" in answer.read()
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    "listen", ["{taken}", "256.0.0.1:0", "127.0.0.1:99999", "127.0.0.1:x", "nonsense", "192.0.2.1:0"]
+)
+def test_an_address_that_cannot_be_served_is_refused(server, registry, listen):
+    with pytest.raises(UnavailableError, match="ROWMINT_METRICS_LISTEN must be host:port of this machine, and free"):
+        serve_metrics(listen.format(taken=f"127.0.0.1:{server.port}"), registry)
+
+
+PROCESS = """
+import json, os, sys
+from sampler_service import metrics
+metrics.rows_sent("p", "csv", int(sys.argv[1]))
+metrics.watch(streams=lambda: float(sys.argv[1]), utilization=lambda: float(sys.argv[1]) / 10)
+import asyncio
+async def once():
+    task = asyncio.create_task(metrics.keep_fresh())
+    await asyncio.sleep(0)
+    task.cancel()
+asyncio.run(once())
+print(json.dumps(os.getpid()), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_processes_are_counted_together_and_the_dead_are_not_live(tmp_path):
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(number)],
+            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for number in (3, 5)
+    ]
+    pids = [json.loads(process.stdout.readline()) for process in started]
+    server = serve_metrics("127.0.0.1:0", shared_registry(str(tmp_path)))
+    try:
+        found = samples(fetch(server.port)[1])
+        assert found["rowmint_rows_sent_total", "p", "csv"] == 8
+        assert found["rowmint_streams",] == 8
+        assert found["rowmint_utilization",] == 0.5
+        started[1].communicate()
+        mark_dead(pids[1], str(tmp_path))
+        found = samples(fetch(server.port)[1])
+        assert found["rowmint_rows_sent_total", "p", "csv"] == 8
+        assert found["rowmint_streams",] == 3
+        assert found["rowmint_utilization",] == 0.3
+    finally:
+        for process in started:
+            process.communicate()
+        server.close()

@@ -1,0 +1,122 @@
+"""What a sampler counts of its streams: how they fare, and what it remembers."""
+
+import asyncio
+
+import pytest
+
+from rowmint.errors import ResourceNotFoundError
+from rowmint.names import ModelName, ModelVersionName
+from sampler_service import metrics, statistics
+from sampler_service.statistics import Statistics
+from sampler_service.stream import BlockDone
+
+VERSION = ModelVersionName("p", "m", 3)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Models:
+    """Knows one model."""
+
+    def get(self, name):
+        if name != ModelName("p", "m"):
+            raise ResourceNotFoundError("there is none")
+
+    def resolve(self, ref, *, deleted=False):
+        raise ResourceNotFoundError("there is none")
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def counted(clock):
+    return Statistics(Models(), lambda name: 7 if name == VERSION else 0, clock=clock, now=lambda: clock.now + 1e9)
+
+
+def read(counted, name="projects/p/models/m"):
+    return asyncio.run(counted.read(name))
+
+
+def ended(outcome):
+    return metrics.REGISTRY.get_sample_value("rowmint_streams_ended_total", {"outcome": outcome})
+
+
+def test_a_stream_is_counted_by_what_it_does(counted, clock):
+    before = ended("complete")
+    with counted.stream(VERSION, "csv", 100.0) as tally:
+        clock.now = 100.5
+        tally.ready(0)
+        tally.sent(0)
+        clock.now = 102.0
+        tally.ready(10)
+        tally.sent(10)
+        clock.now = 103.0
+        tally.ready(5)
+        tally.sent(5)
+        tally.outcome = "complete"
+    counted.count_block(VERSION, BlockDone(0.5, 0.25, 40, 15))
+    (found,) = read(counted)
+    assert (found.name, found.begun, found.ended, found.rows) == (VERSION, 1, {"complete": 1}, 15)
+    assert (found.first_rows, found.first_row_seconds, found.slowest_first_row) == (1, 2.0, 2.0)
+    assert (found.blocks, found.block_seconds, found.candidates, found.accepted) == (1, 0.25, 40, 15)
+    assert (found.served_at, found.loaded_bytes, counted.started_at) == (1e9 + 100, 7, 1e9 + 100)
+    assert ended("complete") == before + 1
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [(asyncio.CancelledError(), "cancelled"), (GeneratorExit(), "cancelled"), (ValueError("why"), "failed")],
+)
+def test_a_stream_that_is_broken_off_is_counted_by_who_broke_it(counted, error, outcome):
+    before = ended(outcome)
+    with pytest.raises(type(error)), counted.stream(VERSION, "csv", 100.0):
+        raise error
+    (found,) = read(counted)
+    assert (found.begun, found.ended) == (1, {outcome: 1})
+    assert ended(outcome) == before + 1
+
+
+@pytest.mark.parametrize("outcome", ["complete", "drained", "aged"])
+def test_a_client_that_goes_with_the_summary_has_not_given_up(counted, outcome):
+    def go():
+        with counted.stream(VERSION, "csv", 100.0) as tally:
+            tally.outcome = outcome
+            raise GeneratorExit
+
+    with pytest.raises(GeneratorExit):
+        go()
+    assert read(counted)[0].ended == {outcome: 1}
+
+
+def test_what_is_read_is_as_it_was_then(counted):
+    counted.count_rows(VERSION, 5)
+    (before,) = read(counted)
+    counted.count_rows(VERSION, 5)
+    with counted.stream(VERSION, "csv", 100.0) as tally:
+        tally.outcome = "complete"
+    assert (before.rows, before.ended) == (5, {})
+
+
+def test_versions_come_in_order_and_those_of_other_models_not_at_all(counted):
+    for name in (VERSION, ModelVersionName("p", "m", 1), ModelVersionName("p", "n", 2), ModelVersionName("q", "m", 2)):
+        counted.count_rows(name, 1)
+    assert [found.name.version for found in read(counted)] == [1, 3]
+    with pytest.raises(ResourceNotFoundError):
+        read(counted, "projects/p/models/n")
+    with pytest.raises(ResourceNotFoundError):
+        read(counted, "projects/p/models/m@latest")
+
+
+def test_only_those_served_last_are_remembered(counted, monkeypatch):
+    monkeypatch.setattr(statistics, "_VERSIONS", 2)
+    for version in (1, 2, 1, 3):
+        counted.count_rows(ModelVersionName("p", "m", version), 1)
+    assert [(found.name.version, found.rows) for found in read(counted)] == [(1, 2), (3, 1)]

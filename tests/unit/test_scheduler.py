@@ -1,0 +1,173 @@
+"""The fair queue: whose work is done next, what is told of the load, and how it ends."""
+
+import threading
+from concurrent.futures import wait
+
+import pytest
+
+from sampler_service.load import EventRate, LoadMeter
+from sampler_service.scheduler import FairScheduler
+
+
+class Clock:
+    """Time that passes only when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def one(clock):
+    found = FairScheduler(1, clock)
+    yield found
+    found.close()
+
+
+def held(scheduler, project="held"):
+    """Occupy the only thread; return what lets it go on, and the task."""
+    gate, there = threading.Event(), threading.Event()
+
+    def work():
+        there.set()
+        gate.wait(20)
+
+    task = scheduler.submit(project, work)
+    assert there.wait(20)
+    return gate, task
+
+
+def test_projects_take_turns_by_the_time_their_work_takes(one, clock):
+    order = []
+
+    def work(project, seconds):
+        def run():
+            order.append(project)
+            clock.now += seconds
+
+        return run
+
+    gate, _ = held(one)
+    tasks = [one.submit("many", work("many", 1.0)) for _ in range(60)]
+    tasks += [one.submit("few", work("few", 3.0)) for _ in range(3)]
+    gate.set()
+    wait(tasks, 20)
+    # Each of few's takes as long as three of many's.
+    assert [index for index, project in enumerate(order) if project == "few"] == [1, 5, 9]
+    assert len(order) == 63
+
+
+def test_nobody_saves_time_up(one, clock):
+    order = []
+
+    def work(project):
+        def run():
+            order.append(project)
+            clock.now += 1.0
+
+        return run
+
+    wait([one.submit("busy", work("busy")) for _ in range(50)], 20)
+    gate, _ = held(one, "busy")
+    tasks = [one.submit("busy", work("busy")) for _ in range(4)]
+    tasks += [one.submit("late", work("late")) for _ in range(4)]
+    order.clear()
+    gate.set()
+    wait(tasks, 20)
+    assert order.count("late") == 4
+    # Not four times in a row, though busy has had fifty seconds more.
+    assert order[:4].count("late") == 2
+
+
+def test_work_of_one_project_is_done_in_order(one):
+    order = []
+    gate, _ = held(one)
+    tasks = [one.lane("a").submit(order.append, number) for number in range(20)]
+    gate.set()
+    wait(tasks, 20)
+    assert order == list(range(20))
+
+
+def test_a_project_without_work_is_forgotten(one):
+    wait([one.submit(f"project-{number}", lambda: None) for number in range(50)], 20)
+    gate, task = held(one, "last")
+    assert set(one._lanes) == {"last"}
+    gate.set()
+    task.result(20)
+
+
+def test_errors_and_cancellations_are_those_of_their_task(one):
+    gate, _ = held(one)
+    ran = []
+    failing = one.submit("a", lambda: 1 // 0)
+    cancelled = one.submit("a", lambda: ran.append("cancelled"))
+    good = one.lane("a").submit(divmod, 7, 2)
+    assert one.queued == 3
+    assert cancelled.cancel()
+    gate.set()
+    assert good.result(20) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        failing.result(20)
+    assert ran == []
+
+
+def test_closing_cancels_what_waits(one):
+    gate, task = held(one)
+    waiting = one.submit("a", lambda: None)
+    one.close()
+    assert waiting.cancelled()
+    gate.set()
+    task.result(20)
+    with pytest.raises(RuntimeError, match="closed"):
+        one.submit("a", lambda: None)
+    for thread in one._threads:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_the_load_is_that_of_the_queue(one, clock):
+    assert one.load().rate == 0.0
+    gate, task = held(one)
+    waiting = [one.submit("a", lambda: None) for _ in range(3)]
+    clock.now += 60.0
+    load = one.load()
+    # One at work and three that wait, for far longer than the averages remember.
+    assert load.utilization == pytest.approx(4.0)
+    assert load.rate == pytest.approx(0.0)
+    gate.set()
+    wait([task, *waiting], 20)
+    clock.now += 60.0
+    assert one.load().utilization == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("slowness", [1, 4])
+def test_a_slowed_machine_shows_less_weight(slowness):
+    # What arrives is the same; each task takes `slowness` times 0.1 s on one of two threads.
+    meter, now = LoadMeter(2, 0.0), 0.0
+    for _ in range(100):
+        meter.advance(now, 0)
+        now += 0.1 * slowness
+        meter.advance(now, 1)
+        meter.count(1)
+        now += 1.0 - 0.1 * slowness
+    load = meter.load(now, 0)
+    assert load.rate == pytest.approx(1.0, rel=0.1)
+    # By Little's law: two threads divided by the time a task spends there.
+    assert load.rate / load.utilization == pytest.approx(2 / (0.1 * slowness), rel=0.15)
+
+
+def test_events_a_second_fade():
+    rate = EventRate()
+    now = 0.0
+    for _ in range(400):
+        now += 0.1
+        rate.count(now)
+    assert rate.rate(now) == pytest.approx(10.0, rel=0.05)
+    assert rate.rate(now + 60.0) == pytest.approx(0.0, abs=1e-3)

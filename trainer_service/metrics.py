@@ -1,0 +1,143 @@
+"""The trainer's metrics, in one place. Labels hold names of projects, jobs and closed sets, never a value of a cell.
+
+They count for the process, whoever asks: a process that serves is one trainer. A worker has its own, which nobody
+scrapes: what it counts, it tells its trainer when it ends.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from rowmint.errors import RowmintError
+from rowmint.names import TrainingJobName
+from rowmint.observability.metrics import CallMetrics
+from rowmint.registry import JobKind, JobLedger, JobState
+
+_log = structlog.get_logger(__name__)
+
+REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+
+CALLS = CallMetrics(REGISTRY)
+
+# A tenth of a second to a day: the ingest of a small file, and a fit of many epochs.
+_PHASES = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 10800.0, 43200.0, 86400.0)
+
+_PHASE = Histogram(
+    "rowmint_job_phase_seconds",
+    "Seconds that a phase of a job took here.",
+    ["kind", "phase", "outcome"],
+    registry=REGISTRY,
+    buckets=_PHASES,
+)
+_JOBS_ENDED = Counter(
+    "rowmint_jobs_ended", "Jobs ended by an attempt that ran here.", ["kind", "state"], registry=REGISTRY
+)
+_UPLOAD_BYTES = Counter("rowmint_upload_bytes", "Bytes of uploads committed.", ["project"], registry=REGISTRY)
+_UPLOADS_OPEN = Gauge("rowmint_uploads_open", "Uploads being received.", registry=REGISTRY)
+_GARBAGE = Counter("rowmint_garbage_objects_deleted", "Objects deleted that nothing needed.", registry=REGISTRY)
+
+
+def phase_ended(kind: str, phase: str, outcome: str, seconds: float) -> None:
+    """Note how long a phase of a job took, seconds.
+
+    Args:
+        kind: ``ingest`` or ``train``.
+        phase: What the job was at.
+        outcome: ``done``; or how the attempt ended in it: ``failed``, ``cancelled``, ``died`` where its worker did, and
+            ``stopped`` where it is to be tried again or was overtaken.
+        seconds: How long.
+    """
+    _PHASE.labels(kind, phase, outcome).observe(seconds)
+
+
+def job_ended(kind: str, state: str) -> None:
+    """Count a job ended, in the state it has now."""
+    _JOBS_ENDED.labels(kind, state).inc()
+
+
+def uploaded(project: str, count: int) -> None:
+    """Count bytes of an upload that are committed."""
+    _UPLOAD_BYTES.labels(project).inc(count)
+
+
+def upload_open() -> AbstractContextManager[object]:
+    """Count an upload as being received for as long as the context lasts."""
+    return _UPLOADS_OPEN.track_inprogress()
+
+
+def garbage_deleted(objects: int) -> None:
+    """Count objects deleted that nothing needed."""
+    _GARBAGE.inc(objects)
+
+
+def garbage_count() -> int:
+    """Return how many objects `garbage_deleted` has counted in this process."""
+    return int(next(sample.value for family in _GARBAGE.collect() for sample in family.samples))
+
+
+class JobCollector(Collector):
+    """Shows jobs as the registry has them when Prometheus asks, or had them a moment before; nothing while it is away.
+
+    Args:
+        ledger: The jobs.
+        holder: What the registry calls this trainer.
+        keep_seconds: How long an answer is used again.
+        clock: Seconds; monotonic.
+    """
+
+    def __init__(
+        self,
+        ledger: JobLedger,
+        holder: str,
+        keep_seconds: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ledger = ledger
+        self._holder = holder
+        self._keep_seconds = keep_seconds
+        self._clock = clock
+        self._turn = threading.Lock()
+        self._known: tuple[Metric, ...] = ()
+        self._read_at = -float("inf")
+
+    def describe(self) -> Iterable[Metric]:
+        """Return the metrics without values, so that nothing is read when this is registered."""
+        return _job_metrics({}, {})
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics."""
+        with self._turn:
+            if self._clock() - self._read_at >= self._keep_seconds:
+                try:
+                    self._known = _job_metrics(self._ledger.census(), self._ledger.lease_ages(self._holder))
+                except RowmintError as error:
+                    _log.warning("jobs could not be counted", error=error.message)
+                    self._known = ()
+                self._read_at = self._clock()
+            return self._known
+
+
+def _job_metrics(
+    census: Mapping[tuple[JobKind, JobState], int], ages: Mapping[TrainingJobName, float]
+) -> tuple[Metric, ...]:
+    jobs = GaugeMetricFamily("rowmint_jobs", "Jobs in the registry.", labels=["kind", "state"])
+    for kind, state in itertools.product(JobKind, JobState):
+        jobs.add_metric([kind, state], census.get((kind, state), 0))
+    leases = GaugeMetricFamily(
+        "rowmint_job_lease_age_seconds",
+        "Seconds since the last heartbeat that succeeded of a job that runs here, by the registry's clock.",
+        labels=["job"],
+    )
+    for name, seconds in ages.items():
+        leases.add_metric([str(name)], seconds)
+    return jobs, leases
