@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import signal
+import struct
 import threading
 from collections import deque
 from concurrent import futures
@@ -154,6 +155,9 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
         self.plan = plan
         self.requests = []
         self.completions = []
+        self.address = ""
+        self.peers = set()
+        self.teller = None
         self.kill = lambda: None
 
     def header(self, request):
@@ -177,6 +181,9 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
 
     def Sample(self, request, context):  # noqa: N802
         self.requests.append(request)
+        self.peers.add(context.peer())
+        if self.address:
+            context.send_initial_metadata((("rowmint-replica", self.address),))
         if request.model.endswith("/nothing"):
             refuse(context, grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", "there is no model nothing")
         cut = self.cuts.popleft() if self.cuts else None
@@ -246,6 +253,8 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
         )
 
     def PlanSample(self, request, context):  # noqa: N802
+        if request.sample.model.endswith("/nothing"):
+            refuse(context, grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", "there is no model nothing")
         header = self.header(request.sample)
         half = request.sample.rows // 2 // GRID * GRID
         first, second = sampling_pb2.SampleRequest(), sampling_pb2.SampleRequest()
@@ -253,7 +262,9 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
         second.CopyFrom(request.sample)
         first.end_row = second.start_row = half
         second.framing = sampling_pb2.FRAMING_CONTINUE
-        return sampling_pb2.PlanSampleResponse(header=header, parts=[first, second], acceptance=0.5)
+        return sampling_pb2.PlanSampleResponse(
+            header=header, parts=[first, second], acceptance=0.5, block_size=GRID // 2
+        )
 
     def CompleteRows(self, requests, context):  # noqa: N802
         config = next(requests).config
@@ -491,6 +502,48 @@ class _Health(grpc.GenericRpcHandler):
         return None
 
 
+class Teller(grpc.GenericRpcHandler):
+    """What a replica tells balancers of itself: whether it serves (grpc.health.v1), and its load (ORCA)."""
+
+    def __init__(self, utilization=0.5, rate=10.0):
+        self.report = b"\x49" + struct.pack("<d", utilization) + b"\x31" + struct.pack("<d", rate)
+        self.asked = []
+        self.changed = threading.Condition()
+        self.serving = True
+
+    def service(self, handler_call_details):
+        if handler_call_details.method == "/grpc.health.v1.Health/Watch":
+            return grpc.unary_stream_rpc_method_handler(self.watch)
+        if handler_call_details.method == "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics":
+            return grpc.unary_stream_rpc_method_handler(self.load)
+        return None
+
+    def turn(self, *, serving):
+        with self.changed:
+            self.serving = serving
+            self.changed.notify_all()
+
+    def watch(self, request, context):
+        self.asked.append(request)
+        context.add_callback(self.wake)
+        while context.is_active():
+            told = self.serving
+            yield b"\x08\x01" if told else b"\x08\x02"
+            with self.changed:
+                self.changed.wait_for(lambda told=told: self.serving != told or not context.is_active())
+
+    def load(self, _request, context):
+        context.add_callback(self.wake)
+        while context.is_active():
+            yield self.report
+            with self.changed:
+                self.changed.wait_for(lambda: not context.is_active(), timeout=0.2)
+
+    def wake(self):
+        with self.changed:
+            self.changed.notify_all()
+
+
 def start(servicer, address="127.0.0.1:0"):
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=8),
@@ -503,11 +556,14 @@ def start(servicer, address="127.0.0.1:0"):
     else:
         sampling_service_pb2_grpc.add_SamplingServiceServicer_to_server(servicer, server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(servicer, server)
+        if servicer.teller is not None:
+            server.add_generic_rpc_handlers((servicer.teller,))
     server.add_generic_rpc_handlers((_Health(),))
     port = server.add_insecure_port(address)
     server.start()
     if isinstance(servicer, FakeSampler):
         servicer.kill = lambda: server.stop(0)
+        servicer.address = f"127.0.0.1:{port}"
     return server, f"127.0.0.1:{port}"
 
 
@@ -541,6 +597,15 @@ def services(trainer=None, samplers=None):
     finally:
         for server in servers:
             server.stop(0).wait(5)
+
+
+def alike(cuts=(), count=2, **options):
+    """Samplers of which it does not matter which is called: they share what goes wrong, and note requests together."""
+    made = [FakeSampler(**options) for _ in range(count)]
+    shared = deque(cuts)
+    for one in made:
+        one.cuts, one.requests = shared, made[0].requests
+    return made
 
 
 class DemoSampler(FakeSampler):

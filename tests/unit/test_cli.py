@@ -216,6 +216,19 @@ def test_rows_go_to_a_file_of_the_suffixs_format(fakes, tmp_path):
     assert report["header"]["seed"] == 77
 
 
+def test_rows_read_as_parts_at_once_are_the_same(fakes):
+    arguments = ["sample", "flights", "-n", str(50 * ROWS), "--seed", "5"]
+    assert succeed(fakes, *arguments, "--parallel", "3").stdout_bytes == unbroken(CSV, 50 * ROWS)
+    assert len(fakes.samplers[0].requests) > 10
+    assert "parallel: is 65; must be 1 to 64" in fail(fakes, *arguments, "--parallel", "65")
+
+
+def test_the_balancing_is_an_option_of_the_command(fakes):
+    succeed(fakes, "--balancing", "round_robin", "models", "list")
+    assert "say one of weighted, round_robin" in fail(fakes, "--balancing", "fair", "models", "list")
+    assert "'least'" in fail(fakes, "models", "list", env={"ROWMINT_BALANCING": "least"})
+
+
 def test_conditions_and_columns_reach_the_service(fakes):
     succeed(
         fakes, "sample", "flights", "-n", "5", "-w", "origin in (JFK, EWR)", "-w", "dep_delay > 60", "-w",

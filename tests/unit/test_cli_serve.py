@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from rowmint.cli.app import app
 from rowmint.cli.demo import free_addresses, open_flights, read_delayed
 from rowmint.cli.marginals import Marginal, compare, shares
-from rowmint.cli.serve import is_serving
+from rowmint.cli.serve import counted_up, is_serving
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,6 +100,21 @@ def test_a_port_in_use_is_told(serving, folder):
     done = CliRunner().invoke(app, ["serve", "--trainer-port", str(ports[0])])
     assert done.exit_code == 1
     assert "choose another port with --trainer-port" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("listen", "number", "expected"),
+    [
+        ("127.0.0.1:9464", 0, "127.0.0.1:9464"),
+        ("127.0.0.1:9464", 2, "127.0.0.1:9466"),
+        ("[::1]:9464", 1, "[::1]:9465"),
+        ("127.0.0.1:0", 3, "127.0.0.1:0"),
+        ("", 3, ""),
+        ("nonsense", 1, "nonsense"),
+    ],
+)
+def test_each_service_has_a_port_of_its_own_for_its_metrics(listen, number, expected):
+    assert counted_up(listen, number) == expected
 
 
 def test_the_demo_runs_to_its_end(folder):

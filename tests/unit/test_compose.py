@@ -11,7 +11,10 @@ import yaml
 from trainer_service.settings import TrainerSettings
 
 TOP = Path(__file__).parents[2]
-SERVICES = {"postgres", "store", "buckets", "trainer", "sampler", "envoy"}
+OBSERVERS = {"prometheus", "grafana", "otel-collector"}
+SERVICES = {"postgres", "store", "buckets", "trainer", "sampler", "envoy", *OBSERVERS}
+# A task that ends, and an image with nothing to ask with: nothing waits for their health.
+SILENT = {"buckets", "otel-collector"}
 FORBIDDEN_IN_SAMPLER = ("torch", "sdv", "ctgan", "sklearn", "pandas")
 
 
@@ -79,7 +82,7 @@ def test_every_part_tells_its_health(compose):
             dockerfile = (TOP / service["build"]["dockerfile"]).read_text()
             assert "HEALTHCHECK" in dockerfile, name
         else:
-            assert ("test" in service["healthcheck"]) != (name == "buckets"), name
+            assert ("test" in service["healthcheck"]) != (name in SILENT), name
 
 
 def test_parts_wait_for_what_they_need(compose):
@@ -99,7 +102,13 @@ def test_parts_wait_for_what_they_need(compose):
 
 def test_only_loopback_is_published(compose):
     ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
-    assert ports == ["127.0.0.1:7401:7401", "127.0.0.1:7402:7402"]
+    assert ports == [
+        "127.0.0.1:7401:7401",
+        "127.0.0.1:7402:7400",
+        "127.0.0.1:9090:9090",
+        "127.0.0.1:3000:3000",
+        "127.0.0.1:16686:16686",
+    ]
     assert compose["networks"]["stores"]["internal"] is True
 
 
@@ -107,7 +116,7 @@ def test_mounted_and_built_files_exist(compose):
     for service in compose["services"].values():
         for mount in service.get("volumes", []):
             source = mount.split(":")[0]
-            assert not source.startswith("./") or (TOP / source).is_file(), source
+            assert not source.startswith("./") or (TOP / source).exists(), source
         if "build" in service:
             assert (TOP / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
 
@@ -153,7 +162,7 @@ def test_the_sampler_has_no_access_to_data(compose):
 
 def test_the_samplers_image_has_nothing_that_fits():
     dockerfile = (TOP / "sampler_service" / "Dockerfile").read_text()
-    assert "pip install '.[sampler,postgres]'" in dockerfile
+    assert "pip install '.[sampler,postgres,tracing]'" in dockerfile
     assert "torch==" not in dockerfile
     assert all(f"'{package}'" in dockerfile for package in FORBIDDEN_IN_SAMPLER)
 
@@ -170,7 +179,7 @@ def test_torch_is_named_first_and_as_in_the_makefile():
     dockerfile = (TOP / "trainer_service" / "Dockerfile").read_text()
     version = re.search(r"^TORCH := (\S+)$", (TOP / "Makefile").read_text(), re.MULTILINE)
     assert version
-    assert dockerfile.index(version[1]) < dockerfile.index("'.[trainer,postgres]'")
+    assert dockerfile.index(version[1]) < dockerfile.index("'.[trainer,postgres,tracing]'")
 
 
 def test_health_checks_in_images_parse():
@@ -184,16 +193,59 @@ def test_health_checks_in_images_parse():
         assert "SERVING" in code
 
 
-def test_envoy_balances_streams_and_never_cuts_them(envoy):
-    (cluster,) = envoy["static_resources"]["clusters"]
-    assert (cluster["type"], cluster["lb_policy"]) == ("STRICT_DNS", "LEAST_REQUEST")
-    (check,) = cluster["health_checks"]
-    assert check["grpc_health_check"] == {"service_name": "rowmint.v1.SamplingService"}
-    (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
-    assert endpoint["endpoint"]["address"]["socket_address"] == {"address": "sampler", "port_value": 7402}
-    (listener,) = envoy["static_resources"]["listeners"]
-    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-    (route,) = manager["route_config"]["virtual_hosts"][0]["routes"]
-    assert route["route"]["timeout"] == "0s"
-    assert manager["stream_idle_timeout"] == "300s"
-    assert manager["codec_type"] == "HTTP2"
+def test_observers_are_started_only_when_asked_for(compose):
+    assert {name for name, service in compose["services"].items() if "profiles" in service} == OBSERVERS
+    assert all(compose["services"][name]["profiles"] == ["observability"] for name in OBSERVERS)
+
+
+def port_of(address):
+    return address["socket_address"]["port_value"]
+
+
+def test_the_parts_look_for_each_other_where_they_listen(compose, envoy):
+    services = compose["services"]
+    listeners = {one["name"]: port_of(one["address"]) for one in envoy["static_resources"]["listeners"]}
+    assert services["envoy"]["ports"] == [f"127.0.0.1:7402:{listeners['rowmint']}"]
+    found = {}
+    for cluster in envoy["static_resources"]["clusters"]:
+        (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+        address = endpoint["endpoint"]["address"]["socket_address"]
+        found[cluster["name"]] = f"{address['address']}:{address['port_value']}"
+    admin = envoy["admin"]["address"]["socket_address"]
+    assert admin["address"] == "127.0.0.1"
+    assert found == {
+        "samplers": f"sampler:{services['sampler']['environment']['ROWMINT_LISTEN'].rpartition(':')[2]}",
+        "trainers": f"trainer:{services['trainer']['environment']['ROWMINT_LISTEN'].rpartition(':')[2]}",
+        "otel": "otel-collector:4317",
+        "admin": f"127.0.0.1:{admin['port_value']}",
+    }
+    assert set(found.values()) - {found["admin"]} <= {f"{name}:{found_port(found, name)}" for name in services}
+    scraped = yaml.safe_load((TOP / "deploy" / "prometheus.yml").read_text())["scrape_configs"]
+    assert {
+        (one["job_name"], *one["dns_sd_configs"][0]["names"], one["dns_sd_configs"][0]["port"]) for one in scraped
+    } == {
+        ("trainer", "trainer", metrics_port(services["trainer"])),
+        ("sampler", "sampler", metrics_port(services["sampler"])),
+        ("envoy", "envoy", listeners["figures"]),
+    }
+
+
+def found_port(found, name):
+    """Return the port at which Envoy looks for a service, or None."""
+    return next((address.rpartition(":")[2] for address in found.values() if address.startswith(f"{name}:")), None)
+
+
+def metrics_port(service):
+    return int(service["environment"]["ROWMINT_METRICS_LISTEN"].rpartition(":")[2])
+
+
+def test_what_is_mounted_is_what_is_asked_for(compose, envoy):
+    mounted = [mount.split(":")[1] for mount in compose["services"]["envoy"]["volumes"]]
+    (transcoder,) = re.findall(r"proto_descriptor: (\S+)", (TOP / "deploy" / "envoy.yaml").read_text())
+    folder = compose["services"]["envoy"]["working_dir"]
+    assert mounted == [f"{folder}/envoy.yaml", f"{folder}/{transcoder}"]
+    assert compose["services"]["envoy"]["command"][:3] == ["envoy", "--config-path", "envoy.yaml"]
+    rules = yaml.safe_load((TOP / "deploy" / "prometheus.yml").read_text())["rule_files"]
+    assert [f"./deploy/{rule}:/etc/prometheus/{rule}:ro" for rule in rules] == compose["services"]["prometheus"][
+        "volumes"
+    ][1:2]

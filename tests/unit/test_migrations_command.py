@@ -43,7 +43,11 @@ def test_it_brings_a_registry_forth_and_back(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["rowmint_data=data_9999"], 1, "rowmint_data has no revision 'data_9999'; known: base, data_0002, data_0001"),
+        (
+            ["rowmint_data=data_9999"],
+            1,
+            "rowmint_data has no revision 'data_9999'; known: base, data_0003, data_0002, data_0001",
+        ),
         (["nothing=head"], 2, "'nothing' is no schema; there are rowmint_data, rowmint_models"),
     ],
 )

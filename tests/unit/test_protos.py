@@ -26,12 +26,15 @@ def generator():
             " ROWMINT_PROTOC_PYTHON names another python that has it"
         )
 
+    site_packages = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    googleapis = subprocess.check_output([str(python), "-c", site_packages], text=True).strip()
+
     def run(*arguments):
         # protoc finds its plug-ins on the path.
         environment = {**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
         environment.pop("PYTHONPATH", None)
         done = subprocess.run(
-            [str(python), "-m", "grpc_tools.protoc", "-Iprotos", *map(str, arguments)],
+            [str(python), "-m", "grpc_tools.protoc", "-Iprotos", f"-I{googleapis}", *map(str, arguments)],
             cwd=ROOT,
             env=environment,
             capture_output=True,
@@ -54,6 +57,13 @@ def test_the_stubs_are_generated_anew_byte_for_byte(generator, tmp_path):
     assert sorted(committed) == sorted(made)
     different = [name for name, text in made.items() if committed[name] != text]
     assert not different, f"run `make protos`: {different} differ from what the protos say"
+
+
+def test_the_descriptors_that_envoy_reads_are_generated_anew_byte_for_byte(generator, tmp_path):
+    target = tmp_path / "rowmint.binpb"
+    services = sorted(path.relative_to(ROOT) for path in PROTOS if path.stem.endswith("_service"))
+    generator("--include_imports", f"--descriptor_set_out={target}", *services, "google/rpc/error_details.proto")
+    assert (ROOT / "deploy" / "rowmint.binpb").read_bytes() == target.read_bytes(), "run `make protos`"
 
 
 def _parts(file):

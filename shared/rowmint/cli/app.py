@@ -13,6 +13,7 @@ from rowmint.cli.demo import demo
 from rowmint.cli.output import Target, print_error
 from rowmint.cli.sample import complete, sample
 from rowmint.cli.serve import serve
+from rowmint.cli.tracing import traced_command
 from rowmint.client import RowmintCallError
 from rowmint.client.connection import SAMPLER, TRAINER
 from rowmint.errors import RowmintError
@@ -79,9 +80,17 @@ def root(
         str, typer.Option(envvar="ROWMINT_SAMPLER", help="Addresses of the samplers, with commas between them.")
     ] = SAMPLER,
     project: Annotated[str, typer.Option(envvar="ROWMINT_PROJECT", help="Project that ids stand in.")] = "default",
+    balancing: Annotated[
+        str,
+        typer.Option(
+            envvar="ROWMINT_BALANCING",
+            help="How one of several samplers is chosen: weighted (by the load it tells of) or round_robin.",
+        ),
+    ] = "weighted",
 ) -> None:
     """Stream tables in, fit synthesizers, stream synthetic rows out."""
-    context.obj = Target(trainer, sampler, project)
+    context.obj = Target(trainer, sampler, project, balancing)
+    context.with_resource(traced_command(context.invoked_subcommand or ""))
 
 
 app.command()(serve)

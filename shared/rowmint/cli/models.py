@@ -1,6 +1,6 @@
-"""`rowmint models`: list, show, alias, delete."""
+"""`rowmint models`: list, show, statistics, alias, delete."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,8 +15,9 @@ from rowmint.cli.output import (
     print_table,
     short_name,
 )
+from rowmint.client import ReplicaStatistics
 from rowmint.errors import InvalidFieldError
-from rowmint.v1 import model_pb2
+from rowmint.v1 import model_pb2, statistics_pb2
 
 app = typer.Typer(help="Look at models, name and delete versions.", no_args_is_help=True)
 
@@ -85,6 +86,59 @@ def show(
     facts = f"{found.family}, fitted to {found.training_rows:,} rows, {found.size_bytes:,} bytes"
     print_notice(f"{short_name(found.name)}: {facts}, model digest {found.model_digest.hex()}")
     print_schema(found.schema)
+
+
+@app.command()
+def statistics(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="MODEL, for all its versions, MODEL@ALIAS or MODEL/versions/NUMBER.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what each sampler has done for a model since it started."""
+    with connect(context) as client:
+        found = client.model_statistics(name)
+    if as_json:
+        print_json([_statistics_json(one) for one in found])
+        return
+    for one in found:
+        if one.statistics is None:
+            print_notice(f"{one.address}: {one.error}")
+            continue
+        print_table(
+            (
+                "version",
+                "streams",
+                "rows",
+                "acceptance",
+                "blocks",
+                "block ms",
+                "first row ms",
+                "loaded bytes",
+                "last served",
+            ),
+            map(_statistics_row, one.statistics.model_versions),
+            title=f"{one.statistics.replica}, since {one.statistics.start_time.ToJsonString()}",
+        )
+
+
+def _statistics_json(one: ReplicaStatistics) -> dict[str, Any]:
+    answer = {} if one.statistics is None else message_json(one.statistics)
+    return {"address": one.address, **answer, **({} if one.error is None else {"error": str(one.error)})}
+
+
+def _statistics_row(one: statistics_pb2.ModelVersionStatistics) -> tuple[object, ...]:
+    first = one.first_row_seconds
+    return (
+        one.model_version.rpartition("/")[2],
+        f"{one.streams_begun:,}",
+        f"{one.rows:,}",
+        f"{one.accepted / one.candidates:.3g}" if one.candidates else "",
+        f"{one.blocks:,}",
+        f"{1000 * one.block_seconds / one.blocks:.1f}" if one.blocks else "",
+        f"{1000 * first.sum / first.count:.1f}" if first.count else "",
+        f"{one.loaded_bytes:,}" if one.loaded else "",
+        one.last_served_time.ToJsonString() if one.HasField("last_served_time") else "",
+    )
 
 
 @app.command()

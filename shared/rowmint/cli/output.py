@@ -31,17 +31,19 @@ class Target:
         trainer: Address of the trainer.
         sampler: Addresses of the sampler's replicas, with commas between them.
         project: The project.
+        balancing: How a replica is chosen.
     """
 
     trainer: str
     sampler: str
     project: str
+    balancing: str
 
 
 def connect(context: typer.Context) -> Client:
     """Return a client of the services the command line names."""
     target: Target = context.obj
-    return Client(target.trainer, target.sampler, target.project)
+    return Client(target.trainer, target.sampler, target.project, balancing=target.balancing)
 
 
 def short_name(name: str) -> str:

@@ -64,6 +64,9 @@ def sample(
     escape_formulas: Annotated[
         bool, typer.Option("--escape-formulas", help="CSV: keep spreadsheets from taking a cell for a formula.")
     ] = False,
+    parallel: Annotated[
+        int, typer.Option(help="Calls read at once, 1 to 64: the same rows, from several samplers or processes.")
+    ] = 1,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Report in JSON; without --output the rows themselves come as JSON lines."),
@@ -88,6 +91,7 @@ def sample(
             format=format,
             allow_partial=allow_partial,
             csv_escape_formulas=escape_formulas,
+            parallel=parallel,
         ) as stream,
     ):
         with _output(output) as file, progress_bar(f"sampling {model}", quiet=as_json) as bar:

@@ -37,6 +37,15 @@ def is_serving(channel: grpc.Channel) -> bool:
         return False
 
 
+def counted_up(listen: str, number: int) -> str:
+    """Return the address of the service `number`, from 0, where the first has `listen`: each has a port of its own.
+
+    Port 0, which is any that is free, and what is no address are returned as they are.
+    """
+    host, colon, port = listen.rpartition(":")
+    return f"{host}{colon}{int(port) + number}" if port.isdecimal() and int(port) else listen
+
+
 @dataclass
 class Service:
     """One child process.
@@ -98,6 +107,8 @@ class Supervisor:
                     f" --{role}-port"
                 ) from error
         environment = {**self._environment, "ROWMINT_HOME": str(self._home), "ROWMINT_LISTEN": address}
+        metrics = environment.get("ROWMINT_METRICS_LISTEN", "")
+        environment["ROWMINT_METRICS_LISTEN"] = counted_up(metrics, len(self.services))
         log = None if self._logs is None else self._logs / f"{role}-{port}.log"
         with contextlib.ExitStack() as stack:
             output = None if log is None else stack.enter_context(log.open("wb"))
@@ -226,12 +237,16 @@ def serve(
     trainer_port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the trainer.")] = 7401,
     sampler_port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the first sampler.")] = 7402,
     samplers: Annotated[int, typer.Option(min=1, max=64, help="Samplers, on ports from --sampler-port on.")] = 1,
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Processes of each sampler, which share its port.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a trainer and samplers on this machine until they are told to stop."""
     trainer = f"{host}:{trainer_port}"
     addresses = [f"{host}:{sampler_port + index}" for index in range(samplers)]
-    with caught_signals() as (stopped, numbers), Supervisor(home, os.environ) as supervisor:
+    own = {} if processes is None else {"ROWMINT_PROCESSES": str(processes)}
+    with caught_signals() as (stopped, numbers), Supervisor(home, {**os.environ, **own}) as supervisor:
         if not as_json:
             print_notice("starting ...")
         if start_all(supervisor, trainer, addresses, stopped):

@@ -13,7 +13,8 @@ from rowmint.client.client import Client
 from rowmint.client.completion import CompletedRow, CompletionStream
 from rowmint.client.connection import RetryPolicy
 from rowmint.client.errors import RowmintCallError
-from rowmint.client.sampling import SampleStream
+from rowmint.client.statistics import ReplicaStatistics
+from rowmint.client.stream import SampleStream
 from rowmint.client.synthesize import synthesize
 from rowmint.client.training import training_config
 from rowmint.client.where import Conditions, where_message
@@ -23,6 +24,7 @@ __all__ = [
     "CompletedRow",
     "CompletionStream",
     "Conditions",
+    "ReplicaStatistics",
     "RetryPolicy",
     "RowmintCallError",
     "SampleStream",

@@ -6,10 +6,11 @@ from rowmint.client.completion import CompletionCalls
 from rowmint.client.connection import SAMPLER, TRAINER, Connection, RetryPolicy
 from rowmint.client.datasets import DatasetCalls
 from rowmint.client.sampling import SamplingCalls
+from rowmint.client.statistics import StatisticsCalls
 from rowmint.client.training import TrainingCalls
 
 
-class Client(DatasetCalls, TrainingCalls, SamplingCalls, CompletionCalls):
+class Client(DatasetCalls, TrainingCalls, SamplingCalls, CompletionCalls, StatisticsCalls):
     """A client of one trainer and any number of sampler replicas.
 
     Safe to use from several threads; a stream it returns is for one thread at a time. Close it, or use it as a context
@@ -17,14 +18,18 @@ class Client(DatasetCalls, TrainingCalls, SamplingCalls, CompletionCalls):
 
     Args:
         trainer: Address of the trainer, host:port.
-        sampler: Address of the sampler; several, or one text with commas between them, for several replicas.
+        sampler: Address of the sampler, or of a proxy before it. Several, or one text with commas between them, for
+            several replicas, among which the client balances; `dns:///name:port` for all addresses of a name. Names in
+            a list are taken in turn.
         project: The project.
         retry: When a call is made again.
         timeout: Seconds a call that is not a stream may take.
+        balancing: How a new call chooses among several replicas: `weighted`, less for one that tells of more load, or
+            `round_robin`. One that drains gets no new call either way.
         channel_options: gRPC channel options beside the client's own.
 
     Raises:
-        InvalidFieldError: An address or the project is malformed.
+        InvalidFieldError: An address, the project or `balancing` is malformed.
     """
 
     def __init__(
@@ -35,6 +40,7 @@ class Client(DatasetCalls, TrainingCalls, SamplingCalls, CompletionCalls):
         *,
         retry: RetryPolicy | None = None,
         timeout: float = 120.0,
+        balancing: str = "weighted",
         channel_options: Sequence[tuple[str, int | str]] = (),
     ) -> None:
         super().__init__(
@@ -44,6 +50,7 @@ class Client(DatasetCalls, TrainingCalls, SamplingCalls, CompletionCalls):
                 project,
                 retry=RetryPolicy() if retry is None else retry,
                 timeout=timeout,
+                balancing=balancing,
                 channel_options=channel_options,
             )
         )

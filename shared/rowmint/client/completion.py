@@ -7,9 +7,10 @@ from typing import Self
 
 import grpc
 
-from rowmint.client.connection import Connection
+from rowmint.client.connection import Connection, Turns
 from rowmint.client.errors import RowmintCallError, call_error
 from rowmint.client.models import ModelCalls
+from rowmint.client.tracing import StreamSpan, current_context
 from rowmint.client.values import typed_value, value_to_cell
 from rowmint.errors import ColumnNotFoundError, DataLossError, InvalidConditionError, InvalidFieldError
 from rowmint.schema import Cell, near_names
@@ -63,7 +64,7 @@ def partial_row(known: Mapping[str, object], schema: schema_pb2.TableSchema, ind
 
 
 class CompletionStream:
-    """Completed rows in the order given; on the next replica wherever a stream breaks. For one thread.
+    """Completed rows in the order given; on another replica wherever a stream breaks. For one thread.
 
     Args:
         connection: The channels.
@@ -91,9 +92,10 @@ class CompletionStream:
         self._source = iter(rows)
         self._read = 0
         self._pending: deque[sampling_pb2.PartialRow] = deque()
-        self._next_row = config.start_row
+        self._next_row = self._start_row = config.start_row
         self._header: sampling_pb2.SampleHeader | None = None
         self._exhausted = False
+        self._span = StreamSpan("rowmint.v1.SamplingService/CompleteRows", current_context())
         self._run = self._legs()
 
     def __iter__(self) -> Iterator[CompletedRow]:
@@ -113,12 +115,14 @@ class CompletionStream:
         self.close()
 
     def _legs(self) -> Generator[CompletedRow, None, None]:
-        connection = self._connection
-        replica = connection.next_replica()
-        count = len(connection.replicas)
-        failures = 0
+        """Make calls until every row is there, all of them in one span."""
+        with self._span:
+            yield from self._calls()
+
+    def _calls(self) -> Generator[CompletedRow, None, None]:
+        turns = Turns(self._connection.way(), self._connection.retry)
         while True:
-            peer = connection.replicas[replica]
+            peer = turns.peer
             before = self._next_row
             try:
                 if (yield from self._leg(peer.channel)):
@@ -130,14 +134,9 @@ class CompletionStream:
                 failure = call_error(error, str(peer))
                 if not failure.retryable:
                     raise failure from None
-            failures = 0 if self._next_row > before else failures + 1
-            unreached = self._header is None and not failure.reason
-            if failures >= (count + 2 if unreached else connection.retry.attempts):
-                raise failure.given_up(failures)
-            if failures >= count:
-                connection.retry.wait(failures - count + 1, failure.retry_after)
-            replica = (replica + 1) % count
+            turns.failed(failure, progress=self._next_row > before, reached=self._header is not None)
             self.resumes += self._header is not None
+            self._span.tell("resumed", {"rowmint.next_row": self._next_row, "error.type": failure.code.name})
 
     def _leg(self, channel: grpc.Channel) -> Generator[CompletedRow, None, bool]:
         """Make one call; return whether all rows are there."""
@@ -151,7 +150,7 @@ class CompletionStream:
             outbox.put(None)
         columns = [column.name for column in self.version.schema.columns]
         self._fill(outbox)
-        call = SamplingServiceStub(channel).CompleteRows(iter(outbox.get, None))
+        call = SamplingServiceStub(channel).CompleteRows(iter(outbox.get, None), metadata=self._span.metadata)
         try:
             for response in call:
                 kind = response.WhichOneof("message")
@@ -167,6 +166,7 @@ class CompletionStream:
                         yield CompletedRow(row, columns)
                     self._fill(outbox)
                 elif kind == "summary":
+                    self._span.annotate({"rowmint.rows": self._next_row - self._start_row})
                     return self._exhausted and not self._pending
             return False
         finally:

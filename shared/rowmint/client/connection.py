@@ -1,9 +1,8 @@
 """Channels to the two services, and the rule by which a call is made again."""
 
-import ipaddress
 import itertools
-import re
 import secrets
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,10 @@ from typing import Self, TypeVar
 import grpc
 
 from rowmint import names
+from rowmint.client.balancing import Target, parse_addresses, sampler_targets, service_config
 from rowmint.client.errors import RowmintCallError, call_error
-from rowmint.errors import InvalidFieldError
+from rowmint.client.tracing import traced
+from rowmint.errors import RowmintError
 
 TRAINER = "127.0.0.1:7401"
 SAMPLER = "127.0.0.1:7402"
@@ -31,7 +32,8 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.keepalive_time_ms", 330_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
-_ROUND_ROBIN = ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')
+# gRPC shares connections between channels alike in name and options; this one has its own.
+_OWN_CONNECTIONS = ("grpc.use_local_subchannel_pool", 1)
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -53,7 +55,7 @@ class RetryPolicy:
     unary_attempts: int = 4
     first_delay: float = 0.2
     longest_delay: float = 5.0
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], object] = time.sleep
 
     def wait(self, failures: int, asked: float | None = None) -> None:
         """Wait before the next attempt.
@@ -67,11 +69,11 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True)
-class Replica:
-    """One address and the channel to it.
+class Peer:
+    """What a channel leads to: one server, or replicas that it chooses among.
 
     Attributes:
-        address: The address as given, for example ``127.0.0.1:7402``.
+        address: The address as given, for example ``127.0.0.1:7402``; several with commas between them.
         role: ``trainer`` or ``sampler``, for messages.
         channel: The channel; opened by its first call.
     """
@@ -84,35 +86,67 @@ class Replica:
         return f"the {self.role} at {self.address}"
 
 
-def parse_addresses(given: str | Sequence[str], field: str) -> tuple[str, ...]:
-    """Return the addresses in `given`: a sequence, or a text with commas between them.
+@dataclass(frozen=True)
+class Way:
+    """One way to the sampler.
 
-    Raises:
-        InvalidFieldError: There is none, or one is not of the form host:port.
+    Attributes:
+        peers: What its calls take in turn; together they are all replicas.
+        replicas: How many replicas are known to be there, at least.
+        first: Which peer the first call takes.
     """
-    parts = given.split(",") if isinstance(given, str) else [part for one in given for part in one.split(",")]
-    addresses = tuple(part.strip() for part in parts if part.strip())
-    if not addresses:
-        raise InvalidFieldError(field, "no address is given; give host:port, such as 127.0.0.1:7402")
-    for address in addresses:
-        port = re.fullmatch(r"(?:\[[0-9a-fA-F:.%]+\]|[^\s:\[\]/]+):([0-9]{1,5})", address)
-        if not (port and 0 < int(port[1]) < 65_536) and not re.match(r"(?:dns|unix|ipv4|ipv6|xds):", address):
-            raise InvalidFieldError(field, f"{address!r} is not an address; give host:port, such as 127.0.0.1:7402")
-    return addresses
+
+    peers: tuple[Peer, ...]
+    replicas: int
+    first: int = 0
 
 
-def _balanced_target(addresses: Sequence[str]) -> str | None:
-    """Return one target for all addresses, or None where a name server would have to be asked for one of them."""
-    numeric = []
-    for address in addresses:
-        host, _, port = address.rpartition(":")
-        host = "127.0.0.1" if host == "localhost" else host
-        try:
-            ipaddress.IPv4Address(host)
-        except ValueError:
-            return None
-        numeric.append(f"{host}:{port}")
-    return "ipv4:" + ",".join(numeric)
+class Turns:
+    """Where the next call of a stream goes, and when: the rule by which a broken stream is gone on with.
+
+    As many failures in a row as there are replicas are answered at once, as another replica may well serve; from
+    then on a while is waited, longer and longer. A service that says when to come back is not asked before.
+
+    Args:
+        way: The way to the sampler.
+        retry: How often and how soon.
+    """
+
+    def __init__(self, way: Way, retry: RetryPolicy) -> None:
+        self._way = way
+        self._retry = retry
+        self._turn = way.first
+        self._failures = 0
+
+    @property
+    def peer(self) -> Peer:
+        """What the next call goes to."""
+        return self._way.peers[self._turn % len(self._way.peers)]
+
+    def failed(
+        self, failure: RowmintCallError | RowmintError, *, progress: bool, reached: bool, hope: bool = False
+    ) -> None:
+        """Take in that a call failed in a way that may pass, and wait until the next is due.
+
+        Args:
+            failure: Why.
+            progress: Whether something came since the last failure.
+            reached: Whether anything ever came; who never answered is not asked for long.
+            hope: Whether other calls for the same reader came further meanwhile: then this is not the last attempt.
+
+        Raises:
+            RowmintCallError: It was the last attempt.
+            RowmintError: Likewise, and what came was damaged.
+        """
+        self._failures = 0 if progress else self._failures + 1
+        called = failure if isinstance(failure, RowmintCallError) else None
+        unreached = called is not None and not called.reason and not reached
+        if not hope and self._failures >= (self._way.replicas + 2 if unreached else self._retry.attempts):
+            raise failure if called is None or unreached else called.given_up(self._failures)
+        asked = None if called is None else called.retry_after
+        if asked is not None or self._failures >= self._way.replicas:
+            self._retry.wait(max(1, self._failures - self._way.replicas + 1), asked)
+        self._turn += 1
 
 
 class Connection:
@@ -120,14 +154,15 @@ class Connection:
 
     Args:
         trainer: Address of the trainer.
-        sampler: Addresses of the sampler's replicas.
+        sampler: Addresses of the sampler's replicas; see `sampler_targets`.
         project: Project that short ids stand in.
         retry: When a call is made again.
         timeout: Seconds a call that is not a stream may take.
-        channel_options: gRPC channel options beside ours.
+        balancing: ``weighted`` or ``round_robin``: how a replica is chosen.
+        channel_options: gRPC channel options beside ours; they win.
 
     Raises:
-        InvalidFieldError: An address or the project is malformed.
+        InvalidFieldError: An address, the project or `balancing` is malformed.
     """
 
     def __init__(
@@ -138,34 +173,83 @@ class Connection:
         *,
         retry: RetryPolicy,
         timeout: float,
+        balancing: str = "weighted",
         channel_options: Sequence[tuple[str, int | str]] = (),
     ) -> None:
         self.project = names.ProjectName(names.validate_id(project, "project"))
         self.retry = retry
         self.timeout = timeout
+        self._options = tuple(channel_options)
+        self._balanced = ("grpc.service_config", service_config(balancing))
         (trainer_address,) = parse_addresses(trainer, "trainer")[:1]
-        addresses = parse_addresses(sampler, "sampler")
-        options = (*_OPTIONS, *channel_options)
+        self._targets = sampler_targets(parse_addresses(sampler, "sampler"))
+        self._replicas = sum(target.replicas for target in self._targets)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._channels: list[grpc.Channel] = []
+        self.trainer = Peer(trainer_address, "trainer", self._open(trainer_address))
+        self._ways = [self._open_way()]
+        self._each: tuple[Peer, ...] = ()
+        # Clients that start together begin with different peers.
+        self._turns = itertools.count(secrets.randbelow(len(self._targets)))
 
-        def open_replica(address: str, role: str) -> Replica:
-            return Replica(address, role, grpc.insecure_channel(address, options))
+    def _open(self, name: str, *options: tuple[str, int | str]) -> grpc.Channel:
+        channel = traced(grpc.insecure_channel(name, (*_OPTIONS, *options, *self._options)))
+        self._channels.append(channel)
+        return channel
 
-        self.trainer = open_replica(trainer_address, "trainer")
-        self.replicas = tuple(open_replica(address, "sampler") for address in addresses)
-        self._channels = [self.trainer.channel, *(replica.channel for replica in self.replicas)]
-        # Calls that are not streams go round all replicas; a name that must be looked up is tried in turn instead.
-        target = _balanced_target(addresses) if len(addresses) > 1 else None
-        self._samplers: tuple[Replica, ...] = self.replicas
-        if target is not None:
-            balanced = grpc.insecure_channel(target, (*options, _ROUND_ROBIN))
-            self._channels.append(balanced)
-            self._samplers = (Replica(",".join(addresses), "sampler", balanced),)
-        # Clients that start together begin on different replicas.
-        self._turns = itertools.count(secrets.randbelow(len(self.replicas)))
+    def _open_way(self, *options: tuple[str, int | str]) -> tuple[Peer, ...]:
+        def peer(target: Target) -> Peer:
+            balanced = (self._balanced,) if target.balanced else ()
+            return Peer(target.address, "sampler", self._open(target.name, *balanced, *options))
 
-    def next_replica(self) -> int:
-        """Return the index in `replicas` that the next new stream begins on."""
-        return next(self._turns) % len(self.replicas)
+        return tuple(map(peer, self._targets))
+
+    def way(self) -> Way:
+        """Return the way to the sampler that a new stream takes."""
+        return Way(self._ways[0], self._replicas, next(self._turns))
+
+    def ways(self, streams: int) -> list[Way]:
+        """Return ways on which so many streams at once spread over replicas, and over processes that share a port.
+
+        A connection reaches one process only; so where there are more streams than replicas, there are several ways,
+        each with connections of its own. They stay open for the streams to come.
+
+        Args:
+            streams: How many; at least 1.
+        """
+        wanted = -(-streams // self._replicas)
+        with self._lock:
+            while len(self._ways) < wanted and not self._closed:
+                self._ways.append(self._open_way(_OWN_CONNECTIONS))
+            ways = self._ways[:wanted]
+        return [Way(peers, self._replicas, next(self._turns)) for peers in ways]
+
+    def each_sampler(self) -> tuple[Peer, ...]:
+        """Return a peer for each address of the sampler, so that each can be asked by itself."""
+        with self._lock:
+            if not self._each:
+                addresses = [address for target in self._targets for address in target.address.split(",")]
+                self._each = tuple(Peer(address, "sampler", self._open(address)) for address in addresses)
+            return self._each
+
+    def call_peer(
+        self,
+        peer: Peer,
+        method: "Callable[[grpc.Channel], grpc.UnaryUnaryMultiCallable[_Request, _Response]]",
+        request: _Request,
+    ) -> _Response:
+        """Call one peer, again where the failure may pass.
+
+        Args:
+            peer: The peer.
+            method: Returns the method on a channel.
+            request: The request.
+
+        Raises:
+            RowmintCallError: It failed.
+        """
+        return self._call((peer,), method, request)
 
     def call_trainer(
         self,
@@ -215,11 +299,11 @@ class Connection:
         Raises:
             RowmintCallError: It failed.
         """
-        return self._call(self._samplers, method, request)
+        return self._call(self._ways[0], method, request)
 
     def _call(
         self,
-        peers: Sequence[Replica],
+        peers: Sequence[Peer],
         method: "Callable[[grpc.Channel], grpc.UnaryUnaryMultiCallable[_Request, _Response]]",
         request: _Request,
     ) -> _Response:
@@ -239,6 +323,8 @@ class Connection:
 
     def close(self) -> None:
         """Close all channels; running streams end."""
+        with self._lock:
+            self._closed = True
         for channel in self._channels:
             channel.close()
 

@@ -1,0 +1,255 @@
+"""One logical stream of rows, read as parts by several calls at once and passed on in order.
+
+A plan pins version, seed and digests. The parts are cut here, on the plan's grid, as they are begun: each about as many
+rows as make `PART_BYTES`, by what came so far, fewer at the beginning, where that is not known, and at the end, so that
+no call is left to work alone. A part that is begun is read whole, however slowly the rows are taken: a server never
+waits for the reader. What is held is bounded by the number of parts that may be begun and not yet passed on.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from rowmint.client.connection import Connection, RetryPolicy, Way
+from rowmint.client.resuming import Effort, ResumingStream
+from rowmint.client.stream import Messages, SampleStream
+from rowmint.v1 import sampling_pb2
+from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
+
+PART_BYTES = 4 * 1024 * 1024
+"""Bytes of a part aimed at; one block or grid cell, whichever is longer, where that has more."""
+_SPARE = 2  # parts held beyond those that are read: the one that is passed on, and one for the next free call
+
+
+@dataclass
+class _Part:
+    """A part that was begun.
+
+    Attributes:
+        stream: Its rows, as they come.
+        first: Whether it is the first.
+        messages: What came and was not taken yet.
+        done: Whether nothing more comes.
+        error: Why, where the part is not whole.
+    """
+
+    stream: ResumingStream
+    first: bool
+    messages: deque[sampling_pb2.SampleData] = field(default_factory=deque)
+    done: bool = False
+    error: BaseException | None = None
+
+
+class _Cutter:
+    """Cuts a stream into parts, in order; not for several threads at once.
+
+    Args:
+        plan: The stream's plan.
+        parallel: Parts that are read at once.
+    """
+
+    def __init__(self, plan: sampling_pb2.PlanSampleResponse, parallel: int) -> None:
+        # Two parts that share a block would both compute it.
+        self.unit = max(plan.header.grid, plan.block_size)
+        self._row = plan.header.start_row
+        self._end = plan.header.end_row
+        self._parallel = parallel
+        self._row_bytes = 0.0
+        self.cut = 0
+
+    @property
+    def more(self) -> bool:
+        """Whether a part is left; a stream without rows is one part: its format may have a header."""
+        return not self.cut or self._row < self._end
+
+    @property
+    def units(self) -> int:
+        """Parts there are at most, from here on."""
+        return max(1, -(-self._end // self.unit) - self._row // self.unit)
+
+    def next(self) -> tuple[int, int]:
+        """Return the next part: its first row, and the row after its last."""
+        fair = (self._end - self._row) // (2 * self._parallel)
+        aimed = min(fair, int(PART_BYTES / self._row_bytes)) if self._row_bytes else 0
+        start = self._row
+        self._row = min((start // self.unit + max(1, aimed // self.unit)) * self.unit, self._end)
+        self.cut += 1
+        return start, self._row
+
+    def learn(self, rows: int, size: int) -> None:
+        """Take in how many rows came of a part, and their bytes; the longest so far count."""
+        if rows:
+            self._row_bytes = max(self._row_bytes, size / rows)
+
+
+class _Readers:
+    """Threads that read parts, one after the other each. They end when no part is left, or on `stop`.
+
+    Args:
+        ways: The ways to the sampler, shared out among the threads.
+        retry: When a part is gone on with.
+        request: The whole stream.
+        plan: Its plan.
+        parallel: Parts read at once, at most.
+    """
+
+    def __init__(
+        self,
+        ways: list[Way],
+        retry: RetryPolicy,
+        request: sampling_pb2.SampleRequest,
+        *,
+        plan: sampling_pb2.PlanSampleResponse,
+        parallel: int,
+    ) -> None:
+        self._request = request
+        self._header = plan.header
+        self._cutter = _Cutter(plan, parallel)
+        self._effort = Effort()
+        # A pause between two attempts must not outlast the reader; whoever brought a clock of their own keeps it.
+        own_clock = retry.sleep is not time.sleep
+        self._retry = retry if own_clock else replace(retry, sleep=self._effort.cancelled.wait)
+        self._window = parallel + _SPARE
+        self._changed = threading.Condition()
+        self._begun: deque[_Part] = deque()
+        self._failed = False
+        self._threads = [
+            threading.Thread(target=self._work, args=(ways[number % len(ways)],), name=f"parts-{number}", daemon=True)
+            for number in range(min(parallel, self._cutter.units))
+        ]
+
+    def parts(self) -> Iterator[_Part]:
+        """Yield the parts, in order, each as soon as it is begun; one that was yielded is passed on by the next."""
+        for thread in self._threads:
+            thread.start()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._begun or not self._cutter.more)
+                if not self._begun:
+                    return
+                part = self._begun[0]
+            yield part
+            with self._changed:
+                self._begun.popleft()
+                self._changed.notify_all()
+
+    def messages(self, part: _Part) -> Iterator[sampling_pb2.SampleData]:
+        """Yield what comes of a part.
+
+        Raises:
+            RowmintCallError: It is not whole.
+            RowmintError: Likewise.
+        """
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: part.messages or part.done)
+                if not part.messages:
+                    break
+                message = part.messages.popleft()
+            yield message
+        if part.error is not None:
+            raise part.error
+
+    def stop(self) -> None:
+        """Cancel what runs; does not wait."""
+        self._effort.cancel()
+        with self._changed:
+            self._changed.notify_all()
+
+    def join(self) -> None:
+        """Wait until every thread has ended."""
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+
+    def _work(self, way: Way) -> None:
+        while (part := self._begin(way)) is not None:
+            size = rows = 0
+            try:
+                for message in part.stream.messages():
+                    size += message.ByteSize()
+                    # Missing rows take no room; those of the next part may be there.
+                    rows += message.row_count - sum(gap.end_row - gap.start_row for gap in message.missing)
+                    with self._changed:
+                        part.messages.append(message)
+                        self._changed.notify_all()
+            except BaseException as error:  # noqa: BLE001 - whoever reads the stream gets it, behind the rows before it
+                part.error = error
+            with self._changed:
+                part.done = True
+                self._failed |= part.error is not None
+                # The first has the format's header in it, which may be longer than its rows.
+                self._cutter.learn(0 if part.first else rows, size)
+                self._changed.notify_all()
+
+    def _begin(self, way: Way) -> _Part | None:
+        """Return the next part, once there is room for it; None where there is nothing more to do."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._begun) < self._window or self._ending)
+            if self._ending:
+                return None
+            first = not self._cutter.cut
+            start, end = self._cutter.next()
+            request, header = sampling_pb2.SampleRequest(), sampling_pb2.SampleHeader()
+            request.CopyFrom(self._request)
+            header.CopyFrom(self._header)
+            request.start_row = header.start_row = start
+            request.end_row = header.end_row = end
+            if not first:
+                request.framing = sampling_pb2.FRAMING_CONTINUE
+            part = _Part(ResumingStream(way, self._retry, request, known=header, effort=self._effort), first)
+            self._begun.append(part)
+            self._changed.notify_all()
+            return part
+
+    @property
+    def _ending(self) -> bool:
+        # Behind a part that failed nothing is passed on.
+        return self._effort.cancelled.is_set() or self._failed or not self._cutter.more
+
+
+class ParallelStream(SampleStream):
+    """A stream of which several parts are read at once. Nothing is read before the first row is asked for.
+
+    Args:
+        connection: The channels.
+        request: What is asked for.
+        parallel: Parts read at once, at least 2. Up to two more are held, of about `PART_BYTES` each.
+
+    Raises:
+        RowmintCallError: The service refused, or no replica was reachable.
+    """
+
+    def __init__(self, connection: Connection, request: sampling_pb2.SampleRequest, parallel: int) -> None:
+        super().__init__(request)
+        planned = sampling_pb2.PlanSampleRequest(sample=request)
+        plan = connection.call_sampler(lambda channel: SamplingServiceStub(channel).PlanSample, planned)
+        self.header = plan.header
+        self._readers = _Readers(
+            connection.ways(parallel), connection.retry, self._request, plan=plan, parallel=parallel
+        )
+        self._run = self._in_order()
+
+    def close(self) -> None:
+        """End the stream: calls that run are cancelled, and no thread is left."""
+        super().close()
+        self._readers.join()
+
+    def _in_order(self) -> Messages:
+        try:
+            for part in self._readers.parts():
+                try:
+                    for message in self._readers.messages(part):
+                        self.address = part.stream.address
+                        self._pass(message)
+                        yield message
+                finally:
+                    self.resumes += part.stream.resumes
+                    self.candidates += part.stream.candidates
+                    self.accepted += part.stream.accepted
+        finally:
+            # No waiting here: a stream that is dropped is closed on whichever thread collects it.
+            self._readers.stop()
+        self._readers.join()

@@ -1,0 +1,161 @@
+"""Spans of what the client asks for, where the program that uses it has set OpenTelemetry up; nothing where not.
+
+A program that traces has loaded OpenTelemetry: it is never loaded from here, and need not be installed.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import grpc
+
+_PARENT = "traceparent"
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+def current_context() -> Any:
+    """Return what a span of another thread may hang on: the current context, or None where nothing is traced."""
+    return None if _trace() is None else sys.modules["opentelemetry.context"].get_current()
+
+
+class StreamSpan:
+    """The span of a logical stream, however many calls it is made of; as a context, it ends with it.
+
+    It is never the current span: a stream is read where other things are done in between.
+
+    Args:
+        method: The method that is called, ``package.Service/Method``.
+        context: From `current_context`, where the stream was asked for.
+    """
+
+    def __init__(self, method: str, context: Any) -> None:
+        self._span = _begin(method, context)
+
+    @property
+    def metadata(self) -> Metadata:
+        """What each of its calls says, so that the server's spans hang on this one."""
+        return () if self._span is None else _headers(self._span)
+
+    def tell(self, event: str, attributes: Mapping[str, str | int]) -> None:
+        """Add an event."""
+        if self._span is not None:
+            self._span.add_event(event, dict(attributes))
+
+    def annotate(self, attributes: Mapping[str, str | int]) -> None:
+        """Let the span tell more."""
+        if self._span is not None:
+            self._span.set_attributes(dict(attributes))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # A reader that has enough closes the stream: nothing has failed.
+        if self._span is not None:
+            failed = kind is not None and issubclass(kind, Exception)
+            _end(self._span, kind.__name__ if failed and kind is not None else "")
+
+
+class _Details(NamedTuple):
+    """What gRPC's interceptors know of a call."""
+
+    method: str
+    timeout: float | None
+    metadata: Sequence[tuple[str, str | bytes]] | None
+    credentials: grpc.CallCredentials | None
+    wait_for_ready: bool | None
+    compression: grpc.Compression | None
+
+
+class _Spans(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """Makes a span of each call that does not belong to a span of its own already."""
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return _spanned(continuation, client_call_details, request)
+
+    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return _spanned(continuation, client_call_details, request)
+
+    def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return _spanned(continuation, client_call_details, request_iterator)
+
+    def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return _spanned(continuation, client_call_details, request_iterator)
+
+
+def traced(channel: grpc.Channel) -> grpc.Channel:
+    """Return a channel whose calls are spans wherever something is traced; closing it closes `channel`."""
+    return grpc.intercept_channel(channel, _Spans())
+
+
+def _spanned(continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
+    given = tuple(details.metadata or ())
+    span = None if any(key == _PARENT for key, _ in given) else _begin(details.method.lstrip("/"), None)
+    if span is None:
+        return continuation(details, request)
+    call = continuation(
+        _Details(
+            details.method,
+            details.timeout,
+            (*given, *_headers(span)),
+            details.credentials,
+            details.wait_for_ready,
+            details.compression,
+        ),
+        request,
+    )
+    # Also of a call that has ended, or could not begin, gRPC tells here.
+    call.add_done_callback(lambda done: _end_call(span, done.code()))
+    return call
+
+
+def _end_call(span: Any, code: grpc.StatusCode | None) -> None:
+    if code is not None:
+        span.set_attribute("rpc.grpc.status_code", code.value[0])
+    failed = code not in (None, grpc.StatusCode.OK, grpc.StatusCode.CANCELLED)
+    _end(span, code.name if failed and code is not None else "")
+
+
+def _trace() -> Any:
+    """Return OpenTelemetry's module of traces where the program has loaded all of it."""
+    module = sys.modules.get("opentelemetry.trace")
+    return module if hasattr(module, "use_span") else None
+
+
+def _begin(method: str, context: Any) -> Any:
+    """Begin a client's span; None where nothing is traced."""
+    trace = _trace()
+    if trace is None:
+        return None
+    service, _, name = method.rpartition("/")
+    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+    span = trace.get_tracer("rowmint.client").start_span(
+        method, context, kind=trace.SpanKind.CLIENT, attributes=attributes
+    )
+    return span if span.get_span_context().is_valid else None
+
+
+def _headers(span: Any) -> Metadata:
+    """Return what tells a server of a span (W3C Trace Context)."""
+    found = span.get_span_context()
+    parent = (_PARENT, f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags:02x}")
+    state = found.trace_state.to_header()
+    return (parent, ("tracestate", state)) if state else (parent,)
+
+
+def _end(span: Any, failure: str) -> None:
+    """End a span; `failure` names what kind of failure it was, and is empty where there was none."""
+    trace = _trace()
+    if failure:
+        span.set_attribute("error.type", failure)
+        span.set_status(trace.Status(trace.StatusCode.ERROR))
+    span.end()
