@@ -11,14 +11,21 @@ SWIFT_READY := .venv-swift/.ready
 # The CPU build is named first: a bare `torch` may bring gigabytes of CUDA.
 TORCH := torch==2.13.0
 # The oldest supported generator: generated code refuses an older runtime, not a newer one.
-PROTOC := grpcio-tools==1.80.0 mypy-protobuf==3.7.0
+PROTOC := grpcio-tools==1.80.0 mypy-protobuf==3.7.0 googleapis-common-protos==1.70.0
 # A real S3 service for the tests, alone: its servers run from here.
 SWIFT := swift==2.38.3
+# Of Debian's packages `make test-debian` installs these, and only unpacks those: prometheus would start a server.
+DEBIAN_INSTALLED := g++ pkg-config libgrpc++-dev libssl-dev protobuf-compiler protobuf-compiler-grpc \
+  protobuf-compiler-grpc-java-plugin protoc-gen-go protoc-gen-go-grpc
+DEBIAN_UNPACKED := prometheus
+TOOLS := $(CURDIR)/.debian-tools
+MACHINE := $(shell uname -m)-linux-gnu
 # Two processes, each with whole files of tests: most of these wait for services, and two cores are enough for both.
 SIDE_BY_SIDE := -n 2 --dist loadfile
 SERVICES := $(wildcard protos/rowmint/v1/*_service.proto)
+GENERATE := PATH="$(CURDIR)/.venv-protoc/bin:$$PATH" python -m grpc_tools.protoc -Iprotos -I.venv-protoc/googleapis
 
-.PHONY: demo test test-crash soak soak-quick lint protos bench bench-quick clean
+.PHONY: demo test test-crash test-debian soak soak-quick lint protos bench bench-quick clean
 .DELETE_ON_ERROR:
 
 $(DEMO): pyproject.toml
@@ -34,6 +41,9 @@ $(DEV): $(DEMO)
 $(PROTOC_READY): Makefile
 	$(PYTHON) -m venv .venv-protoc
 	.venv-protoc/bin/python -m pip install --quiet $(PROTOC)
+	@# What the protos import of google/api, at a path without a version of Python in it.
+	ln -sfn "$$(.venv-protoc/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+	  .venv-protoc/googleapis
 	@touch $@
 
 # What the sampler runs on, alone: a test starts it from here.
@@ -52,14 +62,14 @@ $(SWIFT_READY): Makefile
 demo: $(DEMO)
 	$(BIN)/rowmint demo
 
+# Stubs, and the descriptors by which Envoy turns JSON into messages and back, those of errors included.
 protos: $(PROTOC_READY)
 	rm -f shared/rowmint/v1/*_pb2*.py shared/rowmint/v1/*_pb2*.pyi
-	PATH="$(CURDIR)/.venv-protoc/bin:$$PATH" python -m grpc_tools.protoc -Iprotos \
-	  --python_out=shared --mypy_out=quiet:shared protos/rowmint/v1/*.proto
-	PATH="$(CURDIR)/.venv-protoc/bin:$$PATH" python -m grpc_tools.protoc -Iprotos \
-	  --grpc_python_out=shared --mypy_grpc_out=quiet:shared $(SERVICES)
+	$(GENERATE) --python_out=shared --mypy_out=quiet:shared protos/rowmint/v1/*.proto
+	$(GENERATE) --grpc_python_out=shared --mypy_grpc_out=quiet:shared $(SERVICES)
+	$(GENERATE) --include_imports --descriptor_set_out=deploy/rowmint.binpb $(SERVICES) google/rpc/error_details.proto
 
-lint: $(DEV)
+lint: $(DEV) $(PROTOC_READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -72,6 +82,14 @@ test: lint $(PROTOC_READY) $(SAMPLER_READY) $(SWIFT_READY)
 # registries and stores that go away: a quarter of an hour.
 test-crash: $(DEV) $(SWIFT_READY)
 	$(BIN)/pytest tests/crash tests/faults -m crash
+
+# What needs Debian packages: a client in C++, code made for Go and Java, the alerts judged by promtool. Not root: they
+# are unpacked below .debian-tools.
+test-debian: $(DEV) $(PROTOC_READY)
+	tests/debian_tools.sh $(TOOLS) $(DEBIAN_INSTALLED) -- $(DEBIAN_UNPACKED)
+	PATH="$$PATH:$(TOOLS)/usr/bin" CPATH="$(TOOLS)/usr/include" LIBRARY_PATH="$(TOOLS)/usr/lib/$(MACHINE)" \
+	  LD_LIBRARY_PATH="$(TOOLS)/usr/lib/$(MACHINE)" PKG_CONFIG_PATH="$(TOOLS)/usr/lib/$(MACHINE)/pkgconfig" \
+	  $(BIN)/pytest -m debian
 
 # A mixed load while everything is killed at random: half an hour, and two minutes. On PostgreSQL and Swift:
 # `make .venv-swift/.ready`, then `make soak SOAK=--postgres`. SOAK takes --seed and --minutes, too.
@@ -90,4 +108,4 @@ bench-quick: $(DEV)
 	$(BIN)/python -m tests.benchmarks.engine --quick
 
 clean:
-	rm -rf $(VENV) .venv-protoc .venv-sampler .venv-swift
+	rm -rf $(VENV) .venv-protoc .venv-sampler .venv-swift .debian-tools

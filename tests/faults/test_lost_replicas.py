@@ -11,10 +11,10 @@ import pytest
 from rowmint.client import Client, RetryPolicy, RowmintCallError
 from rowmint.v1 import sampling_pb2
 from tests.acceptance.processes import ServiceProcess, Services, wait_until
-from tests.faults.envoy import envoy_before
 from tests.faults.golden_home import GRID, NO_TRAINER, golden_request
 from tests.faults.process_figures import processor_seconds, wait_until_idle
 from tests.faults.raw_streams import Received, Unharmed, opened, received
+from tests.proxied.deployment import Deployment
 
 # A server runs up to 8 MiB ahead of its reader: these have more than 11.
 ROWS = 90_000
@@ -31,23 +31,37 @@ def busiest(replicas: list[ServiceProcess], before: list[float]) -> ServiceProce
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("through", ["client", "envoy"])
-def test_a_stream_goes_on_at_another_replica(
-    replicas: Services, unharmed: Unharmed, tmp_path: Path, number: signal.Signals, through: str
-) -> None:
+def test_a_stream_goes_on_at_another_replica(replicas: Services, unharmed: Unharmed, number: signal.Signals) -> None:
     both = [replicas.sampler(), replicas.sampler()]
+    assert_a_stream_goes_on(both, [one.address for one in both], unharmed, number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stream_goes_on_at_another_replica_behind_envoy(
+    golden_home: Path, unharmed: Unharmed, tmp_path: Path, number: signal.Signals
+) -> None:
+    deployment = Deployment(golden_home, tmp_path)
+    try:
+        both = [deployment.sampler(), deployment.sampler()]
+        deployment.start_envoy()
+        assert_a_stream_goes_on(both, [deployment.address], unharmed, number)
+    finally:
+        deployment.close()
+
+
+def assert_a_stream_goes_on(
+    both: list[ServiceProcess], addresses: list[str], unharmed: Unharmed, number: signal.Signals
+) -> None:
     request = golden_request(unharmed.address, ROWS)
     whole = unharmed.data(request)
-    with envoy_before([one.address for one in both], tmp_path) as proxy:
-        addresses = [proxy] if through == "envoy" else [one.address for one in both]
-        with Client(NO_TRAINER, addresses) as client:
-            before = [processor_seconds(one.pid) for one in both]
-            stream = client.sample_stream(request)
-            pieces = []
-            for piece in stream.chunks():
-                pieces.append(piece)
-                if len(pieces) == 40:
-                    busiest(both, before).process.send_signal(number)
+    with Client(NO_TRAINER, addresses) as client:
+        before = [processor_seconds(one.pid) for one in both]
+        stream = client.sample_stream(request)
+        pieces = []
+        for piece in stream.chunks():
+            pieces.append(piece)
+            if len(pieces) == 40:
+                busiest(both, before).process.send_signal(number)
     assert stream.resumes >= 1
     assert digest(b"".join(pieces)) == digest(whole)
 

@@ -1,0 +1,50 @@
+"""Fixtures: samplers of the golden models, behind Envoy as it is deployed."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.golden_home import publish_golden
+from tests.proxied.deployment import Deployment
+
+
+@pytest.fixture(scope="session")
+def golden_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which the golden models are published; nobody may change it."""
+    home = tmp_path_factory.mktemp("golden")
+    publish_golden(home)
+    return home
+
+
+@pytest.fixture(scope="module")
+def two(golden_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Two samplers behind Envoy that no test may harm."""
+    found = Deployment(golden_home, tmp_path_factory.mktemp("two"))
+    try:
+        found.sampler()
+        found.sampler()
+        found.start_envoy()
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture
+def deployment(golden_home: Path, tmp_path: Path) -> Iterator[Deployment]:
+    """A place for samplers and Envoy that a test may harm; nothing is started."""
+    found = Deployment(golden_home, tmp_path)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def fakes(deployment: Deployment) -> Callable[..., list[Path]]:
+    """Starts Envoy before replicas that behave as told; returns the files in which they note their calls."""
+
+    def start(*behaviours: str) -> list[Path]:
+        noted = [deployment.fake_sampler(behaviour) for behaviour in behaviours]
+        deployment.start_envoy()
+        return noted
+
+    return start

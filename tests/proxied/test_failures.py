@@ -1,0 +1,178 @@
+"""What Envoy does when replicas fail: what is tried again and what is not, who is left out, and what is told."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from rowmint.v1 import (
+    dataset_service_pb2,
+    model_service_pb2,
+    sampling_pb2,
+    training_service_pb2,
+)
+from rowmint.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from rowmint.v1.model_service_pb2_grpc import ModelServiceStub
+from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
+from rowmint.v1.training_service_pb2_grpc import TrainingServiceStub
+from tests.acceptance.processes import wait_until
+from tests.proxied.deployment import TRAINER, Deployment
+
+UNARY: dict[str, Callable[[grpc.Channel], Any]] = {
+    "GetModel": lambda channel: ModelServiceStub(channel).GetModel(model_service_pb2.GetModelRequest()),
+    "PlanSample": lambda channel: SamplingServiceStub(channel).PlanSample(sampling_pb2.PlanSampleRequest()),
+}
+
+
+CHANGING: dict[str, Callable[[grpc.Channel], Any]] = {
+    "WriteDataset": lambda channel: DatasetServiceStub(channel).WriteDataset(
+        iter([dataset_service_pb2.WriteDatasetRequest(name="projects/p/datasets/d", data=b"1,2\n")]), timeout=30
+    ),
+    "CreateTrainingJob": lambda channel: TrainingServiceStub(channel).CreateTrainingJob(
+        training_service_pb2.CreateTrainingJobRequest(), timeout=30
+    ),
+}
+
+
+def sample(channel: grpc.Channel) -> list[sampling_pb2.SampleResponse]:
+    return list(SamplingServiceStub(channel).Sample(sampling_pb2.SampleRequest(), timeout=30))
+
+
+def noted(files: list[Path]) -> list[str]:
+    """Return the calls that replicas have met."""
+    return [line for file in files for line in file.read_text().splitlines()]
+
+
+@pytest.fixture
+def channel(deployment: Deployment):
+    with grpc.insecure_channel(deployment.address) as found:
+        yield found
+
+
+@pytest.mark.parametrize("method", UNARY)
+def test_a_unary_call_that_changes_nothing_is_tried_twice_again(fakes, channel, method) -> None:
+    files = fakes("unavailable", "unavailable")
+    with pytest.raises(grpc.RpcError) as raised:
+        UNARY[method](channel)
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert noted(files) == [method] * 3
+    assert all(noted([file]) for file in files), "not elsewhere"
+
+
+@pytest.mark.parametrize("behaviour", ["unavailable", "full", "dead"])
+def test_a_unary_call_ends_well_where_one_replica_can_answer(fakes, channel, behaviour) -> None:
+    failing, good = fakes(behaviour, "good")
+    while not noted([failing]):
+        UNARY["GetModel"](channel)
+    assert set(noted([good])) == {"GetModel"}
+
+
+@pytest.mark.parametrize("behaviour", ["unavailable", "full", "quota", "dead", "late"])
+def test_a_stream_of_rows_that_a_replica_has_seen_is_not_tried_again(fakes, channel, behaviour) -> None:
+    files = fakes(behaviour, behaviour)
+    received = []
+    with pytest.raises(grpc.RpcError) as raised:
+        received.extend(SamplingServiceStub(channel).Sample(sampling_pb2.SampleRequest(), timeout=30))
+    assert noted(files) == ["Sample"]
+    expected = grpc.StatusCode.RESOURCE_EXHAUSTED if behaviour == "quota" else grpc.StatusCode.UNAVAILABLE
+    assert raised.value.code() in {expected, *([grpc.StatusCode.INTERNAL] if behaviour == "dead" else [])}
+
+
+def test_rows_that_have_come_are_delivered_before_the_failure(fakes, channel) -> None:
+    (file,) = fakes("late")
+    call = SamplingServiceStub(channel).Sample(sampling_pb2.SampleRequest(), timeout=30)
+    assert next(call) == sampling_pb2.SampleResponse()
+    with pytest.raises(grpc.RpcError) as raised:
+        next(call)
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert noted([file]) == ["Sample"]
+
+
+@pytest.mark.parametrize("behaviour", ["unavailable", "dead"])
+@pytest.mark.parametrize("method", CHANGING)
+def test_what_a_trainer_may_have_done_is_not_tried_again(deployment, channel, method, behaviour) -> None:
+    deployment.fake_sampler("good")
+    calls = deployment.fake_trainer(behaviour)
+    deployment.start_envoy()
+    with pytest.raises(grpc.RpcError):
+        CHANGING[method](channel)
+    assert noted([calls]) == [method]
+
+
+def test_calls_that_cannot_reach_a_replica_any_more_go_to_another(deployment, channel) -> None:
+    ending = deployment.fake_process("good")
+    staying = deployment.fake_sampler("good")
+    deployment.start_envoy()
+    ending.process.kill()
+    ending.process.wait()
+    # Its health check has not failed yet, or has: nobody who calls can tell.
+    for _ in range(20):
+        assert sample(channel) == [sampling_pb2.SampleResponse()]
+    assert noted([staying]) == ["Sample"] * 20
+
+
+def test_a_replica_whose_calls_break_is_left_out_though_it_looks_healthy(deployment, fakes, channel) -> None:
+    failing, good = fakes("dying", "good")
+    while not deployment.figure("cluster.samplers.outlier_detection.ejections_active"):
+        with contextlib.suppress(grpc.RpcError):
+            sample(channel)
+    assert deployment.healthy("samplers") == ["127.0.0.3"]
+    before = len(noted([failing]))
+    for _ in range(20):
+        assert sample(channel) == [sampling_pb2.SampleResponse()]
+    assert len(noted([failing])) == before
+    assert deployment.figure("cluster.samplers.outlier_detection.ejections_enforced_total") == 1
+    assert set(noted([good])) == {"Sample"}
+
+
+@pytest.mark.parametrize("behaviour", ["full", "quota"])
+def test_a_replica_that_says_when_to_come_again_is_not_left_out(deployment, fakes, channel, behaviour) -> None:
+    files = fakes(behaviour, behaviour)
+    for _ in range(60):
+        with pytest.raises(grpc.RpcError):
+            sample(channel)
+    assert len(deployment.healthy("samplers")) == 2
+    assert noted(files) == ["Sample"] * 60
+
+
+def test_never_are_all_replicas_left_out(deployment, fakes, channel) -> None:
+    files = fakes("dying", "dying")
+    while not deployment.figure("cluster.samplers.outlier_detection.ejections_overflow"):
+        with pytest.raises(grpc.RpcError):
+            sample(channel)
+    assert deployment.figure("cluster.samplers.outlier_detection.ejections_active") == 1
+    assert noted(files)
+
+
+def test_health_is_that_of_the_whole(deployment, channel) -> None:
+    replica = deployment.fake_process("good")
+    deployment.start_envoy()
+    health = health_pb2_grpc.HealthStub(channel)
+    for service in ("", "rowmint.v1.SamplingService"):
+        answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    assert deployment.get("/healthz").status == 200
+    assert deployment.get("/healthz/trainer").status == 503
+    with pytest.raises(grpc.RpcError) as raised:
+        next(health.Watch(health_pb2.HealthCheckRequest(), timeout=10))
+    assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    replica.process.kill()
+    replica.process.wait()
+    wait_until(lambda: not deployment.healthy("samplers"), "Envoy finding no sampler healthy")
+    with pytest.raises(grpc.RpcError) as raised:
+        health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert deployment.get("/healthz").status == 503
+
+
+def test_the_trainer_is_found_when_it_comes(deployment, channel) -> None:
+    deployment.fake_sampler("good")
+    deployment.start_envoy()
+    assert deployment.get("/healthz/trainer").status == 503
+    deployment.fake_trainer("good")
+    wait_until(lambda: deployment.healthy("trainers") == [TRAINER], "Envoy finding the trainer healthy")
+    assert deployment.get("/healthz/trainer").status == 200

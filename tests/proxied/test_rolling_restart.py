@@ -1,0 +1,145 @@
+"""All replicas are replaced, one after another, under load: no call fails, and no row is lost or given twice."""
+
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Self
+
+import pytest
+
+from rowmint.client import Client
+from tests.acceptance.processes import ServiceProcess, Services, free_port, wait_until
+from tests.faults.golden_home import NO_TRAINER, golden_version
+from tests.proxied.deployment import Deployment
+
+READERS = 4
+ROWS = 60_000
+REPLICAS = 3
+FAMILIES = ("ctgan", "tvae")
+
+
+@dataclass
+class Seen:
+    """What all readers together have seen."""
+
+    streams: int = 0
+    resumed: int = 0
+    planned: int = 0
+    replicas: set[str] = field(default_factory=set)
+    wrong: list[str] = field(default_factory=list)
+
+
+class Readers:
+    """Clients that sample again and again, each stream compared with what it is to be, until they are told to stop."""
+
+    def __init__(self, address: str, expected: dict[str, str]) -> None:
+        self._address = address
+        self._expected = expected
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self.seen = Seen()
+        self._threads = [threading.Thread(target=self._read, args=(number,)) for number in range(READERS)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(120)
+
+    def more_streams(self, many: int) -> None:
+        before = self.seen.streams
+        wait_until(lambda: bool(self.seen.wrong) or self.seen.streams >= before + many, f"{many} more streams")
+
+    def _read(self, number: int) -> None:
+        with Client(NO_TRAINER, self._address) as client:
+            turn = number
+            while not self._stop.is_set():
+                turn += 1
+                family = FAMILIES[turn % 2]
+                try:
+                    self._read_one(client, family)
+                except Exception as error:  # noqa: BLE001 - whatever it is, no call may fail
+                    with self._lock:
+                        self.seen.wrong.append(repr(error))
+                    return
+
+    def _read_one(self, client: Client, family: str) -> None:
+        request = client.sample_request(golden_version(family), ROWS, seed=5, format="csv", message_bytes=16_384)
+        parts = client.plan_sample(request, parts=3).parts
+        digest = hashlib.sha256()
+        with client.sample_stream(request) as stream:
+            for chunk in stream.chunks():
+                digest.update(chunk)
+        with self._lock:
+            self.seen.planned += len(parts)
+            self.seen.streams += 1
+            self.seen.resumed += stream.resumes
+            self.seen.replicas.add(stream.address)
+            if digest.hexdigest() != self._expected[family]:
+                self.seen.wrong.append(f"{family}: other bytes")
+
+
+@pytest.fixture(scope="module")
+def expected(golden_home) -> dict[str, str]:
+    """The digest of each family's stream, from a replica that nobody harms."""
+    services = Services(golden_home)
+    try:
+        with Client(NO_TRAINER, services.sampler().address) as client:
+            return {
+                family: hashlib.sha256(
+                    b"".join(client.sample(golden_version(family), ROWS, seed=5, format="csv").chunks())
+                ).hexdigest()
+                for family in FAMILIES
+            }
+    finally:
+        services.close()
+
+
+def replace_all(readers: Readers, replicas: list[ServiceProcess], replace: Callable[[ServiceProcess], None]) -> None:
+    for replica in replicas:
+        readers.more_streams(READERS)
+        replace(replica)
+    readers.more_streams(2 * READERS)
+
+
+def test_direct(golden_home, expected) -> None:
+    services = Services(golden_home)
+    ports = [free_port() for _ in range(REPLICAS)]
+    try:
+        replicas = [services.start("sampler_service", port=port) for port in ports]
+        with Readers(",".join(replica.address for replica in replicas), expected) as readers:
+
+            def replace(replica: ServiceProcess) -> None:
+                assert replica.terminate() == 0
+                services.start("sampler_service", port=replica.port)
+
+            replace_all(readers, replicas, replace)
+        assert readers.seen.wrong == []
+        assert len(readers.seen.replicas) == REPLICAS
+        assert readers.seen.resumed > 0
+        assert readers.seen.planned == 3 * readers.seen.streams
+    finally:
+        services.close()
+
+
+def test_behind_envoy(deployment: Deployment, expected) -> None:
+    replicas = [deployment.sampler() for _ in range(REPLICAS)]
+    deployment.start_envoy()
+    with Readers(deployment.address, expected) as readers:
+
+        def replace(replica: ServiceProcess) -> None:
+            new = deployment.address_of(deployment.sampler())
+            wait_until(lambda: new in deployment.healthy("samplers"), "Envoy finding the new replica")
+            # Its name goes after it has: what Envoy sends there meanwhile must be sent elsewhere.
+            assert replica.terminate() == 0
+            deployment.forget(replica)
+
+        replace_all(readers, replicas, replace)
+    assert readers.seen.wrong == []
+    # More than there were from the start: the new ones serve, too.
+    assert len(readers.seen.replicas) > REPLICAS
