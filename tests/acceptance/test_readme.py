@@ -9,10 +9,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from google.protobuf import json_format, message_factory
-from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from rowmint.client import Client
 from tests.acceptance.processes import ROOT, Services
 
 README = (ROOT / "README.md").read_text()
@@ -89,17 +87,44 @@ def test_python(folder, environment, index):
         assert int(parts[-1][1]) == 50_000
 
 
-def test_grpcurl(folder, environment):
-    (command,) = blocks("grpcurl")
-    body = re.search(r"-d '(.*?)'", command)
-    assert body
-    assert command.split()[-2:] == ["127.0.0.1:7402", "rowmint.v1.SamplingService/Sample"]
-    with grpc.insecure_channel(environment["ROWMINT_SAMPLER"].split(",")[0]) as channel:
-        # As grpcurl does it: all that is known of the service is what the server says by reflection.
-        pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
-        method = pool.FindServiceByName("rowmint.v1.SamplingService").FindMethodByName("Sample")
-        asked, told = (message_factory.GetMessageClass(kind) for kind in (method.input_type, method.output_type))
-        call = channel.unary_stream("/rowmint.v1.SamplingService/Sample", asked.SerializeToString, told.FromString)
-        *_, last = call(json_format.ParseDict(json.loads(body[1]), asked(), descriptor_pool=pool), timeout=60)
-    assert last.summary.complete
-    assert last.summary.rows_delivered == 3
+def placed(command, environment):
+    """Return a block with the sampler's address in it."""
+    address = environment["ROWMINT_SAMPLER"].split(",")[0]
+    found = command.replace("127.0.0.1:7402", address)
+    assert found != command
+    return ["bash", "-euo", "pipefail", "-c", found]
+
+
+@pytest.fixture
+def python_rows(folder, environment):
+    """What the Python client gives of the stream that grpcurl and buf ask for; other tests publish new versions."""
+    with Client(environment["ROWMINT_TRAINER"], environment["ROWMINT_SAMPLER"]) as client:
+        client.sample_to_file(folder / "expected", "shop", rows=5, seed=7, where={"city": "Oslo"}, format="ndjson")
+    return (folder / "expected").read_text()
+
+
+def test_grpcurl(folder, environment, python_rows):
+    look, sample, refused = (placed(command, environment) for command in blocks("grpcurl"))
+    output = run(look, folder, environment)
+    assert "rowmint.v1.SamplingService\n" in output
+    assert "rowmint.v1.SampleRequest is a message:" in output
+    assert '"status": "SERVING"' in output
+
+    assert run(sample, folder, environment) == python_rows
+    plan = json.loads((folder / "plan.json").read_text())
+    assert plan["header"]["model_version"].startswith("projects/default/models/shop/versions/")
+    assert [int(part["end_row"]) for part in plan["parts"]] == [5]
+
+    told = subprocess.run(refused, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert told.returncode == 64 + grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert "Code: InvalidArgument" in told.stderr
+    assert '"reason":"VALUE_NOT_FOUND"' in told.stderr
+
+
+def test_buf_curl(folder, environment, python_rows):
+    (command,) = blocks("buf")
+    # What the walk with grpcurl has left behind.
+    (folder / "oslo.json").write_text(re.search(r"oslo.json <<'EOF'\n(.*?)EOF", README, re.DOTALL)[1])
+    methods, _, rows = run(placed(command, environment), folder, environment).partition("{")
+    assert "rowmint.v1.SamplingService/Sample" in methods.split()
+    assert "{" + rows == python_rows

@@ -9,25 +9,9 @@
 // Prints one JSON object: the header, the columns with their values, the summary. An int64 and a decimal are text, as a
 // JavaScript number would lose digits; days and instants are ISO 8601 text; a missing cell is null. A failed call
 // prints {"error": {code, message, reason, metadata}} and ends with status 1.
-import { existsSync } from "node:fs";
-import { fileURLToPath } from "node:url";
+import { credentials } from "@grpc/grpc-js";
 
-import grpc from "@grpc/grpc-js";
-import protoLoader from "@grpc/proto-loader";
-
-const PROTOS = process.env.ROWMINT_PROTOS ?? fileURLToPath(new URL("../../../protos", import.meta.url));
-
-/** Loads a file of the contract; 64-bit integers become text, fields keep the names they have there. */
-function load(file) {
-  const options = { keepCase: true, longs: String, enums: String, defaults: true, oneofs: true, includeDirs: [PROTOS] };
-  return grpc.loadPackageDefinition(protoLoader.loadSync(file, options)).rowmint.v1;
-}
-
-class ProtocolError extends Error {}
-
-function check(holds, message) {
-  if (!holds) throw new ProtocolError(message);
-}
+import { SERVER_LIMITS, check, load, run } from "./contract.mjs";
 
 /** ISO text of whole microseconds since 1970, with six digits of fraction. */
 function instant(microseconds, zoned) {
@@ -127,77 +111,17 @@ async function readStream(call) {
   };
 }
 
-const LENGTH_DELIMITED = 2;
-
-/** The fields of a protobuf message whose schema is not loaded: number and bytes, or number and integer. */
-function* fields(bytes) {
-  let position = 0;
-  const varint = () => {
-    let value = 0n;
-    for (let shift = 0n; ; shift += 7n) {
-      const byte = bytes[position++];
-      value |= BigInt(byte & 0x7f) << shift;
-      if (byte < 0x80) return Number(value);
-    }
-  };
-  while (position < bytes.length) {
-    const tag = varint();
-    const wire = tag & 7;
-    if (wire !== LENGTH_DELIMITED) {
-      check(wire === 0, `wire type ${wire} is not one a status has`);
-      yield [tag >> 3, varint()];
-      continue;
-    }
-    const length = varint();
-    yield [tag >> 3, bytes.subarray(position, position + length)];
-    position += length;
-  }
-}
-
-/** The google.rpc.ErrorInfo of a failed call, or nothing: Status{3: Any{1: url, 2: ErrorInfo{1: reason, 3: map}}}. */
-function errorInfo(error) {
-  const [trailer] = error.metadata?.get("grpc-status-details-bin") ?? [];
-  if (trailer === undefined) return {};
-  for (const [number, any] of fields(trailer)) {
-    if (number !== 3) continue;
-    const parts = Object.fromEntries(fields(any));
-    if (!parts[1].toString().endsWith("/google.rpc.ErrorInfo")) continue;
-    const info = { reason: "", metadata: {} };
-    for (const [field, value] of fields(parts[2])) {
-      if (field === 1) info.reason = value.toString();
-      if (field === 3) {
-        const entry = Object.fromEntries(fields(value));
-        info.metadata[entry[1].toString()] = (entry[2] ?? "").toString();
-      }
-    }
-    return info;
-  }
-  return {};
-}
-
 async function main([address, model, rows, seed, where = "[]"]) {
-  if (seed === undefined) {
-    console.error("usage: node sample.mjs ADDRESS MODEL ROWS SEED [WHERE_JSON]");
-    return 2;
-  }
-  check(existsSync(PROTOS), `there are no protos at ${PROTOS}; name their folder in ROWMINT_PROTOS`);
   const { SamplingService } = load("rowmint/v1/sampling_service.proto");
-  const client = new SamplingService(address, grpc.credentials.createInsecure(), {
-    "grpc.max_receive_message_length": 16 * 1024 * 1024,
-  });
+  const client = new SamplingService(address, credentials.createInsecure(), SERVER_LIMITS);
   const request = { model, rows, seed, where: { predicates: JSON.parse(where) }, format: "ROW_FORMAT_COLUMNS" };
+  const call = client.Sample(request, { deadline: Date.now() + 120000 });
   try {
-    const call = client.Sample(request, { deadline: Date.now() + 120000 });
-    console.log(JSON.stringify(await readStream(call)));
-    return 0;
-  } catch (error) {
-    if (error.code === undefined) throw error;
-    const { code, details } = error;
-    console.log(JSON.stringify({ error: { code: grpc.status[code], message: details, ...errorInfo(error) } }));
-    return 1;
+    return await readStream(call);
   } finally {
+    call.cancel(); // harmless where it has ended
     client.close();
   }
 }
 
-process.exitCode = await main(process.argv.slice(2));
+await run(main, 4, "node sample.mjs ADDRESS MODEL ROWS SEED [WHERE_JSON]");
