@@ -25,7 +25,7 @@ SIDE_BY_SIDE := -n 2 --dist loadfile
 SERVICES := $(wildcard protos/rowmint/v1/*_service.proto)
 GENERATE := PATH="$(CURDIR)/.venv-protoc/bin:$$PATH" python -m grpc_tools.protoc -Iprotos -I.venv-protoc/googleapis
 
-.PHONY: demo test test-crash test-debian soak soak-quick lint protos bench bench-quick clean
+.PHONY: demo test test-crash test-debian soak soak-quick lint protos bench bench-serving bench-quick clean
 .DELETE_ON_ERROR:
 
 $(DEMO): pyproject.toml
@@ -99,10 +99,13 @@ soak: $(DEV)
 soak-quick: $(DEV)
 	$(BIN)/python -m tests.soak --minutes 2 $(SOAK)
 
-# Both need ROWMINT_BENCH_DATA: a folder with adult_train.csv and adult_test.csv (UCI Adult).
+# The first and the last need ROWMINT_BENCH_DATA: a folder with adult_train.csv and adult_test.csv (UCI Adult).
 bench: $(DEV)
 	$(BIN)/pytest tests/benchmarks -m benchmark -s
 	$(BIN)/python -m tests.benchmarks.engine
+
+bench-serving: $(DEV)
+	$(BIN)/python -m tests.benchmarks.serving
 
 bench-quick: $(DEV)
 	$(BIN)/python -m tests.benchmarks.engine --quick

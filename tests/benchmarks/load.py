@@ -42,13 +42,15 @@ def stream_on(channel: grpc.Channel, version: str, begin: float, end: float, cou
         try:
             for response in stub.Sample(request, timeout=60):
                 now = time.monotonic()
-                if now > end:
-                    break
-                if response.HasField("data") and now > begin:
-                    if not first and response.data.row_count:
+                rows = response.data.row_count if response.HasField("data") else 0
+                if rows and not first:
+                    first = now
+                    # One that was asked for in time is waited for, however long that takes: the slow ones count most.
+                    if asked > begin:
                         counts.first.append(now - asked)
-                    counts.rows += response.data.row_count
-                first = first or (now if response.HasField("data") else 0.0)
+                if now > end and first:
+                    break
+                counts.rows += rows if begin < now < end else 0
         except grpc.RpcError:
             counts.failed += 1
 

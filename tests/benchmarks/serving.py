@@ -133,12 +133,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="measured in each cell")
     parser.add_argument("--print-only", action="store_true", help="leave docs/benchmarks.md as it is")
     given = parser.parse_args()
+    before, rest = PAGE.read_text().split(BEGIN)
+    after = rest.split(END)[1]
     text = "\n".join(lines(measured(given.seconds)))
     print(text)
     if not given.print_only:
-        page = PAGE.read_text()
-        before, rest = page.split(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+        PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
 
 
 if __name__ == "__main__":

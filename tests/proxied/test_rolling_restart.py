@@ -1,7 +1,9 @@
 """All replicas are replaced, one after another, under load: no call fails, and no row is lost or given twice."""
 
 import hashlib
+import json
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
@@ -39,7 +41,7 @@ class Readers:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self.seen = Seen()
-        self._threads = [threading.Thread(target=self._read, args=(number,)) for number in range(READERS)]
+        self._threads = [threading.Thread(target=self._read, args=(number,), daemon=True) for number in range(READERS)]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -50,6 +52,7 @@ class Readers:
         self._stop.set()
         for thread in self._threads:
             thread.join(120)
+        assert not any(thread.is_alive() for thread in self._threads), "a call hangs"
 
     def more_streams(self, many: int) -> None:
         before = self.seen.streams
@@ -100,6 +103,20 @@ def expected(golden_home) -> dict[str, str]:
         services.close()
 
 
+TOLD = {"ROWMINT_LOG_FORMAT": "json", "ROWMINT_LOG_LEVEL": "debug"}
+
+
+def assert_none_was_cut(replicas: list[ServiceProcess]) -> None:
+    """Each call had its answer: none was cut off, and the only ones refused came to a replica that was being ended."""
+    statuses: Counter[str] = Counter()
+    for replica in replicas:
+        lines = [json.loads(line) for line in replica.log.read_text().splitlines() if line.startswith("{")]
+        calls = [line for line in lines if line["event"] == "call" and line["method"].startswith("rowmint.")]
+        statuses.update(call["status"] for call in calls)
+    assert set(statuses) <= {"OK", "UNAVAILABLE"}
+    assert statuses["OK"] > 10 * statuses["UNAVAILABLE"]
+
+
 def replace_all(readers: Readers, replicas: list[ServiceProcess], replace: Callable[[ServiceProcess], None]) -> None:
     for replica in replicas:
         readers.more_streams(READERS)
@@ -111,15 +128,16 @@ def test_direct(golden_home, expected) -> None:
     services = Services(golden_home)
     ports = [free_port() for _ in range(REPLICAS)]
     try:
-        replicas = [services.start("sampler_service", port=port) for port in ports]
+        replicas = [services.start("sampler_service", TOLD, port=port) for port in ports]
         with Readers(",".join(replica.address for replica in replicas), expected) as readers:
 
             def replace(replica: ServiceProcess) -> None:
                 assert replica.terminate() == 0
-                services.start("sampler_service", port=replica.port)
+                services.start("sampler_service", TOLD, port=replica.port)
 
             replace_all(readers, replicas, replace)
         assert readers.seen.wrong == []
+        assert_none_was_cut(replicas)
         assert len(readers.seen.replicas) == REPLICAS
         assert readers.seen.resumed > 0
         assert readers.seen.planned == 3 * readers.seen.streams
@@ -128,12 +146,12 @@ def test_direct(golden_home, expected) -> None:
 
 
 def test_behind_envoy(deployment: Deployment, expected) -> None:
-    replicas = [deployment.sampler() for _ in range(REPLICAS)]
+    replicas = [deployment.sampler(**TOLD) for _ in range(REPLICAS)]
     deployment.start_envoy()
     with Readers(deployment.address, expected) as readers:
 
         def replace(replica: ServiceProcess) -> None:
-            new = deployment.address_of(deployment.sampler())
+            new = deployment.address_of(deployment.sampler(**TOLD))
             wait_until(lambda: new in deployment.healthy("samplers"), "Envoy finding the new replica")
             # Its name goes after it has: what Envoy sends there meanwhile must be sent elsewhere.
             assert replica.terminate() == 0
@@ -141,5 +159,6 @@ def test_behind_envoy(deployment: Deployment, expected) -> None:
 
         replace_all(readers, replicas, replace)
     assert readers.seen.wrong == []
+    assert_none_was_cut(replicas)
     # More than there were from the start: the new ones serve, too.
     assert len(readers.seen.replicas) > REPLICAS

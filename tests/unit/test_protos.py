@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,11 @@ STUBS = ROOT / "shared" / "rowmint" / "v1"
 # Field numbers in descriptor.proto: paths into a file's source info are made of them.
 _FILE_MESSAGES, _FILE_ENUMS, _FILE_SERVICES, _FILE_SYNTAX = 4, 5, 6, 12
 _MESSAGE_FIELDS, _MESSAGE_MESSAGES, _MESSAGE_ENUMS, _MESSAGE_ONEOFS = 2, 3, 4, 8
+
+
+def buf() -> str:
+    """Return the command that the package `buf-bin` brings."""
+    return str(Path(sys.executable).with_name("buf"))
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +102,26 @@ def _parts(file):
         yield (_FILE_SERVICES, index), service.name
         for place, method in enumerate(service.method):
             yield (_FILE_SERVICES, index, 2, place), f"{service.name}.{method.name}"
+
+
+def test_clients_of_the_release_before_are_understood():
+    now, before = ROOT / "deploy" / "rowmint.binpb", ROOT / "tests" / "golden" / "contract.binpb"
+    command = [buf(), "breaking", now, "--path", "rowmint", "--against", before]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_contract_that_breaks_clients_is_found(tmp_path):
+    contract = descriptor_pb2.FileDescriptorSet.FromString((ROOT / "deploy" / "rowmint.binpb").read_bytes())
+    (file,) = (file for file in contract.file if file.name == "rowmint/v1/sampling.proto")
+    (message,) = (message for message in file.message_type if message.name == "SampleRequest")
+    message.field[0].number = 99
+    (tmp_path / "broken.binpb").write_bytes(contract.SerializeToString())
+    before = ROOT / "tests" / "golden" / "contract.binpb"
+    command = [buf(), "breaking", tmp_path / "broken.binpb", "--path", "rowmint", "--against", before]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 100, done.stdout + done.stderr
+    assert "SampleRequest" in done.stdout
 
 
 def test_everything_in_the_protos_has_a_comment(generator, tmp_path):
