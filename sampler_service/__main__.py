@@ -63,6 +63,7 @@ def composed(
         return orca.LoadReport(now.utilization, now.rate, errors.rate(time.monotonic()))
 
     def observe(version: str, done: BlockDone) -> None:
+        scheduler.count(done.candidates)
         statistics.count_block(ModelVersionName.parse(version), done)
 
     admission = Admission(
@@ -89,7 +90,7 @@ def composed(
             scheduler.lane,
             admission,
             limits=StreamLimits(settings.write_timeout, settings.max_stream_seconds),
-            replica=Replica(lambda: _replica_name(settings, server.port), load),
+            replica=Replica(lambda: _replica_name(settings, server.port), load, scheduler.count),
             statistics=statistics,
         )
         server = Server(

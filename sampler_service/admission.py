@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rowmint.errors import LimitError, UnavailableError
 
 _RETRY_SECONDS = 1.0
-_ELSEWHERE_SECONDS = 0.1  # where only another replica helps, and waiting for this one does not
+_ELSEWHERE_SECONDS = 0.1  # where another replica may help at once; who meets none with room waits longer by itself
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Admission:
             f"this sampler has {_TOLD[what]} as it carries ({limit}); ask another replica, try again, or raise"
             f" {setting}",
             metadata={"limit": str(limit), "setting": setting},
-            retry_after=_RETRY_SECONDS,
+            retry_after=_ELSEWHERE_SECONDS,
         )
 
 

@@ -10,12 +10,13 @@ _MEMORY_SECONDS = 5.0  # what happened so long ago counts 1/e of what happens no
 class Load:
     """How busy the threads are.
 
-    By Little's law, rate / utilization is the number of threads divided by the time a task spends here: a machine that
-    has become slow, or whose queue is long, shows a smaller one, and gets less from a balancer that weighs by it.
+    Their ratio, rate / utilization, is what a balancer weighs by. By Little's law it is the number of threads divided
+    by the time that a candidate spends here, in the queue or at work: a machine that has become slow, or whose queue
+    is long, shows a smaller one. Candidates are counted, not tasks: one task may take a thousand times another's time.
 
     Attributes:
         utilization: Tasks queued or running, a thread: 1 where all threads work and nothing waits.
-        rate: Tasks done, a second.
+        rate: Candidates drawn, a second.
     """
 
     utilization: float
@@ -23,7 +24,7 @@ class Load:
 
 
 class LoadMeter:
-    """Averages over time of the tasks inside, and of those done. For one thread at a time.
+    """Averages over time of the tasks inside, and of the work done. For one thread at a time.
 
     Args:
         threads: How many serve the tasks.
@@ -49,9 +50,9 @@ class LoadMeter:
         self._done *= kept
         self._now = now
 
-    def count(self, done: int) -> None:
-        """Count tasks that were done now."""
-        self._done += done
+    def count(self, candidates: int) -> None:
+        """Count candidates that were drawn by now."""
+        self._done += candidates
 
     def load(self, now: float, inside: int) -> Load:
         """Return the averages; `inside` as in `advance`."""

@@ -180,6 +180,14 @@ class ModelCache:
         return await self._plans.get(plan_digest(model.digest, conditions), compile_it)
 
     def _load(self, record: ModelVersionRecord) -> _Weighed:
+        try:
+            return self._read(record)
+        except DataLossError as error:
+            # Whoever mends it needs to know which, wherever the damage was found.
+            error.metadata.setdefault("name", str(record.name))
+            raise
+
+    def _read(self, record: ModelVersionRecord) -> _Weighed:
         manifest = self._object(record, "manifest", record.manifest_key, record.manifest_size, record.manifest_sha256)
         weights = self._object(record, "weights", record.weights_key, record.weights_size, record.weights_sha256)
         model = read_model(manifest, weights, self._kernel, record.manifest_digest)
@@ -193,8 +201,7 @@ class ModelCache:
         if len(data) != size or hashlib.sha256(data).digest() != sha256:
             raise DataLossError(
                 f"the stored {part} of {record.name} is damaged: size or digest is not what the registry says; restore"
-                " it or delete the version",
-                metadata={"name": str(record.name)},
+                " it or delete the version"
             )
         return data
 

@@ -45,8 +45,14 @@ def hold_port(listen: str) -> socket.socket:
             alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             alone.bind(address)
         held = socket.socket(family, kind)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind(address)
+        try:
+            # As a server would: a port whose last connections are still closing is free.
+            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+                held.setsockopt(socket.SOL_SOCKET, option, 1)
+            held.bind(address)
+        except OSError:
+            held.close()
+            raise
     except (OSError, ValueError, OverflowError) as error:
         raise UnavailableError(
             f"cannot listen on {listen!r}; it must be host:port of this machine, and free"

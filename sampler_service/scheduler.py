@@ -3,7 +3,8 @@
 An executor with one queue serves whoever asks most. Here each project has a queue of its own, and a free thread takes
 from the project whose work has taken the least time so far (start-time fair queueing, Goyal, Vin and Cheng 1996): with
 both at work, a project with one stream gets as much as one with sixty. A project that comes back from idleness starts
-level with the others, so that nobody saves time up.
+where the others are by now, so that nobody saves time up; or where it was, if that is later: nobody sheds a debt by
+having nothing to do for a moment.
 """
 
 import threading
@@ -24,14 +25,14 @@ T = TypeVar("T")
 class _Task:
     future: "Future[Any]"
     work: Callable[[], Any]
-    ran: bool = False
 
 
 @dataclass
 class _Lane:
-    """What one project waits for, and the seconds of work it has had."""
+    """What one project waits for, and the seconds of work it has had, those that tasks at work may take included."""
 
-    served: float = 0.0
+    served: float
+    expected: float = 0.0
     running: int = 0
     waiting: deque[_Task] = field(default_factory=deque)
 
@@ -49,6 +50,9 @@ class FairScheduler:
         self._clock = clock
         self._changed = threading.Condition()
         self._lanes: dict[str, _Lane] = {}
+        # Of projects that have nothing to do: where they were, as long as that is later than where the others are.
+        self._debts: dict[str, float] = {}
+        self._virtual = 0.0  # where the project was whose task was begun last
         self._queued = 0
         self._running = 0
         self._closed = False
@@ -73,6 +77,12 @@ class FairScheduler:
         """Tasks at work."""
         return self._running
 
+    def count(self, candidates: int) -> None:
+        """Count work that a task has done; its unit is one that takes about as long whatever is asked for."""
+        with self._changed:
+            self._meter.advance(self._clock(), self._queued + self._running)
+            self._meter.count(candidates)
+
     def load(self) -> Load:
         """Return how busy the threads have been."""
         with self._changed:
@@ -92,9 +102,7 @@ class FairScheduler:
             self._meter.advance(now, self._queued + self._running)
             lane = self._lanes.get(project)
             if lane is None:
-                # Level with who has been served least: to have been idle is worth nothing.
-                served = min((other.served for other in self._lanes.values()), default=0.0)
-                lane = self._lanes[project] = _Lane(served)
+                lane = self._lanes[project] = _Lane(max(self._virtual, self._debts.pop(project, 0.0)))
             lane.waiting.append(_Task(future, work))
             self._queued += 1
             self._changed.notify()
@@ -129,20 +137,36 @@ class FairScheduler:
                 self._queued -= 1
                 self._running += 1
                 lane.running += 1
+                self._virtual = max(self._virtual, lane.served)
+                expected = lane.expected
+                lane.served += expected
             self._run(task)
             with self._changed:
                 ended = self._clock()
                 self._meter.advance(ended, self._queued + self._running)
-                self._meter.count(task.ran)
                 self._running -= 1
                 lane.running -= 1
-                lane.served += ended - began
+                lane.served += ended - began - expected
+                lane.expected = ended - began
                 if not lane.waiting and not lane.running:
-                    del self._lanes[project]
+                    self._forget(project, lane)
+            # What a task holds, a model among it, is not to outlive it because nothing else comes.
+            del task, lane
+
+    def _forget(self, project: str, lane: _Lane) -> None:
+        """Take the lane of a project that has nothing to do, and keep what it owes the others."""
+        del self._lanes[project]
+        if not self._lanes:
+            # Nobody is there to be owed anything.
+            self._virtual = max([self._virtual, lane.served, *self._debts.values()])
+            self._debts.clear()
+            return
+        self._debts[project] = lane.served
+        for other in [other for other, served in self._debts.items() if served <= self._virtual]:
+            del self._debts[other]
 
     def _run(self, task: _Task) -> None:
-        task.ran = task.future.set_running_or_notify_cancel()
-        if not task.ran:
+        if not task.future.set_running_or_notify_cancel():
             return
         try:
             result = task.work()

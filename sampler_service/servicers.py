@@ -10,8 +10,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rowmint.errors import EmptyStreamError, LimitError
+import grpc
+
+from rowmint.errors import EmptyStreamError, LimitError, Reason
 from rowmint.names import ModelVersionName, ModelVersionRef
+from rowmint.observability.calls import note_reason
 from rowmint.rpc import orca, status
 from rowmint.rpc.server import Service
 from rowmint.v1 import sampling_pb2, sampling_service_pb2, sampling_service_pb2_grpc, statistics_pb2
@@ -25,7 +28,7 @@ from sampler_service.stream import SampleStream
 T = TypeVar("T")
 
 _RETRY_SECONDS = 1.0
-
+_LATE = object()  # stands for a message that has not come before its stream is to end
 
 REPLICA = "rowmint-replica"
 """Initial metadata that says which replica answers."""
@@ -51,10 +54,12 @@ class Replica:
     Attributes:
         name: Says which it is, in printable ASCII, once it serves.
         load: Says how busy it is now.
+        did: Counts candidates drawn that no block counts.
     """
 
     name: Callable[[], str]
     load: Callable[[], orca.LoadReport]
+    did: Callable[[int], None]
 
 
 class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
@@ -86,12 +91,12 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
         self._limits = limits
         self._replica = replica
         self._open: set[SampleStream] = set()
-        self._draining = False
+        self._draining = asyncio.Event()
         self._farewells: set[asyncio.Task[None]] = set()
 
     def drain(self) -> None:
         """End every stream where it stands, on the grid, so that its client goes on at another replica."""
-        self._draining = True
+        self._draining.set()
         self._admission.drain()
         for stream in self._open:
             stream.drain()
@@ -101,7 +106,7 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
     ) -> AsyncIterator[sampling_pb2.SampleResponse]:
         """Stream rows."""
         spec = converters.sample_spec(request)
-        ticket = await self._enter(spec.model, context)
+        ticket = self._enter(spec.model, context)
         async with aclosing(self._paced(self._sample(spec, ticket, context), context)) as responses:
             async for response in responses:
                 yield response
@@ -111,7 +116,6 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
     ) -> sampling_pb2.PlanSampleResponse:
         """Say what a stream would be made of and cut it into parts."""
         spec = converters.sample_spec(request.sample, "sample.")
-        await self._enter(spec.model, context)
         with converters.within_sample():
             planned = await self._sampler.plan(spec, request.parts if request.HasField("parts") else 1)
         await self._tell_who(context)
@@ -135,7 +139,7 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
         """Complete rows of which some cells are known."""
         first = await self._first(request_iterator)
         spec = converters.completion_spec(first)
-        ticket = await self._enter(spec.model, context)
+        ticket = self._enter(spec.model, context)
         completing = self._complete(spec, request_iterator, ticket, context)
         async with aclosing(self._paced(completing, context)) as responses:
             async for response in responses:
@@ -151,7 +155,7 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
         context.add_done_callback(lambda _: stream.stop())
         self._open.add(stream)
         context.add_done_callback(lambda _: self._open.discard(stream))
-        if self._draining:
+        if self._draining.is_set():
             stream.drain()
         loop = asyncio.get_running_loop()
         if self._limits.max_seconds:
@@ -187,30 +191,50 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
         yield sampling_pb2.CompleteRowsResponse(header=converters.completion_header(completion))
         loop = asyncio.get_running_loop()
         executor = self._executor_of(ticket.project)
-        complete = True
         with self._statistics.stream(completion.loaded.name, COMPLETED, began) as tally:
-            # The next message is read when the last one's rows are written: a slow reader slows its own sending down.
-            async for request in requests:
+            complete, drawn = False, 0
+            while True:
+                # The next message is read when the last one's rows are written: a slow reader slows its own sending.
+                request = await self._next(requests, ends)
+                if request is None or request is _LATE:
+                    complete = request is None
+                    break
+                tally.asked()
                 rows = converters.partial_rows(request)
                 for start in range(0, len(rows), GROUP_ROWS):
                     chunk = rows[start : start + GROUP_ROWS]
                     response = await loop.run_in_executor(executor, _completed, completion, chunk)
+                    self._replica.did(completion.candidates_drawn - drawn)
+                    drawn = completion.candidates_drawn
                     tally.ready(len(chunk))
                     yield response
                     tally.sent(len(chunk))
-                    complete = not self._draining and time.monotonic() < ends
-                    if not complete:
+                    if self._draining.is_set() or time.monotonic() > ends:
                         break
-                if not complete:
-                    break
             self._tell_load(context)
             tally.outcome = self._outcome(complete=complete)
             summary = converters.completion_summary(completion, complete=complete)
             yield sampling_pb2.CompleteRowsResponse(summary=summary)
 
+    async def _next(self, requests: AsyncIterator[sampling_pb2.CompleteRowsRequest], ends: float) -> Any:
+        """Return the next message; None where there is none, `_LATE` where the stream is to end before it has come."""
+        coming: asyncio.Future[Any] = asyncio.ensure_future(anext(aiter(requests), None))
+        draining: asyncio.Future[Any] = asyncio.ensure_future(self._draining.wait())
+        left = max(ends - time.monotonic(), 0.0)
+        try:
+            await asyncio.wait(
+                (coming, draining), timeout=None if left == math.inf else left, return_when="FIRST_COMPLETED"
+            )
+            over = self._draining.is_set() or time.monotonic() > ends
+            return coming.result() if coming.done() and not over else _LATE
+        finally:
+            for waiting in (coming, draining):
+                waiting.cancel()
+            await asyncio.gather(coming, draining, return_exceptions=True)
+
     def _outcome(self, *, complete: bool) -> str:
         """Return how a stream ends that has come to its summary."""
-        cut = "drained" if self._draining else "aged"
+        cut = "drained" if self._draining.is_set() else "aged"
         return "complete" if complete else cut
 
     async def _first(
@@ -236,7 +260,7 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
             raise EmptyStreamError("the stream has no message; the first is the config")
         return first
 
-    async def _enter(self, model: ModelVersionRef, context: Any) -> Ticket:
+    def _enter(self, model: ModelVersionRef, context: Any) -> Ticket:
         """Let a call begin, and count it until it is done.
 
         Raises:
@@ -252,7 +276,11 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
 
         A proxy tells from that whether a call may be made again elsewhere, and what its HTTP status is.
         """
-        await context.send_initial_metadata(((REPLICA, self._replica.name()),))
+        try:
+            await context.send_initial_metadata(((REPLICA, self._replica.name()),))
+        except grpc.aio.InternalError:
+            # The client has gone; what is sent later fails without a word, this would be told as a fault of ours.
+            raise asyncio.CancelledError from None
 
     def _tell_load(self, context: Any) -> None:
         context.set_trailing_metadata((orca.trailer(self._replica.load()),))
@@ -275,6 +303,7 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
         if task is None or task.done():
             return
         task.cancel()
+        note_reason(Reason.LIMIT)
         farewell = asyncio.get_running_loop().create_task(self._say_why(context))
         self._farewells.add(farewell)
         farewell.add_done_callback(self._farewells.discard)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
+from rowmint.errors import Reason, RowmintError
 from rowmint.names import ModelName, ModelVersionName, ModelVersionRef
 from rowmint.observability.tracing import annotate
 from rowmint.registry import ModelRecord, ModelVersionRecord
@@ -17,6 +18,9 @@ from sampler_service.stream import BlockDone
 
 COMPLETED = "completed"
 """Stands for the row format of calls of CompleteRows in the metrics."""
+
+# What is not the caller's doing.
+_FAULTS = (Reason.INTERNAL, Reason.DATA_LOSS, Reason.UNAVAILABLE)
 
 _VERSIONS = 4096  # as many are remembered, those served last
 
@@ -102,6 +106,11 @@ class StreamTally:
         self.outcome = ""
         self.rows = 0
 
+    def asked(self) -> None:
+        """Note that rows are asked for only now: what the client took its time over is no latency."""
+        if self._first:
+            self._began = self._clock()
+
     def ready(self, rows: int) -> None:
         """Note that a message of so many rows is ready to be sent."""
         if rows and self._first:
@@ -168,6 +177,10 @@ class Statistics:
             outcome = tally.outcome
         except (asyncio.CancelledError, GeneratorExit):
             outcome = tally.outcome or "cancelled"
+            raise
+        except RowmintError as error:
+            if error.reason not in _FAULTS:
+                outcome = "refused"
             raise
         finally:
             metrics.stream_ended(outcome)

@@ -57,7 +57,6 @@ async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver]) -
     )
     scratch = await asyncio.to_thread(Scratch, settings.scratch)
     holder = f"{socket.gethostname()}:{os.getpid()}"
-    metrics.REGISTRY.register(metrics.JobCollector(registry.jobs, holder))
     pool = WorkerPool(
         registry.jobs,
         settings.model_dump(mode="json"),
@@ -104,6 +103,10 @@ async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver]) -
         observers,
     )
     sweeper.start()
+    figures = metrics.JobCollector(registry.jobs)
+    if settings.metrics_listen:  # else nobody would see what it asks the registry for
+        metrics.REGISTRY.register(figures)
+        figures.start()
     jobs = asyncio.create_task(pool.run())
 
     async def closing() -> None:
@@ -116,6 +119,7 @@ async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver]) -
         await serve_until_signal(server, "trainer", closing, pool.hurry)
     finally:
         sweeper.close()
+        figures.close()
         await pool.close()
         await jobs
         await asyncio.to_thread(scratch.close)

@@ -40,11 +40,28 @@ _PHASE = Histogram(
     buckets=_PHASES,
 )
 _JOBS_ENDED = Counter(
-    "rowmint_jobs_ended", "Jobs ended by an attempt that ran here.", ["kind", "state"], registry=REGISTRY
+    "rowmint_jobs_ended",
+    "Jobs ended by an attempt that ran here, or without one as they were to be taken up here.",
+    ["kind", "state"],
+    registry=REGISTRY,
 )
 _UPLOAD_BYTES = Counter("rowmint_upload_bytes", "Bytes of uploads committed.", ["project"], registry=REGISTRY)
 _UPLOADS_OPEN = Gauge("rowmint_uploads_open", "Uploads being received.", registry=REGISTRY)
 _GARBAGE = Counter("rowmint_garbage_objects_deleted", "Objects deleted that nothing needed.", registry=REGISTRY)
+
+PHASES: Mapping[JobKind, tuple[str, ...]] = {
+    JobKind.INGEST: ("reading", "converting", "storing"),
+    JobKind.TRAIN: ("fetching", "encoding", "fitting", "publishing"),
+}
+PHASE_OUTCOMES = ("done", "failed", "cancelled", "died", "stopped")
+
+# A counter that begins with its first event shows no increase: what alerts look at is there from the start.
+for _kind in JobKind:
+    for _phase in PHASES[_kind]:
+        _PHASE.labels(_kind, _phase, "died")
+    for _state in JobState:
+        if _state.ended:
+            _JOBS_ENDED.labels(_kind, _state)
 
 
 def phase_ended(kind: str, phase: str, outcome: str, seconds: float) -> None:
@@ -52,9 +69,9 @@ def phase_ended(kind: str, phase: str, outcome: str, seconds: float) -> None:
 
     Args:
         kind: ``ingest`` or ``train``.
-        phase: What the job was at.
-        outcome: ``done``; or how the attempt ended in it: ``failed``, ``cancelled``, ``died`` where its worker did, and
-            ``stopped`` where it is to be tried again or was overtaken.
+        phase: What the job was at; one of `PHASES`.
+        outcome: One of `PHASE_OUTCOMES`: ``done``; or how the attempt ended in it: ``failed``, ``cancelled``, ``died``
+            where its worker did, and ``stopped`` where it is to be tried again or was overtaken.
         seconds: How long.
     """
     _PHASE.labels(kind, phase, outcome).observe(seconds)
@@ -86,45 +103,69 @@ def garbage_count() -> int:
 
 
 class JobCollector(Collector):
-    """Shows jobs as the registry has them when Prometheus asks, or had them a moment before; nothing while it is away.
+    """Shows jobs as the registry had them a moment before, whichever trainer they are at; nothing while it is away.
+
+    The registry is asked from a thread of its own: a scrape never waits for it, even where it hangs.
 
     Args:
         ledger: The jobs.
-        holder: What the registry calls this trainer.
-        keep_seconds: How long an answer is used again.
+        pause_seconds: Pause between two looks.
+        keep_seconds: How long an answer is shown.
         clock: Seconds; monotonic.
     """
 
     def __init__(
         self,
         ledger: JobLedger,
-        holder: str,
-        keep_seconds: float = 1.0,
+        *,
+        pause_seconds: float = 5.0,
+        keep_seconds: float = 20.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
-        self._holder = holder
+        self._pause_seconds = pause_seconds
         self._keep_seconds = keep_seconds
         self._clock = clock
-        self._turn = threading.Lock()
-        self._known: tuple[Metric, ...] = ()
-        self._read_at = -float("inf")
+        # Replaced as one: when the registry was asked, and what it answered.
+        self._known: tuple[float, tuple[Metric, ...]] = (-float("inf"), ())
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="job-figures", daemon=True)
+
+    def start(self) -> None:
+        """Look now, and from then on after every pause."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more; what is at work is left to end with the process, as it may wait for the registry."""
+        self._done.set()
 
     def describe(self) -> Iterable[Metric]:
-        """Return the metrics without values, so that nothing is read when this is registered."""
+        """Return the metrics without values."""
         return _job_metrics({}, {})
 
     def collect(self) -> Iterable[Metric]:
-        """Return the metrics."""
-        with self._turn:
-            if self._clock() - self._read_at >= self._keep_seconds:
-                try:
-                    self._known = _job_metrics(self._ledger.census(), self._ledger.lease_ages(self._holder))
-                except RowmintError as error:
-                    _log.warning("jobs could not be counted", error=error.message)
-                    self._known = ()
-                self._read_at = self._clock()
-            return self._known
+        """Return the metrics as they were last read; none where that is too long ago."""
+        asked_at, found = self._known
+        return found if self._clock() - asked_at < self._keep_seconds else ()
+
+    def refresh(self) -> None:
+        """Read them once.
+
+        Raises:
+            RowmintError: The registry cannot be used; what is known stays until it is too old.
+        """
+        asked_at = self._clock()
+        self._known = asked_at, _job_metrics(self._ledger.census(), self._ledger.lease_ages())
+
+    def _run(self) -> None:
+        while not self._done.is_set():
+            try:
+                self.refresh()
+            except RowmintError as error:
+                _log.warning("jobs could not be counted", error=error.message)
+            except Exception:  # noqa: BLE001 - a fault met once must not end all counting for good
+                _log.exception("jobs could not be counted")
+            self._done.wait(self._pause_seconds)
 
 
 def _job_metrics(
@@ -135,7 +176,7 @@ def _job_metrics(
         jobs.add_metric([kind, state], census.get((kind, state), 0))
     leases = GaugeMetricFamily(
         "rowmint_job_lease_age_seconds",
-        "Seconds since the last heartbeat that succeeded of a job that runs here, by the registry's clock.",
+        "Seconds since the last heartbeat that succeeded of a job that a trainer holds, by the registry's clock.",
         labels=["job"],
     )
     for name, seconds in ages.items():

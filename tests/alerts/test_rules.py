@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import grpc
 import promql_parser
 import pytest
 import yaml
 
 from rowmint.client import Client
+from rowmint.registry import JobKind, JobState
+from sampler_service.metrics import OUTCOMES, SHED_REASONS
 from tests.acceptance.processes import ROOT, customers_csv
 from tests.proxied.deployment import TRAINER, Deployment
+from trainer_service.metrics import PHASE_OUTCOMES, PHASES
 
 DEPLOY = ROOT / "deploy"
 RULES = {
@@ -23,23 +27,69 @@ RULES = {
     for group in yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"]
     for rule in group["rules"]
 }
+EVALUATED = yaml.safe_load((Path(__file__).parent / "rules.yml").read_text())["tests"]
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in (DEPLOY / "grafana" / "dashboards").glob("*.json")}
 # What Prometheus says itself of what it scrapes.
 OWN = {"up"}
 # Written down with their job by Prometheus.
 ADDED_LABELS = {"job", "instance", "exported_job"}
+# Names that somebody chose.
+FREE_LABELS = {"instance", "exported_job"}
+SERVICES = {one["job_name"] for one in yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]}
+# Of these not every value is shown by services that have worked for a minute and without a fault.
+CLOSED = {
+    ("grpc_server_call_duration_seconds", "grpc_status"): {code.name for code in grpc.StatusCode},
+    ("rowmint_streams_ended_total", "outcome"): set(OUTCOMES),
+    ("rowmint_shed_total", "reason"): set(SHED_REASONS),
+    ("rowmint_jobs", "kind"): set(JobKind),
+    ("rowmint_jobs", "state"): set(JobState),
+    ("rowmint_jobs_ended_total", "kind"): set(JobKind),
+    ("rowmint_jobs_ended_total", "state"): {state for state in JobState if state.ended},
+    ("rowmint_job_phase_seconds", "kind"): set(JobKind),
+    ("rowmint_job_phase_seconds", "phase"): {phase for phases in PHASES.values() for phase in phases},
+    ("rowmint_job_phase_seconds", "outcome"): set(PHASE_OUTCOMES),
+}
+
+Shown = dict[str, dict[str, set[str]]]
+"""Values by the names of samples and then of their labels."""
 
 
-def selectors(expression: str) -> list[tuple[str, set[str]]]:
-    """Return the names of all figures of an expression, and the labels by which each is chosen."""
+def selectors(expression: str) -> list[tuple[str, list[promql_parser.Matcher]]]:
+    """Return the names of all figures of an expression, and by what each is chosen."""
     found = []
 
     def note(node: Any) -> None:
         if isinstance(node, promql_parser.VectorSelector):
-            found.append((node.name, {one.name for one in node.matchers.matchers}))
+            found.append((node.name, node.matchers.matchers))
 
     promql_parser.walk(promql_parser.parse(expression), note)
     return found
+
+
+def strangers(expression: str, shown: Shown) -> list[tuple[str, str, str]]:
+    """Return what an expression chooses by and never finds: name, label, and the value or pattern."""
+    return [
+        (name, matcher.name, matcher.value)
+        for name, matchers in selectors(expression)
+        for matcher in matchers
+        if matcher.name not in FREE_LABELS and not finds(matcher, values_of(name, matcher.name, shown))
+    ]
+
+
+def values_of(name: str, label: str, shown: Shown) -> set[str]:
+    """Return the values that a label of a figure may have."""
+    if label == "job":
+        return SERVICES
+    of = re.sub(r"_(?:bucket|count|sum)$", "", name)
+    return CLOSED.get((of, label)) or shown.get(name, {}).get(label, set())
+
+
+def finds(matcher: promql_parser.Matcher, values: set[str]) -> bool:
+    """Say whether there are values of the kind that a matcher names, whether it wants those or all others."""
+    if matcher.op in (promql_parser.MatchOp.Equal, promql_parser.MatchOp.NotEqual):
+        return matcher.value in values
+    parts = [matcher.value] if "(" in matcher.value else matcher.value.split("|")
+    return all(any(re.fullmatch(part, value) for value in values) for part in parts)
 
 
 def expressions() -> Iterator[tuple[str, str]]:
@@ -52,8 +102,8 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """The names of all samples that trainer, sampler and Envoy show once they have worked, and their labels."""
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    """What trainer, sampler and Envoy show once they have worked."""
     found = Deployment(tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("shown"))
     try:
         found.trainer(ROWMINT_METRICS_LISTEN=f"{TRAINER}:9464", ROWMINT_THREADS="1")
@@ -63,19 +113,21 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         with Client(found.address, found.address) as client:
             dataset = client.upload(customers_csv(1_000), "people", format="csv")
             job = client.train(dataset, "people", family="independent", seed=1, threads=1)
-            seen = names_shown(*pages)
+            seen = read(*pages)
             version = client.wait_job(job).model_version
             client.sample(version, rows=100).to_table()
-        for name, labels in names_shown(*pages, f"{found.figures}/stats/prometheus").items():
-            seen.setdefault(name, set()).update(labels)
+        for name, labels in read(*pages, f"{found.figures}/stats/prometheus").items():
+            for label, values in labels.items():
+                seen.setdefault(name, {}).setdefault(label, set()).update(values)
+            seen.setdefault(name, {})
         return seen
     finally:
         found.close()
 
 
-def names_shown(*pages: str) -> dict[str, set[str]]:
+def read(*pages: str) -> Shown:
     """Return names as Prometheus reads them; a parser that is kind to clients would mend some."""
-    seen: dict[str, set[str]] = {}
+    seen: Shown = {}
     for page in pages:
         with urlopen(f"http://{page}", timeout=30) as answer:
             lines = answer.read().decode().splitlines()
@@ -84,24 +136,62 @@ def names_shown(*pages: str) -> dict[str, set[str]]:
                 # Figures whose labels have had no values yet are shown by their head alone.
                 endings = ["_bucket", "_count", "_sum"] if head[2] == "histogram" else [""]
                 for ending in endings:
-                    seen.setdefault(head[1] + ending, set())
+                    seen.setdefault(head[1] + ending, {})
             elif figure := re.fullmatch(r"(\w+)(?:\{(.*)\})? \S+", line):
-                seen.setdefault(figure[1], set()).update(re.findall(r'(\w+)="', figure[2] or ""))
+                labels = seen.setdefault(figure[1], {})
+                for label, value in re.findall(r'(\w+)="([^"]*)"', figure[2] or ""):
+                    labels.setdefault(label, set()).add(value)
             else:
                 assert line.startswith("#"), line
     return seen
 
 
-def test_what_is_asked_for_is_shown(shown: dict[str, set[str]]) -> None:
-    asked = {(name, label) for _, text in expressions() for name, labels in selectors(text) for label in labels or {""}}
+def test_what_is_asked_for_is_shown(shown: Shown) -> None:
+    asked = {
+        (name, label)
+        for _, text in expressions()
+        for name, matchers in selectors(text)
+        for label in {matcher.name for matcher in matchers} or {""}
+    }
     assert {name for name, _ in asked} - set(shown) - OWN == set()
     unknown = {
         (name, label)
         for name, label in asked
-        if label and name not in OWN and shown[name] and label not in shown[name] | ADDED_LABELS
+        if label and name not in OWN and shown[name] and label not in shown[name].keys() | ADDED_LABELS
     }
     assert unknown == set()
     assert len({name for name, _ in asked}) > 40
+
+
+def test_what_is_chosen_by_is_a_value_that_there_is(shown: Shown) -> None:
+    for where, text in expressions():
+        assert strangers(text, shown) == [], where
+    evaluated = {series["series"] for test in EVALUATED for series in test["input_series"]}
+    for series in evaluated:
+        assert strangers(series, shown) == [], series
+    assert len(evaluated) > 40
+
+
+def test_values_shown_are_those_of_the_closed_sets(shown: Shown) -> None:
+    for (name, label), values in CLOSED.items():
+        ending = "" if name in shown else "_count"
+        assert shown[name + ending][label] <= values, name
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        'rowmint_jobs{kind="TRAIN"}',
+        'sum(rate(rowmint_jobs_ended_total{state="PENDING"}[5m]))',
+        'rowmint_shed_total{reason!="processes_rows"}',
+        'rowmint_shed_total{reason=~"process_.*|tenant_.*"}',
+        'increase(rowmint_job_phase_seconds_count{outcome="dead"}[1h:5m])',
+        'up{job="samplers"}',
+        'rowmint_rows_sent_total{row_format="parquet"} offset 10m',
+    ],
+)
+def test_a_value_that_there_is_not_is_found(expression: str) -> None:
+    assert len(strangers(expression, {"rowmint_rows_sent_total": {"row_format": {"csv", "arrow"}}})) == 1
 
 
 def test_every_alert_says_what_is_to_be_done() -> None:
@@ -116,10 +206,7 @@ def test_every_alert_says_what_is_to_be_done() -> None:
 
 
 def test_every_alert_is_raised_and_not_raised_by_figures() -> None:
-    cases = [
-        case for test in yaml.safe_load((Path(__file__).parent / "rules.yml").read_text())["tests"]
-        for case in test["alert_rule_test"]
-    ]  # fmt: skip
+    cases = [case for test in EVALUATED for case in test["alert_rule_test"]]
     assert {case["alertname"] for case in cases if case["exp_alerts"]} == set(RULES)
     assert {case["alertname"] for case in cases if not case["exp_alerts"]} == set(RULES)
 

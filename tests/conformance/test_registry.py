@@ -397,22 +397,28 @@ class RegistrySuite:
         }
 
     def test_a_lease_is_as_old_as_its_last_heartbeat(self, registry):
-        assert registry.jobs.lease_ages("w") == {}
-        train(registry)
+        assert registry.jobs.lease_ages() == {}
+        dataset = ready(registry)
+        train(registry, "a", dataset)
         job = registry.jobs.claim("w", 60, TRAIN)
-        assert registry.jobs.lease_ages("x") == {}
-        (age,) = registry.jobs.lease_ages("w").values()
+        train(registry, "b", dataset)
+        (age,) = registry.jobs.lease_ages().values()
         with writing(registry.engine) as connection:
             hour = jobs.c.lease_until - 3_600_000_000
             connection.execute(update(jobs).where(jobs.c.uid == job.uid).values(lease_until=hour))
-        found = registry.jobs.lease_ages("w")
+        # Its time is over, and nobody has taken the job up: it is still the one to look at.
+        found = registry.jobs.lease_ages()
         assert list(found) == [job.name]
         assert 0 <= age < 60
         assert 3_600 <= found[job.name] < 3_660
         registry.jobs.heartbeat(job.uid, job.epoch)
-        assert 0 <= registry.jobs.lease_ages("w")[job.name] < 60
+        assert 0 <= registry.jobs.lease_ages()[job.name] < 60
+        other = registry.jobs.claim("x", 60, TRAIN)
+        registry.jobs.cancel_request(other.name)
+        assert registry.jobs.lease_ages().keys() == {job.name, other.name}
         registry.jobs.release(job.uid, job.epoch)
-        assert registry.jobs.lease_ages("w") == {}
+        registry.jobs.finish_cancelled(other.uid, other.epoch)
+        assert registry.jobs.lease_ages() == {}
 
     def test_a_job_keeps_the_span_that_asked_for_it(self, registry):
         parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -434,12 +440,21 @@ class RegistrySuite:
     def test_after_three_attempts_a_job_has_failed(self, registry):
         train(registry)
         dataset = uploaded(registry, "e")
+        ended: list[tuple[JobKind, JobState]] = []
+
+        def tell(kind, state):
+            # It is committed: whoever is told may look.
+            ended.append((kind, registry.jobs.get_by_uid(job.uid).state))
+            assert ended[-1][1] is state
+
         for kinds in (TRAIN, INGEST):
             for attempt in (1, 2, 3):
-                job = registry.jobs.claim("w", 60, kinds)
+                job = registry.jobs.claim("w", 60, kinds, ended=tell)
                 assert job.attempt == attempt
                 expire(registry, job.uid)
-            assert registry.jobs.claim("w", 60, kinds) is None
+            assert registry.jobs.claim("w", 60, kinds, ended=tell) is None
+            assert ended.pop() == (kinds[0], JobState.FAILED)
+            assert ended == []
             failed = registry.jobs.get_by_uid(job.uid)
             assert (failed.state, failed.error.reason) == (JobState.FAILED, "INTERNAL")
             assert "3 attempts" in failed.error.message
@@ -502,8 +517,10 @@ class RegistrySuite:
         job = registry.jobs.claim("w", 60, TRAIN)
         registry.jobs.cancel_request(made.name)
         expire(registry, job.uid)
-        assert registry.jobs.claim("x", 60, TRAIN) is None
+        ended = []
+        assert registry.jobs.claim("x", 60, TRAIN, ended=lambda *told: ended.append(told)) is None
         assert registry.jobs.get(made.name).state is JobState.CANCELLED
+        assert ended == [(JobKind.TRAIN, JobState.CANCELLED)]
 
     def test_an_ended_job_is_not_cancelled(self, registry):
         version = publish(registry)

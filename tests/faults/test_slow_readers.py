@@ -128,7 +128,7 @@ def test_one_stream_too_many_is_asked_to_come_back(replicas: Services, unharmed:
             refusal = refused(list, second)
             assert refusal.kind == ("UNAVAILABLE", "UNAVAILABLE")
             assert refusal.metadata == {"limit": "1", "setting": "ROWMINT_MAX_STREAMS"}
-            assert asked_to_wait(second) == (1.0, "1000")
+            assert asked_to_wait(second) == (0.1, "100")
 
 
 @pytest.mark.parametrize(

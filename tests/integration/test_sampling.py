@@ -70,7 +70,7 @@ def replica(home, kernel: str = "numpy", *, streams: int = 8, project: int = 0, 
             lambda _: workers,
             Admission(Allowance(streams, 10**6), Allowance(project, 0)),
             limits=limits,
-            replica=Replica(lambda: "one", lambda: LoadReport(0.5, 20.0)),
+            replica=Replica(lambda: "one", lambda: LoadReport(0.5, 20.0), lambda _: None),
             statistics=Statistics(registry.models, cache.loaded_bytes, clock=time.monotonic, now=time.time),
         )
         server = Server(
@@ -81,6 +81,7 @@ def replica(home, kernel: str = "numpy", *, streams: int = 8, project: int = 0, 
             ],
             ServerOptions("127.0.0.1:0"),
         )
+        servicer._loop_of_test = asyncio.get_running_loop()
         found.update(port=await server.start(), servicer=servicer)
         started.set()
         await asked.wait()
@@ -341,12 +342,11 @@ def test_streams_are_counted_and_given_back(home):
         calls = [stub.Sample(request(rows=10**12)) for _ in range(2)]
         for call in calls:
             assert next(call).WhichOneof("message") == "header"
-        overloaded = ("UNAVAILABLE", "UNAVAILABLE", "ROWMINT_MAX_STREAMS", 1000)
+        overloaded = ("UNAVAILABLE", "UNAVAILABLE", "ROWMINT_MAX_STREAMS", 100)
         assert refused(lambda: list(stub.Sample(request(rows=10)))) == overloaded
         assert refused(lambda: list(stub.CompleteRows(iter([config()])))) == overloaded
-        asked = sampling_pb2.PlanSampleRequest(sample=request(rows=10))
-        assert refused(lambda: stub.PlanSample(asked)) == overloaded
-        # Whoever looks after the replica is let in.
+        # Who plans holds no rows; and whoever looks after the replica is let in.
+        assert len(stub.PlanSample(sampling_pb2.PlanSampleRequest(sample=request(rows=10))).parts) == 1
         health = health_pb2_grpc.HealthStub(channel)
         assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
         for call in calls:
@@ -400,10 +400,35 @@ def test_a_stream_that_lasts_too_long_ends_on_the_grid(home):
         assert not last.summary.complete
         assert last.summary.next_row % GRID == 0
         assert last.summary.next_row > 0
+
+
+def test_a_completion_that_lasts_too_long_ends_with_what_is_done(home):
+    with replica(home, limits=StreamLimits(60.0, 2.0)) as (address, _), grpc.insecure_channel(address) as channel:
+        stub = SamplingServiceStub(channel)
         completing = stub.CompleteRows(itertools.chain([config()], itertools.repeat(partial({}))), timeout=60)
         *_, last = completing
         assert not last.summary.complete
         assert last.summary.next_row == last.summary.rows_delivered > 0
+
+
+@pytest.mark.parametrize("ended", ["aged", "drained"])
+def test_a_completion_without_anything_to_do_ends_when_it_must(home, ended):
+    limits = StreamLimits(60.0, 0.3 if ended == "aged" else 0.0)
+    idle = threading.Event()
+
+    def messages():
+        yield config()
+        yield partial({})
+        idle.wait(60)
+
+    with replica(home, limits=limits) as (address, servicer), grpc.insecure_channel(address) as channel:
+        call = SamplingServiceStub(channel).CompleteRows(messages(), timeout=60)
+        assert [next(call).WhichOneof("message") for _ in range(2)] == ["header", "rows"]
+        if ended == "drained":
+            servicer._loop_of_test.call_soon_threadsafe(servicer.drain)
+        *_, last = call
+        assert (last.summary.complete, last.summary.next_row) == (False, 1)
+        idle.set()
 
 
 def test_a_client_that_does_not_read_is_let_go(home):

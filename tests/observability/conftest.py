@@ -126,6 +126,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         # A job has succeeded before its worker has told so.
         ended = "rowmint_jobs_ended_total"
         wait_until(lambda: sum(scrape(trainer).get(ended, {}).values()) == 2, "the end of both jobs")
+        # What the registry says is some seconds old.
+        train = (("kind", "train"), ("state", "SUCCEEDED"))
+        wait_until(lambda: scrape(trainer).get("rowmint_jobs", {}).get(train) == 1, "the end of the job, as registered")
         wait_until(lambda: scrape(sampler)["rowmint_streams"] == {(): 0}, "the end of every stream")
         found.figures = {"trainer": scrape(trainer), "sampler": scrape(sampler)}
         yield found

@@ -21,7 +21,7 @@ def test_calls_are_told_with_the_trace_they_belong_to(watched: Watched):
     assert {line["trace_id"] for line in sampled} <= traces
     assert all(len(line["span_id"]) == 16 for line in sampled)
     (refused,) = [line for line in sampled if line["status"] == "INVALID_ARGUMENT"]
-    assert refused["level"] == "info"
+    assert (refused["level"], refused["reason"]) == ("info", "VALUE_NOT_FOUND")
     assert refused["seconds"] >= 0
     assert {line["level"] for line in calls if line["status"] == "OK"} == {"debug"}
 

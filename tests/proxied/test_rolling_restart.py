@@ -15,8 +15,8 @@ from tests.acceptance.processes import ServiceProcess, Services, free_port, wait
 from tests.faults.golden_home import NO_TRAINER, golden_version
 from tests.proxied.deployment import Deployment
 
-READERS = 4
-ROWS = 60_000
+READERS = 3
+ROWS = 30_000
 REPLICAS = 3
 FAMILIES = ("ctgan", "tvae")
 

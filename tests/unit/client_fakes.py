@@ -160,6 +160,10 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
         self.teller = None
         self.kill = lambda: None
 
+    def cut_of(self, request):
+        """Return what goes wrong in a call."""
+        return self.cuts.popleft() if self.cuts else None
+
     def header(self, request):
         return sampling_pb2.SampleHeader(
             model_version=VERSION,
@@ -186,7 +190,7 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
             context.send_initial_metadata((("rowmint-replica", self.address),))
         if request.model.endswith("/nothing"):
             refuse(context, grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", "there is no model nothing")
-        cut = self.cuts.popleft() if self.cuts else None
+        cut = self.cut_of(request)
         header = self.header(request)
         yield sampling_pb2.SampleResponse(header=header)
         lead, end = self.lead_and_end(request.format)

@@ -9,7 +9,7 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
-from rowmint.errors import ResourceNotFoundError
+from rowmint.errors import ChecksumError, DataLossError, ResourceNotFoundError
 from rowmint.observability.access import CallLog
 from rowmint.observability.calls import Call
 from rowmint.observability.metrics import CallMetrics
@@ -38,6 +38,12 @@ class Echo:
             await context.abort(grpc.StatusCode.ALREADY_EXISTS, "told so")
         if order == b"domain":
             raise ResourceNotFoundError("there is none")
+        if order == b"damaged":
+            raise DataLossError(
+                "the codec of 'salary' is malformed", metadata={"name": "projects/p/models/m/versions/1"}
+            )
+        if order == b"checksum":
+            raise ChecksumError("it does not match")
         if order == b"fault":
             raise ZeroDivisionError
         if order == b"set":
@@ -323,6 +329,39 @@ def test_health_checks_are_calls_too():
         watching.cancel()
         told = {call.method: call.status for call in await world.told.ends(2)}
         assert told == {"grpc.health.v1.Health/Check": "OK", "grpc.health.v1.Health/Watch": "CANCELLED"}
+
+    within(test)
+
+
+@pytest.mark.parametrize("method", [*KINDS, "Writes"])
+def test_a_call_that_fails_says_why(method):
+    async def test(world):
+        with structlog.testing.capture_logs() as lines:
+            for order in (b"ok", b"domain", b"abort", b"fault", b"damaged", b"checksum"):
+                await code_of(world.call(method)(sent(order) if method.startswith("Stream") else order))
+            told = await world.told.ends(6)
+        reasons = ["", "RESOURCE_NOT_FOUND", "", "INTERNAL", "DATA_LOSS", "CHECKSUM"]
+        assert [call.reason for call in told] == reasons
+        calls = [line for line in lines if line["event"] == "call"]
+        assert [line.get("reason", "") for line in calls] == reasons
+
+    within(test)
+
+
+def test_stored_bytes_that_are_damaged_are_logged_by_their_names_alone():
+    async def test(world):
+        with structlog.testing.capture_logs() as lines:
+            for order in (b"damaged", b"checksum"):
+                await code_of(world.call("UnaryUnary")(order))
+            await world.told.ends(2)
+        (damaged,) = [line for line in lines if line["log_level"] == "error"]
+        assert damaged == {
+            "event": "stored bytes are damaged",
+            "log_level": "error",
+            "method": f"/{SERVICE}/UnaryUnary",
+            "about": {"name": "projects/p/models/m/versions/1"},
+        }
+        assert "salary" not in str(lines)
 
     within(test)
 

@@ -234,8 +234,17 @@ def test_turns_are_counted_from_the_last_progress_and_hope_puts_off_the_end():
         turns.failed(failure, progress=False, reached=False)
 
 
+def test_parts_and_single_calls_take_names_in_turn():
+    names = ["alpha:7402", "beta:7402", "gamma:7402"]
+    with Client("127.0.0.1:1", names) as client:
+        for parallel in (2, 3, 6):
+            ways = client._connection.ways(parallel)
+            first = [way.peers[way.first % len(way.peers)].address for way in ways]
+            assert len(set(first)) == min(parallel, 3)
+
+
 def test_calls_of_a_client_that_is_closed_open_no_channel():
     with Client("127.0.0.1:1", "127.0.0.1:1") as client:
-        assert len(client._connection.ways(3)) == 3
-        assert len(client._connection.ways(2)) == 2
-    assert len(client._connection.ways(9)) == 3
+        assert len({way.peers for way in client._connection.ways(3)}) == 3
+        assert len({way.peers for way in client._connection.ways(2)}) == 2
+    assert len({way.peers for way in client._connection.ways(9)}) == 3

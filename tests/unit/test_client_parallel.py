@@ -123,14 +123,10 @@ class Starving(FakeSampler):
         refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "CONDITION_STARVED", f"none from {row}")
         return (yield)
 
-    def Sample(self, request, context):  # noqa: N802
-        if request.start_row >= self.end:
-            self.cuts.append(Cut(0))
-        elif request.end_row > self.end:
-            self.cuts.append(Cut((self.end - request.start_row) // GRID))
-        else:
-            self.cuts.append(None)
-        yield from super().Sample(request, context)
+    def cut_of(self, request):
+        if request.end_row <= self.end:
+            return None
+        return Cut(max(self.end - request.start_row, 0) // GRID)
 
 
 def test_rows_before_an_error_come_before_it():
@@ -370,21 +366,17 @@ def test_a_part_is_not_given_up_while_others_come_further():
         def Sample(self, request, context):  # noqa: N802
             if request.start_row == 0 and self.refused < 3:
                 self.refused += 1
+                effort = stream._readers._effort
+                before = effort.progress
                 self.refusals.release()
+                wait_until(lambda: effort.progress > before, "another part's progress")
                 refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT", "full", retry_after=1.0)
             if request.start_row:
                 self.refusals.acquire(timeout=60)
             yield from super().Sample(request, context)
 
     sampler = Busy()
-    progress = [0]
-
-    def pause(_seconds):
-        effort = stream._readers._effort
-        wait_until(lambda: effort.progress > progress[0], "another part's progress")
-        progress[0] += 1
-
-    retry = RetryPolicy(attempts=2, sleep=pause)
+    retry = RetryPolicy(attempts=2, sleep=lambda _seconds: None)
     with (
         services(samplers=[sampler]) as found,
         Client(found.trainer_address, found.sampler_address, retry=retry) as client,
@@ -392,3 +384,38 @@ def test_a_part_is_not_given_up_while_others_come_further():
     ):
         assert b"".join(stream.chunks()) == unbroken(sampling_pb2.ROW_FORMAT_CSV, 4 * GRID)
         assert sampler.refused == 3
+
+
+def test_a_part_that_cannot_even_be_asked_for_is_no_part_that_is_left_out(monkeypatch):
+    made = itertools.count(1)
+
+    class Failing(parallel.ResumingStream):
+        def __init__(self, *arguments, **more):
+            if next(made) == 3:
+                raise ZeroDivisionError
+            super().__init__(*arguments, **more)
+
+    monkeypatch.setattr(parallel, "ResumingStream", Failing)
+    received = []
+    with services() as found, client_of(found) as client:
+        stream = client.sample("flights", ROWS, format="csv", parallel=PARALLEL)
+        with pytest.raises(ZeroDivisionError):
+            received.extend(stream.chunks())
+        stream.close()
+    assert WHOLE["csv"].startswith(b"".join(received))
+    assert not part_threads()
+
+
+def test_parts_that_do_not_join_are_found():
+    class Skipping(FakeSampler):
+        def Sample(self, request, context):  # noqa: N802
+            for response in super().Sample(request, context):
+                if response.HasField("data") and response.data.first_row == 4 * GRID:
+                    response.data.first_row += GRID
+                yield response
+
+    with services(samplers=[Skipping()]) as found, client_of(found) as client:
+        stream = client.sample("flights", ROWS, format="csv", parallel=PARALLEL)
+        with pytest.raises((DataLossError, RowmintCallError)):
+            list(stream.chunks())
+        stream.close()

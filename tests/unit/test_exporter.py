@@ -10,8 +10,10 @@ import urllib.error
 import urllib.request
 
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from rowmint.errors import UnavailableError
 from rowmint.observability.exporter import mark_dead, serve_metrics, shared_registry
@@ -70,6 +72,41 @@ def test_there_is_nothing_else(server, path):
 def test_who_says_nothing_keeps_nobody_waiting(server):
     with socket.create_connection(("127.0.0.1", server.port)):
         assert fetch(server.port)[1]
+
+
+class Refuses(Collector):
+    """Says nothing before it is asked, and fails then."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def describe(self):
+        return ()
+
+    def collect(self):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ZeroDivisionError(), ["a scrape failed"]),
+        (OSError(28, "no space"), ["a scrape failed"]),
+        (BrokenPipeError(), []),
+        (ConnectionResetError(), []),
+        (TimeoutError(), []),
+    ],
+)
+def test_a_scraper_that_hangs_up_is_no_news_and_anything_else_is(server, registry, error, told):
+    refuses = Refuses(error)
+    registry.register(refuses)
+    with structlog.testing.capture_logs() as lines, pytest.raises(OSError, match="without response"):
+        fetch(server.port)
+    # A connection is closed after what there is to say is said.
+    registry.unregister(refuses)
+    assert fetch(server.port)[1]
+    assert [line["event"] for line in lines] == told
+    assert [line["exc_info"] for line in lines] == [error] * len(told)
 
 
 def test_a_port_is_given_back(registry):

@@ -19,7 +19,7 @@ class OneJob:
     def census(self):
         return {(JobKind.TRAIN, JobState.RUNNING): 1}
 
-    def lease_ages(self, holder):
+    def lease_ages(self):
         return {"projects/p/trainingJobs/j": 0.5}
 
 
@@ -59,7 +59,9 @@ def test_the_tables_are_what_is_registered(heading, module):
         from prometheus_client import CollectorRegistry
 
         jobs = CollectorRegistry()
-        jobs.register(trainer_service.metrics.JobCollector(OneJob(), "here"))
+        collector = trainer_service.metrics.JobCollector(OneJob())
+        collector.refresh()
+        jobs.register(collector)
         found |= registered(jobs)
     assert {**listed("Of both services:"), **listed(heading)} == found
 
@@ -75,3 +77,5 @@ def test_outcomes_and_reasons_are_told():
     assert set(sampler_service.metrics.SHED_REASONS) <= told
     told = set(re.findall(r"`(\w+)`", rows["rowmint_streams_ended_total"]))
     assert set(sampler_service.metrics.OUTCOMES) <= told
+    told = set(re.findall(r"`(\w+)`", rows["rowmint_job_phase_seconds"]))
+    assert set(trainer_service.metrics.PHASE_OUTCOMES) <= told

@@ -36,7 +36,14 @@ class Ledger:
         self.released: list[tuple[str, int]] = []
         self.lock = threading.Lock()
 
-    def claim(self, holder: str, lease_seconds: float, kinds: tuple[JobKind, ...]) -> JobRecord | None:
+    def claim(
+        self,
+        holder: str,
+        lease_seconds: float,
+        kinds: tuple[JobKind, ...],
+        *,
+        ended: Callable[[JobKind, JobState], None],
+    ) -> JobRecord | None:
         with self.lock:
             self.claims += 1
             found = next((job for job in self.waiting if job.kind in kinds), None)
@@ -218,12 +225,12 @@ def test_a_job_claimed_while_closing_is_given_back(make):
         asked = threading.Event()
         answer = threading.Event()
 
-        def claim(self, holder, lease_seconds, kinds):
+        def claim(self, holder, lease_seconds, kinds, *, ended):
             if JobKind.INGEST in kinds:
                 return None
             self.asked.set()
             self.answer.wait(PATIENCE)
-            return super().claim(holder, lease_seconds, kinds)
+            return super().claim(holder, lease_seconds, kinds, ended=ended)
 
     async def test() -> None:
         ledger = Slow(job("a"))
@@ -344,8 +351,8 @@ def test_a_worker_that_died_while_it_waited_is_replaced_before_a_job_is_claimed(
 
 def test_a_fault_of_the_registry_does_not_end_the_work(make, tmp_path):
     class Faulty(Ledger):
-        def claim(self, holder, lease_seconds, kinds):
-            found = super().claim(holder, lease_seconds, kinds)
+        def claim(self, holder, lease_seconds, kinds, *, ended):
+            found = super().claim(holder, lease_seconds, kinds, ended=ended)
             if self.claims <= 2:
                 raise UnavailableError("away")
             if self.claims <= 6:

@@ -109,17 +109,19 @@ def test_a_flipped_bit_is_found_before_anything_is_parsed(executor, part, positi
     shelf.store.put(f"ctgan/{part}", bytes(data))
     parsed = []
     monkeypatch.setattr(model_cache, "read_model", lambda *arguments: parsed.append(arguments))
-    with pytest.raises(DataLossError, match="damaged"):
+    with pytest.raises(DataLossError, match="damaged") as caught:
         asyncio.run(cache_of(shelf, executor).get(reference("ctgan")))
     assert parsed == []
+    assert caught.value.metadata == {"name": str(shelf.records["ctgan"].name)}
 
 
 def test_a_missing_or_short_object(executor):
     shelf = golden_shelf()
     weights = shelf.store.get("tvae/weights")
     shelf.store.delete("tvae/weights")
-    with pytest.raises(DataLossError):
+    with pytest.raises(DataLossError) as caught:
         asyncio.run(cache_of(shelf, executor).get(reference("tvae")))
+    assert caught.value.metadata == {"key": "tvae/weights", "name": str(shelf.records["tvae"].name)}
     shelf.store.put("tvae/weights", weights[:-1])
     with pytest.raises(DataLossError):
         asyncio.run(cache_of(shelf, executor).get(reference("tvae")))

@@ -1,13 +1,23 @@
 """What a sampler counts of its streams: how they fare, and what it remembers."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 
-from rowmint.errors import ResourceNotFoundError
+from rowmint.errors import (
+    ConditionStarvedError,
+    DataLossError,
+    InvalidFieldError,
+    LimitError,
+    ResourceNotFoundError,
+    RowmintError,
+    UnavailableError,
+)
 from rowmint.names import ModelName, ModelVersionName
 from sampler_service import metrics, statistics
-from sampler_service.statistics import Statistics
+from sampler_service.converters import statistics_to_proto
+from sampler_service.statistics import Statistics, VersionStatistics
 from sampler_service.stream import BlockDone
 
 VERSION = ModelVersionName("p", "m", 3)
@@ -73,7 +83,17 @@ def test_a_stream_is_counted_by_what_it_does(counted, clock):
 
 @pytest.mark.parametrize(
     ("error", "outcome"),
-    [(asyncio.CancelledError(), "cancelled"), (GeneratorExit(), "cancelled"), (ValueError("why"), "failed")],
+    [
+        (asyncio.CancelledError(), "cancelled"),
+        (GeneratorExit(), "cancelled"),
+        (ValueError("why"), "failed"),
+        (RowmintError("why"), "failed"),
+        (DataLossError("why"), "failed"),
+        (UnavailableError("why"), "failed"),
+        (ConditionStarvedError("why", found=0, candidates=1, row=0), "refused"),
+        (InvalidFieldError("rows", "is none"), "refused"),
+        (LimitError("why"), "refused"),
+    ],
 )
 def test_a_stream_that_is_broken_off_is_counted_by_who_broke_it(counted, error, outcome):
     before = ended(outcome)
@@ -94,6 +114,12 @@ def test_a_client_that_goes_with_the_summary_has_not_given_up(counted, outcome):
     with pytest.raises(GeneratorExit):
         go()
     assert read(counted)[0].ended == {outcome: 1}
+
+
+def test_every_outcome_has_its_field_in_the_message():
+    found = VersionStatistics(VERSION, ended=Counter({name: 1 + at for at, name in enumerate(metrics.OUTCOMES)}))
+    told = statistics_to_proto(found).streams_ended
+    assert {field.name: value for field, value in told.ListFields()} == found.ended
 
 
 def test_what_is_read_is_as_it_was_then(counted):

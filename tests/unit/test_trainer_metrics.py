@@ -1,13 +1,17 @@
 """What a trainer's metrics say of jobs: from its workers, and from the registry."""
 
 import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
 
 import pytest
 
 from rowmint.errors import UnavailableError
 from rowmint.names import TrainingJobName
 from rowmint.registry import JobKind, JobState
-from tests.unit.test_pool import READS, Ledger, job, make, run, scratch, until  # noqa: F401 - fixtures
+from tests.unit.test_pool import PATIENCE, READS, Ledger, job, make, run, scratch, until  # noqa: F401 - fixtures
 from trainer_service import metrics
 from trainer_service.jobs.course import Course
 
@@ -63,6 +67,48 @@ def test_a_phase_has_its_seconds_and_how_the_attempt_ended_in_it(answer, outcome
     assert grown == [2.0, 3.5, 1.0, 0.0 if state is None else 1.0, answer.get("garbage", 0)]
 
 
+def test_what_alerts_look_at_is_there_before_it_happens():
+    """A series that begins with its first event has no increase."""
+    fresh = (
+        "from prometheus_client import generate_latest; from trainer_service import metrics;"
+        "print(generate_latest(metrics.REGISTRY).decode())"
+    )
+    done = subprocess.run([sys.executable, "-c", fresh], capture_output=True, text=True, timeout=60, check=True)
+    shown = set(done.stdout.splitlines())
+    died = {
+        f'{PHASES}_count{{kind="{kind}",outcome="died",phase="{phase}"}} 0.0'
+        for kind, phases in metrics.PHASES.items()
+        for phase in phases
+    }
+    ended = {
+        f'rowmint_jobs_ended_total{{kind="{kind}",state="{state}"}} 0.0'
+        for kind in ("ingest", "train")
+        for state in ("SUCCEEDED", "FAILED", "CANCELLED")
+    }
+    assert len(died | ended) == 7 + 6
+    assert died | ended <= shown
+
+
+def test_a_job_that_is_given_up_is_counted_by_who_was_to_take_it_up(make):  # noqa: F811 - the fixture
+    class GivesUp(Ledger):
+        def claim(self, holder, lease_seconds, kinds, *, ended):
+            if self.waiting and JobKind.TRAIN in kinds:
+                self.waiting.clear()
+                ended(JobKind.TRAIN, JobState.FAILED)
+
+    labels = {"kind": "train", "state": "FAILED"}
+    before = value("rowmint_jobs_ended_total", **labels)
+
+    async def test() -> None:
+        pool = make(GivesUp(job("a")), READS)
+        running = asyncio.create_task(pool.run())
+        await until(lambda: value("rowmint_jobs_ended_total", **labels) == before + 1)
+        await pool.close()
+        await running
+
+    run(test)
+
+
 def test_the_phases_of_a_worker_that_dies_are_measured(make):  # noqa: F811 - the fixture
     labels = {"kind": "train", "phase": "fitting", "outcome": "died"}
     before = value(f"{PHASES}_count", **labels), value(f"{PHASES}_count", **{**labels, "outcome": "done"})
@@ -83,20 +129,24 @@ def test_the_phases_of_a_worker_that_dies_are_measured(make):  # noqa: F811 - th
 
 
 class Registry:
-    """Counts how often it is asked; away where it is told so."""
+    """Counts how often it is asked; away where it is told so, and hangs while it has no turn."""
 
     def __init__(self) -> None:
         self.asked = 0
-        self.away = False
+        self.error: Exception | None = None
+        self.asking = threading.Event()
+        self.turn = threading.Event()
+        self.turn.set()
 
     def census(self):
+        self.asking.set()
+        assert self.turn.wait(PATIENCE)
         self.asked += 1
-        if self.away:
-            raise UnavailableError("away")
+        if self.error is not None:
+            raise self.error
         return {(JobKind.TRAIN, JobState.RUNNING): 2}
 
-    def lease_ages(self, holder):
-        assert holder == "me"
+    def lease_ages(self):
         return {TrainingJobName("p", "j"): 0.25}
 
 
@@ -108,28 +158,66 @@ def collected(collector: metrics.JobCollector) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_jobs_are_counted_as_the_registry_has_them_and_not_too_often():
+def wait_until(condition: Callable[[], bool]) -> None:
+    async def test() -> None:
+        await until(condition)
+
+    run(test)
+
+
+def test_jobs_are_shown_as_the_registry_had_them_and_a_scrape_asks_nothing():
     registry, clock = Registry(), Clock()
-    collector = metrics.JobCollector(registry, "me", keep_seconds=1.0, clock=clock)
+    collector = metrics.JobCollector(registry, keep_seconds=20.0, clock=clock)
     assert list(collector.describe()) != []
+    assert collected(collector) == {}
     assert registry.asked == 0
+    collector.refresh()
     found = collected(collector)
     assert found["rowmint_jobs", "train", "RUNNING"] == 2
     assert found["rowmint_jobs", "ingest", "PENDING"] == 0
     assert found["rowmint_job_lease_age_seconds", "projects/p/trainingJobs/j"] == 0.25
-    clock.now = 0.9
+    clock.now = 19.9
     assert collected(collector) == found
-    assert registry.asked == 1
-    clock.now = 1.0
-    assert collected(collector) == found
-    assert registry.asked == 2
-
-
-def test_while_the_registry_is_away_no_jobs_are_shown():
-    registry, clock = Registry(), Clock()
-    collector = metrics.JobCollector(registry, "me", keep_seconds=1.0, clock=clock)
-    assert collected(collector)
-    registry.away, clock.now = True, 5.0
+    clock.now = 20.0
     assert collected(collector) == {}
-    registry.away, clock.now = False, 10.0
-    assert collected(collector)
+    assert registry.asked == 1
+
+
+@pytest.mark.parametrize("error", [UnavailableError("away"), ZeroDivisionError()])
+def test_after_a_registry_that_was_away_jobs_are_shown_again(error):
+    registry, clock = Registry(), Clock()
+    collector = metrics.JobCollector(registry, pause_seconds=0.001, keep_seconds=20.0, clock=clock)
+    collector.start()
+    try:
+        wait_until(lambda: bool(collected(collector)))
+        registry.error = error
+        asked = registry.asked
+        wait_until(lambda: registry.asked > asked + 2)
+        assert collected(collector)
+        clock.now = 30.0
+        assert collected(collector) == {}
+        registry.error = None
+        wait_until(lambda: bool(collected(collector)))
+    finally:
+        collector.close()
+    collector._thread.join(PATIENCE)
+    assert not collector._thread.is_alive()
+
+
+def test_a_registry_that_hangs_holds_up_no_scrape():
+    registry, clock = Registry(), Clock()
+    collector = metrics.JobCollector(registry, pause_seconds=0.001, keep_seconds=20.0, clock=clock)
+    collector.refresh()
+    registry.asking.clear()
+    registry.turn.clear()
+    collector.start()
+    try:
+        assert registry.asking.wait(PATIENCE)
+        assert collected(collector)["rowmint_jobs", "train", "RUNNING"] == 2
+        clock.now = 20.0
+        assert collected(collector) == {}
+    finally:
+        collector.close()
+        registry.turn.set()
+    collector._thread.join(PATIENCE)
+    assert not collector._thread.is_alive()

@@ -13,6 +13,7 @@ import structlog
 
 from rowmint.errors import FencedError, RowmintError, UnavailableError
 from rowmint.registry import JobKind, JobLedger, JobRecord
+from trainer_service import metrics
 from trainer_service.jobs.course import Course
 from trainer_service.jobs.scratch import Scratch
 
@@ -249,7 +250,9 @@ class WorkerPool:
         # Cleared before the look: a job created after it wakes the next one.
         self._wakes[kind].clear()
         try:
-            return await asyncio.to_thread(self._ledger.claim, self._holder, self._lease_seconds, (kind,))
+            return await asyncio.to_thread(
+                self._ledger.claim, self._holder, self._lease_seconds, (kind,), ended=metrics.job_ended
+            )
         except RowmintError as error:
             _log.warning("no job could be claimed", error=error.message)
         except Exception:  # noqa: BLE001 - a fault met once must not end all work for good

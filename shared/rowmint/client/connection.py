@@ -210,7 +210,7 @@ class Connection:
         return Way(self._ways[0], self._replicas, next(self._turns))
 
     def ways(self, streams: int) -> list[Way]:
-        """Return ways on which so many streams at once spread over replicas, and over processes that share a port.
+        """Return a way for each of so many streams at once; they spread over replicas, and processes that share a port.
 
         A connection reaches one process only; so where there are more streams than replicas, there are several ways,
         each with connections of its own. They stay open for the streams to come.
@@ -223,7 +223,7 @@ class Connection:
             while len(self._ways) < wanted and not self._closed:
                 self._ways.append(self._open_way(_OWN_CONNECTIONS))
             ways = self._ways[:wanted]
-        return [Way(peers, self._replicas, next(self._turns)) for peers in ways]
+        return [Way(ways[number % len(ways)], self._replicas, next(self._turns)) for number in range(streams)]
 
     def each_sampler(self) -> tuple[Peer, ...]:
         """Return a peer for each address of the sampler, so that each can be asked by itself."""
@@ -307,8 +307,9 @@ class Connection:
         method: "Callable[[grpc.Channel], grpc.UnaryUnaryMultiCallable[_Request, _Response]]",
         request: _Request,
     ) -> _Response:
+        first = next(self._turns)
         for failures in itertools.count(1):
-            peer = peers[(failures - 1) % len(peers)]
+            peer = peers[(first + failures - 1) % len(peers)]
             try:
                 return method(peer.channel)(request, timeout=self.timeout)
             except grpc.RpcError as error:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from rowmint.client.connection import Connection, RetryPolicy, Way
 from rowmint.client.resuming import Effort, ResumingStream
 from rowmint.client.stream import Messages, SampleStream
+from rowmint.errors import DataLossError
 from rowmint.v1 import sampling_pb2
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
 
@@ -28,15 +29,19 @@ class _Part:
     """A part that was begun.
 
     Attributes:
-        stream: Its rows, as they come.
+        request: Asks for it.
+        header: What its stream's header has to be.
         first: Whether it is the first.
+        stream: Its rows, as they come; None until they are asked for.
         messages: What came and was not taken yet.
         done: Whether nothing more comes.
         error: Why, where the part is not whole.
     """
 
-    stream: ResumingStream
+    request: sampling_pb2.SampleRequest
+    header: sampling_pb2.SampleHeader
     first: bool
+    stream: ResumingStream | None = None
     messages: deque[sampling_pb2.SampleData] = field(default_factory=deque)
     done: bool = False
     error: BaseException | None = None
@@ -152,6 +157,11 @@ class _Readers:
         if part.error is not None:
             raise part.error
 
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._effort.cancelled.is_set()
+
     def stop(self) -> None:
         """Cancel what runs; does not wait."""
         self._effort.cancel()
@@ -165,9 +175,10 @@ class _Readers:
                 thread.join()
 
     def _work(self, way: Way) -> None:
-        while (part := self._begin(way)) is not None:
+        while (part := self._begin()) is not None:
             size = rows = 0
             try:
+                part.stream = ResumingStream(way, self._retry, part.request, known=part.header, effort=self._effort)
                 for message in part.stream.messages():
                     size += message.ByteSize()
                     # Missing rows take no room; those of the next part may be there.
@@ -184,7 +195,7 @@ class _Readers:
                 self._cutter.learn(0 if part.first else rows, size)
                 self._changed.notify_all()
 
-    def _begin(self, way: Way) -> _Part | None:
+    def _begin(self) -> _Part | None:
         """Return the next part, once there is room for it; None where there is nothing more to do."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._begun) < self._window or self._ending)
@@ -199,7 +210,7 @@ class _Readers:
             request.end_row = header.end_row = end
             if not first:
                 request.framing = sampling_pb2.FRAMING_CONTINUE
-            part = _Part(ResumingStream(way, self._retry, request, known=header, effort=self._effort), first)
+            part = _Part(request, header, first)
             self._begun.append(part)
             self._changed.notify_all()
             return part
@@ -232,6 +243,9 @@ class ParallelStream(SampleStream):
         )
         self._run = self._in_order()
 
+    def _gap(self) -> DataLossError:
+        return DataLossError(f"the parts of the stream do not join at row {self._next_row}; this is a fault, report it")
+
     def close(self) -> None:
         """End the stream: calls that run are cancelled, and no thread is left."""
         super().close()
@@ -242,13 +256,19 @@ class ParallelStream(SampleStream):
             for part in self._readers.parts():
                 try:
                     for message in self._readers.messages(part):
-                        self.address = part.stream.address
+                        if message.first_row != self._next_row:
+                            raise self._gap()
+                        if part.stream is not None:
+                            self.address = part.stream.address
                         self._pass(message)
                         yield message
                 finally:
-                    self.resumes += part.stream.resumes
-                    self.candidates += part.stream.candidates
-                    self.accepted += part.stream.accepted
+                    if part.stream is not None:
+                        self.resumes += part.stream.resumes
+                        self.candidates += part.stream.candidates
+                        self.accepted += part.stream.accepted
+            if self._next_row != self.header.end_row and not self._readers.stopped:
+                raise self._gap()
         finally:
             # No waiting here: a stream that is dropped is closed on whichever thread collects it.
             self._readers.stop()

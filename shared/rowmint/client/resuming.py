@@ -16,6 +16,7 @@ from rowmint.v1 import sampling_pb2
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
 
 _Leg = Generator[sampling_pb2.SampleHeader | sampling_pb2.SampleData, None, bool]
+_STATUS_SECONDS = 1.0
 _REPLICA = "rowmint-replica"
 """Initial metadata by which a replica names itself."""
 
@@ -31,6 +32,13 @@ class _BrokenError(Exception):
 def _replica(call: Any) -> str:
     """Return how the replica that answers a call names itself, or nothing. A call that was answered does not wait."""
     return next((str(value) for key, value in call.initial_metadata() if key == _REPLICA), "")
+
+
+def _await_status(call: Any) -> None:
+    """Wait a moment for the end of a call that has told all: to cancel it now would be counted as giving it up."""
+    ended = threading.Event()
+    if call.add_callback(ended.set):
+        ended.wait(_STATUS_SECONDS)
 
 
 def _kind(failure: RowmintCallError | RowmintError) -> str:
@@ -205,6 +213,7 @@ class ResumingStream(SampleStream):
                         data.data = data.data[known:]
                     yield data
                 elif kind == "summary":
+                    _await_status(call)
                     return self._finish(response.summary)
             raise _BrokenError(
                 UnavailableError(

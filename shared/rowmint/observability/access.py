@@ -12,7 +12,7 @@ _REQUEST_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
 class CallLog:
-    """Writes a line for each call, failures at info and others at debug: its method, its status, its seconds."""
+    """Writes a line for each call, failures at info and others at debug: method, status, seconds, why it failed."""
 
     def begun(self, call: Call) -> None:
         """Let every event of the call tell its request id, where a proxy or client has given it one that is no text."""
@@ -22,5 +22,10 @@ class CallLog:
 
     def ended(self, call: Call) -> None:
         """Write the line."""
-        write = _log.debug if call.status == "OK" else _log.info
-        write("call", method=call.method, status=call.status, seconds=round(call.seconds, 6))
+        told: dict[str, str | float] = {"method": call.method, "status": call.status, "seconds": round(call.seconds, 6)}
+        if call.status == "OK":
+            _log.debug("call", **told)
+        elif call.reason:
+            _log.info("call", **told, reason=call.reason)
+        else:
+            _log.info("call", **told)

@@ -5,6 +5,7 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ class Call:
         received: Messages received.
         sent: Messages sent.
         status: Name of the status that the client gets, such as ``OK``; empty until it has ended.
+        reason: Why it failed: a name of `rowmint.errors.Reason`; empty where it did not, or not by a domain error.
         seconds: How long it took; 0 until it has ended.
         notes: What observers keep about it, each under a key of its own.
     """
@@ -40,8 +42,23 @@ class Call:
     received: int = 0
     sent: int = 0
     status: str = ""
+    reason: str = ""
     seconds: float = 0.0
     notes: dict[object, Any] = field(default_factory=dict)
+
+
+_CURRENT: ContextVar[Call | None] = ContextVar("_CURRENT", default=None)
+
+
+def note_reason(reason: str) -> None:
+    """Let the call that is being served, if one is, say why it fails.
+
+    Args:
+        reason: A name of `rowmint.errors.Reason`, never a text that was made for a caller.
+    """
+    call = _CURRENT.get()
+    if call is not None:
+        call.reason = reason
 
 
 class CallObserver(Protocol):
@@ -80,6 +97,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a call has no task")
+        _CURRENT.set(call)
         for observer in self._observers:
             observer.begun(call)
         # The task outlives the handler by what gRPC does for it: reading the request, sending the status.

@@ -2,17 +2,21 @@
 
 import gzip
 import socket
+import sys
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Any
 
+import structlog
 from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from rowmint.errors import UnavailableError
+
+_log = structlog.get_logger(__name__)
 
 _SECONDS = 30.0  # a scraper that says nothing for so long is given up
 
@@ -88,7 +92,10 @@ class _Server(ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A scraper that hangs up is no news."""
+        """Log what went wrong; but that a scraper hangs up, or says nothing, is no news."""
+        error = sys.exception()
+        if not isinstance(error, ConnectionError | TimeoutError):
+            _log.error("a scrape failed", exc_info=error)
 
 
 class _ServerV6(_Server):

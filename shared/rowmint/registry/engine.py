@@ -206,7 +206,9 @@ def _domain_errors() -> Iterator[None]:
     except DBAPIError as error:
         text_of = str(error.orig)
         if "malformed" in text_of or "not a database" in text_of:
-            raise DataLossError("the registry's file is damaged; restore it from a backup") from error
+            raise DataLossError(
+                "the registry's file is damaged; restore it from a backup", metadata={"part": "registry"}
+            ) from error
         state = getattr(error.orig, "sqlstate", None)
         # 42P01 and 3F000: no such table or schema; class 40: serialisation; 08, 53, 57: connection and server.
         absent = "no such table" in text_of or state in ("42P01", "3F000")

@@ -189,17 +189,27 @@ class JobLedger:
         with reading(self._engine) as connection:
             return {(JobKind(kind), JobState(state)): count for kind, state, count in connection.execute(query)}
 
-    def lease_ages(self, holder: str) -> dict[TrainingJobName, float]:
-        """Return how long ago the lease of each job of a holder was renewed, seconds by the database's clock."""
+    def lease_ages(self) -> dict[TrainingJobName, float]:
+        """Return how long ago the lease of each job that somebody holds was renewed, seconds by the database's clock.
+
+        A lease that has run out is held until the job is taken up anew.
+        """
         age = DatabaseNow() - (jobs.c.lease_until - jobs.c.lease)
         query = select(jobs.c.project, jobs.c.job_id, age).where(
-            jobs.c.state.in_([JobState.RUNNING, JobState.CANCELLING]), jobs.c.holder == holder
+            jobs.c.state.in_([JobState.RUNNING, JobState.CANCELLING])
         )
         with reading(self._engine) as connection:
             found = connection.execute(query)
             return {TrainingJobName(project, job): microseconds / 1_000_000 for project, job, microseconds in found}
 
-    def claim(self, holder: str, lease_seconds: float, kinds: tuple[JobKind, ...]) -> JobRecord | None:
+    def claim(
+        self,
+        holder: str,
+        lease_seconds: float,
+        kinds: tuple[JobKind, ...],
+        *,
+        ended: Callable[[JobKind, JobState], None] = lambda _, __: None,
+    ) -> JobRecord | None:
         """Take up the oldest job that waits or whose worker has let its lease run out; None where there is none.
 
         Jobs found on the way that need no worker are ended: one whose version is published already has SUCCEEDED, one
@@ -209,18 +219,24 @@ class JobLedger:
             holder: Who takes it up, for people to read.
             lease_seconds: How long the job is the caller's after each heartbeat, above 0.
             kinds: Kinds of job the caller can do.
+            ended: Told of each job that was ended, once that is committed; must not raise.
         """
         # A look costs no write lock; most calls find nothing.
         with reading(self._engine) as connection:
             if connection.execute(_waiting(kinds)).first() is None:
                 return None
+        found = None
+        over: list[tuple[JobKind, JobState]] = []
         with writing(self._engine) as connection:
-            while True:
-                row = connection.execute(_waiting(kinds).with_for_update(skip_locked=True)).first()
-                if row is None:
-                    return None
-                if not _end_without_worker(connection, row):
-                    return job_record(_take(connection, row, holder, lease_seconds))
+            while (row := connection.execute(_waiting(kinds).with_for_update(skip_locked=True)).first()) is not None:
+                state = _end_without_worker(connection, row)
+                if state is None:
+                    found = job_record(_take(connection, row, holder, lease_seconds))
+                    break
+                over.append((JobKind(row.kind), state))
+        for kind, state in over:
+            ended(kind, state)
+        return found
 
     def heartbeat(self, uid: str, epoch: int) -> bool:
         """Renew the lease; return whether a cancel is committed, so that the worker must stop."""
@@ -372,17 +388,19 @@ def _waiting(kinds: tuple[JobKind, ...]) -> Select[Any]:
     )
 
 
-def _end_without_worker(connection: Connection, row: Row[Any]) -> bool:
+def _end_without_worker(connection: Connection, row: Row[Any]) -> JobState | None:
+    """End a job that needs no worker, and return its state; None where it needs one."""
     version = published_version(connection, row.uid) if row.kind == JobKind.TRAIN else None
     if version is not None:
         end_job(connection, row.uid, JobState.SUCCEEDED, version=version)
-    elif row.state == JobState.CANCELLING:
+        return JobState.SUCCEEDED
+    if row.state == JobState.CANCELLING:
         end_job(connection, row.uid, JobState.CANCELLED)
-    elif row.attempt >= row.max_attempts:
+        return JobState.CANCELLED
+    if row.attempt >= row.max_attempts:
         _fail(connection, row, exhausted_error(row.attempt))
-    else:
-        return False
-    return True
+        return JobState.FAILED
+    return None
 
 
 def _take(connection: Connection, row: Row[Any], holder: str, lease_seconds: float) -> Row[Any]:

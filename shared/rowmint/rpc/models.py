@@ -88,7 +88,10 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         record = self._ledger.resolve(ref)
         manifest = self._store.get(record.manifest_key)
         if hashlib.sha256(manifest).digest() != record.manifest_sha256:
-            raise DataLossError(f"the stored manifest of {record.name} is damaged; restore it or delete the version")
+            raise DataLossError(
+                f"the stored manifest of {record.name} is damaged; restore it or delete the version",
+                metadata={"name": str(record.name)},
+            )
         return model_version_to_proto(record, manifest)
 
     async def ListModelVersions(

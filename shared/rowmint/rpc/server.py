@@ -17,7 +17,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from rowmint.errors import Reason, RowmintError, UnavailableError
-from rowmint.observability.calls import Call, CallInterceptor, CallObserver
+from rowmint.observability.calls import Call, CallInterceptor, CallObserver, note_reason
 from rowmint.rpc import status
 
 _log = structlog.get_logger(__name__)
@@ -186,6 +186,10 @@ async def _abort(error: Exception, method: str, context: Any) -> None:
         error = RowmintError(
             f"a fault of the service; its log says more under {error_id}", metadata={"error_id": error_id}
         )
+    elif error.reason is Reason.DATA_LOSS:
+        # Whoever runs the service has to mend it. The message may quote what is damaged, and stays with the caller.
+        _log.error("stored bytes are damaged", method=method, about=error.metadata)
+    note_reason(error.reason)
     found = status.to_status(error)
     await context.abort(found.code, found.details, (*found.trailing_metadata, *status.trailers(error)))
 

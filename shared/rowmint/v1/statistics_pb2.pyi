@@ -154,6 +154,7 @@ class StreamOutcomes(google.protobuf.message.Message):
     AGED_FIELD_NUMBER: builtins.int
     CANCELLED_FIELD_NUMBER: builtins.int
     FAILED_FIELD_NUMBER: builtins.int
+    REFUSED_FIELD_NUMBER: builtins.int
     complete: builtins.int
     """Ended with every row delivered."""
     drained: builtins.int
@@ -163,7 +164,9 @@ class StreamOutcomes(google.protobuf.message.Message):
     cancelled: builtins.int
     """Given up by their clients."""
     failed: builtins.int
-    """Ended with an error."""
+    """Ended with an error that is a fault of the service: INTERNAL, DATA_LOSS or UNAVAILABLE."""
+    refused: builtins.int
+    """Ended with any other error, which is for the caller to mend: conditions that starve, for instance."""
     def __init__(
         self,
         *,
@@ -172,8 +175,9 @@ class StreamOutcomes(google.protobuf.message.Message):
         aged: builtins.int = ...,
         cancelled: builtins.int = ...,
         failed: builtins.int = ...,
+        refused: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["aged", b"aged", "cancelled", b"cancelled", "complete", b"complete", "drained", b"drained", "failed", b"failed"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["aged", b"aged", "cancelled", b"cancelled", "complete", b"complete", "drained", b"drained", "failed", b"failed", "refused", b"refused"]) -> None: ...
 
 Global___StreamOutcomes: typing_extensions.TypeAlias = StreamOutcomes
 
