@@ -407,6 +407,9 @@ def test_a_proposed_key_must_hold_in_all_rows(read):
     assert read(data, propose_key=lambda _: "a")[0].schema.primary_key == "a"
     samples = []
     again = read(data + b"\n17,5\n", propose_key=lambda sample: samples.append(sample) or "a")[0]
+    # Where no column holds, none is looked for.
+    assert (again.schema.primary_key, samples) == ("", [])
+    again = read(data + b"\n17,9999\n", propose_key=lambda sample: samples.append(sample) or "a")[0]
     assert (again.schema.primary_key, again.schema.column("a").kind) == ("", ColumnKind.NUMERICAL)
     assert samples[0].num_rows == 1000
     for other in ("none", "c"):

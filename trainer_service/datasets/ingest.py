@@ -137,8 +137,10 @@ def ingest(
     if primary_key:
         _require_unique(reader, columns, primary_key, path)
     else:
-        proposed = (sdv_primary_key if propose_key is None else propose_key)(_sample(path))
-        key = next((column.name for column in columns if column.name == proposed and _may_be_key(column, path)), "")
+        possible = {column.name for column in columns if _may_be_key(column, path)}
+        # Detecting takes seconds: not where nothing that may be detected holds.
+        proposed = (sdv_primary_key if propose_key is None else propose_key)(_sample(path)) if possible else ""
+        key = proposed if proposed in possible else ""
     schema = TableSchema(tuple(_spec(column, rows, key, path) for column in columns), key)
     for column in columns:
         if column.proof is not None:
