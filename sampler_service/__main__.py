@@ -62,9 +62,9 @@ def composed(
         now = scheduler.load()
         return orca.LoadReport(now.utilization, now.rate, errors.rate(time.monotonic()))
 
-    def observe(version: str, done: BlockDone) -> None:
+    def observe(version: ModelVersionName, done: BlockDone) -> None:
         scheduler.count(done.candidates)
-        statistics.count_block(ModelVersionName.parse(version), done)
+        statistics.count_block(version, done)
 
     admission = Admission(
         Allowance(settings.max_streams, settings.max_rows_in_flight),

@@ -97,7 +97,7 @@ class Siblings:
         self._ending = asyncio.Event()
 
     async def run(self) -> None:
-        """Keep the processes running until two signals' worth of `end` or until one cannot run.
+        """Keep the processes running until `end` is called, or until one cannot run.
 
         Raises:
             RowmintError: A process ended by itself; its output says why.

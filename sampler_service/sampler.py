@@ -7,7 +7,7 @@ from functools import partial
 
 from rowmint.conditions import Predicate
 from rowmint.errors import InvalidFieldError, LimitError, RowRangeError, StreamMismatchError
-from rowmint.names import ModelVersionRef
+from rowmint.names import ModelVersionName, ModelVersionRef
 from rowmint.plan import Plan
 from rowmint.rows import CandidateCache, RowSource
 from rowmint.schema import TableSchema
@@ -160,7 +160,7 @@ class Sampler:
         draw_seed: Callable[[], int],
         *,
         max_rows: int = MAX_ROWS,
-        observe: Callable[[str, BlockDone], None] = lambda _version, _done: None,
+        observe: Callable[[ModelVersionName, BlockDone], None] = lambda _version, _done: None,
     ) -> None:
         self._candidates = CandidateCache(_CANDIDATE_BYTES)
         self._models = models
@@ -188,7 +188,7 @@ class Sampler:
             encoder=encoder,
             framing=framing,
             executor=self._executor_of(spec.model.model.project),
-            observe=partial(self._observe, header.model_version),
+            observe=partial(self._observe, opened.loaded.name),
         )
 
     async def plan(self, spec: SampleSpec, parts: int) -> PlannedSample:

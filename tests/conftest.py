@@ -1,5 +1,7 @@
 """Settings of all tests, and the servers that some of them need: one a session, started when a test first asks."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 from sqlalchemy import delete
@@ -7,6 +9,7 @@ from sqlalchemy import delete
 from rowmint.registry import migrate, open_registry
 from rowmint.registry.engine import writing
 from rowmint.registry.tables import metadata
+from tests.faults.golden_home import publish_golden
 from tests.postgres_server import PostgresServer
 from tests.swift_server import SwiftServer
 
@@ -72,3 +75,11 @@ def swift():
 def s3_bucket(swift):
     """An empty bucket: its URL and the options that open it."""
     return swift.create_bucket(), swift.options
+
+
+@pytest.fixture(scope="session")
+def golden_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which the golden models are published; nobody may change it."""
+    home = tmp_path_factory.mktemp("golden")
+    publish_golden(home)
+    return home

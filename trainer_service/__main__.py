@@ -56,13 +56,12 @@ async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver]) -
         upload_idle_seconds=settings.upload_idle_seconds,
     )
     scratch = await asyncio.to_thread(Scratch, settings.scratch)
-    holder = f"{socket.gethostname()}:{os.getpid()}"
     pool = WorkerPool(
         registry.jobs,
         settings.model_dump(mode="json"),
         scratch,
         workers=settings.workers,
-        holder=holder,
+        holder=f"{socket.gethostname()}:{os.getpid()}",
         lease_seconds=settings.lease_seconds,
         stop_seconds=settings.grace_seconds,
         environment=worker_environment(),

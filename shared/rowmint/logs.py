@@ -7,10 +7,11 @@ into it a value of a cell, a secret or a path: the log is read by others than th
 import logging
 import sys
 import threading
-from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from rowmint.spans import loaded_trace
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -75,9 +76,9 @@ def _log_dead_thread(died: threading.ExceptHookArgs) -> None:
 
 
 def _add_span(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Say which span the event belongs to; where nothing has loaded OpenTelemetry there is none."""
-    trace: Any = sys.modules.get("opentelemetry.trace")
-    if hasattr(trace, "use_span"):  # else another thread is at loading it
+    """Say which span the event belongs to, if it does to one."""
+    trace = loaded_trace()
+    if trace is not None:
         span = trace.get_current_span().get_span_context()
         if span.is_valid:
             event["trace_id"] = f"{span.trace_id:032x}"

@@ -81,6 +81,30 @@ class ServiceProcess:
         return self.process.wait(30)
 
 
+def _unset() -> dict[str, str]:
+    """Return the environment in which no service's settings are set."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ROWMINT_")}
+
+
+def refused_start(home: Path, *command: str, **environment: str) -> str:
+    """Start a service that cannot run, and return what it says of that: it ends with 1, and no traceback.
+
+    `command` is what Python is started with.
+    """
+    done = subprocess.run(
+        [sys.executable, *command],
+        env={**_unset(), "ROWMINT_HOME": str(home), "ROWMINT_LISTEN": "127.0.0.1:0", **environment},
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
 @dataclass
 class Services:
     """Starts services over one home folder and ends them all."""
@@ -97,12 +121,11 @@ class Services:
     ) -> ServiceProcess:
         port = free_port() if port is None else port
         log = self.home / f"{module}-{port}.log"
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("ROWMINT_")}
         settings = {"ROWMINT_HOME": str(self.home), "ROWMINT_LISTEN": f"127.0.0.1:{port}"}
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [python, "-m", module],
-                env={**clean, **settings, **(environment or {})},
+                env={**_unset(), **settings, **(environment or {})},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self.home,

@@ -7,7 +7,6 @@ import pytest
 
 from rowmint.client import datasets
 from tests.acceptance.processes import Services
-from tests.faults.golden_home import publish_golden
 from tests.faults.raw_streams import Unharmed
 
 
@@ -23,14 +22,6 @@ def services(tmp_path: Path) -> Iterator[Services]:
     found = Services(tmp_path)
     yield found
     found.close()
-
-
-@pytest.fixture(scope="session")
-def golden_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home in which the golden models are published; nobody may change it."""
-    home = tmp_path_factory.mktemp("golden")
-    publish_golden(home)
-    return home
 
 
 @pytest.fixture

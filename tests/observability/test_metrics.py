@@ -1,13 +1,9 @@
 """What the services' metrics say is what was done."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from rowmint.client import Client
-from tests.acceptance.processes import Services, wait_until
+from tests.acceptance.processes import Services, refused_start, wait_until
 from tests.observability.conftest import ASKED, PROJECT, Watched, metrics_port, scrape
 from trainer_service.metrics import PHASES
 
@@ -131,15 +127,5 @@ def test_several_processes_are_one_in_the_metrics(watched: Watched, tmp_path):
 def test_an_address_that_cannot_be_served_is_said_at_once(watched: Watched, module, listen, tmp_path):
     if listen == "clash":
         listen = f"127.0.0.1:{metrics_port(watched.sampler)}"
-    done = subprocess.run(
-        [sys.executable, "-m", module],
-        env={**os.environ, "ROWMINT_HOME": str(tmp_path), "ROWMINT_METRICS_LISTEN": listen},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "ROWMINT_METRICS_LISTEN" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    said = refused_start(tmp_path, "-m", module, ROWMINT_METRICS_LISTEN=listen)
+    assert "ROWMINT_METRICS_LISTEN" in said.splitlines()[-1]

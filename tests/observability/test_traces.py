@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.acceptance.processes import ROOT, Services
+from tests.acceptance.processes import ROOT, Services, refused_start
 from tests.observability.collector import Span
 from tests.observability.conftest import ASKED, CITY, PROJECT, Watched
 
@@ -168,38 +168,15 @@ sys.meta_path.insert(0, Hidden())
 @pytest.mark.parametrize("module", ["trainer_service", "sampler_service"])
 def test_traces_asked_for_without_opentelemetry_are_refused_in_one_line(module, tmp_path):
     run = f"{HIDDEN}\nimport runpy; sys.argv = [{module!r}]; runpy.run_module({module!r}, run_name='__main__')"
-    environment = {**os.environ, "ROWMINT_HOME": str(tmp_path), "PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}"}
-    done = subprocess.run(
-        [sys.executable, "-c", run],
-        env={**environment, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "OTEL_EXPORTER_OTLP_ENDPOINT asks for traces" in done.stderr.splitlines()[-1]
-    assert "rowmint[tracing]" in done.stderr.splitlines()[-1]
+    told = {"PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+    last = refused_start(tmp_path, "-c", run, **told).splitlines()[-1]
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT asks for traces" in last
+    assert "rowmint[tracing]" in last
 
 
 def test_a_way_to_send_traces_that_there_is_not_is_refused(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "sampler_service"],
-        env={
-            **os.environ,
-            "ROWMINT_HOME": str(tmp_path),
-            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
-            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-        },
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "OTEL_EXPORTER_OTLP_PROTOCOL" in done.stderr.splitlines()[-1]
+    told = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+    assert "OTEL_EXPORTER_OTLP_PROTOCOL" in refused_start(tmp_path, "-m", "sampler_service", **told).splitlines()[-1]
 
 
 def test_without_traces_nothing_of_opentelemetry_is_loaded(tmp_path):

@@ -5,16 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.golden_home import publish_golden
 from tests.proxied.deployment import Deployment
-
-
-@pytest.fixture(scope="session")
-def golden_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home in which the golden models are published; nobody may change it."""
-    home = tmp_path_factory.mktemp("golden")
-    publish_golden(home)
-    return home
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ from typing import Any
 
 import structlog
 
-from rowmint.observability.tracing import Tracing, fail_span
+from rowmint.observability.tracing import Tracing
 from rowmint.registry import JobRecord, JobState
+from rowmint.spans import fail_span
 
 
 class Story:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Self
 
 import grpc
 
+from rowmint.spans import fail_span, loaded_trace, trace_parent
+
 _PARENT = "traceparent"
 
 Metadata = tuple[tuple[str, str], ...]
@@ -17,7 +19,7 @@ Metadata = tuple[tuple[str, str], ...]
 
 def current_context() -> Any:
     """Return what a span of another thread may hang on: the current context, or None where nothing is traced."""
-    return None if _trace() is None else sys.modules["opentelemetry.context"].get_current()
+    return None if loaded_trace() is None else sys.modules["opentelemetry.context"].get_current()
 
 
 class StreamSpan:
@@ -125,15 +127,9 @@ def _end_call(span: Any, code: grpc.StatusCode | None) -> None:
     _end(span, code.name if failed and code is not None else "")
 
 
-def _trace() -> Any:
-    """Return OpenTelemetry's module of traces where the program has loaded all of it."""
-    module = sys.modules.get("opentelemetry.trace")
-    return module if hasattr(module, "use_span") else None
-
-
 def _begin(method: str, context: Any) -> Any:
     """Begin a client's span; None where nothing is traced."""
-    trace = _trace()
+    trace = loaded_trace()
     if trace is None:
         return None
     service, _, name = method.rpartition("/")
@@ -147,15 +143,13 @@ def _begin(method: str, context: Any) -> Any:
 def _headers(span: Any) -> Metadata:
     """Return what tells a server of a span (W3C Trace Context)."""
     found = span.get_span_context()
-    parent = (_PARENT, f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags:02x}")
+    parent = (_PARENT, trace_parent(found))
     state = found.trace_state.to_header()
     return (parent, ("tracestate", state)) if state else (parent,)
 
 
 def _end(span: Any, failure: str) -> None:
     """End a span; `failure` names what kind of failure it was, and is empty where there was none."""
-    trace = _trace()
     if failure:
-        span.set_attribute("error.type", failure)
-        span.set_status(trace.Status(trace.StatusCode.ERROR))
+        fail_span(span, failure)
     span.end()

@@ -157,6 +157,26 @@ def _name(code: Any) -> str:
     return code.name if isinstance(code, grpc.StatusCode) else _NAMES.get(code, grpc.StatusCode.UNKNOWN.name)
 
 
+def rebuilt(
+    handler: Any, generated: Callable[[Any], Any], awaited: Callable[[Any], Any], decode: Any, encode: Any
+) -> Any:
+    """Return a handler of the same kind as `handler` that behaves otherwise.
+
+    Args:
+        handler: The handler.
+        generated: Returns the new behaviour for one that is a generator of responses.
+        awaited: Returns it for any other: one with a single response, or one that writes its responses itself, as that
+            of grpc.health.v1.Health/Watch does.
+        decode: Makes requests of bytes.
+        encode: Makes bytes of responses.
+    """
+    sides = ("stream" if streams else "unary" for streams in (handler.request_streaming, handler.response_streaming))
+    kind = "_".join(sides)
+    inner = getattr(handler, kind)
+    behavior = generated(inner) if inspect.isasyncgenfunction(inner) else awaited(inner)
+    return getattr(grpc, f"{kind}_rpc_method_handler")(behavior, decode, encode)
+
+
 def _wrapped(handler: Any, call: Call, course: _Course) -> Any:
     """Return a handler like `handler` that keeps `call` and `course` up to date."""
 
@@ -180,23 +200,10 @@ def _wrapped(handler: Any, call: Call, course: _Course) -> Any:
         return body
 
     read, write = handler.request_deserializer, handler.response_serializer
-    if handler.response_streaming:
-        inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
-        make = (
-            grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
-        )
-        # A handler may also write its responses itself, as that of grpc.health.v1.Health/Watch does.
-        behavior = _written(inner, course) if inspect.isasyncgenfunction(inner) else _awaited(inner, course)
-    else:
-        inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
-        make = (
-            grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
-        )
-        behavior = _awaited(inner, course)
-    return make(behavior, decode, encode)
+    return rebuilt(handler, partial(_written, course), partial(_awaited, course), decode, encode)
 
 
-def _awaited(inner: Callable[[Any, Any], Awaitable[Any]], course: _Course) -> Callable[[Any, Any], Awaitable[Any]]:
+def _awaited(course: _Course, inner: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
     async def behavior(request: Any, context: Any) -> Any:
         course.context = context
         with course.watched():
@@ -207,7 +214,7 @@ def _awaited(inner: Callable[[Any, Any], Awaitable[Any]], course: _Course) -> Ca
     return behavior
 
 
-def _written(inner: Callable[[Any, Any], Any], course: _Course) -> Callable[[Any, Any], Awaitable[None]]:
+def _written(course: _Course, inner: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Awaitable[None]]:
     async def behavior(request: Any, context: Any) -> None:
         course.context = context
         with course.watched():

@@ -3,7 +3,6 @@
 What a span tells: which call, which model version, how many rows, which job. Never a value of a cell or condition.
 """
 
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import grpc
 from rowmint.errors import InvalidFieldError, UnavailableError
 from rowmint.observability.calls import Call
 from rowmint.observability.settings import tracing_protocol, tracing_wanted
+from rowmint.spans import fail_span, loaded_trace, trace_parent
 
 Attributes = Mapping[str, str | int | float | bool]
 
@@ -148,19 +148,6 @@ class CallTracing:
         span.end()
 
 
-def fail_span(span: Any, kind: str) -> None:
-    """Mark a span as one of what failed.
-
-    Args:
-        span: The span.
-        kind: What kind of failure: a name, never a text that was made for a caller.
-    """
-    from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415
-
-    span.set_attribute("error.type", kind)
-    span.set_status(Status(StatusCode.ERROR))
-
-
 def annotate(attributes: Attributes) -> None:
     """Let the current span, if there is one, tell more."""
     span = _current_span()
@@ -174,14 +161,13 @@ def current_trace_parent() -> str | None:
     if span is None:
         return None
     found = span.get_span_context()
-    return f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags:02x}" if found.is_valid else None
+    return trace_parent(found) if found.is_valid else None
 
 
 def _current_span() -> Any:
     """Return the current span; None where nothing has loaded OpenTelemetry, as then there is none."""
-    trace: Any = sys.modules.get("opentelemetry.trace")
-    # Another thread may be at loading it.
-    return trace.get_current_span() if hasattr(trace, "use_span") else None
+    trace = loaded_trace()
+    return None if trace is None else trace.get_current_span()
 
 
 def _context_of(metadata: Mapping[str, Any]) -> Any:

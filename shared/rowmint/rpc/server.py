@@ -1,12 +1,12 @@
 """The gRPC server both services run: errors, health, reflection, drain."""
 
 import asyncio
-import inspect
 import signal
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -17,7 +17,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from rowmint.errors import Reason, RowmintError, UnavailableError
-from rowmint.observability.calls import Call, CallInterceptor, CallObserver, note_reason
+from rowmint.observability.calls import Call, CallInterceptor, CallObserver, note_reason, rebuilt
 from rowmint.rpc import status
 
 _log = structlog.get_logger(__name__)
@@ -104,18 +104,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         method = str(handler_call_details.method)
-        streams_requests, streams_responses = handler.request_streaming, handler.response_streaming
-        if streams_responses:
-            make = grpc.stream_stream_rpc_method_handler if streams_requests else grpc.unary_stream_rpc_method_handler
-            inner = handler.stream_stream if streams_requests else handler.unary_stream
-            # A handler may also write its responses itself, as that of grpc.health.v1.Health/Watch does.
-            guard: Any = _guard_stream if inspect.isasyncgenfunction(inner) else _guard_unary
-            behavior: Any = guard(inner, method)
-        else:
-            make = grpc.stream_unary_rpc_method_handler if streams_requests else grpc.unary_unary_rpc_method_handler
-            inner = handler.stream_unary if streams_requests else handler.unary_unary
-            behavior = _guard_unary(inner, method)
-        return make(behavior, _decoder(handler.request_deserializer), handler.response_serializer)
+        decode = _decoder(handler.request_deserializer)
+        guards = partial(_guard_stream, method), partial(_guard_unary, method)
+        return rebuilt(handler, *guards, decode, handler.response_serializer)
 
 
 class _NoMessage:
@@ -153,7 +144,7 @@ def _readable(request: Any) -> Any:
     return _Requests(request) if isinstance(request, AsyncIterator) else request
 
 
-def _guard_unary(inner: Callable[[Any, Any], Awaitable[Any]], method: str) -> Callable[[Any, Any], Awaitable[Any]]:
+def _guard_unary(method: str, inner: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
     async def behavior(request: Any, context: Any) -> Any:
         try:
             return await inner(_readable(request), context)
@@ -164,7 +155,7 @@ def _guard_unary(inner: Callable[[Any, Any], Awaitable[Any]], method: str) -> Ca
 
 
 def _guard_stream(
-    inner: Callable[[Any, Any], AsyncGenerator[Any, None]], method: str
+    method: str, inner: Callable[[Any, Any], AsyncGenerator[Any, None]]
 ) -> Callable[[Any, Any], AsyncIterator[Any]]:
     async def behavior(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
