@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from tempfile import TemporaryDirectory
 
 import structlog
@@ -19,10 +20,11 @@ from rowmint.observability.exporter import mark_dead, serve_metrics, shared_regi
 from rowmint.observability.service import observed
 from rowmint.registry import open_models_registry
 from rowmint.rpc import orca
+from rowmint.rpc.guard import guarded
 from rowmint.rpc.models import model_service
 from rowmint.rpc.orca import load_service
 from rowmint.rpc.process import run
-from rowmint.rpc.server import Server, ServerOptions, serve_until_signal
+from rowmint.rpc.server import UNGUARDED, Guard, Server, ServerOptions, serve_until_signal
 from rowmint.synthesizer import choose_kernel
 from sampler_service import metrics
 from sampler_service.admission import Admission, Allowance
@@ -35,6 +37,7 @@ from sampler_service.servicers import Replica, SamplingServicer, StreamLimits, s
 from sampler_service.settings import SamplerSettings, sibling_environment
 from sampler_service.statistics import Statistics
 from sampler_service.stream import BlockDone
+from sampler_service.trust import Trust, watch_trusted_keys
 
 _log = structlog.get_logger(__name__)
 
@@ -43,7 +46,7 @@ _LOADERS = 4  # threads that wait for registry and store
 
 @contextmanager
 def composed(
-    settings: SamplerSettings, observers: Sequence[CallObserver] = ()
+    settings: SamplerSettings, observers: Sequence[CallObserver] = (), guard: Guard = UNGUARDED
 ) -> Iterator[tuple[Server, SamplingServicer]]:
     """Build a sampler, not started yet, and its servicer; within a running event loop. Observers are told of calls."""
     registry = open_models_registry(settings.models_registry_url)
@@ -79,7 +82,8 @@ def composed(
         utilization=lambda: scheduler.load().utilization,
     )
     try:
-        models = ModelCache(registry.models, store, kernel, loaders, settings.model_cache_bytes)
+        trust = Trust(watch_trusted_keys(settings.trusted_keys), registry.models) if settings.trusted_keys else None
+        models = ModelCache(registry.models, store, kernel, loaders, settings.model_cache_bytes, trust=trust)
         metrics.watch(model_cache_bytes=lambda: models.size_bytes)
         statistics = Statistics(registry.models, models.loaded_bytes, clock=time.monotonic, now=time.time)
         sampler = Sampler(
@@ -104,6 +108,7 @@ def composed(
                 shares_port=settings.shares_port,
             ),
             observers,
+            guard,
         )
         yield server, servicer
     finally:
@@ -129,8 +134,9 @@ async def serve(settings: SamplerSettings) -> None:
     if settings.shares_port:
         end_with_parent()
     with (
-        observed("sampler", metrics.REGISTRY, metrics.CALLS, settings.metrics_listen) as observers,
-        composed(settings, observers) as (server, servicer),
+        observed("sampler", metrics.REGISTRY, metrics.CALLS, settings.metrics_listen, settings.tls_files) as observers,
+        guarded(settings, "sampler", lambda: datetime.now(UTC)) as guard,
+        composed(settings, observers, guard) as (server, servicer),
     ):
         fresh = asyncio.create_task(metrics.keep_fresh())
 
@@ -150,7 +156,7 @@ def _metrics_together(settings: SamplerSettings) -> Iterator[tuple[dict[str, str
         yield {}, lambda _: None
         return
     with TemporaryDirectory(prefix="rowmint-metrics-") as folder:
-        server = serve_metrics(settings.metrics_listen, shared_registry(folder))
+        server = serve_metrics(settings.metrics_listen, shared_registry(folder), settings.tls_files)
         _log.info("serving metrics", service="sampler", port=server.port)
         try:
             own = {"PROMETHEUS_MULTIPROC_DIR": folder, "ROWMINT_METRICS_LISTEN": ""}

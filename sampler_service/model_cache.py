@@ -1,18 +1,21 @@
-"""Loaded models and compiled plans, each bounded, each made once for all who ask at the same time."""
+"""Loaded models and compiled plans, each bounded, each made once for all of a project who ask at the same time.
+
+Projects share nothing, not even where their models are equal: how fast an answer comes would tell one of the other.
+"""
 
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from rowmint.artifact import Model, read_model
 from rowmint.conditions import Predicate, canonical
 from rowmint.errors import DataLossError, LimitError, ResourceNotFoundError, UnavailableError
-from rowmint.names import ModelVersionName, ModelVersionRef
+from rowmint.names import ModelName, ModelVersionName, ModelVersionRef
 from rowmint.objects import ObjectStore
 from rowmint.plan import Plan, compile_plan, plan_digest
 from rowmint.registry import ModelVersionRecord
@@ -20,6 +23,9 @@ from rowmint.rows import RowSource
 from rowmint.synthesizer import Kernel
 from sampler_service import metrics
 from sampler_service.single_flight import SingleFlightCache
+from sampler_service.trust import Trust
+
+T = TypeVar("T")
 
 _PLANS = 1024
 _RESOLVED = 4096  # references remembered for when the registry is away
@@ -53,6 +59,15 @@ class LoadedModel:
 
 
 @dataclass(frozen=True)
+class _Key:
+    """What a loaded model is found by: equal keys are equal files, and of one project."""
+
+    project: str
+    manifest_sha256: bytes
+    weights_sha256: bytes
+
+
+@dataclass(frozen=True)
 class _Weighed:
     """A model and the bytes it counts for: its arrays and its manifest."""
 
@@ -72,23 +87,31 @@ class ModelCache:
         kernel: Runs the networks.
         executor: Threads that load and compile.
         max_bytes: Bytes kept.
+        trust: Says which versions may be served; None: all.
     """
 
     def __init__(
-        self, resolver: VersionResolver, store: ObjectStore, kernel: Kernel, executor: Executor, max_bytes: int
+        self,
+        resolver: VersionResolver,
+        store: ObjectStore,
+        kernel: Kernel,
+        executor: Executor,
+        max_bytes: int,
+        *,
+        trust: Trust | None = None,
     ) -> None:
+        self._trust = trust
         self._resolver = resolver
         self._store = store
         self._kernel = kernel
         self._executor = executor
         self._max_bytes = max_bytes
-        # Keyed by the manifest's digest: the manifest holds the weights' digest too, so equal keys are equal bytes.
-        self._models: SingleFlightCache[bytes, _Weighed] = SingleFlightCache(
+        self._models: SingleFlightCache[_Key, _Weighed] = SingleFlightCache(
             max_bytes, lambda held: held.size_bytes, metrics.cache_evicted
         )
-        self._keys: OrderedDict[ModelVersionName, bytes] = OrderedDict()
+        self._keys: OrderedDict[ModelVersionName, _Key] = OrderedDict()
         self._resolved: OrderedDict[ModelVersionRef, ModelVersionRecord] = OrderedDict()
-        self._plans: SingleFlightCache[bytes, Plan] = SingleFlightCache(_PLANS, lambda _: 1)
+        self._plans: SingleFlightCache[tuple[str, bytes], Plan] = SingleFlightCache(_PLANS, lambda _: 1)
 
     @property
     def size_bytes(self) -> int:
@@ -109,12 +132,15 @@ class ModelCache:
 
         Raises:
             ResourceNotFoundError: There is none.
+            UntrustedModelError: No trusted key has signed it.
             DataLossError: Its objects are not what the registry says.
             LimitError: It is larger than the cache.
             UnavailableError: Registry or store cannot be reached.
         """
         loop = asyncio.get_running_loop()
         record = await self._resolve(ref, deleted=deleted)
+        # Before anything is read: what nobody vouches for is not parsed.
+        await self._require_trust(ref.model, record)
         size = record.manifest_size + record.weights_size
         if size > self._max_bytes:
             raise LimitError(
@@ -134,27 +160,36 @@ class ModelCache:
             metrics.model_loaded(loop.time() - began)
             return found
 
-        held = await self._models.get(record.manifest_sha256, load)
+        # The project that was asked for and let in, whatever the registry says whose the model is.
+        key = _Key(ref.model.project, record.manifest_sha256, record.weights_sha256)
+        held = await self._models.get(key, load)
         if not missed:
             metrics.cache_hit()
-        self._keys[record.name] = record.manifest_sha256
+        self._keys[record.name] = key
         self._keys.move_to_end(record.name)
         if len(self._keys) > _RESOLVED:
             self._keys.popitem(last=False)
         return LoadedModel(record.name, held.model)
 
-    async def _resolve(self, ref: ModelVersionRef, *, deleted: bool) -> ModelVersionRecord:
-        loop = asyncio.get_running_loop()
-        asked = loop.run_in_executor(self._executor, partial(self._resolver.resolve, ref, deleted=deleted))
+    async def _require_trust(self, model: ModelName, record: ModelVersionRecord) -> None:
+        if self._trust is not None and not self._trust.is_known(model, record):
+            await self._ask(partial(self._trust.require, model, record))
+
+    async def _ask(self, ask: Callable[[], T]) -> T:
+        """Return what the registry says; one that hangs is as good as none."""
+        asked = asyncio.get_running_loop().run_in_executor(self._executor, ask)
         try:
-            # A registry that hangs is as good as none.
-            record = await asyncio.wait_for(asked, _RESOLVE_SECONDS)
-        except (UnavailableError, TimeoutError) as error:
+            return await asyncio.wait_for(asked, _RESOLVE_SECONDS)
+        except TimeoutError as error:
+            raise UnavailableError("the registry does not answer now", retry_after=1.0) from error
+
+    async def _resolve(self, ref: ModelVersionRef, *, deleted: bool) -> ModelVersionRecord:
+        try:
+            record = await self._ask(partial(self._resolver.resolve, ref, deleted=deleted))
+        except UnavailableError:
             known = self._resolved.get(ref)
             if known is None:
-                if isinstance(error, UnavailableError):
-                    raise
-                raise UnavailableError("the registry does not answer now", retry_after=1.0) from error
+                raise
             return known
         except ResourceNotFoundError:
             self._resolved.pop(ref, None)
@@ -165,8 +200,13 @@ class ModelCache:
             self._resolved.popitem(last=False)
         return record
 
-    async def plan(self, model: Model, where: Iterable[Predicate]) -> Plan:
+    async def plan(self, model: Model, where: Iterable[Predicate], project: str = "") -> Plan:
         """Return the plan for the rows of `model` that satisfy `where`.
+
+        Args:
+            model: The model.
+            where: The conditions.
+            project: Whose model it is; plans are shared within it.
 
         Raises:
             RowmintError: The conditions are not possible; see `rowmint.conditions.canonical`.
@@ -177,7 +217,7 @@ class ModelCache:
         async def compile_it() -> Plan:
             return await loop.run_in_executor(self._executor, compile_plan, model.digest, model.synthesizer, conditions)
 
-        return await self._plans.get(plan_digest(model.digest, conditions), compile_it)
+        return await self._plans.get((project, plan_digest(model.digest, conditions)), compile_it)
 
     def _load(self, record: ModelVersionRecord) -> _Weighed:
         try:

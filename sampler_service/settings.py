@@ -7,20 +7,20 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from rowmint.rpc.settings import ObservabilitySettings
+from rowmint.rpc.settings import ServiceSettings
 
 
-class SamplerSettings(ObservabilitySettings):
-    """Everything about the sampler that can be set, beside its log and its metrics.
+class SamplerSettings(ServiceSettings):
+    """Everything about the sampler that can be set, beside what both services have.
 
     Attributes:
         home: Folder of the embedded default.
-        listen: Address served, ``host:port``.
         models_registry: Registry of models, only read: ``sqlite:///file.db`` or ``postgresql+psycopg://...``.
         model_store: Store of published models, only read: ``file:///folder``, ``s3://bucket/prefix``.
         store_options: Options of the store, such as endpoint and credentials.
         kernel: What multiplies matrices: ``onnxruntime``, ``numpy``, or ``auto``: the first where it is installed. All
             give the same rows.
+        trusted_keys: File of Ed25519 public keys, PEM, one of which must have signed a version; empty: all are served.
         processes: Processes that share the port, and so the machine's cores; each has limits and models of its own.
         shares_port: Whether others listen on the same port; set by the process that starts them.
         threads: Blocks computed at once, over all streams of all processes.
@@ -45,6 +45,7 @@ class SamplerSettings(ObservabilitySettings):
     model_store: str = ""
     store_options: dict[str, Any] = Field(default_factory=dict)
     kernel: Literal["auto", "onnxruntime", "numpy"] = "auto"
+    trusted_keys: str = ""
     processes: int = Field(default=1, ge=1, le=256)
     shares_port: bool = False
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)

@@ -6,15 +6,17 @@ import socket
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 from rowmint.failpoints import arm
 from rowmint.objects import open_store
 from rowmint.observability.calls import CallObserver
 from rowmint.observability.service import observed
 from rowmint.registry import migrate, open_registry
+from rowmint.rpc.guard import guarded
 from rowmint.rpc.models import model_service
 from rowmint.rpc.process import run
-from rowmint.rpc.server import Server, ServerOptions, Service, serve_until_signal
+from rowmint.rpc.server import Guard, Server, ServerOptions, Service, serve_until_signal
 from rowmint.v1 import (
     dataset_service_pb2_grpc,
     model_admin_service_pb2_grpc,
@@ -29,6 +31,7 @@ from trainer_service.servicers.datasets import DatasetServicer
 from trainer_service.servicers.model_admin import ModelAdminServicer
 from trainer_service.servicers.training import TrainingServicer
 from trainer_service.settings import TrainerSettings, worker_environment
+from trainer_service.signer import VersionSigner, watch_signing_key
 
 _THREADS = 16  # no more than the registry's pool has connections
 
@@ -36,17 +39,21 @@ _THREADS = 16  # no more than the registry's pool has connections
 async def serve(settings: TrainerSettings) -> None:
     """Serve until a signal."""
     arm(settings.failpoint)
-    with observed("trainer", metrics.REGISTRY, metrics.CALLS, settings.metrics_listen) as observers:
-        await _serve(settings, observers)
+    with (
+        observed("trainer", metrics.REGISTRY, metrics.CALLS, settings.metrics_listen, settings.tls_files) as observers,
+        guarded(settings, "trainer", lambda: datetime.now(UTC)) as guard,
+    ):
+        await _serve(settings, observers, guard)
 
 
-async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver]) -> None:
+async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver], guard: Guard) -> None:
     loop = asyncio.get_running_loop()
     # Calls wait for registry and stores in threads; those that read a whole upload back must not keep the rest waiting.
     loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="call"))
     registry = open_registry(settings.registry_url)
     data = open_store(settings.data_store_url, settings.store_options)
     models = open_store(settings.model_store_url, settings.store_options)
+    signer = VersionSigner(registry.models, models, watch_signing_key(settings.signing_key))
     await asyncio.to_thread(migrate, registry.engine)
     sweeper = Sweeper(
         registry,
@@ -76,7 +83,7 @@ async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver]) -
     )
     datasets = DatasetServicer(registry.datasets, data, upload, pool.wake)
     training = TrainingServicer(registry, pool, pool.wake, settings.threads)
-    admin = ModelAdminServicer(registry.models, settings.keep_deleted_seconds)
+    admin = ModelAdminServicer(registry.models, settings.keep_deleted_seconds, signer)
     server = Server(
         [
             Service(
@@ -100,6 +107,7 @@ async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver]) -
             max_connection_age_seconds=settings.max_connection_age_seconds,
         ),
         observers,
+        guard,
     )
     sweeper.start()
     figures = metrics.JobCollector(registry.jobs)

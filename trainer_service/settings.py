@@ -7,16 +7,15 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from rowmint.rpc.settings import ObservabilitySettings
+from rowmint.rpc.settings import ServiceSettings
 from trainer_service.datasets.limits import IngestLimits
 
 
-class TrainerSettings(ObservabilitySettings):
-    """Everything about the trainer that can be set, beside its log and its metrics.
+class TrainerSettings(ServiceSettings):
+    """Everything about the trainer that can be set, beside what both services have.
 
     Attributes:
         home: Folder of the embedded default: registry, objects, scratch.
-        listen: Address served, ``host:port``.
         registry: Registry of datasets, jobs and models: ``sqlite:///folder`` or ``postgresql+psycopg://...``.
         data_store: Store of uploads and tables: ``file:///folder``, ``s3://bucket/prefix``, ``gs://...``, ``az://...``.
         model_store: Store of published models, likewise.
@@ -41,6 +40,7 @@ class TrainerSettings(ObservabilitySettings):
         max_message_bytes: Largest message received.
         grace_seconds: How long calls may go on after SIGTERM.
         max_connection_age_seconds: Age at which connections are renewed; 0 for never.
+        signing_key: File of the Ed25519 private key, PEM, that versions are signed with; empty: they are not.
         failpoint: A place to die at, for tests of what is lost then; see `rowmint.failpoints.arm`.
     """
 
@@ -71,6 +71,7 @@ class TrainerSettings(ObservabilitySettings):
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=64 * 1024)
     grace_seconds: float = Field(default=10.0, ge=0)
     max_connection_age_seconds: float = Field(default=0.0, ge=0)
+    signing_key: str = ""
     failpoint: str = ""
 
     @field_validator("data_store", "model_store")

@@ -36,6 +36,9 @@ class Reason(StrEnum):
     INTERNAL = "INTERNAL"
     TRAINING_FAILED = "TRAINING_FAILED"
     STREAM_MISMATCH = "STREAM_MISMATCH"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    UNTRUSTED_MODEL = "UNTRUSTED_MODEL"
 
 
 @dataclass(frozen=True)
@@ -304,3 +307,21 @@ class StreamMismatchError(RowmintError):
     """The digests of a continued stream do not match the model's now."""
 
     reason = Reason.STREAM_MISMATCH
+
+
+class UnauthenticatedError(RowmintError):
+    """Who calls is not known."""
+
+    reason = Reason.UNAUTHENTICATED
+
+
+class PermissionDeniedError(RowmintError):
+    """Who calls may not do this in this project."""
+
+    reason = Reason.PERMISSION_DENIED
+
+
+class UntrustedModelError(RowmintError):
+    """A version bears no signature of a trusted key."""
+
+    reason = Reason.UNTRUSTED_MODEL

@@ -7,9 +7,10 @@ into it a value of a cell, a secret or a path: the log is read by others than th
 import logging
 import sys
 import threading
+import traceback
 
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from rowmint.spans import loaded_trace
 
@@ -17,7 +18,10 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 
 
 def configure_logs(service: str, *, log_format: str = "console", level: str = "info") -> None:
-    """Set up the log of this process. Tracebacks show no local variables: they hold cells and credentials.
+    """Set up the log of this process.
+
+    Tracebacks show where and of which kind an error is, not its text, nor any variable: cells and credentials may be
+    in either.
 
     Args:
         service: Who writes, such as ``trainer``; told in JSON.
@@ -37,14 +41,12 @@ def configure_logs(service: str, *, log_format: str = "console", level: str = "i
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
     ]
-    last: list[Processor]
+    last: list[Processor] = [structlog.processors.ExceptionRenderer(_traceback)]
     if as_json:
         shared += [add_service, _add_span]
-        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+        last.append(structlog.processors.JSONRenderer(default=str))
     else:
-        last = [
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
-        ]
+        last.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(lowest),
@@ -68,6 +70,17 @@ def configure_logs(service: str, *, log_format: str = "console", level: str = "i
     logging.captureWarnings(as_json)
     if as_json:
         threading.excepthook = _log_dead_thread
+
+
+def _traceback(exc_info: ExcInfo) -> str:
+    """Return a traceback of an error and of what led to it."""
+    lines = []
+    error: traceback.TracebackException | None = traceback.TracebackException(*exc_info)
+    while error is not None:
+        kind = "an error" if error.exc_type is None else f"{error.exc_type.__module__}.{error.exc_type.__qualname__}"
+        lines.append("".join(["Traceback (most recent call last):\n", *error.stack.format(), kind]))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n\n".join(reversed(lines))
 
 
 def _log_dead_thread(died: threading.ExceptHookArgs) -> None:

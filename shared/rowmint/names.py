@@ -70,6 +70,11 @@ class ProjectName:
         return f"projects/{self.project}"
 
 
+def project_of(text: str, field: str) -> ProjectName:
+    """Return the project of any resource name, whatever else is in it; `InvalidFieldError` names `field`."""
+    return ProjectName(_match(f"projects/({_ID})(?:/.*)?", text, field, "projects/{project}/...")[1])
+
+
 @dataclass(frozen=True, order=True)
 class DatasetName:
     """`projects/{project}/datasets/{dataset}`."""

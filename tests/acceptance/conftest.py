@@ -8,6 +8,16 @@ import pytest
 
 from rowmint.client import Client
 from tests.acceptance.processes import Services, customers_csv
+from tests.acceptance.telltales import leaks_of_services
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_log_tells_too_much(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Looks through the log of every service that was started, once all tests have ended."""
+    yield
+    found = list(leaks_of_services(tmp_path_factory.getbasetemp()))
+    if found:
+        pytest.fail("logs tell what they must not:\n" + "\n".join(found[:20]), pytrace=False)
 
 
 @pytest.fixture

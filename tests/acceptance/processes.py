@@ -16,6 +16,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from rowmint.client.credentials import PLAIN, Credentials
+
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
 
@@ -52,6 +54,7 @@ class ServiceProcess:
     port: int
     log: Path
     process: subprocess.Popen[bytes]
+    credentials: Credentials = PLAIN
 
     @property
     def address(self) -> str:
@@ -64,7 +67,7 @@ class ServiceProcess:
     def serving(self) -> bool:
         if self.process.poll() is not None:
             pytest.fail(f"{self.module} ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}")
-        with grpc.insecure_channel(self.address) as channel:
+        with self.credentials.channel(self.address, self.address, ()) as channel:
             try:
                 answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)
             except grpc.RpcError:
@@ -107,10 +110,11 @@ def refused_start(home: Path, *command: str, **environment: str) -> str:
 
 @dataclass
 class Services:
-    """Starts services over one home folder and ends them all."""
+    """Starts services over one home folder and ends them all; what is to see that they serve shows its credentials."""
 
     home: Path
     started: list[ServiceProcess] = field(default_factory=list)
+    credentials: Credentials = PLAIN
 
     def start(
         self,
@@ -130,7 +134,7 @@ class Services:
                 stderr=subprocess.STDOUT,
                 cwd=self.home,
             )
-        service = ServiceProcess(module, port, log, process)
+        service = ServiceProcess(module, port, log, process, self.credentials)
         self.started.append(service)
         wait_until(service.serving, f"{module} serving")
         return service

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from rowmint.client import Client
-from tests.acceptance.processes import ROOT, Services
+from tests.acceptance.processes import ROOT, Services, free_port
 
 README = (ROOT / "README.md").read_text()
 
@@ -128,3 +128,24 @@ def test_buf_curl(folder, environment, python_rows):
     methods, _, rows = run(placed(command, environment), folder, environment).partition("{")
     assert "rowmint.v1.SamplingService/Sample" in methods.split()
     assert "{" + rows == python_rows
+
+
+def test_from_zero_to_mutual_tls(folder, environment, tmp_path):
+    (setting_up,), (using,) = blocks("tls"), blocks("tls-use")
+    assert len(setting_up.strip().splitlines()) == 10
+    trainer, sampler = free_port(), free_port()
+    serve = f"rowmint serve --trainer-port {trainer} --sampler-port {sampler} &"
+    placed = setting_up.replace("rowmint serve &", serve)
+    assert placed != setting_up
+    (tmp_path / "shop.csv").write_bytes((folder / "shop.csv").read_bytes())
+    addresses = {"ROWMINT_TRAINER": f"localhost:{trainer}", "ROWMINT_SAMPLER": f"127.0.0.1:{sampler}"}
+    script = f'{placed}\ntrap "kill $!; wait" EXIT\n{using}'
+    output = run(["bash", "-euo", "pipefail", "-c", script], tmp_path, {**environment, **addresses})
+    assert "refused, as it should be" in output
+    assert "order,city,plan,age,spend" in output
+    for name, denied in (("trainer", 1), ("sampler", 0)):
+        (log,) = (tmp_path / "audit").glob(f"{name}-*")
+        records = [json.loads(line) for line in log.read_text().splitlines()]
+        assert [record["decision"] for record in records].count("denied") == denied
+        assert {record["who"] for record in records} >= {"certificate:ada"}
+    assert (tmp_path / "keys" / "ca-key.pem").stat().st_mode & 0o077 == 0

@@ -1,6 +1,7 @@
 """What observers of a server's calls are told, and what the metrics of gRFC A66 make of it."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 
 import grpc
@@ -376,7 +377,9 @@ def test_a_call_writes_a_line_and_its_request_id_goes_with_every_event():
         calls = [line for line in lines if line["event"] == "call"]
         assert [line["log_level"] for line in calls] == ["debug", "info", "info"]
         assert [line["status"] for line in calls] == ["OK", "NOT_FOUND", "INTERNAL"]
-        assert [line.get("request_id") for line in calls] == ["id-1", None, "id-3"]
+        given, made, last = [line["request_id"] for line in calls]
+        assert (given, last) == ("id-1", "id-3")
+        assert re.fullmatch("[0-9a-f]{32}", made)
         (fault,) = [line for line in lines if line["event"] == "call failed"]
         assert fault["request_id"] == "id-3"
 

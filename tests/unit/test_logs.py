@@ -78,15 +78,16 @@ def test_libraries_and_warnings_go_the_same_way():
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_a_traceback_shows_no_variables(log_format):
+def test_a_traceback_shows_neither_variables_nor_what_the_error_says(log_format):
     code = (
-        "def work():\n    cell = 'secret' + str(4711)\n    raise ValueError('wrong')\n"
+        "def work():\n    cell = 'secret' + str(4711)\n    raise ValueError(cell)\n"
         "try:\n    work()\nexcept ValueError:\n    log.exception('failed')\n"
         "    logging.getLogger('x').exception('failed there')"
     )
     text = written(code, log_format=log_format)
     assert "secret4711" not in text
-    assert text.count("ValueError: wrong") == 2
+    assert text.count("in work") == 2
+    assert text.count("builtins.ValueError") == 2
     if log_format == "json":
         assert [line["event"] for line in objects(text)] == ["failed", "failed there"]
 

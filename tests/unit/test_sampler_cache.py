@@ -10,6 +10,7 @@ import pytest
 
 from rowmint.conditions import AnyOf, Predicate
 from rowmint.errors import DataLossError, LimitError, ResourceNotFoundError
+from rowmint.names import ModelName, ModelVersionName
 from rowmint.objects import MemoryStore
 from rowmint.plan import compile_plan
 from rowmint.synthesizer import choose_kernel
@@ -200,6 +201,69 @@ def test_a_plan_is_compiled_once(shelf, executor, monkeypatch):
         wanted = [Predicate("grade", AnyOf((1,)))]
         plans = await asyncio.gather(*[cache.plan(model, wanted) for _ in range(5)], cache.plan(model, []))
         assert len({plan.digest for plan in plans}) == 2
+
+    asyncio.run(ask())
+    assert len(compiled) == 2
+
+
+def elsewhere(family):
+    """The same bytes as a model of another project."""
+    return replace(reference(family), model=ModelName("elsewhere", family))
+
+
+def test_projects_share_no_model_even_where_they_are_equal(shelf, executor):
+    own = shelf.records["ctgan"]
+    other = replace(own, name=ModelVersionName("elsewhere", "ctgan", 1))
+
+    async def ask():
+        cache = cache_of(shelf, executor)
+        first = await cache.get(reference("ctgan"))
+        alone = cache.size_bytes
+        shelf.records["ctgan"] = other
+        second = await cache.get(elsewhere("ctgan"))
+        assert second.model is not first.model
+        assert second.model.digest == first.model.digest
+        assert (cache.size_bytes, cache.loaded_bytes(own.name), cache.loaded_bytes(other.name)) == (
+            2 * alone,
+            alone,
+            alone,
+        )
+        assert (await cache.get(elsewhere("ctgan"))).model is second.model
+
+    asyncio.run(ask())
+    assert sorted(shelf.store.reads) == ["ctgan/manifest"] * 2 + ["ctgan/weights"] * 2
+
+
+def test_projects_give_up_each_others_models_as_any(shelf, executor):
+    async def ask():
+        cache = cache_of(shelf, executor)
+        await cache.get(reference("ctgan"))
+        alone = cache.size_bytes
+        cache = cache_of(shelf, executor, max(alone, sum(map(len, stored("ctgan")))) + alone // 2)
+        for each in (reference("ctgan"), elsewhere("ctgan")):
+            await cache.get(each)
+            assert cache.size_bytes == alone
+
+    asyncio.run(ask())
+
+
+def test_projects_share_no_plan(shelf, executor, monkeypatch):
+    compiled = []
+
+    def counting(*arguments):
+        compiled.append(arguments[2])
+        return compile_plan(*arguments)
+
+    monkeypatch.setattr(model_cache, "compile_plan", counting)
+
+    async def ask():
+        cache = cache_of(shelf, executor)
+        model = (await cache.get(reference("ctgan"))).model
+        compiled.clear()
+        wanted = [Predicate("grade", AnyOf((1,)))]
+        plans = [await cache.plan(model, wanted, project) for project in ("p", "q", "p", "q")]
+        assert len({plan.digest for plan in plans}) == 1
+        assert (plans[2], plans[3]) == (plans[0], plans[1])
 
     asyncio.run(ask())
     assert len(compiled) == 2

@@ -12,6 +12,7 @@ from rowmint.plan import compile_plan
 from rowmint.registry import DatasetRecord, JobPhase, NewVersion, Registry
 from rowmint.rows import RowSource
 from rowmint.schema import TableSchema
+from rowmint.security.signing import Statement
 from rowmint.synthesizer import choose_kernel
 from trainer_service.config import from_json
 from trainer_service.fitting.progress import FitEvent
@@ -21,10 +22,17 @@ from trainer_service.jobs.checkpoints import JobCheckpoints
 from trainer_service.jobs.ingesting import fetch_verified
 from trainer_service.jobs.stores import Stores
 from trainer_service.object_keys import version_keys
+from trainer_service.signer import KeySource
 
 
 def run_training(
-    registry: Registry, stores: Stores, attempt: Attempt, scratch: Path, checkpoint_seconds: float = 60.0
+    registry: Registry,
+    stores: Stores,
+    attempt: Attempt,
+    scratch: Path,
+    *,
+    checkpoint_seconds: float = 60.0,
+    key: KeySource | None = None,
 ) -> None:
     """Carry out a training job: afterwards a version is published and the job has SUCCEEDED.
 
@@ -34,6 +42,7 @@ def run_training(
         attempt: The attempt; asked at every step whether to stop.
         scratch: An empty folder.
         checkpoint_seconds: Pause between two checkpoints.
+        key: Gives the key that the version is signed with; None: it is not.
 
     Raises:
         RowmintError: The attempt ended otherwise; the job is not ended yet.
@@ -74,7 +83,7 @@ def run_training(
     if phase is not JobPhase.PUBLISHING:
         attempt.enter("publishing")
         attempt.patiently(lambda again: ledger.set_phase(job.uid, job.epoch, JobPhase.PUBLISHING, {}, again=again))
-    _publish(registry, stores, attempt, dataset, artifact)
+    _publish(registry, stores, attempt, dataset, artifact, key=key)
 
 
 def run_estimate(
@@ -97,7 +106,15 @@ def _table(registry: Registry, stores: Stores, uid: str, scratch: Path) -> tuple
     return dataset, dataset.schema, table
 
 
-def _publish(registry: Registry, stores: Stores, attempt: Attempt, dataset: DatasetRecord, artifact: Artifact) -> None:
+def _publish(
+    registry: Registry,
+    stores: Stores,
+    attempt: Attempt,
+    dataset: DatasetRecord,
+    artifact: Artifact,
+    *,
+    key: KeySource | None,
+) -> None:
     """Store the files under keys of this attempt's own, then make the version visible: objects first, row last."""
     job = attempt.job
     manifest = _verified(artifact)
@@ -122,8 +139,10 @@ def _publish(registry: Registry, stores: Stores, attempt: Attempt, dataset: Data
         training_rows=manifest["training"]["rows"],
         schema=TableSchema.from_json(manifest["generator"]["schema"]),
     )
+    statement = Statement(model, artifact.manifest_digest, artifact.weights_digest)
+    signatures = () if key is None else (key().sign(statement),)
     try:
-        attempt.patiently(lambda _: registry.models.publish(job.uid, job.epoch, model, version))
+        attempt.patiently(lambda _: registry.models.publish(job.uid, job.epoch, model, version, signatures=signatures))
     except (CancelledError, FencedError):
         # Overtaken at the last moment: the files are nobody's, and are not to lie about until the next sweep.
         sweep_orphans(registry, stores.models, [manifest_key, weights_key])

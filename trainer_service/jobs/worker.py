@@ -32,6 +32,7 @@ from trainer_service.jobs.stores import Stores
 from trainer_service.jobs.story import Story
 from trainer_service.jobs.training import run_estimate, run_training
 from trainer_service.settings import TrainerSettings
+from trainer_service.signer import watch_signing_key
 
 _log = structlog.get_logger(__name__)
 
@@ -70,7 +71,14 @@ def _run_job(
                     )
                 else:
                     warmed_up()
-                    run_training(registry, stores, attempt, scratch, settings.checkpoint_seconds)
+                    run_training(
+                        registry,
+                        stores,
+                        attempt,
+                        scratch,
+                        checkpoint_seconds=settings.checkpoint_seconds,
+                        key=watch_signing_key(settings.signing_key),
+                    )
             except Exception as error:  # noqa: BLE001 - whatever it was, the job is to say so
                 _end_badly(registry, attempt, error)
             return {"done": True, "state": story.end(_ended(registry, job)), "garbage": metrics.garbage_count()}

@@ -8,21 +8,24 @@ from google.protobuf import empty_pb2
 from rowmint.failpoints import reach
 from rowmint.names import ModelName, ModelVersionName
 from rowmint.registry import ModelLedger
-from rowmint.rpc.models import model_to_proto, model_version_to_proto, optional
+from rowmint.rpc.models import model_to_proto, optional, signed_version_to_proto
 from rowmint.v1 import model_admin_service_pb2, model_admin_service_pb2_grpc, model_pb2
+from trainer_service.signer import VersionSigner
 
 
 class ModelAdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
-    """Moves aliases, deletes versions and brings them back.
+    """Moves aliases, deletes versions and brings them back, and signs them.
 
     Args:
         ledger: Models and versions.
         keep_seconds: How long a deleted version can be brought back.
+        signer: Signs versions.
     """
 
-    def __init__(self, ledger: ModelLedger, keep_seconds: float) -> None:
+    def __init__(self, ledger: ModelLedger, keep_seconds: float, signer: VersionSigner) -> None:
         self._ledger = ledger
         self._keep_seconds = keep_seconds
+        self._signer = signer
 
     async def SetModelAlias(
         self, request: model_admin_service_pb2.SetModelAliasRequest, context: Any
@@ -48,4 +51,13 @@ class ModelAdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer)
     ) -> model_pb2.ModelVersion:
         """Bring a deleted version back."""
         name = ModelVersionName.parse(request.name)
-        return model_version_to_proto(await asyncio.to_thread(self._ledger.undelete_version, name))
+        record = await asyncio.to_thread(self._ledger.undelete_version, name)
+        return await asyncio.to_thread(signed_version_to_proto, self._ledger, record)
+
+    async def SignModelVersion(
+        self, request: model_admin_service_pb2.SignModelVersionRequest, context: Any
+    ) -> model_pb2.ModelVersion:
+        """Sign a version."""
+        name = ModelVersionName.parse(request.name)
+        record = await asyncio.to_thread(self._signer.sign, name)
+        return await asyncio.to_thread(signed_version_to_proto, self._ledger, record)

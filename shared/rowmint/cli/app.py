@@ -3,18 +3,21 @@
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from rowmint.cli import datasets, jobs, models
+from rowmint.cli import audit, datasets, jobs, keys, models
 from rowmint.cli.demo import demo
+from rowmint.cli.health import health
 from rowmint.cli.output import Target, print_error
 from rowmint.cli.sample import complete, sample
 from rowmint.cli.serve import serve
 from rowmint.cli.tracing import traced_command
-from rowmint.client import RowmintCallError
+from rowmint.client import Credentials, RowmintCallError
 from rowmint.client.connection import SAMPLER, TRAINER
 from rowmint.errors import RowmintError
 
@@ -75,6 +78,7 @@ app = typer.Typer(
 @app.callback()
 def root(
     context: typer.Context,
+    *,
     trainer: Annotated[str, typer.Option(envvar="ROWMINT_TRAINER", help="Address of the trainer.")] = TRAINER,
     sampler: Annotated[
         str, typer.Option(envvar="ROWMINT_SAMPLER", help="Addresses of the samplers, with commas between them.")
@@ -87,19 +91,54 @@ def root(
             help="How one of several samplers is chosen: weighted (by the load it tells of) or round_robin.",
         ),
     ] = "weighted",
+    tls: Annotated[
+        bool, typer.Option("--tls", envvar="ROWMINT_TLS", help="Use TLS; any of the three files below says so, too.")
+    ] = False,
+    authorities: Annotated[
+        Path | None,
+        typer.Option("--ca", envvar="ROWMINT_CA", help="Authorities of the services (PEM); else those of this system."),
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(envvar="ROWMINT_CERTIFICATE", help="Certificate that is shown to the services (PEM).")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(envvar="ROWMINT_KEY", help="Its private key (PEM).")] = None,
+    server_name: Annotated[
+        str,
+        typer.Option(envvar="ROWMINT_SERVER_NAME", help="Name in the services' certificates, if not their address."),
+    ] = "",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="ROWMINT_TOKEN_FILE",
+            help="File of an API key or bearer token; ROWMINT_TOKEN holds one itself.",
+        ),
+    ] = None,
 ) -> None:
     """Stream tables in, fit synthesizers, stream synthetic rows out."""
-    context.obj = Target(trainer, sampler, project, balancing)
+    credentials = partial(
+        Credentials.from_files,
+        tls=tls,
+        authorities=authorities,
+        certificate=certificate,
+        key=key,
+        token=os.environ.get("ROWMINT_TOKEN", ""),
+        token_file=token_file,
+        server_name=server_name,
+    )
+    context.obj = Target(trainer, sampler, project, balancing, credentials)
     context.with_resource(traced_command(context.invoked_subcommand or ""))
 
 
 app.command()(serve)
+app.command()(health)
 app.add_typer(datasets.app, name="datasets")
 app.command()(jobs.train)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
 app.command()(sample)
 app.command()(complete)
+app.add_typer(audit.app, name="audit")
 app.command()(demo)
 
 

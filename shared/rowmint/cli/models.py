@@ -1,5 +1,6 @@
-"""`rowmint models`: list, show, statistics, alias, delete."""
+"""`rowmint models`: list, show, statistics, alias, verify, sign, delete."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +20,7 @@ from rowmint.client import ReplicaStatistics
 from rowmint.errors import InvalidFieldError
 from rowmint.v1 import model_pb2, statistics_pb2
 
-app = typer.Typer(help="Look at models, name and delete versions.", no_args_is_help=True)
+app = typer.Typer(help="Look at models, name, sign and delete versions.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -161,6 +162,43 @@ def alias(
         return
     shown = ", ".join(f"{name}={number}" for name, number in sorted(found.aliases.items()))
     print_notice(f"{short_name(found.name)}: {shown}")
+
+
+@app.command()
+def verify(
+    context: typer.Context,
+    *,
+    version: Annotated[str, typer.Argument(help="MODEL, MODEL@ALIAS or MODEL/versions/NUMBER.")],
+    keys: Annotated[
+        Path,
+        typer.Option("--keys", envvar="ROWMINT_TRUSTED_KEYS", help="File of the public keys that are trusted, PEM."),
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Check that a trusted key has signed a version; else say what is wrong, and exit with 1."""
+    with connect(context) as client:
+        key_id = client.verify_version(version, keys.read_bytes())
+    if as_json:
+        print_json({"key_id": key_id})
+        return
+    print_notice(f"{version} is signed by the trusted key {key_id}")
+
+
+@app.command()
+def sign(
+    context: typer.Context,
+    version: Annotated[str, typer.Argument(help="MODEL/versions/NUMBER.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Sign a version as it is stored now with the trainer's key; `verify` it before, where it is signed already."""
+    _require_own_name(version)
+    with connect(context) as client:
+        found = client.sign_version(version)
+    if as_json:
+        print_json(message_json(found))
+        return
+    shown = ", ".join(one.key_id for one in found.signatures)
+    print_notice(f"{short_name(found.name)} is signed by {shown}")
 
 
 @app.command()

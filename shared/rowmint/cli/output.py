@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from rich.table import Table
 from rich.text import Text
 
-from rowmint.client import Client
+from rowmint.client import Client, Credentials
 from rowmint.v1 import schema_pb2
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
@@ -32,18 +32,26 @@ class Target:
         sampler: Addresses of the sampler's replicas, with commas between them.
         project: The project.
         balancing: How a replica is chosen.
+        credentials: Tells what is shown to the services, and asked of them.
     """
 
     trainer: str
     sampler: str
     project: str
     balancing: str
+    credentials: Callable[[], Credentials]
 
 
 def connect(context: typer.Context) -> Client:
     """Return a client of the services the command line names."""
     target: Target = context.obj
-    return Client(target.trainer, target.sampler, target.project, balancing=target.balancing)
+    return Client(
+        target.trainer,
+        target.sampler,
+        target.project,
+        balancing=target.balancing,
+        credentials=target.credentials(),
+    )
 
 
 def short_name(name: str) -> str:

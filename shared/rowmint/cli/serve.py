@@ -18,12 +18,14 @@ import grpc
 import typer
 
 from rowmint.cli.output import JsonOption, print_json, print_notice
+from rowmint.client.credentials import PLAIN, Credentials
 from rowmint.errors import RowmintError, UnavailableError
 
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 # HealthCheckResponse{status: SERVING}; the request, for the server as a whole, is empty.
 _SERVING = b"\x08\x01"
 _STDERR = 2
+_IMPATIENT: tuple[tuple[str, int | str], ...] = (("grpc.max_reconnect_backoff_ms", 300),)
 
 
 def is_serving(channel: grpc.Channel) -> bool:
@@ -79,9 +81,17 @@ class Supervisor:
         home: Folder of both stores, given to the services as ROWMINT_HOME; made if it does not exist.
         environment: Environment of the services.
         logs: Folder of one log file a service; None for their output to go where ours goes.
+        credentials: What is shown to the services, and asked of them, to see whether they serve.
     """
 
-    def __init__(self, home: Path, environment: Mapping[str, str], logs: Path | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        environment: Mapping[str, str],
+        logs: Path | None = None,
+        credentials: Credentials = PLAIN,
+    ) -> None:
+        self._credentials = credentials
         self._home = home.absolute()
         self._environment = environment
         self._logs = logs
@@ -138,7 +148,7 @@ class Supervisor:
         """
         end = time.monotonic() + timeout
         for service in self.services:
-            with grpc.insecure_channel(service.address, [("grpc.max_reconnect_backoff_ms", 300)]) as channel:
+            with self._credentials.channel(service.address, service.address, _IMPATIENT) as channel:
                 while not is_serving(channel):
                     self.check()
                     if stopped is not None and stopped.is_set():
@@ -229,6 +239,7 @@ def start_all(
 
 
 def serve(
+    context: typer.Context,
     *,
     home: Annotated[
         Path, typer.Option(envvar="ROWMINT_HOME", help="Folder that keeps datasets, jobs and models.")
@@ -246,7 +257,10 @@ def serve(
     trainer = f"{host}:{trainer_port}"
     addresses = [f"{host}:{sampler_port + index}" for index in range(samplers)]
     own = {} if processes is None else {"ROWMINT_PROCESSES": str(processes)}
-    with caught_signals() as (stopped, numbers), Supervisor(home, {**os.environ, **own}) as supervisor:
+    with (
+        caught_signals() as (stopped, numbers),
+        Supervisor(home, {**os.environ, **own}, credentials=context.obj.credentials()) as supervisor,
+    ):
         if not as_json:
             print_notice("starting ...")
         if start_all(supervisor, trainer, addresses, stopped):

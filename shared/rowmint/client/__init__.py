@@ -12,6 +12,7 @@ with Client() as client:
 from rowmint.client.client import Client
 from rowmint.client.completion import CompletedRow, CompletionStream
 from rowmint.client.connection import RetryPolicy
+from rowmint.client.credentials import Credentials
 from rowmint.client.errors import RowmintCallError
 from rowmint.client.statistics import ReplicaStatistics
 from rowmint.client.stream import SampleStream
@@ -24,6 +25,7 @@ __all__ = [
     "CompletedRow",
     "CompletionStream",
     "Conditions",
+    "Credentials",
     "ReplicaStatistics",
     "RetryPolicy",
     "RowmintCallError",

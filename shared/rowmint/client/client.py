@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rowmint.client.completion import CompletionCalls
 from rowmint.client.connection import SAMPLER, TRAINER, Connection, RetryPolicy
+from rowmint.client.credentials import PLAIN, Credentials
 from rowmint.client.datasets import DatasetCalls
 from rowmint.client.sampling import SamplingCalls
 from rowmint.client.statistics import StatisticsCalls
@@ -26,10 +27,12 @@ class Client(DatasetCalls, TrainingCalls, SamplingCalls, CompletionCalls, Statis
         timeout: Seconds a call that is not a stream may take.
         balancing: How a new call chooses among several replicas: `weighted`, less for one that tells of more load, or
             `round_robin`. One that drains gets no new call either way.
+        credentials: What the client shows to the services, and asks of them; None for plain text, showing nothing.
         channel_options: gRPC channel options beside the client's own.
 
     Raises:
-        InvalidFieldError: An address, the project or `balancing` is malformed.
+        InvalidFieldError: An address, the project or `balancing` is malformed, or a token would be sent in plain text
+            over a network.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Client(DatasetCalls, TrainingCalls, SamplingCalls, CompletionCalls, Statis
         retry: RetryPolicy | None = None,
         timeout: float = 120.0,
         balancing: str = "weighted",
+        credentials: Credentials | None = None,
         channel_options: Sequence[tuple[str, int | str]] = (),
     ) -> None:
         super().__init__(
@@ -51,6 +55,7 @@ class Client(DatasetCalls, TrainingCalls, SamplingCalls, CompletionCalls, Statis
                 retry=RetryPolicy() if retry is None else retry,
                 timeout=timeout,
                 balancing=balancing,
+                credentials=PLAIN if credentials is None else credentials,
                 channel_options=channel_options,
             )
         )

@@ -12,6 +12,7 @@ import grpc
 
 from rowmint import names
 from rowmint.client.balancing import Target, parse_addresses, sampler_targets, service_config
+from rowmint.client.credentials import PLAIN, Credentials
 from rowmint.client.errors import RowmintCallError, call_error
 from rowmint.client.tracing import traced
 from rowmint.errors import RowmintError
@@ -159,10 +160,12 @@ class Connection:
         retry: When a call is made again.
         timeout: Seconds a call that is not a stream may take.
         balancing: ``weighted`` or ``round_robin``: how a replica is chosen.
+        credentials: What is shown to the services, and asked of them.
         channel_options: gRPC channel options beside ours; they win.
 
     Raises:
-        InvalidFieldError: An address, the project or `balancing` is malformed.
+        InvalidFieldError: An address, the project or `balancing` is malformed, or a token would be sent in plain text
+            over a network.
     """
 
     def __init__(
@@ -174,12 +177,14 @@ class Connection:
         retry: RetryPolicy,
         timeout: float,
         balancing: str = "weighted",
+        credentials: Credentials = PLAIN,
         channel_options: Sequence[tuple[str, int | str]] = (),
     ) -> None:
         self.project = names.ProjectName(names.validate_id(project, "project"))
         self.retry = retry
         self.timeout = timeout
         self._options = tuple(channel_options)
+        self._credentials = credentials
         self._balanced = ("grpc.service_config", service_config(balancing))
         (trainer_address,) = parse_addresses(trainer, "trainer")[:1]
         self._targets = sampler_targets(parse_addresses(sampler, "sampler"))
@@ -187,21 +192,21 @@ class Connection:
         self._lock = threading.Lock()
         self._closed = False
         self._channels: list[grpc.Channel] = []
-        self.trainer = Peer(trainer_address, "trainer", self._open(trainer_address))
+        self.trainer = Peer(trainer_address, "trainer", self._open(trainer_address, trainer_address))
         self._ways = [self._open_way()]
         self._each: tuple[Peer, ...] = ()
         # Clients that start together begin with different peers.
         self._turns = itertools.count(secrets.randbelow(len(self._targets)))
 
-    def _open(self, name: str, *options: tuple[str, int | str]) -> grpc.Channel:
-        channel = traced(grpc.insecure_channel(name, (*_OPTIONS, *options, *self._options)))
+    def _open(self, name: str, address: str, *options: tuple[str, int | str]) -> grpc.Channel:
+        channel = traced(self._credentials.channel(name, address, (*_OPTIONS, *options, *self._options)))
         self._channels.append(channel)
         return channel
 
     def _open_way(self, *options: tuple[str, int | str]) -> tuple[Peer, ...]:
         def peer(target: Target) -> Peer:
             balanced = (self._balanced,) if target.balanced else ()
-            return Peer(target.address, "sampler", self._open(target.name, *balanced, *options))
+            return Peer(target.address, "sampler", self._open(target.name, target.address, *balanced, *options))
 
         return tuple(map(peer, self._targets))
 
@@ -230,7 +235,7 @@ class Connection:
         with self._lock:
             if not self._each:
                 addresses = [address for target in self._targets for address in target.address.split(",")]
-                self._each = tuple(Peer(address, "sampler", self._open(address)) for address in addresses)
+                self._each = tuple(Peer(address, "sampler", self._open(address, address)) for address in addresses)
             return self._each
 
     def call_peer(

@@ -1,8 +1,13 @@
-"""Models and versions: read, name, delete."""
+"""Models and versions: read, verify, name, sign, delete."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 
 from rowmint.client.connection import Calls
+from rowmint.errors import DataLossError
+from rowmint.names import ModelVersionName, ModelVersionRef
+from rowmint.security.signing import Signature, Statement, TrustedKeys
 from rowmint.v1 import model_admin_service_pb2, model_pb2, model_service_pb2
 from rowmint.v1.model_admin_service_pb2_grpc import ModelAdminServiceStub
 from rowmint.v1.model_service_pb2_grpc import ModelServiceStub
@@ -34,10 +39,47 @@ class ModelCalls(Calls):
             version: Its name; or a model, by name or id, bare for its latest version or with `@alias` or
                 `@sha256:digest`.
         """
+        request = model_service_pb2.GetModelVersionRequest(name=self._version_name(version))
+        return self._connection.call_sampler(lambda channel: ModelServiceStub(channel).GetModelVersion, request)
+
+    def verify_version(self, version: str, trusted_keys: bytes) -> str:
+        """Read one version and return the name of a trusted key that has signed it.
+
+        Neither service is believed: what is verified is the manifest that it shows, under the model's name that was
+        asked for. The weights are verified by whoever loads them, against the digest that the manifest holds.
+
+        Args:
+            version: As for `get_version`.
+            trusted_keys: Ed25519 public keys, PEM, one after the other.
+
+        Returns:
+            The SHA-256 of the key's DER form, 64 hex digits.
+
+        Raises:
+            UntrustedModelError: None has.
+            DataLossError: What the service shows is no manifest, or not that of the version it tells of.
+            InvalidFieldError: `trusted_keys` holds something else.
+        """
+        keys = TrustedKeys.parse(trusted_keys)
+        found = self.get_version(version)
+        manifest = found.manifest_json.encode()
+        try:
+            body = json.loads(manifest)
+            weights = bytes.fromhex(body["generator"]["weights"]["sha256"])
+            same = body["model_digest"] == found.model_digest.hex()
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise DataLossError(f"what the service shows of {found.name} is no manifest") from error
+        if not same:
+            raise DataLossError(f"the service tells another model digest of {found.name} than its manifest does")
+        model = ModelVersionRef.parse(self._version_name(version)).model
+        statement = Statement(model, hashlib.sha256(manifest).digest(), weights)
+        signatures = [Signature(one.key_id, one.bundle_json) for one in found.signatures]
+        return keys.require(statement, signatures, ModelVersionName.parse(found.name))
+
+    def _version_name(self, version: str) -> str:
         name = self._full_name(version, "models")
         bare = "@" not in name and "/versions/" not in name
-        request = model_service_pb2.GetModelVersionRequest(name=f"{name}@latest" if bare else name)
-        return self._connection.call_sampler(lambda channel: ModelServiceStub(channel).GetModelVersion, request)
+        return f"{name}@latest" if bare else name
 
     def list_versions(self, model: str) -> Iterator[model_pb2.ModelVersion]:
         """Yield a model's versions, newest first, without their manifests."""
@@ -78,3 +120,11 @@ class ModelCalls(Calls):
         return self._connection.call_trainer(
             lambda channel: ModelAdminServiceStub(channel).UndeleteModelVersion, request
         )
+
+    def sign_version(self, version: str) -> model_pb2.ModelVersion:
+        """Have the trainer sign a version, named by number, with its key; harmless where it is signed.
+
+        The trainer vouches for what is stored now: `verify_version` tells whether that is what another key has signed.
+        """
+        request = model_admin_service_pb2.SignModelVersionRequest(name=self._full_name(version, "models"))
+        return self._connection.call_trainer(lambda channel: ModelAdminServiceStub(channel).SignModelVersion, request)

@@ -4,17 +4,16 @@ A program that traces has loaded OpenTelemetry: it is never loaded from here, an
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import grpc
 
+from rowmint.client.interception import Metadata, intercepted, with_metadata
 from rowmint.spans import fail_span, loaded_trace, trace_parent
 
 _PARENT = "traceparent"
-
-Metadata = tuple[tuple[str, str], ...]
 
 
 def current_context() -> Any:
@@ -62,59 +61,17 @@ class StreamSpan:
             _end(self._span, kind.__name__ if failed and kind is not None else "")
 
 
-class _Details(NamedTuple):
-    """What gRPC's interceptors know of a call."""
-
-    method: str
-    timeout: float | None
-    metadata: Sequence[tuple[str, str | bytes]] | None
-    credentials: grpc.CallCredentials | None
-    wait_for_ready: bool | None
-    compression: grpc.Compression | None
-
-
-class _Spans(
-    grpc.UnaryUnaryClientInterceptor,
-    grpc.UnaryStreamClientInterceptor,
-    grpc.StreamUnaryClientInterceptor,
-    grpc.StreamStreamClientInterceptor,
-):
-    """Makes a span of each call that does not belong to a span of its own already."""
-
-    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return _spanned(continuation, client_call_details, request)
-
-    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return _spanned(continuation, client_call_details, request)
-
-    def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return _spanned(continuation, client_call_details, request_iterator)
-
-    def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return _spanned(continuation, client_call_details, request_iterator)
-
-
 def traced(channel: grpc.Channel) -> grpc.Channel:
     """Return a channel whose calls are spans wherever something is traced; closing it closes `channel`."""
-    return grpc.intercept_channel(channel, _Spans())
+    return intercepted(channel, _spanned)
 
 
 def _spanned(continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
-    given = tuple(details.metadata or ())
-    span = None if any(key == _PARENT for key, _ in given) else _begin(details.method.lstrip("/"), None)
+    told = any(key == _PARENT for key, _ in details.metadata or ())
+    span = None if told else _begin(details.method.lstrip("/"), None)
     if span is None:
         return continuation(details, request)
-    call = continuation(
-        _Details(
-            details.method,
-            details.timeout,
-            (*given, *_headers(span)),
-            details.credentials,
-            details.wait_for_ready,
-            details.compression,
-        ),
-        request,
-    )
+    call = continuation(with_metadata(details, _headers(span)), request)
     # Also of a call that has ended, or could not begin, gRPC tells here.
     call.add_done_callback(lambda done: _end_call(span, done.code()))
     return call

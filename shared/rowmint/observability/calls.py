@@ -2,7 +2,9 @@
 
 import asyncio
 import inspect
+import re
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
@@ -14,6 +16,8 @@ import grpc
 
 OTHER = "other"
 """Stands for methods the server does not have: their names are the client's, and there is no end of them."""
+
+_REQUEST_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
 @dataclass(slots=True)
@@ -29,6 +33,8 @@ class Call:
         received: Messages received.
         sent: Messages sent.
         status: Name of the status that the client gets, such as ``OK``; empty until it has ended.
+        request_id: Tells it from others, in the log and in the audit log; the client's own, where it has given one.
+        caller: Who calls, once that is known; empty where nobody asks.
         reason: Why it failed: a name of `rowmint.errors.Reason`; empty where it did not, or not by a domain error.
         seconds: How long it took; 0 until it has ended.
         notes: What observers keep about it, each under a key of its own.
@@ -37,6 +43,8 @@ class Call:
     method: str
     metadata: Sequence[tuple[str, str | bytes]]
     started: float
+    request_id: str = ""
+    caller: str = ""
     received_bytes: int = 0
     sent_bytes: int = 0
     received: int = 0
@@ -59,6 +67,19 @@ def note_reason(reason: str) -> None:
     call = _CURRENT.get()
     if call is not None:
         call.reason = reason
+
+
+def note_caller(name: str) -> None:
+    """Let the call that is being served, if one is, say who calls."""
+    call = _CURRENT.get()
+    if call is not None:
+        call.caller = name
+
+
+def current_request_id() -> str:
+    """Return the id of the call that is being served; empty where none is."""
+    call = _CURRENT.get()
+    return "" if call is None else call.request_id
 
 
 class CallObserver(Protocol):
@@ -92,7 +113,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Wrap the handler of a call."""
         handler = await continuation(handler_call_details)
         method = OTHER if handler is None else str(handler_call_details.method).removeprefix("/")
-        call = Call(method, tuple(handler_call_details.invocation_metadata or ()), self._clock())
+        metadata = tuple(handler_call_details.invocation_metadata or ())
+        call = Call(method, metadata, self._clock(), _request_id(metadata))
         course = _Course()
         task = asyncio.current_task()
         if task is None:
@@ -111,6 +133,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         call.status = course.status() if known else grpc.StatusCode.UNIMPLEMENTED.name
         for observer in reversed(self._observers):
             observer.ended(call)
+
+
+def _request_id(metadata: Sequence[tuple[str, str | bytes]]) -> str:
+    """Return the id that a proxy or client has given a call, where it cannot be any other text, or a new one."""
+    given = dict(metadata).get("x-request-id")
+    return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 class _Course:

@@ -2,6 +2,7 @@
 
 import gzip
 import socket
+import ssl
 import sys
 import threading
 from http import HTTPStatus
@@ -15,6 +16,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from rowmint.errors import UnavailableError
+from rowmint.security.tls_files import SecuredSockets, TlsFiles
 
 _log = structlog.get_logger(__name__)
 
@@ -28,7 +30,7 @@ class MetricsServer:
         port: The port.
     """
 
-    def __init__(self, server: ThreadingHTTPServer) -> None:
+    def __init__(self, server: "_Server") -> None:
         self.port = int(server.server_address[1])
         self._server = server
         self._thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
@@ -41,28 +43,33 @@ class MetricsServer:
         self._server.server_close()
 
 
-def serve_metrics(listen: str, registry: CollectorRegistry) -> MetricsServer:
+def serve_metrics(listen: str, registry: CollectorRegistry, tls: TlsFiles | None = None) -> MetricsServer:
     """Serve metrics.
 
     Args:
         listen: ``host:port``; port 0 takes a free one.
         registry: The metrics; for those of several processes, `shared_registry`.
+        tls: Files of its certificate; None for plain text.
 
     Raises:
-        UnavailableError: The address cannot be bound.
+        UnavailableError: The address cannot be bound, or a file of TLS not be read.
+        InvalidFieldError: A file of TLS cannot be understood.
     """
     # The instants at which counters were made are of no use to anybody and double the answer.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     host, _, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     handler = type("_Handler", (_MetricsHandler,), {"registry": registry})
-    server = _ServerV6 if ":" in host else _Server
+    kind = _ServerV6 if ":" in host else _Server
+    secured = None if tls is None else SecuredSockets(tls)
     try:
-        return MetricsServer(server((host, int(port)), handler))
+        server = kind((host, int(port)), handler)
     except (OSError, OverflowError, ValueError) as error:
         raise UnavailableError(
             f"cannot serve metrics on {listen!r}; ROWMINT_METRICS_LISTEN must be host:port of this machine, and free"
         ) from error
+    server.secured = secured
+    return MetricsServer(server)
 
 
 def shared_registry(folder: str) -> CollectorRegistry:
@@ -85,6 +92,16 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     # A second server must not bind the same port silently.
     allow_reuse_port = False
+    secured: SecuredSockets | None = None
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Answer a scrape; in a thread of its own, which a handshake may keep waiting."""
+        if self.secured is None:
+            super().finish_request(request, client_address)
+            return
+        request.settimeout(_SECONDS)
+        with self.secured.wrap(request) as wrapped:
+            super().finish_request(wrapped, client_address)
 
     def server_bind(self) -> None:
         # Not that of HTTPServer, which asks a name server for the host's full name.
@@ -92,9 +109,9 @@ class _Server(ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log what went wrong; but that a scraper hangs up, or says nothing, is no news."""
+        """Log what went wrong; but that a scraper hangs up, says nothing or is not let in is no news."""
         error = sys.exception()
-        if not isinstance(error, ConnectionError | TimeoutError):
+        if not isinstance(error, ConnectionError | TimeoutError | ssl.SSLError):
             _log.error("a scrape failed", exc_info=error)
 
 

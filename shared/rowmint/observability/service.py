@@ -11,13 +11,14 @@ from rowmint.observability.calls import CallObserver
 from rowmint.observability.exporter import serve_metrics
 from rowmint.observability.metrics import CallMetrics
 from rowmint.observability.tracing import CallTracing, configure_tracing
+from rowmint.security.tls_files import TlsFiles
 
 _log = structlog.get_logger(__name__)
 
 
 @contextmanager
 def observed(
-    service: str, registry: CollectorRegistry, calls: CallMetrics, metrics_listen: str
+    service: str, registry: CollectorRegistry, calls: CallMetrics, metrics_listen: str, tls: TlsFiles | None = None
 ) -> Iterator[tuple[CallObserver, ...]]:
     """Serve the metrics and set up the traces that are asked for; give what is to be told of a server's calls.
 
@@ -26,6 +27,7 @@ def observed(
         registry: The metrics served.
         calls: Those of them that are about calls.
         metrics_listen: Where they are served, ``host:port``; empty for nowhere.
+        tls: Files of the certificate that they are served with; None for plain text.
 
     Raises:
         UnavailableError: The address cannot be bound, or traces are asked for and OpenTelemetry is not installed.
@@ -33,7 +35,7 @@ def observed(
     """
     with ExitStack() as stack:
         if metrics_listen:
-            server = serve_metrics(metrics_listen, registry)
+            server = serve_metrics(metrics_listen, registry, tls)
             stack.callback(server.close)
             _log.info("serving metrics", service=service, port=server.port)
         tracing = configure_tracing(f"rowmint-{service}")

@@ -1,6 +1,6 @@
 """The ledger of models: immutable versions and the aliases that point at them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,8 +18,18 @@ from rowmint.names import LATEST, ModelName, ModelVersionName, ModelVersionRef, 
 from rowmint.registry.engine import DatabaseNow, insert_if_absent, note_garbage, reading, writing
 from rowmint.registry.job_rows import JobState, end_job, lock_job
 from rowmint.registry.paging import Page, PageRequest, instant
-from rowmint.registry.tables import deleted_versions, jobs, model_aliases, model_versions, models, models_garbage
+from rowmint.registry.signatures import read_signatures, write_signature
+from rowmint.registry.tables import (
+    deleted_versions,
+    jobs,
+    model_aliases,
+    model_versions,
+    models,
+    models_garbage,
+    version_signatures,
+)
 from rowmint.schema import TableSchema
+from rowmint.security.signing import Signature
 
 
 @dataclass(frozen=True)
@@ -107,7 +117,15 @@ class ModelLedger:
         self._engine = engine
         self._new_uid = new_uid
 
-    def publish(self, job_uid: str, epoch: int, model: ModelName, version: NewVersion) -> ModelVersionRecord:
+    def publish(
+        self,
+        job_uid: str,
+        epoch: int,
+        model: ModelName,
+        version: NewVersion,
+        *,
+        signatures: Sequence[Signature] = (),
+    ) -> ModelVersionRecord:
         """Publish a job's version under the next number, move ``latest`` to it and end the job, as one step.
 
         ***At most one attempt publishes a job.*** Repeating a call whose answer was lost returns the version it
@@ -118,6 +136,7 @@ class ModelLedger:
             epoch: The caller's epoch.
             model: The model; made if it does not exist.
             version: What is published.
+            signatures: Who vouches for it; there as soon as the version is.
 
         Raises:
             CancelledError: A cancel was committed before.
@@ -147,6 +166,8 @@ class ModelLedger:
                     schema=version.schema.to_json(),
                 )
             )
+            for signature in signatures:
+                write_signature(connection, row.uid, number, signature)
             connection.execute(update(models).where(models.c.uid == row.uid).values(last_version=number))
             _point(connection, row.uid, LATEST, number)
             end_job(connection, job_uid, JobState.SUCCEEDED, version=number)
@@ -318,6 +339,33 @@ class ModelLedger:
             _require_version(connection, row.uid, name)
         return self.resolve(ModelVersionRef(name.parent, version=name.version))
 
+    def sign(self, name: ModelVersionName, signature: Signature) -> None:
+        """Add a signature to a version, in place of an older one by the same key; harmless where it is there.
+
+        Raises:
+            ResourceNotFoundError: There is no such version.
+        """
+        with writing(self._engine) as connection:
+            row = _row(connection, name.parent, lock=True)
+            _require_version(connection, row.uid, name)
+            write_signature(connection, row.uid, name.version, signature)
+
+    def signatures(
+        self, model: ModelName, versions: Iterable[int], *, needed: bool = False
+    ) -> Mapping[int, tuple[Signature, ...]]:
+        """Return the signatures of versions of a model by number; whether they are any good is not looked at.
+
+        Args:
+            model: The model.
+            versions: The numbers; one may be deleted but not purged yet, and one that never was has none.
+            needed: Whether it is an error that the registry is of a time without any; else there are none then.
+
+        Raises:
+            UnavailableError: It is, and they are needed.
+        """
+        with reading(self._engine) as connection:
+            return read_signatures(connection, model, versions, needed=needed)
+
     def purge(self, limit: int = 1000) -> int:
         """Forget deleted versions whose time is up and return how many; their files are garbage from now on."""
         due = deleted_versions.c.purge_time <= DatabaseNow()
@@ -329,7 +377,8 @@ class ModelLedger:
             rows = connection.execute(query).all()
             for row in rows:
                 note_garbage(connection, models_garbage, (row.manifest_key, row.weights_key))
-                connection.execute(delete(deleted_versions).where(_at(deleted_versions, row.model_uid, row.version)))
+                for table in (version_signatures, deleted_versions):
+                    connection.execute(delete(table).where(_at(table, row.model_uid, row.version)))
             return len(rows)
 
     def garbage(self, limit: int = 1000) -> tuple[str, ...]:

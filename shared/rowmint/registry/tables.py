@@ -17,6 +17,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
 )
 
@@ -193,6 +194,18 @@ model_aliases = Table(
     Column("model_uid", String(32), ForeignKey(f"{MODELS}.models.uid"), primary_key=True),
     Column("alias", String(63), primary_key=True),
     Column("version", BigInteger, nullable=False),
+    schema=MODELS,
+)
+
+# Of versions that are deleted, too, until they are purged.
+version_signatures = Table(
+    "version_signatures",
+    metadata,
+    Column("model_uid", String(32), ForeignKey(f"{MODELS}.models.uid"), primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("key_id", String(64), primary_key=True),
+    Column("bundle", Text, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
     schema=MODELS,
 )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 from google.protobuf.message import Message
@@ -12,6 +13,7 @@ from rowmint.objects import ObjectStore
 from rowmint.registry import ModelLedger, ModelRecord, ModelVersionRecord
 from rowmint.rpc.converters import schema_to_proto, timestamp
 from rowmint.rpc.server import Service
+from rowmint.security.signing import Signature
 from rowmint.v1 import model_pb2, model_service_pb2, model_service_pb2_grpc
 
 
@@ -31,7 +33,9 @@ def model_to_proto(record: ModelRecord) -> model_pb2.Model:
     )
 
 
-def model_version_to_proto(record: ModelVersionRecord, manifest: bytes = b"") -> model_pb2.ModelVersion:
+def model_version_to_proto(
+    record: ModelVersionRecord, signatures: Iterable[Signature] = (), manifest: bytes = b""
+) -> model_pb2.ModelVersion:
     """Return the message of a version, with the manifest's text where it is given."""
     return model_pb2.ModelVersion(
         name=str(record.name),
@@ -46,7 +50,20 @@ def model_version_to_proto(record: ModelVersionRecord, manifest: bytes = b"") ->
         manifest_json=manifest.decode(),
         create_time=timestamp(record.create_time),
         version=record.name.version,
+        signatures=[model_pb2.ModelSignature(key_id=one.key_id, bundle_json=one.bundle_json) for one in signatures],
     )
+
+
+def signed_version_to_proto(
+    ledger: ModelLedger, record: ModelVersionRecord, manifest: bytes = b""
+) -> model_pb2.ModelVersion:
+    """Return the message of a version with the signatures that the ledger has of it.
+
+    Raises:
+        UnavailableError: The registry cannot be reached.
+    """
+    version = record.name.version
+    return model_version_to_proto(record, ledger.signatures(record.name.parent, [version])[version], manifest)
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
@@ -92,7 +109,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
                 f"the stored manifest of {record.name} is damaged; restore it or delete the version",
                 metadata={"name": str(record.name)},
             )
-        return model_version_to_proto(record, manifest)
+        return signed_version_to_proto(self._ledger, record, manifest)
 
     async def ListModelVersions(
         self, request: model_service_pb2.ListModelVersionsRequest, context: Any
@@ -105,8 +122,9 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     ) -> model_service_pb2.ListModelVersionsResponse:
         name = ModelName.parse(request.parent, "parent")
         page = self._ledger.list_versions(name, optional(request, "page_size"), request.page_token)
+        signatures = self._ledger.signatures(name, [record.name.version for record in page.items])
         return model_service_pb2.ListModelVersionsResponse(
-            model_versions=[model_version_to_proto(record) for record in page.items],
+            model_versions=[model_version_to_proto(record, signatures[record.name.version]) for record in page.items],
             next_page_token=page.next_page_token,
         )
 

@@ -19,6 +19,9 @@ from grpc_reflection.v1alpha import reflection
 from rowmint.errors import Reason, RowmintError, UnavailableError
 from rowmint.observability.calls import Call, CallInterceptor, CallObserver, note_reason, rebuilt
 from rowmint.rpc import status
+from rowmint.rpc.access import AccessInterceptor, Auditor, Authenticator, rules_of
+from rowmint.rpc.tls import server_credentials
+from rowmint.security.tls_files import TlsFiles
 
 _log = structlog.get_logger(__name__)
 
@@ -60,6 +63,25 @@ class ServerOptions:
     max_connection_age_seconds: float = 0.0
     max_call_seconds: float = 0.0
     shares_port: bool = False
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Who may reach a server, and who is let in.
+
+    Attributes:
+        tls: Files of its certificate; None for plain text.
+        authenticator: Tells who calls; None lets anybody do everything.
+        audit: Keeps every decision; None keeps none.
+    """
+
+    tls: TlsFiles | None = None
+    authenticator: Authenticator | None = None
+    audit: Auditor | None = None
+
+
+UNGUARDED = Guard()
+"""In plain text, and open to anybody: for a server that only this machine reaches."""
 
 
 class _OwnCalls:
@@ -127,7 +149,7 @@ class _Requests:
     """The messages of a stream; one that cannot be read is refused."""
 
     def __init__(self, messages: AsyncIterator[Any]) -> None:
-        self._messages = aiter(messages)
+        self._messages = messages  # not `aiter` of it, which would begin to read what nobody may want
 
     def __aiter__(self) -> "_Requests":
         return self
@@ -192,15 +214,24 @@ class Server:
         services: What it offers, beside health and reflection.
         options: How it listens.
         observers: Told of every call, health and reflection included.
+        guard: Who may reach it, and who is let in.
+
+    Raises:
+        ValueError: A method of our contract has no rule of access.
 
     Attributes:
         port: Where it listens; 0 before `start`.
     """
 
     def __init__(
-        self, services: Sequence[Service], options: ServerOptions, observers: Sequence[CallObserver] = ()
+        self,
+        services: Sequence[Service],
+        options: ServerOptions,
+        observers: Sequence[CallObserver] = (),
+        guard: Guard = UNGUARDED,
     ) -> None:
         self._options = options
+        self._guard = guard
         self.port = 0
         self._names = [service.name for service in services]
         reflected = [service.name for service in services if service.reflected]
@@ -218,8 +249,14 @@ class Server:
             if options.max_call_seconds > 0:
                 settings.append(("grpc.max_connection_age_grace_ms", int(options.max_call_seconds * 1000)))
         self._calls = _OwnCalls()
+        rules = rules_of([name for name in self._names if name.startswith("rowmint.")])
         # Observers stand outermost: the status that counts is the one that the client gets.
-        interceptors = [CallInterceptor([self._calls, *observers]), ErrorInterceptor()]
+        interceptors: list[grpc.aio.ServerInterceptor] = [
+            CallInterceptor([self._calls, *observers]),
+            ErrorInterceptor(),
+        ]
+        if guard.authenticator is not None or guard.audit is not None:
+            interceptors.append(AccessInterceptor(rules, guard.authenticator, guard.audit))
         self._server = grpc.aio.server(interceptors=interceptors, options=settings)
         for service in services:
             service.register(self._server)
@@ -234,10 +271,15 @@ class Server:
             The port.
 
         Raises:
-            UnavailableError: The address cannot be bound.
+            UnavailableError: The address cannot be bound, or a file of TLS not be read.
+            InvalidFieldError: A file of TLS cannot be understood.
         """
+        tls = None if self._guard.tls is None else server_credentials(self._guard.tls)
         try:
-            port = self._server.add_insecure_port(self._options.listen)
+            if tls is None:
+                port = self._server.add_insecure_port(self._options.listen)
+            else:
+                port = self._server.add_secure_port(self._options.listen, tls)
         except RuntimeError as error:
             raise UnavailableError(
                 f"cannot listen on {self._options.listen!r}; it must be host:port of this machine, and free"

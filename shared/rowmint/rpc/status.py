@@ -39,6 +39,9 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
     Reason.TRAINING_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.STREAM_MISMATCH: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.UNTRUSTED_MODEL: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 

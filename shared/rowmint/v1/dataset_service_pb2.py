@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from rowmint.v1 import access_pb2 as rowmint_dot_v1_dot_access__pb2
 from rowmint.v1 import dataset_pb2 as rowmint_dot_v1_dot_dataset__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rowmint/v1/dataset_service.proto\x12\nrowmint.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x18rowmint/v1/dataset.proto\"t\n\x14\x43reateDatasetRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\ndataset_id\x18\x02 \x01(\t\x12$\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x13.rowmint.v1.Dataset\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x96\x01\n\x13WriteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cwrite_offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x13\n\x06\x63rc32c\x18\x04 \x01(\x07H\x00\x88\x01\x01\x12-\n\x0c\x66inish_write\x18\x05 \x01(\x0b\x32\x17.rowmint.v1.FinishWriteB\t\n\x07_crc32c\"1\n\x0b\x46inishWrite\x12\x12\n\ntotal_size\x18\x01 \x01(\x03\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"<\n\x14WriteDatasetResponse\x12$\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x13.rowmint.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"_\n\x13ListDatasetsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"V\n\x14ListDatasetsResponse\x12%\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x13.rowmint.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xbe\x04\n\x0e\x44\x61tasetService\x12y\n\rCreateDataset\x12 .rowmint.v1.CreateDatasetRequest\x1a\x13.rowmint.v1.Dataset\"1\x82\xd3\xe4\x93\x02+\" /v1/{parent=projects/*}/datasets:\x07\x64\x61taset\x12S\n\x0cWriteDataset\x12\x1f.rowmint.v1.WriteDatasetRequest\x1a .rowmint.v1.WriteDatasetResponse(\x01\x12j\n\nGetDataset\x12\x1d.rowmint.v1.GetDatasetRequest\x1a\x13.rowmint.v1.Dataset\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/{name=projects/*/datasets/*}\x12{\n\x0cListDatasets\x12\x1f.rowmint.v1.ListDatasetsRequest\x1a .rowmint.v1.ListDatasetsResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/{parent=projects/*}/datasets\x12s\n\rDeleteDataset\x12 .rowmint.v1.DeleteDatasetRequest\x1a\x16.google.protobuf.Empty\"(\x82\xd3\xe4\x93\x02\"* /v1/{name=projects/*/datasets/*}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rowmint/v1/dataset_service.proto\x12\nrowmint.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x17rowmint/v1/access.proto\x1a\x18rowmint/v1/dataset.proto\"t\n\x14\x43reateDatasetRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\ndataset_id\x18\x02 \x01(\t\x12$\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x13.rowmint.v1.Dataset\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x96\x01\n\x13WriteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cwrite_offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x13\n\x06\x63rc32c\x18\x04 \x01(\x07H\x00\x88\x01\x01\x12-\n\x0c\x66inish_write\x18\x05 \x01(\x0b\x32\x17.rowmint.v1.FinishWriteB\t\n\x07_crc32c\"1\n\x0b\x46inishWrite\x12\x12\n\ntotal_size\x18\x01 \x01(\x03\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"<\n\x14WriteDatasetResponse\x12$\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x13.rowmint.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"_\n\x13ListDatasetsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"V\n\x14ListDatasetsResponse\x12%\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x13.rowmint.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\x82\x05\n\x0e\x44\x61tasetService\x12\x87\x01\n\rCreateDataset\x12 .rowmint.v1.CreateDatasetRequest\x1a\x13.rowmint.v1.Dataset\"?\xe2\xf9\x18\n\x08\x02\x12\x06parent\x82\xd3\xe4\x93\x02+\" /v1/{parent=projects/*}/datasets:\x07\x64\x61taset\x12\x61\n\x0cWriteDataset\x12\x1f.rowmint.v1.WriteDatasetRequest\x1a .rowmint.v1.WriteDatasetResponse\"\x0c\xe2\xf9\x18\x08\x08\x02\x12\x04name(\x01\x12v\n\nGetDataset\x12\x1d.rowmint.v1.GetDatasetRequest\x1a\x13.rowmint.v1.Dataset\"4\xe2\xf9\x18\x08\x08\x02\x12\x04name\x82\xd3\xe4\x93\x02\"\x12 /v1/{name=projects/*/datasets/*}\x12\x89\x01\n\x0cListDatasets\x12\x1f.rowmint.v1.ListDatasetsRequest\x1a .rowmint.v1.ListDatasetsResponse\"6\xe2\xf9\x18\n\x08\x02\x12\x06parent\x82\xd3\xe4\x93\x02\"\x12 /v1/{parent=projects/*}/datasets\x12\x7f\n\rDeleteDataset\x12 .rowmint.v1.DeleteDatasetRequest\x1a\x16.google.protobuf.Empty\"4\xe2\xf9\x18\x08\x08\x02\x12\x04name\x82\xd3\xe4\x93\x02\"* /v1/{name=projects/*/datasets/*}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,29 +36,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rowmint.v1.dataset_service_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DATASETSERVICE'].methods_by_name['CreateDataset']._loaded_options = None
-  _globals['_DATASETSERVICE'].methods_by_name['CreateDataset']._serialized_options = b'\202\323\344\223\002+\" /v1/{parent=projects/*}/datasets:\007dataset'
+  _globals['_DATASETSERVICE'].methods_by_name['CreateDataset']._serialized_options = b'\342\371\030\n\010\002\022\006parent\202\323\344\223\002+\" /v1/{parent=projects/*}/datasets:\007dataset'
+  _globals['_DATASETSERVICE'].methods_by_name['WriteDataset']._loaded_options = None
+  _globals['_DATASETSERVICE'].methods_by_name['WriteDataset']._serialized_options = b'\342\371\030\010\010\002\022\004name'
   _globals['_DATASETSERVICE'].methods_by_name['GetDataset']._loaded_options = None
-  _globals['_DATASETSERVICE'].methods_by_name['GetDataset']._serialized_options = b'\202\323\344\223\002\"\022 /v1/{name=projects/*/datasets/*}'
+  _globals['_DATASETSERVICE'].methods_by_name['GetDataset']._serialized_options = b'\342\371\030\010\010\002\022\004name\202\323\344\223\002\"\022 /v1/{name=projects/*/datasets/*}'
   _globals['_DATASETSERVICE'].methods_by_name['ListDatasets']._loaded_options = None
-  _globals['_DATASETSERVICE'].methods_by_name['ListDatasets']._serialized_options = b'\202\323\344\223\002\"\022 /v1/{parent=projects/*}/datasets'
+  _globals['_DATASETSERVICE'].methods_by_name['ListDatasets']._serialized_options = b'\342\371\030\n\010\002\022\006parent\202\323\344\223\002\"\022 /v1/{parent=projects/*}/datasets'
   _globals['_DATASETSERVICE'].methods_by_name['DeleteDataset']._loaded_options = None
-  _globals['_DATASETSERVICE'].methods_by_name['DeleteDataset']._serialized_options = b'\202\323\344\223\002\"* /v1/{name=projects/*/datasets/*}'
-  _globals['_CREATEDATASETREQUEST']._serialized_start=133
-  _globals['_CREATEDATASETREQUEST']._serialized_end=249
-  _globals['_WRITEDATASETREQUEST']._serialized_start=252
-  _globals['_WRITEDATASETREQUEST']._serialized_end=402
-  _globals['_FINISHWRITE']._serialized_start=404
-  _globals['_FINISHWRITE']._serialized_end=453
-  _globals['_WRITEDATASETRESPONSE']._serialized_start=455
-  _globals['_WRITEDATASETRESPONSE']._serialized_end=515
-  _globals['_GETDATASETREQUEST']._serialized_start=517
-  _globals['_GETDATASETREQUEST']._serialized_end=550
-  _globals['_LISTDATASETSREQUEST']._serialized_start=552
-  _globals['_LISTDATASETSREQUEST']._serialized_end=647
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=649
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=735
-  _globals['_DELETEDATASETREQUEST']._serialized_start=737
-  _globals['_DELETEDATASETREQUEST']._serialized_end=773
-  _globals['_DATASETSERVICE']._serialized_start=776
-  _globals['_DATASETSERVICE']._serialized_end=1350
+  _globals['_DATASETSERVICE'].methods_by_name['DeleteDataset']._serialized_options = b'\342\371\030\010\010\002\022\004name\202\323\344\223\002\"* /v1/{name=projects/*/datasets/*}'
+  _globals['_CREATEDATASETREQUEST']._serialized_start=158
+  _globals['_CREATEDATASETREQUEST']._serialized_end=274
+  _globals['_WRITEDATASETREQUEST']._serialized_start=277
+  _globals['_WRITEDATASETREQUEST']._serialized_end=427
+  _globals['_FINISHWRITE']._serialized_start=429
+  _globals['_FINISHWRITE']._serialized_end=478
+  _globals['_WRITEDATASETRESPONSE']._serialized_start=480
+  _globals['_WRITEDATASETRESPONSE']._serialized_end=540
+  _globals['_GETDATASETREQUEST']._serialized_start=542
+  _globals['_GETDATASETREQUEST']._serialized_end=575
+  _globals['_LISTDATASETSREQUEST']._serialized_start=577
+  _globals['_LISTDATASETSREQUEST']._serialized_end=672
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=674
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=760
+  _globals['_DELETEDATASETREQUEST']._serialized_start=762
+  _globals['_DELETEDATASETREQUEST']._serialized_end=798
+  _globals['_DATASETSERVICE']._serialized_start=801
+  _globals['_DATASETSERVICE']._serialized_end=1443
 # @@protoc_insertion_point(module_scope)

@@ -70,6 +70,12 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """Training could not go on, for example because a loss became infinite."""
     ERROR_REASON_STREAM_MISMATCH: _ErrorReason.ValueType  # 23
     """The digests or seed of a continued stream do not match the model's now."""
+    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 24
+    """Who calls is not known: no credentials came, or they are wrong, expired or revoked."""
+    ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 25
+    """Who calls may not do this in this project, whether or not what is named exists."""
+    ERROR_REASON_UNTRUSTED_MODEL: _ErrorReason.ValueType  # 26
+    """The version bears no signature of a key that the sampler trusts. Metadata: `name`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The closed list of reasons. The ErrorInfo carries the name without its prefix, for example "COLUMN_NOT_FOUND"."""
@@ -122,4 +128,10 @@ ERROR_REASON_TRAINING_FAILED: ErrorReason.ValueType  # 22
 """Training could not go on, for example because a loss became infinite."""
 ERROR_REASON_STREAM_MISMATCH: ErrorReason.ValueType  # 23
 """The digests or seed of a continued stream do not match the model's now."""
+ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 24
+"""Who calls is not known: no credentials came, or they are wrong, expired or revoked."""
+ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 25
+"""Who calls may not do this in this project, whether or not what is named exists."""
+ERROR_REASON_UNTRUSTED_MODEL: ErrorReason.ValueType  # 26
+"""The version bears no signature of a key that the sampler trusts. Metadata: `name`."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason

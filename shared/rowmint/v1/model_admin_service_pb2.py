@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from rowmint.v1 import access_pb2 as rowmint_dot_v1_dot_access__pb2
 from rowmint.v1 import model_pb2 as rowmint_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$rowmint/v1/model_admin_service.proto\x12\nrowmint.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x16rowmint/v1/model.proto\"V\n\x14SetModelAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x14\n\x07version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\")\n\x19\x44\x65leteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"+\n\x1bUndeleteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xb2\x03\n\x11ModelAdminService\x12y\n\rSetModelAlias\x12 .rowmint.v1.SetModelAliasRequest\x1a\x11.rowmint.v1.Model\"3\x82\xd3\xe4\x93\x02-\"(/v1/{model=projects/*/models/*}:setAlias:\x01*\x12\x86\x01\n\x12\x44\x65leteModelVersion\x12%.rowmint.v1.DeleteModelVersionRequest\x1a\x16.google.protobuf.Empty\"1\x82\xd3\xe4\x93\x02+*)/v1/{name=projects/*/models/*/versions/*}\x12\x98\x01\n\x14UndeleteModelVersion\x12\'.rowmint.v1.UndeleteModelVersionRequest\x1a\x18.rowmint.v1.ModelVersion\"=\x82\xd3\xe4\x93\x02\x37\"2/v1/{name=projects/*/models/*/versions/*}:undelete:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$rowmint/v1/model_admin_service.proto\x12\nrowmint.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x17rowmint/v1/access.proto\x1a\x16rowmint/v1/model.proto\"V\n\x14SetModelAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x14\n\x07version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\")\n\x19\x44\x65leteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"+\n\x1bUndeleteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\'\n\x17SignModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xf3\x04\n\x11ModelAdminService\x12\x86\x01\n\rSetModelAlias\x12 .rowmint.v1.SetModelAliasRequest\x1a\x11.rowmint.v1.Model\"@\xe2\xf9\x18\t\x08\x03\x12\x05model\x82\xd3\xe4\x93\x02-\"(/v1/{model=projects/*/models/*}:setAlias:\x01*\x12\x92\x01\n\x12\x44\x65leteModelVersion\x12%.rowmint.v1.DeleteModelVersionRequest\x1a\x16.google.protobuf.Empty\"=\xe2\xf9\x18\x08\x08\x03\x12\x04name\x82\xd3\xe4\x93\x02+*)/v1/{name=projects/*/models/*/versions/*}\x12\xa4\x01\n\x14UndeleteModelVersion\x12\'.rowmint.v1.UndeleteModelVersionRequest\x1a\x18.rowmint.v1.ModelVersion\"I\xe2\xf9\x18\x08\x08\x03\x12\x04name\x82\xd3\xe4\x93\x02\x37\"2/v1/{name=projects/*/models/*/versions/*}:undelete:\x01*\x12\x98\x01\n\x10SignModelVersion\x12#.rowmint.v1.SignModelVersionRequest\x1a\x18.rowmint.v1.ModelVersion\"E\xe2\xf9\x18\x08\x08\x03\x12\x04name\x82\xd3\xe4\x93\x02\x33\"./v1/{name=projects/*/models/*/versions/*}:sign:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,17 +36,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rowmint.v1.model_admin_serv
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODELADMINSERVICE'].methods_by_name['SetModelAlias']._loaded_options = None
-  _globals['_MODELADMINSERVICE'].methods_by_name['SetModelAlias']._serialized_options = b'\202\323\344\223\002-\"(/v1/{model=projects/*/models/*}:setAlias:\001*'
+  _globals['_MODELADMINSERVICE'].methods_by_name['SetModelAlias']._serialized_options = b'\342\371\030\t\010\003\022\005model\202\323\344\223\002-\"(/v1/{model=projects/*/models/*}:setAlias:\001*'
   _globals['_MODELADMINSERVICE'].methods_by_name['DeleteModelVersion']._loaded_options = None
-  _globals['_MODELADMINSERVICE'].methods_by_name['DeleteModelVersion']._serialized_options = b'\202\323\344\223\002+*)/v1/{name=projects/*/models/*/versions/*}'
+  _globals['_MODELADMINSERVICE'].methods_by_name['DeleteModelVersion']._serialized_options = b'\342\371\030\010\010\003\022\004name\202\323\344\223\002+*)/v1/{name=projects/*/models/*/versions/*}'
   _globals['_MODELADMINSERVICE'].methods_by_name['UndeleteModelVersion']._loaded_options = None
-  _globals['_MODELADMINSERVICE'].methods_by_name['UndeleteModelVersion']._serialized_options = b'\202\323\344\223\0027\"2/v1/{name=projects/*/models/*/versions/*}:undelete:\001*'
-  _globals['_SETMODELALIASREQUEST']._serialized_start=135
-  _globals['_SETMODELALIASREQUEST']._serialized_end=221
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=223
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=264
-  _globals['_UNDELETEMODELVERSIONREQUEST']._serialized_start=266
-  _globals['_UNDELETEMODELVERSIONREQUEST']._serialized_end=309
-  _globals['_MODELADMINSERVICE']._serialized_start=312
-  _globals['_MODELADMINSERVICE']._serialized_end=746
+  _globals['_MODELADMINSERVICE'].methods_by_name['UndeleteModelVersion']._serialized_options = b'\342\371\030\010\010\003\022\004name\202\323\344\223\0027\"2/v1/{name=projects/*/models/*/versions/*}:undelete:\001*'
+  _globals['_MODELADMINSERVICE'].methods_by_name['SignModelVersion']._loaded_options = None
+  _globals['_MODELADMINSERVICE'].methods_by_name['SignModelVersion']._serialized_options = b'\342\371\030\010\010\003\022\004name\202\323\344\223\0023\"./v1/{name=projects/*/models/*/versions/*}:sign:\001*'
+  _globals['_SETMODELALIASREQUEST']._serialized_start=160
+  _globals['_SETMODELALIASREQUEST']._serialized_end=246
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=248
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=289
+  _globals['_UNDELETEMODELVERSIONREQUEST']._serialized_start=291
+  _globals['_UNDELETEMODELVERSIONREQUEST']._serialized_end=334
+  _globals['_SIGNMODELVERSIONREQUEST']._serialized_start=336
+  _globals['_SIGNMODELVERSIONREQUEST']._serialized_end=375
+  _globals['_MODELADMINSERVICE']._serialized_start=378
+  _globals['_MODELADMINSERVICE']._serialized_end=1005
 # @@protoc_insertion_point(module_scope)

@@ -79,3 +79,19 @@ class UndeleteModelVersionRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
 
 Global___UndeleteModelVersionRequest: typing_extensions.TypeAlias = UndeleteModelVersionRequest
+
+@typing.final
+class SignModelVersionRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"projects/{project}/models/{model}/versions/{version}"; no alias."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+Global___SignModelVersionRequest: typing_extensions.TypeAlias = SignModelVersionRequest

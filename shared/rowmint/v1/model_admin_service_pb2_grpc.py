@@ -52,6 +52,11 @@ class ModelAdminServiceStub(object):
                 request_serializer=rowmint_dot_v1_dot_model__admin__service__pb2.UndeleteModelVersionRequest.SerializeToString,
                 response_deserializer=rowmint_dot_v1_dot_model__pb2.ModelVersion.FromString,
                 _registered_method=True)
+        self.SignModelVersion = channel.unary_unary(
+                '/rowmint.v1.ModelAdminService/SignModelVersion',
+                request_serializer=rowmint_dot_v1_dot_model__admin__service__pb2.SignModelVersionRequest.SerializeToString,
+                response_deserializer=rowmint_dot_v1_dot_model__pb2.ModelVersion.FromString,
+                _registered_method=True)
 
 
 class ModelAdminServiceServicer(object):
@@ -80,6 +85,14 @@ class ModelAdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignModelVersion(self, request, context):
+        """Signs a version with the trainer's signing key, as publishing does: old versions go on being served where only
+        signed ones are, after the key was changed or first made. The stored files are read and verified before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelAdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +109,11 @@ def add_ModelAdminServiceServicer_to_server(servicer, server):
             'UndeleteModelVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.UndeleteModelVersion,
                     request_deserializer=rowmint_dot_v1_dot_model__admin__service__pb2.UndeleteModelVersionRequest.FromString,
+                    response_serializer=rowmint_dot_v1_dot_model__pb2.ModelVersion.SerializeToString,
+            ),
+            'SignModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignModelVersion,
+                    request_deserializer=rowmint_dot_v1_dot_model__admin__service__pb2.SignModelVersionRequest.FromString,
                     response_serializer=rowmint_dot_v1_dot_model__pb2.ModelVersion.SerializeToString,
             ),
     }
@@ -180,6 +198,33 @@ class ModelAdminService(object):
             target,
             '/rowmint.v1.ModelAdminService/UndeleteModelVersion',
             rowmint_dot_v1_dot_model__admin__service__pb2.UndeleteModelVersionRequest.SerializeToString,
+            rowmint_dot_v1_dot_model__pb2.ModelVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rowmint.v1.ModelAdminService/SignModelVersion',
+            rowmint_dot_v1_dot_model__admin__service__pb2.SignModelVersionRequest.SerializeToString,
             rowmint_dot_v1_dot_model__pb2.ModelVersion.FromString,
             options,
             channel_credentials,

@@ -75,7 +75,23 @@ _ModelAdminServiceUndeleteModelVersionType = typing_extensions.TypeVar(
     ],
 )
 
-class ModelAdminServiceStub(typing.Generic[_ModelAdminServiceSetModelAliasType, _ModelAdminServiceDeleteModelVersionType, _ModelAdminServiceUndeleteModelVersionType]):
+_ModelAdminServiceSignModelVersionType = typing_extensions.TypeVar(
+    '_ModelAdminServiceSignModelVersionType',
+    grpc.UnaryUnaryMultiCallable[
+        rowmint.v1.model_admin_service_pb2.SignModelVersionRequest,
+        rowmint.v1.model_pb2.ModelVersion,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rowmint.v1.model_admin_service_pb2.SignModelVersionRequest,
+        rowmint.v1.model_pb2.ModelVersion,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rowmint.v1.model_admin_service_pb2.SignModelVersionRequest,
+        rowmint.v1.model_pb2.ModelVersion,
+    ],
+)
+
+class ModelAdminServiceStub(typing.Generic[_ModelAdminServiceSetModelAliasType, _ModelAdminServiceDeleteModelVersionType, _ModelAdminServiceUndeleteModelVersionType, _ModelAdminServiceSignModelVersionType]):
     """Moves aliases, deletes versions and brings them back."""
 
     @typing.overload
@@ -90,6 +106,10 @@ class ModelAdminServiceStub(typing.Generic[_ModelAdminServiceSetModelAliasType, 
         ],
         grpc.UnaryUnaryMultiCallable[
             rowmint.v1.model_admin_service_pb2.UndeleteModelVersionRequest,
+            rowmint.v1.model_pb2.ModelVersion,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            rowmint.v1.model_admin_service_pb2.SignModelVersionRequest,
             rowmint.v1.model_pb2.ModelVersion,
         ],
     ], channel: grpc.Channel) -> None: ...
@@ -108,6 +128,10 @@ class ModelAdminServiceStub(typing.Generic[_ModelAdminServiceSetModelAliasType, 
             rowmint.v1.model_admin_service_pb2.UndeleteModelVersionRequest,
             rowmint.v1.model_pb2.ModelVersion,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rowmint.v1.model_admin_service_pb2.SignModelVersionRequest,
+            rowmint.v1.model_pb2.ModelVersion,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     SetModelAlias: _ModelAdminServiceSetModelAliasType
@@ -121,6 +145,11 @@ class ModelAdminServiceStub(typing.Generic[_ModelAdminServiceSetModelAliasType, 
     UndeleteModelVersion: _ModelAdminServiceUndeleteModelVersionType
     """Brings a deleted version back that is not purged yet; harmless where it is not deleted."""
 
+    SignModelVersion: _ModelAdminServiceSignModelVersionType
+    """Signs a version with the trainer's signing key, as publishing does: old versions go on being served where only
+    signed ones are, after the key was changed or first made. The stored files are read and verified before.
+    """
+
 ModelAdminServiceAsyncStub: typing_extensions.TypeAlias = ModelAdminServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         rowmint.v1.model_admin_service_pb2.SetModelAliasRequest,
@@ -132,6 +161,10 @@ ModelAdminServiceAsyncStub: typing_extensions.TypeAlias = ModelAdminServiceStub[
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         rowmint.v1.model_admin_service_pb2.UndeleteModelVersionRequest,
+        rowmint.v1.model_pb2.ModelVersion,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rowmint.v1.model_admin_service_pb2.SignModelVersionRequest,
         rowmint.v1.model_pb2.ModelVersion,
     ],
 ]
@@ -164,5 +197,15 @@ class ModelAdminServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[rowmint.v1.model_pb2.ModelVersion, collections.abc.Awaitable[rowmint.v1.model_pb2.ModelVersion]]:
         """Brings a deleted version back that is not purged yet; harmless where it is not deleted."""
+
+    @abc.abstractmethod
+    def SignModelVersion(
+        self,
+        request: rowmint.v1.model_admin_service_pb2.SignModelVersionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rowmint.v1.model_pb2.ModelVersion, collections.abc.Awaitable[rowmint.v1.model_pb2.ModelVersion]]:
+        """Signs a version with the trainer's signing key, as publishing does: old versions go on being served where only
+        signed ones are, after the key was changed or first made. The stored files are read and verified before.
+        """
 
 def add_ModelAdminServiceServicer_to_server(servicer: ModelAdminServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

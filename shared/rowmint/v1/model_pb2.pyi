@@ -89,6 +89,7 @@ class ModelVersion(google.protobuf.message.Message):
     MANIFEST_JSON_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
+    SIGNATURES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name, "projects/{project}/models/{model}/versions/{version}"; versions count from 1."""
     model_digest: builtins.bytes
@@ -117,6 +118,10 @@ class ModelVersion(google.protobuf.message.Message):
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was published."""
 
+    @property
+    def signatures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelSignature]:
+        """Who vouches for it; empty where nobody does."""
+
     def __init__(
         self,
         *,
@@ -132,8 +137,33 @@ class ModelVersion(google.protobuf.message.Message):
         manifest_json: builtins.str = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         version: builtins.int = ...,
+        signatures: collections.abc.Iterable[Global___ModelSignature] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "schema", b"schema"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "dataset_digest", b"dataset_digest", "family", b"family", "manifest_digest", b"manifest_digest", "manifest_json", b"manifest_json", "model_digest", b"model_digest", "name", b"name", "schema", b"schema", "size_bytes", b"size_bytes", "training_job", b"training_job", "training_rows", b"training_rows", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "dataset_digest", b"dataset_digest", "family", b"family", "manifest_digest", b"manifest_digest", "manifest_json", b"manifest_json", "model_digest", b"model_digest", "name", b"name", "schema", b"schema", "signatures", b"signatures", "size_bytes", b"size_bytes", "training_job", b"training_job", "training_rows", b"training_rows", "version", b"version"]) -> None: ...
 
 Global___ModelVersion: typing_extensions.TypeAlias = ModelVersion
+
+@typing.final
+class ModelSignature(google.protobuf.message.Message):
+    """A signature of a version."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: builtins.int
+    BUNDLE_JSON_FIELD_NUMBER: builtins.int
+    key_id: builtins.str
+    """SHA-256 of the public key's DER form (SubjectPublicKeyInfo), 64 hex digits."""
+    bundle_json: builtins.str
+    """The signature and what is signed: a Sigstore bundle, JSON, whose in-toto statement has the layout of OpenSSF model
+    signing, and names the model and `manifest_digest`. The key is Ed25519.
+    """
+    def __init__(
+        self,
+        *,
+        key_id: builtins.str = ...,
+        bundle_json: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bundle_json", b"bundle_json", "key_id", b"key_id"]) -> None: ...
+
+Global___ModelSignature: typing_extensions.TypeAlias = ModelSignature

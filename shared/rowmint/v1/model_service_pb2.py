@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from rowmint.v1 import access_pb2 as rowmint_dot_v1_dot_access__pb2
 from rowmint.v1 import model_pb2 as rowmint_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1erowmint/v1/model_service.proto\x12\nrowmint.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16rowmint/v1/model.proto\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"]\n\x11ListModelsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"P\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.rowmint.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"d\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"f\n\x19ListModelVersionsResponse\x12\x30\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x18.rowmint.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xac\x04\n\x0cModelService\x12\x62\n\x08GetModel\x12\x1b.rowmint.v1.GetModelRequest\x1a\x11.rowmint.v1.Model\"&\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{name=projects/*/models/*}\x12s\n\nListModels\x12\x1d.rowmint.v1.ListModelsRequest\x1a\x1e.rowmint.v1.ListModelsResponse\"&\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{parent=projects/*}/models\x12\xac\x01\n\x0fGetModelVersion\x12\".rowmint.v1.GetModelVersionRequest\x1a\x18.rowmint.v1.ModelVersion\"[\x82\xd3\xe4\x93\x02U\x12)/v1/{name=projects/*/models/*/versions/*}Z(\x12&/v1/{name=projects/*/models/*}:version\x12\x93\x01\n\x11ListModelVersions\x12$.rowmint.v1.ListModelVersionsRequest\x1a%.rowmint.v1.ListModelVersionsResponse\"1\x82\xd3\xe4\x93\x02+\x12)/v1/{parent=projects/*/models/*}/versionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1erowmint/v1/model_service.proto\x12\nrowmint.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17rowmint/v1/access.proto\x1a\x16rowmint/v1/model.proto\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"]\n\x11ListModelsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"P\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.rowmint.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"d\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"f\n\x19ListModelVersionsResponse\x12\x30\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x18.rowmint.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe1\x04\n\x0cModelService\x12n\n\x08GetModel\x12\x1b.rowmint.v1.GetModelRequest\x1a\x11.rowmint.v1.Model\"2\xe2\xf9\x18\x08\x08\x01\x12\x04name\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{name=projects/*/models/*}\x12\x81\x01\n\nListModels\x12\x1d.rowmint.v1.ListModelsRequest\x1a\x1e.rowmint.v1.ListModelsResponse\"4\xe2\xf9\x18\n\x08\x01\x12\x06parent\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{parent=projects/*}/models\x12\xb8\x01\n\x0fGetModelVersion\x12\".rowmint.v1.GetModelVersionRequest\x1a\x18.rowmint.v1.ModelVersion\"g\xe2\xf9\x18\x08\x08\x01\x12\x04name\x82\xd3\xe4\x93\x02U\x12)/v1/{name=projects/*/models/*/versions/*}Z(\x12&/v1/{name=projects/*/models/*}:version\x12\xa1\x01\n\x11ListModelVersions\x12$.rowmint.v1.ListModelVersionsRequest\x1a%.rowmint.v1.ListModelVersionsResponse\"?\xe2\xf9\x18\n\x08\x01\x12\x06parent\x82\xd3\xe4\x93\x02+\x12)/v1/{parent=projects/*/models/*}/versionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,25 +35,25 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rowmint.v1.model_service_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._loaded_options = None
-  _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\202\323\344\223\002 \022\036/v1/{name=projects/*/models/*}'
+  _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\342\371\030\010\010\001\022\004name\202\323\344\223\002 \022\036/v1/{name=projects/*/models/*}'
   _globals['_MODELSERVICE'].methods_by_name['ListModels']._loaded_options = None
-  _globals['_MODELSERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002 \022\036/v1/{parent=projects/*}/models'
+  _globals['_MODELSERVICE'].methods_by_name['ListModels']._serialized_options = b'\342\371\030\n\010\001\022\006parent\202\323\344\223\002 \022\036/v1/{parent=projects/*}/models'
   _globals['_MODELSERVICE'].methods_by_name['GetModelVersion']._loaded_options = None
-  _globals['_MODELSERVICE'].methods_by_name['GetModelVersion']._serialized_options = b'\202\323\344\223\002U\022)/v1/{name=projects/*/models/*/versions/*}Z(\022&/v1/{name=projects/*/models/*}:version'
+  _globals['_MODELSERVICE'].methods_by_name['GetModelVersion']._serialized_options = b'\342\371\030\010\010\001\022\004name\202\323\344\223\002U\022)/v1/{name=projects/*/models/*/versions/*}Z(\022&/v1/{name=projects/*/models/*}:version'
   _globals['_MODELSERVICE'].methods_by_name['ListModelVersions']._loaded_options = None
-  _globals['_MODELSERVICE'].methods_by_name['ListModelVersions']._serialized_options = b'\202\323\344\223\002+\022)/v1/{parent=projects/*/models/*}/versions'
-  _globals['_GETMODELREQUEST']._serialized_start=100
-  _globals['_GETMODELREQUEST']._serialized_end=131
-  _globals['_LISTMODELSREQUEST']._serialized_start=133
-  _globals['_LISTMODELSREQUEST']._serialized_end=226
-  _globals['_LISTMODELSRESPONSE']._serialized_start=228
-  _globals['_LISTMODELSRESPONSE']._serialized_end=308
-  _globals['_GETMODELVERSIONREQUEST']._serialized_start=310
-  _globals['_GETMODELVERSIONREQUEST']._serialized_end=348
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=350
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=450
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=452
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=554
-  _globals['_MODELSERVICE']._serialized_start=557
-  _globals['_MODELSERVICE']._serialized_end=1113
+  _globals['_MODELSERVICE'].methods_by_name['ListModelVersions']._serialized_options = b'\342\371\030\n\010\001\022\006parent\202\323\344\223\002+\022)/v1/{parent=projects/*/models/*}/versions'
+  _globals['_GETMODELREQUEST']._serialized_start=125
+  _globals['_GETMODELREQUEST']._serialized_end=156
+  _globals['_LISTMODELSREQUEST']._serialized_start=158
+  _globals['_LISTMODELSREQUEST']._serialized_end=251
+  _globals['_LISTMODELSRESPONSE']._serialized_start=253
+  _globals['_LISTMODELSRESPONSE']._serialized_end=333
+  _globals['_GETMODELVERSIONREQUEST']._serialized_start=335
+  _globals['_GETMODELVERSIONREQUEST']._serialized_end=373
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=375
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=475
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=477
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=579
+  _globals['_MODELSERVICE']._serialized_start=582
+  _globals['_MODELSERVICE']._serialized_end=1191
 # @@protoc_insertion_point(module_scope)

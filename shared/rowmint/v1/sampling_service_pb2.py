@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from rowmint.v1 import access_pb2 as rowmint_dot_v1_dot_access__pb2
 from rowmint.v1 import sampling_pb2 as rowmint_dot_v1_dot_sampling__pb2
 from rowmint.v1 import statistics_pb2 as rowmint_dot_v1_dot_statistics__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!rowmint/v1/sampling_service.proto\x12\nrowmint.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19rowmint/v1/sampling.proto\x1a\x1browmint/v1/statistics.proto2\xb7\x05\n\x0fSamplingService\x12\xac\x01\n\x06Sample\x12\x19.rowmint.v1.SampleRequest\x1a\x1a.rowmint.v1.SampleResponse\"i\x82\xd3\xe4\x93\x02\x63\"1/v1/{model=projects/*/models/*/versions/*}:sample:\x01*Z+\"&/v1/{model=projects/*/models/*}:sample:\x01*0\x01\x12U\n\x0c\x43ompleteRows\x12\x1f.rowmint.v1.CompleteRowsRequest\x1a .rowmint.v1.CompleteRowsResponse(\x01\x30\x01\x12\xcc\x01\n\nPlanSample\x12\x1d.rowmint.v1.PlanSampleRequest\x1a\x1e.rowmint.v1.PlanSampleResponse\"\x7f\x82\xd3\xe4\x93\x02y\"</v1/{sample.model=projects/*/models/*/versions/*}:planSample:\x01*Z6\"1/v1/{sample.model=projects/*/models/*}:planSample:\x01*\x12\xce\x01\n\x12GetModelStatistics\x12%.rowmint.v1.GetModelStatisticsRequest\x1a&.rowmint.v1.GetModelStatisticsResponse\"i\x82\xd3\xe4\x93\x02\x63\x12\x34/v1/{name=projects/*/models/*/versions/*}:statisticsZ+\x12)/v1/{name=projects/*/models/*}:statisticsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!rowmint/v1/sampling_service.proto\x12\nrowmint.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17rowmint/v1/access.proto\x1a\x19rowmint/v1/sampling.proto\x1a\x1browmint/v1/statistics.proto2\xfb\x05\n\x0fSamplingService\x12\xb9\x01\n\x06Sample\x12\x19.rowmint.v1.SampleRequest\x1a\x1a.rowmint.v1.SampleResponse\"v\xe2\xf9\x18\t\x08\x01\x12\x05model\x82\xd3\xe4\x93\x02\x63\"1/v1/{model=projects/*/models/*/versions/*}:sample:\x01*Z+\"&/v1/{model=projects/*/models/*}:sample:\x01*0\x01\x12k\n\x0c\x43ompleteRows\x12\x1f.rowmint.v1.CompleteRowsRequest\x1a .rowmint.v1.CompleteRowsResponse\"\x14\xe2\xf9\x18\x10\x08\x01\x12\x0c\x63onfig.model(\x01\x30\x01\x12\xe1\x01\n\nPlanSample\x12\x1d.rowmint.v1.PlanSampleRequest\x1a\x1e.rowmint.v1.PlanSampleResponse\"\x93\x01\xe2\xf9\x18\x10\x08\x01\x12\x0csample.model\x82\xd3\xe4\x93\x02y\"</v1/{sample.model=projects/*/models/*/versions/*}:planSample:\x01*Z6\"1/v1/{sample.model=projects/*/models/*}:planSample:\x01*\x12\xda\x01\n\x12GetModelStatistics\x12%.rowmint.v1.GetModelStatisticsRequest\x1a&.rowmint.v1.GetModelStatisticsResponse\"u\xe2\xf9\x18\x08\x08\x01\x12\x04name\x82\xd3\xe4\x93\x02\x63\x12\x34/v1/{name=projects/*/models/*/versions/*}:statisticsZ+\x12)/v1/{name=projects/*/models/*}:statisticsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,11 +36,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rowmint.v1.sampling_service
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SAMPLINGSERVICE'].methods_by_name['Sample']._loaded_options = None
-  _globals['_SAMPLINGSERVICE'].methods_by_name['Sample']._serialized_options = b'\202\323\344\223\002c\"1/v1/{model=projects/*/models/*/versions/*}:sample:\001*Z+\"&/v1/{model=projects/*/models/*}:sample:\001*'
+  _globals['_SAMPLINGSERVICE'].methods_by_name['Sample']._serialized_options = b'\342\371\030\t\010\001\022\005model\202\323\344\223\002c\"1/v1/{model=projects/*/models/*/versions/*}:sample:\001*Z+\"&/v1/{model=projects/*/models/*}:sample:\001*'
+  _globals['_SAMPLINGSERVICE'].methods_by_name['CompleteRows']._loaded_options = None
+  _globals['_SAMPLINGSERVICE'].methods_by_name['CompleteRows']._serialized_options = b'\342\371\030\020\010\001\022\014config.model'
   _globals['_SAMPLINGSERVICE'].methods_by_name['PlanSample']._loaded_options = None
-  _globals['_SAMPLINGSERVICE'].methods_by_name['PlanSample']._serialized_options = b'\202\323\344\223\002y\"</v1/{sample.model=projects/*/models/*/versions/*}:planSample:\001*Z6\"1/v1/{sample.model=projects/*/models/*}:planSample:\001*'
+  _globals['_SAMPLINGSERVICE'].methods_by_name['PlanSample']._serialized_options = b'\342\371\030\020\010\001\022\014sample.model\202\323\344\223\002y\"</v1/{sample.model=projects/*/models/*/versions/*}:planSample:\001*Z6\"1/v1/{sample.model=projects/*/models/*}:planSample:\001*'
   _globals['_SAMPLINGSERVICE'].methods_by_name['GetModelStatistics']._loaded_options = None
-  _globals['_SAMPLINGSERVICE'].methods_by_name['GetModelStatistics']._serialized_options = b'\202\323\344\223\002c\0224/v1/{name=projects/*/models/*/versions/*}:statisticsZ+\022)/v1/{name=projects/*/models/*}:statistics'
-  _globals['_SAMPLINGSERVICE']._serialized_start=136
-  _globals['_SAMPLINGSERVICE']._serialized_end=831
+  _globals['_SAMPLINGSERVICE'].methods_by_name['GetModelStatistics']._serialized_options = b'\342\371\030\010\010\001\022\004name\202\323\344\223\002c\0224/v1/{name=projects/*/models/*/versions/*}:statisticsZ+\022)/v1/{name=projects/*/models/*}:statistics'
+  _globals['_SAMPLINGSERVICE']._serialized_start=161
+  _globals['_SAMPLINGSERVICE']._serialized_end=924
 # @@protoc_insertion_point(module_scope)

@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from rowmint.v1 import access_pb2 as rowmint_dot_v1_dot_access__pb2
 from rowmint.v1 import training_job_pb2 as rowmint_dot_v1_dot_training__job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!rowmint/v1/training_service.proto\x12\nrowmint.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1drowmint/v1/training_job.proto\"\x9d\x01\n\x18\x43reateTrainingJobRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x17\n\x0ftraining_job_id\x18\x02 \x01(\t\x12-\n\x0ctraining_job\x18\x03 \x01(\x0b\x32\x17.rowmint.v1.TrainingJob\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"z\n\x19\x43reateTrainingJobResponse\x12-\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x17.rowmint.v1.TrainingJob\x12.\n\x08\x65stimate\x18\x02 \x01(\x0b\x32\x1c.rowmint.v1.TrainingEstimate\"%\n\x15GetTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"c\n\x17ListTrainingJobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"c\n\x18ListTrainingJobsResponse\x12.\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x17.rowmint.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x18\x43\x61ncelTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"W\n\x17WatchTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1b\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x11\n\x0f_after_sequence2\xd2\x05\n\x0fTrainingService\x12\x9c\x01\n\x11\x43reateTrainingJob\x12$.rowmint.v1.CreateTrainingJobRequest\x1a%.rowmint.v1.CreateTrainingJobResponse\":\x82\xd3\xe4\x93\x02\x34\"$/v1/{parent=projects/*}/trainingJobs:\x0ctraining_job\x12z\n\x0eGetTrainingJob\x12!.rowmint.v1.GetTrainingJobRequest\x1a\x17.rowmint.v1.TrainingJob\",\x82\xd3\xe4\x93\x02&\x12$/v1/{name=projects/*/trainingJobs/*}\x12\x8b\x01\n\x10ListTrainingJobs\x12#.rowmint.v1.ListTrainingJobsRequest\x1a$.rowmint.v1.ListTrainingJobsResponse\",\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=projects/*}/trainingJobs\x12\x8a\x01\n\x11\x43\x61ncelTrainingJob\x12$.rowmint.v1.CancelTrainingJobRequest\x1a\x17.rowmint.v1.TrainingJob\"6\x82\xd3\xe4\x93\x02\x30\"+/v1/{name=projects/*/trainingJobs/*}:cancel:\x01*\x12\x88\x01\n\x10WatchTrainingJob\x12#.rowmint.v1.WatchTrainingJobRequest\x1a\x19.rowmint.v1.TrainingEvent\"2\x82\xd3\xe4\x93\x02,\x12*/v1/{name=projects/*/trainingJobs/*}:watch0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!rowmint/v1/training_service.proto\x12\nrowmint.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17rowmint/v1/access.proto\x1a\x1drowmint/v1/training_job.proto\"\x9d\x01\n\x18\x43reateTrainingJobRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x17\n\x0ftraining_job_id\x18\x02 \x01(\t\x12-\n\x0ctraining_job\x18\x03 \x01(\x0b\x32\x17.rowmint.v1.TrainingJob\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"z\n\x19\x43reateTrainingJobResponse\x12-\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x17.rowmint.v1.TrainingJob\x12.\n\x08\x65stimate\x18\x02 \x01(\x0b\x32\x1c.rowmint.v1.TrainingEstimate\"%\n\x15GetTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"c\n\x17ListTrainingJobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"c\n\x18ListTrainingJobsResponse\x12.\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x17.rowmint.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x18\x43\x61ncelTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"W\n\x17WatchTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1b\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x11\n\x0f_after_sequence2\xbd\x06\n\x0fTrainingService\x12\xd4\x01\n\x11\x43reateTrainingJob\x12$.rowmint.v1.CreateTrainingJobRequest\x1a%.rowmint.v1.CreateTrainingJobResponse\"r\xe2\xf9\x18\x34\x08\x02\x12\x06parent\x12\x14training_job.dataset\x12\x12training_job.model\x82\xd3\xe4\x93\x02\x34\"$/v1/{parent=projects/*}/trainingJobs:\x0ctraining_job\x12\x86\x01\n\x0eGetTrainingJob\x12!.rowmint.v1.GetTrainingJobRequest\x1a\x17.rowmint.v1.TrainingJob\"8\xe2\xf9\x18\x08\x08\x02\x12\x04name\x82\xd3\xe4\x93\x02&\x12$/v1/{name=projects/*/trainingJobs/*}\x12\x99\x01\n\x10ListTrainingJobs\x12#.rowmint.v1.ListTrainingJobsRequest\x1a$.rowmint.v1.ListTrainingJobsResponse\":\xe2\xf9\x18\n\x08\x02\x12\x06parent\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=projects/*}/trainingJobs\x12\x96\x01\n\x11\x43\x61ncelTrainingJob\x12$.rowmint.v1.CancelTrainingJobRequest\x1a\x17.rowmint.v1.TrainingJob\"B\xe2\xf9\x18\x08\x08\x02\x12\x04name\x82\xd3\xe4\x93\x02\x30\"+/v1/{name=projects/*/trainingJobs/*}:cancel:\x01*\x12\x94\x01\n\x10WatchTrainingJob\x12#.rowmint.v1.WatchTrainingJobRequest\x1a\x19.rowmint.v1.TrainingEvent\">\xe2\xf9\x18\x08\x08\x02\x12\x04name\x82\xd3\xe4\x93\x02,\x12*/v1/{name=projects/*/trainingJobs/*}:watch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,29 +35,29 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rowmint.v1.training_service
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRAININGSERVICE'].methods_by_name['CreateTrainingJob']._loaded_options = None
-  _globals['_TRAININGSERVICE'].methods_by_name['CreateTrainingJob']._serialized_options = b'\202\323\344\223\0024\"$/v1/{parent=projects/*}/trainingJobs:\014training_job'
+  _globals['_TRAININGSERVICE'].methods_by_name['CreateTrainingJob']._serialized_options = b'\342\371\0304\010\002\022\006parent\022\024training_job.dataset\022\022training_job.model\202\323\344\223\0024\"$/v1/{parent=projects/*}/trainingJobs:\014training_job'
   _globals['_TRAININGSERVICE'].methods_by_name['GetTrainingJob']._loaded_options = None
-  _globals['_TRAININGSERVICE'].methods_by_name['GetTrainingJob']._serialized_options = b'\202\323\344\223\002&\022$/v1/{name=projects/*/trainingJobs/*}'
+  _globals['_TRAININGSERVICE'].methods_by_name['GetTrainingJob']._serialized_options = b'\342\371\030\010\010\002\022\004name\202\323\344\223\002&\022$/v1/{name=projects/*/trainingJobs/*}'
   _globals['_TRAININGSERVICE'].methods_by_name['ListTrainingJobs']._loaded_options = None
-  _globals['_TRAININGSERVICE'].methods_by_name['ListTrainingJobs']._serialized_options = b'\202\323\344\223\002&\022$/v1/{parent=projects/*}/trainingJobs'
+  _globals['_TRAININGSERVICE'].methods_by_name['ListTrainingJobs']._serialized_options = b'\342\371\030\n\010\002\022\006parent\202\323\344\223\002&\022$/v1/{parent=projects/*}/trainingJobs'
   _globals['_TRAININGSERVICE'].methods_by_name['CancelTrainingJob']._loaded_options = None
-  _globals['_TRAININGSERVICE'].methods_by_name['CancelTrainingJob']._serialized_options = b'\202\323\344\223\0020\"+/v1/{name=projects/*/trainingJobs/*}:cancel:\001*'
+  _globals['_TRAININGSERVICE'].methods_by_name['CancelTrainingJob']._serialized_options = b'\342\371\030\010\010\002\022\004name\202\323\344\223\0020\"+/v1/{name=projects/*/trainingJobs/*}:cancel:\001*'
   _globals['_TRAININGSERVICE'].methods_by_name['WatchTrainingJob']._loaded_options = None
-  _globals['_TRAININGSERVICE'].methods_by_name['WatchTrainingJob']._serialized_options = b'\202\323\344\223\002,\022*/v1/{name=projects/*/trainingJobs/*}:watch'
-  _globals['_CREATETRAININGJOBREQUEST']._serialized_start=111
-  _globals['_CREATETRAININGJOBREQUEST']._serialized_end=268
-  _globals['_CREATETRAININGJOBRESPONSE']._serialized_start=270
-  _globals['_CREATETRAININGJOBRESPONSE']._serialized_end=392
-  _globals['_GETTRAININGJOBREQUEST']._serialized_start=394
-  _globals['_GETTRAININGJOBREQUEST']._serialized_end=431
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=433
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=532
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=534
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=633
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=635
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=675
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=677
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=764
-  _globals['_TRAININGSERVICE']._serialized_start=767
-  _globals['_TRAININGSERVICE']._serialized_end=1489
+  _globals['_TRAININGSERVICE'].methods_by_name['WatchTrainingJob']._serialized_options = b'\342\371\030\010\010\002\022\004name\202\323\344\223\002,\022*/v1/{name=projects/*/trainingJobs/*}:watch'
+  _globals['_CREATETRAININGJOBREQUEST']._serialized_start=136
+  _globals['_CREATETRAININGJOBREQUEST']._serialized_end=293
+  _globals['_CREATETRAININGJOBRESPONSE']._serialized_start=295
+  _globals['_CREATETRAININGJOBRESPONSE']._serialized_end=417
+  _globals['_GETTRAININGJOBREQUEST']._serialized_start=419
+  _globals['_GETTRAININGJOBREQUEST']._serialized_end=456
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=458
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=557
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=559
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=658
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=660
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=700
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=702
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=789
+  _globals['_TRAININGSERVICE']._serialized_start=792
+  _globals['_TRAININGSERVICE']._serialized_end=1621
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,142 @@
+"""How the client shows who it is, and knows whom it talks to."""
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+
+from rowmint.client.interception import intercepted, with_metadata
+from rowmint.errors import InvalidFieldError, UnavailableError
+
+_LONGEST_TOKEN = 8192
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a client shows, and what it asks of the services.
+
+    Attributes:
+        tls: Whether the connections are TLS; in plain text, a token is sent to this machine only.
+        authorities: Certificates that the services' must come from, PEM; None for those that this system trusts.
+        certificate: The client's certificate and those between it and its authority, PEM; None for none.
+        key: Its private key, PEM.
+        token: API key or bearer token, or what gives the present one; None for none.
+        server_name: Name that the services' certificates must bear, where it is not that of their address.
+    """
+
+    tls: bool = True
+    authorities: bytes | None = None
+    certificate: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
+    token: str | Callable[[], str] | None = field(default=None, repr=False)
+    server_name: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise InvalidFieldError("credentials", "certificate and key go together; give both or neither")
+        if not self.tls and (self.authorities is not None or self.certificate is not None or self.server_name):
+            raise InvalidFieldError("credentials", "certificates are shown over TLS only; set tls")
+
+    @classmethod
+    def from_files(
+        cls,
+        *,
+        tls: bool = False,
+        authorities: str | Path | None = None,
+        certificate: str | Path | None = None,
+        key: str | Path | None = None,
+        token: str | None = None,
+        token_file: str | Path | None = None,
+        server_name: str = "",
+    ) -> Self:
+        """Return credentials that are kept in files; any certificate means TLS.
+
+        Args:
+            tls: Whether to use TLS where there is no certificate.
+            authorities: PEM file.
+            certificate: PEM file.
+            key: PEM file.
+            token: API key or bearer token.
+            token_file: File of it, read anew for each call: whoever renews it writes it there.
+            server_name: As the attribute.
+
+        Raises:
+            UnavailableError: A file cannot be read.
+            InvalidFieldError: What is given does not go together.
+        """
+        if token and token_file:
+            raise InvalidFieldError("credentials", "a token and a file of one are given; give either")
+        secured = tls or bool(authorities or certificate or key or server_name)
+
+        def held() -> str:
+            return _read(Path(token_file or "")).decode("utf-8", "replace").strip()
+
+        return cls(
+            tls=secured,
+            authorities=_read(Path(authorities)) if authorities else None,
+            certificate=_read(Path(certificate)) if certificate else None,
+            key=_read(Path(key)) if key else None,
+            token=held if token_file else token or None,
+            server_name=server_name,
+        )
+
+    def channel(self, target: str, address: str, options: tuple[tuple[str, int | str], ...]) -> grpc.Channel:
+        """Return a channel.
+
+        Args:
+            target: gRPC's name of where it leads.
+            address: The addresses in it as a person gives them, with commas between them.
+            options: Options of the channel.
+
+        Raises:
+            InvalidFieldError: A token would be sent in plain text over a network.
+        """
+        if not self.tls:
+            if self.token is not None and not all(map(_is_here, address.split(","))):
+                raise InvalidFieldError(
+                    "credentials",
+                    f"a token is not sent to {address} in plain text: others could read it; set tls",
+                )
+            channel = grpc.insecure_channel(target, options)
+        else:
+            # Where a channel leads to several addresses, gRPC would look for all of them in a certificate.
+            name = self.server_name or (_host_of(address.split(",", maxsplit=1)[0]) if target != address else "")
+            named = (("grpc.ssl_target_name_override", name),) if name else ()
+            shown = grpc.ssl_channel_credentials(self.authorities, self.key, self.certificate)
+            channel = grpc.secure_channel(target, shown, (*options, *named))
+        return channel if self.token is None else intercepted(channel, self._with_token)
+
+    def _with_token(self, continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
+        token = self.token() if callable(self.token) else self.token
+        if not token or len(token) > _LONGEST_TOKEN or not (token.isascii() and token.isprintable()) or " " in token:
+            raise InvalidFieldError("credentials", "the token is empty, too long, or has characters that no token has")
+        return continuation(with_metadata(details, (("authorization", f"Bearer {token}"),)), request)
+
+
+PLAIN = Credentials(tls=False)
+"""In plain text, showing nothing."""
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UnavailableError(f"credentials: {path}: {error.strerror or 'cannot be read'}") from error
+
+
+def _host_of(address: str) -> str:
+    return address.rpartition("/")[2].rpartition(":")[0].strip("[]")
+
+
+def _is_here(address: str) -> bool:
+    """Return whether an address is this machine's own, whoever tells what names stand for."""
+    if address.startswith("unix:"):
+        return True
+    host = _host_of(address)
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,27 @@
+"""Adds the signatures of versions."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "models_0003"
+down_revision = "models_0002"
+
+_SCHEMA = "rowmint_models"
+
+
+def upgrade() -> None:
+    """Make the table; to code that knows nothing of it, no version is signed."""
+    op.create_table(
+        "version_signatures",
+        sa.Column("model_uid", sa.String(32), sa.ForeignKey(f"{_SCHEMA}.models.uid"), primary_key=True),
+        sa.Column("version", sa.BigInteger(), primary_key=True, autoincrement=False),
+        sa.Column("key_id", sa.String(64), primary_key=True),
+        sa.Column("bundle", sa.Text(), nullable=False),
+        sa.Column("create_time", sa.BigInteger(), nullable=False),
+        schema=_SCHEMA,
+    )
+
+
+def downgrade() -> None:
+    """Drop it: samplers that serve signed versions only serve none until they are signed anew."""
+    op.drop_table("version_signatures", schema=_SCHEMA)

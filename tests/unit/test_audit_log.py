@@ -1,0 +1,490 @@
+"""The audit log as it is written: beside others, after cut writes, on disks that are full or gone."""
+
+import asyncio
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import count
+
+import pytest
+from structlog.testing import capture_logs
+
+from rowmint.errors import DataLossError, UnavailableError
+from rowmint.security import audit, audit_file
+from rowmint.security.audit import AuditEntry, AuditLog
+from rowmint.security.audit_chain import GENESIS, Head
+from rowmint.security.audit_verify import verify
+from tests.acceptance.processes import wait_until
+
+NOON = datetime(2025, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
+MODEL = "projects/flights/models/delays"
+MODEL_SHA256 = "4dbe4d9a1fdd9be88f3b9e8eb330cddc188d747efc30192e11d07209304e737a"
+PATIENCE = 30.0
+
+
+def entry(request_id="r", **others):
+    told = {"who": "key:ci", "method": "rowmint.v1.SamplingService/Sample", "resource": MODEL, "decision": "allowed"}
+    return AuditEntry(**{**told, "request_id": request_id, **others})
+
+
+def opened(folder, service="sampler"):
+    return AuditLog(folder, service, "host", lambda: NOON)
+
+
+def keep(log, *entries):
+    async def all_of_them():
+        await asyncio.gather(*map(log.record, entries))
+
+    asyncio.run(all_of_them())
+
+
+def written(folder, number=1):
+    """Return the file, which must be one that nobody has touched, as JSON values."""
+    path = folder / f"sampler-host-{number}.jsonl"
+    assert [str(problem) for problem in verify(path).problems] == []
+    return [
+        json.loads(line) for line in path.read_bytes().split(b"\n") if line.startswith(b"{") and line.endswith(b"}")
+    ]
+
+
+def test_a_record_tells_who_called_what_when_and_what_was_decided(tmp_path):
+    log = AuditLog(tmp_path / "audit", "sampler", "host", lambda: NOON.astimezone(timezone(timedelta(hours=5))))
+    keep(log, entry("one"))
+    keep(log, entry("", resource="", decision="denied", reason="PERMISSION_DENIED"))
+    head = log.head
+    log.close()
+    first, second = written(tmp_path / "audit")
+    assert first == {
+        "sequence": 1,
+        "time": "2025-03-01T12:00:00.000005Z",
+        "who": "key:ci",
+        "method": "rowmint.v1.SamplingService/Sample",
+        "resource": MODEL_SHA256,
+        "decision": "allowed",
+        "reason": "",
+        "request_id": "one",
+        "previous": GENESIS,
+        "hash": first["hash"],
+    }
+    assert (second["sequence"], second["previous"], second["resource"]) == (2, first["hash"], "")
+    assert (second["decision"], second["reason"]) == ("denied", "PERMISSION_DENIED")
+    assert head == Head(2, second["hash"])
+
+
+def test_folder_and_file_are_their_owners_only(tmp_path):
+    old = os.umask(0)
+    try:
+        opened(tmp_path / "audit").close()
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "audit").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "audit" / "sampler-host-1.jsonl").stat().st_mode) == 0o600
+
+
+def test_a_decision_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="'maybe' must be one of allowed, denied, unauthenticated"):
+        entry(decision="maybe")
+
+
+def test_a_service_that_is_started_again_goes_on_with_its_chain(tmp_path):
+    for number in range(3):
+        log = opened(tmp_path)
+        keep(log, entry(f"{number}"))
+        log.close()
+    assert [(one["sequence"], one["request_id"]) for one in written(tmp_path)] == [(1, "0"), (2, "1"), (3, "2")]
+
+
+def test_processes_beside_each_other_have_a_file_each(tmp_path):
+    logs = [opened(tmp_path), opened(tmp_path), opened(tmp_path, "trainer")]
+    logs[0].close()
+    logs.append(opened(tmp_path))
+    for number, log in enumerate(logs[1:], 1):
+        keep(log, entry(f"{number}"))
+        log.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "sampler-host-1.jsonl",
+        "sampler-host-2.jsonl",
+        "trainer-host-1.jsonl",
+    ]
+    assert [one["request_id"] for one in written(tmp_path, 1)] == ["3"]
+    assert [one["request_id"] for one in written(tmp_path, 2)] == ["1"]
+
+
+def test_a_host_of_any_name_makes_a_file_name(tmp_path):
+    AuditLog(tmp_path, "sampler", "../a b", lambda: NOON).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["sampler-.._a_b-1.jsonl"]
+
+
+class Gate:
+    """Stands in for `os.fsync`: holds the first caller until it is let go."""
+
+    def __init__(self):
+        self.calls = 0
+        self.reached = threading.Event()
+        self.go = threading.Event()
+
+    def __call__(self, file):
+        self.calls += 1
+        self.reached.set()
+        assert self.go.wait(PATIENCE)
+
+
+def test_who_waits_while_another_is_written_shares_the_next_sync(tmp_path, monkeypatch):
+    log = opened(tmp_path)
+    gate = Gate()
+    monkeypatch.setattr(audit_file.os, "fsync", gate)
+
+    async def many():
+        first = asyncio.create_task(log.record(entry("first")))
+        assert await asyncio.to_thread(gate.reached.wait, PATIENCE)
+        others = [asyncio.create_task(log.record(entry(f"{number}"))) for number in range(200)]
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in [first, *others])
+        gate.go.set()
+        await asyncio.gather(first, *others)
+
+    asyncio.run(many())
+    log.close()
+    assert gate.calls == 2
+    assert [one["request_id"] for one in written(tmp_path)] == ["first", *(f"{number}" for number in range(200))]
+
+
+def test_an_entry_is_kept_though_its_task_is_cancelled(tmp_path, monkeypatch):
+    log = opened(tmp_path)
+    gate = Gate()
+    monkeypatch.setattr(audit_file.os, "fsync", gate)
+
+    async def given_up():
+        task = asyncio.create_task(log.record(entry("given up")))
+        assert await asyncio.to_thread(gate.reached.wait, PATIENCE)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        gate.go.set()
+        await log.record(entry("next"))
+
+    asyncio.run(given_up())
+    log.close()
+    assert [one["request_id"] for one in written(tmp_path)] == ["given up", "next"]
+
+
+def test_closing_writes_what_waits_and_refuses_what_comes_later(tmp_path, monkeypatch):
+    log = opened(tmp_path)
+    gate = Gate()
+    monkeypatch.setattr(audit_file.os, "fsync", gate)
+
+    async def late():
+        waiting = [asyncio.create_task(log.record(entry(f"{number}"))) for number in range(3)]
+        assert await asyncio.to_thread(gate.reached.wait, PATIENCE)
+        gate.go.set()
+        await asyncio.to_thread(log.close)
+        await asyncio.gather(*waiting)
+        with pytest.raises(UnavailableError):
+            await log.record(entry("late"))
+
+    asyncio.run(late())
+    log.close()
+    assert [one["request_id"] for one in written(tmp_path)] == ["0", "1", "2"]
+
+
+def test_too_many_that_wait_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(audit, "_MAX_WAITING", 2)
+    log = opened(tmp_path)
+    gate = Gate()
+    monkeypatch.setattr(audit_file.os, "fsync", gate)
+
+    async def crowd():
+        first = asyncio.create_task(log.record(entry()))
+        assert await asyncio.to_thread(gate.reached.wait, PATIENCE)
+        waiting = [asyncio.create_task(log.record(entry())) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(UnavailableError) as caught:
+            await log.record(entry())
+        gate.go.set()
+        await asyncio.gather(first, *waiting)
+        return caught.value.retry_after
+
+    assert asyncio.run(crowd()) == 1.0
+    log.close()
+    assert len(written(tmp_path)) == 3
+
+
+def test_a_last_line_that_was_cut_anywhere_is_told_by_the_next_record(tmp_path):
+    log = opened(tmp_path)
+    keep(log, entry("one"))
+    keep(log, entry("two"))
+    log.close()
+    path = tmp_path / "sampler-host-1.jsonl"
+    whole = path.read_bytes()
+    begin = whole.index(b"\n") + 1
+    end = len(whole)
+    for place in (begin, begin + 1, *range(begin + 2, end - 2, 11), end - 2, end - 1):
+        path.write_bytes(whole[:place])
+        log = opened(tmp_path)
+        keep(log, entry("three"))
+        log.close()
+        # A record that lacks its newline only is there, though nobody was told so.
+        kept = ["one", "two", "three"] if place == end - 1 else ["one", "three"]
+        found = written(tmp_path)
+        assert [one["request_id"] for one in found] == kept, place
+        assert ("torn" in found[-1]) is (begin < place < end - 1), place
+
+
+def test_a_write_that_is_cut_twice_leaves_a_file_that_is_whole(tmp_path):
+    log = opened(tmp_path)
+    keep(log, entry("one"))
+    log.close()
+    path = tmp_path / "sampler-host-1.jsonl"
+    for torn in (b'{"decision":"al', b'\n{"decision":"allowed","ha', b"\n\x00\x00\x00\n\n", b"9" * 20_000):
+        with path.open("ab") as file:
+            file.write(torn)
+        opened(tmp_path).close()
+    log = opened(tmp_path)
+    keep(log, entry("two"), entry("three"))
+    log.close()
+    assert [one["request_id"] for one in written(tmp_path)] == ["one", "two", "three"]
+
+
+def test_the_first_record_may_be_the_one_that_was_cut(tmp_path):
+    (tmp_path / "sampler-host-1.jsonl").write_bytes(b'{"decision":"al')
+    log = opened(tmp_path)
+    keep(log, entry("one"))
+    log.close()
+    assert [(one["sequence"], one["request_id"]) for one in written(tmp_path)] == [(1, "one")]
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_last_record_that_was_edited_is_no_cut_write(tmp_path, ended):
+    log = opened(tmp_path)
+    keep(log, entry("one"))
+    keep(log, entry("two"))
+    log.close()
+    path = tmp_path / "sampler-host-1.jsonl"
+    edited = path.read_bytes().replace(b'"request_id":"two"', b'"request_id":"six"')
+    path.write_bytes(edited if ended else edited[:-1])
+    with pytest.raises(DataLossError) as caught:
+        opened(tmp_path)
+    assert str(caught.value) == (
+        "the end of the audit log sampler-host-1.jsonl was changed: edited: record 2 does not have the hash that it"
+        " tells; keep the file, but move it out of the folder, ask `rowmint audit verify` what else is wrong with it,"
+        " and start again"
+    )
+
+
+def test_only_the_end_of_a_long_file_is_read_at_the_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(audit_file, "_WINDOW_BYTES", 2_000)
+    log = opened(tmp_path)
+    for number in range(20):
+        keep(log, entry(f"{number}"))
+    log.close()
+    path = tmp_path / "sampler-host-1.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"request_id":"1"', b'"request_id":"7"'))
+    log = opened(tmp_path)
+    keep(log, entry("last"))
+    log.close()
+    assert [str(problem) for problem in verify(path).problems] == [
+        "sampler-host-1.jsonl, line 2: edited: record 2 does not have the hash that it tells"
+    ]
+    path.write_bytes(whole + b"9" * 3_000)
+    with pytest.raises(DataLossError, match="there is no record"):
+        opened(tmp_path)
+
+
+def test_a_file_that_was_moved_away_is_followed_by_another_and_its_head_is_told(tmp_path):
+    log = opened(tmp_path)
+    keep(log, entry("one"))
+    old = log.head
+    (tmp_path / "sampler-host-1.jsonl").rename(tmp_path / "old.jsonl")
+    with capture_logs() as told:
+        keep(log, entry("two"))
+    log.close()
+    assert told == [
+        {
+            "event": "the audit log was moved; another is begun",
+            "log_level": "warning",
+            "file": "sampler-host-1.jsonl",
+            "sequence": 1,
+            "hash": old.hash,
+        }
+    ]
+    assert [(one["sequence"], one["request_id"]) for one in written(tmp_path)] == [(1, "two")]
+    assert [str(problem) for problem in verify(tmp_path, [old, log.head]).problems] == []
+
+
+def test_nothing_is_kept_where_the_folder_is_gone(tmp_path):
+    folder = tmp_path / "audit"
+    log = opened(folder)
+    keep(log, entry("one"))
+    folder.rename(tmp_path / "away")
+    with capture_logs() as told:
+        for _ in range(2):
+            with pytest.raises(UnavailableError) as caught:
+                keep(log, entry("lost"))
+            assert caught.value.retry_after == 1.0
+            assert str(folder) not in str(caught.value)
+    assert told == [
+        {
+            "event": "the audit log cannot be written: calls are refused",
+            "log_level": "error",
+            "why": "No such file or directory",
+        }
+    ]
+    (tmp_path / "away").rename(folder)
+    keep(log, entry("two"))
+    log.close()
+    assert [one["request_id"] for one in written(folder)] == ["one", "two"]
+
+
+def test_a_folder_that_cannot_be_made_is_told_with_the_setting(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnavailableError, match="ROWMINT_AUDIT_LOG") as caught:
+        opened(tmp_path / "file" / "audit")
+    assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda text: text[:-9], "line 2: no record: it is not JSON"),
+        (lambda text: text + b"{}", "line 3: no record: its fields are not those of one"),
+        (lambda text: b"", "line 1: no record: it is not JSON"),
+    ],
+)
+def test_who_changes_the_file_under_a_service_is_told_of_and_hides_no_later_record(tmp_path, change, problem):
+    log = opened(tmp_path)
+    keep(log, entry("one"))
+    keep(log, entry("two"))
+    path = tmp_path / "sampler-host-1.jsonl"
+    text = path.read_bytes()
+    os.truncate(path, 0)
+    with path.open("ab") as file:
+        file.write(change(text))
+    with capture_logs() as told:
+        keep(log, entry("three"))
+    assert [one["event"] for one in told] == ["the audit log was changed by somebody else"]
+    keep(log, entry("four"))
+    log.close()
+    verdict = verify(path, [log.head])
+    assert str(verdict.problems[0]) == f"sampler-host-1.jsonl, {problem}"
+    assert path.read_bytes().count(b'"request_id":"three"') == 1
+    assert path.read_bytes().count(b'"request_id":"four"') == 1
+
+
+def test_the_services_log_is_told_the_head_each_thousand_records_and_at_the_end(tmp_path):
+    log = opened(tmp_path)
+    with capture_logs() as told:
+        keep(log, *(entry(f"{number}") for number in range(1_000)))
+        keep(log, *(entry(f"{number}") for number in range(20)))
+        log.close()
+    heads = [(one["event"], one["file"], one["sequence"]) for one in told]
+    assert heads[-1] == ("audit log", "sampler-host-1.jsonl", 1_020)
+    assert [sequence for _, _, sequence in heads[:-1]] == [1_000]
+    records = {one["sequence"]: one["hash"] for one in written(tmp_path)}
+    assert [records[one["sequence"]] for one in told] == [one["hash"] for one in told]
+
+
+def test_times_are_in_the_order_of_records(tmp_path):
+    ticks = count()
+    log = AuditLog(tmp_path, "sampler", "host", lambda: NOON + timedelta(seconds=next(ticks)))
+    keep(log, *(entry(f"{number}") for number in range(50)))
+    log.close()
+    times = [one["time"] for one in written(tmp_path)]
+    assert times == sorted(times)
+    assert len(set(times)) == 50
+
+
+_LIMITED = """
+import asyncio, resource, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from rowmint.errors import UnavailableError
+from rowmint.security.audit import AuditEntry, AuditLog
+
+# What a full disk does to a write, a limit of a file's size does: a part is written, and then nothing.
+folder, beyond = Path(sys.argv[1]), int(sys.argv[2])
+log = AuditLog(folder, "sampler", "host", lambda: datetime.now(UTC))
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+def keep(*ids):
+    async def them():
+        return await asyncio.gather(
+            *(log.record(AuditEntry("key:ci", "m", "", "allowed", "", one)) for one in ids), return_exceptions=True
+        )
+    return [type(found).__name__ for found in asyncio.run(them())]
+
+assert keep("one") == ["NoneType"]
+size = (folder / "sampler-host-1.jsonl").stat().st_size
+# All of the next record but its newline, where less than nothing is asked for: its id is that much longer.
+room = size + len("refused") - len("one") - 1 if beyond < 0 else beyond
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, most))
+assert keep("refused") == ["UnavailableError"], beyond
+assert keep("refused", "refused") == ["UnavailableError"] * 2, beyond
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+assert keep("two", "three") == ["NoneType"] * 2
+log.close()
+"""
+
+
+@pytest.mark.parametrize("beyond", [0, 1, 200, -1])
+def test_nothing_is_kept_on_a_full_disk_and_the_file_is_whole_afterwards(tmp_path, beyond):
+    done = subprocess.run(
+        [sys.executable, "-c", _LIMITED, tmp_path, str(beyond)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    kept = [one["request_id"] for one in written(tmp_path)]
+    assert [one for one in kept if one != "refused"] == ["one", "two", "three"]
+    assert ("torn" in written(tmp_path)[-2]) is (beyond in (1, 200))
+
+
+_WRITER = """
+import asyncio, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from rowmint.security.audit import AuditEntry, AuditLog
+
+log = AuditLog(Path(sys.argv[1]), "sampler", "host", lambda: datetime.now(UTC))
+
+async def one_after_the_other(name):
+    for number in range(100_000):
+        told = f"{sys.argv[2]}-{name}-{number}"
+        await log.record(AuditEntry("key:ci", "m", "", "allowed", "", told))
+        print(told, flush=True)
+
+async def main():
+    await asyncio.gather(*map(one_after_the_other, range(8)))
+
+asyncio.run(main())
+"""
+
+
+def test_who_is_killed_at_any_time_has_kept_every_record_that_was_acknowledged(tmp_path):
+    acknowledged = []
+    for life, after in enumerate((1, 40, 9, 300, 77, 150)):
+        told = tmp_path / f"told-{life}"
+        with told.open("wb") as output:
+            writer = subprocess.Popen(
+                [sys.executable, "-c", _WRITER, tmp_path / "audit", str(life)], stdout=output, stderr=subprocess.STDOUT
+            )
+        try:
+            wait_until(lambda told=told, after=after: told.read_bytes().count(b"\n") >= after, "some records")
+        finally:
+            writer.send_signal(signal.SIGKILL)
+            writer.wait()
+        # The last line may be in the writing.
+        acknowledged += told.read_text().split("\n")[:-1]
+    opened(tmp_path / "audit").close()
+    kept = [one["request_id"] for one in written(tmp_path / "audit")]
+    assert len(kept) == len(set(kept))
+    assert set(acknowledged) <= set(kept)
+    assert {one.partition("-")[0] for one in acknowledged} == {"0", "1", "2", "3", "4", "5"}
+    assert [path.name for path in (tmp_path / "audit").iterdir()] == ["sampler-host-1.jsonl"]

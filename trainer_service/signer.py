@@ -1,0 +1,88 @@
+"""Signing versions: with which key, and those that were published without."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from rowmint.artifact import read_manifest
+from rowmint.errors import DataLossError, WrongStateError
+from rowmint.names import ModelVersionName, ModelVersionRef
+from rowmint.objects import ObjectStore
+from rowmint.registry import ModelLedger, ModelVersionRecord
+from rowmint.security.signing import SigningKey, Statement
+from rowmint.security.watched import Watched
+
+KeySource = Callable[[], SigningKey]
+"""Gives the key to sign with now."""
+
+
+def watch_signing_key(path: str) -> KeySource | None:
+    """Return what gives the key in a file as the file is then, or None where no file is named.
+
+    Args:
+        path: `ROWMINT_SIGNING_KEY`.
+
+    Raises:
+        UnavailableError: The file cannot be read.
+        InvalidFieldError: It holds no such key.
+    """
+    if not path:
+        return None
+    watched = Watched([Path(path)], lambda contents: SigningKey.parse(contents[0]), "ROWMINT_SIGNING_KEY")
+    return lambda: watched.value
+
+
+class VersionSigner:
+    """Signs published versions. Safe to use from any thread.
+
+    Args:
+        ledger: Models and versions.
+        store: The models' store.
+        key: Gives the key; None where there is none.
+    """
+
+    def __init__(self, ledger: ModelLedger, store: ObjectStore, key: KeySource | None) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._key = key
+
+    def sign(self, name: ModelVersionName) -> ModelVersionRecord:
+        """Sign a version whose stored files are what the registry says; harmless where it is signed.
+
+        Raises:
+            WrongStateError: There is no key.
+            ResourceNotFoundError: There is no such version.
+            DataLossError: A file is damaged.
+            UnavailableError: Registry or store cannot be reached.
+        """
+        if self._key is None:
+            raise WrongStateError(
+                f"{name} cannot be signed: this trainer has no signing key; make one (`rowmint keys signing FOLDER`),"
+                " set ROWMINT_SIGNING_KEY to its signing-key.pem, and start the trainer anew"
+            )
+        record = self._ledger.resolve(ModelVersionRef(name.parent, version=name.version))
+        manifest = self._object(record, "manifest", record.manifest_key, record.manifest_size, record.manifest_sha256)
+        self._object(record, "weights", record.weights_key, record.weights_size, record.weights_sha256)
+        try:
+            said = read_manifest(manifest, record.manifest_digest)["generator"]["weights"]["sha256"]
+        except (DataLossError, KeyError, TypeError) as error:
+            raise _damaged(record, "manifest") from error
+        if said != record.weights_sha256.hex():
+            raise _damaged(record, "manifest")
+        statement = Statement(name.parent, record.manifest_digest, record.weights_sha256)
+        self._ledger.sign(name, self._key().sign(statement))
+        return record
+
+    def _object(self, record: ModelVersionRecord, part: str, key: str, size: int, sha256: bytes) -> bytes:
+        data = self._store.get(key)
+        if len(data) != size or hashlib.sha256(data).digest() != sha256:
+            raise _damaged(record, part)
+        return data
+
+
+def _damaged(record: ModelVersionRecord, part: str) -> DataLossError:
+    return DataLossError(
+        f"the stored {part} of {record.name} is not what the registry says, and is not signed; restore it or delete the"
+        " version",
+        metadata={"name": str(record.name)},
+    )
