@@ -96,6 +96,13 @@ def test_a_certificate_ends_when_it_should(days, end):
     assert read(issue_certificate(AUTHORITY, "ada", NOW, days=days)).not_valid_after_utc == end
 
 
+def test_no_certificate_outlives_its_authority():
+    late = datetime(2036, 1, 1, tzinfo=UTC)
+    assert read(issue_certificate(AUTHORITY, "ada", late)).not_valid_after_utc == datetime(
+        2036, 1, 31, 8, 0, tzinfo=UTC
+    )
+
+
 def test_ninety_days_are_the_default():
     assert read(issue_certificate(AUTHORITY, "ada", NOW)).not_valid_after_utc == NOW + timedelta(days=90)
 

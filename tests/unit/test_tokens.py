@@ -830,6 +830,23 @@ def test_a_server_that_drips_is_given_up(tmp_path, clock, monkeypatch, scheme, s
             thread.join()
 
 
+def test_no_more_is_read_of_a_set_than_it_may_have(clock):
+    start = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n" + b" " * (MAX_BYTES + 1)
+    given_up = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        verifier = TokenVerifier(f"http://127.0.0.1:{server.getsockname()[1]}/", ISSUER, AUDIENCE, clock)
+        thread = threading.Thread(target=drip, args=(server, None, start, b"", given_up))
+        thread.start()
+        try:
+            with capture_logs() as logs, pytest.raises(UnavailableError):
+                identify(verifier, by(0, "a"))
+        finally:
+            given_up.set()
+            thread.join()
+    # Told while the server still had the rest to send.
+    assert ["more than 1048576 bytes" in line["why"] for line in logs] == [True]
+
+
 def test_nobody_there_is_an_issuer_that_is_away(clock):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
