@@ -14,6 +14,9 @@ TORCH := torch==2.13.0
 PROTOC := grpcio-tools==1.80.0 mypy-protobuf==3.7.0 googleapis-common-protos==1.70.0
 # A real S3 service for the tests, alone: its servers run from here.
 SWIFT := swift==2.38.3
+# What tells what is installed, and what is known to be wrong with it.
+AUDIT_READY := .venv-audit/.ready
+AUDIT := cyclonedx-bom==7.5.0 pip-audit==2.10.1
 # Of Debian's packages `make test-debian` installs these, and only unpacks those: prometheus would start a server.
 DEBIAN_INSTALLED := g++ pkg-config libgrpc++-dev libssl-dev protobuf-compiler protobuf-compiler-grpc \
   protobuf-compiler-grpc-java-plugin protoc-gen-go protoc-gen-go-grpc
@@ -25,7 +28,7 @@ SIDE_BY_SIDE := -n 2 --dist loadfile
 SERVICES := $(wildcard protos/rowmint/v1/*_service.proto)
 GENERATE := PATH="$(CURDIR)/.venv-protoc/bin:$$PATH" python -m grpc_tools.protoc -Iprotos -I.venv-protoc/googleapis
 
-.PHONY: demo test test-crash test-debian soak soak-quick lint protos bench bench-serving bench-quick clean
+.PHONY: demo test audit test-crash test-debian soak soak-quick lint protos bench bench-serving bench-quick clean
 .DELETE_ON_ERROR:
 
 $(DEMO): pyproject.toml
@@ -59,6 +62,12 @@ $(SWIFT_READY): Makefile
 	.venv-swift/bin/python -m pip install --quiet $(SWIFT)
 	@touch $@
 
+$(AUDIT_READY): Makefile
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --upgrade pip
+	.venv-audit/bin/python -m pip install --quiet $(AUDIT)
+	@touch $@
+
 demo: $(DEMO)
 	$(BIN)/rowmint demo
 
@@ -77,6 +86,10 @@ lint: $(DEV) $(PROTOC_READY)
 
 test: lint $(PROTOC_READY) $(SAMPLER_READY) $(SWIFT_READY)
 	$(BIN)/pytest $(SIDE_BY_SIDE)
+
+# Bills of materials (CycloneDX) of what is installed, their licences, and known weaknesses where somebody can be asked.
+audit: $(DEV) $(SAMPLER_READY) $(AUDIT_READY)
+	$(BIN)/python -m tests.supply .venv-audit/bin sampler=.venv-sampler development=$(VENV)
 
 # Every place where a process may die, at several of its passings, on both back ends (two stories at a time); full disks,
 # wrong clocks, and registries and stores that go away: twenty minutes.
@@ -112,4 +125,4 @@ bench-quick: $(DEV)
 	$(BIN)/python -m tests.benchmarks.engine --quick
 
 clean:
-	rm -rf $(VENV) .venv-protoc .venv-sampler .venv-swift .debian-tools
+	rm -rf $(VENV) .venv-audit .venv-protoc .venv-sampler .venv-swift .debian-tools build
