@@ -90,8 +90,8 @@ def refusal(client: Client, name: str) -> str:
     told = set()
     for call in (
         lambda: client.sample(name, 10, seed=1).to_table(),
-        lambda: list(client.complete(name, [{}])),
-        lambda: client.plan_sample(name, 10),
+        lambda: list(client.complete_rows(name, [{}])),
+        lambda: client.plan_sample(client.sample_request(name, 10)),
     ):
         with pytest.raises(RowmintCallError) as caught:
             call()
@@ -216,11 +216,9 @@ def test_a_service_does_not_start_with_a_key_that_is_none_and_does_not_show_it(t
     private, public = (path.decode() for path in PAIRS[0])
     (tmp_path / "private.pem").write_text(private)
     (tmp_path / "public.pem").write_text(public)
-    for module, setting, file in (
-        ("trainer_service", "ROWMINT_SIGNING_KEY", "public.pem"),
-        ("trainer_service", "ROWMINT_SIGNING_KEY", "none.pem"),
-        ("sampler_service", "ROWMINT_TRUSTED_KEYS", "private.pem"),
-        ("sampler_service", "ROWMINT_TRUSTED_KEYS", "none.pem"),
+    for module, setting, file, words in (
+        ("trainer_service", "ROWMINT_SIGNING_KEY", "public.pem", "signing key: is no private key in PEM"),
+        ("sampler_service", "ROWMINT_TRUSTED_KEYS", "private.pem", "trusted keys: hold a private key"),
     ):
         told = refused_start(tmp_path, "-m", module, **{setting: str(tmp_path / file)})
-        assert ("key" in told, private.splitlines()[1] in told) == (True, False)
+        assert (words in told, private.splitlines()[1] in told) == (True, False)

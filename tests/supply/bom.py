@@ -65,8 +65,7 @@ def problems(bom: Mapping[str, Any], required: Iterator[str] | list[str]) -> lis
     found = components(bom)
     wrong = [f"{name} is required, and not in the bill" for name in map(_name, required) if name not in found]
     wrong += [
-        f"{one['name']} {one['version']}: its licence {_told(one) or 'is not told'}; say in tests/supply/bom.py why it may"
-        " be used"
+        f"{one['name']} {one['version']}: its licence {_told(one) or 'is not told'}; tests/supply/bom.py has to say why"
         for one in bom.get("components", [])
         if canonicalize_name(one["name"]) not in EXCEPTIONS and not _is_free(one)
     ]

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from dataclasses import replace
 from functools import cache
+from itertools import product
 
 import pytest
 
@@ -49,12 +50,13 @@ def unbroken(sampler):
     return data
 
 
-@pytest.mark.parametrize("row_format", [RowFormat.ARROW_STREAM, RowFormat.CSV, RowFormat.NDJSON])
-@pytest.mark.parametrize("where", ["all", "many tests"])
-@pytest.mark.parametrize("start", [0, 100, GRID])
-@pytest.mark.parametrize("after", [0, 1, 3])
-def test_the_bytes_before_and_after_join_to_the_unbroken_stream(sampler, unbroken, row_format, where, start, after):
-    spec = SampleSpec(
+@pytest.fixture(
+    params=product([RowFormat.ARROW_STREAM, RowFormat.CSV, RowFormat.NDJSON], ["all", "many tests"], [0, 100, GRID]),
+    ids=lambda given: f"{given[0].name.lower()}, {given[1]}, from {given[2]}",
+)
+def spec(request):
+    row_format, where, start = request.param
+    return SampleSpec(
         reference("ctgan"),
         20_000,
         start_row=start,
@@ -63,6 +65,11 @@ def test_the_bytes_before_and_after_join_to_the_unbroken_stream(sampler, unbroke
         row_format=row_format,
         message_bytes=16 * 1024,
     )
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_the_bytes_before_and_after_join_to_the_unbroken_stream(sampler, unbroken, spec, after):
+    start = spec.start_row
     messages, summary = asyncio.run(drained(sampler, spec, after))
     assert not summary.complete
     assert summary.next_row < spec.rows
