@@ -200,7 +200,7 @@ class ModelCache:
             self._resolved.popitem(last=False)
         return record
 
-    async def plan(self, model: Model, where: Iterable[Predicate], project: str = "") -> Plan:
+    async def plan(self, model: Model, where: Iterable[Predicate], project: str) -> Plan:
         """Return the plan for the rows of `model` that satisfy `where`.
 
         Args:

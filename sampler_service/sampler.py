@@ -178,7 +178,9 @@ class Sampler:
         opened = await self._resolve(spec)
         model = opened.loaded.model
         header = opened.header
-        source = RowSource(model, opened.plan, header.seed, opened.schema.names, self._candidates)
+        project = spec.model.model.project
+        names = opened.schema.names
+        source = RowSource(model, opened.plan, header.seed, names, self._candidates, owner=project)
         encoder = make_encoder(spec.row_format, opened.schema, model.identities, escape_formulas=spec.escape_formulas)
         framing = Framing(spec.continued, spec.message_bytes, spec.allow_partial)
         return SampleStream(
@@ -187,7 +189,7 @@ class Sampler:
             opened.plan.block_size,
             encoder=encoder,
             framing=framing,
-            executor=self._executor_of(spec.model.model.project),
+            executor=self._executor_of(project),
             observe=partial(self._observe, opened.loaded.name),
         )
 
@@ -245,7 +247,7 @@ class Sampler:
                     " rows, leave the column out, or declare a wider id_pattern",
                     metadata={"column": column.name, "size": str(codec.size)},
                 )
-        plan = await self._models.plan(model, spec.where)
+        plan = await self._models.plan(model, spec.where, spec.model.model.project)
         _expect("plan", spec.expected_plan_digest, plan.digest)
         header = StreamHeader(
             model_version=str(loaded.name),

@@ -42,8 +42,12 @@ class _Found:
         return self.candidates.size_bytes + _ENTRY_BYTES
 
 
+_Place = tuple[str, StreamKey]
+"""Whose stream, and which."""
+
+
 class CandidateCache:
-    """Candidates found, by stream, tested and block; the least recently used given up first. Thread-safe.
+    """Candidates found, by owner, stream, tested and block; the least recently used given up first. Thread-safe.
 
     Args:
         max_bytes: Bytes kept.
@@ -52,10 +56,10 @@ class CandidateCache:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[StreamKey, int], _Found] = OrderedDict()
+        self._kept: OrderedDict[tuple[_Place, int], _Found] = OrderedDict()
         self._total = 0
 
-    def get(self, key: tuple[StreamKey, int]) -> _Found | None:
+    def get(self, key: tuple[_Place, int]) -> _Found | None:
         """Return what is kept under `key`, or None."""
         with self._lock:
             found = self._kept.get(key)
@@ -63,7 +67,7 @@ class CandidateCache:
                 self._kept.move_to_end(key)
             return found
 
-    def put(self, key: tuple[StreamKey, int], found: _Found) -> None:
+    def put(self, key: tuple[_Place, int], found: _Found) -> None:
         """Keep `found`, which nobody changes any more."""
         with self._lock:
             before = self._kept.pop(key, None)
@@ -102,15 +106,24 @@ class RowSource:
         seed: 0 to 2**64 - 1.
         columns: Columns made, ids included; names exist.
         kept: Where candidates that serve several rows are kept; None for a small place of its own.
+        owner: Whose rows they are; nobody else is served with candidates that were found for them.
     """
 
     def __init__(
-        self, model: Model, plan: Plan, seed: int, columns: Sequence[str], kept: CandidateCache | None = None
+        self,
+        model: Model,
+        plan: Plan,
+        seed: int,
+        columns: Sequence[str],
+        kept: CandidateCache | None = None,
+        *,
+        owner: str = "",
     ) -> None:
         self._model = model
         self._kept = CandidateCache(_OWN_CACHE_BYTES) if kept is None else kept
         self._plan = plan
         self._key = StreamKey(model.digest, plan.digest, seed)
+        self._place = owner, self._key
         self._columns = tuple(columns)
         self._ids: dict[str, tuple[IdentityCodec, bytes]] = {
             name: (codec, identity_key(model.digest, "", name, seed))
@@ -157,7 +170,7 @@ class RowSource:
         """Return the first candidates of block `number` that satisfy the conditions; only as many as are needed."""
         plan = self._plan
         reused = plan.reuse > 1
-        kept = self._kept.get((self._key, number)) if reused else None
+        kept = self._kept.get((self._place, number)) if reused else None
         if kept is not None:
             return kept
         wanted = plan.block_size if reused else needed
@@ -171,7 +184,7 @@ class RowSource:
             tiles += 1
         found = _Found(join(parts).first(wanted), tiles * plan.tile_size, accepted)
         if reused:
-            self._kept.put((self._key, number), found)
+            self._kept.put((self._place, number), found)
         return found
 
     def starved(self, block: Block) -> ConditionStarvedError:

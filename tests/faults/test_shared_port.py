@@ -87,7 +87,11 @@ def test_processes_end_with_their_parent(shared: ServiceProcess) -> None:
     ("options", "environment", "told"),
     [
         (["--processes", "0"], {}, "ROWMINT_PROCESSES: Input should be greater than or equal to 1"),
-        (["--processes", "2"], {"ROWMINT_LISTEN": "nowhere:x"}, "cannot listen on 'nowhere:x'"),
+        (
+            ["--processes", "2"],
+            {"ROWMINT_LISTEN": "nowhere:x", "ROWMINT_INSECURE": "true"},
+            "cannot listen on 'nowhere:x'",
+        ),
         (["--processes", "2"], {"ROWMINT_MODEL_STORE": "no://store"}, "ended with exit code 1"),
     ],
 )

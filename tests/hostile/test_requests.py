@@ -24,6 +24,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from rowmint.client import Client
 from rowmint.errors import Reason
 from rowmint.rpc.status import CODES
+from rowmint.security.signing import generate_signing_key
 from rowmint.v1 import (
     dataset_pb2,
     dataset_service_pb2,
@@ -74,7 +75,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     publish_golden(home)
     services = Services(home)
     try:
-        trainer = services.trainer(ROWMINT_LEASE_SECONDS="600", ROWMINT_HEARTBEAT_SECONDS="1")
+        (services.home / "signing-key.pem").write_bytes(generate_signing_key()[0])
+        trainer = services.trainer(
+            ROWMINT_LEASE_SECONDS="600",
+            ROWMINT_HEARTBEAT_SECONDS="1",
+            ROWMINT_SIGNING_KEY=str(services.home / "signing-key.pem"),
+        )
         sampler = services.sampler(ROWMINT_MAX_STREAMS=str(STREAMS))
         with Client(trainer.address, sampler.address, PROJECT) as client:
             client.upload(customers_csv(60), "table", format="csv", primary_key="customer")

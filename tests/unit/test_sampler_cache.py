@@ -199,7 +199,7 @@ def test_a_plan_is_compiled_once(shelf, executor, monkeypatch):
         model = (await cache.get(reference("ctgan"))).model
         compiled.clear()
         wanted = [Predicate("grade", AnyOf((1,)))]
-        plans = await asyncio.gather(*[cache.plan(model, wanted) for _ in range(5)], cache.plan(model, []))
+        plans = await asyncio.gather(*[cache.plan(model, wanted, "p") for _ in range(5)], cache.plan(model, [], "p"))
         assert len({plan.digest for plan in plans}) == 2
 
     asyncio.run(ask())

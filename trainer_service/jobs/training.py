@@ -113,7 +113,7 @@ def _publish(
     dataset: DatasetRecord,
     artifact: Artifact,
     *,
-    key: KeySource | None,
+    key: KeySource | None = None,
 ) -> None:
     """Store the files under keys of this attempt's own, then make the version visible: objects first, row last."""
     job = attempt.job

@@ -82,6 +82,8 @@ Global___UndeleteModelVersionRequest: typing_extensions.TypeAlias = UndeleteMode
 
 @typing.final
 class SignModelVersionRequest(google.protobuf.message.Message):
+    """Request of SignModelVersion."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     NAME_FIELD_NUMBER: builtins.int
