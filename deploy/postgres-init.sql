@@ -10,6 +10,8 @@ ALTER ROLE rowmint_sampler SET default_transaction_read_only = on;
 
 REVOKE ALL ON DATABASE rowmint FROM PUBLIC;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
+-- Anybody may make large objects, and so fill the disk, unless it is taken from all; nothing here needs them.
+REVOKE EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) FROM PUBLIC;
 GRANT CONNECT, CREATE ON DATABASE rowmint TO rowmint_trainer;
 GRANT CONNECT ON DATABASE rowmint TO rowmint_sampler;
 

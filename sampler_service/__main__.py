@@ -20,7 +20,7 @@ from rowmint.observability.exporter import mark_dead, serve_metrics, shared_regi
 from rowmint.observability.service import observed
 from rowmint.registry import open_models_registry
 from rowmint.rpc import orca
-from rowmint.rpc.guard import guarded
+from rowmint.rpc.guard import guarded, scraper_admission
 from rowmint.rpc.models import model_service
 from rowmint.rpc.orca import load_service
 from rowmint.rpc.process import run
@@ -134,7 +134,14 @@ async def serve(settings: SamplerSettings) -> None:
     if settings.shares_port:
         end_with_parent()
     with (
-        observed("sampler", metrics.REGISTRY, metrics.CALLS, settings.metrics_listen, settings.tls_files) as observers,
+        observed(
+            "sampler",
+            metrics.REGISTRY,
+            metrics.CALLS,
+            settings.metrics_listen,
+            tls=settings.tls_files,
+            admits=scraper_admission(settings),
+        ) as observers,
         guarded(settings, "sampler", lambda: datetime.now(UTC)) as guard,
         composed(settings, observers, guard) as (server, servicer),
     ):
@@ -156,7 +163,9 @@ def _metrics_together(settings: SamplerSettings) -> Iterator[tuple[dict[str, str
         yield {}, lambda _: None
         return
     with TemporaryDirectory(prefix="rowmint-metrics-") as folder:
-        server = serve_metrics(settings.metrics_listen, shared_registry(folder), settings.tls_files)
+        server = serve_metrics(
+            settings.metrics_listen, shared_registry(folder), settings.tls_files, scraper_admission(settings)
+        )
         _log.info("serving metrics", service="sampler", port=server.port)
         try:
             own = {"PROMETHEUS_MULTIPROC_DIR": folder, "ROWMINT_METRICS_LISTEN": ""}

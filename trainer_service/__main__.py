@@ -13,7 +13,7 @@ from rowmint.objects import open_store
 from rowmint.observability.calls import CallObserver
 from rowmint.observability.service import observed
 from rowmint.registry import migrate, open_registry
-from rowmint.rpc.guard import guarded
+from rowmint.rpc.guard import guarded, scraper_admission
 from rowmint.rpc.models import model_service
 from rowmint.rpc.process import run
 from rowmint.rpc.server import Guard, Server, ServerOptions, Service, serve_until_signal
@@ -40,7 +40,14 @@ async def serve(settings: TrainerSettings) -> None:
     """Serve until a signal."""
     arm(settings.failpoint)
     with (
-        observed("trainer", metrics.REGISTRY, metrics.CALLS, settings.metrics_listen, settings.tls_files) as observers,
+        observed(
+            "trainer",
+            metrics.REGISTRY,
+            metrics.CALLS,
+            settings.metrics_listen,
+            tls=settings.tls_files,
+            admits=scraper_admission(settings),
+        ) as observers,
         guarded(settings, "trainer", lambda: datetime.now(UTC)) as guard,
     ):
         await _serve(settings, observers, guard)

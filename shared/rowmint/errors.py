@@ -2,7 +2,8 @@
 
 Every failure that a caller can meet is one of these. They know nothing of gRPC: `rowmint.rpc` holds the one table that
 turns them into status codes. The message says what happened, where, and what to do next; `metadata` holds the same
-facts for programs. Neither ever holds a secret, a path or a cell of the data beyond the one the caller sent.
+facts for programs. Neither ever holds a secret, a path or a cell of the data beyond the one the caller sent and what
+the model's schema shows its readers.
 """
 
 from collections.abc import Iterable, Mapping

@@ -264,10 +264,10 @@ def test_a_new_certificate_is_taken_without_a_restart_and_streams_go_on(guarded:
     write(guarded.folder, "server", issue(guarded.authority, "server", *HERE))
 
 
-def client_context(guarded: Guarded, *, shows: bool = True) -> ssl.SSLContext:
+def client_context(guarded: Guarded, *, shows: bool = True, shown: CertificateAndKey | None = None) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=guarded.authority.certificate.decode())
     if shows:
-        shown = write(guarded.folder, "shown", guarded.shown)
+        shown = write(guarded.folder, "shown", shown or guarded.shown)
         context.load_cert_chain(shown["ROWMINT_TLS_CERTIFICATE"], shown["ROWMINT_TLS_KEY"])
     return context
 
@@ -282,11 +282,15 @@ def peer_certificate(guarded: Guarded) -> bytes:
         return wrapped.getpeercert(binary_form=True)
 
 
-def test_metrics_are_told_over_mutual_tls_only(guarded: Guarded) -> None:
+def test_metrics_are_told_over_mutual_tls_to_who_may_see_every_project(guarded: Guarded) -> None:
     found = re.search(rb"serving metrics +port=(\d+)", guarded.trainer.log.read_bytes())
     url = f"https://localhost:{int(found[1])}/metrics"
-    with urllib.request.urlopen(url, context=client_context(guarded), timeout=10) as answer:
+    grant_certificate(guarded.access_file, "prometheus", {"*": Role.READER})
+    prometheus = client_context(guarded, shown=issue(guarded.authority, "prometheus"))
+    with urllib.request.urlopen(url, context=prometheus, timeout=10) as answer:
         assert b"grpc_server_call_started" in answer.read()
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(url, context=client_context(guarded), timeout=10).read()
     with pytest.raises((ssl.SSLError, urllib.error.URLError, ConnectionError)):
         urllib.request.urlopen(url, context=client_context(guarded, shows=False), timeout=10).read()
     with pytest.raises((urllib.error.URLError, ConnectionError)):

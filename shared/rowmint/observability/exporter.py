@@ -5,6 +5,7 @@ import socket
 import ssl
 import sys
 import threading
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
@@ -16,7 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from rowmint.errors import UnavailableError
-from rowmint.security.tls_files import SecuredSockets, TlsFiles
+from rowmint.security.tls_files import SecuredSockets, TlsFiles, names_in
 
 _log = structlog.get_logger(__name__)
 
@@ -43,13 +44,19 @@ class MetricsServer:
         self._server.server_close()
 
 
-def serve_metrics(listen: str, registry: CollectorRegistry, tls: TlsFiles | None = None) -> MetricsServer:
+def serve_metrics(
+    listen: str,
+    registry: CollectorRegistry,
+    tls: TlsFiles | None = None,
+    admits: Callable[[Collection[str]], bool] | None = None,
+) -> MetricsServer:
     """Serve metrics.
 
     Args:
         listen: ``host:port``; port 0 takes a free one.
         registry: The metrics; for those of several processes, `shared_registry`.
         tls: Files of its certificate; None for plain text.
+        admits: Says whether the bearer of a certificate with such names may scrape; None lets everybody.
 
     Raises:
         UnavailableError: The address cannot be bound, or a file of TLS not be read.
@@ -59,7 +66,9 @@ def serve_metrics(listen: str, registry: CollectorRegistry, tls: TlsFiles | None
     disable_created_metrics()  # type: ignore[no-untyped-call]
     host, _, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    handler = type("_Handler", (_MetricsHandler,), {"registry": registry})
+    handler = type(
+        "_Handler", (_MetricsHandler,), {"registry": registry, "admits": staticmethod(admits or _admits_all)}
+    )
     kind = _ServerV6 if ":" in host else _Server
     secured = None if tls is None else SecuredSockets(tls)
     try:
@@ -70,6 +79,10 @@ def serve_metrics(listen: str, registry: CollectorRegistry, tls: TlsFiles | None
         ) from error
     server.secured = secured
     return MetricsServer(server)
+
+
+def _admits_all(_: Collection[str]) -> bool:
+    return True
 
 
 def shared_registry(folder: str) -> CollectorRegistry:
@@ -121,10 +134,14 @@ class _ServerV6(_Server):
 
 class _MetricsHandler(BaseHTTPRequestHandler):
     registry: CollectorRegistry
+    admits: Callable[[Collection[str]], bool]
     timeout = _SECONDS
 
     def do_GET(self) -> None:
         """Answer a scrape."""
+        if not self.admits(names_in(self.connection)):
+            self.send_error(HTTPStatus.FORBIDDEN, "the certificate has no role in every project, of which metrics tell")
+            return
         if self.path.partition("?")[0] != "/metrics":
             self.send_error(HTTPStatus.NOT_FOUND, "metrics are at /metrics")
             return

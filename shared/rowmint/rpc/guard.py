@@ -2,13 +2,34 @@
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 from rowmint.rpc.server import Guard
 from rowmint.rpc.settings import ServiceSettings
+from rowmint.security.identity import EVERY_PROJECT, Role
+
+
+def scraper_admission(settings: ServiceSettings) -> Callable[[Collection[str]], bool] | None:
+    """Return what says whether the bearer of a certificate may read metrics, which tell of all projects; None: all may.
+
+    Raises:
+        UnavailableError: The access file cannot be read.
+        InvalidFieldError: It cannot be understood.
+    """
+    if not (settings.tls_client_ca and settings.access_file):
+        return None
+    from rowmint.security.access_file import AccessFile  # noqa: PLC0415
+
+    access = AccessFile(Path(settings.access_file))
+
+    def admits(names: Collection[str]) -> bool:
+        found = access.identify_certificate(names)
+        return found is not None and found.may(Role.READER, EVERY_PROJECT)
+
+    return admits
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rowmint.errors import InvalidFieldError
 from rowmint.security.watched import Watched
@@ -108,3 +109,13 @@ class SecuredSockets:
             context.verify_mode = ssl.CERT_REQUIRED
             context.load_verify_locations(self._files.client_ca)
         return context
+
+
+def names_in(connection: socket.socket) -> list[str]:
+    """Return the names in the other end's verified certificate: its alternative names, then its common name.
+
+    None are returned where it has shown no certificate, and in plain text.
+    """
+    shown: Any = (isinstance(connection, ssl.SSLSocket) and connection.getpeercert()) or {}
+    common = [value for part in shown.get("subject", ()) for key, value in part if key == "commonName"]
+    return [*(value for _, value in shown.get("subjectAltName", ())), *common]
