@@ -36,6 +36,8 @@ from trainer_service.signer import watch_signing_key
 
 _log = structlog.get_logger(__name__)
 
+_IDLE_SECONDS = 10.0
+
 
 def _run_job(
     body: Mapping[str, Any],
@@ -165,8 +167,34 @@ def _answer(answers: IO[str], body: Mapping[str, Any]) -> None:
         os._exit(3)
 
 
-def _warm_up() -> None:
-    """Import what a fit needs before there is one; the slowest part of a short job otherwise."""
+class _WarmUp:
+    """Imports what a fit needs before there is one, the slowest part of a short job otherwise; once it has been idle.
+
+    A worker that is given a job at once, as that of an ingest often is, would compete with its own warm-up, and need
+    none of it.
+    """
+
+    def __init__(self) -> None:
+        self._given = threading.Event()
+        self._thread = threading.Thread(target=self._when_idle, name="warm-up", daemon=True)
+        self._thread.start()
+
+    def give(self) -> None:
+        """Say that there is something to do: from now on nothing is imported that is not needed."""
+        self._given.set()
+
+    def finish(self) -> None:
+        """Return once all is imported."""
+        # Two threads that import what imports each other may meet half-made modules.
+        self._thread.join()
+        _import_fitting()
+
+    def _when_idle(self) -> None:
+        if not self._given.wait(_IDLE_SECONDS):
+            _import_fitting()
+
+
+def _import_fitting() -> None:
     from trainer_service.fitting import engine  # noqa: F401, PLC0415 - on purpose here
 
 
@@ -187,24 +215,21 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's interrupt reaches the parent, which ends its children
     story = Story(configure_tracing("rowmint-trainer"), lambda phase: _answer(answers, {"entered": phase}))
-    warm_up = threading.Thread(target=_warm_up, name="warm-up", daemon=True)
-    warm_up.start()
+    warm_up = _WarmUp()
     _answer(answers, {"ready": True})
     line = sys.stdin.readline()
     if not line:
         os._exit(0)
     threading.Thread(target=_watch_parent, args=(sys.stdin,), name="parent", daemon=True).start()
+    warm_up.give()
     body = json.loads(line)
     settings = TrainerSettings(**body["settings"])
     arm(settings.failpoint)
-    # Two threads that import what imports each other may meet half-made modules: who needs what is being warmed up
-    # waits for it.
-    wait = warm_up.join
     try:
         if body["do"] == "job":
-            answer = _run_job(body, settings, attempts, wait, story=story)
+            answer = _run_job(body, settings, attempts, warm_up.finish, story=story)
         else:
-            answer = _run_estimate(body, settings, wait)
+            answer = _run_estimate(body, settings, warm_up.finish)
         story.close()
         _answer(answers, answer)
     except Exception:  # noqa: BLE001 - the parent learns of it by the missing answer
