@@ -84,6 +84,11 @@ lint: $(DEV) $(PROTOC_READY)
 	$(BIN)/mypy
 	$(BIN)/buf lint protos
 
+# All that tests start shares the processors: BLAS threads that spin would only take these from each other. And code is
+# compiled once, not by each of hundreds of processes.
+test test-crash test-debian soak soak-quick: export OPENBLAS_NUM_THREADS := 1
+test test-crash test-debian soak soak-quick: export PYTHONDONTWRITEBYTECODE :=
+
 test: lint $(PROTOC_READY) $(SAMPLER_READY) $(SWIFT_READY)
 	$(BIN)/pytest $(SIDE_BY_SIDE)
 

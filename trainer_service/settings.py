@@ -114,8 +114,9 @@ class TrainerSettings(ServiceSettings):
 
 
 def worker_environment() -> dict[str, str]:
-    """Return the environment of a worker: that of this process, and OpenMP threads sleep while they wait.
+    """Return the environment of a worker: that of this process, OpenMP threads sleep while they wait, and BLAS has one.
 
-    Threads that spin make a step several times slower on a busy machine; who wants them sets ``OMP_WAIT_POLICY``.
+    Threads that spin make a step several times slower on a busy machine; who wants them sets ``OMP_WAIT_POLICY``. What
+    NumPy's BLAS rounds depends on its threads, of which a fit's fingerprint knows nothing; torch's are the job's.
     """
-    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    return {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1", **os.environ}

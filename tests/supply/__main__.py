@@ -42,11 +42,16 @@ def bill(tools: Path, name: str, environment: Path) -> list[str]:
     return problems(found, required(EXTRAS[name]))
 
 
-def audit(tools: Path, environment: Path) -> list[str]:
-    """Return the known weaknesses of what is installed."""
-    (packages,) = environment.glob("lib/python*/site-packages")
+def audit(tools: Path, name: str) -> list[str]:
+    """Return the known weaknesses of what a bill holds; of a build such as 2.13.0+cpu, services know the release."""
+    found = components(json.loads((BUILD / f"{name}.cdx.json").read_text(encoding="utf-8")))
+    pinned = BUILD / f"{name}.txt"
+    pinned.write_text("".join(f"{package}=={version.partition('+')[0]}\n" for package, version in found.items()))
     done = subprocess.run(
-        [str(tools / "pip-audit"), "--path", str(packages), "--format", "json", "--progress-spinner", "off"],
+        [
+            *(str(tools / "pip-audit"), "--requirement", str(pinned), "--no-deps", "--disable-pip"),
+            *("--format", "json", "--progress-spinner", "off"),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -62,7 +67,7 @@ def main(tools: Path, environments: dict[str, Path]) -> int:
         wrong += bill(tools, name, environment)
         subprocess.run([str(environment / "bin" / "python"), "-m", "pip", "check"], check=True)
         try:
-            wrong += audit(tools, environment)
+            wrong += audit(tools, name)
         except AwayError:
             print(f"NOT AUDITED: {name}: no advisory service can be reached from here; run `make audit` where one can")
     for one in wrong:

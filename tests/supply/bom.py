@@ -43,10 +43,10 @@ EXCEPTIONS: Mapping[str, str] = {
 MENDED: Mapping[str, tuple[str, str]] = {
     "cryptography": ("44.0.1", "CVE-2024-12797"),
     "grpcio": ("1.53.2", "CVE-2023-33953"),
-    "protobuf": ("6.31.1", "CVE-2025-4565"),
+    "protobuf": ("6.33.5", "CVE-2026-0994"),
     "pyarrow": ("14.0.1", "CVE-2023-47248"),
-    "pyjwt": ("2.4.0", "CVE-2022-29217"),
-    "torch": ("2.6.0", "CVE-2025-32434"),
+    "pyjwt": ("2.12.0", "CVE-2026-32597"),
+    "torch": ("2.10.0", "CVE-2026-24747"),
 }
 
 

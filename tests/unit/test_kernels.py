@@ -20,19 +20,22 @@ OUTPUT = (-32768, 32767)
 
 
 def _requantised(total, scale, limits):
-    """The sum and the product rounded to float32, the rest rounded half to even and clipped."""
+    """The sum and the product rounded to float32, the rest rounded half to even and clipped; by fractions."""
     real = nearest_float32(nearest_float32(Fraction(total)) * Fraction(float(scale)))
     return min(max(round(real), limits[0]), limits[1])
 
 
+def requantised(sums, scale, limits):
+    """The same of many sums, shape (n, m): a product of two float32 is exact in float64, and rounded once."""
+    real = (sums.astype(np.float32).astype(np.float64) * scale.astype(np.float64)).astype(np.float32)
+    return np.clip(np.rint(real), *limits).astype(np.int64)
+
+
 def exact(x, layer, limits):
-    """What a layer gives, by 64-bit integers and fractions, shape (n, m)."""
-    sums = x.astype(np.int64) @ layer.weight.astype(np.int64) + layer.bias.astype(np.int64)
-    rows = [
-        [_requantised(total, scale, limits) for total, scale in zip(row, layer.scale, strict=True)]
-        for row in sums.tolist()
-    ]
-    return np.array(rows, np.int64).reshape(len(x), len(layer.bias))
+    """What a layer gives, by 64-bit integers, shape (n, m)."""
+    return requantised(
+        x.astype(np.int64) @ layer.weight.astype(np.int64) + layer.bias.astype(np.int64), layer.scale, limits
+    )
 
 
 def exact_hidden(x, layers, *, concatenate):
@@ -70,6 +73,13 @@ def check_output(x, layer):
         found = kernel.output(layer)(x)
         assert (found.dtype, found.shape) == (np.int16, expected.shape), name
         assert np.array_equal(found, expected), name
+
+
+@settings(max_examples=500)
+@given(st.integers(-(2**31), 2**31 - 1), st.floats(0, 2**20, width=32), st.sampled_from([HIDDEN, OUTPUT]))
+def test_what_is_expected_of_many_sums_is_what_fractions_give(total, scale, limits):
+    expected = _requantised(total, scale, limits)
+    assert requantised(np.array([[total]]), np.array([scale], np.float32), limits).tolist() == [[expected]]
 
 
 # 1,024 is where the NumPy kernel begins a second product.

@@ -43,8 +43,8 @@ def test_what_is_required_is_in_the_bill():
 
 
 def test_a_release_with_a_known_weakness_is_found_without_a_network():
-    bom = {"components": [component("torch", "2.5.1+cpu", "BSD-3-Clause"), component("pyjwt", "2.10.0", "MIT")]}
-    assert problems(bom, []) == ["torch 2.5.1+cpu has CVE-2025-32434, which 2.6.0 mends"]
+    bom = {"components": [component("torch", "2.9.1+cpu", "BSD-3-Clause"), component("pyjwt", "2.12.0", "MIT")]}
+    assert problems(bom, []) == ["torch 2.9.1+cpu has CVE-2026-24747, which 2.10.0 mends"]
 
 
 def test_weaknesses_that_pip_audit_finds_are_told():

@@ -9,13 +9,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rowmint.artifact import Artifact, Generator, write_model
 from rowmint.errors import CancelledError
 from rowmint.failpoints import reach
 from rowmint.schema import TableSchema
-from trainer_service.config import TrainingConfig, effective_schema, to_json, validate, validate_against
+from trainer_service.config import (
+    IndependentConfig,
+    TrainingConfig,
+    effective_schema,
+    to_json,
+    validate,
+    validate_against,
+)
 from trainer_service.fitting.checkpoint import Checkpoints, NoCheckpoints, Origin, UnusableError, restore, write
 from trainer_service.fitting.encode import encode_table
 from trainer_service.fitting.estimate import Clock, estimate
@@ -136,9 +141,13 @@ def fit(
 
 def _fingerprint(config: TrainingConfig) -> dict[str, Any]:
     """Return what the weights depend on beside data, configuration and seed."""
+    found = {"device": str(config.device), "threads": config.threads}
+    if isinstance(config.family, IndependentConfig):
+        return found  # it counts; torch, which takes seconds to import, has no part in that
+    import torch  # noqa: PLC0415 - only where networks are fitted.
+
     return {
-        "device": str(config.device),
-        "threads": config.threads,
+        **found,
         "torch": torch.__version__,
         "ctgan": metadata.version("ctgan"),
         "instructions": torch.backends.cpu.get_cpu_capability(),

@@ -36,7 +36,7 @@ class Child:
     async def spawn(cls, environment: Mapping[str, str]) -> "Child":
         """Start a worker in `environment` and return it when it can take a command.
 
-        It goes on to import what a fit needs meanwhile.
+        Left without one for a while, it goes on to import what a fit needs.
 
         Raises:
             UnavailableError: It ended before it was ready, or cannot be started.

@@ -184,10 +184,8 @@ class _WarmUp:
         self._given.set()
 
     def finish(self) -> None:
-        """Return once all is imported."""
-        # Two threads that import what imports each other may meet half-made modules.
+        """Return once nothing is being imported: two threads that import the same may meet half-made modules."""
         self._thread.join()
-        _import_fitting()
 
     def _when_idle(self) -> None:
         if not self._given.wait(_IDLE_SECONDS):
@@ -195,7 +193,7 @@ class _WarmUp:
 
 
 def _import_fitting() -> None:
-    from trainer_service.fitting import engine  # noqa: F401, PLC0415 - on purpose here
+    from trainer_service.fitting import ctgan, engine, tvae  # noqa: F401, PLC0415 - on purpose here
 
 
 def main() -> None:

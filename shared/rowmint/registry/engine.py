@@ -13,10 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import BigInteger, Connection, Engine, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
@@ -275,6 +271,12 @@ def migrate(engine: Engine, revisions: Mapping[str, str] | None = None) -> None:
 
 
 def _migrate(connection: Connection, schema: str, revision: str) -> None:
+    # Imported here: samplers and workers never migrate, and it takes a quarter of a second.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
     config = Config()
     config.set_main_option("script_location", "rowmint:migrations")
     config.set_main_option("path_separator", "newline")
