@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from rowmint.rpc.settings import is_loopback
+from rowmint.rpc.settings import listens_here
 from sampler_service.settings import SamplerSettings
 from trainer_service.settings import TrainerSettings
 
@@ -73,4 +73,4 @@ def test_what_is_sound_or_wanted_is_taken(settings, given):
     ],
 )
 def test_what_only_this_machine_reaches(listen, expected):
-    assert is_loopback(listen) == expected
+    assert listens_here(listen) == expected

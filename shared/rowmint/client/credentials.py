@@ -1,6 +1,5 @@
 """How the client shows who it is, and knows whom it talks to."""
 
-import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ import grpc
 
 from rowmint.client.interception import intercepted, with_metadata
 from rowmint.errors import InvalidFieldError, UnavailableError
+from rowmint.security.loopback import is_loopback
 
 _LONGEST_TOKEN = 8192
 
@@ -133,10 +133,4 @@ def _host_of(address: str) -> str:
 
 def _is_here(address: str) -> bool:
     """Return whether an address is this machine's own, whoever tells what names stand for."""
-    if address.startswith("unix:"):
-        return True
-    host = _host_of(address)
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return address.startswith("unix:") or is_loopback(_host_of(address))

@@ -50,10 +50,11 @@ def guarded(settings: ServiceSettings, label: str, now: Callable[[], datetime]) 
     if settings.asks_who_calls:
         from rowmint.security.access_file import AccessFile  # noqa: PLC0415
         from rowmint.security.authenticator import Authenticator  # noqa: PLC0415
-        from rowmint.security.tokens import TokenVerifier  # noqa: PLC0415
 
         tokens = None
         if settings.jwt_keys:
+            from rowmint.security.tokens import TokenVerifier  # noqa: PLC0415
+
             tokens = TokenVerifier(settings.jwt_keys, settings.jwt_issuer, settings.jwt_audience, time.monotonic)
         access = AccessFile(Path(settings.access_file)) if settings.access_file else None
         authenticator = Authenticator(access, tokens, now)

@@ -1,12 +1,12 @@
 """Settings that both services share: what a service tells of itself, and whom it lets in."""
 
-import ipaddress
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from rowmint.security.loopback import is_loopback
 from rowmint.security.tls_files import TlsFiles
 
 
@@ -78,7 +78,7 @@ class ServiceSettings(ObservabilitySettings):
         if self.insecure:
             return self
         told = "or ROWMINT_INSECURE=true if whatever can reach it may"
-        if not is_loopback(self.listen):
+        if not listens_here(self.listen):
             if not self.tls_certificate:
                 raise ValueError(
                     f"ROWMINT_LISTEN {self.listen!r} is reached from other machines, and those on the way could read"
@@ -89,7 +89,7 @@ class ServiceSettings(ObservabilitySettings):
                     f"ROWMINT_LISTEN {self.listen!r} is reached from other machines, and everybody there could do"
                     f" everything: set ROWMINT_ACCESS_FILE or ROWMINT_JWT_KEYS, {told}"
                 )
-        if self.metrics_listen and not is_loopback(self.metrics_listen) and not self.tls_client_ca:
+        if self.metrics_listen and not listens_here(self.metrics_listen) and not self.tls_client_ca:
             raise ValueError(
                 f"ROWMINT_METRICS_LISTEN {self.metrics_listen!r} is reached from other machines, and asks nobody for"
                 f" credentials: set ROWMINT_TLS_CLIENT_CA, {told}"
@@ -111,12 +111,6 @@ class ServiceSettings(ObservabilitySettings):
         )
 
 
-def is_loopback(listen: str) -> bool:
+def listens_here(listen: str) -> bool:
     """Return whether ``host:port`` is an address that only this machine reaches."""
-    host = listen.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name: what it stands for may change
-        return False
+    return is_loopback(listen.rpartition(":")[0].strip("[]"))

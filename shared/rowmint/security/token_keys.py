@@ -2,7 +2,6 @@
 
 import asyncio
 import http.client
-import ipaddress
 import json
 import socket
 import ssl
@@ -26,6 +25,7 @@ from jwt import InvalidKeyError
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from rowmint.errors import InvalidFieldError, RowmintError, UnavailableError
+from rowmint.security.loopback import is_loopback
 from rowmint.security.watched import Watched
 
 _log = structlog.get_logger(__name__)
@@ -196,7 +196,7 @@ def _checked_url(text: str) -> SplitResult:
         raise InvalidFieldError(SETTING, "has a name or password in its URL; public keys need none")
     if not host or url.scheme not in ("https", "http"):
         raise InvalidFieldError(SETTING, f"{text!r} must be the path of a file or an https:// URL")
-    if url.scheme == "http" and not _is_loopback(host):
+    if url.scheme == "http" and not is_loopback(host):
         raise InvalidFieldError(SETTING, f"{text!r}: keys that come in plain text may be anybody's; use https://")
     return url
 
@@ -204,15 +204,6 @@ def _checked_url(text: str) -> SplitResult:
 def _place(url: SplitResult) -> str:
     """Return a URL for errors and the log, without its query: that may be a secret."""
     return url._replace(query="", fragment="").geturl()
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def fetch(url: SplitResult) -> bytes:
