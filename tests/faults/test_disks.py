@@ -1,5 +1,6 @@
 """Disks that are full or refuse every write: what was acknowledged is kept, and all goes on when there is room."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,6 +48,14 @@ class Site:
     def said(self, words: str, about: str) -> bool:
         """Say whether a line of the trainer's log holds both."""
         return any(words in line and about in line for line in self.trainer.log.read_text().splitlines())
+
+    @contextlib.contextmanager
+    def full_scratch(self) -> Iterator[None]:
+        """Fill the disk of scratch folders, once no older work's folder is there: it would go later, and leave room."""
+        folder = self.disks.folder("scratch")
+        wait_until(lambda: not any(folder.glob("trainer-*/job-*")), "the end of older work's scratch folders")
+        with self.disks.full("scratch"):
+            yield
 
     def model_digest(self, job: training_job_pb2.TrainingJob) -> bytes:
         return self.client.get_version(job.model_version).model_digest
@@ -185,7 +194,7 @@ def test_a_full_registry_refuses_what_is_new_and_answers_the_rest(site: Site) ->
 
 
 def test_an_ingest_without_room_for_its_scratch_is_done_when_there_is(site: Site, large: bytes) -> None:
-    with site.disks.full("scratch"):
+    with site.full_scratch():
         dataset = site.client.upload(large, "scratched", format="csv", wait=False)
         wait_until(lambda: site.said("broken off, to be tried again", "ingest"), "the ingest broken off")
     assert site.client.wait_dataset(dataset.name, 60).row_count == 1_500
@@ -193,7 +202,7 @@ def test_an_ingest_without_room_for_its_scratch_is_done_when_there_is(site: Site
 
 
 def test_a_fit_without_room_for_its_scratch_is_done_when_there_is(site: Site) -> None:
-    with site.disks.full("scratch"):
+    with site.full_scratch():
         job = site.client.train(site.table, "unscratched", family="independent", seed=1)
         wait_until(lambda: site.said("broken off, to be tried again", job.name), "the fit broken off")
     assert site.client.wait_job(job).model_version == "projects/default/models/unscratched/versions/1"
