@@ -4,7 +4,6 @@ Projects share nothing, not even where their models are equal: how fast an answe
 """
 
 import asyncio
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
@@ -20,6 +19,7 @@ from rowmint.objects import ObjectStore
 from rowmint.plan import Plan, compile_plan, plan_digest
 from rowmint.registry import ModelVersionRecord
 from rowmint.rows import RowSource
+from rowmint.stored_versions import stored_files
 from rowmint.synthesizer import Kernel
 from sampler_service import metrics
 from sampler_service.single_flight import SingleFlightCache
@@ -228,22 +228,12 @@ class ModelCache:
             raise
 
     def _read(self, record: ModelVersionRecord) -> _Weighed:
-        manifest = self._object(record, "manifest", record.manifest_key, record.manifest_size, record.manifest_sha256)
-        weights = self._object(record, "weights", record.weights_key, record.weights_size, record.weights_sha256)
+        manifest, weights = stored_files(self._store, record)
         model = read_model(manifest, weights, self._kernel, record.manifest_digest)
         if model.digest != record.model_digest:
             raise DataLossError(f"{record.name} does not have the model digest the registry says; delete the version")
         _warm_up(model)
         return _Weighed(model, model.size_bytes + len(manifest))
-
-    def _object(self, record: ModelVersionRecord, part: str, key: str, size: int, sha256: bytes) -> bytes:
-        data = self._store.get(key)
-        if len(data) != size or hashlib.sha256(data).digest() != sha256:
-            raise DataLossError(
-                f"the stored {part} of {record.name} is damaged: size or digest is not what the registry says; restore"
-                " it or delete the version"
-            )
-        return data
 
 
 def _warm_up(model: Model) -> None:

@@ -1,6 +1,5 @@
 """Signing versions: with which key, and those that were published without."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from rowmint.objects import ObjectStore
 from rowmint.registry import ModelLedger, ModelVersionRecord
 from rowmint.security.signing import SigningKey, Statement
 from rowmint.security.watched import Watched
+from rowmint.stored_versions import stored_files
 
 KeySource = Callable[[], SigningKey]
 """Gives the key to sign with now."""
@@ -61,28 +61,21 @@ class VersionSigner:
                 " set ROWMINT_SIGNING_KEY to its signing-key.pem, and start the trainer anew"
             )
         record = self._ledger.resolve(ModelVersionRef(name.parent, version=name.version))
-        manifest = self._object(record, "manifest", record.manifest_key, record.manifest_size, record.manifest_sha256)
-        self._object(record, "weights", record.weights_key, record.weights_size, record.weights_sha256)
+        manifest, _ = stored_files(self._store, record)
         try:
             said = read_manifest(manifest, record.manifest_digest)["generator"]["weights"]["sha256"]
         except (DataLossError, KeyError, TypeError) as error:
-            raise _damaged(record, "manifest") from error
+            raise _damaged(record) from error
         if said != record.weights_sha256.hex():
-            raise _damaged(record, "manifest")
+            raise _damaged(record)
         statement = Statement(name.parent, record.manifest_digest, record.weights_sha256)
         self._ledger.sign(name, self._key().sign(statement))
         return record
 
-    def _object(self, record: ModelVersionRecord, part: str, key: str, size: int, sha256: bytes) -> bytes:
-        data = self._store.get(key)
-        if len(data) != size or hashlib.sha256(data).digest() != sha256:
-            raise _damaged(record, part)
-        return data
 
-
-def _damaged(record: ModelVersionRecord, part: str) -> DataLossError:
+def _damaged(record: ModelVersionRecord) -> DataLossError:
     return DataLossError(
-        f"the stored {part} of {record.name} is not what the registry says, and is not signed; restore it or delete the"
-        " version",
+        f"the stored manifest of {record.name} is not what the registry says, and is not signed; restore it or delete"
+        " the version",
         metadata={"name": str(record.name)},
     )
