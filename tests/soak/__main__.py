@@ -33,7 +33,7 @@ from tests.swift_server import SwiftServer
 
 CLIENTS = ("reader-1", "uploader-1", "fitter-1", "keeper-1")
 _TRAINERS, _SAMPLERS = 2, 3
-_PAUSE = (0.1, 0.35)
+_PAUSE = (0.2, 0.7)
 """Shortest and longest pause between two kills, as shares of what it took to publish the first models: on a machine
 that is slow or busy less dies, so that as much gets done between."""
 _TELL_SECONDS = 60.0
