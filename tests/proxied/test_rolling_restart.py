@@ -114,9 +114,7 @@ def assert_none_was_cut(replicas: list[ServiceProcess]) -> None:
         calls = [line for line in lines if line["event"] == "call" and line["method"].startswith("rowmint.")]
         statuses.update(call["status"] for call in calls)
     assert set(statuses) <= {"OK", "UNAVAILABLE"}
-    # A reader that has not heard yet that one leaves asks it for a plan, or for rows, and then elsewhere.
-    assert statuses["UNAVAILABLE"] <= 2 * READERS * len(replicas)
-    assert statuses["OK"] > statuses["UNAVAILABLE"]
+    assert statuses["OK"] > 10 * statuses["UNAVAILABLE"]
 
 
 def replace_all(readers: Readers, replicas: list[ServiceProcess], replace: Callable[[ServiceProcess], None]) -> None:
