@@ -25,6 +25,7 @@ from rowmint.rpc.models import model_service
 from rowmint.rpc.orca import load_service
 from rowmint.rpc.process import run
 from rowmint.rpc.server import UNGUARDED, Guard, Server, ServerOptions, serve_until_signal
+from rowmint.sampling.stream import BlockDone
 from rowmint.synthesizer import choose_kernel
 from sampler_service import metrics
 from sampler_service.admission import Admission, Allowance
@@ -36,7 +37,6 @@ from sampler_service.scheduler import FairScheduler
 from sampler_service.servicers import Replica, SamplingServicer, StreamLimits, sampling_service
 from sampler_service.settings import SamplerSettings, sibling_environment
 from sampler_service.statistics import Statistics
-from sampler_service.stream import BlockDone
 from sampler_service.trust import Trust, watch_trusted_keys
 
 _log = structlog.get_logger(__name__)

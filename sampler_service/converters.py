@@ -11,14 +11,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rowmint.errors import FieldViolation, InvalidFieldError, RowmintError
 from rowmint.names import ModelVersionRef
 from rowmint.rpc.converters import cell_to_value, predicates_from_proto, schema_to_proto, value_to_cell
+from rowmint.sampling.completion import COMPLETION_DIGEST, CompletedRow, CompletionSpec, RowCompletion
+from rowmint.sampling.formats import RowFormat, TypedBatch
+from rowmint.sampling.formats.columns import TypedColumn, ValueKind
+from rowmint.sampling.stream import RowsMessage, StreamHeader, StreamSummary
 from rowmint.schema import Cell
 from rowmint.v1 import sampling_pb2, statistics_pb2
-from sampler_service.completion import COMPLETION_DIGEST, CompletedRow, CompletionSpec, RowCompletion
-from sampler_service.encoders import RowFormat, TypedBatch
-from sampler_service.encoders.columns import TypedColumn, ValueKind
 from sampler_service.sampler import PlannedPart, PlannedSample, SampleSpec
 from sampler_service.statistics import VersionStatistics
-from sampler_service.stream import RowsMessage, StreamHeader, StreamSummary
 
 _MAX_PARTIAL_ROWS = 10_000
 
@@ -157,7 +157,7 @@ def planned_to_proto(planned: PlannedSample, request: sampling_pb2.SampleRequest
         header=header_to_proto(planned.header),
         parts=[_part(part, planned.header, request) for part in planned.parts],
         acceptance=plan.acceptance,
-        driving_column=planned.driving_column,
+        conditioned_column=planned.conditioned_column,
         tile_size=plan.tile_size,
         block_size=plan.block_size,
         tile_budget=plan.tile_budget,

@@ -67,7 +67,7 @@ _LIVE = {
 _READ: dict[str, Callable[[], float]] = {}
 
 SHED_REASONS = ("project_streams", "project_rows", "process_streams", "process_rows", "draining")
-OUTCOMES = ("complete", "drained", "aged", "cancelled", "refused", "failed")
+OUTCOMES = ("complete", "drained", "max_duration", "cancelled", "refused", "failed")
 
 for _reason in SHED_REASONS:
     _SHED.labels(_reason)

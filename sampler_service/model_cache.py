@@ -16,9 +16,9 @@ from rowmint.conditions import Predicate, canonical
 from rowmint.errors import DataLossError, LimitError, ResourceNotFoundError, UnavailableError
 from rowmint.names import ModelName, ModelVersionName, ModelVersionRef
 from rowmint.objects import ObjectStore
-from rowmint.plan import Plan, compile_plan, plan_digest
 from rowmint.registry import ModelVersionRecord
-from rowmint.rows import RowSource
+from rowmint.sampling.plan import Plan, compile_plan, plan_digest
+from rowmint.sampling.rows import RowSource
 from rowmint.stored_versions import stored_files
 from rowmint.synthesizer import Kernel
 from sampler_service import metrics

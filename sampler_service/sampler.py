@@ -8,14 +8,14 @@ from functools import partial
 from rowmint.conditions import Predicate
 from rowmint.errors import InvalidFieldError, LimitError, RowRangeError, StreamMismatchError
 from rowmint.names import ModelVersionName, ModelVersionRef
-from rowmint.plan import Plan
-from rowmint.rows import CandidateCache, RowSource
+from rowmint.sampling.completion import CompletionSpec, RowCompletion
+from rowmint.sampling.formats import RowFormat, make_encoder
+from rowmint.sampling.formats.natives import category_texts, is_dictionary
+from rowmint.sampling.plan import Plan
+from rowmint.sampling.rows import CandidateCache, RowSource
+from rowmint.sampling.stream import BlockDone, Framing, SampleStream, StreamHeader
 from rowmint.schema import TableSchema
-from sampler_service.completion import CompletionSpec, RowCompletion
-from sampler_service.encoders import RowFormat, make_encoder
-from sampler_service.encoders.natives import category_texts, is_dictionary
 from sampler_service.model_cache import LoadedModel, ModelCache
-from sampler_service.stream import BlockDone, Framing, SampleStream, StreamHeader
 
 MAX_ROWS = 10**15
 MAX_PARTS = 1024
@@ -132,13 +132,13 @@ class PlannedSample:
     Attributes:
         header: Its header.
         plan: Its plan.
-        driving_column: Column asked of the network, or empty.
+        conditioned_column: Column asked of the network, or empty.
         parts: Parts whose data, joined, is the stream's.
     """
 
     header: StreamHeader
     plan: Plan
-    driving_column: str
+    conditioned_column: str
     parts: tuple[PlannedPart, ...]
 
 
@@ -208,7 +208,7 @@ class Sampler:
         return PlannedSample(
             header,
             plan,
-            opened.loaded.model.synthesizer.driving_column(plan.conditions),
+            opened.loaded.model.synthesizer.conditioned_column(plan.conditions),
             tuple(
                 PlannedPart(start, stop, spec.continued if index == 0 else True)
                 for index, (start, stop) in enumerate(cuts)

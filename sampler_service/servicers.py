@@ -17,13 +17,13 @@ from rowmint.names import ModelVersionName, ModelVersionRef
 from rowmint.observability.calls import note_reason
 from rowmint.rpc import orca, status
 from rowmint.rpc.server import Service
+from rowmint.sampling.completion import GROUP_ROWS, CompletionSpec, RowCompletion
+from rowmint.sampling.stream import SampleStream
 from rowmint.v1 import sampling_pb2, sampling_service_pb2, sampling_service_pb2_grpc, statistics_pb2
 from sampler_service import converters
 from sampler_service.admission import Admission, Ticket
-from sampler_service.completion import GROUP_ROWS, CompletionSpec, RowCompletion
 from sampler_service.sampler import Sampler, SampleSpec
 from sampler_service.statistics import COMPLETED, Statistics
-from sampler_service.stream import SampleStream
 
 T = TypeVar("T")
 
@@ -159,8 +159,8 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
             stream.drain()
         loop = asyncio.get_running_loop()
         if self._limits.max_seconds:
-            aged = loop.call_later(self._limits.max_seconds, stream.expire)
-            context.add_done_callback(lambda _: aged.cancel())
+            expiry = loop.call_later(self._limits.max_seconds, stream.expire)
+            context.add_done_callback(lambda _: expiry.cancel())
         await self._tell_who(context)
         yield sampling_pb2.SampleResponse(header=converters.header_to_proto(stream.header))
         executor = self._executor_of(ticket.project)
@@ -234,7 +234,7 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
 
     def _outcome(self, *, complete: bool) -> str:
         """Return how a stream ends that has come to its summary."""
-        cut = "drained" if self._draining.is_set() else "aged"
+        cut = "drained" if self._draining.is_set() else "max_duration"
         return "complete" if complete else cut
 
     async def _first(

@@ -13,8 +13,8 @@ from rowmint.errors import Reason, RowmintError
 from rowmint.names import ModelName, ModelVersionName, ModelVersionRef
 from rowmint.observability.tracing import annotate
 from rowmint.registry import ModelRecord, ModelVersionRecord
+from rowmint.sampling.stream import BlockDone
 from sampler_service import metrics
-from sampler_service.stream import BlockDone
 
 COMPLETED = "completed"
 """Stands for the row format of calls of CompleteRows in the metrics."""
@@ -84,8 +84,8 @@ class StreamTally:
     """Counts what one stream does. For its event loop.
 
     Attributes:
-        outcome: How the stream ends by itself: ``complete``, ``drained`` or ``aged``; set once nothing but its summary
-            is left to be sent, so that a client which goes as soon as it has that has not given the stream up.
+        outcome: How the stream ends by itself: ``complete``, ``drained`` or ``max_duration``; set once nothing but its
+            summary is left to be sent, so that a client which goes as soon as it has that has not given the stream up.
         rows: Rows delivered.
     """
 

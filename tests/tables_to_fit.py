@@ -12,17 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rowmint.artifact import Artifact, Model, read_model
-from rowmint.columns import column_cells
-from rowmint.plan import compile_plan
-from rowmint.rows import RowSource
+from rowmint.sampling.plan import compile_plan
+from rowmint.sampling.rows import RowSource
 from rowmint.schema import Cell, ColumnKind, ColumnSpec, DataType, Domain, TableSchema
+from rowmint.schema.arrays import column_cells
 from rowmint.synthesizer import choose_kernel
 from trainer_service.config import CtganConfig, IndependentConfig, TrainingConfig, TvaeConfig, effective_schema
 from trainer_service.fitting.checkpoint import Checkpoints
-from trainer_service.fitting.encode import EncodedTable, encode_table
+from trainer_service.fitting.encoding.encode import EncodedTable, encode_table
+from trainer_service.fitting.encoding.table import Holdout, Table
 from trainer_service.fitting.engine import fit
-from trainer_service.fitting.progress import FitEvent
-from trainer_service.fitting.table import Holdout, Table
+from trainer_service.fitting.monitoring.progress import FitEvent
 
 ROWS = 300
 DIGEST = bytes(range(32))

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from rowmint.columns import is_coded
 from rowmint.errors import InvalidFieldError
 from rowmint.schema import KINDS_OF_TYPE, ColumnKind, ColumnSpec, DataType, TableSchema
+from rowmint.schema.arrays import is_coded
 
 PREFIX = "training_job.config"
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from rowmint.codecs import Codec, IdentityCodec, load_codec
 from rowmint.errors import ColumnNotFoundError, DataLossError, InvalidFieldError
-from rowmint.plan import ALGORITHM, grid_rows
+from rowmint.sampling.plan import ALGORITHM, grid_rows
 from rowmint.schema import TableSchema
 from rowmint.synthesizer import Kernel, Synthesizer, load_synthesizer
 

@@ -28,7 +28,7 @@ class Reason(StrEnum):
     COLUMN_NOT_FOUND = "COLUMN_NOT_FOUND"
     VALUE_NOT_FOUND = "VALUE_NOT_FOUND"
     INVALID_CONDITION = "INVALID_CONDITION"
-    CONDITION_STARVED = "CONDITION_STARVED"
+    ACCEPTANCE_TOO_LOW = "ACCEPTANCE_TOO_LOW"
     ROW_RANGE = "ROW_RANGE"
     LIMIT = "LIMIT"
     DATA_LOSS = "DATA_LOSS"
@@ -242,7 +242,7 @@ class InvalidConditionError(RowmintError):
     reason = Reason.INVALID_CONDITION
 
 
-class ConditionStarvedError(RowmintError):
+class AcceptanceTooLowError(RowmintError):
     """The model does not produce rows that satisfy the conditions within its budget.
 
     Args:
@@ -252,7 +252,7 @@ class ConditionStarvedError(RowmintError):
         row: Row the stream stopped at.
     """
 
-    reason = Reason.CONDITION_STARVED
+    reason = Reason.ACCEPTANCE_TOO_LOW
 
     def __init__(self, message: str, *, found: int, candidates: int, row: int) -> None:
         super().__init__(message, metadata={"found": str(found), "candidates": str(candidates), "next_row": str(row)})

@@ -188,7 +188,7 @@ def test_a_condition_the_model_never_meets_ends_the_stream_and_says_which(stubs,
     # Bonuses are multiples of 50 and the model knows it.
     where = condition_pb2.Where(predicates=[equals("bonus", int64_value=7)])
     refusal = refused(lambda: list(stubs[0].Sample(request(fitted, where=where, rows=5))))
-    assert refusal.kind == ("FAILED_PRECONDITION", "CONDITION_STARVED")
+    assert refusal.kind == ("FAILED_PRECONDITION", "ACCEPTANCE_TOO_LOW")
     assert refusal.metadata["found"] == "0"
     assert refusal.metadata["next_row"] == "0"
     assert int(refusal.metadata["candidates"]) > 0

@@ -230,7 +230,7 @@ def refused_cells(client: Client, vault: Vault) -> None:
         list(client.sample("patients", 5, where={"name": ASKED_NAME}).chunks())
     with vault.refusing("INVALID_CONDITION", str(FAR_AMOUNT), min(AMOUNTS), max(AMOUNTS)):
         list(client.sample("patients", 5, where={"amount": (None, FAR_AMOUNT)}).chunks())
-    with vault.refusing("CONDITION_STARVED", str(ASKED_AMOUNT), NAMES[2]):
+    with vault.refusing("ACCEPTANCE_TOO_LOW", str(ASKED_AMOUNT), NAMES[2]):
         where = {"amount": (ASKED_AMOUNT, ASKED_AMOUNT), "name": NAMES[2]}
         list(client.sample("patients", 5, where=where).chunks())
     for row, columns in (

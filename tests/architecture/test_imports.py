@@ -100,7 +100,7 @@ def _is_core(module):
 
 def test_there_is_something_to_look_at():
     names = {module.name for module in modules()}
-    assert {"rowmint", "rowmint.names", "rowmint.synthesizer.network", "rowmint.rpc.status", *SERVICES} <= names
+    assert {"rowmint", "rowmint.names", "rowmint.synthesizer.exact.network", "rowmint.rpc.status", *SERVICES} <= names
 
 
 def test_the_core_knows_no_wire_and_no_service():
@@ -160,7 +160,7 @@ def test_torch_is_seen_by_fitting_alone():
 
 
 def test_onnxruntime_is_seen_by_the_kernels_alone():
-    assert {module.name for module, _, _ in _imports_of("onnxruntime", "onnx")} == {"rowmint.synthesizer.kernels"}
+    assert {module.name for module, _, _ in _imports_of("onnxruntime", "onnx")} == {"rowmint.synthesizer.exact.kernels"}
 
 
 def test_sdv_and_pandas_are_seen_by_the_trainer_alone():

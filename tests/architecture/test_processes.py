@@ -67,7 +67,7 @@ def test_the_sampler_never_loads_what_fits_models():
 def test_the_core_loads_no_wire():
     edges = ["rowmint.v1", "rowmint.rpc", "rowmint.observability", "rowmint.client", "rowmint.cli"]
     loaded = _loaded(["rowmint"], [*edges, "rowmint.migrations"])
-    assert "rowmint.synthesizer.network" in loaded
+    assert "rowmint.synthesizer.exact.network" in loaded
     assert _tops(loaded) & {"grpc", "torch", "sdv", "ctgan", "sklearn", "pandas", "typer"} == set()
     assert not {name for name in loaded if name.startswith(("google.protobuf", "rowmint.v1"))}
 

@@ -14,16 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rowmint.artifact import read_model
-from rowmint.plan import compile_plan
-from rowmint.rows import RowSource
+from rowmint.sampling.plan import compile_plan
+from rowmint.sampling.rows import RowSource
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, TableSchema
 from rowmint.synthesizer import choose_kernel
 from tests.benchmarks import adult
 from trainer_service.config import CtganConfig, TrainingConfig, TvaeConfig
-from trainer_service.fitting.encode import encode_table
+from trainer_service.fitting.encoding.encode import encode_table
+from trainer_service.fitting.encoding.table import Holdout, Table
 from trainer_service.fitting.engine import fit
 from trainer_service.fitting.families import choose_device, make_fitter
-from trainer_service.fitting.table import Holdout, Table
 
 BLOCKS = 40
 STEPS = 200

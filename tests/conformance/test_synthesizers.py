@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from rowmint.artifact import Artifact, Model
-from rowmint.columns import ColumnArray, column_cells
 from rowmint.conditions import AnyOf, IsNull, Predicate, Range, canonical
-from rowmint.plan import compile_plan
 from rowmint.rng import StreamKey
-from rowmint.rows import RowSource
+from rowmint.sampling.plan import compile_plan
+from rowmint.sampling.rows import RowSource
+from rowmint.schema.arrays import ColumnArray, column_cells
 from rowmint.synthesizer import Candidates, ConditionSupport
 from tests.tables_to_fit import FAMILIES, fit_table, full_table, load
 from trainer_service.config import TrainingConfig
@@ -156,9 +156,9 @@ def few_rows(columns: dict[str, ColumnArray]) -> int:
     return len(next(iter(columns.values())))
 
 
-def test_support_is_what_the_driving_column_shows(model: Model) -> None:
+def test_support_is_what_the_conditioned_column_shows(model: Model) -> None:
     conditions = canonical((Predicate("city", AnyOf(("Oslo",))),), model.schema)
-    driven = model.synthesizer.driving_column(conditions)
+    driven = model.synthesizer.conditioned_column(conditions)
     assert driven == ("" if model.synthesizer.support is ConditionSupport.NONE else "city")
 
 

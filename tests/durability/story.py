@@ -33,10 +33,10 @@ from tests.golden.make import artifact
 from trainer_service.datasets.segments import read_segment
 from trainer_service.datasets.upload import UploadService, Writer
 from trainer_service.garbage import Sweeper, sweep
-from trainer_service.jobs import training
 from trainer_service.jobs.attempts import Attempt
 from trainer_service.jobs.checkpoints import JobCheckpoints
-from trainer_service.jobs.ingesting import run_ingest
+from trainer_service.jobs.runners import train as training
+from trainer_service.jobs.runners.ingest import run_ingest
 from trainer_service.jobs.stores import Stores
 
 CSV = b"id,city\n" + b"".join(b"%d,%s\n" % (index, (b"Oslo", b"Rome")[index % 2]) for index in range(12))

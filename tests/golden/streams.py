@@ -19,12 +19,12 @@ from rowmint.errors import ResourceNotFoundError
 from rowmint.names import ModelName, ModelVersionName, ModelVersionRef
 from rowmint.objects import MemoryStore
 from rowmint.registry import ModelVersionRecord
+from rowmint.sampling.formats import RowFormat, TypedBatch
+from rowmint.sampling.stream import RowsMessage, StreamHeader, StreamSummary
 from rowmint.schema import TableSchema
 from rowmint.synthesizer import Kernel, choose_kernel
-from sampler_service.encoders import RowFormat, TypedBatch
 from sampler_service.model_cache import ModelCache
 from sampler_service.sampler import Sampler, SampleSpec
-from sampler_service.stream import RowsMessage, StreamHeader, StreamSummary
 from tests.golden.make import FAMILIES, stored
 
 PROJECT = "golden"

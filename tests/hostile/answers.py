@@ -298,7 +298,7 @@ def _counted(_: World, request: Any, responses: list[Any]) -> None:
     for one in response.model_versions:
         assert one.model_version.startswith(f"{model}/versions/")
         ended = one.streams_ended
-        done = ended.complete + ended.drained + ended.aged + ended.cancelled + ended.refused + ended.failed
+        done = ended.complete + ended.drained + ended.max_duration + ended.cancelled + ended.refused + ended.failed
         assert 0 <= done <= one.streams_begun
         assert 0 <= one.accepted <= one.candidates
         assert one.loaded == (one.loaded_bytes > 0)

@@ -27,16 +27,16 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from rowmint.artifact import Model, read_manifest, read_model, write_model
-from rowmint.columns import ColumnArray, is_coded
 from rowmint.conditions import AnyOf, IsNull, Predicate, Range, Test, canonical
 from rowmint.errors import DataLossError, RowmintError, RowRangeError
-from rowmint.plan import compile_plan
 from rowmint.rng import StreamKey
-from rowmint.rows import RowSource
 from rowmint.rpc.converters import schema_to_proto
+from rowmint.sampling.formats import RowFormat, TypedBatch, make_encoder
+from rowmint.sampling.plan import compile_plan
+from rowmint.sampling.rows import RowSource
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, TableSchema
+from rowmint.schema.arrays import ColumnArray, is_coded
 from rowmint.synthesizer import Kernel, choose_kernel
-from sampler_service.encoders import RowFormat, TypedBatch, make_encoder
 from tests.golden.make import FAMILIES, SCHEMA, codecs, generator, stored
 from tests.hostile.confined import GROWTH, note
 from tests.hostile.uploads import equal, mutants
@@ -435,7 +435,7 @@ def other_versions() -> None:
     for path in (("format",), ("generator", "algorithm"), ("generator", "arithmetic")):
         for value in (0, 3, 2**53 - 1, -1, "1", "2", "exact-i16", "float32", None, [], {}, [1], "../exact-i8", LONG):
             refused(sealed(changed("tvae", path, value)), weights, "update the service")
-    for value in ("gan", "CTGAN", "rowmint.synthesizer.tvae", "../tvae", None, 1, ["tvae"], {"tvae": 1}):
+    for value in ("gan", "CTGAN", "rowmint.synthesizer.latent.tvae", "../tvae", None, 1, ["tvae"], {"tvae": 1}):
         refused(sealed(changed("tvae", ("generator", "family"), value)), weights, "this version knows")
 
 

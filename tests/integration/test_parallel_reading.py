@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rowmint.client import Client, RowmintCallError, parallel
-from rowmint.rows import RowSource
+from rowmint.sampling.rows import RowSource
 from tests.faults.golden_home import GRID, NO_TRAINER, golden_version, publish_golden
 from tests.integration.test_sampling import replica
 
@@ -106,7 +106,7 @@ def test_rows_before_those_that_starve_are_delivered_and_then_the_error(client, 
             pytest.raises(RowmintCallError) as raised,
         ):
             found.extend(stream.messages())
-        assert raised.value.reason == "CONDITION_STARVED"
+        assert raised.value.reason == "ACCEPTANCE_TOO_LOW"
         return content(found), stream.next_row, raised.value.message, raised.value.metadata
 
     assert read(parallel=3) == read()

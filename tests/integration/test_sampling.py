@@ -191,7 +191,7 @@ def test_two_replicas_share_a_stream(stubs, row_format):
     assert joined(sampled(one, first)[1], sampled(other, rest)[1]) == joined(whole)
     planned = one.PlanSample(sampling_pb2.PlanSampleRequest(sample=asked, parts=3))
     assert planned.header == header
-    assert planned.driving_column == "city"
+    assert planned.conditioned_column == "city"
     assert 0 < planned.acceptance < 1
     assert [part.model for part in planned.parts] == [header.model_version] * 3
     parts = [sampled(stub, part)[1] for stub, part in zip([other, one, other], planned.parts, strict=True)]
@@ -411,9 +411,9 @@ def test_a_completion_that_lasts_too_long_ends_with_what_is_done(home):
         assert last.summary.next_row == last.summary.rows_delivered > 0
 
 
-@pytest.mark.parametrize("ended", ["aged", "drained"])
+@pytest.mark.parametrize("ended", ["max_duration", "drained"])
 def test_a_completion_without_anything_to_do_ends_when_it_must(home, ended):
-    limits = StreamLimits(60.0, 0.3 if ended == "aged" else 0.0)
+    limits = StreamLimits(60.0, 0.3 if ended == "max_duration" else 0.0)
     idle = threading.Event()
 
     def messages():

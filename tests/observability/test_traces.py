@@ -115,7 +115,7 @@ def test_a_stream_that_is_gone_on_with_is_one_span_with_an_event_for_each_time(w
         return found if len(found) == resumes + 1 else []
 
     outcomes = [leg.attributes["rowmint.outcome"] for leg in watched.collector.wait(legs, "every call of the stream")]
-    assert sorted(outcomes) == ["aged"] * resumes + ["complete"]
+    assert sorted(outcomes) == ["max_duration"] * resumes + ["complete"]
 
 
 def test_the_parts_of_a_stream_read_at_once_belong_to_the_trace_of_their_reader(watched: Watched):
@@ -150,7 +150,11 @@ def test_rows_that_are_completed_are_one_span(watched: Watched):
 
     (served,) = watched.collector.wait(server, "the call that completes")
     (asked,) = (span for span in trace if span.name == complete and span.kind == CLIENT)
-    assert (served.parent, served.attributes["rowmint.rows"], asked.attributes["rowmint.rows"]) == (asked.id, 2, 2)
+    assert (served.parent, served.attributes["rowmint.rows"], asked.attributes["rowmint.rows"]) == (
+        asked.id,
+        2,
+        2,
+    )
 
 
 HIDDEN = """

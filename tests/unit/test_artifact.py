@@ -17,7 +17,7 @@ from rowmint.errors import DataLossError
 from rowmint.rng import StreamKey
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.synthesizer import FAMILIES
-from rowmint.synthesizer.kernels import choose_kernel
+from rowmint.synthesizer.exact.kernels import choose_kernel
 
 KERNEL = choose_kernel("numpy")
 SCHEMA = TableSchema(

@@ -30,9 +30,10 @@ from rowmint.registry import (
 from rowmint.schema import ColumnSpec, Domain, TableSchema
 from tests.golden.make import artifact
 from trainer_service.datasets.upload import UploadService
-from trainer_service.jobs import training, worker
+from trainer_service.jobs import worker
 from trainer_service.jobs.attempts import Attempt
-from trainer_service.jobs.ingesting import run_ingest
+from trainer_service.jobs.runners import train as training
+from trainer_service.jobs.runners.ingest import run_ingest
 from trainer_service.jobs.stores import Stores
 
 CSV = b"id,city\n1,Oslo\n2,Rome\n3,Oslo\n"

@@ -15,7 +15,7 @@ from rowmint.errors import CancelledError
 from tests.tables_to_fit import CTGAN, TVAE, fit_table, full_table
 from trainer_service.config import TrainingConfig
 from trainer_service.fitting import engine
-from trainer_service.fitting.progress import FitEvent
+from trainer_service.fitting.monitoring.progress import FitEvent
 
 TABLE = full_table().only("city", "state", "paid", "age", "price", "noise")
 STEPS = 5  # an epoch: 300 rows in batches of 60

@@ -242,10 +242,10 @@ def test_conditions_and_columns_reach_the_service(fakes):
 
 
 def test_a_stream_that_fails_leaves_no_file(tmp_path):
-    cut = Cut(1, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "CONDITION_STARVED")
+    cut = Cut(1, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "ACCEPTANCE_TOO_LOW")
     with services(samplers=[FakeSampler([cut])]) as found:
         error = fail(found, "sample", "flights", "-n", str(ROWS), "-o", str(tmp_path / "rows.csv"))
-    assert error == "rowmint: told to refuse (CONDITION_STARVED)"
+    assert error == "rowmint: told to refuse (ACCEPTANCE_TOO_LOW)"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -120,7 +120,7 @@ class Starving(FakeSampler):
     def misbehave(self, cut, row, context):
         if row < self.end:
             return False
-        refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "CONDITION_STARVED", f"none from {row}")
+        refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "ACCEPTANCE_TOO_LOW", f"none from {row}")
         return (yield)
 
     def cut_of(self, request):
@@ -135,7 +135,7 @@ def test_rows_before_an_error_come_before_it():
         stream = client.sample("flights", ROWS, format="csv", parallel=PARALLEL)
         with pytest.raises(RowmintCallError, match="none from") as raised:
             received.extend(stream.chunks())
-        assert raised.value.reason == "CONDITION_STARVED"
+        assert raised.value.reason == "ACCEPTANCE_TOO_LOW"
         assert stream.next_row == Starving.end
         assert WHOLE["csv"].startswith(b"".join(received))
         assert b"".join(received).count(b"\n") == 1 + Starving.end

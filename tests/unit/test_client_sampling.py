@@ -159,7 +159,7 @@ def test_a_stream_that_stays_damaged_is_an_error(kind, error):
 
 @pytest.mark.parametrize("after", [0, 3])
 def test_what_no_attempt_will_change_is_raised_at_once(after):
-    starved = Cut(after, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "CONDITION_STARVED")
+    starved = Cut(after, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "ACCEPTANCE_TOO_LOW")
     sampler = FakeSampler([starved])
     with (
         services(samplers=[sampler]) as found,
@@ -167,12 +167,12 @@ def test_what_no_attempt_will_change_is_raised_at_once(after):
         pytest.raises(RowmintCallError, match="told to refuse") as caught,
     ):
         list(client.sample("flights", ROWS))
-    assert caught.value.reason == "CONDITION_STARVED"
+    assert caught.value.reason == "ACCEPTANCE_TOO_LOW"
     assert len(sampler.requests) == 1
 
 
 def test_an_error_inside_arrows_reader_is_raised_as_it_is():
-    cut = Cut(3, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "CONDITION_STARVED")
+    cut = Cut(3, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "ACCEPTANCE_TOO_LOW")
     with (
         services(samplers=[FakeSampler([cut])]) as found,
         client_of(found) as client,
@@ -223,7 +223,7 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path, row_format):
         assert stream.resumes == 1
         assert progress[-1] == (ROWS, ROWS)
     path.unlink()
-    cut = Cut(4, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "CONDITION_STARVED")
+    cut = Cut(4, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "ACCEPTANCE_TOO_LOW")
     with services(samplers=[FakeSampler([cut])]) as found, client_of(found) as client, pytest.raises(RowmintCallError):
         client.sample_to_file(path, "flights", ROWS, format=row_format)
     assert list(tmp_path.iterdir()) == []

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from rowmint.codecs import CategoryCodec, NumericCodec, load_codec
 from rowmint.codecs.category import WEIGHT_ONE, draw_weighted, integer_weights
 from rowmint.codecs.numeric import ALPHA_ONE
-from rowmint.columns import ColumnArray, native_cell, native_number
 from rowmint.errors import DataLossError
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain
+from rowmint.schema.arrays import ColumnArray, native_cell, native_number
 
 NO_TAIL = np.zeros(0, np.uint64)
 NONE = np.zeros(0)

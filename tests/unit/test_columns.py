@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rowmint.columns import (
+from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain
+from rowmint.schema.arrays import (
     ColumnArray,
     column_cells,
     concatenate,
@@ -19,7 +20,6 @@ from rowmint.columns import (
     native_number,
     nearest_double,
 )
-from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain
 
 INT = ColumnSpec("a", ColumnKind.NUMERICAL, DataType.INT64)
 DOUBLE = ColumnSpec("a", ColumnKind.NUMERICAL, DataType.DOUBLE)

@@ -13,10 +13,10 @@ import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rowmint.columns import ColumnArray, is_coded, native_number
 from rowmint.conditions import MAX_PREDICATES, MAX_VALUES, AnyOf, IsNull, Predicate, Range, canonical
 from rowmint.errors import ColumnNotFoundError, InvalidConditionError, InvalidFieldError, ValueNotFoundError
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
+from rowmint.schema.arrays import ColumnArray, is_coded, native_number
 
 NOON = datetime(2013, 1, 1, 12)  # noqa: DTZ001 - a local time
 NOON_UTC = NOON.replace(tzinfo=UTC)

@@ -29,8 +29,8 @@ from trainer_service.config import IndependentConfig, TrainingConfig, to_json
 from trainer_service.converters.datasets import DATASET_STATES, dataset_to_proto, format_from_proto, format_to_proto
 from trainer_service.converters.errors import error_from_json, error_to_json
 from trainer_service.converters.jobs import JOB_PHASES, JOB_STATES, event_to_proto, job_to_proto
-from trainer_service.fitting.progress import FitEvent, Phase
-from trainer_service.jobs.training import _payload
+from trainer_service.fitting.monitoring.progress import FitEvent, Phase
+from trainer_service.jobs.runners.train import _payload
 from trainer_service.servicers.datasets import _Turns
 from trainer_service.servicers.training import TrainingServicer
 

@@ -14,18 +14,19 @@ import torch
 
 from rowmint.codecs import NumericCodec
 from rowmint.conditions import AnyOf, Predicate, canonical
-from rowmint.plan import compile_plan
-from rowmint.rows import RowSource
-from rowmint.synthesizer import choose_kernel, tables
-from rowmint.synthesizer.network import load_network
+from rowmint.sampling.plan import compile_plan
+from rowmint.sampling.rows import RowSource
+from rowmint.synthesizer import choose_kernel
+from rowmint.synthesizer.exact import tables
+from rowmint.synthesizer.exact.network import load_network
 from tests.tables_to_fit import CTGAN, FAMILIES, TVAE, TableToFit, encode_rows, fit_table, full_table, load, sample
 from trainer_service.config import TrainingConfig
 from trainer_service.fitting import loop
-from trainer_service.fitting.ctgan import CtganFitter
-from trainer_service.fitting.encode import EncodedTable
+from trainer_service.fitting.encoding.encode import EncodedTable
 from trainer_service.fitting.families import make_fitter
+from trainer_service.fitting.families.ctgan.fitter import CtganFitter
 from trainer_service.fitting.keys import torch_seed
-from trainer_service.fitting.progress import FitEvent
+from trainer_service.fitting.monitoring.progress import FitEvent
 
 CPU = torch.device("cpu")
 TABLE = full_table().only("city", "state", "paid", "age", "noise")
@@ -102,7 +103,7 @@ def test_rows_asked_for_have_the_category_all_of_them(column: str, value: Any, t
     """SDV's conditions are a rejection loop that may deliver fewer rows than it was asked for."""
     model = load(fit_table(TABLE, config(CTGAN), tmp_path))
     conditions = canonical([Predicate(column, AnyOf((value,)))], model.schema)
-    assert model.synthesizer.driving_column(conditions) == column
+    assert model.synthesizer.conditioned_column(conditions) == column
     plan = compile_plan(model.digest, model.synthesizer, conditions)
     source = RowSource(model, plan, 1, [column])
     codes = np.concatenate([source.block(number, plan.block_size).columns[column].values for number in range(2)])

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from rowmint.synthesizer import tables
-from trainer_service.fitting import draws as draws_module
-from trainer_service.fitting.draws import Draws, deviates_of
+from rowmint.synthesizer.exact import tables
 from trainer_service.fitting.keys import key
+from trainer_service.fitting.networks import draws as draws_module
+from trainer_service.fitting.networks.draws import Draws, deviates_of
 
 CPU = torch.device("cpu")
 KINDS = {

@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rowmint.codecs import IdentityCodec
-from rowmint.columns import ColumnArray, column_cells, is_coded, native_cell
+from rowmint.sampling.formats import RowFormat, make_encoder
+from rowmint.sampling.formats.arrow import END_OF_STREAM
+from rowmint.sampling.formats.columns import TypedBatch, ValueKind
+from rowmint.sampling.formats.delimited import escaped, quoted
+from rowmint.sampling.formats.text import date_texts, decimal_texts, timestamp_texts
 from rowmint.schema import Cell, ColumnKind, ColumnSpec, DataType, TableSchema, cell_text
-from sampler_service.encoders import RowFormat, make_encoder
-from sampler_service.encoders.arrow import END_OF_STREAM
-from sampler_service.encoders.columns import TypedBatch, ValueKind
-from sampler_service.encoders.delimited import escaped, quoted
-from sampler_service.encoders.text import date_texts, decimal_texts, timestamp_texts
+from rowmint.schema.arrays import ColumnArray, column_cells, is_coded, native_cell
 from tests.golden.make import SCHEMA, codecs, column
 
 IDENTITIES = {

@@ -15,8 +15,9 @@ import torch
 from rowmint.artifact import Artifact
 from rowmint.errors import CancelledError, InvalidFieldError
 from rowmint.schema import ColumnKind
-from rowmint.synthesizer import choose_kernel, tables
-from rowmint.synthesizer.network import load_network
+from rowmint.synthesizer import choose_kernel
+from rowmint.synthesizer.exact import tables
+from rowmint.synthesizer.exact.network import load_network
 from tests.tables_to_fit import (
     CTGAN,
     DIGEST,
@@ -38,14 +39,14 @@ from trainer_service.config import (
     TrainingConfig,
     TvaeConfig,
 )
-from trainer_service.fitting.ctgan import CtganFitter
-from trainer_service.fitting.encode import Codes, EncodedTable
+from trainer_service.fitting.encoding.encode import Codes, EncodedTable
 from trainer_service.fitting.engine import estimate
+from trainer_service.fitting.export.marginals import shift
+from trainer_service.fitting.export.temperature import TEMPERATURES, choose_temperature, cooled
+from trainer_service.fitting.families.ctgan.fitter import CtganFitter
+from trainer_service.fitting.families.tvae.fitter import TvaeFitter
 from trainer_service.fitting.keys import random
-from trainer_service.fitting.marginals import shift
-from trainer_service.fitting.progress import FitEvent, Phase
-from trainer_service.fitting.temperature import TEMPERATURES, choose_temperature, cooled
-from trainer_service.fitting.tvae import TvaeFitter
+from trainer_service.fitting.monitoring.progress import FitEvent, Phase
 
 SOME = ("city", "state", "paid", "age", "price", "noise")
 TABLE = full_table().only(*SOME)

@@ -12,17 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rowmint.codecs import CategoryCodec, NumericCodec
-from rowmint.columns import ColumnArray
 from rowmint.errors import InvalidFieldError
 from rowmint.schema import ColumnKind, ColumnSpec, DataType
-from rowmint.synthesizer.tables import ALPHA_ONE
+from rowmint.schema.arrays import ColumnArray
+from rowmint.synthesizer.exact.tables import ALPHA_ONE
 from tests.tables_to_fit import column
 from trainer_service.config import ColumnOverride, HighCardinality
-from trainer_service.fitting.columns import CategoryEncoder, NumberEncoder, fit_category, fit_identity, fit_number
+from trainer_service.fitting.encoding.columns import (
+    CategoryEncoder,
+    NumberEncoder,
+    fit_category,
+    fit_identity,
+    fit_number,
+)
+from trainer_service.fitting.encoding.modes import MAX_POINTS, compress, fit_mixture
+from trainer_service.fitting.encoding.summary import CategorySummary, IdentitySummary, NumberSummary
+from trainer_service.fitting.encoding.table import Holdout, Table, ordered
 from trainer_service.fitting.keys import random
-from trainer_service.fitting.modes import MAX_POINTS, compress, fit_mixture
-from trainer_service.fitting.summary import CategorySummary, IdentitySummary, NumberSummary
-from trainer_service.fitting.table import Holdout, Table, ordered
 
 
 def summarised(spec: ColumnSpec, array: pa.Array) -> NumberSummary:

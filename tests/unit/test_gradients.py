@@ -18,17 +18,17 @@ from torch.nn import functional
 from rowmint.codecs import NumericCodec
 from tests.tables_to_fit import CTGAN, TVAE, TableToFit, encode_rows, full_table
 from trainer_service.config import CtganConfig, TrainingConfig
-from trainer_service.fitting import ctgan as ctgan_module
-from trainer_service.fitting import tvae as tvae_module
-from trainer_service.fitting.activation import TAU, Activation
-from trainer_service.fitting.critic import PENALTY, CriticPass
-from trainer_service.fitting.ctgan import CtganFitter
-from trainer_service.fitting.draws import Draws
-from trainer_service.fitting.encode import EncodedTable
-from trainer_service.fitting.flat import FlatParameters
-from trainer_service.fitting.generator import GeneratorPass
-from trainer_service.fitting.layout import Layout, make_layout
-from trainer_service.fitting.tvae import TvaeFitter
+from trainer_service.fitting.encoding.encode import EncodedTable
+from trainer_service.fitting.families.ctgan import fitter as ctgan_module
+from trainer_service.fitting.families.ctgan.critic import PENALTY, CriticPass
+from trainer_service.fitting.families.ctgan.fitter import CtganFitter
+from trainer_service.fitting.families.ctgan.generator import GeneratorPass
+from trainer_service.fitting.families.tvae import fitter as tvae_module
+from trainer_service.fitting.families.tvae.fitter import TvaeFitter
+from trainer_service.fitting.networks.activation import TAU, Activation
+from trainer_service.fitting.networks.draws import Draws
+from trainer_service.fitting.networks.flat import FlatParameters
+from trainer_service.fitting.networks.layout import Layout, make_layout
 
 CPU = torch.device("cpu")
 MIXED = full_table().only("city", "state", "paid", "age", "gain", "price", "noise")

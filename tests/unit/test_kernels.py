@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rowmint.synthesizer.kernels import NumpyKernel, OnnxKernel, choose_kernel
-from rowmint.synthesizer.layers import Layer
+from rowmint.synthesizer.exact.kernels import NumpyKernel, OnnxKernel, choose_kernel
+from rowmint.synthesizer.exact.layers import Layer
 from tests.rounding import nearest_float32
 
 KERNELS = {"numpy": choose_kernel("numpy"), "onnxruntime": choose_kernel("onnxruntime")}

@@ -16,13 +16,13 @@ from rowmint.artifact import Artifact
 from rowmint.errors import CancelledError, TrainingFailedError
 from tests.tables_to_fit import FAMILIES, TVAE, fit_table, full_table, load, sample
 from trainer_service.config import IndependentConfig, TrainingConfig
-from trainer_service.fitting import ctgan as ctgan_module
 from trainer_service.fitting import engine
-from trainer_service.fitting import tvae as tvae_module
-from trainer_service.fitting.encode import Codes
+from trainer_service.fitting.encoding.encode import Codes
+from trainer_service.fitting.families.ctgan import fitter as ctgan_module
+from trainer_service.fitting.families.tvae import fitter as tvae_module
 from trainer_service.fitting.loop import Watch, make_watch, run
-from trainer_service.fitting.probe import Score
-from trainer_service.fitting.progress import FitEvent, Phase
+from trainer_service.fitting.monitoring.probe import Score
+from trainer_service.fitting.monitoring.progress import FitEvent, Phase
 
 TABLE = full_table().only("city", "state", "paid", "age", "price", "noise")
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from rowmint.codecs import CategoryCodec, IdentityCodec, NumericCodec
 from rowmint.errors import DataLossError
 from rowmint.schema import ColumnKind, ColumnSpec, DataType
-from rowmint.synthesizer import tables
-from rowmint.synthesizer.heads import ColumnHead, SlotLayout, column_heads
-from rowmint.synthesizer.kernels import choose_kernel
-from rowmint.synthesizer.layers import Layer
-from rowmint.synthesizer.network import ExactNetwork, load_network
-from rowmint.synthesizer.scratch import Scratch
+from rowmint.synthesizer.exact import tables
+from rowmint.synthesizer.exact.kernels import choose_kernel
+from rowmint.synthesizer.exact.layers import Layer
+from rowmint.synthesizer.exact.network import ExactNetwork, load_network
+from rowmint.synthesizer.exact.workspace import Scratch
+from rowmint.synthesizer.latent.heads import ColumnHead, SlotLayout, column_heads
 from tests.rounding import nearest_float32
 
 KERNELS = {"numpy": choose_kernel("numpy"), "onnxruntime": choose_kernel("onnxruntime")}

@@ -7,10 +7,10 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from rowmint.columns import ColumnArray
 from rowmint.conditions import AnyOf, Predicate, Range, canonical
-from rowmint.plan import BLOCK_SIZE, TILE_SIZE, compile_plan, grid_rows, pilot, plan_digest
+from rowmint.sampling.plan import BLOCK_SIZE, TILE_SIZE, compile_plan, grid_rows, pilot, plan_digest
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
+from rowmint.schema.arrays import ColumnArray
 from rowmint.synthesizer import Candidates
 
 COLUMN = ColumnSpec("n", ColumnKind.NUMERICAL, DataType.INT64, Domain(minimum=0, maximum=9))

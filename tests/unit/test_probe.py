@@ -12,11 +12,11 @@ from rowmint.errors import TrainingFailedError
 from rowmint.schema import ColumnKind, DataType, TableSchema
 from tests.tables_to_fit import CTGAN, FAMILIES, TVAE, TableToFit, column, encode_rows, full_table
 from trainer_service.config import IndependentConfig, TrainingConfig
-from trainer_service.fitting import encode, table
-from trainer_service.fitting.encode import Codes, EncodedTable
+from trainer_service.fitting.encoding import encode, table
+from trainer_service.fitting.encoding.encode import Codes, EncodedTable
 from trainer_service.fitting.families import choose_device, make_fitter
 from trainer_service.fitting.loop import make_watch
-from trainer_service.fitting.probe import MAX_PAIRS, PROBE_ROWS, Probe, Score
+from trainer_service.fitting.monitoring.probe import MAX_PAIRS, PROBE_ROWS, Probe, Score
 
 
 def category(size: int) -> CategoryCodec:

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rowmint.artifact import Model, read_model
-from rowmint.columns import ColumnArray
 from rowmint.conditions import AnyOf, Predicate, canonical
 from rowmint.errors import CancelledError
-from rowmint.plan import Plan, compile_plan
 from rowmint.rng import StreamKey
-from rowmint.rows import CandidateCache, RowSource
+from rowmint.sampling.plan import Plan, compile_plan
+from rowmint.sampling.rows import CandidateCache, RowSource
 from rowmint.schema import TableSchema
+from rowmint.schema.arrays import ColumnArray
 from rowmint.synthesizer import Candidates, choose_kernel, join
 from tests.golden.make import FAMILIES, stored
 

@@ -12,7 +12,7 @@ from rowmint.conditions import AnyOf, Predicate
 from rowmint.errors import DataLossError, LimitError, ResourceNotFoundError
 from rowmint.names import ModelName, ModelVersionName
 from rowmint.objects import MemoryStore
-from rowmint.plan import compile_plan
+from rowmint.sampling.plan import compile_plan
 from rowmint.synthesizer import choose_kernel
 from sampler_service import model_cache
 from sampler_service.model_cache import ModelCache

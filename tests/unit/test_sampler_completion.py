@@ -13,9 +13,9 @@ from rowmint.errors import (
     RowRangeError,
     ValueNotFoundError,
 )
+from rowmint.sampling.completion import GROUP_ROWS, CompletionSpec
 from rowmint.schema import DataType
 from rowmint.synthesizer import choose_kernel
-from sampler_service.completion import GROUP_ROWS, CompletionSpec
 from tests.golden.make import FAMILIES, SCHEMA
 from tests.golden.streams import golden_shelf, reference, sampler_of
 

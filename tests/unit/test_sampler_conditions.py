@@ -7,11 +7,11 @@ import pytest
 import safetensors.numpy
 
 from rowmint.artifact import read_model
-from rowmint.columns import ColumnArray, concatenate
 from rowmint.conditions import AnyOf, IsNull, Predicate, Range, canonical
-from rowmint.plan import compile_plan
 from rowmint.rng import StreamKey
-from rowmint.rows import RowSource
+from rowmint.sampling.plan import compile_plan
+from rowmint.sampling.rows import RowSource
+from rowmint.schema.arrays import ColumnArray, concatenate
 from rowmint.synthesizer import choose_kernel
 from tests.golden.make import FAMILIES, SCHEMA, stored
 

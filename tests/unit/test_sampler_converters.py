@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from rowmint.errors import InvalidFieldError
 from rowmint.names import ModelName, ModelVersionRef
+from rowmint.sampling.completion import CompletionSpec
+from rowmint.sampling.formats import RowFormat, TypedBatch
+from rowmint.sampling.formats.columns import TypedColumn, ValueKind
+from rowmint.sampling.stream import RowsMessage, StreamSummary
 from rowmint.v1 import condition_pb2, sampling_pb2, value_pb2
 from sampler_service import converters
-from sampler_service.completion import CompletionSpec
-from sampler_service.encoders import RowFormat, TypedBatch
-from sampler_service.encoders.columns import TypedColumn, ValueKind
 from sampler_service.sampler import SampleSpec
-from sampler_service.stream import RowsMessage, StreamSummary
 
 MODEL = "projects/p/models/m"
 REF = ModelVersionRef(ModelName("p", "m"), alias="latest")

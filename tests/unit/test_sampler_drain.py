@@ -9,11 +9,11 @@ from itertools import product
 import pytest
 
 from rowmint.errors import ResourceNotFoundError, UnavailableError
+from rowmint.sampling.formats import RowFormat
+from rowmint.sampling.stream import RowsMessage, StreamSummary
 from rowmint.synthesizer import choose_kernel
 from sampler_service import model_cache
-from sampler_service.encoders import RowFormat
 from sampler_service.sampler import Sampler, SampleSpec
-from sampler_service.stream import RowsMessage, StreamSummary
 from tests.golden.streams import WHERES, Shelf, golden_shelf, read, reference, sampler_of
 
 GRID = 2048

@@ -4,8 +4,8 @@ import asyncio
 from dataclasses import replace
 
 from rowmint.names import ModelName
-from rowmint.plan import compile_plan
-from rowmint.rows import CandidateCache
+from rowmint.sampling.plan import compile_plan
+from rowmint.sampling.rows import CandidateCache
 from rowmint.synthesizer import choose_kernel
 from sampler_service import model_cache
 from sampler_service.sampler import SampleSpec

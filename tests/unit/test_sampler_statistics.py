@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from rowmint.errors import (
-    ConditionStarvedError,
+    AcceptanceTooLowError,
     DataLossError,
     InvalidFieldError,
     LimitError,
@@ -15,10 +15,10 @@ from rowmint.errors import (
     UnavailableError,
 )
 from rowmint.names import ModelName, ModelVersionName
+from rowmint.sampling.stream import BlockDone
 from sampler_service import metrics, statistics
 from sampler_service.converters import statistics_to_proto
 from sampler_service.statistics import Statistics, VersionStatistics
-from sampler_service.stream import BlockDone
 
 VERSION = ModelVersionName("p", "m", 3)
 
@@ -90,7 +90,7 @@ def test_a_stream_is_counted_by_what_it_does(counted, clock):
         (RowmintError("why"), "failed"),
         (DataLossError("why"), "failed"),
         (UnavailableError("why"), "failed"),
-        (ConditionStarvedError("why", found=0, candidates=1, row=0), "refused"),
+        (AcceptanceTooLowError("why", found=0, candidates=1, row=0), "refused"),
         (InvalidFieldError("rows", "is none"), "refused"),
         (LimitError("why"), "refused"),
     ],
@@ -104,7 +104,7 @@ def test_a_stream_that_is_broken_off_is_counted_by_who_broke_it(counted, error, 
     assert ended(outcome) == before + 1
 
 
-@pytest.mark.parametrize("outcome", ["complete", "drained", "aged"])
+@pytest.mark.parametrize("outcome", ["complete", "drained", "max_duration"])
 def test_a_client_that_goes_with_the_summary_has_not_given_up(counted, outcome):
     def go():
         with counted.stream(VERSION, "csv", 100.0) as tally:

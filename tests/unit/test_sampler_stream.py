@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from rowmint.conditions import AnyOf, Predicate, Range
 from rowmint.errors import (
+    AcceptanceTooLowError,
     ColumnNotFoundError,
-    ConditionStarvedError,
     InvalidConditionError,
     InvalidFieldError,
     LimitError,
@@ -21,9 +21,9 @@ from rowmint.errors import (
     StreamMismatchError,
     ValueNotFoundError,
 )
-from rowmint.rows import RowSource
+from rowmint.sampling.formats import RowFormat
+from rowmint.sampling.rows import RowSource
 from rowmint.synthesizer import choose_kernel
-from sampler_service.encoders import RowFormat
 from sampler_service.sampler import MAX_ROWS, Sampler, SampleSpec, cut_rows
 from tests.golden.make import FAMILIES, SCHEMA
 from tests.golden.streams import WHERES, golden_shelf, read, reference, sampler_of
@@ -296,7 +296,7 @@ def test_a_starved_stream_ends_before_the_gap(sampler, starving):
         try:
             async for message in stream.messages():
                 rows += message.row_count
-        except ConditionStarvedError as error:
+        except AcceptanceTooLowError as error:
             return rows, error.metadata["next_row"]
         return rows, None
 

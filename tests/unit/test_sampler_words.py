@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from rowmint.rng import StreamKey, TileKey
+from rowmint.sampling.formats import RowFormat
 from rowmint.synthesizer import choose_kernel
-from sampler_service.encoders import RowFormat
 from sampler_service.sampler import SampleSpec
 from tests.golden.streams import WHERES, golden_shelf, read, reference, sampler_of
 

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from rowmint.synthesizer.scratch import Scratch
+from rowmint.synthesizer.exact.workspace import Scratch
 
 
 def test_an_array_has_the_shape_and_type_asked():

@@ -9,7 +9,7 @@ from decimal import Decimal, localcontext
 import numpy as np
 import pytest
 
-from rowmint.synthesizer import tables
+from rowmint.synthesizer.exact import tables
 
 MARGIN = Decimal("1e-6")  # units; a float64 library is off by less than 1e-8 of a unit here
 

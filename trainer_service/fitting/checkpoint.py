@@ -16,7 +16,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from trainer_service.fitting.encode import EncodedTable
+from trainer_service.fitting.encoding.encode import EncodedTable
 from trainer_service.fitting.fitter import Fitter
 from trainer_service.fitting.loop import History, Watch
 

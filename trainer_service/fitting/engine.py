@@ -22,12 +22,12 @@ from trainer_service.config import (
     validate_against,
 )
 from trainer_service.fitting.checkpoint import Checkpoints, NoCheckpoints, Origin, UnusableError, restore, write
-from trainer_service.fitting.encode import encode_table
+from trainer_service.fitting.encoding.encode import encode_table
+from trainer_service.fitting.encoding.table import Holdout, Table
 from trainer_service.fitting.estimate import Clock, estimate
 from trainer_service.fitting.families import choose_device, make_fitter
 from trainer_service.fitting.loop import History, make_watch, run
-from trainer_service.fitting.progress import Cancelled, FitEvent, Phase, Report
-from trainer_service.fitting.table import Holdout, Table
+from trainer_service.fitting.monitoring.progress import Cancelled, FitEvent, Phase, Report
 
 __all__ = ["estimate", "fit"]
 

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 
 from rowmint.schema import TableSchema
 from trainer_service.config import IndependentConfig, TrainingConfig, effective_schema, validate, validate_against
-from trainer_service.fitting.encode import encode_table
+from trainer_service.fitting.encoding.encode import encode_table
+from trainer_service.fitting.encoding.table import Holdout, Table
 from trainer_service.fitting.families import choose_device, make_fitter
-from trainer_service.fitting.progress import Estimate
-from trainer_service.fitting.table import Holdout, Table
+from trainer_service.fitting.monitoring.progress import Estimate
 
 Clock = Callable[[], float]
 

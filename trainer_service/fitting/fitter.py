@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer_service.fitting.encode import Codes
+from trainer_service.fitting.encoding.encode import Codes
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from rowmint.errors import CancelledError, TrainingFailedError
 from rowmint.failpoints import reach
 from trainer_service.config import TrainingConfig
-from trainer_service.fitting.encode import Codes, EncodedTable
+from trainer_service.fitting.encoding.encode import Codes, EncodedTable
 from trainer_service.fitting.fitter import Fitter
 from trainer_service.fitting.keys import random
-from trainer_service.fitting.probe import PROBE_ROWS, Probe, Score
-from trainer_service.fitting.progress import Cancelled, FitEvent, Phase, Report
+from trainer_service.fitting.monitoring.probe import PROBE_ROWS, Probe, Score
+from trainer_service.fitting.monitoring.progress import Cancelled, FitEvent, Phase, Report
 
 _COLLAPSED_PROBES = 2  # so many in a row; a network that has just begun may make all rows alike once
 

@@ -27,10 +27,10 @@ from rowmint.rpc.settings import ObservabilitySettings
 from trainer_service import metrics
 from trainer_service.converters.errors import error_to_json
 from trainer_service.jobs.attempts import Attempt
-from trainer_service.jobs.ingesting import run_ingest
+from trainer_service.jobs.runners.ingest import run_ingest
+from trainer_service.jobs.runners.train import run_estimate, run_training
 from trainer_service.jobs.stores import Stores
 from trainer_service.jobs.story import Story
-from trainer_service.jobs.training import run_estimate, run_training
 from trainer_service.settings import TrainerSettings
 from trainer_service.signer import watch_signing_key
 
@@ -193,7 +193,9 @@ class _WarmUp:
 
 
 def _import_fitting() -> None:
-    from trainer_service.fitting import ctgan, engine, tvae  # noqa: F401, PLC0415 - on purpose here
+    from trainer_service.fitting import engine  # noqa: F401, PLC0415 - on purpose here
+    from trainer_service.fitting.families.ctgan import fitter as ctgan  # noqa: F401, PLC0415 - on purpose here
+    from trainer_service.fitting.families.tvae import fitter as tvae  # noqa: F401, PLC0415 - on purpose here
 
 
 def main() -> None:

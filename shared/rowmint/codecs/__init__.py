@@ -1,7 +1,8 @@
 """Codecs: how the cells of one column become numbers a network can make, and back.
 
-A codec encodes a column's native values (see `rowmint.columns`) into slots, one of a fixed number of choices, and, for
-an ordered column, a scalar in [-1, 1] beside; and decodes both back. Fitting a codec to data is the trainer's work.
+A codec encodes a column's native values (see `rowmint.schema.arrays`) into slots, one of a fixed number of choices,
+and, for an ordered column, a scalar in [-1, 1] beside; and decodes both back. Fitting a codec to data is the trainer's
+work.
 """
 
 from collections.abc import Mapping

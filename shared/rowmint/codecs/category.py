@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowmint.codecs import entry
-from rowmint.columns import ColumnArray, is_coded
 from rowmint.schema import ColumnSpec
+from rowmint.schema.arrays import ColumnArray, is_coded
 
 WEIGHT_ONE = 1 << 32
 """The sum of a table of integer weights."""

@@ -8,8 +8,8 @@ import re
 from datetime import date, datetime
 from decimal import Decimal
 
-from rowmint.columns import is_coded, native_number, nearest_double
 from rowmint.schema import INT64_MAX, INT64_MIN, KINDS_OF_TYPE, MAX_COLUMN_NAME, Cell, ColumnKind, ColumnSpec, DataType
+from rowmint.schema.arrays import is_coded, native_number, nearest_double
 
 _MAX_DECIMALS = 38  # digits of a decimal128
 _MAX_MOMENT = 1024  # characters of a date or time format, and of what it writes

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowmint.codecs import entry
-from rowmint.columns import EPOCH_DATE, ColumnArray
 from rowmint.schema import INT64_MAX, INT64_MIN, ColumnKind, ColumnSpec, DataType
+from rowmint.schema.arrays import EPOCH_DATE, ColumnArray
 
 ALPHA_ONE = 1 << 23
 """1.0 in the fixed-point scalars that `decode` takes."""

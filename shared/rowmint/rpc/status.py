@@ -30,7 +30,7 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.COLUMN_NOT_FOUND: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.VALUE_NOT_FOUND: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.INVALID_CONDITION: grpc.StatusCode.INVALID_ARGUMENT,
-    Reason.CONDITION_STARVED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.ACCEPTANCE_TOO_LOW: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.ROW_RANGE: grpc.StatusCode.OUT_OF_RANGE,
     Reason.LIMIT: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.DATA_LOSS: grpc.StatusCode.DATA_LOSS,

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from rowmint.codecs import load_codec
 from rowmint.errors import DataLossError
 from rowmint.schema import TableSchema
-from rowmint.synthesizer.ctgan import CtganSynthesizer
-from rowmint.synthesizer.heads import column_heads
-from rowmint.synthesizer.independent import IndependentSynthesizer
+from rowmint.synthesizer.exact.kernels import Kernel, choose_kernel
+from rowmint.synthesizer.independent.synthesizer import IndependentSynthesizer
 from rowmint.synthesizer.interface import (
     Candidates,
     Completer,
@@ -25,8 +24,9 @@ from rowmint.synthesizer.interface import (
     TileQuery,
     join,
 )
-from rowmint.synthesizer.kernels import Kernel, choose_kernel
-from rowmint.synthesizer.tvae import TvaeSynthesizer
+from rowmint.synthesizer.latent.ctgan import CtganSynthesizer
+from rowmint.synthesizer.latent.heads import column_heads
+from rowmint.synthesizer.latent.tvae import TvaeSynthesizer
 
 FAMILIES = ("ctgan", "tvae", "independent")
 

@@ -8,10 +8,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rowmint.columns import ColumnArray, concatenate
 from rowmint.conditions import ColumnCondition
 from rowmint.rng import TileKey
 from rowmint.schema import Cell, TableSchema
+from rowmint.schema.arrays import ColumnArray, concatenate
 
 
 class ConditionSupport(StrEnum):
@@ -120,7 +120,7 @@ class Synthesizer(Protocol):
         """Make ready to draw `columns` (modelled ones) of rows that satisfy `conditions` (canonical)."""
         ...
 
-    def driving_column(self, conditions: Sequence[ColumnCondition]) -> str:
+    def conditioned_column(self, conditions: Sequence[ColumnCondition]) -> str:
         """Return the column whose category is asked of the network under `conditions`, or an empty string."""
         ...
 

@@ -52,7 +52,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """A value was never seen in training. Metadata: `column`, `value`, `near`."""
     ERROR_REASON_INVALID_CONDITION: _ErrorReason.ValueType  # 14
     """The conditions exclude each other or ask what cannot be asked of the column."""
-    ERROR_REASON_CONDITION_STARVED: _ErrorReason.ValueType  # 15
+    ERROR_REASON_ACCEPTANCE_TOO_LOW: _ErrorReason.ValueType  # 15
     """The model does not produce rows that satisfy the conditions within its budget. Metadata: `found`, `candidates`."""
     ERROR_REASON_ROW_RANGE: _ErrorReason.ValueType  # 16
     """A row index lies outside the stream, or is not on the grid where it must be."""
@@ -110,7 +110,7 @@ ERROR_REASON_VALUE_NOT_FOUND: ErrorReason.ValueType  # 13
 """A value was never seen in training. Metadata: `column`, `value`, `near`."""
 ERROR_REASON_INVALID_CONDITION: ErrorReason.ValueType  # 14
 """The conditions exclude each other or ask what cannot be asked of the column."""
-ERROR_REASON_CONDITION_STARVED: ErrorReason.ValueType  # 15
+ERROR_REASON_ACCEPTANCE_TOO_LOW: ErrorReason.ValueType  # 15
 """The model does not produce rows that satisfy the conditions within its budget. Metadata: `found`, `candidates`."""
 ERROR_REASON_ROW_RANGE: ErrorReason.ValueType  # 16
 """A row index lies outside the stream, or is not on the grid where it must be."""

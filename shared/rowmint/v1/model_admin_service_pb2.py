@@ -28,13 +28,17 @@ from rowmint.v1 import access_pb2 as rowmint_dot_v1_dot_access__pb2
 from rowmint.v1 import model_pb2 as rowmint_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$rowmint/v1/model_admin_service.proto\x12\nrowmint.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x17rowmint/v1/access.proto\x1a\x16rowmint/v1/model.proto\"V\n\x14SetModelAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x14\n\x07version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\")\n\x19\x44\x65leteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"+\n\x1bUndeleteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\'\n\x17SignModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xf3\x04\n\x11ModelAdminService\x12\x86\x01\n\rSetModelAlias\x12 .rowmint.v1.SetModelAliasRequest\x1a\x11.rowmint.v1.Model\"@\xe2\xf9\x18\t\x08\x03\x12\x05model\x82\xd3\xe4\x93\x02-\"(/v1/{model=projects/*/models/*}:setAlias:\x01*\x12\x92\x01\n\x12\x44\x65leteModelVersion\x12%.rowmint.v1.DeleteModelVersionRequest\x1a\x16.google.protobuf.Empty\"=\xe2\xf9\x18\x08\x08\x03\x12\x04name\x82\xd3\xe4\x93\x02+*)/v1/{name=projects/*/models/*/versions/*}\x12\xa4\x01\n\x14UndeleteModelVersion\x12\'.rowmint.v1.UndeleteModelVersionRequest\x1a\x18.rowmint.v1.ModelVersion\"I\xe2\xf9\x18\x08\x08\x03\x12\x04name\x82\xd3\xe4\x93\x02\x37\"2/v1/{name=projects/*/models/*/versions/*}:undelete:\x01*\x12\x98\x01\n\x10SignModelVersion\x12#.rowmint.v1.SignModelVersionRequest\x1a\x18.rowmint.v1.ModelVersion\"E\xe2\xf9\x18\x08\x08\x03\x12\x04name\x82\xd3\xe4\x93\x02\x33\"./v1/{name=projects/*/models/*/versions/*}:sign:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$rowmint/v1/model_admin_service.proto\x12\nrowmint.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x17rowmint/v1/access.proto\x1a\x16rowmint/v1/model.proto\"*\n\x1aPromoteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x19RejectModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"V\n\x14SetModelAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x14\n\x07version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\")\n\x19\x44\x65leteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"+\n\x1bUndeleteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\'\n\x17SignModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xb8\x07\n\x11ModelAdminService\x12\xa1\x01\n\x13PromoteModelVersion\x12&.rowmint.v1.PromoteModelVersionRequest\x1a\x18.rowmint.v1.ModelVersion\"H\xe2\xf9\x18\x08\x08\x03\x12\x04name\x82\xd3\xe4\x93\x02\x36\"1/v1/{name=projects/*/models/*/versions/*}:promote:\x01*\x12\x9e\x01\n\x12RejectModelVersion\x12%.rowmint.v1.RejectModelVersionRequest\x1a\x18.rowmint.v1.ModelVersion\"G\xe2\xf9\x18\x08\x08\x03\x12\x04name\x82\xd3\xe4\x93\x02\x35\"0/v1/{name=projects/*/models/*/versions/*}:reject:\x01*\x12\x86\x01\n\rSetModelAlias\x12 .rowmint.v1.SetModelAliasRequest\x1a\x11.rowmint.v1.Model\"@\xe2\xf9\x18\t\x08\x03\x12\x05model\x82\xd3\xe4\x93\x02-\"(/v1/{model=projects/*/models/*}:setAlias:\x01*\x12\x92\x01\n\x12\x44\x65leteModelVersion\x12%.rowmint.v1.DeleteModelVersionRequest\x1a\x16.google.protobuf.Empty\"=\xe2\xf9\x18\x08\x08\x03\x12\x04name\x82\xd3\xe4\x93\x02+*)/v1/{name=projects/*/models/*/versions/*}\x12\xa4\x01\n\x14UndeleteModelVersion\x12\'.rowmint.v1.UndeleteModelVersionRequest\x1a\x18.rowmint.v1.ModelVersion\"I\xe2\xf9\x18\x08\x08\x03\x12\x04name\x82\xd3\xe4\x93\x02\x37\"2/v1/{name=projects/*/models/*/versions/*}:undelete:\x01*\x12\x98\x01\n\x10SignModelVersion\x12#.rowmint.v1.SignModelVersionRequest\x1a\x18.rowmint.v1.ModelVersion\"E\xe2\xf9\x18\x08\x08\x03\x12\x04name\x82\xd3\xe4\x93\x02\x33\"./v1/{name=projects/*/models/*/versions/*}:sign:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rowmint.v1.model_admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_MODELADMINSERVICE'].methods_by_name['PromoteModelVersion']._loaded_options = None
+  _globals['_MODELADMINSERVICE'].methods_by_name['PromoteModelVersion']._serialized_options = b'\342\371\030\010\010\003\022\004name\202\323\344\223\0026\"1/v1/{name=projects/*/models/*/versions/*}:promote:\001*'
+  _globals['_MODELADMINSERVICE'].methods_by_name['RejectModelVersion']._loaded_options = None
+  _globals['_MODELADMINSERVICE'].methods_by_name['RejectModelVersion']._serialized_options = b'\342\371\030\010\010\003\022\004name\202\323\344\223\0025\"0/v1/{name=projects/*/models/*/versions/*}:reject:\001*'
   _globals['_MODELADMINSERVICE'].methods_by_name['SetModelAlias']._loaded_options = None
   _globals['_MODELADMINSERVICE'].methods_by_name['SetModelAlias']._serialized_options = b'\342\371\030\t\010\003\022\005model\202\323\344\223\002-\"(/v1/{model=projects/*/models/*}:setAlias:\001*'
   _globals['_MODELADMINSERVICE'].methods_by_name['DeleteModelVersion']._loaded_options = None
@@ -43,14 +47,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELADMINSERVICE'].methods_by_name['UndeleteModelVersion']._serialized_options = b'\342\371\030\010\010\003\022\004name\202\323\344\223\0027\"2/v1/{name=projects/*/models/*/versions/*}:undelete:\001*'
   _globals['_MODELADMINSERVICE'].methods_by_name['SignModelVersion']._loaded_options = None
   _globals['_MODELADMINSERVICE'].methods_by_name['SignModelVersion']._serialized_options = b'\342\371\030\010\010\003\022\004name\202\323\344\223\0023\"./v1/{name=projects/*/models/*/versions/*}:sign:\001*'
-  _globals['_SETMODELALIASREQUEST']._serialized_start=160
-  _globals['_SETMODELALIASREQUEST']._serialized_end=246
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=248
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=289
-  _globals['_UNDELETEMODELVERSIONREQUEST']._serialized_start=291
-  _globals['_UNDELETEMODELVERSIONREQUEST']._serialized_end=334
-  _globals['_SIGNMODELVERSIONREQUEST']._serialized_start=336
-  _globals['_SIGNMODELVERSIONREQUEST']._serialized_end=375
-  _globals['_MODELADMINSERVICE']._serialized_start=378
-  _globals['_MODELADMINSERVICE']._serialized_end=1005
+  _globals['_PROMOTEMODELVERSIONREQUEST']._serialized_start=160
+  _globals['_PROMOTEMODELVERSIONREQUEST']._serialized_end=202
+  _globals['_REJECTMODELVERSIONREQUEST']._serialized_start=204
+  _globals['_REJECTMODELVERSIONREQUEST']._serialized_end=261
+  _globals['_SETMODELALIASREQUEST']._serialized_start=263
+  _globals['_SETMODELALIASREQUEST']._serialized_end=349
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=351
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=392
+  _globals['_UNDELETEMODELVERSIONREQUEST']._serialized_start=394
+  _globals['_UNDELETEMODELVERSIONREQUEST']._serialized_end=437
+  _globals['_SIGNMODELVERSIONREQUEST']._serialized_start=439
+  _globals['_SIGNMODELVERSIONREQUEST']._serialized_end=478
+  _globals['_MODELADMINSERVICE']._serialized_start=481
+  _globals['_MODELADMINSERVICE']._serialized_end=1433
 # @@protoc_insertion_point(module_scope)

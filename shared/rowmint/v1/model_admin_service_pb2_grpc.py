@@ -28,7 +28,7 @@ if _version_not_supported:
 
 
 class ModelAdminServiceStub(object):
-    """Moves aliases, deletes versions and brings them back.
+    """Promotes and rejects staged versions, moves aliases, deletes versions and brings them back.
     """
 
     def __init__(self, channel):
@@ -37,6 +37,16 @@ class ModelAdminServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.PromoteModelVersion = channel.unary_unary(
+                '/rowmint.v1.ModelAdminService/PromoteModelVersion',
+                request_serializer=rowmint_dot_v1_dot_model__admin__service__pb2.PromoteModelVersionRequest.SerializeToString,
+                response_deserializer=rowmint_dot_v1_dot_model__pb2.ModelVersion.FromString,
+                _registered_method=True)
+        self.RejectModelVersion = channel.unary_unary(
+                '/rowmint.v1.ModelAdminService/RejectModelVersion',
+                request_serializer=rowmint_dot_v1_dot_model__admin__service__pb2.RejectModelVersionRequest.SerializeToString,
+                response_deserializer=rowmint_dot_v1_dot_model__pb2.ModelVersion.FromString,
+                _registered_method=True)
         self.SetModelAlias = channel.unary_unary(
                 '/rowmint.v1.ModelAdminService/SetModelAlias',
                 request_serializer=rowmint_dot_v1_dot_model__admin__service__pb2.SetModelAliasRequest.SerializeToString,
@@ -60,11 +70,27 @@ class ModelAdminServiceStub(object):
 
 
 class ModelAdminServiceServicer(object):
-    """Moves aliases, deletes versions and brings them back.
+    """Promotes and rejects staged versions, moves aliases, deletes versions and brings them back.
     """
 
+    def PromoteModelVersion(self, request, context):
+        """Publishes a staged version: from here on it is served, and "latest" points at it unless a newer version is
+        published. Harmless where it is published already; refused where it was rejected.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectModelVersion(self, request, context):
+        """Rejects a staged version: it is never served. Harmless where it is rejected already, whose reason is kept; refused
+        where it is published.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetModelAlias(self, request, context):
-        """Points an alias at a version, or removes it. "latest" is moved by publishing only.
+        """Points an alias at a published version, or removes it. "latest" is moved by publishing and promoting only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,6 +122,16 @@ class ModelAdminServiceServicer(object):
 
 def add_ModelAdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'PromoteModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteModelVersion,
+                    request_deserializer=rowmint_dot_v1_dot_model__admin__service__pb2.PromoteModelVersionRequest.FromString,
+                    response_serializer=rowmint_dot_v1_dot_model__pb2.ModelVersion.SerializeToString,
+            ),
+            'RejectModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectModelVersion,
+                    request_deserializer=rowmint_dot_v1_dot_model__admin__service__pb2.RejectModelVersionRequest.FromString,
+                    response_serializer=rowmint_dot_v1_dot_model__pb2.ModelVersion.SerializeToString,
+            ),
             'SetModelAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.SetModelAlias,
                     request_deserializer=rowmint_dot_v1_dot_model__admin__service__pb2.SetModelAliasRequest.FromString,
@@ -125,8 +161,62 @@ def add_ModelAdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelAdminService(object):
-    """Moves aliases, deletes versions and brings them back.
+    """Promotes and rejects staged versions, moves aliases, deletes versions and brings them back.
     """
+
+    @staticmethod
+    def PromoteModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rowmint.v1.ModelAdminService/PromoteModelVersion',
+            rowmint_dot_v1_dot_model__admin__service__pb2.PromoteModelVersionRequest.SerializeToString,
+            rowmint_dot_v1_dot_model__pb2.ModelVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rowmint.v1.ModelAdminService/RejectModelVersion',
+            rowmint_dot_v1_dot_model__admin__service__pb2.RejectModelVersionRequest.SerializeToString,
+            rowmint_dot_v1_dot_model__pb2.ModelVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def SetModelAlias(request,

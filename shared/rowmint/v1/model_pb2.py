@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from rowmint.v1 import schema_pb2 as rowmint_dot_v1_dot_schema__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16rowmint/v1/model.proto\x12\nrowmint.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17rowmint/v1/schema.proto\"\xbf\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0elatest_version\x18\x02 \x01(\t\x12/\n\x07\x61liases\x18\x03 \x03(\x0b\x32\x1e.rowmint.v1.Model.AliasesEntry\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xe6\x02\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\x0c\x12\x17\n\x0fmanifest_digest\x18\x03 \x01(\x0c\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\'\n\x06schema\x18\x05 \x01(\x0b\x32\x17.rowmint.v1.TableSchema\x12\x14\n\x0ctraining_job\x18\x06 \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\x07 \x01(\x0c\x12\x15\n\rtraining_rows\x18\x08 \x01(\x03\x12\x12\n\nsize_bytes\x18\t \x01(\x03\x12\x15\n\rmanifest_json\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x0c \x01(\x03\x12.\n\nsignatures\x18\r \x03(\x0b\x32\x1a.rowmint.v1.ModelSignature\"5\n\x0eModelSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x13\n\x0b\x62undle_json\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16rowmint/v1/model.proto\x12\nrowmint.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17rowmint/v1/schema.proto\"\xbf\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0elatest_version\x18\x02 \x01(\t\x12/\n\x07\x61liases\x18\x03 \x03(\x0b\x32\x1e.rowmint.v1.Model.AliasesEntry\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xad\x01\n\x0c\x43\x61pabilities\x12(\n\x04unit\x18\x01 \x01(\x0e\x32\x1a.rowmint.v1.GenerationUnit\x12\x30\n\nconditions\x18\x02 \x01(\x0e\x32\x1c.rowmint.v1.ConditionSupport\x12\x12\n\nlikelihood\x18\x03 \x01(\x08\x12-\n\x07privacy\x18\x04 \x03(\x0e\x32\x1c.rowmint.v1.PrivacyMechanism\"\xde\x03\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\x0c\x12\x17\n\x0fmanifest_digest\x18\x03 \x01(\x0c\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\'\n\x06schema\x18\x05 \x01(\x0b\x32\x17.rowmint.v1.TableSchema\x12\x14\n\x0ctraining_job\x18\x06 \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\x07 \x01(\x0c\x12\x15\n\rtraining_rows\x18\x08 \x01(\x03\x12\x12\n\nsize_bytes\x18\t \x01(\x03\x12\x15\n\rmanifest_json\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x0c \x01(\x03\x12.\n\nsignatures\x18\r \x03(\x0b\x32\x1a.rowmint.v1.ModelSignature\x12,\n\x05state\x18\x0e \x01(\x0e\x32\x1d.rowmint.v1.ModelVersionState\x12\x18\n\x10rejection_reason\x18\x0f \x01(\t\x12.\n\x0c\x63\x61pabilities\x18\x10 \x01(\x0b\x32\x18.rowmint.v1.Capabilities\"5\n\x0eModelSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x13\n\x0b\x62undle_json\x18\x02 \x01(\t*\x9d\x01\n\x11ModelVersionState\x12#\n\x1fMODEL_VERSION_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aMODEL_VERSION_STATE_STAGED\x10\x01\x12!\n\x1dMODEL_VERSION_STATE_PUBLISHED\x10\x02\x12 \n\x1cMODEL_VERSION_STATE_REJECTED\x10\x03*h\n\x0eGenerationUnit\x12\x1f\n\x1bGENERATION_UNIT_UNSPECIFIED\x10\x00\x12\x17\n\x13GENERATION_UNIT_ROW\x10\x01\x12\x1c\n\x18GENERATION_UNIT_SEQUENCE\x10\x02*s\n\x10\x43onditionSupport\x12!\n\x1d\x43ONDITION_SUPPORT_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x43ONDITION_SUPPORT_REJECTION\x10\x01\x12\x1b\n\x17\x43ONDITION_SUPPORT_EXACT\x10\x02*z\n\x10PrivacyMechanism\x12!\n\x1dPRIVACY_MECHANISM_UNSPECIFIED\x10\x00\x12\x1c\n\x18PRIVACY_MECHANISM_DP_SGD\x10\x01\x12%\n!PRIVACY_MECHANISM_NOISY_MARGINALS\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +35,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODEL_ALIASESENTRY']._loaded_options = None
   _globals['_MODEL_ALIASESENTRY']._serialized_options = b'8\001'
+  _globals['_MODELVERSIONSTATE']._serialized_start=1003
+  _globals['_MODELVERSIONSTATE']._serialized_end=1160
+  _globals['_GENERATIONUNIT']._serialized_start=1162
+  _globals['_GENERATIONUNIT']._serialized_end=1266
+  _globals['_CONDITIONSUPPORT']._serialized_start=1268
+  _globals['_CONDITIONSUPPORT']._serialized_end=1383
+  _globals['_PRIVACYMECHANISM']._serialized_start=1385
+  _globals['_PRIVACYMECHANISM']._serialized_end=1507
   _globals['_MODEL']._serialized_start=97
   _globals['_MODEL']._serialized_end=288
   _globals['_MODEL_ALIASESENTRY']._serialized_start=242
   _globals['_MODEL_ALIASESENTRY']._serialized_end=288
-  _globals['_MODELVERSION']._serialized_start=291
-  _globals['_MODELVERSION']._serialized_end=649
-  _globals['_MODELSIGNATURE']._serialized_start=651
-  _globals['_MODELSIGNATURE']._serialized_end=704
+  _globals['_CAPABILITIES']._serialized_start=291
+  _globals['_CAPABILITIES']._serialized_end=464
+  _globals['_MODELVERSION']._serialized_start=467
+  _globals['_MODELVERSION']._serialized_end=945
+  _globals['_MODELSIGNATURE']._serialized_start=947
+  _globals['_MODELSIGNATURE']._serialized_end=1000
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import rowmint.v1.schema_pb2
@@ -19,6 +20,106 @@ else:
     import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _ModelVersionState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ModelVersionStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ModelVersionState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    MODEL_VERSION_STATE_UNSPECIFIED: _ModelVersionState.ValueType  # 0
+    """Never sent."""
+    MODEL_VERSION_STATE_STAGED: _ModelVersionState.ValueType  # 1
+    """Stored and verified, but not served yet: it waits to be promoted or rejected."""
+    MODEL_VERSION_STATE_PUBLISHED: _ModelVersionState.ValueType  # 2
+    """Served. "latest" and other aliases may point at it."""
+    MODEL_VERSION_STATE_REJECTED: _ModelVersionState.ValueType  # 3
+    """Judged and never served; kept for those who want to know why."""
+
+class ModelVersionState(_ModelVersionState, metaclass=_ModelVersionStateEnumTypeWrapper):
+    """Whether a version is served."""
+
+MODEL_VERSION_STATE_UNSPECIFIED: ModelVersionState.ValueType  # 0
+"""Never sent."""
+MODEL_VERSION_STATE_STAGED: ModelVersionState.ValueType  # 1
+"""Stored and verified, but not served yet: it waits to be promoted or rejected."""
+MODEL_VERSION_STATE_PUBLISHED: ModelVersionState.ValueType  # 2
+"""Served. "latest" and other aliases may point at it."""
+MODEL_VERSION_STATE_REJECTED: ModelVersionState.ValueType  # 3
+"""Judged and never served; kept for those who want to know why."""
+Global___ModelVersionState: typing_extensions.TypeAlias = ModelVersionState
+
+class _GenerationUnit:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _GenerationUnitEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_GenerationUnit.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    GENERATION_UNIT_UNSPECIFIED: _GenerationUnit.ValueType  # 0
+    """Never sent."""
+    GENERATION_UNIT_ROW: _GenerationUnit.ValueType  # 1
+    """One row, independent of the others."""
+    GENERATION_UNIT_SEQUENCE: _GenerationUnit.ValueType  # 2
+    """A sequence of rows of one entity."""
+
+class GenerationUnit(_GenerationUnit, metaclass=_GenerationUnitEnumTypeWrapper):
+    """What a generated unit is."""
+
+GENERATION_UNIT_UNSPECIFIED: GenerationUnit.ValueType  # 0
+"""Never sent."""
+GENERATION_UNIT_ROW: GenerationUnit.ValueType  # 1
+"""One row, independent of the others."""
+GENERATION_UNIT_SEQUENCE: GenerationUnit.ValueType  # 2
+"""A sequence of rows of one entity."""
+Global___GenerationUnit: typing_extensions.TypeAlias = GenerationUnit
+
+class _ConditionSupport:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ConditionSupportEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ConditionSupport.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    CONDITION_SUPPORT_UNSPECIFIED: _ConditionSupport.ValueType  # 0
+    """Never sent."""
+    CONDITION_SUPPORT_REJECTION: _ConditionSupport.ValueType  # 1
+    """Candidates are drawn and tested; the acceptance depends on how rare the conditions are."""
+    CONDITION_SUPPORT_EXACT: _ConditionSupport.ValueType  # 2
+    """Any AND of predicates is met by construction, with acceptance 1."""
+
+class ConditionSupport(_ConditionSupport, metaclass=_ConditionSupportEnumTypeWrapper):
+    """How a family meets conditions."""
+
+CONDITION_SUPPORT_UNSPECIFIED: ConditionSupport.ValueType  # 0
+"""Never sent."""
+CONDITION_SUPPORT_REJECTION: ConditionSupport.ValueType  # 1
+"""Candidates are drawn and tested; the acceptance depends on how rare the conditions are."""
+CONDITION_SUPPORT_EXACT: ConditionSupport.ValueType  # 2
+"""Any AND of predicates is met by construction, with acceptance 1."""
+Global___ConditionSupport: typing_extensions.TypeAlias = ConditionSupport
+
+class _PrivacyMechanism:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _PrivacyMechanismEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_PrivacyMechanism.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PRIVACY_MECHANISM_UNSPECIFIED: _PrivacyMechanism.ValueType  # 0
+    """Never sent."""
+    PRIVACY_MECHANISM_DP_SGD: _PrivacyMechanism.ValueType  # 1
+    """Stochastic gradient descent on clipped, noisy gradients (arXiv:1607.00133)."""
+    PRIVACY_MECHANISM_NOISY_MARGINALS: _PrivacyMechanism.ValueType  # 2
+    """Noisy marginals, from which the model is estimated (arXiv:2201.12677)."""
+
+class PrivacyMechanism(_PrivacyMechanism, metaclass=_PrivacyMechanismEnumTypeWrapper):
+    """A differentially private mechanism that a family can be fitted under."""
+
+PRIVACY_MECHANISM_UNSPECIFIED: PrivacyMechanism.ValueType  # 0
+"""Never sent."""
+PRIVACY_MECHANISM_DP_SGD: PrivacyMechanism.ValueType  # 1
+"""Stochastic gradient descent on clipped, noisy gradients (arXiv:1607.00133)."""
+PRIVACY_MECHANISM_NOISY_MARGINALS: PrivacyMechanism.ValueType  # 2
+"""Noisy marginals, from which the model is estimated (arXiv:2201.12677)."""
+Global___PrivacyMechanism: typing_extensions.TypeAlias = PrivacyMechanism
 
 @typing.final
 class Model(google.protobuf.message.Message):
@@ -49,7 +150,7 @@ class Model(google.protobuf.message.Message):
     name: builtins.str
     """Resource name, "projects/{project}/models/{model}"."""
     latest_version: builtins.str
-    """The newest version, "projects/{project}/models/{model}/versions/{version}"."""
+    """The newest published version, "projects/{project}/models/{model}/versions/{version}"; empty where there is none."""
     @property
     def aliases(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
         """Aliases and the version number each points at; "latest" is always among them."""
@@ -72,8 +173,40 @@ class Model(google.protobuf.message.Message):
 Global___Model: typing_extensions.TypeAlias = Model
 
 @typing.final
+class Capabilities(google.protobuf.message.Message):
+    """What the family of a version offers."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    UNIT_FIELD_NUMBER: builtins.int
+    CONDITIONS_FIELD_NUMBER: builtins.int
+    LIKELIHOOD_FIELD_NUMBER: builtins.int
+    PRIVACY_FIELD_NUMBER: builtins.int
+    unit: Global___GenerationUnit.ValueType
+    """What one generated unit is."""
+    conditions: Global___ConditionSupport.ValueType
+    """How conditions are met."""
+    likelihood: builtins.bool
+    """Whether exact log-likelihoods of rows and of conditions can be computed."""
+    @property
+    def privacy(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___PrivacyMechanism.ValueType]:
+        """Mechanisms it can be fitted under; empty where there is none."""
+
+    def __init__(
+        self,
+        *,
+        unit: Global___GenerationUnit.ValueType = ...,
+        conditions: Global___ConditionSupport.ValueType = ...,
+        likelihood: builtins.bool = ...,
+        privacy: collections.abc.Iterable[Global___PrivacyMechanism.ValueType] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["conditions", b"conditions", "likelihood", b"likelihood", "privacy", b"privacy", "unit", b"unit"]) -> None: ...
+
+Global___Capabilities: typing_extensions.TypeAlias = Capabilities
+
+@typing.final
 class ModelVersion(google.protobuf.message.Message):
-    """One published model. Nothing of it ever changes."""
+    """One fitted model. Nothing of it ever changes but its state and its signatures."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -90,6 +223,9 @@ class ModelVersion(google.protobuf.message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     SIGNATURES_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    REJECTION_REASON_FIELD_NUMBER: builtins.int
+    CAPABILITIES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name, "projects/{project}/models/{model}/versions/{version}"; versions count from 1."""
     model_digest: builtins.bytes
@@ -97,7 +233,7 @@ class ModelVersion(google.protobuf.message.Message):
     manifest_digest: builtins.bytes
     """SHA-256 of the whole manifest, 32 bytes."""
     family: builtins.str
-    """"ctgan", "tvae" or "independent"."""
+    """The family's name, such as "ctgan"."""
     training_job: builtins.str
     """The job that made it, "projects/{project}/trainingJobs/{job}"."""
     dataset_digest: builtins.bytes
@@ -110,17 +246,25 @@ class ModelVersion(google.protobuf.message.Message):
     """The whole manifest, JSON."""
     version: builtins.int
     """The version number."""
+    state: Global___ModelVersionState.ValueType
+    """Whether it is served."""
+    rejection_reason: builtins.str
+    """Why it was rejected; empty otherwise."""
     @property
     def schema(self) -> rowmint.v1.schema_pb2.TableSchema:
         """Shape of the rows it makes."""
 
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When it was published."""
+        """When it was stored: published, or staged."""
 
     @property
     def signatures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelSignature]:
-        """Who vouches for it; empty where nobody does."""
+        """Signatures of it; empty where there is none."""
+
+    @property
+    def capabilities(self) -> Global___Capabilities:
+        """What its family offers."""
 
     def __init__(
         self,
@@ -138,9 +282,12 @@ class ModelVersion(google.protobuf.message.Message):
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         version: builtins.int = ...,
         signatures: collections.abc.Iterable[Global___ModelSignature] | None = ...,
+        state: Global___ModelVersionState.ValueType = ...,
+        rejection_reason: builtins.str = ...,
+        capabilities: Global___Capabilities | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "schema", b"schema"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "dataset_digest", b"dataset_digest", "family", b"family", "manifest_digest", b"manifest_digest", "manifest_json", b"manifest_json", "model_digest", b"model_digest", "name", b"name", "schema", b"schema", "signatures", b"signatures", "size_bytes", b"size_bytes", "training_job", b"training_job", "training_rows", b"training_rows", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["capabilities", b"capabilities", "create_time", b"create_time", "schema", b"schema"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["capabilities", b"capabilities", "create_time", b"create_time", "dataset_digest", b"dataset_digest", "family", b"family", "manifest_digest", b"manifest_digest", "manifest_json", b"manifest_json", "model_digest", b"model_digest", "name", b"name", "rejection_reason", b"rejection_reason", "schema", b"schema", "signatures", b"signatures", "size_bytes", b"size_bytes", "state", b"state", "training_job", b"training_job", "training_rows", b"training_rows", "version", b"version"]) -> None: ...
 
 Global___ModelVersion: typing_extensions.TypeAlias = ModelVersion
 

@@ -591,14 +591,14 @@ class PlanSampleResponse(google.protobuf.message.Message):
     HEADER_FIELD_NUMBER: builtins.int
     PARTS_FIELD_NUMBER: builtins.int
     ACCEPTANCE_FIELD_NUMBER: builtins.int
-    DRIVING_COLUMN_FIELD_NUMBER: builtins.int
+    CONDITIONED_COLUMN_FIELD_NUMBER: builtins.int
     TILE_SIZE_FIELD_NUMBER: builtins.int
     BLOCK_SIZE_FIELD_NUMBER: builtins.int
     TILE_BUDGET_FIELD_NUMBER: builtins.int
     acceptance: builtins.float
     """Share of candidates expected to satisfy the conditions, 0 to 1."""
-    driving_column: builtins.str
-    """Columns whose category is asked of the network, or empty."""
+    conditioned_column: builtins.str
+    """The column whose category the network is conditioned on (its condition vector); empty where there is none."""
     tile_size: builtins.int
     """Candidates of a tile."""
     block_size: builtins.int
@@ -619,13 +619,13 @@ class PlanSampleResponse(google.protobuf.message.Message):
         header: Global___SampleHeader | None = ...,
         parts: collections.abc.Iterable[Global___SampleRequest] | None = ...,
         acceptance: builtins.float = ...,
-        driving_column: builtins.str = ...,
+        conditioned_column: builtins.str = ...,
         tile_size: builtins.int = ...,
         block_size: builtins.int = ...,
         tile_budget: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["header", b"header"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acceptance", b"acceptance", "block_size", b"block_size", "driving_column", b"driving_column", "header", b"header", "parts", b"parts", "tile_budget", b"tile_budget", "tile_size", b"tile_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["acceptance", b"acceptance", "block_size", b"block_size", "conditioned_column", b"conditioned_column", "header", b"header", "parts", b"parts", "tile_budget", b"tile_budget", "tile_size", b"tile_size"]) -> None: ...
 
 Global___PlanSampleResponse: typing_extensions.TypeAlias = PlanSampleResponse
 

@@ -151,7 +151,7 @@ class StreamOutcomes(google.protobuf.message.Message):
 
     COMPLETE_FIELD_NUMBER: builtins.int
     DRAINED_FIELD_NUMBER: builtins.int
-    AGED_FIELD_NUMBER: builtins.int
+    MAX_DURATION_FIELD_NUMBER: builtins.int
     CANCELLED_FIELD_NUMBER: builtins.int
     FAILED_FIELD_NUMBER: builtins.int
     REFUSED_FIELD_NUMBER: builtins.int
@@ -159,25 +159,25 @@ class StreamOutcomes(google.protobuf.message.Message):
     """Ended with every row delivered."""
     drained: builtins.int
     """Cut on the grid as the replica was being ended."""
-    aged: builtins.int
-    """Cut on the grid as they had gone on for long enough."""
+    max_duration: builtins.int
+    """Cut on the grid as they had reached the longest duration that the sampler's settings allow."""
     cancelled: builtins.int
     """Given up by their clients."""
     failed: builtins.int
     """Ended with an error that is a fault of the service: INTERNAL, DATA_LOSS or UNAVAILABLE."""
     refused: builtins.int
-    """Ended with any other error, which is for the caller to mend: conditions that starve, for instance."""
+    """Ended with any other error, which is for the caller to fix: an acceptance that is too low, for instance."""
     def __init__(
         self,
         *,
         complete: builtins.int = ...,
         drained: builtins.int = ...,
-        aged: builtins.int = ...,
+        max_duration: builtins.int = ...,
         cancelled: builtins.int = ...,
         failed: builtins.int = ...,
         refused: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["aged", b"aged", "cancelled", b"cancelled", "complete", b"complete", "drained", b"drained", "failed", b"failed", "refused", b"refused"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cancelled", b"cancelled", "complete", b"complete", "drained", b"drained", "failed", b"failed", "max_duration", b"max_duration", "refused", b"refused"]) -> None: ...
 
 Global___StreamOutcomes: typing_extensions.TypeAlias = StreamOutcomes
 

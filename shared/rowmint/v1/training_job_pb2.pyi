@@ -37,7 +37,7 @@ class _JobStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     JOB_STATE_CANCELLING: _JobState.ValueType  # 3
     """A cancel is committed; the worker is stopping."""
     JOB_STATE_SUCCEEDED: _JobState.ValueType  # 4
-    """A model version is published."""
+    """A model version is published, or staged where that was requested."""
     JOB_STATE_FAILED: _JobState.ValueType  # 5
     """It ended without a model; `error` says why."""
     JOB_STATE_CANCELLED: _JobState.ValueType  # 6
@@ -55,7 +55,7 @@ JOB_STATE_RUNNING: JobState.ValueType  # 2
 JOB_STATE_CANCELLING: JobState.ValueType  # 3
 """A cancel is committed; the worker is stopping."""
 JOB_STATE_SUCCEEDED: JobState.ValueType  # 4
-"""A model version is published."""
+"""A model version is published, or staged where that was requested."""
 JOB_STATE_FAILED: JobState.ValueType  # 5
 """It ended without a model; `error` says why."""
 JOB_STATE_CANCELLED: JobState.ValueType  # 6
@@ -75,10 +75,14 @@ class _JobPhaseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     JOB_PHASE_FITTING: _JobPhase.ValueType  # 2
     """The network is fitted."""
     JOB_PHASE_PUBLISHING: _JobPhase.ValueType  # 3
-    """The model is quantised, verified and stored."""
+    """The model's files are stored and its version is made."""
+    JOB_PHASE_FETCHING: _JobPhase.ValueType  # 4
+    """The table is fetched from the store."""
+    JOB_PHASE_VERIFYING: _JobPhase.ValueType  # 5
+    """The fitted model is exported to integers, loaded as a sampler would load it, and rows are drawn from it."""
 
 class JobPhase(_JobPhase, metaclass=_JobPhaseEnumTypeWrapper):
-    """What a running job is at."""
+    """What a running job is doing. In order: fetching, encoding, fitting, verifying, publishing."""
 
 JOB_PHASE_UNSPECIFIED: JobPhase.ValueType  # 0
 """Not running."""
@@ -87,7 +91,11 @@ JOB_PHASE_ENCODING: JobPhase.ValueType  # 1
 JOB_PHASE_FITTING: JobPhase.ValueType  # 2
 """The network is fitted."""
 JOB_PHASE_PUBLISHING: JobPhase.ValueType  # 3
-"""The model is quantised, verified and stored."""
+"""The model's files are stored and its version is made."""
+JOB_PHASE_FETCHING: JobPhase.ValueType  # 4
+"""The table is fetched from the store."""
+JOB_PHASE_VERIFYING: JobPhase.ValueType  # 5
+"""The fitted model is exported to integers, loaded as a sampler would load it, and rows are drawn from it."""
 Global___JobPhase: typing_extensions.TypeAlias = JobPhase
 
 class _Device:
@@ -433,6 +441,7 @@ class TrainingJob(google.protobuf.message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     START_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
+    STAGED_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name, "projects/{project}/trainingJobs/{job}"."""
     dataset: builtins.str
@@ -446,7 +455,9 @@ class TrainingJob(google.protobuf.message.Message):
     attempt: builtins.int
     """How often it was taken up, from 1. Output only."""
     model_version: builtins.str
-    """The version it published, "projects/{project}/models/{model}/versions/{version}". Output only."""
+    """The version it made, "projects/{project}/models/{model}/versions/{version}". Output only."""
+    staged: builtins.bool
+    """Whether the version is only staged: not served until it is promoted. Default: false, it is published at once."""
     @property
     def config(self) -> Global___TrainingConfig:
         """What is fitted, with every default filled in on reading. Required."""
@@ -487,9 +498,10 @@ class TrainingJob(google.protobuf.message.Message):
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        staged: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["config", b"config", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "config", b"config", "create_time", b"create_time", "dataset", b"dataset", "end_time", b"end_time", "error", b"error", "model", b"model", "model_version", b"model_version", "name", b"name", "phase", b"phase", "progress", b"progress", "start_time", b"start_time", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "config", b"config", "create_time", b"create_time", "dataset", b"dataset", "end_time", b"end_time", "error", b"error", "model", b"model", "model_version", b"model_version", "name", b"name", "phase", b"phase", "progress", b"progress", "staged", b"staged", "start_time", b"start_time", "state", b"state"]) -> None: ...
 
 Global___TrainingJob: typing_extensions.TypeAlias = TrainingJob
 
@@ -620,7 +632,7 @@ class TrainingEvent(google.protobuf.message.Message):
     message: builtins.str
     """What a person reads."""
     model_version: builtins.str
-    """Set where it published."""
+    """Set where it made a version."""
     @property
     def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was written."""

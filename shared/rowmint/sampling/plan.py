@@ -1,0 +1,151 @@
+"""What a sample stream is made of: plan digest, blocks, tiles.
+
+Output row i is accepted candidate (i mod R) of block (i div R), whose candidates are those of tiles (b, 0), (b, 1), ...
+in order. A plan fixes R, the tile size T and the tile budget K; it is compiled from (model digest, canonical
+conditions, algorithm number) alone, never from what was asked of the stream, so every call about the same rows means
+the same rows.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import rfc8785
+
+from rowmint.codecs.identity import parse_pattern
+from rowmint.conditions import ColumnCondition
+from rowmint.rng import StreamKey
+from rowmint.schema import ColumnKind, DataType, TableSchema, cell_text
+from rowmint.schema.arrays import is_coded
+from rowmint.synthesizer.interface import Synthesizer
+
+ALGORITHM = 2
+"""Number of the way rows are computed from a model; a change of any row is a new number."""
+
+TILE_SIZE = 4096
+BLOCK_SIZE = 4096
+_BLOCK_CANDIDATES = 16 * TILE_SIZE  # aimed at: a block is what a resumed stream may have to compute again
+_MAX_TILES = 1024
+_REUSE_FROM = 0.25  # acceptance from which on plain rejection is cheap enough
+_MAX_REUSE = 64
+_POOL_CANDIDATES = 1 << 20  # drawn for a pool: half a second of work
+_MAX_POOL = 1 << 15  # a few megabytes of candidates
+_PILOT_TILES = 8
+_PILOT_TILES_RARE = 64
+_PILOT_ENOUGH = 32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the rows of a stream are computed.
+
+    Attributes:
+        digest: SHA-256 of what it was compiled from, 32 bytes.
+        conditions: Canonical conditions.
+        tile_size: Candidates of a tile, T.
+        block_size: Rows of a block, R, a power of two.
+        tile_budget: Tiles a block may use, K.
+        pool_rows: Rows that have candidates of their own, a multiple of the block size; then candidates repeat.
+        reuse: Rows that a candidate serves, a power of two; 1 for plain rejection.
+        acceptance: Share of candidates that satisfied the conditions in a pilot, 0 to 1.
+    """
+
+    digest: bytes
+    conditions: tuple[ColumnCondition, ...]
+    tile_size: int
+    block_size: int
+    tile_budget: int
+    pool_rows: int
+    reuse: int
+    acceptance: float
+
+
+def plan_digest(model_digest: bytes, conditions: Sequence[ColumnCondition]) -> bytes:
+    """Return the digest of the plan for `conditions` (canonical), 32 bytes."""
+    body: dict[str, Any] = {
+        "algorithm": ALGORITHM,
+        "model": model_digest.hex(),
+        "where": [condition.to_json() for condition in conditions],
+    }
+    return hashlib.sha256(b"rowmint/plan/1\0" + rfc8785.dumps(body)).digest()
+
+
+def compile_plan(model_digest: bytes, synthesizer: Synthesizer, conditions: tuple[ColumnCondition, ...]) -> Plan:
+    """Compile the plan for `conditions`; a pilot with a fixed seed estimates how many candidates satisfy them.
+
+    Args:
+        model_digest: 32 bytes.
+        synthesizer: The model.
+        conditions: Canonical conditions.
+    """
+    digest = plan_digest(model_digest, conditions)
+    if not conditions:
+        return Plan(digest, conditions, TILE_SIZE, BLOCK_SIZE, 1, BLOCK_SIZE, 1, 1.0)
+    accepted, candidates = pilot(model_digest, digest, synthesizer, conditions)
+    # Half a row stands for none: the estimate only sets sizes, and 0 would set none.
+    share = max(accepted, 0.5) / candidates
+    block = BLOCK_SIZE
+    while block > 1 and block > share * _BLOCK_CANDIDATES:
+        block //= 2
+    budget = min(math.ceil((4 * block + 64) / (share * TILE_SIZE)), _MAX_TILES)
+    reuse = min(_power_below(_REUSE_FROM / share), _MAX_REUSE)
+    pool = min(max(_power_below(share * _POOL_CANDIDATES), block), _MAX_POOL) if reuse > 1 else block
+    return Plan(digest, conditions, TILE_SIZE, block, budget, pool, reuse, accepted / candidates)
+
+
+def _power_below(number: float) -> int:
+    """Return the greatest power of two that is not above `number`, at least 1."""
+    return 1 << max(0, math.floor(math.log2(number)))
+
+
+def pilot(
+    model_digest: bytes,
+    digest: bytes,
+    synthesizer: Synthesizer,
+    conditions: Sequence[ColumnCondition],
+    most: int = _PILOT_TILES_RARE,
+) -> tuple[int, int]:
+    """Return how many of how many candidates satisfy `conditions`, with fixed keys no stream uses.
+
+    Args:
+        model_digest: 32 bytes.
+        digest: The plan's, 32 bytes.
+        synthesizer: The model.
+        conditions: Canonical conditions.
+        most: Tiles drawn where few candidates satisfy them.
+    """
+    query = synthesizer.query(conditions, ())
+    key = StreamKey(model_digest, hashlib.sha256(b"pilot\0" + digest).digest(), 0)
+    accepted = candidates = 0
+    for tile in range(most):
+        if tile >= _PILOT_TILES and accepted >= _PILOT_ENOUGH:
+            break
+        accepted += query.candidates(key.tile(0, tile), TILE_SIZE).size
+        candidates += TILE_SIZE
+    return accepted, candidates
+
+
+def grid_rows(schema: TableSchema) -> int:
+    """Return the rows of a grid cell, a power of two.
+
+    It is the greatest, 1 to 8,192, that keeps one under 512 KiB of Arrow and about 2 MiB of text, the longest
+    categories and NDJSON's column names counted in every row.
+    """
+    arrow = text = 0.0
+    for column in schema.columns:
+        letters = 32
+        width = 16.125 if column.data_type is DataType.DECIMAL else 8.125
+        if column.kind is ColumnKind.ID and column.id_pattern:
+            letters = sum(len(max(alphabet).encode()) for alphabet in parse_pattern(column.id_pattern))
+            width = 4.0 + letters
+        elif is_coded(column):
+            present = (cell for cell in column.domain.categories if cell is not None)
+            letters = max((len(cell_text(cell).encode()) for cell in present), default=0)
+        arrow += width
+        text += letters + len(column.name.encode()) + 6  # quotes, colon, comma
+    grid = 8192
+    while grid > 1 and (grid * arrow > 512 * 1024 or grid * text > 2 * 1024 * 1024):
+        grid //= 2
+    return grid

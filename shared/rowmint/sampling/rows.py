@@ -1,0 +1,206 @@
+"""Rows by index: from a model, a plan and a seed to the columns of any block.
+
+Where conditions are rare, finding candidates that satisfy them is nearly all the cost. Given a candidate, its untested
+columns are random still; so a candidate that was found serves up to `Plan.reuse` rows, the columns of each drawn anew.
+Every single row has the distribution that plain rejection gives, exactly. The blocks of a *pool* use candidates of
+their own in the pool's first round and the same ones again, in the same order, in each later round: no two of the
+first `Plan.pool_rows` rows share a candidate.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rowmint.artifact import Model
+from rowmint.codecs import IdentityCodec
+from rowmint.codecs.identity import identity_key
+from rowmint.errors import AcceptanceTooLowError, CancelledError
+from rowmint.rng import StreamKey
+from rowmint.sampling.plan import Plan, pilot
+from rowmint.schema.arrays import ColumnArray
+from rowmint.synthesizer import Candidates, join
+
+_STARVED_TILES = 8  # an error's wording is worth no more
+_OWN_CACHE_BYTES = 8 << 20
+_ENTRY_BYTES = 4096  # about what the objects around the arrays take: of a small block more than the arrays do
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Candidates found for a block, and how many were drawn and satisfied the conditions."""
+
+    candidates: Candidates
+    drawn: int
+    accepted: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes it counts for where it is kept."""
+        return self.candidates.size_bytes + _ENTRY_BYTES
+
+
+_Place = tuple[str, StreamKey]
+"""Whose stream, and which."""
+
+
+class CandidateCache:
+    """Candidates found, by owner, stream, tested and block; the least recently used given up first. Thread-safe.
+
+    Args:
+        max_bytes: Bytes kept.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[_Place, int], _Found] = OrderedDict()
+        self._total = 0
+
+    def get(self, key: tuple[_Place, int]) -> _Found | None:
+        """Return what is kept under `key`, or None."""
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+            return found
+
+    def put(self, key: tuple[_Place, int], found: _Found) -> None:
+        """Keep `found`, which nobody changes any more."""
+        with self._lock:
+            before = self._kept.pop(key, None)
+            self._total += found.size_bytes - (before.size_bytes if before else 0)
+            self._kept[key] = found
+            while self._total > self._max_bytes and self._kept:
+                _, gone = self._kept.popitem(last=False)
+                self._total -= gone.size_bytes
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of one block.
+
+    Attributes:
+        first_row: Index of its first row.
+        rows: Rows found, n; fewer than asked for where the conditions starved.
+        candidates: Candidates drawn.
+        accepted: Candidates that satisfied the conditions, those beyond the rows found included.
+        columns: The asked columns, n cells each.
+    """
+
+    first_row: int
+    rows: int
+    candidates: int
+    accepted: int
+    columns: dict[str, ColumnArray]
+
+
+class RowSource:
+    """The rows of one stream, by block. Immutable, thread-safe.
+
+    Args:
+        model: The model.
+        plan: The plan, compiled for that model.
+        seed: 0 to 2**64 - 1.
+        columns: Columns made, ids included; names exist.
+        kept: Where candidates that serve several rows are kept; None for a small place of its own.
+        owner: Whose rows they are; nobody else is served with candidates that were found for them.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        plan: Plan,
+        seed: int,
+        columns: Sequence[str],
+        kept: CandidateCache | None = None,
+        *,
+        owner: str = "",
+    ) -> None:
+        self._model = model
+        self._kept = CandidateCache(_OWN_CACHE_BYTES) if kept is None else kept
+        self._plan = plan
+        self._key = StreamKey(model.digest, plan.digest, seed)
+        self._place = owner, self._key
+        self._columns = tuple(columns)
+        self._ids: dict[str, tuple[IdentityCodec, bytes]] = {
+            name: (codec, identity_key(model.digest, "", name, seed))
+            for name in columns
+            if (codec := model.identities.get(name)) is not None
+        }
+        self._query = model.synthesizer.query(plan.conditions, [name for name in columns if name not in self._ids])
+
+    def block(self, number: int, needed: int, stopped: Callable[[], bool] = lambda: False) -> Block:
+        """Compute the first rows of block `number`; only as many tiles as they need.
+
+        Args:
+            number: The block, from 0.
+            needed: Rows wanted, 1 to the plan's block size.
+            stopped: Asked before each tile whether anybody still wants the rows.
+
+        Raises:
+            CancelledError: `stopped` said so.
+            RowRangeError: An id column has no id for a row.
+        """
+        first_row = number * self._plan.block_size
+        ids = {name: ColumnArray(codec.values(first_row, needed, key)) for name, (codec, key) in self._ids.items()}
+        source, repeated = self._source(number)
+        found = self._find(source, needed, stopped)
+        candidates = found.candidates.first(needed)
+        made = self._query.columns(candidates, self._key.tile(number, 0))
+        short = candidates.size < needed
+        columns = {
+            name: ids[name].take(slice(0, candidates.size)) if name in ids else made[name] for name in self._columns
+        }
+        # Candidates are counted where they are first used.
+        counted = not repeated or short
+        return Block(
+            first_row, candidates.size, found.drawn if counted else 0, found.accepted if counted else 0, columns
+        )
+
+    def _source(self, number: int) -> tuple[int, bool]:
+        """Return the block whose candidates block `number` uses, and whether an earlier one used them first."""
+        blocks = self._plan.pool_rows // self._plan.block_size
+        place = number % (blocks * self._plan.reuse)
+        return number - place + place % blocks, place >= blocks
+
+    def _find(self, number: int, needed: int, stopped: Callable[[], bool]) -> _Found:
+        """Return the first candidates of block `number` that satisfy the conditions; only as many as are needed."""
+        plan = self._plan
+        reused = plan.reuse > 1
+        kept = self._kept.get((self._place, number)) if reused else None
+        if kept is not None:
+            return kept
+        wanted = plan.block_size if reused else needed
+        parts: list[Candidates] = []
+        accepted = tiles = 0
+        while accepted < wanted and tiles < plan.tile_budget:
+            if stopped():
+                raise CancelledError("nobody waits for these rows any more")
+            parts.append(self._query.candidates(self._key.tile(number, tiles), plan.tile_size))
+            accepted += parts[-1].size
+            tiles += 1
+        found = _Found(join(parts).first(wanted), tiles * plan.tile_size, accepted)
+        if reused:
+            self._kept.put((self._place, number), found)
+        return found
+
+    def starved(self, block: Block) -> AcceptanceTooLowError:
+        """Return the error for a block that its budget did not fill, naming the rarest condition."""
+        rarest, share = "", np.inf
+        for condition in self._plan.conditions:
+            found, candidates = pilot(
+                self._model.digest, self._plan.digest, self._model.synthesizer, [condition], _STARVED_TILES
+            )
+            if found / candidates < share:
+                rarest, share = condition.column, found / candidates
+        return AcceptanceTooLowError(
+            f"{block.accepted} of {block.candidates} candidates satisfied the conditions, too few to make row"
+            f" {block.first_row + block.rows}; the rarest condition is the one on {rarest!r} ({share:.2g} of rows by"
+            " itself). Widen a condition, or allow a partial result",
+            found=block.accepted,
+            candidates=block.candidates,
+            row=block.first_row + block.rows,
+        )

@@ -1,0 +1,1 @@
+"""The independent family: each column by its own marginal."""

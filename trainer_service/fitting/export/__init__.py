@@ -1,0 +1,1 @@
+"""From float networks to exact integers: calibration, quantisation, marginals, temperature."""

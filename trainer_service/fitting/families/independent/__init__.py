@@ -1,0 +1,1 @@
+"""Each column by its own marginal: the baseline of every report."""

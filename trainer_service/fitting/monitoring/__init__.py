@@ -1,0 +1,1 @@
+"""What a running fit reports: events, losses, probes of quality."""
