@@ -33,7 +33,7 @@ from rowmint.schema import (
     shown_cell,
 )
 from rowmint.schema.arrays import is_coded, native_number
-from rowmint.synthesizer import Completer
+from rowmint.synthesizer import Completer, CompletionOptions
 from sampler_service.model_cache import LoadedModel
 
 GROUP_ROWS = 256
@@ -179,7 +179,8 @@ class RowCompletion:
     def _pool(self, group: int) -> Completer:
         if self._completer is None or group != self._group:
             key = self._key.tile(group, 0)
-            self._completer = self._model.synthesizer.completer(key, self._spec.candidates, self._spec.tolerance)
+            options = CompletionOptions(self._spec.candidates, self._spec.tolerance)
+            self._completer = self._model.synthesizer.completer(key, options)
             self._group = group
             self.candidates_drawn += self._spec.candidates
         return self._completer
