@@ -194,8 +194,10 @@ class _WarmUp:
 
 def _import_fitting() -> None:
     from trainer_service.fitting import engine  # noqa: F401, PLC0415 - on purpose here
-    from trainer_service.fitting.families.ctgan import fitter as ctgan  # noqa: F401, PLC0415 - on purpose here
-    from trainer_service.fitting.families.tvae import fitter as tvae  # noqa: F401, PLC0415 - on purpose here
+    from trainer_service.fitting.families import FAMILIES  # noqa: PLC0415 - on purpose here
+
+    for family in FAMILIES:
+        family.load_fitter()
 
 
 def main() -> None:
