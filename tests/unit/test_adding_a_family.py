@@ -24,7 +24,8 @@ from rowmint.synthesizer import CompletionOptions, ConditionSupport
 from rowmint.synthesizer import family as synthesizer_list
 from rowmint.v1 import training_job_pb2
 from tests.families.exemplars.config import ExemplarsConfig
-from tests.families.exemplars.family import EXEMPLARS, declare
+from tests.families.exemplars.contract import FILE, declare
+from tests.families.exemplars.family import EXEMPLARS
 from tests.families.exemplars.synthesizer import CAPABILITIES, SYNTHESIZER
 from tests.tables_to_fit import SMALL_EXPORT, fit_table, full_table, load
 from trainer_service.config import TrainingConfig, from_json, to_json, validate_against
@@ -49,7 +50,7 @@ def changed_contract() -> Any:
             add(needed)
         body = descriptor_pb2.FileDescriptorProto()
         file.CopyToProto(body)
-        if file.name == training_job_pb2.DESCRIPTOR.name:
+        if file.name == FILE:
             declare(body)
         pool.AddSerializedFile(body.SerializeToString())
 

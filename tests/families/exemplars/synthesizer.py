@@ -9,16 +9,16 @@ from rowmint.conditions import ColumnCondition
 from rowmint.rng import TileKey
 from rowmint.schema import Cell
 from rowmint.schema.arrays import ColumnArray, column_cells
-from rowmint.synthesizer import (
+from rowmint.synthesizer.family import SynthesizerFamily
+from rowmint.synthesizer.interface import (
     Candidates,
     Capabilities,
     CompletedCells,
     CompletionOptions,
     ConditionSupport,
-    SynthesizerFamily,
+    JsonObject,
     Units,
 )
-from rowmint.synthesizer.interface import JsonObject
 from rowmint.synthesizer.parts import ModelParts
 
 
