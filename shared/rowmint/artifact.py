@@ -51,7 +51,7 @@ class Artifact:
 
 
 @dataclass(frozen=True)
-class Generator:
+class FittedModel:
     """A fitted generator, ready to be written.
 
     Attributes:
@@ -90,7 +90,7 @@ class Model:
     size_bytes: int
 
 
-def write_model(generator: Generator, provenance: Mapping[str, Any]) -> Artifact:
+def write_model(generator: FittedModel, provenance: Mapping[str, Any]) -> Artifact:
     """Return the files of a model.
 
     Args:

@@ -9,7 +9,7 @@ import pytest
 import rfc8785
 import safetensors.numpy
 
-from rowmint.artifact import Generator, read_manifest, read_model, write_model
+from rowmint.artifact import FittedModel, read_manifest, read_model, write_model
 from rowmint.codecs import CategoryCodec, IdentityCodec, NumericCodec
 from rowmint.codecs.category import integer_weights
 from rowmint.conditions import AnyOf, Predicate, canonical
@@ -40,7 +40,7 @@ CODECS = (
 def _generator(family):
     if family == "independent":
         weights = {"slots.1": integer_weights(np.array([1.0, 2.0, 3.0])), "slots.2": integer_weights(np.ones(3))}
-        return Generator(family, SCHEMA, CODECS, {}, weights)
+        return FittedModel(family, SCHEMA, CODECS, {}, weights)
     random = np.random.Generator(np.random.Philox(11))
     # Five codes of noise; CTGAN puts three places of a condition behind them, and layers before what they take.
     inputs = 8 if family == "ctgan" else 5
@@ -56,7 +56,7 @@ def _generator(family):
         arrays["drivers.weights"] = integer_weights(np.array([1.0, 2.0, 3.0]))
     else:
         arrays["spread"] = np.array([1 << 20])
-    return Generator(family, SCHEMA, CODECS, {"hidden_layers": 1}, arrays)
+    return FittedModel(family, SCHEMA, CODECS, {"hidden_layers": 1}, arrays)
 
 
 @pytest.fixture(params=FAMILIES)
