@@ -20,6 +20,7 @@ from rowmint.observability.exporter import mark_dead, serve_metrics, shared_regi
 from rowmint.observability.service import observed
 from rowmint.registry import open_models_registry
 from rowmint.rpc import orca
+from rowmint.rpc.caller import sees_unpublished
 from rowmint.rpc.guard import guarded, scraper_admission
 from rowmint.rpc.models import model_service
 from rowmint.rpc.orca import load_service
@@ -90,9 +91,23 @@ def composed(
     )
     try:
         trust = Trust(watch_trusted_keys(settings.trusted_keys), registry.models) if settings.trusted_keys else None
-        models = ModelCache(registry.models, store, kernel, loaders, settings.model_cache_bytes, trust=trust)
+        models = ModelCache(
+            registry.models,
+            store,
+            kernel,
+            loaders,
+            settings.model_cache_bytes,
+            trust=trust,
+            sees_unpublished=sees_unpublished,
+        )
         metrics.watch(model_cache_bytes=lambda: models.size_bytes)
-        statistics = Statistics(registry.models, models.loaded_bytes, clock=time.monotonic, now=time.time)
+        statistics = Statistics(
+            registry.models,
+            models.loaded_bytes,
+            clock=time.monotonic,
+            now=time.time,
+            sees_unpublished=sees_unpublished,
+        )
         sampler = Sampler(
             models,
             PlanCache(loaders),

@@ -12,10 +12,10 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from rowmint.artifact import Model, read_model
-from rowmint.errors import DataLossError, LimitError, ResourceNotFoundError, UnavailableError
+from rowmint.errors import DataLossError, LimitError, ResourceNotFoundError, UnavailableError, WrongStateError
 from rowmint.names import ModelName, ModelVersionName, ModelVersionRef
 from rowmint.objects import ObjectStore
-from rowmint.registry import ModelVersionRecord
+from rowmint.registry import ModelVersionRecord, VersionState
 from rowmint.sampling.verification import draw_first_row
 from rowmint.stored_versions import stored_files
 from rowmint.synthesizer import Kernel
@@ -30,10 +30,12 @@ _RESOLVE_SECONDS = 5.0
 
 
 class VersionResolver(Protocol):
-    """Finds published versions; `rowmint.registry.ModelLedger` does. Thread-safe."""
+    """Finds versions; `rowmint.registry.ModelLedger` does. Thread-safe."""
 
-    def resolve(self, ref: ModelVersionRef, *, deleted: bool = False) -> ModelVersionRecord:
-        """Return the version that a number, an alias or a model digest stands for now; a deleted one only on request.
+    def resolve(self, ref: ModelVersionRef, *, deleted: bool = False, unpublished: bool = False) -> ModelVersionRecord:
+        """Return the version that a number, an alias or a model digest stands for now.
+
+        A version that is deleted, or that is staged or rejected, is found by its number and if requested only.
 
         Raises:
             ResourceNotFoundError: There is none.
@@ -85,6 +87,8 @@ class ModelCache:
         executor: Threads that load.
         max_bytes: Bytes kept.
         trust: Says which versions may be served; None: all.
+        sees_unpublished: Says whether the caller that is being served may have staged versions of a project, by its id;
+            called in the task of the call.
     """
 
     def __init__(
@@ -96,8 +100,10 @@ class ModelCache:
         max_bytes: int,
         *,
         trust: Trust | None = None,
+        sees_unpublished: Callable[[str], bool] = lambda _project: False,
     ) -> None:
         self._trust = trust
+        self._sees_unpublished = sees_unpublished
         self._resolver = resolver
         self._store = store
         self._kernel = kernel
@@ -120,7 +126,7 @@ class ModelCache:
         return 0 if key is None else self._models.weight_of(key)
 
     async def get(self, ref: ModelVersionRef, *, deleted: bool = False) -> LoadedModel:
-        """Return the model that `ref` stands for now.
+        """Return the model that `ref` stands for now: a published version, or a staged one if the caller may have it.
 
         Args:
             ref: The version.
@@ -128,6 +134,7 @@ class ModelCache:
 
         Raises:
             ResourceNotFoundError: There is none.
+            WrongStateError: It was rejected.
             UntrustedModelError: No trusted key has signed it.
             DataLossError: Its objects are not what the registry says.
             LimitError: It is larger than the cache.
@@ -180,16 +187,26 @@ class ModelCache:
             raise UnavailableError("the registry does not answer", retry_after=1.0) from error
 
     async def _resolve(self, ref: ModelVersionRef, *, deleted: bool) -> ModelVersionRecord:
+        unpublished = ref.version is not None and self._sees_unpublished(ref.model.project)
         try:
-            record = await self._read_registry(partial(self._resolver.resolve, ref, deleted=deleted))
+            record = await self._read_registry(
+                partial(self._resolver.resolve, ref, deleted=deleted, unpublished=unpublished)
+            )
         except UnavailableError:
             known = self._resolved.get(ref)
-            if known is None:
+            # What another caller has asked for may be none of this one's.
+            if known is None or not (unpublished or known.state is VersionState.PUBLISHED):
                 raise
-            return known
+            record = known
         except ResourceNotFoundError:
             self._resolved.pop(ref, None)
             raise
+        if record.state is VersionState.REJECTED:
+            raise WrongStateError(
+                f"{record.name} was rejected and is never served ({record.rejection_reason}); take a published version"
+                f" of {ref.model}, such as its latest",
+                metadata={"name": str(record.name), "state": record.state},
+            )
         self._resolved[ref] = record
         self._resolved.move_to_end(ref)
         if len(self._resolved) > _RESOLVED:

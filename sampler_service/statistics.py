@@ -71,11 +71,21 @@ class Models(Protocol):
         """
         ...
 
-    def resolve(self, ref: ModelVersionRef, *, deleted: bool = False) -> ModelVersionRecord:
-        """Return the version that a reference stands for now; a deleted one only on request.
+    def resolve(self, ref: ModelVersionRef, *, deleted: bool = False, unpublished: bool = False) -> ModelVersionRecord:
+        """Return the version that a reference stands for now.
+
+        A version that is deleted, or that is staged or rejected, is found by its number and if requested only.
 
         Raises:
             ResourceNotFoundError: There is none.
+        """
+        ...
+
+    def unpublished(self, name: ModelName) -> frozenset[int]:
+        """Return the numbers of a model's versions that are staged or rejected.
+
+        Raises:
+            ResourceNotFoundError: There is none of this name.
         """
         ...
 
@@ -134,6 +144,8 @@ class Statistics:
         loaded_bytes: Returns how many bytes a version takes that is loaded now, else 0.
         clock: Seconds; monotonic.
         now: Seconds since 1970 by this machine's clock; it is reported, and decides nothing.
+        sees_unpublished: Says whether the caller that is being served may know of versions of a project, by its id,
+            that are staged or rejected; called in the task of the call.
 
     Attributes:
         started_at: When this was made, likewise.
@@ -146,7 +158,9 @@ class Statistics:
         *,
         clock: Callable[[], float],
         now: Callable[[], float],
+        sees_unpublished: Callable[[str], bool] = lambda _project: False,
     ) -> None:
+        self._sees_unpublished = sees_unpublished
         self._models = models
         self._loaded_bytes = loaded_bytes
         self._clock = clock
@@ -215,6 +229,8 @@ class Statistics:
     async def read(self, name: str) -> list[VersionStatistics]:
         """Return what was done for a model, by version, or for one version of it, zeros included.
 
+        Versions that are staged or rejected are left out for callers who may not see them.
+
         Args:
             name: A model's name, for all its versions served here; or a reference to one version.
 
@@ -224,14 +240,19 @@ class Statistics:
         """
         if "@" in name or "/versions/" in name:
             ref = ModelVersionRef.parse(name)
-            version = (await asyncio.to_thread(partial(self._models.resolve, ref, deleted=True))).name
+            unpublished = self._sees_unpublished(ref.model.project)
+            find = partial(self._models.resolve, ref, deleted=True, unpublished=unpublished)
+            version = (await asyncio.to_thread(find)).name
             with self._turn:
                 return [self._copy(self._versions.get(version) or VersionStatistics(version))]
         model = ModelName.parse(name)
         await asyncio.to_thread(self._models.get, model)
+        hidden = frozenset[int]()
+        if not self._sees_unpublished(model.project):
+            hidden = await asyncio.to_thread(self._models.unpublished, model)
         with self._turn:
             found = [self._copy(one) for one in self._versions.values() if one.name.parent == model]
-        return sorted(found, key=lambda one: one.name.version)
+        return sorted((one for one in found if one.name.version not in hidden), key=lambda one: one.name.version)
 
     def _of(self, version: ModelVersionName) -> VersionStatistics:
         found = self._versions.get(version)

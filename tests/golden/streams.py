@@ -95,7 +95,7 @@ class Shelf:
         self.records[model] = record(model, manifest, weights)
         return self.records[model]
 
-    def resolve(self, ref: ModelVersionRef, *, deleted: bool = False) -> ModelVersionRecord:
+    def resolve(self, ref: ModelVersionRef, *, deleted: bool = False, unpublished: bool = False) -> ModelVersionRecord:
         """See `VersionResolver`."""
         found = self.records.get(ref.model.model)
         if found is None:

@@ -105,11 +105,11 @@ class Away(Shelf):
         self.away = False
         self.asked = 0
 
-    def resolve(self, ref, *, deleted=False):
+    def resolve(self, ref, *, deleted=False, unpublished=False):
         self.asked += 1
         if self.away:
             raise UnavailableError("the registry cannot be reached now", retry_after=1.0)
-        return super().resolve(ref, deleted=deleted)
+        return super().resolve(ref, deleted=deleted, unpublished=unpublished)
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_a_version_known_to_be_gone_is_not_served_when_the_registry_goes_away(aw
 def test_a_registry_that_hangs_is_as_good_as_none(away, monkeypatch):
     hang, answered = threading.Event(), super(Away, away).resolve
 
-    def resolve(ref, *, deleted=False):
+    def resolve(ref, *, deleted=False, unpublished=False):
         if away.away:
             hang.wait(60)
         return answered(ref, deleted=deleted)
