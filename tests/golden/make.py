@@ -22,7 +22,7 @@ from rowmint.codecs import CategoryCodec, Codec, IdentityCodec, NumericCodec
 from rowmint.rng import StreamKey
 from rowmint.schema import Cell, ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.synthesizer.exact.layers import Layer
-from rowmint.synthesizer.latent.heads import ColumnHead, column_heads
+from rowmint.synthesizer.heads import ColumnHead, column_heads
 
 HERE = Path(__file__).parent
 FAMILIES = ("ctgan", "tvae", "independent")

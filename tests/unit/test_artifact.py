@@ -59,7 +59,7 @@ def _generator(family):
     return FittedModel(family, SCHEMA, CODECS, {"hidden_layers": 1}, arrays)
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=[family.name for family in FAMILIES])
 def family(request):
     return request.param
 
@@ -72,9 +72,9 @@ def artifact(family):
 def _tile(model):
     key = StreamKey(model.digest, bytes(32), 5).tile(0, 0)
     conditions = canonical([Predicate("city", AnyOf(("y", None)))], model.schema)
-    query = model.synthesizer.query(conditions, ("age", "city"))
-    found = query.candidates(key, 256)
-    return found.size, {name: array.values.tolist() for name, array in query.columns(found, key).items()}
+    proposal = model.synthesizer.propose(conditions, ("age", "city"))
+    found = proposal.candidates(key, 256)
+    return found.size, {name: array.values.tolist() for name, array in proposal.finish(found, key).columns.items()}
 
 
 def test_a_model_comes_back_as_it_was_written(artifact):

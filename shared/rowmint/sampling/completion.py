@@ -17,7 +17,7 @@ from rowmint.sampling.known_cells import KnownCells
 from rowmint.sampling.messages import StreamHeader, StreamSummary
 from rowmint.sampling.spec import CompletionSpec
 from rowmint.schema import Cell
-from rowmint.synthesizer import Completer
+from rowmint.synthesizer import Completer, CompletionOptions
 
 GROUP_ROWS = 256
 """Row indices that share candidates; also the most rows completed at once."""
@@ -133,7 +133,8 @@ class RowCompletion:
         """Return what completes the rows of a group, its candidates drawn."""
         if self._completer is None or group != self._group:
             key = self._key.tile(group, 0)
-            self._completer = self.model.synthesizer.completer(key, self._spec.candidates, self._spec.tolerance)
+            options = CompletionOptions(self._spec.candidates, self._spec.tolerance)
+            self._completer = self.model.synthesizer.completer(key, options)
             self._group = group
             self.candidates_drawn += self._spec.candidates
         return self._completer

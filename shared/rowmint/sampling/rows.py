@@ -130,7 +130,8 @@ class RowSource:
             for name in columns
             if (codec := model.identities.get(name)) is not None
         }
-        self._query = model.synthesizer.query(plan.conditions, [name for name in columns if name not in self._ids])
+        modelled = [name for name in columns if name not in self._ids]
+        self._proposal = model.synthesizer.propose(plan.conditions, modelled)
 
     def block(self, number: int, needed: int, stopped: Callable[[], bool] = lambda: False) -> Block:
         """Compute the first rows of block `number`; only as many tiles as they need.
@@ -149,7 +150,7 @@ class RowSource:
         source, repeated = self._source(number)
         found = self._find(source, needed, stopped)
         candidates = found.candidates.first(needed)
-        made = self._query.columns(candidates, self._key.tile(number, 0))
+        made = self._proposal.finish(candidates, self._key.tile(number, 0)).columns
         short = candidates.size < needed
         columns = {
             name: ids[name].take(slice(0, candidates.size)) if name in ids else made[name] for name in self._columns
@@ -179,7 +180,7 @@ class RowSource:
         while accepted < wanted and tiles < plan.tile_budget:
             if stopped():
                 raise CancelledError("the caller does not wait for these rows any more")
-            parts.append(self._query.candidates(self._key.tile(number, tiles), plan.tile_size))
+            parts.append(self._proposal.candidates(self._key.tile(number, tiles), plan.tile_size))
             accepted += parts[-1].size
             tiles += 1
         found = _Found(join(parts).first(wanted), tiles * plan.tile_size, accepted)
