@@ -82,7 +82,7 @@ def composed(
     )
     drain = Drain()
     drain.add(admission)
-    metrics.watch(
+    metrics.show(
         queue_blocks=lambda: scheduler.queued,
         running_blocks=lambda: scheduler.running,
         streams=lambda: admission.streams,
@@ -100,7 +100,7 @@ def composed(
             trust=trust,
             sees_unpublished=sees_unpublished,
         )
-        metrics.watch(model_cache_bytes=lambda: models.size_bytes)
+        metrics.show(model_cache_bytes=lambda: models.size_bytes)
         statistics = Statistics(
             registry.models,
             models.loaded_bytes,

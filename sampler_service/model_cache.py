@@ -194,7 +194,7 @@ class ModelCache:
             )
         except UnavailableError:
             known = self._resolved.get(ref)
-            # What another caller has asked for may be none of this one's.
+            # What another caller has requested may be hidden from this one.
             if known is None or not (unpublished or known.state is VersionState.PUBLISHED):
                 raise
             record = known

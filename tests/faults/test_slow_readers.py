@@ -101,7 +101,7 @@ def test_a_reader_that_stalls_for_too_long_is_told_why_its_stream_ended(replicas
         refusal = refused(list, call)
         assert refusal.kind == ("RESOURCE_EXHAUSTED", "LIMIT")
         assert refusal.metadata["setting"] == "ROWMINT_WRITE_TIMEOUT"
-        assert "go on from the row after the last one received" in refusal.message
+        assert "resume from the row after the last one received" in refusal.message
 
 
 def test_a_client_that_reads_on_after_its_stream_was_given_up_gets_every_row(

@@ -73,7 +73,7 @@ def test_nothing_begins_while_draining():
     admission = Admission(Allowance(0, 0), Allowance(0, 0), shed.append)
     ticket = admission.enter("a")
     admission.drain()
-    with pytest.raises(UnavailableError, match="being ended") as raised:
+    with pytest.raises(UnavailableError, match="is draining") as raised:
         admission.enter("a")
     assert raised.value.retry_after == pytest.approx(0.1)
     ticket.close()

@@ -20,7 +20,7 @@ def validate_learned(column: ColumnSpec) -> None:
     """Check a column of a model.
 
     Raises:
-        ValueError: A field contradicts another, or a cell of its domain is none of the column's.
+        ValueError: A field contradicts another, or a cell of its domain is not one of the column's.
     """
     domain = column.domain
     if not 1 <= len(column.name) <= MAX_COLUMN_NAME:
@@ -32,7 +32,7 @@ def validate_learned(column: ColumnSpec) -> None:
     if domain.decimals is not None and not 0 <= domain.decimals <= _MAX_DECIMALS:
         raise ValueError(f"it has {domain.decimals} decimals; 0 to {_MAX_DECIMALS} are possible")
     if _ZONE.fullmatch(column.time_zone) is None:
-        raise ValueError("its time zone is no name of one")
+        raise ValueError("its time zone is not the name of one")
     # A format is the one thing in a model whose effect is the system's: what it makes is looked at.
     if "\0" in column.datetime_format or len(column.datetime_format) > _MAX_MOMENT:
         raise ValueError("its datetime format is too long or holds U+0000")
@@ -59,7 +59,7 @@ def _validate_category(category: Cell, column: ColumnSpec, digits: int) -> None:
             if fits:
                 _validate_native(category, column, digits)
     if not fits:
-        raise ValueError(f"a category is no {column.data_type}")
+        raise ValueError(f"a category is not of type {column.data_type}")
 
 
 def _validate_native(cell: Cell, column: ColumnSpec, digits: int) -> None:
@@ -67,7 +67,7 @@ def _validate_native(cell: Cell, column: ColumnSpec, digits: int) -> None:
     if column.data_type not in _ORDERED:
         raise ValueError(f"a {column.data_type} column has no bounds")
     if column.data_type is DataType.DATE and not (isinstance(cell, date) and not isinstance(cell, datetime)):
-        raise ValueError("a cell of its domain is no date")
+        raise ValueError("a cell of its domain is not a date")
     number = native_number(cell, column)
     if column.data_type is DataType.DOUBLE:
         if not math.isfinite(nearest_double(number)):

@@ -2,8 +2,8 @@
 
 A condition is the AND of predicates. `canonical` intersects all predicates on a column into one `ColumnCondition` in
 the column's native scale, so that two ways to say the same thing give the same JSON (`ColumnCondition.to_json`) and so
-the same plan. A value is first brought to the column's type: a decimal asked of a double column means its nearest
-float64, and a float asked of a decimal column the decimal number that it prints as.
+the same plan. A value is first brought to the column's type: a decimal given for a double column means its nearest
+float64, and a float given for a decimal column the decimal number that it prints as.
 """
 
 from rowmint.conditions.canonical import canonical

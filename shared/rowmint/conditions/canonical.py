@@ -47,7 +47,7 @@ def canonical(where: Iterable[Predicate], schema: TableSchema) -> tuple[ColumnCo
         column = schema.column(predicate.column)
         if column.kind is ColumnKind.ID or column.name == schema.primary_key:
             raise InvalidConditionError(
-                f"column {column.name!r} identifies rows and is made afresh; it cannot be a condition",
+                f"column {column.name!r} identifies rows and is generated; it cannot be a condition",
                 metadata={"column": column.name},
             )
         condition = _translate(predicate, column, f"where.predicates[{index}]")
@@ -93,7 +93,7 @@ def _translate(predicate: Predicate, column: ColumnSpec, field: str) -> ColumnCo
         return ColumnCondition(column.name, null, intervals=spans)
     if is_coded(column):
         raise InvalidConditionError(
-            f"column {column.name!r} is {column.kind} and has no order; ask for values instead of a range",
+            f"column {column.name!r} is {column.kind} and has no order; give values instead of a range",
             metadata={"column": column.name},
         )
     if test.minimum is None and test.maximum is None:
@@ -134,7 +134,7 @@ def _interval(test: Range, column: ColumnSpec) -> Interval:
             low = math.nextafter(low, math.inf)
         if test.maximum_exclusive and math.isfinite(high):
             high = math.nextafter(high, -math.inf)
-        # Infinities are no cells. Adding 0.0 makes -0.0, whose text differs, 0.0.
+        # Infinities are not cells. Adding 0.0 makes -0.0, whose text differs, 0.0.
         greatest_double = sys.float_info.max
         return Interval(
             low if low > greatest_double else max(low, -greatest_double) + 0.0,
@@ -165,14 +165,14 @@ def _precision(column: ColumnSpec) -> str:
         return f"numbers of {column.domain.decimals} decimals"
     if column.data_type is DataType.DOUBLE:
         return "binary64 numbers"
-    return "whole numbers of 64 bits"
+    return "integers of 64 bits"
 
 
 def _check_possible(condition: ColumnCondition, column: ColumnSpec) -> None:
     """Refuse what no row can satisfy: outside the learned range, or missing where nothing ever was."""
     about = {"column": column.name}
     if _empty(condition):
-        what = "is missing in every row" if is_coded(column) else "cannot lie in the range asked for, which is empty"
+        what = "is missing in every row" if is_coded(column) else "cannot lie in the range given, which is empty"
         raise InvalidConditionError(f"column {column.name!r} {what}", metadata=about)
     if condition.null and column.nullable:
         return
@@ -186,6 +186,6 @@ def _check_possible(condition: ColumnCondition, column: ColumnSpec) -> None:
         if all(span.upper < least or span.lower > greatest for span in condition.intervals):
             raise InvalidConditionError(
                 f"column {column.name!r} lies between {cell_text(low)} and {cell_text(high)} in training; the"
-                " condition asks for values outside",
+                " condition allows only values outside",
                 metadata=about,
             )

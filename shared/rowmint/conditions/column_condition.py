@@ -28,7 +28,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class ColumnCondition:
-    """All that is asked of one column, canonical.
+    """The condition on one column, canonical.
 
     Attributes:
         column: The column.

@@ -208,7 +208,7 @@ def write_rows(model: Model, spec: SampleSpec, sink: BinaryIO, version: str = ""
         How the stream ended.
 
     Raises:
-        InvalidFieldError: The format is typed columns, which are no bytes.
+        InvalidFieldError: The format is typed columns, which are not bytes.
         RowmintError: As for `open_stream` and `LocalStream.messages`.
     """
     if spec.row_format is RowFormat.COLUMNS:

@@ -89,7 +89,7 @@ def fraction_digits(column: ColumnSpec) -> int:
 def native_number(cell: Cell, column: ColumnSpec) -> Fraction:
     """Return a cell of an ordered column in its native scale, exactly; it may lie between two native values.
 
-    A float asked of a decimal column is the decimal number it prints as: 0.1 is one tenth.
+    A float given for a decimal column is the decimal number it prints as: 0.1 is one tenth.
 
     Raises:
         ValueError: The cell is not of the column's type.

@@ -144,17 +144,17 @@ class ColumnSpec:
 def _validate_fields(body: Mapping[str, Any]) -> None:
     """Check the types of a stored column's fields; `ValueError` names the one that is wrong."""
     if not isinstance(body, Mapping):
-        raise ValueError("a column is no object")
+        raise ValueError("a column is not an object")
     for field_name in ("name", "datetime_format", "time_zone", "id_pattern"):
         if not isinstance(body.get(field_name, ""), str):
-            raise ValueError(f"a column's {field_name} is no text")
+            raise ValueError(f"a column's {field_name} is not text")
     decimals = body.get("decimals")
     if decimals is not None and (not isinstance(decimals, int) or isinstance(decimals, bool)):
-        raise ValueError("a column's number of decimals is no whole number")
+        raise ValueError("a column's number of decimals is not an integer")
     if not isinstance(body.get("nullable"), bool | None):
-        raise ValueError("whether a column is nullable is no truth value")
+        raise ValueError("whether a column is nullable is not a boolean")
     if not isinstance(body.get("categories", []), list | tuple):
-        raise ValueError("a column's categories are no list")
+        raise ValueError("a column's categories are not a list")
 
 
 def validate_declared(columns: tuple[ColumnSpec, ...], prefix: str = "dataset.column_overrides") -> None:
@@ -178,7 +178,7 @@ def validate_declared(columns: tuple[ColumnSpec, ...], prefix: str = "dataset.co
             raise InvalidFieldError(f"{path}.domain.decimals", f"is {domain.decimals}; must be 0 to 15")
         _validate_bounds(domain, f"{path}.domain")
         if None in domain.categories:
-            raise InvalidFieldError(f"{path}.domain.categories", "null is no category; set nullable instead")
+            raise InvalidFieldError(f"{path}.domain.categories", "null is not a category; set nullable instead")
         if len(set(domain.categories)) != len(domain.categories):
             raise InvalidFieldError(f"{path}.domain.categories", "a value is listed twice")
         if domain.categories and column.kind not in (None, ColumnKind.CATEGORICAL, ColumnKind.BOOLEAN):
@@ -194,7 +194,7 @@ def _validate_bounds(domain: Domain, path: str) -> None:
         if isinstance(bound, float) and not math.isfinite(bound):
             raise InvalidFieldError(path, "a bound must be a finite number")
         if isinstance(bound, bool | str):
-            raise InvalidFieldError(path, f"{shown_cell(bound)} is no bound; give a number, date or timestamp")
+            raise InvalidFieldError(path, f"{shown_cell(bound)} is not a bound; give a number, date or timestamp")
     if domain.minimum is None or domain.maximum is None:
         return
     try:

@@ -77,14 +77,14 @@ class TableSchema:
         Raises:
             ValueError: A value is not of its field's type.
             KeyError: A field is missing.
-            TypeError: A part is no object or list at all.
+            TypeError: A part is neither an object nor a list.
             InvalidFieldError: Two columns have one name.
-            ColumnNotFoundError: The primary key is no column.
+            ColumnNotFoundError: The primary key is not a column.
         """
         if not isinstance(body, Mapping):
-            raise ValueError("it is no object")
+            raise ValueError("it is not an object")
         columns = tuple(ColumnSpec.from_json(column) for column in body["columns"])
         primary_key = body.get("primary_key", "")
         if not isinstance(primary_key, str):
-            raise ValueError("the primary key is no text")
+            raise ValueError("the primary key is not text")
         return cls(columns, primary_key)

@@ -1,8 +1,8 @@
 """The Apache Arrow IPC stream: a schema message, dictionaries, record batches, an end marker.
 
-Arrays are built afresh from buffers: missing cells zeroed, offsets from 0, no slices, a validity buffer only where a
-cell is missing. So the same rows give the same bytes, and the batches of one stream are those of the calls that go on
-with it. `pyarrow.array`, `scalar` and `to_pylist` are avoided, as they import pandas where it is installed.
+Arrays are built from buffers: missing cells zeroed, offsets from 0, no slices, a validity buffer only where a
+cell is missing. So the same rows give the same bytes, and the batches of one stream are those of the calls that resume
+it. `pyarrow.array`, `scalar` and `to_pylist` are avoided, as they import pandas where it is installed.
 """
 
 from collections.abc import Callable, Mapping

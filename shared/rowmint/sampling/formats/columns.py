@@ -51,12 +51,12 @@ class TypedColumn:
 
 @dataclass(frozen=True)
 class TypedBatch:
-    """The rows of one grid cell.
+    """The rows of one batch.
 
     Attributes:
         first_row: Index of the first row.
         rows: Rows in each column.
-        columns: In the asked order.
+        columns: In the order requested.
     """
 
     first_row: int

@@ -24,7 +24,7 @@ def category_texts(column: ColumnSpec) -> list[str]:
 
 
 def category_natives(column: ColumnSpec) -> NDArray[np.generic]:
-    """Return the native value of each category of a column that is no text, shape (categories,)."""
+    """Return the native value of each category of a column that is not text, shape (categories,)."""
     present = [category for category in column.domain.categories if category is not None]
     if column.data_type is DataType.BOOL:
         return np.array(present, np.bool_)
