@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from rowmint.client.completion import CompletionCalls
-from rowmint.client.connection import SAMPLER, TRAINER, Connection, RetryPolicy
+from rowmint.client.connection import SAMPLER, TRAINER, Connection
 from rowmint.client.credentials import PLAIN, Credentials
 from rowmint.client.datasets import DatasetCalls
+from rowmint.client.retry import RetryPolicy
 from rowmint.client.sampling import SamplingCalls
 from rowmint.client.statistics import StatisticsCalls
 from rowmint.client.training import TrainingCalls
