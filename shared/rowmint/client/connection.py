@@ -16,9 +16,6 @@ from rowmint.client.retry import RetryPolicy
 from rowmint.client.route import Peer, Route
 from rowmint.client.tracing import traced
 
-TRAINER = "127.0.0.1:7401"
-SAMPLER = "127.0.0.1:7402"
-
 MAX_RECEIVE_BYTES = 16 * 1024 * 1024
 
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
