@@ -11,8 +11,9 @@ from rowmint.client.connection import Connection
 from rowmint.client.interceptor import Metadata
 from rowmint.client.models import ModelCalls
 from rowmint.client.resumable_call import BrokenAttemptError, ResumableCall
-from rowmint.client.values import typed_value, value_to_cell
+from rowmint.client.values import typed_value
 from rowmint.errors import ColumnNotFoundError, DataLossError, InvalidConditionError, InvalidFieldError
+from rowmint.rpc.values import value_to_cell
 from rowmint.schema import Cell, near_names
 from rowmint.v1 import model_pb2, sampling_pb2, schema_pb2
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
@@ -33,7 +34,8 @@ class CompletedRow(dict[str, Cell]):
     """
 
     def __init__(self, row: sampling_pb2.CompletedRow, columns: Iterable[str]) -> None:
-        super().__init__(zip(columns, map(value_to_cell, row.values), strict=True))
+        cells = (value_to_cell(value, f"values[{index}]") for index, value in enumerate(row.values))
+        super().__init__(zip(columns, cells, strict=True))
         self.row = row.row
         self.effective_sample_size = row.effective_sample_size
         self.tolerance = row.tolerance
