@@ -17,7 +17,7 @@ def only(samples, **labels) -> float:
     return sum(found)
 
 
-def test_rows_sent_are_the_rows_asked_for(watched: Watched):
+def test_rows_sent_are_the_rows_requested_for(watched: Watched):
     seen = watched.figures["sampler"]
     assert only(seen["rowmint_rows_sent_total"], project=PROJECT, row_format="csv") == ASKED
     assert only(seen["rowmint_streams_ended_total"], outcome="complete") >= 1
