@@ -125,6 +125,7 @@ class ModelLedger:
         version: NewVersion,
         *,
         signatures: Sequence[Signature] = (),
+        staged: bool = False,
     ) -> ModelVersionRecord:
         """Publish a job's version under the next number, move ``latest`` to it and end the job, as one step.
 
@@ -137,11 +138,15 @@ class ModelLedger:
             model: The model; made if it does not exist.
             version: What is published.
             signatures: Who vouches for it; there as soon as the version is.
+            staged: Whether it is to wait for its promotion instead.
 
         Raises:
             CancelledError: A cancel was committed before.
             FencedError: A newer attempt has taken over, or the job has ended.
+            WrongStateError: `staged`, and this registry has no staged versions.
         """
+        if staged:
+            raise WrongStateError("versions cannot be staged here; train without staging")
         with writing(self._engine) as connection:
             repeated = _published(connection, job_uid)
             if repeated is not None:
@@ -170,7 +175,7 @@ class ModelLedger:
                 write_signature(connection, row.uid, number, signature)
             connection.execute(update(models).where(models.c.uid == row.uid).values(last_version=number))
             _point(connection, row.uid, LATEST, number)
-            end_job(connection, job_uid, JobState.SUCCEEDED, version=number)
+            end_job(connection, job_uid, JobState.SUCCEEDED, outputs={"model_version": number})
             published = _published(connection, job_uid)
         if published is None:
             raise FencedError(f"job {job_uid} was deleted while it published")
@@ -180,7 +185,7 @@ class ModelLedger:
         """End a job whose version a crash has published without it."""
         state = connection.execute(select(jobs.c.state).where(jobs.c.uid == job_uid).with_for_update()).scalar_one()
         if not JobState(state).ended:
-            end_job(connection, job_uid, JobState.SUCCEEDED, version=number)
+            end_job(connection, job_uid, JobState.SUCCEEDED, outputs={"model_version": number})
 
     def _model_for_update(self, connection: Connection, model: ModelName) -> Row[Any]:
         insert_if_absent(
