@@ -19,7 +19,8 @@ from rowmint.registry import JobKind, JobState
 from sampler_service.metrics import OUTCOMES, SHED_REASONS
 from tests.acceptance.processes import ROOT, customers_csv
 from tests.proxied.deployment import TRAINER, Deployment
-from trainer_service.metrics import PHASE_OUTCOMES, PHASES
+from trainer_service.jobs.runners import PHASES
+from trainer_service.metrics import PHASE_OUTCOMES
 
 DEPLOY = ROOT / "deploy"
 RULES = {

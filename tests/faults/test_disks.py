@@ -53,7 +53,7 @@ class Site:
     def full_scratch(self) -> Iterator[None]:
         """Fill the disk of scratch folders, once no older work's folder is there: it would go later, and leave room."""
         folder = self.disks.folder("scratch")
-        wait_until(lambda: not any(folder.glob("trainer-*/job-*")), "the end of older work's scratch folders")
+        wait_until(lambda: not any(folder.glob("worker-*")), "the end of older work's scratch folders")
         with self.disks.full("scratch"):
             yield
 

@@ -312,7 +312,7 @@ def test_a_job_outlives_a_trainer_told_to_end_and_one_that_is_killed(services: S
     trainer.kill()
     wait_until(lambda: gone(children), "the workers' end")
     assert job_of(services, name).state == JobState.RUNNING
-    assert len(list((services.home / "scratch").glob("trainer-*/job-*"))) == 1
+    assert len(list((services.home / "scratch").glob("worker-*"))) == 1
 
     trainer = services.trainer(**LEASE)
     with client_of(trainer) as client:

@@ -5,7 +5,7 @@ import pytest
 from rowmint.client import Client
 from tests.acceptance.processes import Services, refused_start, wait_until
 from tests.observability.conftest import ASKED, PROJECT, Watched, metrics_port, scrape
-from trainer_service.metrics import PHASES
+from trainer_service.jobs.runners import PHASES
 
 SAMPLING = "rowmint.v1.SamplingService"
 
