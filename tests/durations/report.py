@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 TABLE = Path(__file__).with_name("durations.csv")
 """The committed table: one row a file and tier, the slowest first."""
@@ -34,7 +34,7 @@ def seconds_by_file(report: Path, root: Path) -> dict[str, float]:
         root: The repository's root: a test's class name is resolved to a file below it.
     """
     found: dict[str, float] = {}
-    for case in ElementTree.parse(report).getroot().iter("testcase"):  # pytest wrote it
+    for case in ET.parse(report).getroot().iter("testcase"):  # pytest wrote it
         file = _file(case.attrib["classname"], root)
         found[file] = found.get(file, 0.0) + float(case.attrib["time"])
     return found

@@ -33,6 +33,7 @@ from sampler_service.servicers import Replica, SamplingServicer, StreamLimits, s
 from sampler_service.statistics import Statistics
 from tests.golden.make import FAMILIES, SCHEMA, stored
 from tests.golden.streams import PROJECT, record
+from tests.waiting import wait_until
 
 GRID = 2048
 ROWS = 9000
@@ -314,15 +315,6 @@ def test_a_registry_that_is_not_there_yet(tmp_path):
         assert (code, info.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
 
 
-def until(condition, seconds: float = 20.0) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + seconds
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < end, "it did not come true in time"
-        pause.wait(0.01)
-
-
 def refused(call):
     """Return code, reason, setting and pushback of a call that asks its client to wait."""
     with pytest.raises(grpc.RpcError) as raised:
@@ -351,9 +343,9 @@ def test_streams_are_counted_and_given_back(home):
         assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
         for call in calls:
             call.cancel()
-        until(lambda: servicer._admission.streams == 0)
+        wait_until(lambda: servicer._admission.streams == 0, "the servicer letting go")
         assert len(list(stub.Sample(request(rows=10)))) == 3
-        until(lambda: (servicer._admission.streams, servicer._admission.rows) == (0, 0))
+        wait_until(lambda: (servicer._admission.streams, servicer._admission.rows) == (0, 0), "the servicer letting go")
 
 
 def test_a_project_has_its_own_share(home):
@@ -367,7 +359,7 @@ def test_a_project_has_its_own_share(home):
         code, info, _ = failure(lambda: list(stub.Sample(request(model="projects/other/models/none"))))
         assert (code, info.reason) == (grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND")
         call.cancel()
-        until(lambda: servicer._admission.streams == 0)
+        wait_until(lambda: servicer._admission.streams == 0, "the servicer letting go")
         assert len(list(stub.Sample(request(rows=10)))) == 3
 
 
@@ -435,7 +427,7 @@ def test_a_client_that_does_not_read_is_let_go(home):
     with replica(home, limits=StreamLimits(0.5)) as (address, servicer), grpc.insecure_channel(address) as channel:
         call = SamplingServiceStub(channel).Sample(request(rows=10**12, model=f"projects/{PROJECT}/models/independent"))
         next(call)
-        until(lambda: servicer._admission.streams == 0)
+        wait_until(lambda: servicer._admission.streams == 0, "the servicer letting go")
         # What it was sent is still there to be read, then the reason.
         received = []
 
@@ -446,16 +438,16 @@ def test_a_client_that_does_not_read_is_let_go(home):
         assert (code.name, info.reason) == ("RESOURCE_EXHAUSTED", "LIMIT")
         assert info.metadata["setting"] == "ROWMINT_WRITE_TIMEOUT"
         assert received == sorted(set(received))
-        until(lambda: not servicer._farewells)
+        wait_until(lambda: not servicer._farewells, "the servicer letting go")
 
 
 def test_a_client_that_stopped_reading_and_went_away(home):
     with replica(home, limits=StreamLimits(0.5)) as (address, servicer), grpc.insecure_channel(address) as channel:
         call = SamplingServiceStub(channel).Sample(request(rows=10**12, model=f"projects/{PROJECT}/models/independent"))
         next(call)
-        until(lambda: servicer._admission.streams == 0)
+        wait_until(lambda: servicer._admission.streams == 0, "the servicer letting go")
         call.cancel()
-        until(lambda: not servicer._farewells)
+        wait_until(lambda: not servicer._farewells, "the servicer letting go")
 
 
 def config(**more) -> sampling_pb2.CompleteRowsRequest:

@@ -11,8 +11,8 @@ from rowmint.client.balancing import Target, sampler_targets, service_config
 from rowmint.client.connection import Turns, Way
 from rowmint.errors import InvalidFieldError
 from rowmint.v1 import sampling_pb2
-from tests.acceptance.processes import wait_until
 from tests.unit.client_fakes import GRID, Cut, FakeSampler, Teller, alike, services, unbroken
+from tests.waiting import wait_until
 
 ROWS = 40
 SHED = Cut(0, "refuse", grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", retry_after=3.0)
