@@ -245,7 +245,7 @@ def test_dashboards_are_whole() -> None:
 def promtool() -> str:
     found = shutil.which("promtool", path=str(ROOT / ".debian-tools" / "usr" / "bin")) or shutil.which("promtool")
     if found is None:
-        pytest.fail("there is no promtool: `make test-debian` brings Debian's package prometheus")
+        pytest.fail("there is no promtool: `make test-system` brings Debian's package prometheus")
     return found
 
 

@@ -16,7 +16,7 @@ from rowmint.objects import ObjectStore, open_store
 from rowmint.registry import Registry, open_registry
 from rowmint.registry.engine import reading
 from rowmint.registry.tables import datasets, model_versions, segments
-from tests.acceptance.processes import wait_until
+from tests.waiting import wait_until
 
 # A dead worker's job is taken up after two seconds; a machine that is busy may well keep a living one from telling for
 # one. Everything else happens as soon as it can.

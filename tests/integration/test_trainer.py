@@ -25,8 +25,11 @@ from rowmint.v1 import (
     training_service_pb2,
     training_service_pb2_grpc,
 )
-from tests.acceptance.processes import ServiceProcess, Services, children_of, customers_csv, wait_until, working_child
+from tests.acceptance.processes import ServiceProcess, Services, children_of, customers_csv, working_child
 from tests.acceptance.refusals import Refusal, refused
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.system
 
 PARENT = "projects/default"
 # A dead worker is noticed soon, and a busy machine is not taken for a dead worker.

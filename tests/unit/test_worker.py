@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.acceptance.processes import wait_until
+from tests.waiting import wait_until
 
 # A worker that notes when it warms up, rather than import what takes seconds.
 _NOTES = """
