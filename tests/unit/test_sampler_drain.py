@@ -1,10 +1,9 @@
-"""A stream that is drained ends on the grid, and whoever goes on from there gets the rest of the same bytes."""
+"""A stream that is drained ends on the grid, and the stream that resumes it there has the rest of the same bytes."""
 
 import asyncio
 import threading
 from dataclasses import replace
 from functools import cache
-from itertools import product
 
 import pytest
 
@@ -52,17 +51,26 @@ def unbroken(sampler):
 
 
 @pytest.fixture(
-    params=product([RowFormat.ARROW_STREAM, RowFormat.CSV, RowFormat.NDJSON], ["all", "many tests"], [0, 100, GRID]),
+    params=[
+        (row_format, where, start)
+        for row_format, where in [
+            (RowFormat.ARROW_STREAM, "many tests"),
+            (RowFormat.CSV, "all"),
+            (RowFormat.NDJSON, "many tests"),
+        ]
+        for start in (0, 100, GRID)
+    ],
     ids=lambda given: f"{given[0].name.lower()}, {given[1]}, from {given[2]}",
 )
 def spec(request):
     row_format, where, start = request.param
     return SampleRequest(
-        20_000,
+        5 * GRID + 100,
         model=reference("ctgan"),
         start_row=start,
         where=tuple(WHERES[where]),
         seed=7,
+        columns=("id", "age", "city", "grade", "ratio"),
         row_format=row_format,
         message_bytes=16 * 1024,
     )
@@ -78,7 +86,7 @@ def test_the_bytes_before_and_after_join_to_the_unbroken_stream(sampler, unbroke
     assert summary.rows_delivered == summary.next_row - start == sum(message.row_count for message in messages)
     begun = b"".join(message.data for message in messages)
     rest = asyncio.run(read(sampler, replace(spec, start_row=summary.next_row, continued=summary.next_row > start)))
-    # Where no row came, the stream begins anew, header and all.
+    # Where no row came, the stream begins again, header and all.
     assert (begun if summary.next_row > start else b"") + rest.data == unbroken(spec)
     assert rest.summary.complete
 
@@ -145,7 +153,7 @@ def test_a_version_known_to_be_gone_is_not_served_when_the_registry_goes_away(aw
             asyncio.run(read(sampler, spec))
 
 
-def test_a_registry_that_hangs_is_as_good_as_none(away, monkeypatch):
+def test_a_registry_that_hangs_counts_as_unreachable(away, monkeypatch):
     hang, answered = threading.Event(), super(Away, away).resolve
 
     def resolve(ref, *, deleted=False, unpublished=False):

@@ -125,8 +125,8 @@ def test_pieces_join_to_the_whole(sampler, family, where, row_format):
 
 
 def test_a_stream_may_begin_in_a_later_round_of_its_candidates(sampler):
-    pool = 32_768
-    base = spec("tvae", 2 * pool + 2 * GRID, where=WHERES["many tests"], columns=COLUMNS)
+    pool, columns = 32_768, ("grade", "age", "tier", "flag", "ratio")
+    base = spec("tvae", 2 * pool + 2 * GRID, where=WHERES["many tests"], columns=columns)
     whole = run(sampler, base)
     start = 2 * pool + GRID
     with sampler_of(golden_shelf(), choose_kernel("numpy")) as cold:
@@ -135,10 +135,10 @@ def test_a_stream_may_begin_in_a_later_round_of_its_candidates(sampler):
     assert len(lines(piece)) == GRID
     # Tested columns are those of the first round, at least one of the others is not.
     again = [lines(whole)[1 + row].split(b",") for row in (GRID, pool + GRID, start)]
-    tested = [COLUMNS.index(name) for name in ("grade", "age", "tier", "flag")]
+    tested = [columns.index(name) for name in ("grade", "age", "tier", "flag")]
     assert len({tuple(row[place] for place in tested) for row in again}) == 1
     assert len({tuple(row) for row in again}) == 3
-    # Candidates are counted where they are first used, whoever draws them.
+    # Candidates are counted where they are first used, whichever stream draws them.
     assert piece.summary.candidates == 0
 
 
@@ -213,7 +213,7 @@ def test_a_seed_is_drawn_and_reported(sampler):
     assert run(sampler, spec(rows=100, seed=0)).header.seed == 0
 
 
-def test_where_said_otherwise_is_the_same_stream(sampler):
+def test_equivalent_conditions_are_the_same_stream(sampler):
     one = run(sampler, spec(rows=500, where=(Predicate("grade", AnyOf((1, 2))),)))
     other = run(
         sampler, spec(rows=500, where=(Predicate("grade", AnyOf((2, 1, 2))), Predicate("grade", AnyOf((1, 2, 3)))))
@@ -254,7 +254,7 @@ def test_a_long_header_comes_in_pieces_of_no_row():
 def test_an_empty_piece(sampler, row_format):
     base = spec(rows=3000, row_format=row_format)
     whole = run(sampler, base)
-    # All rows were received, but not the summary: what goes on from there adds nothing.
+    # All rows were received, but not the summary: the stream that resumes there adds nothing.
     rest = run(sampler, replace(base, start_row=3000, continued=True))
     assert rest.messages == ()
     assert rest.summary.rows_delivered == 0
@@ -277,11 +277,11 @@ def test_a_file_may_begin_anywhere(sampler):
     assert lines(run(sampler, replace(base, start_row=77)))[1:] == lines(run(sampler, base))[78:]
 
 
-# Conditions that starve.
+# Candidate budgets that are exhausted.
 
 
 @pytest.fixture
-def starving(monkeypatch):
+def exhausted(monkeypatch):
     """Makes block 1 of every plan find only two rows."""
     real = RowSource.block
 
@@ -294,7 +294,7 @@ def starving(monkeypatch):
     monkeypatch.setattr(RowSource, "block", block)
 
 
-def test_a_starved_stream_ends_before_the_gap(sampler, starving):
+def test_a_stream_whose_budget_is_exhausted_ends_before_the_gap(sampler, exhausted):
     async def received():
         stream = await sampler.open(spec(rows=20_000))
         rows = 0
@@ -308,7 +308,7 @@ def test_a_starved_stream_ends_before_the_gap(sampler, starving):
     assert asyncio.run(received()) == (4096, "4098")
 
 
-def test_a_partial_stream_names_what_is_missing(sampler, starving):
+def test_a_partial_stream_names_what_is_missing(sampler, exhausted):
     base = spec(rows=20_000, columns=COLUMNS)
     partial = run(sampler, replace(base, allow_partial=True))
     assert [span for message in partial.messages for span in message.missing] == [(4098, 8192)]
@@ -319,7 +319,7 @@ def test_a_partial_stream_names_what_is_missing(sampler, starving):
     assert lines(partial)[1 + 4098 : 1 + 4098 + 808] == lines(start)[1:]
 
 
-def test_pieces_of_a_partial_stream_join_too(sampler, starving):
+def test_pieces_of_a_partial_stream_join_too(sampler, exhausted):
     base = spec(rows=20_000, allow_partial=True, row_format=RowFormat.ARROW_STREAM)
     whole = run(sampler, base)
     edges = [0, 3 * GRID, 4 * GRID, 20_000]
@@ -333,7 +333,7 @@ def test_pieces_of_a_partial_stream_join_too(sampler, starving):
     assert pa.ipc.open_stream(whole.data).read_all().num_rows == 20_000 - 4094
 
 
-def test_rare_conditions_are_met_or_starve(sampler):
+def test_rare_conditions_are_met_or_exhaust_the_budget(sampler):
     asked = spec("ctgan", 30, where=RARE, columns=("grade", "city", "age"), allow_partial=True)
     found = run(sampler, asked)
     rows = [line.decode().split(",") for line in lines(found)[1:]]

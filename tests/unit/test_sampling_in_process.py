@@ -17,12 +17,14 @@ from rowmint.errors import (
     InvalidFieldError,
     RowRangeError,
     StreamMismatchError,
+    UnavailableError,
 )
 from rowmint.rpc.orca import LoadReport
+from rowmint.sampling.completion import RowCompletion
 from rowmint.sampling.formats import RowFormat
 from rowmint.sampling.plan import compile_plan
 from rowmint.sampling.rows import RowSource
-from rowmint.sampling.spec import SampleSpec
+from rowmint.sampling.spec import CompletionSpec, SampleSpec
 from rowmint.sampling.stream import open_stream, write_rows
 from rowmint.sampling.verification import draw_first_row, verify_model
 from rowmint.synthesizer import choose_kernel
@@ -33,7 +35,7 @@ from sampler_service.drain import Drain
 from sampler_service.pacing import Pacing
 from sampler_service.replica import REPLICA, Replica
 from sampler_service.servicer import SamplingServicer
-from sampler_service.sessions import SessionServices
+from sampler_service.sessions import CompletedRows, SessionServices
 from sampler_service.statistics import Statistics
 from tests.golden.make import FAMILIES
 from tests.golden.streams import golden_model, golden_shelf, reference, sampler_of
@@ -112,6 +114,24 @@ class Served:
         """Return every response to a request."""
         return asyncio.run(self._sample(request))
 
+    async def _complete(self, requests, received):
+        async def sent():
+            for request in requests:
+                yield request
+
+        call, responses = Call(), []
+        try:
+            async for response in self._servicer.CompleteRows(sent(), call):
+                responses.append(response)
+                received(response)
+        finally:
+            call.end()
+        return responses
+
+    def complete(self, requests, received=lambda _: None):
+        """Return every response to the messages of a completion; `received` is called with each when it comes."""
+        return asyncio.run(self._complete(requests, received))
+
     def parts(self, request, count):
         """Return the requests that a stream is cut into."""
         planning = sampling_pb2.PlanSampleRequest(sample=request, parts=count)
@@ -139,8 +159,7 @@ def in_process(model: Model, request: sampling_pb2.SampleRequest) -> list[sampli
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("row_format", RowFormat)
-@pytest.mark.parametrize("where", WHERE, ids=["all", "conditions"])
-@pytest.mark.parametrize("seed", [0, 2**64 - 1])
+@pytest.mark.parametrize(("where", "seed"), list(zip(WHERE, (0, 2**64 - 1), strict=True)), ids=["all", "conditions"])
 def test_rows_made_in_process_are_those_that_are_served(served, family, row_format, where, seed):
     request = sampling_pb2.SampleRequest(
         model=f"projects/golden/models/{family}/versions/1",
@@ -197,6 +216,49 @@ def test_a_gap_ends_a_stream_in_process_as_it_ends_a_served_one(served, monkeypa
     assert (local.value.message, local.value.metadata) == (remote.value.message, remote.value.metadata)
     request.allow_partial = True
     assert in_process(golden_model("independent"), request) == served.sample(request)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_completed_in_process_are_those_that_are_served(served, family):
+    known = [sampling_pb2.PartialRow(known={"city": value_pb2.Value(string_value="Zürich")}), sampling_pb2.PartialRow()]
+    sent = known * 150
+    config = sampling_pb2.CompleteRowsConfig(
+        model=f"projects/golden/models/{family}/versions/1", seed=9, start_row=100, candidates=512
+    )
+    messages = [
+        sampling_pb2.CompleteRowsRequest(config=config),
+        *(
+            sampling_pb2.CompleteRowsRequest(rows=sampling_pb2.PartialRows(rows=rows))
+            for rows in (sent[:7], [], sent[7:])
+        ),
+    ]
+    header, *made, summary = served.complete(messages)
+    completion = RowCompletion(golden_model(family), CompletionSpec(seed=9, start_row=100, candidates=512))
+    rows = completion.complete([converters.known_cells(row, 0) for row in sent])
+    respond = converters.completion_response
+    assert header == respond(completion.header(config.model))
+    assert [row for response in made for row in response.rows.rows] == list(
+        respond(CompletedRows(rows, sent)).rows.rows
+    )
+    assert summary == respond(completion.summary(complete=True))
+
+
+def test_a_draining_sampler_ends_a_completion_and_refuses_the_next():
+    with sampler_of(golden_shelf(), choose_kernel("numpy")) as sampler, ThreadPoolExecutor(2) as workers:
+        draining = Served(sampler, workers)
+        config = sampling_pb2.CompleteRowsConfig(model="projects/golden/models/tvae/versions/1", seed=9, candidates=256)
+
+        def drain_at_rows(response):
+            if response.HasField("rows"):
+                draining.drain.begin()
+
+        rows = sampling_pb2.CompleteRowsRequest(rows=sampling_pb2.PartialRows(rows=[sampling_pb2.PartialRow()] * 600))
+        messages = [sampling_pb2.CompleteRowsRequest(config=config), rows]
+        _, *made, last = draining.complete(messages, drain_at_rows)
+        assert sum(len(response.rows.rows) for response in made) == last.summary.next_row == 256
+        assert not last.summary.complete
+        with pytest.raises(UnavailableError, match="is draining"):
+            draining.complete(messages)
 
 
 @pytest.mark.parametrize(

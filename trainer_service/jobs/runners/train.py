@@ -9,8 +9,7 @@ from rowmint.errors import CancelledError, FencedError
 from rowmint.failpoints import reach
 from rowmint.names import ModelName
 from rowmint.registry import DatasetRecord, JobKind, ModelVersionRecord, NewVersion
-from rowmint.sampling.plan import compile_plan
-from rowmint.sampling.rows import RowSource
+from rowmint.sampling.verification import verify_model
 from rowmint.schema import TableSchema
 from rowmint.security.signing import Statement
 from rowmint.synthesizer import choose_kernel
@@ -106,7 +105,7 @@ def fit_model(attempt: Attempt, services: JobServices) -> FittedVersion:
 
 
 def verify(attempt: Attempt, fitted: FittedVersion) -> VerifiedVersion:
-    """Load the model as a sampler does and draw a row, so that nothing is published that cannot be sampled.
+    """Load the model as a sampler does and make a row in every format: what cannot be sampled is not published.
 
     Raises:
         DataLossError: The files are not those of a model.
@@ -114,9 +113,7 @@ def verify(attempt: Attempt, fitted: FittedVersion) -> VerifiedVersion:
     if attempt.phase != Phase.VERIFYING:
         attempt.enter(Phase.VERIFYING)
     artifact = fitted.artifact
-    model = read_model(artifact.manifest, artifact.weights, choose_kernel("numpy"), artifact.manifest_digest)
-    plan = compile_plan(model.digest, model.synthesizer, ())
-    RowSource(model, plan, 0, model.schema.names).block(0, 1)
+    verify_model(read_model(artifact.manifest, artifact.weights, choose_kernel("numpy"), artifact.manifest_digest))
     return VerifiedVersion(fitted.dataset, artifact, read_manifest(artifact.manifest, artifact.manifest_digest))
 
 
