@@ -25,10 +25,11 @@ from rowmint.registry import DatasetRecord, DatasetState, EventRecord, JobKind, 
 from rowmint.registry.job_records import JobError
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.v1 import dataset_pb2, training_job_pb2, training_service_pb2
-from trainer_service.config import IndependentConfig, TrainingConfig, to_json
+from trainer_service.config import TrainingConfig, to_json
 from trainer_service.converters.datasets import DATASET_STATES, dataset_to_proto, format_from_proto, format_to_proto
 from trainer_service.converters.errors import error_from_json, error_to_json
 from trainer_service.converters.jobs import JOB_PHASES, JOB_STATES, event_to_proto, job_to_proto
+from trainer_service.fitting.families.independent.config import IndependentConfig
 from trainer_service.fitting.monitoring.progress import FitEvent, Phase
 from trainer_service.jobs.runners import PHASES
 from trainer_service.jobs.runners.train import _payload

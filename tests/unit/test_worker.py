@@ -21,7 +21,8 @@ _FITS = """
 import sys
 from pathlib import Path
 from tests.tables_to_fit import fit_table, full_table
-from trainer_service.config import IndependentConfig, TrainingConfig
+from trainer_service.config import TrainingConfig
+from trainer_service.fitting.families.independent.config import IndependentConfig
 fit_table(full_table(), TrainingConfig(IndependentConfig(), seed=1), Path(sys.argv[1]))
 print([name for name in ("torch", "ctgan", "sdv") if name in sys.modules])
 """

@@ -33,5 +33,7 @@ class WarmUp:
 def import_fitting() -> None:
     """Import what a fit needs."""
     from trainer_service.fitting import engine  # noqa: F401, PLC0415 - on purpose here
-    from trainer_service.fitting.families.ctgan import fitter as ctgan  # noqa: F401, PLC0415 - on purpose here
-    from trainer_service.fitting.families.tvae import fitter as tvae  # noqa: F401, PLC0415 - on purpose here
+    from trainer_service.fitting.families import FAMILIES  # noqa: PLC0415 - on purpose here
+
+    for family in FAMILIES:
+        family.load_fitter()

@@ -1,4 +1,4 @@
-"""What every family of synthesizer offers: candidates in tiles, forward only, exact arithmetic; and what it declares."""
+"""What every family of synthesizer offers and declares: candidates in tiles, forward only, exact arithmetic."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ class Unit(StrEnum):
 class ConditionSupport(StrEnum):
     """How a family meets conditions.
 
-    `REJECTION` draws candidates and tests them: the acceptance depends on how rare the conditions are. `EXACT` meets any
-    AND of predicates by construction, with acceptance 1.
+    `REJECTION` draws candidates and tests them: the acceptance depends on how rare the conditions are. `EXACT` meets
+    any AND of predicates by construction, with acceptance 1.
     """
 
     REJECTION = "rejection"

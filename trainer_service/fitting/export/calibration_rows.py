@@ -1,13 +1,14 @@
-"""Rows of a float network, as codes: what probes look at while a fit goes on. The sampler's are exact integers."""
+"""Rows of a float network, as codes: what probes and temperatures are judged by. The sampler's are exact integers."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer_service.fitting.encoding.encode import Codes, EncodedTable
+from trainer_service.fitting.encoding.encoded_table import EncodedRows, EncodedTable
+from trainer_service.fitting.export.calibration import Calibration
+from trainer_service.fitting.export.float_layer import FloatLayer
 from trainer_service.fitting.export.marginals import shifts
-from trainer_service.fitting.export.quantise import Calibration, FloatLayer
 
 
 def draw_rows(
@@ -18,8 +19,8 @@ def draw_rows(
     random: np.random.Generator,
     *,
     concatenate: bool,
-    spread: NDArray[np.float32] | None = None,
-) -> Codes:
+    noise_scale: NDArray[np.float32] | None = None,
+) -> EncodedRows:
     """Draw a row for each input, the marginals set as at export.
 
     Args:
@@ -27,9 +28,9 @@ def draw_rows(
         output: The output layer, in schema order.
         table: The training rows.
         calibration: The inputs, n of them.
-        random: Draws slots and spreads.
+        random: Draws choices and noise.
         concatenate: Whether a layer's result stands before its input in the next one's, or replaces it.
-        spread: Standard deviation of each scalar, shape (s,), or None.
+        noise_scale: Standard deviation of the noise on each scalar, shape (s,), or None.
 
     Returns:
         n rows.
@@ -41,16 +42,16 @@ def draw_rows(
     outputs = output.forward(x)
     blocks, scalars = table.positions()
     targets = [count / count.sum() for count in table.counts]
-    moved = shifts(outputs, blocks, targets, calibration.asked)
-    slots = np.empty((len(x), len(blocks)), np.int64)
+    moved = shifts(outputs, blocks, targets, calibration.conditioned)
+    choices = np.empty((len(x), len(blocks)), np.int64)
     for column, (block, count) in enumerate(zip(blocks, table.counts, strict=True)):
         logits = outputs[:, block] + moved[block].astype(np.float32)
         logits[:, count == 0] = -np.inf
         running = np.cumsum(np.exp(logits - logits.max(axis=1, keepdims=True)), axis=1)
-        slots[:, column] = np.count_nonzero(running <= (random.random(len(x)) * running[:, -1])[:, None], axis=1)
-        own = calibration.asked == column
-        slots[own, column] = calibration.slot[own]
+        choices[:, column] = np.count_nonzero(running <= (random.random(len(x)) * running[:, -1])[:, None], axis=1)
+        own = calibration.conditioned == column
+        choices[own, column] = calibration.choice[own]
     alpha = np.tanh(outputs[:, scalars])
-    if spread is not None:
-        alpha += spread * random.standard_normal(alpha.shape, np.float32)
-    return Codes(slots, alpha.astype(np.float32))
+    if noise_scale is not None:
+        alpha += noise_scale * random.standard_normal(alpha.shape, np.float32)
+    return EncodedRows(choices, alpha.astype(np.float32))
