@@ -378,7 +378,7 @@ def test_exact_network_agrees_with_the_float_one(
         distance = found[:, seen] / tables.LOGIT_UNIT * temperature - expected[:, seen]
         distance -= distance.mean(axis=0)
         assert np.abs(distance).mean() < BOUND
-        start += codec.slots
+        start += codec.choices
 
 
 def test_a_temperature_divides_logits_and_nothing_else(codes: dict[str, EncodedTable], tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ class IdentityCodec:
     pattern: str
 
     scalar = False
-    slots = 0
+    choices = 0
 
     def values(self, start: int, count: int, key: bytes) -> NDArray[np.int64]:
         """Return the ids of rows `start` to `start + count - 1`: integers, or ranks of texts; shape (count,).
