@@ -1,9 +1,9 @@
 """Makes the golden models: tiny hand-made ones, one a family, with NumPy alone and fixed seeds.
 
-    python tests/golden/make.py            writes tests/golden/{family}.json and .safetensors anew
-    python tests/golden/make.py --digests  writes tests/golden/digests.json anew, from the files there
+    python tests/golden/make.py            writes tests/golden/{family}.json and .safetensors
+    python tests/golden/make.py --digests  writes tests/golden/digests.json from the files there
 
-The files are frozen: they are made anew only with a new algorithm number, and then docs/decisions.md says why.
+The files are frozen: they are made again only with a new algorithm number, and then docs/decisions.md says why.
 """
 
 import json
@@ -241,7 +241,7 @@ def stored(family: str) -> tuple[bytes, bytes]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the files anew."""
+    """Write the files."""
     if list(arguments) == ["--digests"]:
         from tests.golden.streams import all_digests  # it reads the files that this writes
 

@@ -83,7 +83,7 @@ def replica(
     """Serve in a thread with an event loop of its own; yield the address and what the test looks at."""
     registry = open_models_registry(f"sqlite:///{home}/registry/models.db")
     store = open_store(f"file://{home}/models")
-    started, asked = threading.Event(), asyncio.Event()
+    started, ending = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
     found = {}
 
@@ -110,7 +110,7 @@ def replica(
         served = Served(services.admission, services.drain, pacing, asyncio.get_running_loop())
         found.update(port=await server.start(), served=served)
         started.set()
-        await asked.wait()
+        await ending.wait()
         await server.stop()
 
     def run():
@@ -124,7 +124,7 @@ def replica(
         assert started.wait(30)
         yield f"127.0.0.1:{found['port']}", found["served"]
     finally:
-        loop.call_soon_threadsafe(asked.set)
+        loop.call_soon_threadsafe(ending.set)
         thread.join(30)
         loop.close()
         registry.close()
@@ -204,7 +204,7 @@ def test_two_replicas_share_a_stream(stubs, row_format):
     asked = request(where=WHERE, format=row_format)
     header, whole, _ = sampled(one, asked)
     assert joined(sampled(other, asked)[1]) == joined(whole)
-    # Broken off after 4,096 rows, gone on with by the other replica.
+    # Ended after 4,096 rows, resumed at the other replica.
     first = request(where=WHERE, format=row_format, end_row=2 * GRID)
     rest = request(
         where=WHERE,
@@ -285,7 +285,7 @@ def equals(column, **value):
     [
         ({"rows": 0}, "INVALID_ARGUMENT", "INVALID_FIELD", ["rows"]),
         ({"model": "x"}, "INVALID_ARGUMENT", "INVALID_FIELD", ["model"]),
-        ({"model": f"projects/{PROJECT}/models/nobody"}, "NOT_FOUND", "RESOURCE_NOT_FOUND", []),
+        ({"model": f"projects/{PROJECT}/models/missing"}, "NOT_FOUND", "RESOURCE_NOT_FOUND", []),
         ({"model": f"projects/{PROJECT}/models/ctgan@best"}, "NOT_FOUND", "RESOURCE_NOT_FOUND", []),
         ({"start_row": -1}, "OUT_OF_RANGE", "ROW_RANGE", ["start_row"]),
         ({"end_row": ROWS + 1}, "OUT_OF_RANGE", "ROW_RANGE", ["end_row"]),
@@ -362,15 +362,15 @@ def test_streams_are_counted_and_given_back(home):
         overloaded = ("UNAVAILABLE", "UNAVAILABLE", "ROWMINT_MAX_STREAMS", 100)
         assert refused(lambda: list(stub.Sample(request(rows=10)))) == overloaded
         assert refused(lambda: list(stub.CompleteRows(iter([config()])))) == overloaded
-        # Who plans holds no rows; and whoever looks after the replica is let in.
+        # A plan holds no rows; and health checks are not admitted at all.
         assert len(stub.PlanSample(sampling_pb2.PlanSampleRequest(sample=request(rows=10))).parts) == 1
         health = health_pb2_grpc.HealthStub(channel)
         assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
         for call in calls:
             call.cancel()
-        wait_until(lambda: served.admission.streams == 0, "the servicer letting go")
+        wait_until(lambda: served.admission.streams == 0, "the end of the call")
         assert len(list(stub.Sample(request(rows=10)))) == 3
-        wait_until(lambda: (served.admission.streams, served.admission.rows) == (0, 0), "the servicer letting go")
+        wait_until(lambda: (served.admission.streams, served.admission.rows) == (0, 0), "the end of the call")
 
 
 def test_a_project_has_its_own_share(home):
@@ -380,11 +380,11 @@ def test_a_project_has_its_own_share(home):
         next(call)
         over = ("RESOURCE_EXHAUSTED", "LIMIT", "ROWMINT_MAX_PROJECT_STREAMS", 1000)
         assert refused(lambda: list(stub.Sample(request(rows=10)))) == over
-        # Another project is asked for what it has not, and that is all that is wrong.
+        # Another project is admitted: all that is wrong is that it has no such model.
         code, info, _ = failure(lambda: list(stub.Sample(request(model="projects/other/models/none"))))
         assert (code, info.reason) == (grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND")
         call.cancel()
-        wait_until(lambda: served.admission.streams == 0, "the servicer letting go")
+        wait_until(lambda: served.admission.streams == 0, "the end of the call")
         assert len(list(stub.Sample(request(rows=10)))) == 3
 
 
@@ -396,7 +396,7 @@ def test_every_answer_names_the_replica(home):
             assert dict(call.initial_metadata())["rowmint-replica"] == "one"
 
 
-def test_whoever_asks_is_told_of_the_load_again_and_again(home):
+def test_the_load_is_reported_again_and_again(home):
     with replica(home) as (address, _), grpc.insecure_channel(address) as channel:
         listen = channel.unary_stream(
             "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics", request_serializer=None, response_deserializer=None
@@ -448,11 +448,11 @@ def test_a_completion_without_anything_to_do_ends_when_it_must(home, ended):
         idle.set()
 
 
-def test_a_client_that_does_not_read_is_let_go(home):
+def test_a_client_that_does_not_read_is_disconnected(home):
     with replica(home, write_timeout=0.5) as (address, served), grpc.insecure_channel(address) as channel:
         call = SamplingServiceStub(channel).Sample(request(rows=10**12, model=f"projects/{PROJECT}/models/independent"))
         next(call)
-        wait_until(lambda: served.admission.streams == 0, "the servicer letting go")
+        wait_until(lambda: served.admission.streams == 0, "the end of the call")
         # What it was sent is still there to be read, then the reason.
         received = []
 
@@ -463,16 +463,16 @@ def test_a_client_that_does_not_read_is_let_go(home):
         assert (code.name, info.reason) == ("RESOURCE_EXHAUSTED", "LIMIT")
         assert info.metadata["setting"] == "ROWMINT_WRITE_TIMEOUT"
         assert received == sorted(set(received))
-        wait_until(lambda: not served.pacing.aborting, "the servicer letting go")
+        wait_until(lambda: not served.pacing.aborting, "the end of the call")
 
 
 def test_a_client_that_stopped_reading_and_went_away(home):
     with replica(home, write_timeout=0.5) as (address, served), grpc.insecure_channel(address) as channel:
         call = SamplingServiceStub(channel).Sample(request(rows=10**12, model=f"projects/{PROJECT}/models/independent"))
         next(call)
-        wait_until(lambda: served.admission.streams == 0, "the servicer letting go")
+        wait_until(lambda: served.admission.streams == 0, "the end of the call")
         call.cancel()
-        wait_until(lambda: not served.pacing.aborting, "the servicer letting go")
+        wait_until(lambda: not served.pacing.aborting, "the end of the call")
 
 
 def config(**more) -> sampling_pb2.CompleteRowsRequest:

@@ -1,4 +1,4 @@
-"""Who may begin, who is turned away and how, and that everything is given back."""
+"""Which calls are admitted, how others are refused, and that everything is given back."""
 
 import pytest
 
@@ -61,7 +61,7 @@ def test_what_is_given_back_twice_counts_once_and_nothing_is_left_of_it():
     ticket.hold(10)
     ticket.close()
     ticket.close()
-    # Its call has ended meanwhile: there is nobody to hold rows for.
+    # Its call has ended meanwhile: no call is left to hold rows for.
     ticket.hold(10)
     assert (admission.streams, admission.rows) == (0, 0)
     assert not admission._streams

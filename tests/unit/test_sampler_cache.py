@@ -1,4 +1,4 @@
-"""The model cache: one load for all who ask, bounded by bytes, nothing parsed before it is verified."""
+"""The model cache: one load for all callers, bounded by bytes, nothing parsed before it is verified."""
 
 import asyncio
 import hashlib
@@ -58,14 +58,14 @@ def cache_of(shelf, executor, max_bytes=1 << 28):
     return ModelCache(shelf, shelf.store, choose_kernel("numpy"), executor, max_bytes)
 
 
-def test_one_load_for_all_who_ask(shelf, executor):
+def test_one_load_for_all_callers(shelf, executor):
     async def ask():
         loop = asyncio.get_running_loop()
         cache = cache_of(shelf, executor)
         shelf.store.gate.clear()
         waiting = [asyncio.ensure_future(cache.get(reference("ctgan"))) for _ in range(10)]
         await loop.run_in_executor(None, shelf.store.entered.wait, 30)
-        waiting[0].cancel()  # the first to ask goes away: the others' load goes on
+        waiting[0].cancel()  # the first caller leaves: the load continues for the others
         shelf.store.gate.set()
         loaded = await asyncio.gather(*waiting[1:])
         assert len({id(each.model) for each in loaded}) == 1
@@ -76,7 +76,7 @@ def test_one_load_for_all_who_ask(shelf, executor):
     assert sorted(shelf.store.reads) == ["ctgan/manifest", "ctgan/weights"]
 
 
-def test_the_least_recently_used_is_given_up(shelf, executor):
+def test_the_least_recently_used_is_evicted(shelf, executor):
     async def sizes():
         cache, found = cache_of(shelf, executor), {}
         for family in FAMILIES:
@@ -233,7 +233,7 @@ def test_projects_share_no_model_even_where_they_are_equal(shelf, executor):
     assert sorted(shelf.store.reads) == ["ctgan/manifest"] * 2 + ["ctgan/weights"] * 2
 
 
-def test_projects_give_up_each_others_models_as_any(shelf, executor):
+def test_projects_evict_each_others_models_as_any(shelf, executor):
     async def ask():
         cache = cache_of(shelf, executor)
         await cache.get(reference("ctgan"))
@@ -266,7 +266,7 @@ def test_projects_share_no_plan(executor, monkeypatch):
     assert len(compiled) == 2
 
 
-def test_single_flight_gives_up_by_weight():
+def test_single_flight_evicts_by_weight():
     async def ask():
         made = []
         cache: SingleFlightCache[str, int] = SingleFlightCache(10, lambda value: value)

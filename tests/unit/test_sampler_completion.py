@@ -100,7 +100,7 @@ def test_what_is_known_counts(sampler):
 @pytest.mark.parametrize(
     ("known", "error", "text"),
     [
-        ({"nobody": 1}, ColumnNotFoundError, "row 101"),
+        ({"missing": 1}, ColumnNotFoundError, "row 101"),
         ({"city": "Pariss"}, ValueNotFoundError, "Paris"),
         ({"grade": None}, InvalidConditionError, "grade"),
         ({"age": "old"}, InvalidConditionError, "age"),

@@ -153,7 +153,7 @@ def test_a_version_known_to_be_gone_is_not_served_when_the_registry_goes_away(aw
             asyncio.run(read(sampler, spec))
 
 
-def test_a_registry_that_hangs_counts_as_unreachable(away, monkeypatch):
+def test_a_registry_that_hangs_is_as_good_as_none(away, monkeypatch):
     hang, answered = threading.Event(), super(Away, away).resolve
 
     def resolve(ref, *, deleted=False, unpublished=False):

@@ -369,7 +369,7 @@ def test_rare_conditions_are_met_or_exhaust_the_budget(sampler):
         ({"where": (Predicate("badge", AnyOf(("N",))),)}, InvalidConditionError),
         ({"where": (Predicate("age", Range(minimum=200)),)}, InvalidConditionError),
         ({"where": (Predicate("grade", AnyOf((1,))), Predicate("grade", AnyOf((2,))))}, InvalidConditionError),
-        ({"model": reference("nobody")}, ResourceNotFoundError),
+        ({"model": reference("missing")}, ResourceNotFoundError),
     ],
 )
 def test_what_cannot_be_is_refused(sampler, change, error):
