@@ -29,7 +29,7 @@ class SamplerSettings(ServiceSettings):
         max_project_streams: Likewise, of one project; 0 for as many as all.
         max_rows_in_flight: Rows computed, or waiting to be sent, at once.
         max_project_rows_in_flight: Likewise, of one project; 0 for as many as all.
-        max_stream_seconds: Seconds after which a stream is ended on the grid and gone on with elsewhere; 0 for never.
+        max_stream_seconds: Seconds after which a stream is ended on the grid, to be resumed elsewhere; 0 for never.
         max_rows: Longest logical stream, rows.
         write_timeout: Seconds a client may leave a message unread before its stream is ended.
         max_message_bytes: Largest message received.
