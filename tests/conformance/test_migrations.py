@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from rowmint.registry import (
     JobKind,
     JobPhase,
     JobState,
+    NewVersion,
     Registry,
     migrate,
     open_models_registry,
@@ -122,6 +124,15 @@ def without_new_columns(rows: dict[str, list[dict]], old: dict[str, list[dict]])
     }
 
 
+def stage(registry, project, uid, epoch):
+    """Stage a version of the model by an attempt at a job."""
+    model = ModelName(project, "m")
+    stable = registry.models.resolve(ModelVersionRef(model, alias="stable"))
+    facts = {field.name: getattr(stable, field.name) for field in fields(NewVersion)}
+    version = NewVersion(**facts | {"manifest_key": f"{project}/staged", "capabilities": {"unit": "row"}})
+    return registry.models.publish(uid, epoch, model, version, staged=True)
+
+
 def migrate_in_processes(url, count) -> list[str]:
     """Migrate in so many processes at the same moment; return their errors."""
     command = [sys.executable, Path(__file__).with_name("migrating.py"), url, str(count)]
@@ -202,6 +213,7 @@ class MigrationsSuite:
         with writing(newest.engine) as connection:
             connection.execute(update(jobs).where(jobs.c.uid == job.uid).values(trace_parent="00-" + "1" * 52))
         newest.models.delete_version(ModelVersionName("p", "m", 3), keep_seconds=scenario.HOUR)
+        stage(newest, "p", job.uid, job.epoch)
         migrate(newest.engine, revisions=OLD)
         seen = old_code("read", url, "p")
         assert seen["resolved"]["alias latest"] == seen["resolved"]["version 1"]
@@ -209,8 +221,9 @@ class MigrationsSuite:
         assert known_to(seen, scenario.read(newest, "p")) == seen
         found = newest.jobs.get(job.name)
         assert (found.checkpoint, found.trace_parent) == (None, None)
-        with pytest.raises(ResourceNotFoundError):
-            newest.models.undelete_version(ModelVersionName("p", "m", 3))
+        for number in (3, 4):
+            with pytest.raises(ResourceNotFoundError):
+                newest.models.undelete_version(ModelVersionName("p", "m", number))
 
     def test_an_unknown_revision_is_refused_and_changes_nothing(self, newest):
         top = revisions(newest.engine)
@@ -274,6 +287,39 @@ class MigrationsSuite:
         after = old_code("read", url, "p")
         assert after["resolved"]["alias latest"] == after["resolved"]["version 3"] != "not found"
 
+    def test_old_code_sees_a_staged_version_once_it_is_promoted_and_never_before(self, newest, url, old_code):
+        scenario.write(newest, "p")
+        job = newest.jobs.get(TrainingJobName("p", "released"))
+        before = old_code("read", url, "p")
+        staged = stage(newest, "p", job.uid, job.epoch)
+        seen = old_code("read", url, "p")
+        parts = ("models", "versions", "resolved", "models garbage")
+        assert {part: seen[part] for part in parts} == {part: before[part] for part in parts}
+        for change in (
+            lambda: newest.models.delete_version(staged.name, scenario.HOUR),
+            lambda: newest.models.undelete_version(staged.name),
+        ):
+            change()
+            assert old_code("read", url, "p") == seen
+        newest.models.promote(staged.name)
+        after = old_code("read", url, "p")
+        assert [version["name"]["version"] for version in after["versions"]["m"]] == [4, 3, 1]
+        assert after["resolved"]["alias latest"] == after["resolved"]["version 4"] != "not found"
+
+    def test_old_code_never_sees_a_rejected_version_and_gives_its_number_to_no_other(self, newest, url, old_code):
+        scenario.write(newest, "p")
+        job = newest.jobs.get(TrainingJobName("p", "released"))
+        rejected = stage(newest, "p", job.uid, job.epoch)
+        newest.models.reject(rejected.name, "too far from the data")
+        dataset = newest.datasets.get(DatasetName("p", "ready"))
+        newest.jobs.create(
+            "p", "next", config={}, dataset_uid=dataset.uid, dataset=str(dataset.name), model="projects/p/models/m"
+        )
+        seen = old_code("finish", url, "p")
+        assert [version["name"]["version"] for version in seen["versions"]["m"]] == [5, 3, 1]
+        kept = newest.models.list_versions(ModelName("p", "m"), unpublished=True).items
+        assert [version.name.version for version in kept] == [5, 4, 3, 1]
+
     def test_old_code_takes_up_a_job_that_has_a_checkpoint(self, newest, url, old_code):
         scenario.write(newest, "p")
         job = newest.jobs.get(TrainingJobName("p", "released"))
@@ -292,7 +338,12 @@ class MigrationsSuite:
         seen = old_code("write", url, "p")
         reader = open_models_registry(url)
         found = scenario.read_models(reader.models, "p")
-        assert found == {part: seen[part] for part in found}
+        assert known_to(seen, found) == {part: seen[part] for part in found}
+        model = ModelName("p", "m")
+        published = reader.models.list_versions(model).items
+        assert reader.models.list_versions(model, unpublished=True).items == published
+        assert reader.models.resolve(ModelVersionRef(model, version=1), unpublished=True) == published[-1]
+        assert reader.models.unpublished(model) == frozenset()
         stable = reader.models.resolve(ModelVersionRef(ModelName("p", "m"), version=1), deleted=True)
         assert stable == reader.models.resolve(ModelVersionRef(ModelName("p", "m"), alias="stable"))
         with pytest.raises(ResourceNotFoundError):
@@ -321,6 +372,8 @@ class MigrationsSuite:
             lambda: oldest.jobs.cancel_request(name),
             lambda: oldest.datasets.delete(DatasetName("p", "ready")),
             lambda: oldest.models.delete_version(ModelVersionName("p", "m", 3)),
+            lambda: oldest.models.promote(ModelVersionName("p", "m", 3)),
+            lambda: oldest.models.reject(ModelVersionName("p", "m", 3), "why"),
             oldest.models.purge,
         ):
             with pytest.raises(UnavailableError, match="start") as caught:

@@ -10,7 +10,8 @@ from rowmint.registry.engine import migrate
 from rowmint.registry.job_records import EventRecord, JobRecord
 from rowmint.registry.job_rows import CheckpointRecord, JobKind, JobPhase, JobState
 from rowmint.registry.jobs import JobLedger
-from rowmint.registry.models import ModelLedger, ModelRecord, ModelVersionRecord, NewVersion
+from rowmint.registry.model_records import ModelRecord, ModelVersionRecord, NewVersion, VersionState
+from rowmint.registry.models import ModelLedger
 from rowmint.registry.orphans import AttemptRef, Maker
 from rowmint.registry.registry import Registry, open_models_registry, open_registry
 
@@ -34,6 +35,7 @@ __all__ = [
     "NewVersion",
     "Registry",
     "SegmentRecord",
+    "VersionState",
     "migrate",
     "open_models_registry",
     "open_registry",

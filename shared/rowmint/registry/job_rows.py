@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 
 from rowmint.errors import FencedError, Reason
 from rowmint.registry.engine import DatabaseNow, insert_if_absent, note_garbage
-from rowmint.registry.tables import data_garbage, deleted_versions, job_events, jobs, model_versions
+from rowmint.registry.tables import data_garbage, deleted_versions, job_events, jobs, model_versions, staged_versions
 
 MAX_ATTEMPTS = 3
 """Attempts at a job that get no further: since its beginning, or its last checkpoint."""
@@ -175,8 +175,8 @@ def drop_checkpoint(connection: Connection, uid: str) -> None:
 
 
 def published_version(connection: Connection, uid: str) -> int | None:
-    """Return the number of the version that the job has published, deleted or not, or None."""
-    for table in (model_versions, deleted_versions):
+    """Return the number of the version that the job has made, whatever its state, deleted or not, or None."""
+    for table in (model_versions, staged_versions, deleted_versions):
         number = connection.execute(select(table.c.version).where(table.c.job_uid == uid)).scalar_one_or_none()
         if number is not None:
             return int(number)

@@ -164,6 +164,8 @@ def _version_columns() -> list[Column[Any]]:
         Column("training_rows", BigInteger, nullable=False),
         Column("schema", _JSON, nullable=False),
         Column("create_time", BigInteger, nullable=False),
+        # What the family offers, as the manifest declares it; none where the version is older than that.
+        Column("capabilities", _JSON),
     ]
 
 
@@ -185,6 +187,22 @@ deleted_versions = Table(
     Column("purge_time", BigInteger, nullable=False),
     UniqueConstraint("job_uid", name="uq_deleted_versions_job"),
     Index("ix_deleted_versions_purge", "purge_time"),
+    schema=MODELS,
+)
+
+# A table of its own, so that readers which know nothing of such versions never see one. Those that are deleted and not
+# purged stay in it: in `deleted_versions` older code would find them, and publish what it brings back.
+staged_versions = Table(
+    "staged_versions",
+    metadata,
+    *_version_columns(),
+    Column("state", String(16), nullable=False),
+    Column("rejection_reason", Text, nullable=False),
+    Column("decide_time", BigInteger),
+    Column("delete_time", BigInteger),
+    Column("purge_time", BigInteger),
+    UniqueConstraint("job_uid", name="uq_staged_versions_job"),
+    Index("ix_staged_versions_purge", "purge_time"),
     schema=MODELS,
 )
 
