@@ -46,6 +46,18 @@ def test_files_that_are_named_exist(page):
     assert missing == []
 
 
+def test_names_that_link_to_a_file_are_defined_in_it():
+    links = re.findall(r"\[`(\w+)`\]\(\.\./([\w./]+\.py)\)", text(DOCS / "architecture.md"))
+    assert links
+    defined = r"^ *(?:async )?(?:def|class) {0}\b|^{0}\b.* = "
+    missing = [
+        (name, path)
+        for name, path in links
+        if not (ROOT / path).exists() or not re.search(defined.format(name), text(ROOT / path), re.MULTILINE)
+    ]
+    assert missing == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_block_that_is_marked_to_be_run_is_of_a_kind_that_is_run(page):
     marks = re.findall(r"<!-- run: ([\w-]+) -->\n```", text(page))
