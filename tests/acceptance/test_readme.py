@@ -64,12 +64,7 @@ def test_the_command_line(folder):
 @pytest.mark.parametrize("index", range(len(blocks("python"))))
 def test_python(folder, environment, index):
     code = blocks("python")[index]
-    client = f"Client({environment['ROWMINT_TRAINER']!r}, {environment['ROWMINT_SAMPLER']!r})"
-    placed = code.replace("Client()", client).replace(
-        'synthesize("shop.csv",', f'synthesize("shop.csv", client=__import__("rowmint.client").client.{client},'
-    )
-    assert placed != code
-    output = run([sys.executable, "-W", "error", "-c", placed], folder, environment)
+    output = run([sys.executable, "-W", "error", "-c", code], folder, environment)
     if index == 0:
         assert (folder / "rows.csv").read_text().count("\n") == 1_001
         assert "'city': 'Oslo'" in output

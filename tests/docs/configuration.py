@@ -1,14 +1,13 @@
-"""docs/configuration.md: every environment variable, from the classes of settings and the command's options."""
+"""docs/configuration.md: every environment variable, from the classes of settings."""
 
 import inspect
 import re
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
-import typer
 from pydantic_settings import BaseSettings
 
-from rowmint.cli.app import app
+from rowmint.client.settings import VARIABLES, ClientSettings
 from rowmint.rpc.settings import ObservabilitySettings, ServiceSettings
 from sampler_service.settings import SamplerSettings
 from tests.docs.pages import DOCS, GENERATED, table
@@ -21,8 +20,6 @@ HIDDEN = frozenset({"failpoint", "shares_port"})
 _HEADER = ("variable", "default", "allowed", "meaning")
 _SHARED = (*ObservabilitySettings.model_fields, *ServiceSettings.model_fields)
 _UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
-_TOKEN = ("`ROWMINT_TOKEN`", "", "", "An API key or bearer token itself; a file of one is the better place.")
-
 _TEMPLATE = """# Configuration
 
 {generated}
@@ -50,7 +47,7 @@ Workers take `OMP_WAIT_POLICY` and `OPENBLAS_NUM_THREADS` from the trainer's env
 
 ## Client and command
 
-Each is an option of `rowmint`, too (`rowmint --help`).
+What `Client` is not given as an argument, and `rowmint` not as an option (`rowmint --help`), is read from these.
 
 {client}
 
@@ -64,11 +61,8 @@ def meanings(settings: type[BaseSettings]) -> dict[str, str]:
     """Return what the docstrings of a class of settings and its bases say of each attribute, as Markdown."""
     found: dict[str, str] = {}
     for base in reversed(settings.__mro__):
-        if not issubclass(base, BaseSettings) or base is BaseSettings:
-            continue
-        _, _, attributes = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")
-        for name, said in re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", attributes, re.DOTALL | re.MULTILINE):
-            found[name] = " ".join(said.replace("``", "`").split())
+        if issubclass(base, BaseSettings) and base is not BaseSettings:
+            found |= _attributes(base)
     return found
 
 
@@ -112,13 +106,13 @@ def rows(settings: type[BaseSettings], names: list[str]) -> Iterator[tuple[str, 
 
 
 def client_rows() -> Iterator[tuple[str, str, str, str]]:
-    """Yield one row a variable that the command takes an option from."""
-    for option in typer.main.get_command(app).params:
-        variable: Any = option.envvar
-        if variable:
-            default = "" if option.default in (None, "", False) else f"`{option.default}`"
-            yield f"`{variable}`", default, "`true`, `false`" if option.is_flag else "", option.help
-    yield _TOKEN
+    """Yield one row a variable that the client reads."""
+    said, defaults = _attributes(ClientSettings), ClientSettings()
+    for name, variable in VARIABLES.items():
+        value = getattr(defaults, name)
+        boolean = isinstance(value, bool)
+        default = f"`{str(value).lower() if boolean else value}`" if value != "" else ""
+        yield f"`{variable}`", default, "`true`, `false`" if boolean else "", said[name]
 
 
 def render() -> str:
@@ -135,6 +129,13 @@ def render() -> str:
         sampler=table(_HEADER, rows(SamplerSettings, own[SamplerSettings])),
         client=table(_HEADER, client_rows()),
     )
+
+
+def _attributes(described: type) -> dict[str, str]:
+    """Return what the docstring of a class says of each attribute, as Markdown."""
+    _, _, attributes = inspect.cleandoc(described.__doc__ or "").partition("Attributes:\n")
+    entries = re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", attributes, re.DOTALL | re.MULTILINE)
+    return {name: " ".join(said.replace("``", "`").split()) for name, said in entries}
 
 
 def _bound(metadata: list[Any], bound: str) -> int | float | None:

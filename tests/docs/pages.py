@@ -23,16 +23,19 @@ def text(page: Path) -> str:
     return page.read_text(encoding="utf-8")
 
 
-def blocks(kind: str) -> list[str]:
-    """Return the blocks of code marked `<!-- run: KIND -->`, over all pages, in order.
+def blocks(kind: str, among: Sequence[Path] | None = None) -> list[str]:
+    """Return the blocks of code marked `<!-- run: KIND -->`, in order.
 
     Args:
         kind: One of `RUN_KINDS`.
+        among: The pages; None for all.
     """
     if kind not in RUN_KINDS:
         raise ValueError(f"{kind!r} is not one of {', '.join(sorted(RUN_KINDS))}")
     marked = rf"<!-- run: {kind} -->\n```\w+\n(.*?)```"
-    return [block for page in pages() for block in re.findall(marked, text(page), re.DOTALL)]
+    return [
+        block for page in (pages() if among is None else among) for block in re.findall(marked, text(page), re.DOTALL)
+    ]
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

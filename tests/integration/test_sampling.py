@@ -39,6 +39,7 @@ from sampler_service.sessions import SessionServices
 from sampler_service.statistics import Statistics
 from tests.golden.make import FAMILIES, SCHEMA, stored
 from tests.golden.streams import PROJECT, record
+from tests.waiting import wait_until
 
 GRID = 2048
 ROWS = 9000
@@ -339,15 +340,6 @@ def test_a_registry_that_is_not_there_yet(tmp_path):
         assert (code, info.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
 
 
-def until(condition, seconds: float = 20.0) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + seconds
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < end, "it did not come true in time"
-        pause.wait(0.01)
-
-
 def refused(call):
     """Return code, reason, setting and pushback of a call that asks its client to wait."""
     with pytest.raises(grpc.RpcError) as raised:
@@ -376,9 +368,9 @@ def test_streams_are_counted_and_given_back(home):
         assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
         for call in calls:
             call.cancel()
-        until(lambda: served.admission.streams == 0)
+        wait_until(lambda: served.admission.streams == 0, "the servicer letting go")
         assert len(list(stub.Sample(request(rows=10)))) == 3
-        until(lambda: (served.admission.streams, served.admission.rows) == (0, 0))
+        wait_until(lambda: (served.admission.streams, served.admission.rows) == (0, 0), "the servicer letting go")
 
 
 def test_a_project_has_its_own_share(home):
@@ -392,7 +384,7 @@ def test_a_project_has_its_own_share(home):
         code, info, _ = failure(lambda: list(stub.Sample(request(model="projects/other/models/none"))))
         assert (code, info.reason) == (grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND")
         call.cancel()
-        until(lambda: served.admission.streams == 0)
+        wait_until(lambda: served.admission.streams == 0, "the servicer letting go")
         assert len(list(stub.Sample(request(rows=10)))) == 3
 
 
@@ -460,7 +452,7 @@ def test_a_client_that_does_not_read_is_let_go(home):
     with replica(home, write_timeout=0.5) as (address, served), grpc.insecure_channel(address) as channel:
         call = SamplingServiceStub(channel).Sample(request(rows=10**12, model=f"projects/{PROJECT}/models/independent"))
         next(call)
-        until(lambda: served.admission.streams == 0)
+        wait_until(lambda: served.admission.streams == 0, "the servicer letting go")
         # What it was sent is still there to be read, then the reason.
         received = []
 
@@ -471,16 +463,16 @@ def test_a_client_that_does_not_read_is_let_go(home):
         assert (code.name, info.reason) == ("RESOURCE_EXHAUSTED", "LIMIT")
         assert info.metadata["setting"] == "ROWMINT_WRITE_TIMEOUT"
         assert received == sorted(set(received))
-        until(lambda: not served.pacing.aborting)
+        wait_until(lambda: not served.pacing.aborting, "the servicer letting go")
 
 
 def test_a_client_that_stopped_reading_and_went_away(home):
     with replica(home, write_timeout=0.5) as (address, served), grpc.insecure_channel(address) as channel:
         call = SamplingServiceStub(channel).Sample(request(rows=10**12, model=f"projects/{PROJECT}/models/independent"))
         next(call)
-        until(lambda: served.admission.streams == 0)
+        wait_until(lambda: served.admission.streams == 0, "the servicer letting go")
         call.cancel()
-        until(lambda: not served.pacing.aborting)
+        wait_until(lambda: not served.pacing.aborting, "the servicer letting go")
 
 
 def config(**more) -> sampling_pb2.CompleteRowsRequest:

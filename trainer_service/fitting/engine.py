@@ -103,7 +103,7 @@ def fit(
     history = run(fitter, report, cancelled, clock, watch, history=history, pause=pause)
     if cancelled():
         raise CancelledError("the fit was cancelled")
-    report(FitEvent(Phase.PUBLISHING, history.epochs, fitter.epochs, message="exporting the generator"))
+    report(FitEvent(Phase.VERIFYING, history.epochs, fitter.epochs, message="exporting the generator"))
     network = fitter.export()
     learned = TableSchema(tuple(column.spec for column in encoded.fitted), effective.primary_key)
     generator = FittedModel(

@@ -11,10 +11,10 @@ from rowmint.codecs import load_codec
 from rowmint.errors import DataLossError
 from rowmint.schema import TableSchema
 from rowmint.synthesizer.exact.kernels import Kernel
+from rowmint.synthesizer.heads import column_heads
 from rowmint.synthesizer.independent.synthesizer import IndependentSynthesizer
 from rowmint.synthesizer.interface import Capabilities, Synthesizer
 from rowmint.synthesizer.latent.ctgan import CtganSynthesizer
-from rowmint.synthesizer.heads import column_heads
 from rowmint.synthesizer.latent.tvae import TvaeSynthesizer
 from rowmint.synthesizer.parts import ModelParts
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from rowmint.schema import TableSchema
 from rowmint.synthesizer.exact.kernels import Kernel
-from rowmint.synthesizer.interface import JsonObject
 from rowmint.synthesizer.heads import ColumnHead
+from rowmint.synthesizer.interface import JsonObject
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,9 @@ class IndependentSynthesizer:
     ) -> None:
         for name, head in heads.items():
             if weights[name].shape != (head.codec.slots,):
-                raise DataLossError(f"column {name!r} has {head.codec.slots} choices and weights of shape {weights[name].shape}")
+                raise DataLossError(
+                    f"column {name!r} has {head.codec.slots} choices and weights of shape {weights[name].shape}"
+                )
             if not sum_to_one(weights[name]):
                 raise DataLossError(f"the weights of column {name!r} do not sum to one")
         self.schema = schema

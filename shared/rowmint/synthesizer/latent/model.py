@@ -49,7 +49,9 @@ class LatentModel:
             raise DataLossError(f"the model's network has {network.output_width} outputs; its columns need {width}")
         for name, head in heads.items():
             if head.codec.slots > _MAX_CHOICES:
-                raise DataLossError(f"column {name!r} has {head.codec.slots} choices; a network may have {_MAX_CHOICES}")
+                raise DataLossError(
+                    f"column {name!r} has {head.codec.slots} choices; a network may have {_MAX_CHOICES}"
+                )
         if vectors is not None:
             vectors.validate(heads, network.conditions)
         self.schema = schema
@@ -68,7 +70,9 @@ class LatentModel:
         width = self.network.noise_width
         return tables.input_codes(key.words16("noise", (size * width + 1) // 2))[: size * width].reshape(size, width)
 
-    def clamped(self, condition: NDArray[np.intp] | None, head: ColumnHead) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def clamped(
+        self, condition: NDArray[np.intp] | None, head: ColumnHead
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return which candidates' condition vectors are on `head`, and the choice that the column is clamped to."""
         if self.vectors is None or condition is None:
             return np.zeros(0, np.intp), np.zeros(0, np.intp)
@@ -116,7 +120,9 @@ class ColumnGroup:
         drawn.add(slice(0, len(activations)), activations)
         return self._decode(drawn, condition, stream)
 
-    def _decode(self, drawn: "_Drawn", condition: NDArray[np.intp] | None, stream: RandomStream) -> dict[str, ColumnArray]:
+    def _decode(
+        self, drawn: "_Drawn", condition: NDArray[np.intp] | None, stream: RandomStream
+    ) -> dict[str, ColumnArray]:
         made: dict[str, ColumnArray] = {}
         for row, head in enumerate(self.heads):
             own, choice = self._model.clamped(condition, head)

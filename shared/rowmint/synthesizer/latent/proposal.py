@@ -52,7 +52,9 @@ class LatentProposal:
             codes, condition = codes[index], condition[index]
         return self._passing(codes, condition, RandomStream(key, size, index))
 
-    def _passing(self, codes: NDArray[np.uint8], condition: NDArray[np.intp] | None, stream: RandomStream) -> Candidates:
+    def _passing(
+        self, codes: NDArray[np.uint8], condition: NDArray[np.intp] | None, stream: RandomStream
+    ) -> Candidates:
         """Return those of some candidates that satisfy the conditions."""
         activations = self._model.network.hidden(codes, condition)
         cells: dict[str, ColumnArray] = {}
