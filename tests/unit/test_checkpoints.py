@@ -149,7 +149,7 @@ def damaged(data: bytes, how: str) -> bytes:
 
 
 @pytest.mark.parametrize("how", ["format", "encoding", "missing", "shape", "history", "truncated"])
-def test_a_checkpoint_of_no_use_is_left_and_the_fit_begins_anew(whole, tmp_path, how):
+def test_a_checkpoint_of_no_use_is_left_and_the_fit_begins_again(whole, tmp_path, how):
     config, expected = whole
     found, events = fitted(config, tmp_path, Kept(found=damaged(left_at(config, tmp_path, 7), how)))
     assert found.model_digest == expected.model_digest
