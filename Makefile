@@ -32,7 +32,7 @@ SERVICES := $(wildcard protos/rowmint/v1/*_service.proto)
 GENERATE := PATH="$(CURDIR)/.venv-protoc/bin:$$PATH" python -m grpc_tools.protoc -Iprotos -I.venv-protoc/googleapis
 
 .PHONY: demo test test-system test-debian test-full debian-tools durations durations-check audit soak soak-quick lint \
-  protos bench bench-serving bench-quick clean
+  docs protos bench bench-serving bench-quick clean
 .DELETE_ON_ERROR:
 
 $(DEMO): pyproject.toml
@@ -81,6 +81,10 @@ protos: $(PROTOC_READY)
 	$(GENERATE) --python_out=shared --mypy_out=quiet:shared protos/rowmint/v1/*.proto
 	$(GENERATE) --grpc_python_out=shared --mypy_grpc_out=quiet:shared $(SERVICES)
 	$(GENERATE) --include_imports --descriptor_set_out=deploy/rowmint.binpb $(SERVICES) google/rpc/error_details.proto
+
+# The pages of docs/ that are generated: settings, errors, tests that hold promises.
+docs: $(DEV)
+	$(BIN)/python -m tests.docs
 
 lint: $(DEV) $(PROTOC_READY)
 	$(BIN)/ruff check .

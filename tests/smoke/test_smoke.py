@@ -20,7 +20,8 @@ from rowmint.security.certificates import issue_certificate, make_authority
 from rowmint.security.identity import Role
 from rowmint.v1 import training_job_pb2
 from tests.acceptance.processes import Services, customers_csv
-from tests.acceptance.test_readme import blocks, run
+from tests.acceptance.test_readme import run
+from tests.docs.pages import README, blocks
 from tests.faults.golden_home import NO_TRAINER, golden_version
 from tests.golden.streams import PROJECT
 from tests.proxied.deployment import Deployment
@@ -53,7 +54,7 @@ def test_the_quickstart(house: Services, tmp_path: Path) -> None:
         "ROWMINT_TRAINER": trainer.address,
         "ROWMINT_SAMPLER": sampler.address,
     }
-    for block in blocks("sh"):
+    for block in blocks("sh", [README]):
         run(["bash", "-euo", "pipefail", "-c", block], tmp_path, environment)
     header, *lines = (tmp_path / "oslo.csv").read_text().splitlines()
     assert header == "order,city,plan,age,spend"
