@@ -2,7 +2,7 @@
 
 The manifest has two parts. `generator` is everything rows depend on: family, schema, codecs, arithmetic, grid,
 algorithm number, and size and SHA-256 of the weights; the *model digest* is the SHA-256 of its canonical JSON (RFC
-8785). The rest tells where the model came from; the *manifest digest* is the SHA-256 of the whole file, which is
+8785). The rest says where the model came from; the *manifest digest* is the SHA-256 of the whole file, which is
 canonical JSON too.
 """
 
@@ -52,7 +52,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class FittedModel:
-    """A fitted generator, ready to be written.
+    """A fitted model, ready to be written.
 
     Attributes:
         family: Name of one of `rowmint.synthesizer.FAMILIES`.
@@ -76,7 +76,7 @@ class Model:
     Attributes:
         digest: Model digest, 32 bytes.
         schema: Shape of the rows.
-        grid: Rows of a grid cell.
+        grid: Rows of a batch.
         synthesizer: Makes every column but ids.
         identities: Codecs of id columns by name.
         size_bytes: Bytes of the arrays it holds.
@@ -92,17 +92,17 @@ class Model:
     capabilities: Capabilities = field(default_factory=Capabilities)
 
 
-def write_model(generator: FittedModel, provenance: Mapping[str, Any]) -> Artifact:
+def write_model(fitted: FittedModel, provenance: Mapping[str, Any]) -> Artifact:
     """Return the files of a model.
 
     Args:
-        generator: What rows depend on.
+        fitted: What rows depend on.
         provenance: The rest of the manifest: ``capabilities``, ``training``, ``privacy``, ``licence`` and so on; JSON
             values, integers below 2**53.
     """
-    arrays = dict(generator.arrays)
+    arrays = dict(fitted.arrays)
     bodies = []
-    for index, codec in enumerate(generator.codecs):
+    for index, codec in enumerate(fitted.codecs):
         body, own = codec.to_manifest()
         bodies.append(body)
         arrays.update({f"codec.{index}.{name}": array for name, array in own.items()})
@@ -111,10 +111,10 @@ def write_model(generator: FittedModel, provenance: Mapping[str, Any]) -> Artifa
         "algorithm": ALGORITHM,
         "arithmetic": ARITHMETIC,
         "codecs": bodies,
-        "family": generator.family,
-        "grid": grid_rows(generator.schema),
-        "network": dict(generator.network),
-        "schema": generator.schema.to_json(),
+        "family": fitted.family,
+        "grid": grid_rows(fitted.schema),
+        "network": dict(fitted.network),
+        "schema": fitted.schema.to_json(),
         "weights": {"sha256": hashlib.sha256(weights).hexdigest(), "size": len(weights)},
     }
     model_digest = hashlib.sha256(rfc8785.dumps(section)).digest()
@@ -228,7 +228,7 @@ def _brief(text: str) -> str:
 
 
 def _grid(rows: Any, schema: TableSchema) -> int:
-    """Return a manifest's grid; `ValueError` where it is none, or would make batches far larger than any should be."""
+    """Return a manifest's grid; `ValueError` where it is not one, or its batches would be far too large."""
     most = _GRID_SLACK * grid_rows(schema)
     if not isinstance(rows, int) or isinstance(rows, bool) or not 1 <= rows <= most or rows & (rows - 1):
         raise ValueError(f"its grid is {rows!r}; it must be a power of two of at most {most} rows")

@@ -30,7 +30,7 @@ SCHEMA = TableSchema(
 )
 CODECS = (
     IdentityCodec(integral=False, base=0, size=10**6, pattern="N[0-9]{6}"),
-    CategoryCodec(3, 1, nullable=True, tail=integer_weights(np.array([3.0, 1.0]))),
+    CategoryCodec(3, 1, nullable=True, rare_weights=integer_weights(np.array([3.0, 1.0]))),
     NumericCodec(
         True, 0, 1, 0, True, False, 0.0, 99.0, np.array([20.0, 60.0]), np.array([15.0, 30.0]), np.array([42.0])
     ),

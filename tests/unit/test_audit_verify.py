@@ -190,7 +190,7 @@ def test_a_record_that_was_edited_with_its_hash_breaks_the_next(tmp_path):
     ]
 
 
-def test_a_whole_chain_written_anew_is_found_by_who_knows_a_head(tmp_path):
+def test_a_whole_chain_written_from_scratch_is_found_by_who_knows_a_head(tmp_path):
     forged = b"".join(chain(who="key:other")[0])
     assert told(judged(tmp_path, forged)) == []
     (found,) = told(judged(tmp_path, forged, [HEAD]))

@@ -285,7 +285,7 @@ def test_the_manifest_names_what_the_weights_depend_on(family: Family, plain: di
 def test_events_report_phases_and_epochs(family: str, tmp_path: Path) -> None:
     events: list[FitEvent] = []
     fit_table(TABLE, config(dataclasses.replace(FAMILIES[family], epochs=3)), tmp_path, events.append)  # type: ignore[type-var]
-    assert [event.phase for event in events] == [Phase.ENCODING, *[Phase.FITTING] * 4, Phase.PUBLISHING]
+    assert [event.phase for event in events] == [Phase.ENCODING, *[Phase.FITTING] * 4, Phase.VERIFYING]
     assert [event.epoch for event in events[1:5]] == [0, 1, 2, 3]
     for event in events[2:5]:
         assert set(event.losses) == ({"generator", "critic"} if family == "ctgan" else {"loss"})
@@ -378,7 +378,7 @@ def test_exact_network_agrees_with_the_float_one(
         distance = found[:, seen] / tables.LOGIT_UNIT * temperature - expected[:, seen]
         distance -= distance.mean(axis=0)
         assert np.abs(distance).mean() < BOUND
-        start += codec.slots
+        start += codec.choices
 
 
 def test_a_temperature_divides_logits_and_nothing_else(codes: dict[str, EncodedTable], tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_every_integer_survives(cells: list[int | None], max_modes: int, binned:
 def test_every_double_of_learned_decimals_survives(cells: list[float | None]) -> None:
     spec = column("x", ColumnKind.NUMERICAL, DataType.DOUBLE, decimals=2)
     before, after, codec = round_trip(spec, pa.array(cells, pa.float64()))
-    assert codec.lattice or not any(cell is not None for cell in cells)
+    assert codec.on_grid or not any(cell is not None for cell in cells)
     assert_same(before, after)
 
 
@@ -199,13 +199,13 @@ def test_rare_categories_follow_the_policy(override: dict[str, Any], names: tupl
     spec, codec = categories(COUNTS, ColumnOverride("x", **override))
     assert set(spec.domain.categories) == set(names)
     assert spec.domain.categories[:2] == (names[:2] if len(names) > 1 else names)
-    assert (codec.size, codec.slots) == (len(names), choices)
+    assert (codec.size, codec.choices) == (len(names), choices)
 
 
 def test_rare_values_keep_their_frequencies() -> None:
     spec, codec = categories(COUNTS, ColumnOverride("x", max_categories=3), nullable=True)
     assert spec.domain.categories[3:] == ("d", "e", "f")
-    assert (codec.tail / 2.0**32).round(3).tolist() == [0.5, 0.333, 0.167]
+    assert (codec.rare_weights / 2.0**32).round(3).tolist() == [0.5, 0.333, 0.167]
     assert codec.nullable
 
 

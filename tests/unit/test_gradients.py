@@ -321,7 +321,7 @@ def in_layout(table: EncodedTable, layout: Layout) -> Iterator[tuple[int, int | 
     """Yield each column's number, the place of its scalar, its choices, and how many of them are modes."""
     scalar = 0
     for column, (codec, start) in enumerate(zip(table.codecs, layout.starts.tolist(), strict=True)):
-        span = slice(start, start + codec.slots)
+        span = slice(start, start + codec.choices)
         if isinstance(codec, NumericCodec) and codec.scalar:
             yield column, scalar, span, len(codec.centers)
             scalar += 1
@@ -380,7 +380,9 @@ def test_where_every_scalar_counts_the_loss_is_the_packages_own(
     mean, deviation, log_variance = encoder(rows)
     outputs, sigma = decoder(mean + deviation * noise)
     order = torch.from_numpy(fitter._layout.order)
-    information = [[SpanInfo(1, "tanh")] * codec.scalar + [SpanInfo(codec.slots, "softmax")] for codec in table.codecs]
+    information = [
+        [SpanInfo(1, "tanh")] * codec.scalar + [SpanInfo(codec.choices, "softmax")] for codec in table.codecs
+    ]
     likelihood, divergence = their_tvae._loss_function(
         outputs[:, order], rows[:, order], sigma[order], mean, log_variance, information, TVAE.loss_factor
     )

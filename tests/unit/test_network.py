@@ -286,7 +286,7 @@ def test_slots_pass_a_byte(largest):
 def test_as_many_equal_slots_as_there_may_be():
     # 4,096 categories, one slot for the others, one for missing: the sum of their masses is below 2**31.
     heads = _heads([_category(2), CategoryCodec(5000, 4096, True, np.ones(904, np.uint64)), _category(4098)])
-    assert [head.codec.slots for head in heads] == [2, 4098, 4098]
+    assert [head.codec.choices for head in heads] == [2, 4098, 4098]
     words = [0, 2**31, 2**32 - 1]
     layout = ChoiceLayout(heads)
     outputs = np.zeros((len(layout.outputs), 3), np.int16)

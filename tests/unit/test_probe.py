@@ -266,8 +266,8 @@ def test_held_out_cells_that_no_training_row_has_are_encoded_too(
     cells.cells["x"][first], cells.cells["x"][second] = 10**6, None
     cells.cells["city"][third] = "Paris"
     codes = encoded(config, cells, tmp_path)
-    assert codes.codecs[1].slots == 2
-    sizes = [codec.slots for codec in codes.codecs]
+    assert codes.codecs[1].choices == 2
+    sizes = [codec.choices for codec in codes.codecs]
     assert (codes.held_out.choices < sizes).all()
     assert (np.abs(codes.held_out.alpha) <= 1).all()
     if isinstance(family, IndependentConfig):

@@ -1,4 +1,4 @@
-"""Rows by index where a candidate serves several of them: whose turn it is, what stays and what is drawn anew."""
+"""Rows by index where a candidate serves several of them: which one, what stays and what is drawn again."""
 
 import itertools
 import threading
@@ -49,7 +49,7 @@ def joined(blocks, name):
 
 
 class CountedCache(CandidateCache):
-    """Counts what is kept anew."""
+    """Counts what is kept."""
 
     def __init__(self, max_bytes):
         super().__init__(max_bytes)
@@ -327,7 +327,7 @@ def test_a_starved_block_is_as_short_in_every_round():
         block = source.block(number, 16)
         assert (block.rows, block.candidates, block.accepted) == (accepted, TILE, accepted)
         assert len(cells(block)) == accepted
-    # Rows that are there are no starved ones.
+    # An exhausted budget changes no row that is there.
     assert (source.block(2, 3).rows, source.block(2, 3).candidates) == (3, 0)
 
 

@@ -2,7 +2,7 @@
 
 Output row i is accepted candidate (i mod R) of block (i div R), whose candidates are those of tiles (b, 0), (b, 1), ...
 in order. A plan fixes R, the tile size T and the tile budget K; it is compiled from (model digest, canonical
-conditions, algorithm number) alone, never from what was asked of the stream, so every call about the same rows means
+conditions, algorithm number) alone, never from which rows are requested, so every call about the same rows means
 the same rows.
 """
 
@@ -23,7 +23,7 @@ from rowmint.schema.arrays import is_coded
 from rowmint.synthesizer.interface import Synthesizer
 
 ALGORITHM = 2
-"""Number of the way rows are computed from a model; a change of any row is a new number."""
+"""Number of the algorithm that computes rows from a model; a change of any row is a new number."""
 
 TILE_SIZE = 4096
 BLOCK_SIZE = 4096
@@ -140,7 +140,7 @@ def pilot(
 
 
 def grid_rows(schema: TableSchema) -> int:
-    """Return the rows of a grid cell, a power of two.
+    """Return the rows of a batch, a power of two.
 
     It is the greatest, 1 to 8,192, that keeps one under 512 KiB of Arrow and about 2 MiB of text, the longest
     categories and NDJSON's column names counted in every row.

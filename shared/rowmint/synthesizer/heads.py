@@ -32,11 +32,11 @@ class ColumnHead:
     @property
     def stop(self) -> int:
         """The output after the column's last."""
-        return self.start + self.codec.scalar + self.codec.slots
+        return self.start + self.codec.scalar + self.codec.choices
 
     def rare_category_words(self, key: TileKey, count: int) -> NDArray[np.uint64] | None:
         """Return the words that draw rare categories, shape (count,), or None where none are needed."""
-        return key.words32(f"tail:{self.index}", count).astype(np.uint64) if self.codec.uses_words else None
+        return key.words32(f"tail:{self.index}", count).astype(np.uint64) if self.codec.draws_rare else None
 
     def choice_words(self, key: TileKey, count: int) -> NDArray[np.uint32]:
         """Return the words that draw the choices, shape (count,)."""
@@ -54,8 +54,8 @@ class ColumnHead:
         """Return which choices can decode to a cell that satisfies `condition`, shape (choices,)."""
         if isinstance(self.codec, NumericCodec):
             spans = [(float(span.lower), float(span.upper)) for span in condition.intervals or ()]
-            return self.codec.reachable_slots(spans, condition.null)
-        return self.codec.compatible_slots(condition.codes or (), condition.null)
+            return self.codec.reachable_choices(spans, condition.null)
+        return self.codec.compatible_choices(condition.codes or (), condition.null)
 
 
 def column_heads(

@@ -68,7 +68,7 @@ class EncodedTable:
     @property
     def width(self) -> int:
         """Width of a row in the networks: a scalar where there is one, and one for each choice."""
-        return sum(codec.scalar + codec.slots for codec in self.codecs)
+        return sum(codec.scalar + codec.choices for codec in self.codecs)
 
     def positions(self) -> tuple[list[slice], list[int]]:
         """Return where, in a row of outputs in schema order, each column's choices and each scalar stand."""
@@ -76,7 +76,7 @@ class EncodedTable:
         for codec in self.codecs:
             if codec.scalar:
                 scalars.append(start)
-            blocks.append(slice(start + codec.scalar, start + codec.scalar + codec.slots))
+            blocks.append(slice(start + codec.scalar, start + codec.scalar + codec.choices))
             start = blocks[-1].stop
         return blocks, scalars
 
@@ -122,7 +122,7 @@ class _Encoders:
             (index, column.spec.name, column.encoder) for index, column in enumerate(fitted) if column.encoder
         ]
         self._seed = seed
-        self.sizes = [encoder.codec.slots for _, _, encoder in self._encoders]
+        self.sizes = [encoder.codec.choices for _, _, encoder in self._encoders]
         self.scalars = sum(encoder.codec.scalar for _, _, encoder in self._encoders)
         widest = max(self.sizes)
         self.kind = np.dtype(np.uint8 if widest <= 1 << 8 else np.uint16 if widest <= 1 << 16 else np.uint32)

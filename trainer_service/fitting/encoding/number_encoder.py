@@ -46,7 +46,7 @@ class NumberEncoder:
     def codes(self, cells: ColumnArray, random: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return choice and scalar of native values, both shape (n,)."""
         codec = self.codec
-        choices = np.full(len(cells), codec.slots - 1, np.int64)
+        choices = np.full(len(cells), codec.choices - 1, np.int64)
         alpha = np.zeros(len(cells), np.float32)
         missing = cells.missing()
         x = codec.positions(cells.values)

@@ -72,7 +72,7 @@ def _grid(column: ColumnSpec, summary: NumberSummary, nullable: bool) -> Numeric
         origin = least if greatest - least < _SAFE_RANGE else 0
     empty = np.zeros(0)
     return NumericCodec(
-        lattice=summary.on_grid,
+        on_grid=summary.on_grid,
         origin=origin,
         step=max(1, summary.step),
         decimals=decimals,
@@ -115,7 +115,7 @@ def _mixture(
     codec: NumericCodec, x: NDArray[np.float64], counts: NDArray[np.float64], summary: NumberSummary, max_modes: int
 ) -> _Modes:
     """Gaussian modes, and one uniform mode for each gap between or beyond them that holds a value."""
-    least = 0.5 if codec.lattice else max((codec.upper - codec.lower) * 1e-6, 1e-300)
+    least = 0.5 if codec.on_grid else max((codec.upper - codec.lower) * 1e-6, 1e-300)
     mixture = fit_mixture(x, counts, max_modes, least)
     widths = WIDTH_SIGMAS * mixture.sigmas
     gaps = _gaps(mixture.means - widths, mixture.means + widths, codec.lower, codec.upper)
@@ -135,7 +135,7 @@ def _mixture(
     lows, highs, masses = (
         (np.array(part, np.float64) for part in zip(*spans, strict=True)) if spans else (np.zeros(0),) * 3
     )
-    extra, half = _span(lows, highs, on_grid=codec.lattice)
+    extra, half = _span(lows, highs, on_grid=codec.on_grid)
     return _Modes(
         np.concatenate([mixture.means, extra]),
         np.concatenate([widths, half]),
@@ -188,8 +188,8 @@ def _bins(codec: NumericCodec, x: NDArray[np.float64], counts: NDArray[np.float6
     else:
         # Values the sample did not see may lie anywhere between: the bins share out the whole range.
         highs[-1] = codec.upper
-        lows = np.concatenate([[codec.lower], highs[:-1] + (1 if codec.lattice else 0)])
+        lows = np.concatenate([[codec.lower], highs[:-1] + (1 if codec.on_grid else 0)])
         kept = lows <= highs
         lows, highs = lows[kept], highs[kept]
-    centers, widths = _span(lows, highs, on_grid=codec.lattice)
+    centers, widths = _span(lows, highs, on_grid=codec.on_grid)
     return _Modes(centers, widths, np.full(len(centers), 1 / BINS), np.zeros(len(centers), np.bool_), points)

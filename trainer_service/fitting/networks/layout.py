@@ -83,12 +83,12 @@ class Layout:
 def make_layout(codecs: Sequence[CategoryCodec | NumericCodec]) -> Layout:
     """Lay out the columns of these codecs, given in schema order."""
     scalars = sum(codec.scalar for codec in codecs)
-    by_size = sorted(range(len(codecs)), key=lambda column: codecs[column].slots)
+    by_size = sorted(range(len(codecs)), key=lambda column: codecs[column].choices)
     starts = np.zeros(len(codecs), np.int64)
     groups: list[BlockGroup] = []
     position = scalars
     for column in by_size:
-        size = codecs[column].slots
+        size = codecs[column].choices
         starts[column] = position
         if groups and groups[-1].size == size:
             groups[-1] = BlockGroup(groups[-1].start, groups[-1].count + 1, size)
@@ -103,8 +103,8 @@ def make_layout(codecs: Sequence[CategoryCodec | NumericCodec]) -> Layout:
             modal[start : start + len(codec.centers), scalar] = 1
             order.append(scalar)
             scalar += 1
-        order.extend(range(start, start + codec.slots))
-    sizes = np.array([codec.slots for codec in codecs], np.int64)
+        order.extend(range(start, start + codec.choices))
+    sizes = np.array([codec.choices for codec in codecs], np.int64)
     return Layout(scalars, tuple(groups), starts, sizes, np.array(order, np.int64), modal)
 
 

@@ -45,9 +45,9 @@ class IndependentSynthesizer:
         self, schema: TableSchema, heads: dict[str, ColumnHead], weights: dict[str, NDArray[np.uint64]]
     ) -> None:
         for name, head in heads.items():
-            if weights[name].shape != (head.codec.slots,):
+            if weights[name].shape != (head.codec.choices,):
                 raise DataLossError(
-                    f"column {name!r} has {head.codec.slots} choices and weights of shape {weights[name].shape}"
+                    f"column {name!r} has {head.codec.choices} choices and weights of shape {weights[name].shape}"
                 )
             if not sum_to_one(weights[name]):
                 raise DataLossError(f"the weights of column {name!r} do not sum to one")

@@ -99,10 +99,10 @@ class LatentCompleter:
             codec = column.head.codec
             if isinstance(codec, CategoryCodec):
                 code = -1 if cell is None else column.head.column.domain.categories.index(cell)
-                choice = codec.slots - 1 if code < 0 else min(code, codec.head)
+                choice = codec.choices - 1 if code < 0 else min(code, codec.frequent)
                 _apply(categories, column.shares[choice])
             elif cell is None:
-                _apply(categories, column.shares[codec.slots - 1])
+                _apply(categories, column.shares[codec.choices - 1])
             else:
                 numbers.append((column, cell))
         tolerance = self._tolerance

@@ -33,7 +33,7 @@ class ConditionVectors:
         Raises:
             DataLossError: They do not.
         """
-        choices = {head.index: head.codec.slots for head in heads.values()}
+        choices = {head.index: head.codec.choices for head in heads.values()}
         if not self.column.shape == self.choice.shape == self.weights.shape == (conditions,):
             raise DataLossError(
                 f"the model has condition vectors of shapes {self.column.shape}, {self.choice.shape} and"

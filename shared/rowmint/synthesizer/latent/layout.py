@@ -28,14 +28,14 @@ class ChoiceLayout:
     """
 
     def __init__(self, heads: Sequence[ColumnHead]) -> None:
-        self.heads = tuple(sorted(heads, key=lambda head: -head.codec.slots))
+        self.heads = tuple(sorted(heads, key=lambda head: -head.codec.choices))
         with_scalar = [head for head in self.heads if head.codec.scalar]
         self.scalar_of = {head.column.name: row for row, head in enumerate(with_scalar)}
         self.scalars = len(with_scalar)
         outputs = [head.start for head in with_scalar]
         self._steps: list[tuple[int, int]] = []
-        for choice in range(self.heads[0].codec.slots if self.heads else 0):
-            having = [head for head in self.heads if head.codec.slots > choice]
+        for choice in range(self.heads[0].codec.choices if self.heads else 0):
+            having = [head for head in self.heads if head.codec.choices > choice]
             self._steps.append((len(outputs) - self.scalars, len(having)))
             outputs += [head.start + int(head.codec.scalar) + choice for head in having]
         self.outputs: NDArray[np.intp] = np.array(outputs, np.intp)

@@ -48,9 +48,9 @@ class LatentModel:
         if network.output_width != width:
             raise DataLossError(f"the model's network has {network.output_width} outputs; its columns need {width}")
         for name, head in heads.items():
-            if head.codec.slots > _MAX_CHOICES:
+            if head.codec.choices > _MAX_CHOICES:
                 raise DataLossError(
-                    f"column {name!r} has {head.codec.slots} choices; a network may have {_MAX_CHOICES}"
+                    f"column {name!r} has {head.codec.choices} choices; a network may have {_MAX_CHOICES}"
                 )
         if vectors is not None:
             vectors.validate(heads, network.conditions)
