@@ -13,7 +13,7 @@ from rowmint.errors import InvalidFieldError
 from rowmint.schema import KINDS_OF_TYPE, ColumnKind, ColumnSpec, DataType, TableSchema
 from rowmint.schema.arrays import is_coded
 from trainer_service.fitting.context import Device
-from trainer_service.fitting.families import FAMILIES, Family, FamilyConfig, family_of
+from trainer_service.fitting.families import Family, FamilyConfig, family_named, family_names, family_of
 from trainer_service.fitting.families.hyperparameters import check_integer
 from trainer_service.fitting.options import MAX_CATEGORIES, PREFIX, ColumnOverride, EncodingOptions, HighCardinality
 
@@ -244,12 +244,12 @@ def from_json(body: Mapping[str, Any]) -> TrainingConfig:
         KeyError: A part is missing.
         ValueError: A value is not one of a closed set.
     """
-    (family,) = (family for family in FAMILIES if family.name in body)
+    (name,) = (name for name in family_names() if name in body)
     fields: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in body[family.name].items()
+        key: tuple(value) if isinstance(value, list) else value for key, value in body[name].items()
     }
     return TrainingConfig(
-        family=family.config(**fields),
+        family=family_named(name).config(**fields),
         seed=int(body["seed"]),
         device=Device(body["device"]),
         threads=body["threads"],

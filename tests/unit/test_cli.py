@@ -117,7 +117,7 @@ def test_training_of_a_dataset_by_id_and_its_estimate(fakes):
         (["train", "f", "--set", "pac=7"], "batch_size: must be divisible by pac (INVALID_FIELD)"),
         (["train", "f", "--set", "epoch=7"], "did you mean epochs?"),
         (["train", "f", "--set", "epochs"], "is not NAME=VALUE"),
-        (["train", "f", "--family", "gan"], "say one of ctgan, tvae, independent"),
+        (["train", "f", "--family", "gan"], "choose one of ctgan, tvae, independent"),
         (["train", "nope/f.csv"], "there is no file 'nope/f.csv'"),
         (["train", "-"], "--model: is required"),
         (["datasets", "show", "nope"], "there is no projects/default/datasets/nope (RESOURCE_NOT_FOUND)"),

@@ -14,6 +14,7 @@ from rowmint.cli.datasets import (
     PrimaryKeyOption,
     upload_file,
 )
+from rowmint.cli.hyperparameters import with_training_options
 from rowmint.cli.output import (
     Bar,
     JsonOption,
@@ -27,6 +28,7 @@ from rowmint.cli.output import (
     short_name,
 )
 from rowmint.client import training_config
+from rowmint.client.families import DEFAULT_FAMILY, family_names
 from rowmint.client.synthesize import id_from_name
 from rowmint.errors import InvalidFieldError
 from rowmint.v1 import training_job_pb2
@@ -66,6 +68,7 @@ def parse_settings(texts: list[str] | None) -> dict[str, object]:
     return settings
 
 
+@with_training_options
 def train(
     context: typer.Context,
     *,
@@ -73,15 +76,13 @@ def train(
     model: Annotated[
         str | None, typer.Option(help="Id of the model that gets a new version. Default: the file's or dataset's name.")
     ] = None,
-    family: Annotated[str, typer.Option(help="ctgan, tvae or independent.")] = "ctgan",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the rows. Default: 300.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the fit. Default: one is drawn.")] = None,
+    family: Annotated[str, typer.Option(help=f"{', '.join(family_names())}.")] = DEFAULT_FAMILY,
     set_: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Set a hyper-parameter, such as batch_size=1000 or generator_dim=256,256; may be repeated.",
+            help="Set any of the training options below by its name, such as batch_size=1000; may be repeated.",
         ),
     ] = None,
     estimate: Annotated[bool, typer.Option("--estimate", help="Only say what it would cost.")] = False,
@@ -93,11 +94,10 @@ def train(
     primary_key: PrimaryKeyOption = "",
     column: ColumnOption = None,
     as_json: JsonOption = False,
+    settings: dict[str, object],
 ) -> None:
     """Fit a model to a table and publish it."""
-    settings = parse_settings(set_)
-    settings.update({name: value for name, value in (("epochs", epochs), ("seed", seed)) if value is not None})
-    config = training_config(family, settings)
+    config = training_config(family, {**parse_settings(set_), **settings})
     is_file = data == "-" or Path(data).is_file()
     if not is_file and ("/" in data or "." in data) and not data.startswith("projects/"):
         raise InvalidFieldError("DATA", f"there is no file {data!r}, and no dataset has such an id")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rowmint.client.client import Client
 from rowmint.client.datasets import UploadProgress
+from rowmint.client.families import DEFAULT_FAMILY
 from rowmint.client.training import training_config
 from rowmint.client.where import Conditions
 from rowmint.v1 import training_job_pb2
@@ -28,7 +29,7 @@ def synthesize(
     rows: int,
     *,
     where: Conditions = None,
-    family: str = "ctgan",
+    family: str = DEFAULT_FAMILY,
     seed: int | None = None,
     model: str | None = None,
     client: Client | None = None,
@@ -42,7 +43,7 @@ def synthesize(
         path: A CSV, TSV, JSON, NDJSON, Parquet or Arrow stream file, told by its suffix.
         rows: Rows wanted.
         where: Which rows are wanted; see `rowmint.client.where`.
-        family: `ctgan`, `tvae` or `independent`.
+        family: Name of the family, one of `rowmint.client.families.family_names()`.
         seed: Seed of the fit and of the rows; None for drawn ones.
         model: Id of the model that gets a new version; None for one made of the file's name.
         client: The client; None for one made by `Client()`, from the environment.

@@ -11,12 +11,11 @@ from google.protobuf.message import Message
 
 from rowmint.client.connection import Calls
 from rowmint.client.errors import RowmintCallError, call_error
+from rowmint.client.families import DEFAULT_FAMILY, family_names
 from rowmint.errors import CancelledError, InvalidFieldError, TrainingFailedError
 from rowmint.schema import near_names
 from rowmint.v1 import dataset_pb2, training_job_pb2, training_service_pb2
 from rowmint.v1.training_service_pb2_grpc import TrainingServiceStub
-
-FAMILIES = ("ctgan", "tvae", "independent")
 
 ENDED = frozenset(
     {training_job_pb2.JOB_STATE_SUCCEEDED, training_job_pb2.JOB_STATE_FAILED, training_job_pb2.JOB_STATE_CANCELLED}
@@ -83,20 +82,21 @@ def training_config(family: str, hyperparameters: Mapping[str, object]) -> train
     """Return a configuration.
 
     Args:
-        family: `ctgan`, `tvae` or `independent`.
+        family: Name of the family, one of `rowmint.client.families.family_names()`.
         hyperparameters: Fields of the family's configuration and of `TrainingConfig` (seed, threads, ...) by name; a
             text is read as the field's type, with commas between the members of a list.
 
     Raises:
         InvalidFieldError: The family or a name is unknown, or a value is not one of its field's.
     """
-    if family not in FAMILIES:
-        raise InvalidFieldError("family", f"{family!r} is unknown; say one of {', '.join(FAMILIES)}")
+    families = family_names()
+    if family not in families:
+        raise InvalidFieldError("family", f"{family!r} is unknown; choose one of {', '.join(families)}")
     config = training_job_pb2.TrainingConfig()
     part: Message = getattr(config, family)
     part.SetInParent()
     own = _fields(part)
-    shared = {name: field for name, field in _fields(config).items() if name not in FAMILIES}
+    shared = {name: field for name, field in _fields(config).items() if name not in families}
     for name, value in hyperparameters.items():
         if name in own:
             _set_field(part, own[name], value)
@@ -119,7 +119,7 @@ class TrainingCalls(Calls):
         model: str,
         config: training_job_pb2.TrainingConfig | None = None,
         *,
-        family: str = "ctgan",
+        family: str = DEFAULT_FAMILY,
         job_id: str | None = None,
         **hyperparameters: object,
     ) -> training_job_pb2.TrainingJob:
@@ -129,7 +129,7 @@ class TrainingCalls(Calls):
             dataset: A READY dataset, or its name or id.
             model: Name or id of the model that gets a new version.
             config: The whole configuration; None to make it of the arguments below.
-            family: `ctgan`, `tvae` or `independent`.
+            family: Name of the family, one of `rowmint.client.families.family_names()`.
             job_id: Last part of the job's name; None for one made by the service.
             **hyperparameters: See `training_config`.
 
@@ -148,7 +148,7 @@ class TrainingCalls(Calls):
         model: str,
         config: training_job_pb2.TrainingConfig | None = None,
         *,
-        family: str = "ctgan",
+        family: str = DEFAULT_FAMILY,
         **hyperparameters: object,
     ) -> training_job_pb2.TrainingEstimate:
         """Check a job and say what it would cost; nothing is created. Arguments and errors as in `train`."""

@@ -13,7 +13,7 @@ def _load_fitter() -> FitterFactory:
 
 INDEPENDENT = Family(
     name="independent",
-    summary="Each column by its own marginal, independently",
+    summary="Independent marginals, one per column",
     suits="the baseline that others are compared with; rows in seconds",
     config=IndependentConfig,
     synthesizer=synthesizer_family("independent"),

@@ -10,8 +10,8 @@ class TvaeConfig(FamilyConfig):
     """Tabular variational autoencoder."""
 
     epochs: int = integer(300, 1, 100_000, "Passes over the training rows")
-    batch_size: int = integer(500, 1, 1_000_000, "Rows a step")
-    embedding_dim: int = integer(128, 1, 4096, "Width of the latent space")
+    batch_size: int = integer(500, 1, 1_000_000, "Rows per step")
+    embedding_dim: int = integer(128, 1, 4096, "Dimension of the latent space")
     compress_dims: tuple[int, ...] = layers((128, 128), "Width of each hidden layer of the encoder")
     decompress_dims: tuple[int, ...] = layers((128, 128), "Width of each hidden layer of the decoder")
     l2scale: float = not_negative(1e-5, "Adam weight decay")
