@@ -1,4 +1,4 @@
-"""Versions that wait to be promoted or rejected: what is decided once holds, and who does not ask never sees them."""
+"""Versions that wait to be promoted or rejected: a decision is final, and ordinary reads never find them."""
 
 import threading
 from dataclasses import replace
@@ -74,7 +74,7 @@ def test_of_a_model_without_published_versions_nothing_is_latest(registry):
         registry.models.resolve(ModelVersionRef(MODEL, alias="latest"), unpublished=True)
 
 
-def test_only_who_asks_finds_it_and_by_its_number_only(registry):
+def test_it_is_found_on_request_and_by_its_number_only(registry):
     published, staged = publish(registry, "a", b"a" * 32), stage(registry, "b", b"b" * 32)
     assert listed(registry) == [(1, "PUBLISHED")]
     assert listed(registry, unpublished=True) == [(2, "STAGED"), (1, "PUBLISHED")]
@@ -125,7 +125,7 @@ def test_a_cancel_that_was_committed_wins(registry):
 
 
 def reopen(registry, version):
-    """Leave the job as a crash between SQLite's two files does: its version is there, and it looks unfinished."""
+    """Leave the job as a crash between SQLite's two files does: with a version, and unfinished."""
     with writing(registry.engine) as connection:
         connection.execute(
             update(jobs)

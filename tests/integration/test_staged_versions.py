@@ -1,4 +1,4 @@
-"""A version from staging to its end, over the wire: who sees it, who is served, what a decision changes."""
+"""A version from staging to its decision, over the wire: which roles see it and are served, before and after."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -48,7 +48,7 @@ STAGED, PUBLISHED, REJECTED = (
 
 
 class ByToken:
-    """Takes a caller for whom they say they are."""
+    """Identifies a caller by the name in the header."""
 
     async def identify(self, authorization, certificate_names):
         if not authorization:
@@ -80,7 +80,7 @@ class World:
         return self.registry.models.publish(job.uid, job.epoch, ModelName("p", "m"), version, staged=staged).name
 
     async def served(self, model: str, caller: str) -> list[str]:
-        """Ask for rows in every way; return the versions that they are made from, or the reasons of the refusals."""
+        """Request rows by each method; return the versions that they are made from, or the reasons of the refusals."""
         sample = sampling_pb2.SampleRequest(model=model, rows=10, seed=1)
         config = sampling_pb2.CompleteRowsConfig(model=model, seed=1)
         completed = iter([sampling_pb2.CompleteRowsRequest(config=config)])
@@ -184,7 +184,7 @@ def read(name=FIRST):
     return model_service_pb2.GetModelVersionRequest(name=name)
 
 
-def test_a_staged_version_is_served_by_its_name_to_whom_it_may_concern_and_when_promoted_to_all(within):
+def test_a_staged_version_is_served_by_its_full_name_to_trainers_and_admins_and_when_promoted_to_all(within):
     digest = record("independent", *stored("independent")).model_digest.hex()
 
     async def steps(found):
@@ -248,25 +248,25 @@ def test_a_model_of_which_nothing_is_published_has_no_latest_version(within):
     within(steps)
 
 
-def test_statistics_tell_readers_of_published_versions_only(within):
+def test_statistics_show_readers_published_versions_only(within):
     async def steps(found):
         found.make()
         await found.served(FIRST, "admin")
 
-        async def told(name, caller):
+        async def shown(name, caller):
             request = statistics_pb2.GetModelStatisticsRequest(name=name)
             answer = await ask(found.sampler.GetModelStatistics, request, caller)
             return answer if isinstance(answer, str) else [one.model_version for one in answer.model_versions]
 
-        assert [await told(name, "trainer") for name in (MODEL, FIRST)] == [[FIRST], [FIRST]]
-        assert [await told(name, "reader") for name in (MODEL, FIRST)] == [[], "RESOURCE_NOT_FOUND"]
+        assert [await shown(name, "trainer") for name in (MODEL, FIRST)] == [[FIRST], [FIRST]]
+        assert [await shown(name, "reader") for name in (MODEL, FIRST)] == [[], "RESOURCE_NOT_FOUND"]
         await ask(found.admin.PromoteModelVersion, promotion())
-        assert [await told(name, "reader") for name in (MODEL, FIRST)] == [[FIRST], [FIRST]]
+        assert [await shown(name, "reader") for name in (MODEL, FIRST)] == [[FIRST], [FIRST]]
 
     within(steps)
 
 
-def test_where_nothing_asks_for_credentials_every_caller_is_served_a_staged_version(within):
+def test_without_access_control_every_caller_is_served_a_staged_version(within):
     async def steps(found):
         found.make()
         assert await found.served(FIRST, "reader") == [FIRST] * 3
