@@ -1,4 +1,4 @@
-"""What this process has done for each model version since it started; told to whoever asks, and to the metrics."""
+"""What this process has done for each model version since it started; for GetModelStatistics and the metrics."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ from sampler_service import metrics
 COMPLETED = "completed"
 """Stands for the row format of calls of CompleteRows in the metrics."""
 
-# What is not the caller's doing.
+# What is not the caller's fault.
 _FAULTS = (Reason.INTERNAL, Reason.DATA_LOSS, Reason.UNAVAILABLE)
 
 _VERSIONS = 4096  # as many are remembered, those served last
@@ -61,7 +61,7 @@ class VersionStatistics:
 
 
 class Models(Protocol):
-    """Finds models and versions; `rowmint.registry.ModelLedger` does. Thread-safe."""
+    """Finds models and versions, as `rowmint.registry.ModelLedger` does. Thread-safe."""
 
     def get(self, name: ModelName) -> ModelRecord:
         """Return a model.
@@ -95,7 +95,7 @@ class StreamTally:
 
     Attributes:
         outcome: How the stream ends by itself: ``complete``, ``drained`` or ``max_duration``; set once nothing but its
-            summary is left to be sent, so that a client which goes as soon as it has that has not given the stream up.
+            summary is left to be sent, so that a client which leaves as soon as it has that has not cancelled.
         rows: Rows delivered.
     """
 
@@ -116,8 +116,8 @@ class StreamTally:
         self.outcome = ""
         self.rows = 0
 
-    def asked(self) -> None:
-        """Note that rows are asked for only now: what the client took its time over is no latency."""
+    def requested(self) -> None:
+        """Note that rows are requested only now: the time that the client took is not latency."""
         if self._first:
             self._began = self._clock()
 
@@ -141,9 +141,9 @@ class Statistics:
 
     Args:
         models: Where models are looked up.
-        loaded_bytes: Says how many bytes a version takes that is loaded now, else 0.
+        loaded_bytes: Returns how many bytes a version takes that is loaded now, else 0.
         clock: Seconds; monotonic.
-        now: Seconds since 1970 by this machine's clock; it is told, and nothing goes by it.
+        now: Seconds since 1970 by this machine's clock; it is reported, and decides nothing.
         sees_unpublished: Says whether the caller that is being served may know of versions of a project, by its id,
             that are staged or rejected; called in the task of the call.
 
@@ -229,13 +229,13 @@ class Statistics:
     async def read(self, name: str) -> list[VersionStatistics]:
         """Return what was done for a model, by version, or for one version of it, zeros included.
 
-        Of versions that are staged or rejected only a caller learns who may know of them.
+        Versions that are staged or rejected are left out for callers who may not see them.
 
         Args:
-            name: A model's name, for all its versions served here; or whatever stands for one version.
+            name: A model's name, for all its versions served here; or a reference to one version.
 
         Raises:
-            InvalidFieldError: It is no name.
+            InvalidFieldError: It is not a name.
             ResourceNotFoundError: There is no such model or version.
         """
         if "@" in name or "/versions/" in name:

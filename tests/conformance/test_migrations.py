@@ -19,7 +19,6 @@ from rowmint.names import DatasetName, ModelName, ModelVersionName, ModelVersion
 from rowmint.registry import (
     CheckpointRecord,
     JobKind,
-    JobPhase,
     JobState,
     NewVersion,
     Registry,
@@ -332,6 +331,34 @@ class MigrationsSuite:
         assert newest.models.get(ModelName("p", "m")).latest == 4
         assert known_to(seen, scenario.read(newest, "p")) == seen
 
+    def test_old_code_reads_a_job_at_a_phase_it_does_not_know(self, newest, url, old_code):
+        scenario.write(newest, "p")
+        job = newest.jobs.get(TrainingJobName("p", "released"))
+        shown = {"fetching": "UNSPECIFIED", "encoding": "ENCODING", "verifying": "UNSPECIFIED"}
+        for phase in shown:
+            newest.jobs.set_phase(job.uid, job.epoch, phase)
+        seen = old_code("read", url, "p")
+        assert [event["phase"] for event in seen["events"]["released"][-3:]] == list(shown.values())
+        found = newest.jobs.get(job.name)
+        assert (found.phase, found.dataset, found.model) == (
+            "verifying",
+            "projects/p/datasets/ready",
+            "projects/p/models/m",
+        )
+        assert [event.phase for event in newest.jobs.events_after(job.uid, 0)[-3:]] == list(shown)
+
+    def test_what_old_code_wrote_to_a_job_of_today_is_read(self, newest, url, old_code):
+        scenario.write(newest, "p")
+        job = newest.jobs.get(TrainingJobName("p", "released"))
+        newest.jobs.set_phase(job.uid, job.epoch, "verifying")
+        with writing(newest.engine) as connection:
+            connection.execute(update(jobs).where(jobs.c.uid == job.uid).values(lease_until=1))
+        old_code("finish", url, "p")
+        ended = newest.jobs.get(job.name)
+        assert (ended.phase, ended.outputs, ended.inputs) == ("", {"model_version": 4}, job.inputs)
+        phases = [event.phase for event in newest.jobs.events_after(job.uid, job.event_count + 1)]
+        assert phases == ["", "fitting", "fitting", ""]
+
     # new code on the oldest schema: a sampler that was updated before the trainer
 
     def test_a_new_reader_reads_the_models_of_an_old_schema(self, oldest, url, old_code):
@@ -357,16 +384,16 @@ class MigrationsSuite:
         name, model = TrainingJobName("p", "released"), ModelName("p", "m")
         dataset = seen["datasets"][-1]["uid"]
         for call in (
-            lambda: oldest.jobs.list("p"),
+            lambda: oldest.jobs.list(JobKind.TRAIN, "p"),
             lambda: oldest.jobs.get(name),
             lambda: oldest.jobs.get_by_uid(uid),
             lambda: oldest.jobs.create(
-                "p", "j", config={}, dataset_uid=dataset, dataset="projects/p/datasets/ready", model=str(model)
+                JobKind.TRAIN, "p", "j", inputs={"model": str(model)}, config={}, dataset_uid=dataset
             ),
             lambda: oldest.jobs.claim("w", 60, TRAIN),
             lambda: oldest.jobs.heartbeat(uid, epoch),
             lambda: oldest.jobs.append_event(uid, epoch, {}),
-            lambda: oldest.jobs.set_phase(uid, epoch, JobPhase.FITTING),
+            lambda: oldest.jobs.set_phase(uid, epoch, "fitting"),
             lambda: oldest.jobs.save_checkpoint(uid, epoch, CheckpointRecord("k", 1, bytes(32), 1)),
             lambda: oldest.jobs.release(uid, epoch),
             lambda: oldest.jobs.cancel_request(name),

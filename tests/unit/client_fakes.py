@@ -149,10 +149,11 @@ def unbroken(format_, rows, start=0):
 class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_service_pb2_grpc.ModelServiceServicer):
     """Deterministic rows; `cuts` says what goes wrong in the calls to come, one entry a call, None for nothing."""
 
-    def __init__(self, cuts=(), lead_alone=False, plan=b"p" * 32):
+    def __init__(self, cuts=(), lead_alone=False, plan=b"p" * 32, model=b"m" * 32):
         self.cuts = deque(cuts)
         self.lead_alone = lead_alone
         self.plan = plan
+        self.model = model
         self.requests = []
         self.completions = []
         self.address = ""
@@ -167,7 +168,7 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
     def header(self, request):
         return sampling_pb2.SampleHeader(
             model_version=VERSION,
-            model_digest=b"m" * 32,
+            model_digest=self.model,
             plan_digest=self.plan,
             seed=request.seed if request.HasField("seed") else 77,
             grid=GRID,
@@ -273,14 +274,26 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
     def CompleteRows(self, requests, context):  # noqa: N802
         config = next(requests).config
         self.completions.append(config)
+        if self.address:
+            context.send_initial_metadata((("rowmint-replica", self.address),))
         cut = self.cuts.popleft() if self.cuts else None
         yield sampling_pb2.CompleteRowsResponse(
-            header=sampling_pb2.SampleHeader(model_version=VERSION, seed=config.seed, schema=SCHEMA)
+            header=sampling_pb2.SampleHeader(
+                model_version=VERSION,
+                model_digest=self.model,
+                seed=config.seed if config.HasField("seed") else 77,
+                schema=SCHEMA,
+            )
         )
         index = config.start_row
         for sent, request in enumerate(requests):
             if cut is not None and sent == cut.after:
-                yield from self.misbehave(cut, index, context)
+                for response in self.misbehave(cut, index, context):
+                    if response.HasField("summary"):
+                        yield sampling_pb2.CompleteRowsResponse(summary=response.summary)
+                    else:
+                        wrong = sampling_pb2.CompletedRow(row=response.data.first_row)
+                        yield sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows(rows=[wrong]))
                 return
             rows = []
             for partial in request.rows.rows:
@@ -625,7 +638,7 @@ def alike(cuts=(), count=2, **options):
     made = [FakeSampler(**options) for _ in range(count)]
     shared = deque(cuts)
     for one in made:
-        one.cuts, one.requests = shared, made[0].requests
+        one.cuts, one.requests, one.completions = shared, made[0].requests, made[0].completions
     return made
 
 

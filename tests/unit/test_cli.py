@@ -128,7 +128,7 @@ def test_training_of_a_dataset_by_id_and_its_estimate(fakes):
         (["models", "alias", "flights", "best"], "or --remove"),
         (["sample", "nothing", "-n", "5"], "there is no model nothing (RESOURCE_NOT_FOUND)"),
         (["sample", "flights", "-n", "5", "-w", "orgin = JFK"], "did you mean 'origin'?"),
-        (["sample", "flights", "-n", "5", "-w", "dep_delay > late"], "holds whole numbers; 'late' is not one"),
+        (["sample", "flights", "-n", "5", "-w", "dep_delay > late"], "holds integers; 'late' is not one"),
         (["sample", "flights", "-n", "5", "--format", "xlsx"], "say one of arrow, csv"),
         (["sample", "flights", "-n", "5", "-o", "nope/rows.csv"], "No such file or directory"),
         (["complete", "flights", "nope.csv"], "nope.csv: No such file or directory"),
@@ -143,7 +143,7 @@ def test_an_error_is_one_line_that_says_what_to_do(fakes, tmp_path, monkeypatch,
     "arguments", [["nope"], ["sample", "flights"], ["sample", "flights", "-n", "many"], ["--nope"]]
 )
 def test_misuse_is_told_apart(fakes, arguments):
-    assert "--help` explains" in fail(fakes, *arguments, code=2)
+    assert "--help`" in fail(fakes, *arguments, code=2)
 
 
 def test_no_service_is_one_line_too():
@@ -225,8 +225,21 @@ def test_rows_read_as_parts_at_once_are_the_same(fakes):
 
 def test_the_balancing_is_an_option_of_the_command(fakes):
     succeed(fakes, "--balancing", "round_robin", "models", "list")
-    assert "say one of weighted, round_robin" in fail(fakes, "--balancing", "fair", "models", "list")
-    assert "'least'" in fail(fakes, "models", "list", env={"ROWMINT_BALANCING": "least"})
+    assert "choose one of weighted, round_robin" in fail(fakes, "--balancing", "fair", "models", "list")
+
+
+def test_options_win_over_the_environment():
+    with services() as found:
+        environment = {"ROWMINT_TRAINER": found.trainer_address, "ROWMINT_SAMPLER": found.sampler_address}
+        assert CliRunner().invoke(app, ["jobs", "list"], env=environment).exit_code == 0
+        done = CliRunner().invoke(app, ["jobs", "list"], env={**environment, "ROWMINT_BALANCING": "least"})
+        assert done.stderr.startswith("rowmint: ROWMINT_BALANCING: 'least' is unknown; choose one of weighted,")
+        assert run(found, "jobs", "list", env={"ROWMINT_TRAINER": "nowhere"}).exit_code == 0
+        bad = {**environment, "ROWMINT_TLS": "maybe"}
+        assert CliRunner().invoke(app, ["jobs", "list"], env=bad).exit_code == 1
+        assert CliRunner().invoke(app, ["--no-tls", "jobs", "list"], env=bad).exit_code == 0
+        # Help needs no valid environment.
+        assert CliRunner().invoke(app, ["jobs", "list", "--help"], env=bad).exit_code == 0
 
 
 def test_conditions_and_columns_reach_the_service(fakes):
@@ -274,7 +287,7 @@ def test_rows_are_completed_from_csv_to_csv(fakes, tmp_path):
         (b"orgin\nJFK\n", "did you mean 'origin'?"),
         (b"origin,origin\nJFK,LGA\n", "line 1: a column is named twice"),
         (b"origin,dep_delay\nJFK\n", "line 2: 1 fields where the header has 2"),
-        (b"dep_delay\nlate\n", "rows[0].dep_delay: column 'dep_delay' holds whole numbers"),
+        (b"dep_delay\nlate\n", "rows[0].dep_delay: column 'dep_delay' holds integers"),
         (b'origin\n"JFK\n', "is not CSV"),
         (b"origin\n\xff\xfe\n", "is not UTF-8"),
     ],

@@ -88,7 +88,7 @@ def test_a_grant_that_cannot_be_makes_no_key(access, arguments, told):
 
 @pytest.mark.parametrize("arguments", [[], ["--role", "reader", "--days", "0"], ["--role", "reader", "--days", "x"]])
 def test_a_key_without_a_role_or_with_no_days_is_a_misuse(access, arguments):
-    assert "keys create --help` explains" in fail("create", "ci", *arguments, code=2)
+    assert "keys create --help`" in fail("create", "ci", *arguments, code=2)
     assert not access.exists()
 
 

@@ -8,11 +8,12 @@ import pytest
 
 from rowmint.client import Client, RetryPolicy, RowmintCallError
 from rowmint.client.balancing import Target, sampler_targets, service_config
-from rowmint.client.connection import Turns, Way
+from rowmint.client.retry import RetryState, SharedProgress
+from rowmint.client.route import Route
 from rowmint.errors import InvalidFieldError
 from rowmint.v1 import sampling_pb2
-from tests.acceptance.processes import wait_until
 from tests.unit.client_fakes import GRID, Cut, FakeSampler, Teller, alike, services, unbroken
+from tests.waiting import wait_until
 
 ROWS = 40
 SHED = Cut(0, "refuse", grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", retry_after=3.0)
@@ -217,34 +218,39 @@ def test_what_addresses_lead_to(addresses, targets):
     assert list(sampler_targets(addresses)) == targets
 
 
-def test_turns_are_counted_from_the_last_progress_and_hope_puts_off_the_end():
+def test_failures_are_counted_from_the_last_progress_and_that_of_others_prevents_giving_up():
     waits = []
-    turns = Turns(Way((), replicas=2), RetryPolicy(attempts=4, first_delay=1.0, sleep=waits.append))
+    shared = SharedProgress()
+    state = RetryState(Route((), replicas=2), RetryPolicy(attempts=4, first_delay=1.0, sleep=waits.append), shared)
     failure = RowmintCallError(grpc.StatusCode.UNAVAILABLE, "gone")
-    for hope in (False, False, False, True, True):
-        turns.failed(failure, progress=False, reached=True, hope=hope)
+    for others in (False, False, False, True, True):
+        if others:
+            shared.add()
+        state.failed(failure, reached=True)
     assert waits == [1.0, 2.0, 4.0, 5.0]
-    turns.failed(failure, progress=True, reached=True)
+    state.progress()
+    state.failed(failure, reached=True)
     assert len(waits) == 4
+    assert shared.count == 3
     for _ in range(3):
-        turns.failed(failure, progress=False, reached=True)
+        state.failed(failure, reached=True)
     with pytest.raises(RowmintCallError, match="given up after 4 attempts"):
-        turns.failed(failure, progress=False, reached=True)
+        state.failed(failure, reached=True)
     with pytest.raises(RowmintCallError, match=r"^gone \(UNAVAILABLE\)$"):
-        turns.failed(failure, progress=False, reached=False)
+        state.failed(failure, reached=False)
 
 
 def test_parts_and_single_calls_take_names_in_turn():
     names = ["alpha:7402", "beta:7402", "gamma:7402"]
     with Client("127.0.0.1:1", names) as client:
         for parallel in (2, 3, 6):
-            ways = client._connection.ways(parallel)
-            first = [way.peers[way.first % len(way.peers)].address for way in ways]
+            routes = client._connection.routes(parallel)
+            first = [route.peers[route.first % len(route.peers)].address for route in routes]
             assert len(set(first)) == min(parallel, 3)
 
 
 def test_calls_of_a_client_that_is_closed_open_no_channel():
     with Client("127.0.0.1:1", "127.0.0.1:1") as client:
-        assert len({way.peers for way in client._connection.ways(3)}) == 3
-        assert len({way.peers for way in client._connection.ways(2)}) == 2
-    assert len({way.peers for way in client._connection.ways(9)}) == 3
+        assert len({route.peers for route in client._connection.routes(3)}) == 3
+        assert len({route.peers for route in client._connection.routes(2)}) == 2
+    assert len({route.peers for route in client._connection.routes(9)}) == 3

@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 from rowmint.client import Client, Credentials, RowmintCallError
-from rowmint.client.connection import RetryPolicy
+from rowmint.client.retry import RetryPolicy
 from rowmint.errors import InvalidFieldError, UnavailableError
 
 ONCE = RetryPolicy(attempts=1, unary_attempts=1)

@@ -8,7 +8,7 @@ import pytest
 
 from rowmint.client import Client, RetryPolicy, RowmintCallError
 from rowmint.client.datasets import data_format
-from rowmint.client.source import UploadSource
+from rowmint.client.upload_source import UploadSource
 from rowmint.errors import InvalidDataError, InvalidFieldError, UnavailableError
 from rowmint.v1 import dataset_pb2, schema_pb2
 from tests.unit.client_fakes import Cut, FakeTrainer, services

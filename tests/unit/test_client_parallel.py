@@ -9,8 +9,8 @@ import pytest
 from rowmint.client import Client, RetryPolicy, RowmintCallError, parallel
 from rowmint.errors import DataLossError, InvalidFieldError
 from rowmint.v1 import sampling_pb2
-from tests.acceptance.processes import wait_until
 from tests.unit.client_fakes import GRID, VERSION, Cut, FakeSampler, alike, refuse, services, unbroken
+from tests.waiting import wait_until
 
 PARALLEL = 3
 WINDOW = PARALLEL + 2
@@ -228,12 +228,14 @@ def test_no_more_parts_are_begun_than_may_be_held():
         next(messages)
         readers = stream._readers
         # The reader stands still; its window fills, each part is read whole, and nothing else is asked for.
-        wait_until(lambda: len(readers._begun) == WINDOW and all(part.done for part in readers._begun), "full window")
+        wait_until(
+            lambda: len(readers._started) == WINDOW and all(part.done for part in readers._started), "full window"
+        )
         assert len(found.samplers[0].requests) == WINDOW
         for message in itertools.islice(messages, 500):
             parts = [request for request in found.samplers[0].requests if request.start_row <= message.first_row]
             assert len(found.samplers[0].requests) <= len(parts) + WINDOW - 1
-            held = sum(len(one.data) for part in list(readers._begun) for one in list(part.messages))
+            held = sum(len(one.data) for part in list(readers._started) for one in list(part.messages))
             assert held <= WINDOW * 2 * parallel.PART_BYTES
         sizes = [request.end_row - request.start_row for request in found.samplers[0].requests]
         assert sizes[:PARALLEL] == [GRID] * PARALLEL
@@ -366,10 +368,10 @@ def test_a_part_is_not_given_up_while_others_come_further():
         def Sample(self, request, context):  # noqa: N802
             if request.start_row == 0 and self.refused < 3:
                 self.refused += 1
-                effort = stream._readers._effort
-                before = effort.progress
+                progress = stream._readers._progress
+                before = progress.count
                 self.refusals.release()
-                wait_until(lambda: effort.progress > before, "another part's progress")
+                wait_until(lambda: progress.count > before, "another part's progress")
                 refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT", "full", retry_after=1.0)
             if request.start_row:
                 self.refusals.acquire(timeout=60)
@@ -389,13 +391,13 @@ def test_a_part_is_not_given_up_while_others_come_further():
 def test_a_part_that_cannot_even_be_asked_for_is_no_part_that_is_left_out(monkeypatch):
     made = itertools.count(1)
 
-    class Failing(parallel.ResumingStream):
+    class Failing(parallel.RowStream):
         def __init__(self, *arguments, **more):
             if next(made) == 3:
                 raise ZeroDivisionError
             super().__init__(*arguments, **more)
 
-    monkeypatch.setattr(parallel, "ResumingStream", Failing)
+    monkeypatch.setattr(parallel, "RowStream", Failing)
     received = []
     with services() as found, client_of(found) as client:
         stream = client.sample("flights", ROWS, format="csv", parallel=PARALLEL)

@@ -99,7 +99,7 @@ def test_a_category_of_the_second_discrete_column_can_be_asked_for(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("column", "value"), [("state", "bad"), ("paid", True)])
-def test_rows_asked_for_have_the_category_all_of_them(column: str, value: Any, tmp_path: Path) -> None:
+def test_rows_requested_for_have_the_category_all_of_them(column: str, value: Any, tmp_path: Path) -> None:
     """SDV's conditions are a rejection loop that may deliver fewer rows than it was asked for."""
     model = load(fit_table(TABLE, config(CTGAN), tmp_path))
     conditions = canonical([Predicate(column, AnyOf((value,)))], model.schema)

@@ -21,6 +21,7 @@ from rowmint.cli.jobs import losses_text, show_event
 from rowmint.cli.output import JsonOption, message_json, print_json, print_schema, print_table, progress_bar
 from rowmint.cli.serve import Supervisor, start_all
 from rowmint.client import Client, SampleStream
+from rowmint.client.credentials import PLAIN
 from rowmint.errors import DataLossError, UnavailableError
 from rowmint.v1 import dataset_pb2, training_job_pb2
 
@@ -233,7 +234,9 @@ def demo(
     with (
         _terminated_as_interrupted(),
         Supervisor(home, os.environ, logs=home) as supervisor,
-        Client(trainer, samplers, channel_options=_SLOW_READER) as client,
+        Client(
+            trainer, samplers, "default", balancing="weighted", credentials=PLAIN, channel_options=_SLOW_READER
+        ) as client,
     ):
         run = Demo(client, supervisor, output, quiet=as_json)
         run.say(f"starting a trainer and two samplers in {home}")

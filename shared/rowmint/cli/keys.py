@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rowmint.cli.output import JsonOption, Target, print_json, print_notice, print_table
+from rowmint.cli.output import JsonOption, client_settings, print_json, print_notice, print_table
 from rowmint.errors import InvalidFieldError, ResourceExistsError
 from rowmint.names import validate_id
 from rowmint.security.identity import EVERY_PROJECT, Grants, parse_grants
@@ -190,8 +190,7 @@ def _now() -> datetime:
 
 
 def _grants(context: typer.Context, role: str, projects: list[str] | None) -> Grants:
-    target: Target = context.obj
-    given = projects or [target.project]
+    given = projects or [client_settings(context).project]
     for project in given:
         if project != EVERY_PROJECT:
             validate_id(project, "--project")

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -17,40 +16,32 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from rich.table import Table
 from rich.text import Text
 
-from rowmint.client import Client, Credentials
+from rowmint.client import Client
+from rowmint.client.settings import ClientSettings
 from rowmint.v1 import schema_pb2
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
-@dataclass(frozen=True)
-class Target:
-    """Where the services are and which project is meant.
+def client_settings(context: typer.Context) -> ClientSettings:
+    """Return the settings of the command line's options and the environment.
 
-    Attributes:
-        trainer: Address of the trainer.
-        sampler: Addresses of the sampler's replicas, with commas between them.
-        project: The project.
-        balancing: How a replica is chosen.
-        credentials: Tells what is shown to the services, and asked of them.
+    Raises:
+        InvalidFieldError: A variable has a value that it cannot have.
     """
-
-    trainer: str
-    sampler: str
-    project: str
-    balancing: str
-    credentials: Callable[[], Credentials]
+    load: Callable[[], ClientSettings] = context.obj
+    return load()
 
 
 def connect(context: typer.Context) -> Client:
-    """Return a client of the services the command line names."""
-    target: Target = context.obj
+    """Return a client of the services that the command line and the environment name."""
+    settings = client_settings(context)
     return Client(
-        target.trainer,
-        target.sampler,
-        target.project,
-        balancing=target.balancing,
-        credentials=target.credentials(),
+        settings.trainer,
+        settings.sampler,
+        settings.project,
+        balancing=settings.balancing,
+        credentials=settings.credentials(),
     )
 
 

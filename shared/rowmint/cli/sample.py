@@ -105,7 +105,7 @@ def _report(stream: SampleStream, output: str | None, as_json: bool, to_stdout: 
     if as_json and not to_stdout:
         report = {
             "output": output,
-            "rows": stream.rows_asked - missing,
+            "rows": stream.rows_requested - missing,
             "missing": missing,
             "candidates": stream.candidates,
             "accepted": stream.accepted,
@@ -114,7 +114,7 @@ def _report(stream: SampleStream, output: str | None, as_json: bool, to_stdout: 
         }
         print_json(report)
     elif not as_json:
-        told = [f"{stream.rows_asked - missing:,} rows of {header.model_version}", f"seed {header.seed}"]
+        told = [f"{stream.rows_requested - missing:,} rows of {header.model_version}", f"seed {header.seed}"]
         if stream.acceptance is not None and stream.acceptance < 1:
             told.append(f"{stream.acceptance:.1%} of {stream.candidates:,} candidates accepted")
         if missing:

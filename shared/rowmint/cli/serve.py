@@ -17,7 +17,7 @@ from typing import Annotated, Self
 import grpc
 import typer
 
-from rowmint.cli.output import JsonOption, print_json, print_notice
+from rowmint.cli.output import JsonOption, client_settings, print_json, print_notice
 from rowmint.client.credentials import PLAIN, Credentials
 from rowmint.errors import RowmintError, UnavailableError
 
@@ -259,7 +259,7 @@ def serve(
     own = {} if processes is None else {"ROWMINT_PROCESSES": str(processes)}
     with (
         caught_signals() as (stopped, numbers),
-        Supervisor(home, {**os.environ, **own}, credentials=context.obj.credentials()) as supervisor,
+        Supervisor(home, {**os.environ, **own}, credentials=client_settings(context).credentials()) as supervisor,
     ):
         if not as_json:
             print_notice("starting ...")

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import grpc
 
-from rowmint.client.interception import intercepted, with_metadata
+from rowmint.client.interceptor import intercepted, with_metadata
 from rowmint.errors import InvalidFieldError, UnavailableError
 from rowmint.security.loopback import is_loopback
 

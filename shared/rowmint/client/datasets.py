@@ -11,7 +11,7 @@ import grpc
 
 from rowmint.client.connection import Calls
 from rowmint.client.errors import RowmintCallError, call_error
-from rowmint.client.source import Uploadable, UploadSource
+from rowmint.client.upload_source import Uploadable, UploadSource
 from rowmint.errors import DataProblem, InvalidDataError, InvalidFieldError, Reason
 from rowmint.v1 import dataset_pb2, dataset_service_pb2, schema_pb2
 from rowmint.v1.dataset_service_pb2_grpc import DatasetServiceStub

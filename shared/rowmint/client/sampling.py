@@ -9,8 +9,8 @@ from typing import IO
 
 from rowmint.client.models import ModelCalls
 from rowmint.client.parallel import ParallelStream
-from rowmint.client.resuming import ResumingStream
-from rowmint.client.stream import SampleProgress, SampleStream
+from rowmint.client.row_stream import RowStream
+from rowmint.client.sample_stream import SampleProgress, SampleStream
 from rowmint.client.where import Conditions, where_message
 from rowmint.errors import InvalidFieldError
 from rowmint.v1 import condition_pb2, model_pb2, sampling_pb2, schema_pb2
@@ -161,7 +161,7 @@ class SamplingCalls(ModelCalls):
             raise InvalidFieldError("parallel", f"is {parallel}; must be 1 to {MAX_PARALLEL}")
         connection = self._connection
         if parallel == 1:
-            return ResumingStream(connection.way(), connection.retry, request)
+            return RowStream(connection.route(), connection.retry, request)
         return ParallelStream(connection, request, parallel)
 
     def sample_to_file(

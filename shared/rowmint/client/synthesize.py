@@ -45,7 +45,7 @@ def synthesize(
         family: `ctgan`, `tvae` or `independent`.
         seed: Seed of the fit and of the rows; None for drawn ones.
         model: Id of the model that gets a new version; None for one made of the file's name.
-        client: The services; None for those at the default addresses.
+        client: The client; None for one made by `Client()`, from the environment.
         upload_progress: Called with bytes sent and bytes in all.
         on_event: Called with each event of the fit.
         **hyperparameters: Hyper-parameters by name, such as `epochs=10`.

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import grpc
 
-from rowmint.client.interception import Metadata, intercepted, with_metadata
+from rowmint.client.interceptor import Metadata, intercepted, with_metadata
 from rowmint.spans import fail_span, loaded_trace, trace_parent
 
 _PARENT = "traceparent"
@@ -39,7 +39,7 @@ class StreamSpan:
         """What each of its calls says, so that the server's spans hang on this one."""
         return () if self._span is None else _headers(self._span)
 
-    def tell(self, event: str, attributes: Mapping[str, str | int]) -> None:
+    def add_event(self, event: str, attributes: Mapping[str, str | int]) -> None:
         """Add an event."""
         if self._span is not None:
             self._span.add_event(event, dict(attributes))

@@ -107,14 +107,14 @@ class ModelLedger:
             connection.execute(update(models).where(models.c.uid == row.uid).values(last_version=number))
             if not staged:
                 _point(connection, row.uid, LATEST, number)
-            end_job(connection, job_uid, JobState.SUCCEEDED, version=number)
+            end_job(connection, job_uid, JobState.SUCCEEDED, outputs={"model_version": number})
             return read_version(connection, row.uid, ModelVersionName(model.project, model.model, number))
 
     def _end_published(self, connection: Connection, job_uid: str, number: int) -> None:
         """End a job whose version a crash has stored without it."""
         state = connection.execute(select(jobs.c.state).where(jobs.c.uid == job_uid).with_for_update()).scalar_one()
         if not JobState(state).ended:
-            end_job(connection, job_uid, JobState.SUCCEEDED, version=number)
+            end_job(connection, job_uid, JobState.SUCCEEDED, outputs={"model_version": number})
 
     def _model_for_update(self, connection: Connection, model: ModelName) -> Row[Any]:
         insert_if_absent(

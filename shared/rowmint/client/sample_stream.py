@@ -1,8 +1,9 @@
-"""A stream of rows, as whoever asked for it reads it; wherever the rows come from."""
+"""A stream of rows as its reader sees it, however many calls deliver the rows."""
 
 import io
-from abc import ABC
-from collections.abc import Callable, Generator, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Self
 
 from rowmint.errors import InvalidFieldError
@@ -12,62 +13,105 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SampleProgress = Callable[[int, int], None]
-"""Called with the rows received so far and the rows asked for."""
+"""Called with the rows received so far and the rows requested."""
 
-Messages = Generator[sampling_pb2.SampleHeader | sampling_pb2.SampleData, None, None]
+
+@dataclass
+class Tally:
+    """What a stream has received so far.
+
+    Attributes:
+        next_row: Index of the next row not yet received.
+        candidates: Candidates drawn, by the calls that ended with a summary.
+        accepted: Candidates that satisfied the conditions, likewise.
+        missing: Ranges of row indices that are left out, ascending and apart.
+    """
+
+    next_row: int
+    candidates: int = 0
+    accepted: int = 0
+    missing: list[sampling_pb2.RowRange] = field(default_factory=list)
+
+    def add(self, message: sampling_pb2.SampleData) -> None:
+        """Count a message of rows."""
+        self.next_row += message.row_count
+        for gap in message.missing:
+            if self.missing and self.missing[-1].end_row == gap.start_row:
+                self.missing[-1].end_row = gap.end_row
+            else:
+                # A copy: what comes out of a message keeps all of it in memory.
+                self.missing.append(sampling_pb2.RowRange(start_row=gap.start_row, end_row=gap.end_row))
 
 
 class SampleStream(ABC):
-    """A stream of rows, gone on with at another replica wherever a call breaks. For one thread; read it once, one way.
+    """A stream of rows, resumed at another replica wherever a call breaks. For one thread; read it once, one way.
 
     A stream that is not read to its end must be closed, or used as a context manager.
 
     Args:
-        request: What is asked for.
+        request: The request.
 
     Attributes:
         header: Resolved version, digests, seed and schema.
-        address: The replica that is read from, or was last, as it names itself; where it does not, the address that
-            the client was given. Of several addresses, all, until one has answered.
-        resumes: How often the stream was gone on with by another call.
-        candidates: Candidates drawn, by the calls that ended with a summary.
-        accepted: Candidates that satisfied the conditions, likewise.
-        missing: Ranges of row indices the conditions starved, ascending and apart; only with `allow_partial`.
     """
 
     header: sampling_pb2.SampleHeader
-    _run: Messages
 
     def __init__(self, request: sampling_pb2.SampleRequest) -> None:
         self._request = sampling_pb2.SampleRequest()
         self._request.CopyFrom(request)
-        self._next_row = request.start_row
-        self.address = ""
-        self.resumes = 0
-        self.candidates = 0
-        self.accepted = 0
-        self.missing: list[sampling_pb2.RowRange] = []
+        self._tally = Tally(request.start_row)
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """The replica that is read from, or was last, as it names itself.
+
+        Where it does not name itself, the address that the client was given: of several addresses all.
+        """
+
+    @property
+    @abstractmethod
+    def resumes(self) -> int:
+        """How often the stream was resumed by another call."""
+
+    @abstractmethod
+    def messages(self) -> Iterator[sampling_pb2.SampleData]:
+        """Yield the data messages, checked, in order, each row once."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the stream; calls that run are cancelled."""
 
     @property
     def next_row(self) -> int:
         """Index of the next row not yet received."""
-        return self._next_row
+        return self._tally.next_row
 
     @property
-    def rows_asked(self) -> int:
+    def rows_requested(self) -> int:
         """Rows of this stream, missing ones included."""
         return self.header.end_row - self.header.start_row
 
     @property
-    def acceptance(self) -> float | None:
-        """Share of candidates that satisfied the conditions, or None where no call has told yet."""
-        return self.accepted / self.candidates if self.candidates else None
+    def candidates(self) -> int:
+        """Candidates drawn, by the calls that ended with a summary."""
+        return self._tally.candidates
 
-    def messages(self) -> Iterator[sampling_pb2.SampleData]:
-        """Yield the data messages, checked, in order, each row once."""
-        for message in self._run:
-            if isinstance(message, sampling_pb2.SampleData):
-                yield message
+    @property
+    def accepted(self) -> int:
+        """Candidates that satisfied the conditions, by the calls that ended with a summary."""
+        return self._tally.accepted
+
+    @property
+    def missing(self) -> list[sampling_pb2.RowRange]:
+        """Ranges of row indices that are left out, ascending and apart; only with `allow_partial`."""
+        return self._tally.missing
+
+    @property
+    def acceptance(self) -> float | None:
+        """Share of candidates that satisfied the conditions, or None where no call has reported it yet."""
+        return self.accepted / self.candidates if self.candidates else None
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the bytes of the stream; joined, they are what one unbroken call gives."""
@@ -79,18 +123,18 @@ class SampleStream(ABC):
         """Return an Arrow reader of the stream; for `format="arrow"` from its beginning.
 
         Raises:
-            InvalidFieldError: The stream is in another format, or goes on with another one.
+            InvalidFieldError: The stream is in another format, or continues another one.
         """
         if self._request.format not in (sampling_pb2.ROW_FORMAT_UNSPECIFIED, sampling_pb2.ROW_FORMAT_ARROW_STREAM):
             raise InvalidFieldError("format", "only an Arrow stream has record batches; sample with format='arrow'")
         if self._request.framing == sampling_pb2.FRAMING_CONTINUE:
-            raise InvalidFieldError("framing", "a stream that goes on with another has no schema; read its chunks")
+            raise InvalidFieldError("framing", "a stream that continues another one has no schema; read its chunks")
         import pyarrow.ipc  # noqa: PLC0415 - it loads numpy where there is one; most commands need neither.
 
         return pyarrow.ipc.open_stream(_JoinedBytes(self.chunks()))
 
     def __iter__(self) -> Iterator["pa.RecordBatch"]:
-        if self.rows_asked:
+        if self.rows_requested:
             yield from self.reader()
             self._read_to_end()
 
@@ -110,11 +154,7 @@ class SampleStream(ABC):
         for message in self.messages():
             file.write(message.data)
             if progress is not None:
-                progress(self._next_row - self.header.start_row, self.rows_asked)
-
-    def close(self) -> None:
-        """End the stream; the call that runs is cancelled."""
-        self._run.close()
+                progress(self.next_row - self.header.start_row, self.rows_requested)
 
     def __enter__(self) -> Self:
         return self
@@ -122,19 +162,9 @@ class SampleStream(ABC):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _pass(self, message: sampling_pb2.SampleData) -> None:
-        """Count a message that is passed on."""
-        self._next_row += message.row_count
-        for gap in message.missing:
-            if self.missing and self.missing[-1].end_row == gap.start_row:
-                self.missing[-1].end_row = gap.end_row
-            else:
-                # A copy: what comes out of a message keeps all of it in memory.
-                self.missing.append(sampling_pb2.RowRange(start_row=gap.start_row, end_row=gap.end_row))
-
 
 class _JoinedBytes(io.RawIOBase):
-    """Chunks of bytes as one file, for Arrow: a read gives what was asked for, less only at the end."""
+    """Chunks of bytes as one file, for Arrow: a read gives the size requested, less only at the end."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         super().__init__()
