@@ -33,7 +33,7 @@ from rowmint.v1 import (
 )
 from tests.acceptance.processes import Services, customers_csv
 from tests.acceptance.refusals import refused
-from tests.faults.golden_home import publish_golden
+from tests.faults.golden_home import publish_golden, stage_golden
 from tests.faults.process_figures import anonymous_bytes
 from tests.golden.streams import PROJECT
 from tests.hostile.answers import ANSWERS, tried
@@ -76,6 +76,7 @@ GROWTH = 150 << 20
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     home = tmp_path_factory.mktemp("requests")
     publish_golden(home)
+    stage_golden(home, "independent")
     services = Services(home)
     try:
         (services.home / "signing-key.pem").write_bytes(generate_signing_key()[0])

@@ -319,7 +319,13 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
     @staticmethod
     def version():
         return model_pb2.ModelVersion(
-            name=VERSION, version=1, family="ctgan", schema=SCHEMA, model_digest=b"m" * 32, training_rows=1000
+            name=VERSION,
+            version=1,
+            family="ctgan",
+            schema=SCHEMA,
+            model_digest=b"m" * 32,
+            training_rows=1000,
+            state=model_pb2.MODEL_VERSION_STATE_PUBLISHED,
         )
 
     def GetModel(self, request, context):  # noqa: N802
@@ -371,6 +377,7 @@ class FakeTrainer(
         self.jobs = []
         self.watches = []
         self.deleted = []
+        self.decided = []
         self.events = [event(1), *(event(1 + epoch, epoch=epoch) for epoch in range(1, 6))]
         self.events.append(event(7, training_job_pb2.JOB_STATE_SUCCEEDED, model_version=VERSION))
         self.outcome = training_job_pb2.JOB_STATE_SUCCEEDED
@@ -506,6 +513,16 @@ class FakeTrainer(
 
     def SetModelAlias(self, request, context):  # noqa: N802
         return model_pb2.Model(name=request.model, latest_version=VERSION, aliases={request.alias: request.version})
+
+    def PromoteModelVersion(self, request, context):  # noqa: N802
+        self.decided.append((request.name, ""))
+        return model_pb2.ModelVersion(name=request.name, state=model_pb2.MODEL_VERSION_STATE_PUBLISHED)
+
+    def RejectModelVersion(self, request, context):  # noqa: N802
+        self.decided.append((request.name, request.reason))
+        return model_pb2.ModelVersion(
+            name=request.name, state=model_pb2.MODEL_VERSION_STATE_REJECTED, rejection_reason=request.reason
+        )
 
     def DeleteModelVersion(self, request, context):  # noqa: N802
         self.deleted.append(request.name)

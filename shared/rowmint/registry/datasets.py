@@ -313,7 +313,7 @@ class DatasetLedger:
             return keys
 
     def expire(self, idle_seconds: float) -> int:
-        """Fail uploads that nobody has written to for so long and return how many; their bytes are garbage then.
+        """Fail uploads that have received nothing for so long and return how many; their bytes are garbage then.
 
         A writer that is still open is fenced.
         """
@@ -328,7 +328,7 @@ class DatasetLedger:
                 _drop_segments(connection, row.uid)
                 message = (
                     f"the upload was abandoned: {row.committed_size} bytes came, and then none for {idle_seconds:g} s;"
-                    " delete the dataset and upload it anew"
+                    " delete the dataset and upload it again"
                 )
                 fail_dataset(connection, row.uid, [DataProblem(message)])
                 emptied = update(datasets).where(datasets.c.uid == row.uid)

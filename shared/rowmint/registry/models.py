@@ -52,7 +52,7 @@ class ModelLedger:
 
     Args:
         engine: An engine of both schemas, or of `rowmint_models` alone for a reader.
-        new_uid: Gives 32 hex digits, never the same twice.
+        new_uid: Returns 32 hex digits, never the same twice.
     """
 
     def __init__(self, engine: Engine, new_uid: Callable[[], str]) -> None:
@@ -78,7 +78,7 @@ class ModelLedger:
         made, as it is now.
 
         Args:
-            job_uid: The job; the caller is at work on it.
+            job_uid: The job; the caller has claimed it.
             epoch: The caller's epoch.
             model: The model; made if it does not exist.
             version: What is published.
@@ -131,7 +131,7 @@ class ModelLedger:
         return _row(connection, model, lock=True)
 
     def promote(self, name: ModelVersionName) -> ModelVersionRecord:
-        """Publish a staged version; ``latest`` moves to it unless a newer one is published. Harmless where it is.
+        """Publish a staged version; ``latest`` moves to it unless a newer one is published. Idempotent.
 
         Of a promotion and a rejection at the same moment, one happens and the other is refused.
 
@@ -153,7 +153,7 @@ class ModelLedger:
             return read_version(connection, row.uid, name)
 
     def reject(self, name: ModelVersionName, reason: str) -> ModelVersionRecord:
-        """Reject a staged version; this is final. Harmless where it is rejected, and the first reason is kept.
+        """Reject a staged version; this is final. Idempotent: the first reason is kept.
 
         Args:
             name: The version.
@@ -302,7 +302,7 @@ class ModelLedger:
         return table.name in self._known
 
     def set_alias(self, name: ModelName, alias: str, version: int | None) -> ModelRecord:
-        """Point an alias at a version, or remove it where `version` is None; removing what is not there is harmless.
+        """Point an alias at a version, or remove it where `version` is None; removing an absent alias changes nothing.
 
         Raises:
             InvalidFieldError: The alias is malformed or ``latest``, which only publishing moves.
@@ -349,7 +349,7 @@ class ModelLedger:
             _point_latest(connection, row.uid)
 
     def undelete_version(self, name: ModelVersionName) -> ModelVersionRecord:
-        """Bring a deleted version back as it was; harmless where it is not deleted.
+        """Restore a deleted version as it was; a version that is not deleted stays as it is.
 
         Raises:
             ResourceNotFoundError: There is no such version, or it is purged already.
@@ -361,7 +361,7 @@ class ModelLedger:
             return read_version(connection, row.uid, name)
 
     def sign(self, name: ModelVersionName, signature: Signature) -> None:
-        """Add a signature to a version, in place of an older one by the same key; harmless where it is there.
+        """Add a signature to a version, in place of an older one by the same key. Idempotent.
 
         Raises:
             ResourceNotFoundError: There is no such version.
@@ -374,12 +374,12 @@ class ModelLedger:
     def signatures(
         self, model: ModelName, versions: Iterable[int], *, needed: bool = False
     ) -> Mapping[int, tuple[Signature, ...]]:
-        """Return the signatures of versions of a model by number; whether they are any good is not looked at.
+        """Return the signatures of versions of a model by number, unverified.
 
         Args:
             model: The model.
             versions: The numbers; one may be deleted but not purged yet, and one that never was has none.
-            needed: Whether it is an error that the registry is of a time without any; else there are none then.
+            needed: Whether it is an error that the registry is older than signatures; otherwise there are none then.
 
         Raises:
             UnavailableError: It is, and they are needed.
@@ -396,7 +396,7 @@ class ModelLedger:
             return purge_due(connection, limit)
 
     def garbage(self, limit: int = 1000) -> tuple[str, ...]:
-        """Return keys of objects in the models' store that nothing needs any more; delete them, then `forget`."""
+        """Return keys of objects in the models' store that no row needs; delete them, then `forget`."""
         with reading(self._engine) as connection:
             return tuple(connection.execute(select(models_garbage.c.object_key).limit(limit)).scalars())
 
