@@ -107,7 +107,7 @@ def test_keys_and_certificates_are_listed(access):
     assert {name for one in found["keys"] for name in one} == {"id", "name", "grants", "create_time", "expire_time"}
     lines = [line.split() for line in succeed("list").stdout.splitlines()]
     assert [line[:6] for line in lines] == [
-        ["kind", "name", "id", "may", "created", "expires"],
+        ["kind", "name", "id", "roles", "created", "expires"],
         ["key", "ci", ci.id, "trainer", "in", "flights"],
         ["key", "ada", ada.id, "admin", "in", "every"],
         ["certificate", "spiffe://example.org/nightly", "reader", "in", "default"],
@@ -213,7 +213,7 @@ def test_no_key_is_ever_written_over(tmp_path, command, files):
     for file in files:
         (tmp_path / file).write_bytes(b"kept")
         before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-        assert fail(*command, tmp_path).endswith("is there already, and keys are never overwritten; move it away first")
+        assert fail(*command, tmp_path).endswith("exists already, and keys are never overwritten; move it away first")
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
         if file not in ("ca.pem", "ca-key.pem"):
             (tmp_path / file).unlink()

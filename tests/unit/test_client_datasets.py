@@ -203,7 +203,7 @@ def test_a_file_says_its_format_by_its_suffix(tmp_path):
 
 @pytest.mark.parametrize(("given", "name"), [("xlsx", ""), (None, "a.xlsx"), (None, "")])
 def test_an_unknown_format_lists_the_known_ones(given, name):
-    with pytest.raises(InvalidFieldError, match="say one of csv, tsv, json"):
+    with pytest.raises(InvalidFieldError, match="choose one of csv, tsv, json"):
         data_format(given, name)
 
 

@@ -53,7 +53,7 @@ def test_hyperparameters_find_their_fields():
     ("family", "name", "value", "part"),
     [
         ("ctgan", "epoch", 5, "did you mean epochs"),
-        ("gan", "epochs", 5, "say one of ctgan, tvae, independent"),
+        ("gan", "epochs", 5, "choose one of ctgan, tvae, independent"),
         ("ctgan", "epochs", "many", "'many' is not a value"),
         ("ctgan", "epochs", 1.5, "is not a value"),
         ("ctgan", "epochs", 2**40, "is not a value"),
