@@ -33,7 +33,7 @@ def watch_signing_key(path: str) -> KeySource | None:
 
 
 class VersionSigner:
-    """Signs published versions. Safe to use from any thread.
+    """Signs stored versions, in whatever state. Safe to use from any thread.
 
     Args:
         ledger: Models and versions.
@@ -60,7 +60,7 @@ class VersionSigner:
                 f"{name} cannot be signed: this trainer has no signing key; make one (`rowmint keys signing FOLDER`),"
                 " set ROWMINT_SIGNING_KEY to its signing-key.pem, and start the trainer anew"
             )
-        record = self._ledger.resolve(ModelVersionRef(name.parent, version=name.version))
+        record = self._ledger.resolve(ModelVersionRef(name.parent, version=name.version), unpublished=True)
         manifest, _ = stored_files(self._store, record)
         try:
             said = read_manifest(manifest, record.manifest_digest)["generator"]["weights"]["sha256"]

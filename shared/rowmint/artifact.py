@@ -9,7 +9,7 @@ canonical JSON too.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from rowmint.codecs import Codec, IdentityCodec, load_codec
 from rowmint.errors import ColumnNotFoundError, DataLossError, InvalidFieldError
 from rowmint.sampling.plan import ALGORITHM, grid_rows
 from rowmint.schema import TableSchema
-from rowmint.synthesizer import Kernel, Synthesizer, load_synthesizer
+from rowmint.synthesizer import Capabilities, Kernel, Synthesizer, load_synthesizer, synthesizer_family
 
 FORMAT = 1
 """Version of the manifest's own layout."""
@@ -51,11 +51,11 @@ class Artifact:
 
 
 @dataclass(frozen=True)
-class Generator:
+class FittedModel:
     """A fitted generator, ready to be written.
 
     Attributes:
-        family: One of `rowmint.synthesizer.FAMILIES`.
+        family: Name of one of `rowmint.synthesizer.FAMILIES`.
         schema: Shape of the rows, ignored columns left out, categories and bounds filled in.
         codecs: One a column.
         network: The manifest's ``network`` entry; empty for families that have none.
@@ -80,6 +80,7 @@ class Model:
         synthesizer: Makes every column but ids.
         identities: Codecs of id columns by name.
         size_bytes: Bytes of the arrays it holds.
+        capabilities: What its family offers; for models of before these were stored, what it offers today.
     """
 
     digest: bytes
@@ -88,15 +89,16 @@ class Model:
     synthesizer: Synthesizer
     identities: Mapping[str, IdentityCodec]
     size_bytes: int
+    capabilities: Capabilities = field(default_factory=Capabilities)
 
 
-def write_model(generator: Generator, provenance: Mapping[str, Any]) -> Artifact:
+def write_model(generator: FittedModel, provenance: Mapping[str, Any]) -> Artifact:
     """Return the files of a model.
 
     Args:
         generator: What rows depend on.
-        provenance: The rest of the manifest: ``training``, ``privacy``, ``licence`` and so on; JSON values, integers
-            below 2**53.
+        provenance: The rest of the manifest: ``capabilities``, ``training``, ``privacy``, ``licence`` and so on; JSON
+            values, integers below 2**53.
     """
     arrays = dict(generator.arrays)
     bodies = []
@@ -186,6 +188,9 @@ def read_model(manifest: bytes, weights: bytes, kernel: Kernel, manifest_digest:
         arrays: dict[str, NDArray[np.generic]] = safetensors.numpy.load(weights)
         schema = TableSchema.from_json(generator["schema"])
         synthesizer = load_synthesizer(generator, schema, arrays, kernel)
+        stored = body.get("capabilities")
+        own = synthesizer_family(generator["family"]).capabilities
+        capabilities = own if stored is None else Capabilities.from_json(stored)
         # Last, as it writes out the categories: only checked ones have no more than a thousand digits.
         grid = _grid(generator["grid"], schema)
         identities = {
@@ -212,6 +217,7 @@ def read_model(manifest: bytes, weights: bytes, kernel: Kernel, manifest_digest:
         synthesizer,
         identities,
         sum(array.nbytes for array in arrays.values()),
+        capabilities,
     )
 
 

@@ -22,8 +22,9 @@ from rowmint.client import Client, Credentials, RetryPolicy, RowmintCallError
 from rowmint.security.access_file import create_key, grant_certificate, revoke_key
 from rowmint.security.certificates import CertificateAndKey, issue_certificate, make_authority
 from rowmint.security.identity import Role
-from tests.acceptance.processes import ServiceProcess, Services, customers_csv, refused_start, wait_until
+from tests.acceptance.processes import ServiceProcess, Services, customers_csv, refused_start
 from tests.integration.test_access import METHODS, resources_of
+from tests.waiting import wait_until
 
 ONCE = RetryPolicy(attempts=1, unary_attempts=1)
 HERE = ("localhost", "127.0.0.1")

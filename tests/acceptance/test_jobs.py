@@ -8,7 +8,8 @@ import pytest
 
 from rowmint.client import Client, RowmintCallError
 from rowmint.v1 import dataset_pb2, training_job_pb2
-from tests.acceptance.processes import Services, children_of, customers_csv, wait_until, working_child
+from tests.acceptance.processes import Services, children_of, customers_csv, working_child
+from tests.waiting import wait_until
 
 SMALL = {"batch_size": 100, "generator_dim": [32], "discriminator_dim": [32], "threads": 1}
 

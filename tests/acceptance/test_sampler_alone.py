@@ -27,8 +27,8 @@ def interpreter() -> str:
     path = Path(os.environ.get("ROWMINT_SAMPLER_PYTHON", ROOT / ".venv-sampler" / "bin" / "python"))
     if not path.exists():
         pytest.fail(
-            f"{path} is not there: `make .make/sampler` makes the environment, as `make test` does, or name the"
-            " interpreter of one in ROWMINT_SAMPLER_PYTHON"
+            f"{path} is not there: `make .venv-sampler/.ready` makes the environment, as `make test-system` does, or"
+            " name the interpreter of one in ROWMINT_SAMPLER_PYTHON"
         )
     return str(path)
 

@@ -25,12 +25,13 @@ from rowmint.security.audit_verify import verify
 from rowmint.security.identity import Role
 from rowmint.v1 import model_service_pb2, schema_pb2
 from rowmint.v1.model_service_pb2_grpc import ModelServiceStub
-from tests.acceptance.processes import ServiceProcess, Services, customers_csv, refused_start, wait_until
+from tests.acceptance.processes import ServiceProcess, Services, customers_csv, refused_start
 from tests.acceptance.telltales import leaks, leaks_of_services, told
 from tests.observability.collector import Collector
 from tests.observability.conftest import metrics_port
 from tests.postgres_server import PostgresServer
 from tests.swift_server import SwiftServer
+from tests.waiting import wait_until
 
 PROJECT = "vault"
 MODEL = f"projects/{PROJECT}/models/patients"

@@ -20,7 +20,6 @@ from rowmint.registry import (
     CanonicalTable,
     CheckpointRecord,
     JobKind,
-    JobPhase,
     JobState,
     ModelVersionRecord,
     NewVersion,
@@ -30,8 +29,9 @@ from tests.conformance.job_rows_model import ALIVE, ModelJob
 from tests.conformance.ledger_machine import LedgerMachine, Opener, pick
 from tests.conformance.upload_machine import NUMBER, OFF, SCHEMA
 
+PROJECTS = ("p", "q")
 MODELS = (ModelName("p", "m"), ModelName("p", "n"))
-PHASES = [JobPhase.ENCODING, JobPhase.FITTING, JobPhase.PUBLISHING]
+PHASES = ["fetching", "encoding", "fitting", "publishing", "reading"]
 
 
 @dataclass
@@ -39,12 +39,14 @@ class ModelTrain(ModelJob):
     """One training job as it should be.
 
     Attributes:
+        project: Its project.
         name: Last part of its name.
         request: Its request_id and the digest of the request.
         model: What it publishes to.
         published: The version it has published, if any, and whether it was purged since.
     """
 
+    project: str = "p"
     name: str = ""
     request: tuple[str, bytes] = ("", b"")
     model: ModelName = MODELS[0]
@@ -59,6 +61,8 @@ class JobMachine(LedgerMachine):
         self.datasets: dict[str, str] = {}
         self.gone: dict[str, str] = {}
         self.jobs: dict[str, ModelTrain] = {}
+        # Projects by when a job of theirs was last claimed, the first being the longest ago.
+        self.turns: list[str] = []
         # By number; of a model's versions, those that are there, and those deleted with whether they are due.
         self.visible: dict[ModelName, dict[int, ModelVersionRecord]] = {model: {} for model in MODELS}
         self.deleted: dict[ModelName, dict[int, tuple[ModelVersionRecord, bool]]] = {model: {} for model in MODELS}
@@ -82,25 +86,31 @@ class JobMachine(LedgerMachine):
         return alive * 3 + list(self.jobs.values())
 
     @rule(
+        project=st.sampled_from(PROJECTS),
         name=st.sampled_from(["", "i", "j", "k"]),
         dataset=st.sampled_from("aab"),
         model=st.sampled_from(MODELS),
         request=st.sampled_from(["", "", "r", "s"]),
         body=st.sampled_from([b"1", b"1", b"2"]),
+        number=NUMBER,
+        is_part=st.booleans(),
     )
-    def create(self, name, dataset, model, request, body):
+    def create(self, *, project, name, dataset, model, request, body, number, is_part):
         digest = body * 32
-        earlier = [job for job in self.jobs.values() if request and job.request[0] == request]
+        of_project = [job for job in self.jobs.values() if job.project == project]
+        earlier = [job for job in of_project if request and job.request[0] == request]
         uid = self.datasets.get(dataset) or self.gone[dataset]
+        parent = pick(self.worked_on(), number) if is_part and self.jobs else None
 
         def call():
             return self.registry.jobs.create(
-                "p",
+                JobKind.TRAIN,
+                project,
                 name,
+                inputs={"dataset": f"projects/p/datasets/{dataset}", "model": str(model)},
                 config={"x": 1},
                 dataset_uid=uid,
-                dataset=f"projects/p/datasets/{dataset}",
-                model=str(model),
+                parent=parent and parent.uid,
                 request_id=request,
                 request_digest=digest,
             )
@@ -109,9 +119,13 @@ class JobMachine(LedgerMachine):
             self.refused(RequestIdReusedError, call)
         elif earlier:
             assert call().uid == earlier[0].uid
+        elif parent and parent.cancel_requested:
+            self.refused(CancelledError, call)
+        elif parent and parent.state.ended:
+            self.refused(WrongStateError, call)
         elif dataset in self.gone:
             self.refused(ResourceNotFoundError, call)
-        elif name and any(job.name == name for job in self.jobs.values()):
+        elif name and any(job.name == name for job in of_project):
             self.refused(ResourceExistsError, call)
         else:
             record = call()
@@ -120,28 +134,45 @@ class JobMachine(LedgerMachine):
                 record.uid,
                 JobKind.TRAIN,
                 uid,
+                parent_uid=parent and parent.uid,
+                project=project,
                 name=name or f"job-{record.uid[:12]}",
                 request=(request, digest),
                 model=model,
             )
             assert record.name.job == self.jobs[record.uid].name
 
-    @rule(holder=st.sampled_from(["u", "v", "w"]))
-    def claim(self, holder):
-        expected = None
-        for job in self.jobs.values():
-            if not job.waits:
-                continue
-            if job.state is JobState.CANCELLING:
-                self.data_garbage |= job.end(JobState.CANCELLED)
-            elif job.attempt >= job.max_attempts:
-                error = exhausted_error(job.attempt)
-                self.data_garbage |= job.fail(error["reason"], error["message"])
+    def next_to_claim(self, limit):
+        """The job whose turn it is, or None."""
+
+        def claimed(project):
+            return [job for job in self.jobs.values() if job.project == project and job.state in ALIVE]
+
+        def rank(job):
+            alive = sum(not found.expired for found in claimed(job.project))
+            turn = self.turns.index(job.project) if job.project in self.turns else -1
+            return alive, turn, job.uid
+
+        waiting = [
+            job
+            for job in self.jobs.values()
+            if job.waits and (job.state is not JobState.PENDING or not limit or len(claimed(job.project)) < limit)
+        ]
+        return min(waiting, key=rank, default=None)
+
+    @rule(holder=st.sampled_from(["u", "v", "w"]), limit=st.sampled_from([0, 0, 1, 2]))
+    def claim(self, holder, limit):
+        while (expected := self.next_to_claim(limit)) is not None:
+            if expected.state is JobState.CANCELLING:
+                self.data_garbage |= expected.end(JobState.CANCELLED)
+            elif expected.attempt >= expected.max_attempts:
+                error = exhausted_error(expected.attempt)
+                self.data_garbage |= expected.fail(error["reason"], error["message"])
             else:
-                job.take(holder)
-                expected = job
+                expected.take(holder)
+                self.turns = [project for project in self.turns if project != expected.project] + [expected.project]
                 break
-        found = self.registry.jobs.claim(holder, 600, (JobKind.TRAIN,))
+        found = self.registry.jobs.claim(holder, 600, (JobKind.TRAIN,), max_project_jobs=limit)
         assert (found and found.uid) == (expected and expected.uid)
 
     @precondition(lambda self: any(job.state in ALIVE for job in self.jobs.values()))
@@ -175,7 +206,7 @@ class JobMachine(LedgerMachine):
         if job.state is JobState.CANCELLING:
             self.data_garbage |= job.end(JobState.CANCELLED)
             return
-        job.state, job.phase, job.holder, job.expired = JobState.PENDING, JobPhase.UNSPECIFIED, "", False
+        job.state, job.phase, job.holder, job.expired = JobState.PENDING, "", "", False
         job.epoch, job.max_attempts = job.epoch + 1, job.max_attempts + 1
         job.note({"message": "given back by a worker that shut down"})
 
@@ -183,18 +214,25 @@ class JobMachine(LedgerMachine):
     @rule(number=NUMBER)
     def cancel(self, number):
         job = pick(self.worked_on(), number)
-        name = TrainingJobName("p", job.name)
+        name = TrainingJobName(job.project, job.name)
         if job.state in (JobState.SUCCEEDED, JobState.FAILED):
             self.refused(WrongStateError, lambda: self.registry.jobs.cancel_request(name))
             return
         found = self.registry.jobs.cancel_request(name)
+        self.let_cancel(job)
+        assert found.state is job.state
+
+    def let_cancel(self, job):
+        """Cancel a job and its parts in the model."""
         job.cancel_requested = True
         if job.state is JobState.PENDING:
             self.data_garbage |= job.end(JobState.CANCELLED)
         elif job.state is JobState.RUNNING:
             job.state = JobState.CANCELLING
             job.note()
-        assert found.state is job.state
+        for part in self.jobs.values():
+            if part.parent_uid == job.uid and not part.state.ended:
+                self.let_cancel(part)
 
     @precondition(lambda self: self.jobs)
     @rule(number=NUMBER, epoch=OFF)
@@ -364,10 +402,12 @@ class JobMachine(LedgerMachine):
 
     @invariant()
     def every_job_is_as_it_should_be(self):
-        found = {record.uid: record for record in self.registry.jobs.list("p").items}
+        listed = [record for name in PROJECTS for record in self.registry.jobs.list(JobKind.TRAIN, name).items]
+        found = {record.uid: record for record in listed}
         assert sorted(found) == sorted(self.jobs)
         for uid, job in self.jobs.items():
             job.check(found[uid])
+            assert found[uid].name == TrainingJobName(job.project, job.name)
             if len(job.read) != len(job.events):
                 job.check_events(self.registry)
 
@@ -394,7 +434,7 @@ def new_version(job: ModelTrain, epoch: int) -> NewVersion:
     """What an attempt publishes, its files under keys of its own."""
     key = f"p/{job.model.model}/{job.uid}-{epoch}"
     return NewVersion(
-        training_job=f"projects/p/trainingJobs/{job.name}",
+        training_job=f"projects/{job.project}/trainingJobs/{job.name}",
         manifest_key=f"{key}/manifest.json",
         manifest_size=10,
         manifest_sha256=b"m" * 32,

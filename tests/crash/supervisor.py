@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.acceptance.processes import children_of, free_port, wait_until
+from tests.acceptance.processes import children_of, free_port
+from tests.waiting import wait_until
 
 _POLL_SECONDS = 0.02
 

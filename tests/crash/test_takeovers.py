@@ -11,12 +11,11 @@ from rowmint.client import Client
 from rowmint.names import TrainingJobName
 from rowmint.registry import JobRecord, JobState
 from rowmint.v1 import training_job_pb2 as pb
-from tests.acceptance.processes import ServiceProcess, Services, children_of, wait_until
+from tests.acceptance.processes import ServiceProcess, Services, children_of
 from tests.crash.event_log import check_log
 from tests.crash.house import House, Inside
 from tests.crash.story import CSV, Lived, patient_client, training_config
-
-pytestmark = pytest.mark.crash
+from tests.waiting import wait_until
 
 
 @pytest.fixture(params=["embedded", "postgresql"])

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 import pytest
 
 from rowmint.client import Client, parallel
-from tests.acceptance.processes import ServiceProcess, Services, wait_until
+from tests.acceptance.processes import ServiceProcess, Services
 from tests.faults.golden_home import NO_TRAINER, golden_request, golden_version
 from tests.faults.process_figures import anonymous_bytes, wait_until_idle
 from tests.faults.raw_streams import Unharmed, opened
+from tests.waiting import wait_until
 
 ROWS = 90_000
 FORMATS = [("arrow", ROWS), ("csv", ROWS), ("ndjson", ROWS // 2)]

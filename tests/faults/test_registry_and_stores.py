@@ -15,15 +15,14 @@ from rowmint.client import Client, RowmintCallError
 from rowmint.names import DatasetName, TrainingJobName
 from rowmint.registry import DatasetState
 from rowmint.v1 import training_job_pb2 as pb
-from tests.acceptance.processes import Services, children_of, wait_until
+from tests.acceptance.processes import Services, children_of
 from tests.crash.house import House
 from tests.crash.story import CSV, patient_client, training_config
 from tests.faults.gated_source import GatedSource
 from tests.faults.raw_streams import asked_to_wait, opened
 from tests.postgres_server import PostgresServer
 from tests.swift_server import SwiftServer
-
-pytestmark = pytest.mark.crash
+from tests.waiting import wait_until
 
 DIGEST = hashlib.sha256(CSV).digest()
 

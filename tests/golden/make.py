@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rowmint.artifact import Artifact, Generator, write_model
+from rowmint.artifact import Artifact, FittedModel, write_model
 from rowmint.codecs import CategoryCodec, Codec, IdentityCodec, NumericCodec
 from rowmint.rng import StreamKey
 from rowmint.schema import Cell, ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.synthesizer.exact.layers import Layer
-from rowmint.synthesizer.latent.heads import ColumnHead, column_heads
+from rowmint.synthesizer.heads import ColumnHead, column_heads
 
 HERE = Path(__file__).parent
 FAMILIES = ("ctgan", "tvae", "independent")
@@ -196,7 +196,7 @@ def _network(
     return arrays
 
 
-def generator(family: str, schema: TableSchema = SCHEMA, own: Sequence[Codec] | None = None) -> Generator:
+def generator(family: str, schema: TableSchema = SCHEMA, own: Sequence[Codec] | None = None) -> FittedModel:
     """Return a hand-made generator of `family`.
 
     Args:
@@ -211,12 +211,12 @@ def generator(family: str, schema: TableSchema = SCHEMA, own: Sequence[Codec] | 
             f"slots.{head.index}": weights_of(1.1 + noise(f"slots.{head.index}", head.codec.slots))
             for head in heads.values()
         }
-        return Generator(family, schema, chosen, {}, weights)
+        return FittedModel(family, schema, chosen, {}, weights)
     if family == "tvae":
         arrays = _network(heads, 0, concatenate=False)
         scalars = [head for head in heads.values() if head.codec.scalar]
         spread = (0.15 + 0.1 * noise("spread", len(scalars))) * (1 << 23)
-        return Generator(family, schema, chosen, {"hidden_layers": 2}, {**arrays, "spread": spread.astype(np.int64)})
+        return FittedModel(family, schema, chosen, {"hidden_layers": 2}, {**arrays, "spread": spread.astype(np.int64)})
     discrete = [head for head in heads.values() if isinstance(head.codec, CategoryCodec)]
     columns = np.concatenate([np.full(head.codec.slots, head.index) for head in discrete])
     slots = np.concatenate([np.arange(head.codec.slots) for head in discrete])
@@ -226,7 +226,7 @@ def generator(family: str, schema: TableSchema = SCHEMA, own: Sequence[Codec] | 
         "drivers.weights": weights_of(1.2 + noise("drivers", len(slots))),
     }
     arrays = _network(heads, len(slots), concatenate=True)
-    return Generator(family, schema, chosen, {"hidden_layers": 2}, {**arrays, **drivers})
+    return FittedModel(family, schema, chosen, {"hidden_layers": 2}, {**arrays, **drivers})
 
 
 def artifact(family: str) -> Artifact:

@@ -31,7 +31,7 @@ from rowmint.v1 import (
     sampling_pb2,
     training_service_pb2,
 )
-from tests.acceptance.processes import Services, customers_csv, wait_until
+from tests.acceptance.processes import Services, customers_csv
 from tests.acceptance.refusals import refused
 from tests.faults.golden_home import publish_golden
 from tests.faults.process_figures import anonymous_bytes
@@ -65,6 +65,9 @@ from tests.hostile.proper_requests import (
     crc,
 )
 from tests.hostile.world import STREAMS, World, stopped_worker
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.system
 
 GROWTH = 150 << 20
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.acceptance.processes import ServiceProcess, Services, customers_csv, wait_until
+from tests.acceptance.processes import ServiceProcess, Services, customers_csv
 from tests.observability.collector import Collector
+from tests.waiting import wait_until
 
 PROJECT = "watched"
 ROWS = 4_000

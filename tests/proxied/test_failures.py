@@ -19,8 +19,8 @@ from rowmint.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from rowmint.v1.model_service_pb2_grpc import ModelServiceStub
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
 from rowmint.v1.training_service_pb2_grpc import TrainingServiceStub
-from tests.acceptance.processes import wait_until
 from tests.proxied.deployment import TRAINER, Deployment
+from tests.waiting import wait_until
 
 UNARY: dict[str, Callable[[grpc.Channel], Any]] = {
     "GetModel": lambda channel: ModelServiceStub(channel).GetModel(model_service_pb2.GetModelRequest()),

@@ -17,8 +17,9 @@ import pytest
 from rowmint.client import Client
 from rowmint.v1.dataset_service_pb2 import FinishWrite, WriteDatasetRequest
 from rowmint.v1.dataset_service_pb2_grpc import DatasetServiceStub
-from tests.acceptance.processes import ROOT, customers_csv, wait_until
+from tests.acceptance.processes import ROOT, customers_csv
 from tests.proxied.deployment import Deployment
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ from typing import Self
 import pytest
 
 from rowmint.client import Client
-from tests.acceptance.processes import ServiceProcess, Services, free_port, wait_until
+from tests.acceptance.processes import ServiceProcess, Services, free_port
 from tests.faults.golden_home import NO_TRAINER, golden_version
 from tests.proxied.deployment import Deployment
+from tests.waiting import wait_until
 
 READERS = 3
 ROWS = 30_000

@@ -18,11 +18,11 @@ from rowmint.client import Client
 from rowmint.v1 import model_service_pb2
 from rowmint.v1.model_service_pb2_grpc import ModelServiceStub
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
-from tests.acceptance.processes import wait_until
 from tests.faults.golden_home import golden_request, golden_version
 from tests.faults.process_figures import wait_until_idle
 from tests.faults.raw_streams import Unharmed, opened
 from tests.proxied.deployment import Deployment
+from tests.waiting import wait_until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"

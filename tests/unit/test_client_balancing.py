@@ -12,8 +12,8 @@ from rowmint.client.retry import RetryState, SharedProgress
 from rowmint.client.route import Route
 from rowmint.errors import InvalidFieldError
 from rowmint.v1 import sampling_pb2
-from tests.acceptance.processes import wait_until
 from tests.unit.client_fakes import GRID, Cut, FakeSampler, Teller, alike, services, unbroken
+from tests.waiting import wait_until
 
 ROWS = 40
 SHED = Cut(0, "refuse", grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", retry_after=3.0)

@@ -9,8 +9,8 @@ import pytest
 from rowmint.client import Client, RetryPolicy, RowmintCallError, parallel
 from rowmint.errors import DataLossError, InvalidFieldError
 from rowmint.v1 import sampling_pb2
-from tests.acceptance.processes import wait_until
 from tests.unit.client_fakes import GRID, VERSION, Cut, FakeSampler, alike, refuse, services, unbroken
+from tests.waiting import wait_until
 
 PARALLEL = 3
 WINDOW = PARALLEL + 2

@@ -232,7 +232,7 @@ def test_manifest_tells_where_the_model_came_from(plain: dict[str, Artifact]) ->
 def test_events_tell_phases_and_epochs(family: str, tmp_path: Path) -> None:
     events: list[FitEvent] = []
     fit_table(TABLE, config(dataclasses.replace(FAMILIES[family], epochs=3)), tmp_path, events.append)  # type: ignore[type-var]
-    assert [event.phase for event in events] == [Phase.ENCODING, *[Phase.FITTING] * 4, Phase.PUBLISHING]
+    assert [event.phase for event in events] == [Phase.ENCODING, *[Phase.FITTING] * 4, Phase.VERIFYING]
     assert [event.epoch for event in events[1:5]] == [0, 1, 2, 3]
     for event in events[2:5]:
         assert set(event.losses) == ({"generator", "critic"} if family == "ctgan" else {"loss"})

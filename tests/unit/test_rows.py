@@ -17,7 +17,7 @@ from rowmint.sampling.plan import Plan, compile_plan
 from rowmint.sampling.rows import CandidateCache, RowSource
 from rowmint.schema import TableSchema
 from rowmint.schema.arrays import ColumnArray
-from rowmint.synthesizer import Candidates, choose_kernel, join
+from rowmint.synthesizer import Candidates, Units, choose_kernel, join
 from tests.golden.make import FAMILIES, stored
 
 WHERE = (Predicate("city", AnyOf(("Zürich",))), Predicate("grade", AnyOf((1, 2))))
@@ -212,20 +212,17 @@ class Numbered:
     def __init__(self):
         self.tiles = []
 
-    def query(self, conditions, columns):
+    def propose(self, tests, columns):
         return self
 
     def candidates(self, key, size):
         self.tiles.append((key.block, key.tile))
         return found_in(key, size)
 
-    def columns(self, found, key):
+    def finish(self, found, key):
         drawn = key.words32("drawn", found.size).astype(np.int64)
-        return {
-            "tested": found.cells["tested"],
-            "latent": ColumnArray(found.latents["who"]),
-            "drawn": ColumnArray(drawn),
-        }
+        latent = ColumnArray(found.latents["who"])
+        return Units({"tested": found.cells["tested"], "latent": latent, "drawn": ColumnArray(drawn)})
 
 
 def found_in(key, size):

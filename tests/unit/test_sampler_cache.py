@@ -14,11 +14,12 @@ from rowmint.names import ModelName, ModelVersionName
 from rowmint.objects import MemoryStore
 from rowmint.sampling.plan import compile_plan
 from rowmint.synthesizer import choose_kernel
-from sampler_service import model_cache
+from sampler_service import model_cache, plan_cache
 from sampler_service.model_cache import ModelCache
+from sampler_service.plan_cache import PlanCache
 from sampler_service.single_flight import SingleFlightCache
 from tests.golden.make import FAMILIES, stored
-from tests.golden.streams import Shelf, golden_shelf, reference
+from tests.golden.streams import Shelf, golden_model, golden_shelf, reference
 
 
 class CountingStore(MemoryStore):
@@ -180,26 +181,24 @@ def test_a_model_larger_than_the_cache_is_refused_unread(shelf, executor):
 
 def test_a_model_is_warm_when_it_is_handed_out(shelf, executor, monkeypatch):
     drawn = []
-    monkeypatch.setattr(model_cache, "_warm_up", drawn.append)
+    monkeypatch.setattr(model_cache, "draw_first_row", drawn.append)
     loaded = asyncio.run(cache_of(shelf, executor).get(reference("tvae")))
     assert drawn == [loaded.model]
 
 
-def test_a_plan_is_compiled_once(shelf, executor, monkeypatch):
+def test_a_plan_is_compiled_once(executor, monkeypatch):
     compiled = []
 
     def counting(*arguments):
         compiled.append(arguments[2])
         return compile_plan(*arguments)
 
-    monkeypatch.setattr(model_cache, "compile_plan", counting)
+    monkeypatch.setattr(plan_cache, "compile_plan", counting)
 
     async def ask():
-        cache = cache_of(shelf, executor)
-        model = (await cache.get(reference("ctgan"))).model
-        compiled.clear()
+        cache, model = PlanCache(executor), golden_model("ctgan")
         wanted = [Predicate("grade", AnyOf((1,)))]
-        plans = await asyncio.gather(*[cache.plan(model, wanted, "p") for _ in range(5)], cache.plan(model, [], "p"))
+        plans = await asyncio.gather(*[cache.get(model, wanted, "p") for _ in range(5)], cache.get(model, [], "p"))
         assert len({plan.digest for plan in plans}) == 2
 
     asyncio.run(ask())
@@ -247,21 +246,19 @@ def test_projects_give_up_each_others_models_as_any(shelf, executor):
     asyncio.run(ask())
 
 
-def test_projects_share_no_plan(shelf, executor, monkeypatch):
+def test_projects_share_no_plan(executor, monkeypatch):
     compiled = []
 
     def counting(*arguments):
         compiled.append(arguments[2])
         return compile_plan(*arguments)
 
-    monkeypatch.setattr(model_cache, "compile_plan", counting)
+    monkeypatch.setattr(plan_cache, "compile_plan", counting)
 
     async def ask():
-        cache = cache_of(shelf, executor)
-        model = (await cache.get(reference("ctgan"))).model
-        compiled.clear()
+        cache, model = PlanCache(executor), golden_model("ctgan")
         wanted = [Predicate("grade", AnyOf((1,)))]
-        plans = [await cache.plan(model, wanted, project) for project in ("p", "q", "p", "q")]
+        plans = [await cache.get(model, wanted, project) for project in ("p", "q", "p", "q")]
         assert len({plan.digest for plan in plans}) == 1
         assert (plans[2], plans[3]) == (plans[0], plans[1])
 

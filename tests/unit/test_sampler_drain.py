@@ -10,10 +10,11 @@ import pytest
 
 from rowmint.errors import ResourceNotFoundError, UnavailableError
 from rowmint.sampling.formats import RowFormat
-from rowmint.sampling.stream import RowsMessage, StreamSummary
+from rowmint.sampling.messages import RowsMessage, StreamSummary
 from rowmint.synthesizer import choose_kernel
 from sampler_service import model_cache
-from sampler_service.sampler import Sampler, SampleSpec
+from sampler_service.requests import SampleRequest
+from sampler_service.sampler import Sampler
 from tests.golden.streams import WHERES, Shelf, golden_shelf, read, reference, sampler_of
 
 GRID = 2048
@@ -26,7 +27,7 @@ def sampler():
         yield composed
 
 
-async def drained(sampler: Sampler, spec: SampleSpec, after: int) -> tuple[list[RowsMessage], StreamSummary]:
+async def drained(sampler: Sampler, spec: SampleRequest, after: int) -> tuple[list[RowsMessage], StreamSummary]:
     """Read a stream that is drained after so many messages."""
     stream = await sampler.open(spec)
     messages: list[RowsMessage] = []
@@ -44,7 +45,7 @@ def unbroken(sampler):
     """Returns the whole data of a stream, which many tests break off: it is made once."""
 
     @cache
-    def data(spec: SampleSpec) -> bytes:
+    def data(spec: SampleRequest) -> bytes:
         return asyncio.run(read(sampler, spec)).data
 
     return data
@@ -56,9 +57,9 @@ def unbroken(sampler):
 )
 def spec(request):
     row_format, where, start = request.param
-    return SampleSpec(
-        reference("ctgan"),
+    return SampleRequest(
         20_000,
+        model=reference("ctgan"),
         start_row=start,
         where=tuple(WHERES[where]),
         seed=7,
@@ -83,7 +84,7 @@ def test_the_bytes_before_and_after_join_to_the_unbroken_stream(sampler, unbroke
 
 
 def test_a_stream_drained_after_its_last_row_is_complete(sampler):
-    spec = SampleSpec(reference("ctgan"), 5000, seed=7, row_format=RowFormat.CSV)
+    spec = SampleRequest(5000, model=reference("ctgan"), seed=7, row_format=RowFormat.CSV)
 
     async def late():
         stream = await sampler.open(spec)
@@ -104,11 +105,11 @@ class Away(Shelf):
         self.away = False
         self.asked = 0
 
-    def resolve(self, ref, *, deleted=False):
+    def resolve(self, ref, *, deleted=False, unpublished=False):
         self.asked += 1
         if self.away:
             raise UnavailableError("the registry cannot be reached now", retry_after=1.0)
-        return super().resolve(ref, deleted=deleted)
+        return super().resolve(ref, deleted=deleted, unpublished=unpublished)
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def away():
 
 
 def test_while_the_registry_is_away_what_was_resolved_is_served(away):
-    spec = SampleSpec(reference("ctgan"), 100, seed=7, row_format=RowFormat.CSV)
+    spec = SampleRequest(100, model=reference("ctgan"), seed=7, row_format=RowFormat.CSV)
     with sampler_of(away, KERNEL) as sampler:
         before = asyncio.run(read(sampler, spec)).data
         away.away = True
@@ -133,7 +134,7 @@ def test_while_the_registry_is_away_what_was_resolved_is_served(away):
 
 
 def test_a_version_known_to_be_gone_is_not_served_when_the_registry_goes_away(away):
-    spec = SampleSpec(reference("ctgan"), 100, seed=7, row_format=RowFormat.CSV)
+    spec = SampleRequest(100, model=reference("ctgan"), seed=7, row_format=RowFormat.CSV)
     with sampler_of(away, KERNEL) as sampler:
         asyncio.run(read(sampler, spec))
         gone = away.records.pop("ctgan")
@@ -147,13 +148,13 @@ def test_a_version_known_to_be_gone_is_not_served_when_the_registry_goes_away(aw
 def test_a_registry_that_hangs_is_as_good_as_none(away, monkeypatch):
     hang, answered = threading.Event(), super(Away, away).resolve
 
-    def resolve(ref, *, deleted=False):
+    def resolve(ref, *, deleted=False, unpublished=False):
         if away.away:
             hang.wait(60)
         return answered(ref, deleted=deleted)
 
     monkeypatch.setattr(away, "resolve", resolve)
-    spec = SampleSpec(reference("ctgan"), 100, seed=7, row_format=RowFormat.CSV)
+    spec = SampleRequest(100, model=reference("ctgan"), seed=7, row_format=RowFormat.CSV)
     with sampler_of(away, KERNEL) as sampler:
         before = asyncio.run(read(sampler, spec)).data
         away.away = True

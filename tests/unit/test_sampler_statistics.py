@@ -37,8 +37,11 @@ class Models:
         if name != ModelName("p", "m"):
             raise ResourceNotFoundError("there is none")
 
-    def resolve(self, ref, *, deleted=False):
+    def resolve(self, ref, *, deleted=False, unpublished=False):
         raise ResourceNotFoundError("there is none")
+
+    def unpublished(self, name):
+        return frozenset({9})
 
 
 @pytest.fixture

@@ -22,11 +22,19 @@ from rowmint.errors import (
     ValueNotFoundError,
 )
 from rowmint.sampling.formats import RowFormat
+from rowmint.sampling.formats.delimited import CsvEncoder
+from rowmint.sampling.limits import MAX_ROWS
+from rowmint.sampling.parts import cut_rows
+from rowmint.sampling.plan import compile_plan
+from rowmint.sampling.prepared import prepare
 from rowmint.sampling.rows import RowSource
+from rowmint.sampling.spec import SampleSpec
+from rowmint.sampling.stream import LocalStream, open_stream
 from rowmint.synthesizer import choose_kernel
-from sampler_service.sampler import MAX_ROWS, Sampler, SampleSpec, cut_rows
+from sampler_service.requests import SampleRequest
+from sampler_service.sampler import Sampler
 from tests.golden.make import FAMILIES, SCHEMA
-from tests.golden.streams import WHERES, golden_shelf, read, reference, sampler_of
+from tests.golden.streams import WHERES, golden_model, golden_shelf, read, reference, sampler_of
 
 GRID = 2048
 RARE = (
@@ -42,12 +50,12 @@ def sampler():
         yield composed
 
 
-def run(sampler: Sampler, spec: SampleSpec):
+def run(sampler: Sampler, spec: SampleRequest):
     return asyncio.run(read(sampler, spec))
 
 
-def spec(family: str = "ctgan", rows: int = 5000, **more) -> SampleSpec:
-    return SampleSpec(reference(family), rows, **{"seed": 7, "row_format": RowFormat.CSV, **more})
+def spec(family: str = "ctgan", rows: int = 5000, **more) -> SampleRequest:
+    return SampleRequest(rows, model=reference(family), **{"seed": 7, "row_format": RowFormat.CSV, **more})
 
 
 def lines(result) -> list[bytes]:
@@ -197,7 +205,7 @@ def test_both_kernels_give_the_same_bytes(sampler):
         assert run(other, base).data == run(sampler, base).data
 
 
-def test_a_seed_is_drawn_and_told(sampler):
+def test_a_seed_is_drawn_and_reported(sampler):
     drawn = run(sampler, spec(rows=100, seed=None))
     assert drawn.header.seed == 1
     assert run(sampler, spec(rows=100, seed=1)).data == drawn.data
@@ -226,20 +234,17 @@ def test_messages_group_whole_batches(sampler):
     assert all(message.first_row % large.header.grid == 0 for message in small.messages)
 
 
-def test_a_long_header_comes_in_pieces_of_no_row(sampler, monkeypatch):
-    stream = asyncio.run(sampler.open(spec(rows=10)))
-    long = bytes(range(256)) * 256
-    monkeypatch.setattr(stream._encoder, "header", lambda: long)
+def test_a_long_header_comes_in_pieces_of_no_row():
+    class Long(CsvEncoder):
+        def header(self):
+            return bytes(range(256)) * 256
 
-    async def messages():
-        return [message async for message in replace_framing(stream, 16 * 1024).messages()]
-
-    def replace_framing(stream, size):
-        stream._framing = replace(stream._framing, message_bytes=size)
-        return stream
-
-    found = asyncio.run(messages())
-    assert b"".join(message.data for message in found).startswith(long)
+    model = golden_model("independent")
+    asked = SampleSpec(10, seed=7, row_format=RowFormat.CSV, message_bytes=16 * 1024)
+    prepared = prepare(model, asked, compile_plan(model.digest, model.synthesizer, ()))
+    long = replace(prepared, encoder=Long(model.schema, model.identities, escape_formulas=False))
+    found = list(LocalStream(long).messages())
+    assert b"".join(message.data for message in found).startswith(long.encoder.header())
     assert [message.row_count for message in found[:-1]] == [0] * (len(found) - 1)
     assert max(len(message.data) for message in found[:-1]) == 16 * 1024
     assert found[-1].row_count == 10
@@ -372,20 +377,25 @@ def test_what_cannot_be_is_refused(sampler, change, error):
         asyncio.run(sampler.open(replace(spec(), **change)))
 
 
-def test_more_rows_than_the_sampler_allows(sampler):
-    with pytest.raises(LimitError) as error:
-        spec(rows=1001).validate(1000)
-    assert error.value.metadata["setting"] == "ROWMINT_MAX_ROWS"
+def test_more_rows_than_the_sampler_allows():
+    with (
+        sampler_of(golden_shelf(), choose_kernel("numpy"), max_rows=1000) as small,
+        pytest.raises(LimitError) as error,
+    ):
+        asyncio.run(small.open(spec(rows=1001)))
+    assert error.value.metadata == {"limit": "1000", "setting": "ROWMINT_MAX_ROWS"}
 
 
-def test_an_index_past_the_ids(sampler):
+def test_an_index_past_the_ids():
     # 16**13 * 26 badges are enough for any stream: the check is on the codec's size.
-    opened = asyncio.run(sampler.open(spec(rows=10)))
-    small = replace(opened._source._model.identities["badge"], size=9)
-    model = replace(opened._source._model, identities={"badge": small})
-    source = RowSource(model, opened._source._plan, 7, ["badge"])
+    full = golden_model("ctgan")
+    model = replace(full, identities={**full.identities, "badge": replace(full.identities["badge"], size=9)})
+    plan = compile_plan(model.digest, model.synthesizer, ())
     with pytest.raises(RowRangeError):
-        source.block(0, 10)
+        RowSource(model, plan, 7, ["badge"]).block(0, 10)
+    with pytest.raises(RowRangeError, match="badge"):
+        open_stream(model, SampleSpec(10, seed=7))
+    assert open_stream(model, SampleSpec(10, end_row=9, seed=7)).header.end_row == 9
 
 
 @pytest.mark.parametrize("parts", [0, -1, 1025])

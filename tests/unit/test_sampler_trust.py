@@ -40,10 +40,10 @@ class SignedShelf:
         statement = Statement(record.name.parent, record.manifest_digest, record.weights_sha256)
         self.signed.setdefault(model, []).append(key.sign(statement))
 
-    def resolve(self, ref, *, deleted=False):
+    def resolve(self, ref, *, deleted=False, unpublished=False):
         if self.away:
             raise UnavailableError("away")
-        return self.shelf.resolve(ref, deleted=deleted)
+        return self.shelf.resolve(ref, deleted=deleted, unpublished=unpublished)
 
     def signatures(self, model, versions, *, needed=False):
         assert needed

@@ -6,15 +6,15 @@ import sys
 
 import pytest
 
-from tests.acceptance.processes import wait_until
+from tests.waiting import wait_until
 
 # A worker that notes when it warms up, rather than import what takes seconds.
 _NOTES = """
 import sys
 from pathlib import Path
-from trainer_service.jobs import worker
-worker._import_fitting = Path(sys.argv[1]).touch
-worker._IDLE_SECONDS = float(sys.argv[2])
+from trainer_service.jobs import warm_up, worker
+warm_up.import_fitting = Path(sys.argv[1]).touch
+warm_up._IDLE_SECONDS = float(sys.argv[2])
 worker.main()
 """
 _FITS = """
@@ -30,7 +30,7 @@ print([name for name in ("torch", "ctgan", "sdv") if name in sys.modules])
 @pytest.mark.parametrize("rests", [True, False])
 def test_a_worker_warms_up_only_where_no_command_comes_at_once(tmp_path, rests):
     mark = tmp_path / "warm"
-    command = {"do": "estimate", "settings": {"home": str(tmp_path)}, "dataset_uid": "", "config": {}, "scratch": ""}
+    command = {"do": "estimate", "settings": {"home": str(tmp_path)}, "dataset_uid": "", "config": {}}
     arguments = [sys.executable, "-c", _NOTES, str(mark), "0" if rests else "600"]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdin is not None

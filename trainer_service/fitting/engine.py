@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rowmint.artifact import Artifact, Generator, write_model
+from rowmint.artifact import Artifact, FittedModel, write_model
 from rowmint.errors import CancelledError
 from rowmint.failpoints import reach
 from rowmint.schema import TableSchema
@@ -103,10 +103,10 @@ def fit(
     history = run(fitter, report, cancelled, clock, watch, history=history, pause=pause)
     if cancelled():
         raise CancelledError("the fit was cancelled")
-    report(FitEvent(Phase.PUBLISHING, history.epochs, fitter.epochs, message="exporting the generator"))
+    report(FitEvent(Phase.VERIFYING, history.epochs, fitter.epochs, message="exporting the generator"))
     network = fitter.export()
     learned = TableSchema(tuple(column.spec for column in encoded.fitted), effective.primary_key)
-    generator = Generator(
+    generator = FittedModel(
         config.family_name, learned, [column.codec for column in encoded.fitted], network.body, network.arrays
     )
     training: dict[str, Any] = {

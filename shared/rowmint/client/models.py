@@ -1,4 +1,4 @@
-"""Models and versions: read, verify, name, sign, delete."""
+"""Models and versions: read, verify, promote, reject, name, sign, delete."""
 
 import hashlib
 import json
@@ -81,7 +81,10 @@ class ModelCalls(Calls):
         return f"{name}@latest" if bare else name
 
     def list_versions(self, model: str) -> Iterator[model_pb2.ModelVersion]:
-        """Yield a model's versions, newest first, without their manifests."""
+        """Yield a model's versions, newest first, without their manifests.
+
+        Those that are staged or rejected are among them where the caller has role trainer or admin.
+        """
         parent = self._full_name(model, "models")
 
         def page(token: str) -> model_service_pb2.ListModelVersionsResponse:
@@ -90,6 +93,28 @@ class ModelCalls(Calls):
 
         for one in pages(page):
             yield from one.model_versions
+
+    def promote_version(self, version: str) -> model_pb2.ModelVersion:
+        """Publish a staged version, named by number; harmless where it is published, refused where it was rejected.
+
+        `latest` moves to it unless a newer version is published.
+        """
+        request = model_admin_service_pb2.PromoteModelVersionRequest(name=self._full_name(version, "models"))
+        return self._connection.call_trainer(
+            lambda channel: ModelAdminServiceStub(channel).PromoteModelVersion, request
+        )
+
+    def reject_version(self, version: str, reason: str) -> model_pb2.ModelVersion:
+        """Reject a staged version, named by number: it is never served. Refused where it is published.
+
+        Args:
+            version: Its name; short forms stand in the client's project.
+            reason: Why, for people to read; 1 to 1,000 characters. Of several rejections the first one's is kept.
+        """
+        request = model_admin_service_pb2.RejectModelVersionRequest(
+            name=self._full_name(version, "models"), reason=reason
+        )
+        return self._connection.call_trainer(lambda channel: ModelAdminServiceStub(channel).RejectModelVersion, request)
 
     def set_alias(self, model: str, alias: str, version: int | None) -> model_pb2.Model:
         """Point an alias at a version, or remove it.

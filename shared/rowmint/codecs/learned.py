@@ -6,10 +6,9 @@ What is checked here once, when a model is loaded, encoders and conditions rely 
 import math
 import re
 from datetime import date, datetime
-from decimal import Decimal
 
 from rowmint.schema import INT64_MAX, INT64_MIN, KINDS_OF_TYPE, MAX_COLUMN_NAME, Cell, ColumnKind, ColumnSpec, DataType
-from rowmint.schema.arrays import is_coded, native_number, nearest_double
+from rowmint.schema.arrays import fraction_digits, is_coded, native_number, nearest_double
 
 _MAX_DECIMALS = 38  # digits of a decimal128
 _MAX_MOMENT = 1024  # characters of a date or time format, and of what it writes
@@ -83,12 +82,7 @@ def _undeclared_digits(column: ColumnSpec) -> int:
     """Return the digits after the point of a decimal column's categories, where none are declared for it."""
     if column.data_type is not DataType.DECIMAL or column.domain.decimals is not None:
         return 0
-    exponents = [
-        exponent
-        for category in column.domain.categories
-        if isinstance(category, Decimal) and isinstance(exponent := category.as_tuple().exponent, int)
-    ]
-    digits = max(0, -min(exponents, default=0))
+    digits = fraction_digits(column)
     if digits > _MAX_DECIMALS:
         raise ValueError(f"a category has {digits} decimals; at most {_MAX_DECIMALS} are possible")
     return digits

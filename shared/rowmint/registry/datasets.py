@@ -19,7 +19,7 @@ from rowmint.names import DatasetName, ProjectName
 from rowmint.registry.dataset_records import CanonicalTable, DatasetRecord, DatasetState, SegmentRecord, dataset_record
 from rowmint.registry.declared import declared_to_json
 from rowmint.registry.engine import DatabaseNow, insert_if_absent, note_garbage, reading, writing
-from rowmint.registry.job_rows import JobKind, JobState, end_job, insert_job, lock_job, running_jobs
+from rowmint.registry.job_rows import JobKind, JobState, end_job, insert_job, lock_job, unfinished_jobs
 from rowmint.registry.paging import Page, PageRequest
 from rowmint.registry.requests import earlier_row
 from rowmint.registry.tables import data_garbage, datasets, jobs, segments
@@ -229,9 +229,8 @@ class DatasetLedger:
                     "job_id": f"ingest-{uid}",
                     "kind": JobKind.INGEST,
                     "config": {},
+                    "inputs": {"dataset": str(DatasetName(row.project, row.dataset_id))},
                     "dataset_uid": uid,
-                    "dataset_name": str(DatasetName(row.project, row.dataset_id)),
-                    "model_name": "",
                 },
             )
             return dataset_record(_row_by_uid(connection, uid))
@@ -292,7 +291,7 @@ class DatasetLedger:
 
         Raises:
             ResourceNotFoundError: There is none of this name.
-            WrongStateError: A training job on it has not ended.
+            WrongStateError: A job that reads it has not ended.
         """
         with writing(self._engine) as connection:
             # Jobs before the dataset: the order in which every other transaction locks them.
@@ -300,9 +299,9 @@ class DatasetLedger:
             ingest = select(jobs).where(jobs.c.dataset_uid == uid, jobs.c.kind == JobKind.INGEST).with_for_update()
             unfinished = [job for job in connection.execute(ingest) if not JobState(job.state).ended]
             row = _row(connection, name, lock=True)
-            if running_jobs(connection, row.uid, JobKind.TRAIN):
+            if unfinished_jobs(connection, row.uid):
                 raise WrongStateError(
-                    f"a training job works on {name}; cancel it or wait for its end", metadata={"state": row.state}
+                    f"a job works on {name}; cancel it or wait for its end", metadata={"state": row.state}
                 )
             for job in unfinished:
                 end_job(connection, job.uid, JobState.CANCELLED)

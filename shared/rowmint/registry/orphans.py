@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import Column, Connection, Engine, and_, select
+from sqlalchemy import Column, Connection, Engine, and_, select, union_all
 
 from rowmint.registry.dataset_records import DatasetState
 from rowmint.registry.engine import reading
 from rowmint.registry.job_rows import CheckpointRecord, JobKind, JobState
-from rowmint.registry.tables import datasets, deleted_versions, jobs, model_versions, segments
+from rowmint.registry.tables import datasets, deleted_versions, jobs, model_versions, segments, staged_versions
 
 
 class Maker(StrEnum):
@@ -89,10 +89,12 @@ def _named(connection: Connection, keys: list[str], uids: Iterable[str]) -> set[
         model_versions.c.weights_key,
         deleted_versions.c.manifest_key,
         deleted_versions.c.weights_key,
+        staged_versions.c.manifest_key,
+        staged_versions.c.weights_key,
     ]
-    named: set[str] = set()
-    for column in columns:
-        named.update(connection.execute(select(column).where(column.in_(keys))).scalars())
+    # One statement, and so one state of the tables: a version that moves from one to another is in one of them.
+    found = union_all(*(select(column).where(column.in_(keys)) for column in columns))
+    named = set(connection.execute(found).scalars())
     # Code that knows nothing of checkpoints leaves one with a job that it ends.
     unfinished = [state for state in JobState if not state.ended]
     kept = select(jobs.c.checkpoint).where(

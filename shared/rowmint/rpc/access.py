@@ -18,6 +18,7 @@ from google.protobuf.message_factory import GetMessageClass
 from rowmint.errors import PermissionDeniedError, RowmintError, UnauthenticatedError
 from rowmint.names import ProjectName, project_of
 from rowmint.observability.calls import current_request_id, note_caller, rebuilt
+from rowmint.rpc.caller import set_caller
 from rowmint.security.decisions import ALLOWED, DENIED, UNAUTHENTICATED, AuditEntry
 from rowmint.security.identity import ANYBODY, Identity, Role
 from rowmint.v1 import access_pb2
@@ -163,6 +164,7 @@ class _Judge:
             await self.keep("", UNAUTHENTICATED, error.reason)
             raise
         note_caller(self._who.name)
+        set_caller(self._who)
 
     async def judge(self, rule: Rule, message: Any) -> None:
         """Judge a message; of a stream, the first says what the call is about, and later ones say the same or nothing.

@@ -8,8 +8,9 @@ the same rows.
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import rfc8785
@@ -62,13 +63,23 @@ class Plan:
     acceptance: float
 
 
-def plan_digest(model_digest: bytes, conditions: Sequence[ColumnCondition]) -> bytes:
-    """Return the digest of the plan for `conditions` (canonical), 32 bytes."""
+def plan_digest(
+    model_digest: bytes, conditions: Sequence[ColumnCondition], inputs: Mapping[str, Any] = MappingProxyType({})
+) -> bytes:
+    """Return the digest of the plan for `conditions` (canonical), 32 bytes.
+
+    Args:
+        model_digest: 32 bytes.
+        conditions: Canonical conditions.
+        inputs: What the family's rows depend on beside these; see `Proposal.plan_inputs`.
+    """
     body: dict[str, Any] = {
         "algorithm": ALGORITHM,
         "model": model_digest.hex(),
         "where": [condition.to_json() for condition in conditions],
     }
+    if inputs:
+        body["inputs"] = dict(inputs)
     return hashlib.sha256(b"rowmint/plan/1\0" + rfc8785.dumps(body)).digest()
 
 
@@ -80,8 +91,9 @@ def compile_plan(model_digest: bytes, synthesizer: Synthesizer, conditions: tupl
         synthesizer: The model.
         conditions: Canonical conditions.
     """
-    digest = plan_digest(model_digest, conditions)
-    if not conditions:
+    proposal = synthesizer.propose(conditions, ())
+    digest = plan_digest(model_digest, conditions, proposal.plan_inputs)
+    if proposal.acceptance == 1:
         return Plan(digest, conditions, TILE_SIZE, BLOCK_SIZE, 1, BLOCK_SIZE, 1, 1.0)
     accepted, candidates = pilot(model_digest, digest, synthesizer, conditions)
     # Half a row stands for none: the estimate only sets sizes, and 0 would set none.
@@ -116,13 +128,13 @@ def pilot(
         conditions: Canonical conditions.
         most: Tiles drawn where few candidates satisfy them.
     """
-    query = synthesizer.query(conditions, ())
+    proposal = synthesizer.propose(conditions, ())
     key = StreamKey(model_digest, hashlib.sha256(b"pilot\0" + digest).digest(), 0)
     accepted = candidates = 0
     for tile in range(most):
         if tile >= _PILOT_TILES and accepted >= _PILOT_ENOUGH:
             break
-        accepted += query.candidates(key.tile(0, tile), TILE_SIZE).size
+        accepted += proposal.candidates(key.tile(0, tile), TILE_SIZE).size
         candidates += TILE_SIZE
     return accepted, candidates
 

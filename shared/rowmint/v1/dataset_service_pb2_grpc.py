@@ -69,15 +69,15 @@ class DatasetServiceServicer(object):
     """
 
     def CreateDataset(self, request, context):
-        """Creates a dataset that waits for its bytes.
+        """Creates a dataset in state UPLOADING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WriteDataset(self, request_iterator, context):
-        """Appends bytes. May be broken off and gone on with: the next stream starts at `committed_size`. Opening a stream
-        fences off any older one of the same dataset.
+        """Appends bytes. An interrupted upload can be resumed: the next stream starts at `committed_size`. Opening a stream
+        fences off older streams of the same dataset.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,7 +98,7 @@ class DatasetServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteDataset(self, request, context):
-        """Deletes a dataset and everything derived from it but published models.
+        """Deletes a dataset and everything derived from it, except model versions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

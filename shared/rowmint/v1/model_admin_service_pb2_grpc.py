@@ -28,7 +28,7 @@ if _version_not_supported:
 
 
 class ModelAdminServiceStub(object):
-    """Promotes and rejects staged versions, moves aliases, deletes versions and brings them back.
+    """Promotes, rejects, deletes, restores and signs model versions, and moves aliases.
     """
 
     def __init__(self, channel):
@@ -70,50 +70,51 @@ class ModelAdminServiceStub(object):
 
 
 class ModelAdminServiceServicer(object):
-    """Promotes and rejects staged versions, moves aliases, deletes versions and brings them back.
+    """Promotes, rejects, deletes, restores and signs model versions, and moves aliases.
     """
 
     def PromoteModelVersion(self, request, context):
-        """Publishes a staged version: from here on it is served, and "latest" points at it unless a newer version is
-        published. Harmless where it is published already; refused where it was rejected.
+        """Publishes a staged version: it is served from now on, and "latest" points at it unless a newer version is
+        published. Idempotent; fails for a rejected version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RejectModelVersion(self, request, context):
-        """Rejects a staged version: it is never served. Harmless where it is rejected already, whose reason is kept; refused
-        where it is published.
+        """Rejects a staged version: it is never served. Idempotent: a version that is already rejected keeps its reason.
+        Fails for a published version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetModelAlias(self, request, context):
-        """Points an alias at a published version, or removes it. "latest" is moved by publishing and promoting only.
+        """Points an alias at a published version, or removes the alias. "latest" moves only on publishing and promoting.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteModelVersion(self, request, context):
-        """Deletes a version; refused while an alias other than "latest" points at it. "latest" moves to the newest left.
-        Streams that have begun go on; the files are purged after a while that the trainer's settings say (AIP-164).
+        """Deletes a version; fails while an alias other than "latest" points at it. "latest" moves to the newest remaining
+        version. Running streams continue; the files are purged after the trainer's retention period (AIP-164).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UndeleteModelVersion(self, request, context):
-        """Brings a deleted version back that is not purged yet; harmless where it is not deleted.
+        """Restores a deleted version that is not yet purged. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SignModelVersion(self, request, context):
-        """Signs a version with the trainer's signing key, as publishing does: old versions go on being served where only
-        signed ones are, after the key was changed or first made. The stored files are read and verified before.
+        """Signs an existing version with the trainer's current signing key, as publishing does. Needed after the key was
+        created or changed, so that samplers that require signatures serve older versions too. The stored files are read
+        and verified first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -161,7 +162,7 @@ def add_ModelAdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelAdminService(object):
-    """Promotes and rejects staged versions, moves aliases, deletes versions and brings them back.
+    """Promotes, rejects, deletes, restores and signs model versions, and moves aliases.
     """
 
     @staticmethod

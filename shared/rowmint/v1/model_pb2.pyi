@@ -30,23 +30,23 @@ class _ModelVersionStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapp
     MODEL_VERSION_STATE_UNSPECIFIED: _ModelVersionState.ValueType  # 0
     """Never sent."""
     MODEL_VERSION_STATE_STAGED: _ModelVersionState.ValueType  # 1
-    """Stored and verified, but not served yet: it waits to be promoted or rejected."""
+    """Stored and verified, but not served: waiting to be promoted or rejected."""
     MODEL_VERSION_STATE_PUBLISHED: _ModelVersionState.ValueType  # 2
     """Served. "latest" and other aliases may point at it."""
     MODEL_VERSION_STATE_REJECTED: _ModelVersionState.ValueType  # 3
-    """Judged and never served; kept for those who want to know why."""
+    """Rejected: never served. Kept, with the reason."""
 
 class ModelVersionState(_ModelVersionState, metaclass=_ModelVersionStateEnumTypeWrapper):
-    """Whether a version is served."""
+    """State of a model version; decides whether it is served."""
 
 MODEL_VERSION_STATE_UNSPECIFIED: ModelVersionState.ValueType  # 0
 """Never sent."""
 MODEL_VERSION_STATE_STAGED: ModelVersionState.ValueType  # 1
-"""Stored and verified, but not served yet: it waits to be promoted or rejected."""
+"""Stored and verified, but not served: waiting to be promoted or rejected."""
 MODEL_VERSION_STATE_PUBLISHED: ModelVersionState.ValueType  # 2
 """Served. "latest" and other aliases may point at it."""
 MODEL_VERSION_STATE_REJECTED: ModelVersionState.ValueType  # 3
-"""Judged and never served; kept for those who want to know why."""
+"""Rejected: never served. Kept, with the reason."""
 Global___ModelVersionState: typing_extensions.TypeAlias = ModelVersionState
 
 class _GenerationUnit:
@@ -63,7 +63,7 @@ class _GenerationUnitEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper.
     """A sequence of rows of one entity."""
 
 class GenerationUnit(_GenerationUnit, metaclass=_GenerationUnitEnumTypeWrapper):
-    """What a generated unit is."""
+    """The unit that a family generates."""
 
 GENERATION_UNIT_UNSPECIFIED: GenerationUnit.ValueType  # 0
 """Never sent."""
@@ -82,19 +82,19 @@ class _ConditionSupportEnumTypeWrapper(google.protobuf.internal.enum_type_wrappe
     CONDITION_SUPPORT_UNSPECIFIED: _ConditionSupport.ValueType  # 0
     """Never sent."""
     CONDITION_SUPPORT_REJECTION: _ConditionSupport.ValueType  # 1
-    """Candidates are drawn and tested; the acceptance depends on how rare the conditions are."""
+    """Rejection sampling: candidates are drawn and tested; the acceptance is the probability of the conditions."""
     CONDITION_SUPPORT_EXACT: _ConditionSupport.ValueType  # 2
-    """Any AND of predicates is met by construction, with acceptance 1."""
+    """Any AND of predicates is satisfied by construction, with acceptance 1."""
 
 class ConditionSupport(_ConditionSupport, metaclass=_ConditionSupportEnumTypeWrapper):
-    """How a family meets conditions."""
+    """How a family satisfies conditions."""
 
 CONDITION_SUPPORT_UNSPECIFIED: ConditionSupport.ValueType  # 0
 """Never sent."""
 CONDITION_SUPPORT_REJECTION: ConditionSupport.ValueType  # 1
-"""Candidates are drawn and tested; the acceptance depends on how rare the conditions are."""
+"""Rejection sampling: candidates are drawn and tested; the acceptance is the probability of the conditions."""
 CONDITION_SUPPORT_EXACT: ConditionSupport.ValueType  # 2
-"""Any AND of predicates is met by construction, with acceptance 1."""
+"""Any AND of predicates is satisfied by construction, with acceptance 1."""
 Global___ConditionSupport: typing_extensions.TypeAlias = ConditionSupport
 
 class _PrivacyMechanism:
@@ -150,10 +150,10 @@ class Model(google.protobuf.message.Message):
     name: builtins.str
     """Resource name, "projects/{project}/models/{model}"."""
     latest_version: builtins.str
-    """The newest published version, "projects/{project}/models/{model}/versions/{version}"; empty where there is none."""
+    """The newest published version, "projects/{project}/models/{model}/versions/{version}"; empty if none is published."""
     @property
     def aliases(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
-        """Aliases and the version number each points at; "latest" is always among them."""
+        """Aliases and the version number each points at; includes "latest"."""
 
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
@@ -174,7 +174,7 @@ Global___Model: typing_extensions.TypeAlias = Model
 
 @typing.final
 class Capabilities(google.protobuf.message.Message):
-    """What the family of a version offers."""
+    """Capabilities of a family."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -183,14 +183,14 @@ class Capabilities(google.protobuf.message.Message):
     LIKELIHOOD_FIELD_NUMBER: builtins.int
     PRIVACY_FIELD_NUMBER: builtins.int
     unit: Global___GenerationUnit.ValueType
-    """What one generated unit is."""
+    """The generated unit."""
     conditions: Global___ConditionSupport.ValueType
-    """How conditions are met."""
+    """How conditions are satisfied."""
     likelihood: builtins.bool
     """Whether exact log-likelihoods of rows and of conditions can be computed."""
     @property
     def privacy(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___PrivacyMechanism.ValueType]:
-        """Mechanisms it can be fitted under; empty where there is none."""
+        """Mechanisms under which it can be fitted; empty if none."""
 
     def __init__(
         self,
@@ -206,7 +206,7 @@ Global___Capabilities: typing_extensions.TypeAlias = Capabilities
 
 @typing.final
 class ModelVersion(google.protobuf.message.Message):
-    """One fitted model. Nothing of it ever changes but its state and its signatures."""
+    """One fitted model. Immutable, except for its state and its signatures."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -235,36 +235,36 @@ class ModelVersion(google.protobuf.message.Message):
     family: builtins.str
     """The family's name, such as "ctgan"."""
     training_job: builtins.str
-    """The job that made it, "projects/{project}/trainingJobs/{job}"."""
+    """The job that created it, "projects/{project}/trainingJobs/{job}"."""
     dataset_digest: builtins.bytes
-    """SHA-256 of the dataset it was fitted to, 32 bytes."""
+    """SHA-256 of the bytes of the training dataset, 32 bytes."""
     training_rows: builtins.int
-    """Rows it was fitted to."""
+    """Number of rows it was fitted to."""
     size_bytes: builtins.int
-    """Bytes of the manifest and the weights."""
+    """Size of the manifest and the weights, bytes."""
     manifest_json: builtins.str
     """The whole manifest, JSON."""
     version: builtins.int
     """The version number."""
     state: Global___ModelVersionState.ValueType
-    """Whether it is served."""
+    """State; decides whether it is served."""
     rejection_reason: builtins.str
     """Why it was rejected; empty otherwise."""
     @property
     def schema(self) -> rowmint.v1.schema_pb2.TableSchema:
-        """Shape of the rows it makes."""
+        """Schema of the rows it generates."""
 
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When it was stored: published, or staged."""
+        """When it was published or staged."""
 
     @property
     def signatures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelSignature]:
-        """Signatures of it; empty where there is none."""
+        """Signatures of this version; empty if it is unsigned."""
 
     @property
     def capabilities(self) -> Global___Capabilities:
-        """What its family offers."""
+        """Capabilities of its family."""
 
     def __init__(
         self,
@@ -293,7 +293,7 @@ Global___ModelVersion: typing_extensions.TypeAlias = ModelVersion
 
 @typing.final
 class ModelSignature(google.protobuf.message.Message):
-    """A signature of a version."""
+    """A signature of a model version."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -302,8 +302,8 @@ class ModelSignature(google.protobuf.message.Message):
     key_id: builtins.str
     """SHA-256 of the public key's DER form (SubjectPublicKeyInfo), 64 hex digits."""
     bundle_json: builtins.str
-    """The signature and what is signed: a Sigstore bundle, JSON, whose in-toto statement has the layout of OpenSSF model
-    signing, and names the model and `manifest_digest`. The key is Ed25519.
+    """The signature and the signed statement: a Sigstore bundle (JSON) whose in-toto statement follows OpenSSF model
+    signing and names the model and `manifest_digest`. The key is Ed25519.
     """
     def __init__(
         self,

@@ -27,8 +27,8 @@ if _version_not_supported:
 
 
 class ModelServiceStub(object):
-    """Reads models. Wherever a version is read, "projects/{p}/models/{m}@{alias}" and
-    "projects/{p}/models/{m}@sha256:{model digest, 64 hex digits}" stand for it too.
+    """Reads models. Wherever a version's name is accepted for reading, "projects/{p}/models/{m}@{alias}" and
+    "projects/{p}/models/{m}@sha256:{model digest, 64 hex digits}" are accepted too.
     """
 
     def __init__(self, channel):
@@ -60,8 +60,8 @@ class ModelServiceStub(object):
 
 
 class ModelServiceServicer(object):
-    """Reads models. Wherever a version is read, "projects/{p}/models/{m}@{alias}" and
-    "projects/{p}/models/{m}@sha256:{model digest, 64 hex digits}" stand for it too.
+    """Reads models. Wherever a version's name is accepted for reading, "projects/{p}/models/{m}@{alias}" and
+    "projects/{p}/models/{m}@sha256:{model digest, 64 hex digits}" are accepted too.
     """
 
     def GetModel(self, request, context):
@@ -72,21 +72,21 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists a project's models by name.
+        """Lists a project's models, ordered by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModelVersion(self, request, context):
-        """Reads one version. Over HTTP, one that an alias or a digest stands for is asked for with `:version` at the end.
+        """Reads one version. Over HTTP, a version named by alias or digest is requested with the suffix `:version`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModelVersions(self, request, context):
-        """Lists a model's versions, newest first. `manifest_json` is left empty.
+        """Lists a model's versions, newest first. `manifest_json` is not set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,8 +124,8 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService(object):
-    """Reads models. Wherever a version is read, "projects/{p}/models/{m}@{alias}" and
-    "projects/{p}/models/{m}@sha256:{model digest, 64 hex digits}" stand for it too.
+    """Reads models. Wherever a version's name is accepted for reading, "projects/{p}/models/{m}@{alias}" and
+    "projects/{p}/models/{m}@sha256:{model digest, 64 hex digits}" are accepted too.
     """
 
     @staticmethod

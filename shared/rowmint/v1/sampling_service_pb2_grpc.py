@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class SamplingServiceStub(object):
-    """Makes synthetic rows. Row i is a pure function of model digest, plan digest, seed and i, on every replica.
+    """Generates synthetic rows. Row i is a pure function of model digest, plan digest, seed and i, on every replica.
     """
 
     def __init__(self, channel):
@@ -59,32 +59,32 @@ class SamplingServiceStub(object):
 
 
 class SamplingServiceServicer(object):
-    """Makes synthetic rows. Row i is a pure function of model digest, plan digest, seed and i, on every replica.
+    """Generates synthetic rows. Row i is a pure function of model digest, plan digest, seed and i, on every replica.
     """
 
     def Sample(self, request, context):
-        """Streams rows. Over HTTP each message is one line of JSON.
+        """Streams rows. Over HTTP, each message is one line of JSON.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompleteRows(self, request_iterator, context):
-        """Completes rows of which some cells are known.
+        """Completes rows with some known cells.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PlanSample(self, request, context):
-        """Says what a stream would be made of and cuts it into parts.
+        """Plans a stream without drawing its rows, and splits it into parts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModelStatistics(self, request, context):
-        """Says what the replica that answers has done for a model. It tells of itself alone.
+        """Reads the statistics of a model at the replica that answers. Statistics of other replicas are not included.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,7 +122,7 @@ def add_SamplingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SamplingService(object):
-    """Makes synthetic rows. Row i is a pure function of model digest, plan digest, seed and i, on every replica.
+    """Generates synthetic rows. Row i is a pure function of model digest, plan digest, seed and i, on every replica.
     """
 
     @staticmethod

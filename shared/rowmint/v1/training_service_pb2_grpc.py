@@ -68,7 +68,7 @@ class TrainingServiceServicer(object):
     """
 
     def CreateTrainingJob(self, request, context):
-        """Starts a job, or, with `validate_only`, checks it and says what it would cost.
+        """Creates a job; with `validate_only`, only validates it and estimates its cost.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,14 +89,14 @@ class TrainingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CancelTrainingJob(self, request, context):
-        """Asks a job to stop. Harmless when it is stopping or was cancelled; refused when it has ended otherwise.
+        """Cancels a job. Idempotent; fails if the job has succeeded or failed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchTrainingJob(self, request, context):
-        """Streams a job's events, first those already written, then live, until the job ends.
+        """Streams a job's events: first those already written, then new ones as they are written, until the job ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

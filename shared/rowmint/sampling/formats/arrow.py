@@ -16,14 +16,13 @@ from rowmint.codecs import IdentityCodec
 from rowmint.sampling.formats.natives import (
     category_natives,
     category_texts,
-    fraction_digits,
     is_dictionary,
     presence,
     take_categories,
     validity_bits,
 )
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, TableSchema
-from rowmint.schema.arrays import ColumnArray, is_coded
+from rowmint.schema.arrays import ColumnArray, fraction_digits, is_coded
 
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 """A continuation marker and a metadata length of 0 (Arrow columnar format, "IPC streaming format")."""

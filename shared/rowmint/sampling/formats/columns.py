@@ -11,7 +11,6 @@ from rowmint.codecs import IdentityCodec
 from rowmint.sampling.formats.natives import (
     blanked,
     category_natives,
-    fraction_digits,
     is_dictionary,
     presence,
     take_categories,
@@ -19,7 +18,7 @@ from rowmint.sampling.formats.natives import (
 )
 from rowmint.sampling.formats.text import decimal_texts
 from rowmint.schema import ColumnSpec, DataType, TableSchema
-from rowmint.schema.arrays import ColumnArray, is_coded
+from rowmint.schema.arrays import ColumnArray, fraction_digits, is_coded
 
 
 class ValueKind(StrEnum):

@@ -15,12 +15,11 @@ from rowmint.sampling.formats.natives import (
     blanked,
     category_natives,
     category_texts,
-    fraction_digits,
     is_dictionary,
     presence,
 )
 from rowmint.schema import ColumnSpec, DataType
-from rowmint.schema.arrays import ColumnArray, is_coded, native_cell
+from rowmint.schema.arrays import ColumnArray, fraction_digits, is_coded, native_cell
 
 _SECOND = 1_000_000  # microseconds
 

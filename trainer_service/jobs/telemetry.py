@@ -1,6 +1,6 @@
-"""What a worker tells of its job while it works: its phases, to the trainer and to the trace of who asked for it."""
+"""What a worker reports of its job while it works: its phases, to the trainer and to the trace the job belongs to."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -11,45 +11,50 @@ from rowmint.registry import JobRecord, JobState
 from rowmint.spans import fail_span
 
 
-class Story:
+class JobTelemetry:
     """The one job of a worker. For one thread.
 
     Args:
         tracing: Makes spans; None for none.
-        entered: Told of each phase.
+        on_phase: Called with each phase.
     """
 
-    def __init__(self, tracing: Tracing | None, entered: Callable[[str], None]) -> None:
+    def __init__(self, tracing: Tracing | None, on_phase: Callable[[str], None]) -> None:
         self._tracing = tracing
-        self._entered = entered
+        self._on_phase = on_phase
         self._phase = ExitStack()
         self._span: Any = None
 
     @contextmanager
     def attempt(self, job: JobRecord) -> Iterator[None]:
-        """Tell of an attempt: its span hangs on the span of the call that made the job."""
-        told: dict[str, str | int] = {"rowmint.job": str(job.name), "rowmint.attempt": job.attempt}
+        """Report an attempt: its span is a child of the span of the call that created the job."""
+        about: dict[str, str | int] = {"rowmint.job": str(job.name), "rowmint.attempt": job.attempt}
         with ExitStack() as stack:
             stack.enter_context(structlog.contextvars.bound_contextvars(job=str(job.name), attempt=job.attempt))
             if self._tracing is not None:
-                self._span = stack.enter_context(self._tracing.span(f"{job.kind} attempt", told, job.trace_parent))
+                self._span = stack.enter_context(self._tracing.span(f"{job.kind} attempt", about, job.trace_parent))
             stack.push(lambda *_: self._phase.close())
             yield
 
-    def enter(self, phase: str) -> None:
-        """Tell that a phase begins, and with it that the one before has ended."""
+    def on_phase(self, phase: str) -> None:
+        """Report that a phase begins, and with it that the one before has ended."""
         self._phase.close()
         if self._tracing is not None:
             self._phase.enter_context(self._tracing.span(phase, {}))
-        self._entered(phase)
+        self._on_phase(phase)
 
-    def end(self, state: str) -> str:
-        """Tell the state that the attempt has brought its job to, or an empty one, and return it."""
+    def on_outputs(self, outputs: Mapping[str, Any]) -> None:
+        """Report what the job has made."""
+        if self._span is not None:
+            for name, value in outputs.items():
+                self._span.set_attribute(f"rowmint.{name}", value)
+
+    def on_end(self, state: str) -> None:
+        """Report the state that the attempt has brought its job to, or an empty one."""
         if self._span is not None:
             self._span.set_attribute("rowmint.state", state)
             if state == JobState.FAILED:
                 fail_span(self._span, state)
-        return state
 
     def close(self) -> None:
         """Send what is left to be sent."""

@@ -1,15 +1,15 @@
-"""Arrays that are used again: a thread's own, as large as asked, the same memory while it suffices."""
+"""Arrays that are used again: a thread's own, as large as requested, the same memory while it suffices."""
 
 import threading
 
 import numpy as np
 import pytest
 
-from rowmint.synthesizer.exact.workspace import Scratch
+from rowmint.synthesizer.exact.workspace import Workspace
 
 
-def test_an_array_has_the_shape_and_type_asked():
-    scratch = Scratch()
+def test_an_array_has_the_requested_shape_and_type():
+    workspace = Workspace()
     for shape, dtype in [
         ((3, 4), np.int32),
         ((0, 5), np.int16),
@@ -17,7 +17,7 @@ def test_an_array_has_the_shape_and_type_asked():
         ((2, 3, 5), np.uint64),
         ((), np.int8),
     ]:
-        found = scratch.array("a", shape, dtype)
+        found = workspace.array("a", shape, dtype)
         assert (found.shape, found.dtype) == (shape, dtype)
         assert found.flags.c_contiguous
         assert found.flags.aligned
@@ -25,36 +25,36 @@ def test_an_array_has_the_shape_and_type_asked():
 
 
 def test_memory_is_used_again_while_it_suffices():
-    scratch = Scratch()
-    large = scratch.array("a", (100,), np.int64)
-    small = scratch.array("a", (7, 3), np.int16)
+    workspace = Workspace()
+    large = workspace.array("a", (100,), np.int64)
+    small = workspace.array("a", (7, 3), np.int16)
     assert np.shares_memory(large, small)
-    assert np.shares_memory(large, scratch.array("a", (100,), np.int64))
-    larger = scratch.array("a", (101,), np.int64)
+    assert np.shares_memory(large, workspace.array("a", (100,), np.int64))
+    larger = workspace.array("a", (101,), np.int64)
     assert not np.shares_memory(large, larger)
-    assert np.shares_memory(larger, scratch.array("a", (1,), np.int8))
+    assert np.shares_memory(larger, workspace.array("a", (1,), np.int8))
 
 
-def test_names_and_work_spaces_share_nothing():
-    scratch = Scratch()
+def test_names_and_workspaces_share_nothing():
+    workspace = Workspace()
     arrays = [
-        scratch.array("a", (9,), np.int32),
-        scratch.array("b", (9,), np.int32),
-        Scratch().array("a", (9,), np.int32),
+        workspace.array("a", (9,), np.int32),
+        workspace.array("b", (9,), np.int32),
+        Workspace().array("a", (9,), np.int32),
     ]
     assert not any(np.shares_memory(one, other) for one in arrays for other in arrays if one is not other)
 
 
 def test_each_thread_has_its_own():
-    scratch = Scratch()
-    own = scratch.array("a", (64,), np.int32)
+    workspace = Workspace()
+    own = workspace.array("a", (64,), np.int32)
     own.fill(7)
     both = threading.Barrier(2)
     failed = []
 
     def work(number):
         for _ in range(50):
-            array = scratch.array("a", (64,), np.int32)
+            array = workspace.array("a", (64,), np.int32)
             array.fill(number)
             both.wait(30)  # the other has written too
             failed.extend([] if (array == number).all() and not np.shares_memory(array, own) else [number])
@@ -71,6 +71,6 @@ def test_each_thread_has_its_own():
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_a_smaller_array_is_the_start_of_the_memory(size):
-    scratch = Scratch()
-    scratch.array("a", (1000,), np.uint8)[:] = np.arange(1000) % 251
-    assert scratch.array("a", (size,), np.uint8).tolist() == [value % 251 for value in range(size)]
+    workspace = Workspace()
+    workspace.array("a", (1000,), np.uint8)[:] = np.arange(1000) % 251
+    assert workspace.array("a", (size,), np.uint8).tolist() == [value % 251 for value in range(size)]
