@@ -1,9 +1,7 @@
-"""Fake services over real gRPC, which misbehave as they are told; also runnable as the processes `serve` starts."""
+"""Fake services over real gRPC, which fail as a test says."""
 
 import hashlib
 import io
-import os
-import signal
 import struct
 import threading
 from collections import deque
@@ -634,16 +632,3 @@ class DemoSampler(FakeSampler):
     def row_bytes(self, format_, first, count):
         rows = range(first, first + count)
         return "".join(f"JFK,B6,{61 + row % 200},{row % 300},{row}.5\n" for row in rows).encode()
-
-
-def main(role):
-    """Run as one of the processes that `rowmint serve` starts."""
-    servicer = {"trainer": FakeTrainer, "sampler": FakeSampler, "demo-sampler": DemoSampler}[role]()
-    server, _ = start(servicer, os.environ["ROWMINT_LISTEN"])
-    # As a service's log may: it must not end up among what a script reads.
-    os.write(1, f"{role} serves\n".encode())
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
-    stopped.wait()
-    server.stop(0).wait(5)

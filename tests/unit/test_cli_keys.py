@@ -237,28 +237,44 @@ def test_a_certificate_needs_its_authority(tmp_path):
 
 _WITHOUT_SERVICES = """
 import sys
-# What only the services bring with them.
+import json
+# Libraries that only the services need.
 sys.modules.update(dict.fromkeys(["jwt", "structlog", "sqlalchemy", "obstore", "numpy", "alembic"]))
 from rowmint.cli import main
-main()
+for arguments in json.loads(sys.argv.pop()):
+    sys.argv[1:] = ["keys", *arguments]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, arguments
 """
 
 
 def test_keys_are_made_where_only_the_client_is_installed(tmp_path):
-    path = tmp_path / "access.json"
-    for arguments in (
+    path, folder = str(tmp_path / "access.json"), str(tmp_path)
+    commands = [
         ["create", "ci", "--role", "reader", "--access-file", path],
         ["list", "--access-file", path],
-        ["authority", tmp_path],
-        ["certificate", "ada", "--folder", tmp_path],
-        ["signing", tmp_path],
-    ):
-        done = subprocess.run(
-            [sys.executable, "-c", _WITHOUT_SERVICES, "keys", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+        ["authority", folder],
+        ["certificate", "ada", "--folder", folder],
+        ["signing", folder],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_SERVICES, json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert set(modes(tmp_path)) == {
+        ".access.json.lock",
+        "access.json",
+        "ca.pem",
+        "ca-key.pem",
+        "ada.pem",
+        "ada-key.pem",
+        "signing-key.pem",
+        "signing-key.pub",
+    }
     assert modes(tmp_path)["signing-key.pem"] == 0o600

@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from rowmint.client import Client, RetryPolicy, RowmintCallError
+from rowmint.client import balancing as balancing_module
 from rowmint.client.balancing import Target, sampler_targets, service_config
 from rowmint.client.retry import RetryState, SharedProgress
 from rowmint.client.route import Route
@@ -45,7 +46,11 @@ def test_streams_are_spread_over_replicas(balancing):
         assert spread(client, 30) == dict.fromkeys(found.sampler_addresses, 10)
 
 
-def test_a_replica_that_tells_of_more_load_is_given_less():
+def test_a_replica_that_reports_more_load_is_given_less(monkeypatch):
+    # The first reports count, and weights follow at once.
+    policy = balancing_module._WEIGHTED["weighted_round_robin"]
+    monkeypatch.setitem(policy, "blackoutPeriod", "0s")
+    monkeypatch.setitem(policy, "weightUpdatePeriod", "0.1s")
     tellers = Teller(utilization=0.9, rate=10.0), Teller(utilization=0.3, rate=30.0)
     with (
         services(samplers=telling(*tellers)) as found,
