@@ -72,7 +72,7 @@ def test_a_key_may_be_for_several_projects_or_all_or_the_commands_own(access):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--role", "root"], "rowmint: --role: the role in project 'default' must be reader, trainer or admin"),
         (["--role", "admin", "--project", "a/b"], "rowmint: --project: 'a/b' is not an id: 1 to 63 characters of"),
@@ -80,9 +80,9 @@ def test_a_key_may_be_for_several_projects_or_all_or_the_commands_own(access):
         (["--role", "admin", "--project", ""], "rowmint: --project: '' is not an id: 1 to 63 characters of"),
     ],
 )
-def test_a_grant_that_cannot_be_makes_no_key(access, arguments, told):
-    assert fail("create", "ci", *arguments).startswith(told)
-    assert fail("grant", "ada", *arguments).startswith(told)
+def test_a_grant_that_cannot_be_makes_no_key(access, arguments, message):
+    assert fail("create", "ci", *arguments).startswith(message)
+    assert fail("grant", "ada", *arguments).startswith(message)
     assert not access.exists()
 
 
@@ -146,15 +146,15 @@ def test_a_certificate_is_granted_and_ungranted(access):
 
 
 @pytest.mark.parametrize("command", [["list"], ["revoke", "000000000000"], ["ungrant", "ada"]])
-def test_an_access_file_that_is_not_there_or_not_told_of_is_an_error(access, monkeypatch, command):
-    told = f"rowmint: {access}: there is no such access file; `rowmint keys create` makes one"
-    assert fail(*command) == told
+def test_an_access_file_that_is_absent_or_not_named_is_an_error(access, monkeypatch, command):
+    message = f"rowmint: {access}: there is no such access file; `rowmint keys create` makes one"
+    assert fail(*command) == message
     monkeypatch.delenv("ROWMINT_ACCESS_FILE")
     assert "--access-file" in fail(*command, code=2)
-    assert fail(*command, "--access-file", access) == told
+    assert fail(*command, "--access-file", access) == message
 
 
-def test_a_broken_access_file_is_told_of_and_left_as_it_is(access):
+def test_a_broken_access_file_is_reported_and_left_unchanged(access):
     access.write_text('{"keys": [{"id": "x"}]}')
     for command in (["list"], ["create", "ci", "--role", "reader"], ["grant", "ada", "--role", "reader"]):
         assert fail(*command) == f"rowmint: {access}: keys[0]: has no field 'name'"

@@ -41,7 +41,7 @@ def test_what_can_be_no_token_is_not_sent(token):
         list(client.list_models())
 
 
-def test_a_token_file_is_read_anew_for_each_call(tmp_path):
+def test_a_token_file_is_read_again_for_each_call(tmp_path):
     file = tmp_path / "token"
     credentials = Credentials.from_files(token_file=file)
     with Client(NOWHERE, NOWHERE, credentials=credentials, retry=ONCE) as client:
