@@ -187,7 +187,7 @@ def test_a_call_is_made_again_when_the_service_says_so():
         assert client.get_job("j1").name == "projects/default/trainingJobs/j1"
 
 
-def test_mixed_up_addresses_are_told():
+def test_mixed_up_addresses_are_reported():
     with services() as found, Client(found.sampler_address, found.trainer_address) as client:
         with pytest.raises(RowmintCallError, match="mixed up"):
             client.get_job("j1")

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 
-from rowmint.client.connection import Calls
+from rowmint.client.connection import Calls, pages
 from rowmint.errors import DataLossError
 from rowmint.names import ModelVersionName, ModelVersionRef
 from rowmint.security.signing import Signature, Statement, TrustedKeys
@@ -23,14 +23,13 @@ class ModelCalls(Calls):
 
     def list_models(self) -> Iterator[model_pb2.Model]:
         """Yield the project's models by name."""
-        token = ""
-        while True:
+
+        def page(token: str) -> model_service_pb2.ListModelsResponse:
             request = model_service_pb2.ListModelsRequest(parent=self.project, page_token=token)
-            page = self._connection.call_sampler(lambda channel: ModelServiceStub(channel).ListModels, request)
-            yield from page.models
-            token = page.next_page_token
-            if not token:
-                return
+            return self._connection.call_sampler(lambda channel: ModelServiceStub(channel).ListModels, request)
+
+        for one in pages(page):
+            yield from one.models
 
     def get_version(self, version: str) -> model_pb2.ModelVersion:
         """Read one version.
@@ -87,14 +86,13 @@ class ModelCalls(Calls):
         Those that are staged or rejected are among them where the caller has role trainer or admin.
         """
         parent = self._full_name(model, "models")
-        token = ""
-        while True:
+
+        def page(token: str) -> model_service_pb2.ListModelVersionsResponse:
             request = model_service_pb2.ListModelVersionsRequest(parent=parent, page_token=token)
-            page = self._connection.call_sampler(lambda channel: ModelServiceStub(channel).ListModelVersions, request)
-            yield from page.model_versions
-            token = page.next_page_token
-            if not token:
-                return
+            return self._connection.call_sampler(lambda channel: ModelServiceStub(channel).ListModelVersions, request)
+
+        for one in pages(page):
+            yield from one.model_versions
 
     def promote_version(self, version: str) -> model_pb2.ModelVersion:
         """Publish a staged version, named by number. Idempotent; refused where it was rejected.
