@@ -16,6 +16,7 @@ from rowmint.errors import (
 )
 from rowmint.names import LATEST, ModelName, ModelVersionName, ModelVersionRef, validate_id
 from rowmint.registry.engine import DatabaseNow, insert_if_absent, note_garbage, reading, writing
+from rowmint.registry.garbage import GarbageLedger
 from rowmint.registry.job_rows import JobState, end_job, lock_job
 from rowmint.registry.paging import Page, PageRequest, instant
 from rowmint.registry.signatures import read_signatures, write_signature
@@ -102,7 +103,7 @@ class ModelRecord:
         return self.aliases.get(LATEST)
 
 
-class ModelLedger:
+class ModelLedger(GarbageLedger):
     """Models, one transaction a call. Safe for any number of threads and processes.
 
     Reading needs the schema `rowmint_models` only. Every method raises `UnavailableError`, with the seconds after which
@@ -114,7 +115,7 @@ class ModelLedger:
     """
 
     def __init__(self, engine: Engine, new_uid: Callable[[], str]) -> None:
-        self._engine = engine
+        super().__init__(engine, models_garbage)
         self._new_uid = new_uid
 
     def publish(
@@ -385,16 +386,6 @@ class ModelLedger:
                 for table in (version_signatures, deleted_versions):
                     connection.execute(delete(table).where(_at(table, row.model_uid, row.version)))
             return len(rows)
-
-    def garbage(self, limit: int = 1000) -> tuple[str, ...]:
-        """Return keys of objects in the models' store that nothing needs any more; delete them, then `forget`."""
-        with reading(self._engine) as connection:
-            return tuple(connection.execute(select(models_garbage.c.object_key).limit(limit)).scalars())
-
-    def forget(self, keys: Iterable[str]) -> None:
-        """Strike deleted objects off the list of garbage."""
-        with writing(self._engine) as connection:
-            connection.execute(delete(models_garbage).where(models_garbage.c.object_key.in_(list(keys))))
 
 
 def _versions(table: Table = model_versions) -> Any:
