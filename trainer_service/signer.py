@@ -58,7 +58,7 @@ class VersionSigner:
         if self._key is None:
             raise WrongStateError(
                 f"{name} cannot be signed: this trainer has no signing key; make one (`rowmint keys signing FOLDER`),"
-                " set ROWMINT_SIGNING_KEY to its signing-key.pem, and start the trainer anew"
+                " set ROWMINT_SIGNING_KEY to its signing-key.pem, and restart the trainer"
             )
         record = self._ledger.resolve(ModelVersionRef(name.parent, version=name.version))
         manifest, _ = stored_files(self._store, record)

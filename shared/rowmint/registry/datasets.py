@@ -314,7 +314,7 @@ class DatasetLedger(GarbageLedger):
             return keys
 
     def expire(self, idle_seconds: float) -> int:
-        """Fail uploads that nobody has written to for so long and return how many; their bytes are garbage then.
+        """Fail uploads that have had no bytes for so long and return how many; their bytes are garbage then.
 
         A writer that is still open is fenced.
         """
@@ -329,7 +329,7 @@ class DatasetLedger(GarbageLedger):
                 _drop_segments(connection, row.uid)
                 message = (
                     f"the upload was abandoned: {row.committed_size} bytes came, and then none for {idle_seconds:g} s;"
-                    " delete the dataset and upload it anew"
+                    " delete the dataset and upload it again"
                 )
                 fail_dataset(connection, row.uid, [DataProblem(message)])
                 emptied = update(datasets).where(datasets.c.uid == row.uid)
@@ -429,7 +429,7 @@ def _writable(connection: Connection, uid: str, epoch: int) -> Row[Any]:
     if row is None or row.state != DatasetState.UPLOADING or row.writer_epoch != epoch:
         raise FencedError(
             f"writer with epoch {epoch} has been overtaken by a newer stream, or the upload has ended; read the dataset"
-            " and go on from its committed_size",
+            " and resume from its committed_size",
             metadata={"epoch": str(epoch)},
         )
     return row

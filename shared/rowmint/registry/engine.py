@@ -58,7 +58,7 @@ def connect(url: str, field: str, *, schemas: tuple[str, ...], models_url: str =
 
     Args:
         url: ``sqlite:///directory`` (files ``data.db`` and ``models.db`` in it), ``sqlite:///file.db`` (where only one
-            schema is asked for), or a ``postgresql+psycopg://`` URL.
+            schema is wanted), or a ``postgresql+psycopg://`` URL.
         field: Name of the setting, for the error.
         schemas: The schemas wanted.
         models_url: Where `rowmint_models` is, if not in the same place; on PostgreSQL it must be the same database.

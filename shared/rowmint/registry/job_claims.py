@@ -17,7 +17,7 @@ _CLAIMED = (JobState.RUNNING, JobState.CANCELLING)
 
 
 def serialize_claims(connection: Connection) -> None:
-    """Let no other claim go on before the transaction ends: what it counts stays true until then.
+    """Let no other claim proceed before the transaction ends: what it counts stays true until then.
 
     On SQLite the transaction has the write lock already.
     """
