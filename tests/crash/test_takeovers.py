@@ -92,7 +92,7 @@ def test_a_job_that_gets_no_further_fails_and_the_trainer_goes_on(house, inside,
 
             def at_work(attempt: int = attempt) -> bool:
                 found = job_of(inside, job.name)
-                return found.attempt == attempt and found.phase.name == "FITTING"
+                return found.attempt == attempt and found.phase == "fitting"
 
             wait_until(at_work, f"attempt {attempt}")
             for worker in children_of(trainer.pid):

@@ -109,6 +109,7 @@ def test_training_of_a_dataset_by_id_and_its_estimate(fakes):
     assert json.loads(done.stdout)["encoded_width"] == 40
     assert "40" in succeed(fakes, "train", "f", "--estimate").stdout
     assert json.loads(succeed(fakes, "train", "f", "--no-wait", "--json").stdout)["state"] == "PENDING"
+    assert json.loads(succeed(fakes, "train", "f", "--staged", "--no-wait", "--json").stdout)["staged"] is True
 
 
 @pytest.mark.parametrize(

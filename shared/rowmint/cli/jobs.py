@@ -87,7 +87,10 @@ def train(
         ),
     ] = None,
     estimate: Annotated[bool, typer.Option("--estimate", help="Only estimate what it would cost.")] = False,
-    wait: Annotated[bool, typer.Option(help="Wait until the version is published.")] = True,
+    staged: Annotated[
+        bool, typer.Option("--staged", help="Only stage the version: it is not served until it is promoted.")
+    ] = False,
+    wait: Annotated[bool, typer.Option(help="Wait until there is a version.")] = True,
     format: FormatOption = None,  # noqa: A002  # the option's name
     delimiter: DelimiterOption = None,
     null: NullOption = None,
@@ -123,7 +126,7 @@ def train(
         if estimate:
             _print_estimate(client.estimate(dataset, model, config), as_json)
             return
-        job = client.train(dataset, model, config)
+        job = client.train(dataset, model, config, staged=staged)
         if wait:
             try:
                 with progress_bar(f"training {model}", quiet=as_json) as bar:
@@ -163,7 +166,7 @@ def _print_job(job: training_job_pb2.TrainingJob, as_json: bool) -> None:
     if job.HasField("progress"):
         facts.append(f"epoch {job.progress.epoch} of {job.progress.epochs}: {losses_text(job.progress)}")
     if job.model_version:
-        facts.append(f"published {short_name(job.model_version)}")
+        facts.append(f"{'staged' if job.staged else 'published'} {short_name(job.model_version)}")
     if job.HasField("error"):
         facts.append(f"{job.error.message} ({job.error.reason})")
     print_notice(f"{short_name(job.name)}: {', '.join(fact for fact in facts if fact)}")

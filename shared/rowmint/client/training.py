@@ -121,6 +121,7 @@ class TrainingCalls(Calls):
         *,
         family: str = DEFAULT_FAMILY,
         job_id: str | None = None,
+        staged: bool = False,
         **hyperparameters: object,
     ) -> training_job_pb2.TrainingJob:
         """Start a job; `watch` or `wait_job` follow it.
@@ -131,6 +132,7 @@ class TrainingCalls(Calls):
             config: The whole configuration; None to make it of the arguments below.
             family: Name of the family, one of `rowmint.client.families.family_names()`.
             job_id: Last part of the job's name; None for one made by the service.
+            staged: Whether the version is not served until it is promoted.
             **hyperparameters: See `training_config`.
 
         Raises:
@@ -138,6 +140,7 @@ class TrainingCalls(Calls):
             RowmintCallError: The service refused.
         """
         request = self._job_request(dataset, model, config, family, hyperparameters)
+        request.training_job.staged = staged
         request.training_job_id = "" if job_id is None else job_id
         request.request_id = str(uuid.uuid4())
         return self._create_job(request).training_job

@@ -14,6 +14,7 @@ from rowmint.errors import (
 )
 from rowmint.names import LATEST, ModelName, ModelVersionName, ModelVersionRef, validate_id
 from rowmint.registry.engine import DatabaseNow, insert_if_absent, reading, writing
+from rowmint.registry.garbage import GarbageLedger
 from rowmint.registry.job_rows import JobState, end_job, lock_job
 from rowmint.registry.model_records import ModelRecord, ModelVersionRecord, NewVersion, VersionState
 from rowmint.registry.paging import Page, PageRequest, instant
@@ -44,7 +45,7 @@ from rowmint.registry.version_rows import (
 from rowmint.security.signing import Signature
 
 
-class ModelLedger:
+class ModelLedger(GarbageLedger):
     """Models, one transaction a call. Safe for any number of threads and processes.
 
     Reading needs the schema `rowmint_models` only. Every method raises `UnavailableError`, with the seconds after which
@@ -56,7 +57,7 @@ class ModelLedger:
     """
 
     def __init__(self, engine: Engine, new_uid: Callable[[], str]) -> None:
-        self._engine = engine
+        super().__init__(engine, models_garbage)
         self._new_uid = new_uid
         self._known: set[str] = set()
 
@@ -394,16 +395,6 @@ class ModelLedger:
                 return 0
         with writing(self._engine) as connection:
             return purge_due(connection, limit)
-
-    def garbage(self, limit: int = 1000) -> tuple[str, ...]:
-        """Return keys of objects in the models' store that no row needs; delete them, then `forget`."""
-        with reading(self._engine) as connection:
-            return tuple(connection.execute(select(models_garbage.c.object_key).limit(limit)).scalars())
-
-    def forget(self, keys: Iterable[str]) -> None:
-        """Strike deleted objects off the list of garbage."""
-        with writing(self._engine) as connection:
-            connection.execute(delete(models_garbage).where(models_garbage.c.object_key.in_(list(keys))))
 
 
 def _point_latest(connection: Connection, model_uid: str) -> None:
