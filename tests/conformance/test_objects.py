@@ -1,3 +1,5 @@
+"""Every object store keeps the same promises: a local directory, and an S3 service."""
+
 import hashlib
 import json
 import random

@@ -1,3 +1,5 @@
+"""Every registry keeps the same promises: datasets, jobs, models and versions, on SQLite and on PostgreSQL."""
+
 import multiprocessing
 import threading
 from collections.abc import Iterator

@@ -18,7 +18,8 @@ from tests.crash.story import CSV, Lived, patient_client, training_config
 from tests.waiting import wait_until
 
 
-@pytest.fixture(params=["embedded", "postgresql"])
+# Over PostgreSQL, tests/faults/test_wrong_clocks.py has a takeover in every run.
+@pytest.fixture(params=["embedded", pytest.param("postgresql", marks=pytest.mark.full)])
 def house(request: pytest.FixtureRequest, tmp_path) -> House:
     registry = "" if request.param == "embedded" else request.getfixturevalue("migrated_postgres_url")
     return House(tmp_path, registry)
