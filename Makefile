@@ -82,7 +82,7 @@ protos: $(PROTOC_READY)
 	$(GENERATE) --grpc_python_out=shared --mypy_grpc_out=quiet:shared $(SERVICES)
 	$(GENERATE) --include_imports --descriptor_set_out=deploy/rowmint.binpb $(SERVICES) google/rpc/error_details.proto
 
-# The pages of docs/ that are generated: settings, errors, tests that hold promises.
+# The pages of docs/ that are generated, and README's table: settings, errors, families, tests that hold promises.
 docs: $(DEV)
 	$(BIN)/python -m tests.docs
 

@@ -5,14 +5,18 @@ import pytest
 from rowmint.errors import Reason
 from rowmint.rpc.status import CODES
 from sampler_service.settings import SamplerSettings
-from tests.docs import configuration, errors, traceability
-from tests.docs.pages import cells, table
+from tests.docs import configuration, errors, families, traceability
+from tests.docs.pages import README, cells, table, text
 from trainer_service.settings import TrainerSettings
 
 
-@pytest.mark.parametrize("page", [configuration, errors, traceability], ids=lambda page: page.PAGE.stem)
+@pytest.mark.parametrize("page", [configuration, errors, families, traceability], ids=lambda page: page.PAGE.stem)
 def test_a_page_is_what_is_generated(page):
     assert page.PAGE.read_text(encoding="utf-8") == page.render(), "run `make docs`"
+
+
+def test_the_families_in_the_readme_are_what_is_generated():
+    assert text(README) == families.readme(), "run `make docs`"
 
 
 def table_of(page, first_cell):
