@@ -95,7 +95,7 @@ def validate(config: TrainingConfig) -> None:
 
 
 def encoding_options(config: TrainingConfig) -> EncodingOptions:
-    """Return how the table is encoded for `config`: as the family wants it and the overrides say."""
+    """Return how the table is encoded for `config`: as the family declares and the overrides set."""
     return EncodingOptions(config.seed, binned=config.declaration.binned, overrides=config.column_overrides)
 
 
@@ -256,7 +256,7 @@ def from_json(body: Mapping[str, Any]) -> TrainingConfig:
         holdout_fraction=body["holdout_fraction"],
         column_overrides=_overrides(body["column_overrides"]),
         primary_key=body["primary_key"],
-        # Jobs of before there were probes say nothing of them.
+        # Jobs that were created before there were probes do not have these.
         probe_epochs=body.get("probe_epochs", 0),
         patience=body.get("patience", 0),
         keep_best=body.get("keep_best", False),

@@ -74,6 +74,12 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return config, fitted(config, tmp_path_factory.mktemp("whole"))[0]
 
 
+@pytest.fixture(scope="module")
+def after_seven(whole: tuple[TrainingConfig, Artifact], tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The checkpoint of seven steps."""
+    return left_at(whole[0], tmp_path_factory.mktemp("seven"), 7)
+
+
 # Before the first step, within an epoch, between two, after a probe, before the last step.
 @pytest.mark.parametrize("step", [0, 1, STEPS - 1, STEPS, 2 * STEPS, 2 * STEPS + 3, 4 * STEPS - 1])
 def test_weights_are_those_of_an_uninterrupted_fit(whole, tmp_path, step):
@@ -109,17 +115,16 @@ def test_looking_at_a_fit_changes_nothing(whole, tmp_path):
     assert kept.steps == list(range(4 * STEPS))
 
 
-def test_a_checkpoint_of_a_step_has_always_the_same_bytes(whole, tmp_path):
+def test_a_checkpoint_of_a_step_has_always_the_same_bytes(whole, after_seven, tmp_path):
     config, _ = whole
-    assert left_at(config, tmp_path, 7) == left_at(config, tmp_path, 7)
+    assert left_at(config, tmp_path, 7) == after_seven
 
 
-def test_on_another_machine_it_is_resumed_and_says_so(whole, tmp_path, monkeypatch):
+def test_on_another_machine_it_is_resumed_and_says_so(whole, after_seven, tmp_path, monkeypatch):
     config, expected = whole
-    data = left_at(config, tmp_path, 7)
     with monkeypatch.context() as patch:
         patch.setattr(torch, "__version__", "9.9.9")
-        later = left_at(config, tmp_path, 12, data)
+        later = left_at(config, tmp_path, 12, after_seven)
     found, _ = fitted(config, tmp_path, Kept(found=later))
     reported = training(found)
     assert reported["reproducible"] is False
@@ -149,9 +154,9 @@ def damaged(data: bytes, how: str) -> bytes:
 
 
 @pytest.mark.parametrize("how", ["format", "encoding", "missing", "shape", "history", "truncated"])
-def test_a_checkpoint_of_no_use_is_left_and_the_fit_begins_again(whole, tmp_path, how):
+def test_a_checkpoint_of_no_use_is_left_and_the_fit_begins_again(whole, after_seven, tmp_path, how):
     config, expected = whole
-    found, events = fitted(config, tmp_path, Kept(found=damaged(left_at(config, tmp_path, 7), how)))
+    found, events = fitted(config, tmp_path, Kept(found=damaged(after_seven, how)))
     assert found.model_digest == expected.model_digest
     assert training(found)["resumed_steps"] == []
     assert [

@@ -103,7 +103,7 @@ def test_a_category_of_the_second_discrete_column_can_be_set(tmp_path: Path) -> 
             activations = exact.hidden(codes, np.full(len(codes), condition))
             masses = np.exp(exact.head(block)(activations) / tables.LOGIT_UNIT)
             shares.append((masses / masses.sum(axis=0)).mean(axis=1)[conditions.choice[own]])
-        # Of all conditions on the column it is a slot's own that raises it most.
+        # Of all condition vectors on the column it is a choice's own that raises it most.
         assert np.argmax(shares, axis=0).tolist() == list(range(len(own)))
         assert (np.diag(shares) > 2 * (np.sum(shares, axis=0) - np.diag(shares)) / (len(own) - 1)).all()
 

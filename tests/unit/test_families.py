@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from rowmint.cli.app import app
 from rowmint.client.families import TrainingField, family_fields, family_names, training_fields
 from rowmint.errors import DataLossError, InvalidFieldError
 from rowmint.synthesizer import FAMILIES as SYNTHESIZERS
@@ -109,6 +111,11 @@ def test_settings_have_the_types_of_the_api() -> None:
     assert fields["device"] == TrainingField("device", str, (), ("cpu", "cuda"))
     assert (fields["loss_factor"].kind, fields["keep_best"].kind, fields["seed"].kind) == (float, bool, int)
     assert not {"family", "column_overrides", *family_names()} & set(fields)
+
+
+def test_the_command_has_an_option_for_every_setting() -> None:
+    shown = CliRunner().invoke(app, ["train", "--help"]).output
+    assert [field.name for field in training_fields() if f"--{field.name.replace('_', '-')}" not in shown] == []
 
 
 def test_a_range_is_checked_and_said_once() -> None:

@@ -135,7 +135,7 @@ def test_probes_are_taken_when_they_are_due_and_after_the_last_epoch(every: int,
 def test_patience_stops_a_fit_that_gets_no_better() -> None:
     steps = Steps(epochs=9)
     history, events = follow(steps, monitor([0.5, 0.7, 0.6, 0.7, 0.9], patience=2, keep_best=True))
-    # The same score again is no better one.
+    # The same score again is not a better one.
     assert (history.epochs, history.published_epoch, history.ended) == (4, 2, "no better")
     assert steps.restored == [[20]]
     assert "stopped after epoch 4: 2 probes brought nothing better" in events[-1].message
@@ -270,8 +270,8 @@ def test_the_manifest_holds_the_probes_that_the_events_reported(family: str, tmp
 
 @pytest.mark.parametrize("family", ITERATIVE)
 def test_the_best_epochs_weights_are_published(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = config(longer(family, 5), probe_epochs=1)
-    last = fit_table(TABLE, asked, tmp_path)
+    five = config(longer(family, 5), probe_epochs=1)
+    last = fit_table(TABLE, five, tmp_path)
     # What is best is given: on so small a table it is chance.
     given = map(good, [0.5, 0.6, 0.9, 0.7, 0.8])
 
@@ -281,7 +281,7 @@ def test_the_best_epochs_weights_are_published(family: str, tmp_path: Path, monk
         )
 
     monkeypatch.setattr(engine, "make_monitor", scripted)
-    best = fit_table(TABLE, dataclasses.replace(asked, keep_best=True), tmp_path)
+    best = fit_table(TABLE, dataclasses.replace(five, keep_best=True), tmp_path)
     made = training(best)
     assert (made["epochs"], made["published_epoch"], made["ended"]) == (5, 3, "complete")
     # A step is keyed by its number alone: a fit that ends there has the same weights.
@@ -291,7 +291,7 @@ def test_the_best_epochs_weights_are_published(family: str, tmp_path: Path, monk
 
 @pytest.mark.parametrize("family", ITERATIVE)
 def test_a_fit_that_learns_nothing_stops(family: str, tmp_path: Path) -> None:
-    # Steps smaller than float32 tells apart: every probe scores the same.
+    # Steps smaller than float32 resolves: every probe scores the same.
     rates = {"generator_lr": 1e-30} if family == "ctgan" else {"learning_rate": 1e-30}
     made = training(fit_table(TABLE, config(longer(family, 50, **rates), probe_epochs=2, patience=3), tmp_path))
     assert (made["epochs"], made["published_epoch"], made["ended"]) == (8, 2, "no better")
@@ -324,8 +324,8 @@ def test_with_keep_best_it_is_published_as_it_was(family: str, tmp_path: Path, m
     expected = fit_table(TABLE, config(longer(family, 2), probe_epochs=0), tmp_path)
     diverging(monkeypatch, family, 12)
     events: list[FitEvent] = []
-    asked = config(longer(family, 5), probe_epochs=2, keep_best=True)
-    artifact = fit_table(TABLE, asked, tmp_path, events.append)
+    wanted = config(longer(family, 5), probe_epochs=2, keep_best=True)
+    artifact = fit_table(TABLE, wanted, tmp_path, events.append)
     made = training(artifact)
     assert (made["epochs"], made["published_epoch"], made["ended"]) == (2, 2, "diverged")
     assert artifact.weights == expected.weights

@@ -1,4 +1,4 @@
-"""The exact network, and the draw of slots from its outputs, against oracles in plain integers."""
+"""The exact network, and the draw of choices from its outputs, against oracles in plain integers."""
 
 from fractions import Fraction
 
@@ -185,7 +185,7 @@ def test_a_layer_that_cannot_be_is_refused(changes):
         Layer.from_arrays(arrays, "x")
 
 
-# --- the draw of slots -----------------------------------------------------------------------------------------------
+# --- the draw of choices ---------------------------------------------------------------------------------------------
 
 NONE = np.zeros(0)
 WORKSPACE = Workspace()
@@ -193,8 +193,8 @@ LOGITS = st.one_of(st.integers(-3000, 3000), st.integers(-32768, 32767), st.samp
 WORDS = st.one_of(st.integers(0, 2**32 - 1), st.sampled_from([0, 2**32 - 1]))
 
 
-def _category(slots):
-    return CategoryCodec(slots, slots, False, NONE.astype(np.uint64))
+def _category(choices):
+    return CategoryCodec(choices, choices, False, NONE.astype(np.uint64))
 
 
 def _numeric(modes, points=0, *, nullable=False):
@@ -207,15 +207,15 @@ def _heads(codecs):
 
 
 def _choice_masses(logits):
-    """The integer masses of one cell's slots, by the definition."""
+    """The integer masses of one cell's choices, by the definition."""
     exponentials = tables.exponentials().tolist()
     return [exponentials[min(max(logits) - logit, 4095)] for logit in logits]
 
 
 def _drawn(masses, word):
-    """The first slot at which the running sum of masses passes the word's share of their sum."""
+    """The first choice at which the running sum of masses passes the word's share of their sum."""
     threshold = word * sum(masses) >> 32
-    return next(slot for slot in range(len(masses)) if sum(masses[: slot + 1]) > threshold)
+    return next(choice for choice in range(len(masses)) if sum(masses[: choice + 1]) > threshold)
 
 
 def _logits(head: ColumnHead, every):
@@ -239,8 +239,8 @@ def _check_draw(heads, every, words):
     expected = {
         name: [_drawn(row, word) for row, word in zip(masses[name], words[name], strict=True)] for name in words
     }
-    slots = layout.draw(outputs, drawn, WORKSPACE)
-    assert {head.column.name: row.tolist() for head, row in zip(layout.heads, slots, strict=True)} == expected
+    choices = layout.draw(outputs, drawn, WORKSPACE)
+    assert {head.column.name: row.tolist() for head, row in zip(layout.heads, choices, strict=True)} == expected
     made = layout.column_masses(outputs, WORKSPACE)
     assert {name: found.T.tolist() for name, (found, _) in made.items()} == masses
     assert {name: total.tolist() for name, (_, total) in made.items()} == {
@@ -284,14 +284,14 @@ def test_slots_pass_a_byte(largest):
 
 
 def test_as_many_equal_slots_as_there_may_be():
-    # 4,096 categories, one slot for the others, one for missing: the sum of their masses is below 2**31.
+    # 4,096 categories, one choice for the others, one for missing: the sum of their masses is below 2**31.
     heads = _heads([_category(2), CategoryCodec(5000, 4096, True, np.ones(904, np.uint64)), _category(4098)])
     assert [head.codec.choices for head in heads] == [2, 4098, 4098]
     words = [0, 2**31, 2**32 - 1]
     layout = ChoiceLayout(heads)
     outputs = np.zeros((len(layout.outputs), 3), np.int16)
-    slots = layout.draw(outputs, np.array([words] * 3, np.uint32), WORKSPACE)
-    assert slots.tolist() == [[0, 2049, 4097], [0, 2049, 4097], [0, 1, 1]]
+    choices = layout.draw(outputs, np.array([words] * 3, np.uint32), WORKSPACE)
+    assert choices.tolist() == [[0, 2049, 4097], [0, 2049, 4097], [0, 1, 1]]
     masses, totals = layout.masses(outputs, WORKSPACE)
     assert set(masses.ravel().tolist()) == {tables.EXP_ONE}
     assert totals[:, 0].tolist() == [4098 * tables.EXP_ONE, 4098 * tables.EXP_ONE, 2 * tables.EXP_ONE]
@@ -304,8 +304,8 @@ def test_logits_as_far_apart_as_int16_allows():
     every = np.array([[logit] * 2 for logits in every for logit in logits], np.int16)
     _check_draw(heads, every, {"c0": [0, 2**32 - 1], "c1": [0, 2**32 - 1], "c2": [0, 2**32 - 1]})
     layout = ChoiceLayout(heads)
-    slots = layout.draw(every[layout.outputs], np.array([[0, 2**32 - 1]] * 3, np.uint32), WORKSPACE)
-    assert {head.column.name: row.tolist() for head, row in zip(layout.heads, slots, strict=True)} == {
+    choices = layout.draw(every[layout.outputs], np.array([[0, 2**32 - 1]] * 3, np.uint32), WORKSPACE)
+    assert {head.column.name: row.tolist() for head, row in zip(layout.heads, choices, strict=True)} == {
         "c0": [1, 1],
         "c1": [0, 0],
         "c2": [0, 2],
@@ -317,8 +317,8 @@ def test_frequencies_are_those_of_softmax():
     layout = ChoiceLayout(_heads([_category(5)]))
     # One word from the middle of each of 2**16 equal parts: the distribution is enumerated, not sampled.
     words = (np.arange(2**16, dtype=np.uint32) << np.uint32(16)) + np.uint32(2**15)
-    (slots,) = layout.draw(np.repeat(logits[:, None], len(words), axis=1), words[None], WORKSPACE)
-    shares = np.bincount(slots, minlength=5) / len(words)
+    (choices,) = layout.draw(np.repeat(logits[:, None], len(words), axis=1), words[None], WORKSPACE)
+    shares = np.bincount(choices, minlength=5) / len(words)
     exact = np.exp((logits.astype(float) - 700) / 256.0)
     exact /= exact.sum()
     assert np.abs(shares - exact).max() < 2 / 2**16 + 5 / 2**19
@@ -339,7 +339,7 @@ def test_masses_of_columns_outlive_the_next_draw():
 def test_scalars_come_first_then_the_first_slot_of_every_column():
     heads = _heads([_category(1), _numeric(2, 1), _category(2), _numeric(1), _numeric(0, 2)])
     layout = ChoiceLayout(heads)
-    # Columns by falling number of slots, as they stand where that is equal.
+    # Columns by falling number of choices, as they stand where that is equal.
     assert [head.column.name for head in layout.heads] == ["c1", "c2", "c4", "c0", "c3"]
     assert (layout.scalars, layout.scalar_of) == (2, {"c1": 0, "c3": 1})
     starts = {head.column.name: head.start for head in heads}

@@ -174,7 +174,7 @@ def test_a_fit_to_one_column_is_probed(family: str, name: str, tmp_path: Path) -
     config = TrainingConfig(FAMILIES[family], seed=1, threads=1)
     codes = encoded(config, full_table().only(name), tmp_path)
     fitter: Any = family_named(family).make_fitter(codes, config.family, FitContext(tmp_path, seed=1))
-    score = monitor(codes, config).probe_epoch(fitter, fitter.epochs)
+    score = monitor(codes, config).observe(fitter, fitter.epochs)
     assert score is not None
     assert score.pairs == 1
     # The marginals are set as at export, whatever the network has learned; where in its mode a number lies is not.
@@ -183,7 +183,7 @@ def test_a_fit_to_one_column_is_probed(family: str, name: str, tmp_path: Path) -
 
 
 def numbered(rows: int) -> TableToFit:
-    """A table whose rows can be told apart."""
+    """A table whose rows can be distinguished."""
     return TableToFit(
         {"x": list(range(rows)), "city": [("Oslo", "Rome")[index % 2] for index in range(rows)]},
         TableSchema(

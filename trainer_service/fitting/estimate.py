@@ -70,7 +70,7 @@ def estimate(
     training_rows = rows * (1 - config.holdout_fraction)
     cells = 65_536 * len(effective.columns)
     memory = _BASE_BYTES + min(rows, 65_536) * len(effective.columns) * _READ_BYTES + cells * _SAMPLE_BYTES
-    family.load_fitter()  # imports are no part of a fit: a worker has them ready
+    family.load_fitter()  # before the clock: a worker has the imports ready
     begun = clock()
     fitter = family.make_fitter(encoded, config.family, context)
     making = clock() - begun

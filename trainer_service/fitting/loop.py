@@ -1,4 +1,4 @@
-"""The loop over epochs: losses, probes, early stop, and what becomes of a fit that diverges."""
+"""The loop over epochs: losses, probes, early stopping, divergence."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from trainer_service.fitting.monitoring.progress import FitEvent, Phase
 
 @dataclass
 class History:
-    """What came of a fit by steps.
+    """The record of a fit by steps.
 
     Attributes:
         losses: The mean of each loss over each epoch, by name.
@@ -85,7 +85,7 @@ def run(
 
     Raises:
         CancelledError: The fit was cancelled before a step.
-        TrainingFailedError: It diverged, and there are no good weights to go back to.
+        TrainingFailedError: It diverged, and there are no good weights to restore.
     """
     monitor = TrainingMonitor() if monitor is None else monitor
     history = History() if history is None else history
@@ -94,7 +94,7 @@ def run(
             begun, first = context.clock(), history.steps
             losses = _epoch(fitter, history, context, pause)
             seconds = max(context.clock() - begun, 1e-9) * fitter.steps_per_epoch / (history.steps - first)
-            score = monitor.probe_epoch(fitter, history.epochs)
+            score = monitor.observe(fitter, history.epochs)
             if score is not None:
                 history.probes.append({"epoch": history.epochs, **score.to_json()})
             context.on_event(_event(fitter, history.epochs, losses, seconds, score))

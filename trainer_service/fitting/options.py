@@ -1,4 +1,4 @@
-"""What encoding and export can be told: plain values, of which no default depends on a family."""
+"""Options of encoding and export: plain values, of which no default depends on a family."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,7 +24,7 @@ class HighCardinality(StrEnum):
 
 @dataclass(frozen=True)
 class ColumnOverride:
-    """How one column is fitted; None where nothing was said.
+    """How one column is fitted; None where nothing was set.
 
     Attributes:
         column: Name of the column.
@@ -64,7 +64,7 @@ class EncodingOptions:
     overrides: tuple[ColumnOverride, ...] = ()
 
     def override(self, column: str) -> ColumnOverride:
-        """Return the override of `column`; one that says nothing where there is none."""
+        """Return the override of `column`; one that sets nothing where there is none."""
         found = (override for override in self.overrides if override.column == column)
         return next(found, ColumnOverride(column))
 

@@ -45,7 +45,7 @@ def synthesizer_family(name: str) -> SynthesizerFamily:
     """Return the family of this name.
 
     Raises:
-        DataLossError: This version knows none; only a model says such a name.
+        DataLossError: This version knows none; such a name comes from a stored model.
     """
     for family in FAMILIES:
         if family.name == name:

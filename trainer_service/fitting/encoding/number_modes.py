@@ -50,7 +50,7 @@ def fit_number(column: ColumnSpec, summary: NumberSummary, options: EncodingOpti
     kind = np.int64 if codec.integral else np.float64
     lower, upper = codec.positions(np.array([summary.minimum, summary.maximum], kind)).tolist()
     if codec.integral:
-        upper = min(upper, float((1 << 63) - 1024))  # what float64 rounds up to 2**63 is no int64
+        upper = min(upper, float((1 << 63) - 1024))  # what float64 rounds up to 2**63 does not fit in int64
     codec = replace(codec, lower=lower, upper=upper)
     override = options.override(column.name)
     most = options.max_modes if override.max_modes is None else override.max_modes

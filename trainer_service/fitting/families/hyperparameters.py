@@ -27,7 +27,7 @@ class Hyperparameter(Protocol):
 
     @property
     def range(self) -> str:
-        """What values it may have, as people read it; empty where its type says all."""
+        """Its range in words; empty where its type is the whole range."""
         ...
 
     def validate(self, path: str, value: Any) -> None:

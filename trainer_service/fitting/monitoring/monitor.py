@@ -39,7 +39,7 @@ class TrainingMonitor:
     _worse: int = 0
     _collapsed: int = 0
 
-    def probe_epoch(self, fitter: IterativeFitter, epoch: int) -> Score | None:
+    def observe(self, fitter: IterativeFitter, epoch: int) -> Score | None:
         """Score the rows made after `epoch`; None where no probe is due.
 
         Raises:

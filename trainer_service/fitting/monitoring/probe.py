@@ -2,7 +2,7 @@
 
 Shapes compare single columns, pairs compare all pairs of columns: one minus the total variation distance of their
 frequencies, over categories and over tenths of an ordered column's real values. What two samples of real rows lie
-apart by chance is taken off. It is no SDMetrics score, but rises and falls with it, in milliseconds.
+apart by chance is taken off. It is not an SDMetrics score, but correlates with one, and takes milliseconds.
 """
 
 from collections.abc import Sequence
