@@ -120,7 +120,7 @@ async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver], g
     sweeper.start()
     metrics.declare_phases(PHASES)
     figures = metrics.JobCollector(registry.jobs)
-    if settings.metrics_listen:  # else nobody would see what it asks the registry for
+    if settings.metrics_listen:  # else its reads of the registry would serve nothing
         metrics.REGISTRY.register(figures)
         figures.start()
     jobs = asyncio.create_task(pool.run())

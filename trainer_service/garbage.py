@@ -4,14 +4,13 @@ import itertools
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
 from rowmint.errors import UnavailableError
 from rowmint.failpoints import reach
 from rowmint.objects import ObjectStore
-from rowmint.registry import Registry
+from rowmint.registry import GarbageLedger, Registry
 from trainer_service import metrics
 from trainer_service.jobs.scratch import remove_abandoned
 from trainer_service.object_keys import attempt_of
@@ -21,20 +20,8 @@ _log = structlog.get_logger(__name__)
 _AT_ONCE = 1000
 
 
-class Ledger(Protocol):
-    """A ledger with a list of garbage."""
-
-    def garbage(self, limit: int = 1000) -> tuple[str, ...]:
-        """Return keys of objects that nothing needs any more."""
-        ...
-
-    def forget(self, keys: Iterable[str]) -> None:
-        """Strike deleted objects off the list."""
-        ...
-
-
-def sweep(ledger: Ledger, store: ObjectStore, keys: tuple[str, ...]) -> None:
-    """Delete the objects `keys` and strike them off the ledger's list; deleting what is gone is harmless.
+def sweep(ledger: GarbageLedger, store: ObjectStore, keys: tuple[str, ...]) -> None:
+    """Delete the objects `keys` and remove them from the ledger's list; deleting what is gone is harmless.
 
     What cannot be deleted now stays on the list, and only the log says so, as no caller waits for it.
     """
@@ -45,7 +32,7 @@ def sweep(ledger: Ledger, store: ObjectStore, keys: tuple[str, ...]) -> None:
         _log.warning("garbage is left for the next sweep", error=error.message)
 
 
-def sweep_listed(ledger: Ledger, store: ObjectStore) -> None:
+def sweep_listed(ledger: GarbageLedger, store: ObjectStore) -> None:
     """Delete everything on the ledger's list.
 
     Raises:
@@ -55,7 +42,7 @@ def sweep_listed(ledger: Ledger, store: ObjectStore) -> None:
         _sweep(ledger, store, keys)
 
 
-def _sweep(ledger: Ledger, store: ObjectStore, keys: tuple[str, ...]) -> None:
+def _sweep(ledger: GarbageLedger, store: ObjectStore, keys: tuple[str, ...]) -> None:
     for key in keys:
         store.delete(key)
         metrics.garbage_deleted(1)

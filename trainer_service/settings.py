@@ -40,7 +40,7 @@ class TrainerSettings(ServiceSettings):
         max_text_bytes: Bytes of a cell of text.
         max_decompressed_bytes: Bytes of a table once it is decompressed.
         max_message_bytes: Largest message received.
-        grace_seconds: How long calls may go on after SIGTERM.
+        grace_seconds: How long calls may continue after SIGTERM.
         max_connection_age_seconds: Age at which connections are renewed; 0 for never.
         signing_key: File of the Ed25519 private key, PEM, that versions are signed with; empty: they are not.
         failpoint: A place to die at, for tests of what is lost then; see `rowmint.failpoints.arm`.

@@ -1,4 +1,4 @@
-"""Signing versions: with which key, and those that were published without."""
+"""Signing versions: the key, and signatures of versions that are stored already."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,18 +13,18 @@ from rowmint.security.watched import Watched
 from rowmint.stored_versions import stored_files
 
 KeySource = Callable[[], SigningKey]
-"""Gives the key to sign with now."""
+"""Returns the key to sign with now."""
 
 
 def watch_signing_key(path: str) -> KeySource | None:
-    """Return what gives the key in a file as the file is then, or None where no file is named.
+    """Return a source of the key in a file, read again when the file changes, or None where no file is named.
 
     Args:
         path: `ROWMINT_SIGNING_KEY`.
 
     Raises:
         UnavailableError: The file cannot be read.
-        InvalidFieldError: It holds no such key.
+        InvalidFieldError: It does not hold such a key.
     """
     if not path:
         return None
@@ -38,7 +38,7 @@ class VersionSigner:
     Args:
         ledger: Models and versions.
         store: The models' store.
-        key: Gives the key; None where there is none.
+        key: Returns the key; None where none is configured.
     """
 
     def __init__(self, ledger: ModelLedger, store: ObjectStore, key: KeySource | None) -> None:
@@ -47,10 +47,10 @@ class VersionSigner:
         self._key = key
 
     def sign(self, name: ModelVersionName) -> ModelVersionRecord:
-        """Sign a version whose stored files are what the registry says; harmless where it is signed.
+        """Sign a version whose stored files are what the registry says. Idempotent.
 
         Raises:
-            WrongStateError: There is no key.
+            WrongStateError: No key is configured.
             ResourceNotFoundError: There is no such version.
             DataLossError: A file is damaged.
             UnavailableError: Registry or store cannot be reached.
@@ -58,7 +58,7 @@ class VersionSigner:
         if self._key is None:
             raise WrongStateError(
                 f"{name} cannot be signed: this trainer has no signing key; make one (`rowmint keys signing FOLDER`),"
-                " set ROWMINT_SIGNING_KEY to its signing-key.pem, and start the trainer anew"
+                " set ROWMINT_SIGNING_KEY to its signing-key.pem, and restart the trainer"
             )
         record = self._ledger.resolve(ModelVersionRef(name.parent, version=name.version), unpublished=True)
         manifest, _ = stored_files(self._store, record)

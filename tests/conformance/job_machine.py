@@ -1,6 +1,6 @@
 """The ledgers of training jobs and of models, step by step beside a model in memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -23,6 +23,7 @@ from rowmint.registry import (
     JobState,
     ModelVersionRecord,
     NewVersion,
+    VersionState,
 )
 from rowmint.registry.job_rows import MAX_ATTEMPTS, exhausted_error
 from tests.conformance.job_rows_model import ALIVE, ModelJob
@@ -54,7 +55,7 @@ class ModelTrain(ModelJob):
 
 
 class JobMachine(LedgerMachine):
-    """Creates, claims, works, cancels, publishes and deletes, in any order and by whoever is or was in charge."""
+    """Creates, claims, works, cancels, publishes, decides and deletes, in any order, by past and present attempts."""
 
     def __init__(self, opener: Opener) -> None:
         super().__init__(opener)
@@ -63,7 +64,8 @@ class JobMachine(LedgerMachine):
         self.jobs: dict[str, ModelTrain] = {}
         # Projects by when a job of theirs was last claimed, the first being the longest ago.
         self.turns: list[str] = []
-        # By number; of a model's versions, those that are there, and those deleted with whether they are due.
+        # By number; of a model's versions in whatever state, those that are there, and those deleted with whether they
+        # are due.
         self.visible: dict[ModelName, dict[int, ModelVersionRecord]] = {model: {} for model in MODELS}
         self.deleted: dict[ModelName, dict[int, tuple[ModelVersionRecord, bool]]] = {model: {} for model in MODELS}
         self.last: dict[ModelName, int] = {}
@@ -309,17 +311,17 @@ class JobMachine(LedgerMachine):
         job.max_attempts = max(job.max_attempts, job.attempt + MAX_ATTEMPTS)
 
     @precondition(lambda self: self.jobs)
-    @rule(number=NUMBER, epoch=OFF)
-    def publish(self, number, epoch):
+    @rule(number=NUMBER, epoch=OFF, staged=st.booleans())
+    def publish(self, number, epoch, staged):
         job, taken, accepted = self.by(number, epoch)
         version = new_version(job, taken)
 
         def call():
-            return self.registry.models.publish(job.uid, taken, job.model, version)
+            return self.registry.models.publish(job.uid, taken, job.model, version, staged=staged)
 
         if job.published and job.published.name.version in self.visible[job.model]:
             if job.published.manifest_key == version.manifest_key:
-                assert call() == job.published
+                assert call() == self.visible[job.model][job.published.name.version]
             else:
                 self.refused(FencedError, call)
         elif not accepted:
@@ -331,9 +333,36 @@ class JobMachine(LedgerMachine):
             expected = self.last.get(job.model, 0) + 1
             assert record.name == ModelVersionName("p", job.model.model, expected)
             assert (record.job_uid, record.manifest_key) == (job.uid, version.manifest_key)
+            assert record.state is (VersionState.STAGED if staged else VersionState.PUBLISHED)
             self.last[job.model] = expected
             self.visible[job.model][expected] = job.published = record
             self.data_garbage |= job.end(JobState.SUCCEEDED, {"model_version": expected})
+
+    @precondition(lambda self: self.last)
+    @rule(model=st.sampled_from(MODELS), number=NUMBER, promoted=st.booleans())
+    def decide(self, model, number, promoted):
+        version = number % 3 + 1
+        name = ModelVersionName("p", model.model, version)
+        wanted = VersionState.PUBLISHED if promoted else VersionState.REJECTED
+
+        def call():
+            if promoted:
+                return self.registry.models.promote(name)
+            return self.registry.models.reject(name, f"reason {number}")
+
+        found = self.visible[model].get(version)
+        if found is None:
+            self.refused(ResourceNotFoundError, call)
+        elif found.state not in (VersionState.STAGED, wanted):
+            self.refused(WrongStateError, call)
+        elif found.state is wanted:
+            assert call() == found
+        else:
+            record = call()
+            reason = "" if promoted else f"reason {number}"
+            decided = {"state": wanted, "rejection_reason": reason, "decide_time": record.decide_time}
+            assert record == replace(found, **decided)
+            self.visible[model][version] = record
 
     @precondition(lambda self: self.last)
     @rule(model=st.sampled_from(MODELS), number=NUMBER, keep=st.sampled_from([0.0, 3600.0]))
@@ -417,9 +446,11 @@ class JobMachine(LedgerMachine):
         assert [record.name for record in listed] == sorted(self.last, key=lambda model: model.model)
         for record in listed:
             versions = self.visible[record.name]
-            assert record.aliases == ({"latest": max(versions)} if versions else {})
-            found = self.registry.models.list_versions(record.name).items
-            assert found == tuple(versions[number] for number in sorted(versions, reverse=True))
+            ordered = tuple(versions[number] for number in sorted(versions, reverse=True))
+            published = tuple(version for version in ordered if version.state is VersionState.PUBLISHED)
+            assert record.aliases == ({"latest": published[0].name.version} if published else {})
+            assert self.registry.models.list_versions(record.name).items == published
+            assert self.registry.models.list_versions(record.name, unpublished=True).items == ordered
         kept = [version for versions in self.visible.values() for version in versions.values()]
         kept += [version for versions in self.deleted.values() for version, _ in versions.values()]
         assert len({version.job_uid for version in kept}) == len(kept)

@@ -5,9 +5,10 @@ import threading
 import pytest
 from sqlalchemy import func, insert, select
 
-from rowmint.errors import CancelledError, InvalidFieldError, ResourceNotFoundError, WrongStateError
-from rowmint.registry import JobKind, JobState, Registry, migrate, open_registry
+from rowmint.errors import CancelledError, InvalidFieldError, ResourceNotFoundError, UnavailableError, WrongStateError
+from rowmint.registry import JobKind, JobState, Registry, job_claims, migrate, open_registry
 from rowmint.registry.engine import reading, writing
+from rowmint.registry.job_kinds import RULES, job_name, kind_of
 from rowmint.registry.tables import jobs
 from tests.conformance.test_registry import INGEST, TRAIN, expire, ready, train, uploaded
 
@@ -156,6 +157,25 @@ def test_claimers_at_once_keep_the_limit_together(registry, url, limit):
         thread.join()
     assert max(most) <= limit
     assert len(claimed) == len(set(claimed)) > 0
+
+
+def test_a_claim_that_does_not_end_holds_up_no_other_for_good(migrated_postgres_url, monkeypatch):
+    monkeypatch.setattr(job_claims, "_CLAIM_MILLISECONDS", 50)
+    registry = open_registry(migrated_postgres_url)
+    train(registry, "a", ready(registry))
+    with writing(registry.engine) as connection:
+        job_claims.serialize_claims(connection)
+        with pytest.raises(UnavailableError):
+            claim(registry)
+    assert claim(registry) == "p/a"
+    registry.close()
+
+
+def test_every_kind_has_rules_and_names_of_its_own():
+    assert set(RULES) == set(JobKind)
+    for kind in JobKind:
+        assert kind_of(job_name(kind, "p", "j")) is kind
+    assert len({str(job_name(kind, "p", "j")) for kind in JobKind}) == len(JobKind)
 
 
 # jobs that are part of others

@@ -41,7 +41,7 @@ TRAIN = (JobKind.TRAIN,)
 
 
 class OldCode:
-    """A process of the old code, which does what it is told."""
+    """A process of the old code, which takes commands."""
 
     def __init__(self, errors: Path) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
@@ -78,7 +78,7 @@ def old_code(tmp_path_factory):
 
 
 def known_to(old, new):
-    """Return what the new code sees, without the fields that the old code has never heard of."""
+    """Return what the new code sees, without the fields that the old code does not know."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return {key: known_to(old[key], value) for key, value in new.items() if key in old}
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):

@@ -1,3 +1,5 @@
+"""Every registry keeps the same promises: datasets, jobs, models and versions, on SQLite and on PostgreSQL."""
+
 import multiprocessing
 import threading
 from collections.abc import Iterator
@@ -875,6 +877,10 @@ class TestPostgres(RegistrySuite):
         sampler_url = postgres.url("rowmint", "rowmint_sampler", "samples")
         sampler = open_models_registry(sampler_url)
         assert sampler.models.resolve(ModelVersionRef(MODEL, alias="latest")) == version
+        train(trainer, "staged")
+        job = trainer.jobs.claim("w", 60, TRAIN)
+        staged = trainer.models.publish(job.uid, job.epoch, MODEL, new_version("staged"), staged=True)
+        assert sampler.models.resolve(ModelVersionRef(MODEL, version=2), unpublished=True) == staged
         with pytest.raises(UnavailableError):
             sampler.models.set_alias(MODEL, "a", 1)
         sampler.close()

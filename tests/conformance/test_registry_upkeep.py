@@ -225,7 +225,7 @@ def test_an_abandoned_upload_fails_and_its_bytes_are_garbage(registry):
     found = registry.datasets.get(record.name)
     assert (found.state, found.committed_size, found.segment_count) == (DatasetState.FAILED, 0, 0)
     assert found.errors[0].message == (
-        "the upload was abandoned: 10 bytes came, and then none for 1800 s; delete the dataset and upload it anew"
+        "the upload was abandoned: 10 bytes came, and then none for 1800 s; delete the dataset and upload it again"
     )
     assert registry.datasets.garbage() == ("raw/0-0",)
     with pytest.raises(FencedError):

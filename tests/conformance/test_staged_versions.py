@@ -1,8 +1,10 @@
-"""Versions that wait to be promoted or rejected: what is decided once holds, and who does not ask never sees them."""
+"""Versions that wait to be promoted or rejected: a decision is final, and ordinary reads never find them."""
 
+import shutil
 import threading
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy import update
@@ -20,17 +22,27 @@ CAPABILITIES = {"unit": "row", "conditions": "rejection", "likelihood": False, "
 SIGNATURE = Signature("1" * 64, '{"of": 1}')
 
 
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory):
+    """A folder with an empty registry, to be copied."""
+    folder = tmp_path_factory.mktemp("migrated") / "registry"
+    registry = open_registry(f"sqlite:///{folder}")
+    migrate(registry.engine)
+    registry.close()
+    return folder
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path):
+def url(request: pytest.FixtureRequest, tmp_path, migrated):
     if request.param == "postgresql":
         return request.getfixturevalue("migrated_postgres_url")
+    shutil.copytree(migrated, tmp_path / "registry")
     return f"sqlite:///{tmp_path}/registry"
 
 
 @pytest.fixture
 def registry(url):
     found = open_registry(url)
-    migrate(found.engine)
     yield found
     found.close()
 
@@ -74,7 +86,7 @@ def test_of_a_model_without_published_versions_nothing_is_latest(registry):
         registry.models.resolve(ModelVersionRef(MODEL, alias="latest"), unpublished=True)
 
 
-def test_only_who_asks_finds_it_and_by_its_number_only(registry):
+def test_it_is_found_on_request_and_by_its_number_only(registry):
     published, staged = publish(registry, "a", b"a" * 32), stage(registry, "b", b"b" * 32)
     assert listed(registry) == [(1, "PUBLISHED")]
     assert listed(registry, unpublished=True) == [(2, "STAGED"), (1, "PUBLISHED")]
@@ -125,7 +137,7 @@ def test_a_cancel_that_was_committed_wins(registry):
 
 
 def reopen(registry, version):
-    """Leave the job as a crash between SQLite's two files does: its version is there, and it looks unfinished."""
+    """Leave the job as a crash between SQLite's two files does: with a version, and unfinished."""
     with writing(registry.engine) as connection:
         connection.execute(
             update(jobs)
@@ -134,30 +146,31 @@ def reopen(registry, version):
         )
 
 
-@pytest.mark.parametrize("fate", ["staged", "promoted", "rejected", "deleted"])
 @pytest.mark.parametrize("end", ["claim", "cancel", "publish"])
-def test_a_staged_version_whose_job_a_crash_left_open_ends_it(registry, end, fate):
-    version = stage(registry)
-    reopen(registry, version)
-    if fate == "promoted":
-        registry.models.promote(FIRST)
-    elif fate == "rejected":
-        registry.models.reject(FIRST, "why")
-    elif fate == "deleted":
-        registry.models.delete_version(FIRST, 3600)
-    if end == "cancel":
-        with pytest.raises(WrongStateError):
-            registry.jobs.cancel_request(TrainingJobName("p", "j-v"))
-    elif end == "publish" and fate == "deleted":
-        with pytest.raises(FencedError, match="was deleted"):
-            registry.models.publish(version.job_uid, 1, MODEL, new_version(), staged=True)
-        assert registry.jobs.claim("x", 60, TRAIN) is None
-    elif end == "publish":
-        assert registry.models.publish(version.job_uid, 1, MODEL, new_version(), staged=True).name == FIRST
-    else:
-        assert registry.jobs.claim("x", 60, TRAIN) is None
-    job = registry.jobs.get_by_uid(version.job_uid)
-    assert (job.state, job.model_version) == (JobState.SUCCEEDED, 1)
+def test_a_staged_version_whose_job_a_crash_left_open_ends_it(registry, end):
+    for number, fate in enumerate(("staged", "promoted", "rejected", "deleted"), start=1):
+        version = stage(registry, fate)
+        reopen(registry, version)
+        if fate == "promoted":
+            registry.models.promote(version.name)
+        elif fate == "rejected":
+            registry.models.reject(version.name, "why")
+        elif fate == "deleted":
+            registry.models.delete_version(version.name, 3600)
+        again = partial(registry.models.publish, version.job_uid, 1, MODEL, new_version(fate), staged=True)
+        if end == "cancel":
+            with pytest.raises(WrongStateError):
+                registry.jobs.cancel_request(TrainingJobName("p", f"j-{fate}"))
+        elif end == "publish" and fate == "deleted":
+            with pytest.raises(FencedError, match="was deleted"):
+                again()
+            assert registry.jobs.claim("x", 60, TRAIN) is None
+        elif end == "publish":
+            assert again().name == version.name
+        else:
+            assert registry.jobs.claim("x", 60, TRAIN) is None
+        job = registry.jobs.get_by_uid(version.job_uid)
+        assert (job.state, job.model_version) == (JobState.SUCCEEDED, number)
 
 
 # promoting
@@ -247,7 +260,7 @@ def decide(registry, url, calls):
 
 
 def test_of_promotions_and_rejections_at_the_same_moment_one_kind_happens(registry, url):
-    for number in range(1, 7):
+    for number in range(1, 5):
         stage(registry, f"v{number}")
         name = ModelVersionName("p", "m", number)
         found = decide(

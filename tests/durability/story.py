@@ -67,7 +67,7 @@ class House:
 
     def sweep(self) -> None:
         """Sweep once, as a trainer does when it starts and now and then."""
-        stores, scratch = self.stores, self.home / "scratch"
+        stores, scratch = self.stores, self.home.parent / "trainer-scratch"
         Sweeper(self.registry, stores.data, stores.models, scratch, seconds=_BEAT, upload_idle_seconds=_LONG).sweep()
 
     def upload(self) -> UploadService:

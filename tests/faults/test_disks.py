@@ -20,7 +20,7 @@ from tests.waiting import wait_until
 
 MIB = 1 << 20
 SEGMENT = 256 * 1024
-SMALL = {"batch_size": 100, "generator_dim": [16], "discriminator_dim": [16], "threads": 1, "seed": 4, "epochs": 300}
+SMALL = {"batch_size": 100, "generator_dim": [16], "discriminator_dim": [16], "threads": 1, "seed": 4, "epochs": 150}
 IMPATIENT = RetryPolicy(attempts=1, unary_attempts=1)
 
 

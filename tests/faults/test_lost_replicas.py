@@ -14,23 +14,42 @@ from rowmint.v1 import sampling_pb2
 from tests.acceptance.processes import ServiceProcess, Services
 from tests.faults.golden_home import GRID, NO_TRAINER, golden_request
 from tests.faults.process_figures import wait_until_idle
-from tests.faults.raw_streams import Received, Unharmed, opened, received
+from tests.faults.raw_streams import NARROW, Received, Unharmed, opened, received
 from tests.proxied.deployment import Deployment
 from tests.waiting import wait_until
 
-# A server runs up to 8 MiB ahead of its reader: these have more than 11.
-ROWS = 90_000
+# Some 3 MB each. A server on a narrow channel is ahead of its reader by three blocks of 270 kB and a window.
+FORMATS = [("arrow", 24_000), ("csv", 22_000), ("ndjson", 10_000)]
+ROWS = 24_000
+ROWS_BEHIND_ENVOY = 90_000
+"""Envoy holds a few MB of its own."""
+PIECES = 3
+"""What is read before a replica is harmed: a piece has 16 kB, or a whole block of 270 kB in Arrow."""
 STREAMS = 5
+
+
+def told_to_end(replica: ServiceProcess, number: signal.Signals) -> None:
+    """Send a replica a signal, and wait until it is gone or drains; who reads nothing meanwhile is not at the end."""
+    replica.process.send_signal(number)
+    if number == signal.SIGKILL:
+        replica.process.wait(60)
+    else:
+        wait_until(lambda: b"draining" in replica.log.read_bytes(), "draining")
 
 
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_stream_goes_on_at_another_replica(replicas: Services, unharmed: Unharmed, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "form", "rows"), [(signal.SIGTERM, "arrow", ROWS), *((signal.SIGKILL, *form) for form in FORMATS)]
+)
+def test_a_stream_goes_on_at_another_replica(
+    replicas: Services, unharmed: Unharmed, number: signal.Signals, form: str, rows: int
+) -> None:
     both = {one.address: one for one in (replicas.sampler(), replicas.sampler())}
-    assert_a_stream_goes_on(both, list(both), unharmed, number)
+    request = golden_request(unharmed.address, rows, form)
+    assert_a_stream_goes_on(both, list(both), request, unharmed, number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -42,31 +61,36 @@ def test_a_stream_goes_on_at_another_replica_behind_envoy(
         started = [deployment.sampler(), deployment.sampler()]
         deployment.start_envoy()
         both = {f"{deployment.address_of(one)}:7402": one for one in started}
-        assert_a_stream_goes_on(both, [deployment.address], unharmed, number)
+        assert_a_stream_goes_on(
+            both, [deployment.address], golden_request(unharmed.address, ROWS_BEHIND_ENVOY), unharmed, number
+        )
     finally:
         deployment.close()
 
 
 def assert_a_stream_goes_on(
-    both: Mapping[str, ServiceProcess], addresses: list[str], unharmed: Unharmed, number: signal.Signals
+    both: Mapping[str, ServiceProcess],
+    addresses: list[str],
+    request: sampling_pb2.SampleRequest,
+    unharmed: Unharmed,
+    number: signal.Signals,
 ) -> None:
     """End the replica that serves a stream, by the name that it gave itself in the answer's metadata."""
-    request = golden_request(unharmed.address, ROWS)
     whole = unharmed.data(request)
-    with Client(NO_TRAINER, addresses) as client:
+    with Client(NO_TRAINER, addresses, channel_options=NARROW) as client:
         stream = client.sample_stream(request)
         pieces = []
         for piece in stream.chunks():
             pieces.append(piece)
-            if len(pieces) == 40:
+            if len(pieces) == PIECES:
                 served = stream.address
-                both[served].process.send_signal(number)
+                told_to_end(both[served], number)
     assert stream.resumes >= 1
     assert stream.address in both.keys() - {served}
     assert digest(b"".join(pieces)) == digest(whole)
 
 
-@pytest.mark.parametrize(("form", "rows"), [("arrow", ROWS), ("csv", 80_000), ("ndjson", 36_000)])
+@pytest.mark.parametrize(("form", "rows"), FORMATS)
 def test_a_replica_told_to_end_says_where_its_stream_is_gone_on_with(
     replicas: Services, unharmed: Unharmed, form: str, rows: int
 ) -> None:
@@ -77,8 +101,8 @@ def test_a_replica_told_to_end_says_where_its_stream_is_gone_on_with(
     with opened(replica.address, request) as call:
         for index, response in enumerate(call):
             first.take(response)
-            if index == 10:
-                replica.process.send_signal(signal.SIGTERM)
+            if index == PIECES:
+                told_to_end(replica, signal.SIGTERM)
     assert replica.process.wait(30) == 0
     next_row = first.summary.next_row
     assert not first.summary.complete
@@ -149,7 +173,7 @@ def test_streams_on_a_killed_replica_all_go_on(replicas: Services, unharmed: Unh
     found: list[tuple[str, bool, str]] = []
 
     def read() -> None:
-        with Client(NO_TRAINER, list(both)) as client:
+        with Client(NO_TRAINER, list(both), channel_options=NARROW) as client:
             stream = client.sample_stream(request)
             chunks = stream.chunks()
             data = [next(chunks)]

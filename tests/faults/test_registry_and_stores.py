@@ -52,7 +52,9 @@ def kill(server: PostgresServer | SwiftServer) -> None:
 
 
 @pytest.mark.usefixtures("small_messages")
-@pytest.mark.parametrize(("what", "how"), [("registry", restart), ("registry", kill), ("store", kill)])
+@pytest.mark.parametrize(
+    ("what", "how"), [pytest.param("registry", restart, marks=pytest.mark.full), ("registry", kill), ("store", kill)]
+)
 def test_an_upload_a_fit_and_streams_outlive_it(
     house: House,
     services: Services,
@@ -67,7 +69,7 @@ def test_an_upload_a_fit_and_streams_outlive_it(
     trainer = services.start("trainer_service", house.trainer(**settings))
     sampler = services.start("sampler_service", house.sampler())
     config = training_config()
-    config.ctgan.epochs = 150
+    config.ctgan.epochs = 80
     source = GatedSource(CSV, len(CSV) // 2)
     with (
         ThreadPoolExecutor(2) as threads,

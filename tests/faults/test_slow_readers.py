@@ -19,6 +19,8 @@ from tests.faults.raw_streams import Unharmed, asked_to_wait, opened, received
 from tests.waiting import wait_until
 
 MANY = 10**7
+WIDE = ()
+"""Options of a channel whose window grows, as it does by default."""
 
 # Two blocks computed ahead, the message being written, what HTTP/2 and the kernel buffer on the way (a stalled reader
 # lets a server run ahead by up to 8 MiB), and the allocator's slack. The whole stream has more than a gigabyte.
@@ -64,7 +66,7 @@ def test_memory_stays_bounded_however_slowly_ten_million_rows_are_read(replicas:
     received(sampler.address, golden_request(unharmed.address, 20_000))
     before = anonymous_bytes(sampler.pid)
     most = 0
-    with opened(sampler.address, golden_request(unharmed.address, MANY)) as call:
+    with opened(sampler.address, golden_request(unharmed.address, MANY), WIDE) as call:
         for _ in range(3):
             for _ in range(25):
                 next(call)
@@ -83,7 +85,7 @@ def test_memory_stays_bounded_while_many_readers_stall(replicas: Services, unhar
     begun = threading.Barrier(calls + 1)
 
     def stall() -> None:
-        with opened(sampler.address, golden_request(unharmed.address, MANY)) as call:
+        with opened(sampler.address, golden_request(unharmed.address, MANY), WIDE) as call:
             next(call)
             begun.wait(60)
             release.wait(60)

@@ -23,11 +23,12 @@ from tests.acceptance.processes import Services, customers_csv
 from tests.acceptance.test_readme import run
 from tests.docs.pages import README, blocks
 from tests.faults.golden_home import NO_TRAINER, golden_version
+from tests.faults.raw_streams import NARROW
 from tests.golden.streams import PROJECT
 from tests.proxied.deployment import Deployment
 
-# A server runs up to 8 MiB ahead of its reader: this has more, in messages of which many are still to come.
-ROWS = 90_000
+# Some 3 MB, far more than a server on a narrow channel is ahead of its reader.
+ROWS = 24_000
 MESSAGE_BYTES = 16 * 1024
 
 
@@ -78,7 +79,7 @@ def test_a_killed_replica(golden_home: Path) -> None:
     try:
         with ThreadPoolExecutor(2) as threads:
             both = [started.result() for started in [threads.submit(services.sampler) for _ in range(2)]]
-        with Client(NO_TRAINER, [one.address for one in both]) as client:
+        with Client(NO_TRAINER, [one.address for one in both], channel_options=NARROW) as client:
             asked = {"seed": 3, "format": "csv", "message_bytes": MESSAGE_BYTES}
             with client.sample(golden_version("ctgan"), ROWS, **asked) as stream:
                 chunks = stream.chunks()

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,12 +29,14 @@ from rowmint.registry import (
     migrate,
     open_registry,
 )
+from rowmint.registry.tables import jobs
 from rowmint.schema import ColumnSpec, Domain, TableSchema
 from tests.golden.make import artifact
 from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.upload import UploadService
 from trainer_service.jobs import worker
 from trainer_service.jobs.attempts import Attempt
+from trainer_service.jobs.runners import RUNNERS
 from trainer_service.jobs.runners import train as training
 from trainer_service.jobs.runners.ingest import IngestRunner
 from trainer_service.jobs.services import JobServices
@@ -107,6 +110,44 @@ def test_an_ingest_makes_a_dataset_ready_and_drops_its_raw_bytes(registry, store
     assert (dataset.state, dataset.row_count) == (DatasetState.READY, 3)
     assert list(stores.data.list("")) == [dataset.canonical_key]
     assert registry.datasets.garbage() == ()
+    events = registry.jobs.events_after(job.uid, 0)
+    assert [event.phase for event in events] == ["", "", *INGEST.phases, ""]
+
+
+def test_a_phase_is_one_value_wherever_it_is_seen(registry, stores):
+    job = train(registry, stores)
+    seen: list[str] = []
+    attempt = Attempt(registry, job, BEAT, on_phase=seen.append)
+    assert attempt.phase == ""
+    attempt.enter("fetching")
+    attempt.enter("fitting", {"message": "fitting"})
+    attempt.report({"message": "still fitting"})
+    assert (attempt.phase, seen) == ("fitting", ["fetching", "fitting"])
+    assert registry.jobs.get_by_uid(job.uid).phase == "fitting"
+    assert [(event.phase, event.payload) for event in registry.jobs.events_after(job.uid, job.event_count)] == [
+        ("fetching", {}),
+        ("fitting", {"message": "fitting"}),
+        ("fitting", {"message": "still fitting"}),
+    ]
+
+
+def test_every_kind_has_a_runner_whose_phases_fit_the_registry():
+    assert set(RUNNERS) == set(JobKind)
+    for kind, runner in RUNNERS.items():
+        assert runner.kind is kind
+        assert len(set(runner.phases)) == len(runner.phases) > 0
+        assert all(0 < len(phase) <= jobs.c.phase_name.type.length for phase in runner.phases)
+
+
+@pytest.mark.parametrize("damage", ["weights", "manifest"])
+def test_a_model_that_cannot_be_sampled_is_not_published(registry, stores, damage):
+    job = train(registry, stores)
+    attempt = Attempt(registry, job, BEAT)
+    dataset = registry.datasets.get_by_uid(job.dataset_uid)
+    fitted = training.FittedVersion(dataset, replace(artifact("independent"), **{damage: b"{}"}))
+    with pytest.raises(DataLossError):
+        training.verify(attempt, fitted)
+    assert registry.jobs.get_by_uid(job.uid).phase == "verifying"
 
 
 def test_a_dataset_deleted_while_it_is_stored_leaves_no_object(registry, stores, tmp_path):

@@ -276,7 +276,7 @@ def test_the_command_tells_records_times_and_head(tmp_path):
         str(HEAD),
     ]
     assert done.stderr == (
-        "sampler-a-1.jsonl: 5 bytes after the last record are none: a write is going on, or was cut\n"
+        "sampler-a-1.jsonl: 5 bytes after the last record are incomplete: a write is in progress, or was cut off\n"
     )
     assert json.loads(run(str(tmp_path), "--json").stdout) == {
         "files": [

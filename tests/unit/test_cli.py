@@ -83,12 +83,12 @@ def test_standard_input_is_uploaded_with_its_format_said(fakes):
     assert "--format" in fail(fakes, "datasets", "upload", "-", input=b"a\n1\n")
 
 
-def test_a_table_that_is_none_is_told(flights):
+def test_a_file_that_is_not_a_table_is_reported(flights):
     trainer = FakeTrainer()
-    trainer.errors = [dataset_pb2.DataError(line=7, column="dep_delay", message="is text, not a number; mend it")]
+    trainer.errors = [dataset_pb2.DataError(line=7, column="dep_delay", message="is text, not a number; fix it")]
     with services(trainer) as found:
         error = fail(found, "datasets", "upload", str(flights))
-    assert error == "rowmint: line 7: column dep_delay: is text, not a number; mend it"
+    assert error == "rowmint: line 7: column dep_delay: is text, not a number; fix it"
 
 
 def test_training_uploads_waits_and_reports(fakes, flights):
@@ -109,6 +109,7 @@ def test_training_of_a_dataset_by_id_and_its_estimate(fakes):
     assert json.loads(done.stdout)["encoded_width"] == 40
     assert "40" in succeed(fakes, "train", "f", "--estimate").stdout
     assert json.loads(succeed(fakes, "train", "f", "--no-wait", "--json").stdout)["state"] == "PENDING"
+    assert json.loads(succeed(fakes, "train", "f", "--staged", "--no-wait", "--json").stdout)["staged"] is True
 
 
 @pytest.mark.parametrize(
@@ -122,14 +123,14 @@ def test_training_of_a_dataset_by_id_and_its_estimate(fakes):
         (["train", "-"], "--model: is required"),
         (["datasets", "show", "nope"], "there is no projects/default/datasets/nope (RESOURCE_NOT_FOUND)"),
         (["datasets", "upload", "nope.csv"], "nope.csv: No such file or directory"),
-        (["datasets", "upload", "nope.xlsx"], "say one of csv, tsv"),
-        (["datasets", "upload", "nope.parquet", "--delimiter", ";"], "of CSV only"),
+        (["datasets", "upload", "nope.xlsx"], "choose one of csv, tsv"),
+        (["datasets", "upload", "nope.parquet", "--delimiter", ";"], "for CSV only"),
         (["models", "delete", "flights"], "write flights/versions/NUMBER"),
         (["models", "alias", "flights", "best"], "or --remove"),
         (["sample", "nothing", "-n", "5"], "there is no model nothing (RESOURCE_NOT_FOUND)"),
         (["sample", "flights", "-n", "5", "-w", "orgin = JFK"], "did you mean 'origin'?"),
         (["sample", "flights", "-n", "5", "-w", "dep_delay > late"], "holds integers; 'late' is not one"),
-        (["sample", "flights", "-n", "5", "--format", "xlsx"], "say one of arrow, csv"),
+        (["sample", "flights", "-n", "5", "--format", "xlsx"], "choose one of arrow, csv"),
         (["sample", "flights", "-n", "5", "-o", "nope/rows.csv"], "No such file or directory"),
         (["complete", "flights", "nope.csv"], "nope.csv: No such file or directory"),
     ],
@@ -142,7 +143,7 @@ def test_an_error_is_one_line_that_says_what_to_do(fakes, tmp_path, monkeypatch,
 @pytest.mark.parametrize(
     "arguments", [["nope"], ["sample", "flights"], ["sample", "flights", "-n", "many"], ["--nope"]]
 )
-def test_misuse_is_told_apart(fakes, arguments):
+def test_misuse_has_an_exit_code_of_its_own(fakes, arguments):
     assert "--help`" in fail(fakes, *arguments, code=2)
 
 
@@ -169,7 +170,7 @@ def test_jobs_are_listed_shown_watched_and_cancelled(fakes):
     assert json.loads(succeed(fakes, "jobs", "cancel", "j1", "--json").stdout)["state"] == "CANCELLING"
 
 
-def test_a_watched_job_tells_the_quality_of_its_probes():
+def test_a_watched_job_shows_the_quality_of_its_probes():
     trainer = FakeTrainer()
     trainer.events[1].progress.probe.update({"quality": 0.9125, "shapes": 0.95, "pairs": 0.875, "distinct": 1.0})
     with services(trainer) as found:
@@ -258,7 +259,7 @@ def test_a_stream_that_fails_leaves_no_file(tmp_path):
     cut = Cut(1, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "ACCEPTANCE_TOO_LOW")
     with services(samplers=[FakeSampler([cut])]) as found:
         error = fail(found, "sample", "flights", "-n", str(ROWS), "-o", str(tmp_path / "rows.csv"))
-    assert error == "rowmint: told to refuse (ACCEPTANCE_TOO_LOW)"
+    assert error == "rowmint: refused by the test (ACCEPTANCE_TOO_LOW)"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,22 +7,23 @@ import grpc
 import pytest
 
 from rowmint.client import Client, RetryPolicy, RowmintCallError
+from rowmint.client import balancing as balancing_module
 from rowmint.client.balancing import Target, sampler_targets, service_config
 from rowmint.client.retry import RetryState, SharedProgress
 from rowmint.client.route import Route
 from rowmint.errors import InvalidFieldError
 from rowmint.v1 import sampling_pb2
-from tests.unit.client_fakes import GRID, Cut, FakeSampler, Teller, alike, services, unbroken
+from tests.unit.client_fakes import GRID, Cut, FakeSampler, ReplicaReports, alike, services, unbroken
 from tests.waiting import wait_until
 
 ROWS = 40
 SHED = Cut(0, "refuse", grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", retry_after=3.0)
 
 
-def telling(*tellers):
-    samplers = [FakeSampler() for _ in tellers]
-    for sampler, teller in zip(samplers, tellers, strict=True):
-        sampler.teller = teller
+def reporting(*reports):
+    samplers = [FakeSampler() for _ in reports]
+    for sampler, one in zip(samplers, reports, strict=True):
+        sampler.reports = one
     return samplers
 
 
@@ -45,10 +46,14 @@ def test_streams_are_spread_over_replicas(balancing):
         assert spread(client, 30) == dict.fromkeys(found.sampler_addresses, 10)
 
 
-def test_a_replica_that_tells_of_more_load_is_given_less():
-    tellers = Teller(utilization=0.9, rate=10.0), Teller(utilization=0.3, rate=30.0)
+def test_a_replica_that_reports_more_load_is_given_less(monkeypatch):
+    # The first reports count, and weights follow at once.
+    policy = balancing_module._WEIGHTED["weighted_round_robin"]
+    monkeypatch.setitem(policy, "blackoutPeriod", "0s")
+    monkeypatch.setitem(policy, "weightUpdatePeriod", "0.1s")
+    reports = ReplicaReports(utilization=0.9, rate=10.0), ReplicaReports(utilization=0.3, rate=30.0)
     with (
-        services(samplers=telling(*tellers)) as found,
+        services(samplers=reporting(*reports)) as found,
         Client(found.trainer_address, found.sampler_addresses) as client,
     ):
         busy, idle = found.sampler_addresses
@@ -59,13 +64,13 @@ def test_a_replica_that_tells_of_more_load_is_given_less():
             return streams[idle] >= 6 * streams[busy] > 0
 
         wait_until(weighted, "weights from reports")
-        assert tellers[0].asked == tellers[1].asked == [b"\n\x1arowmint.v1.SamplingService"]
+        assert reports[0].watches == reports[1].watches == [b"\n\x1arowmint.v1.SamplingService"]
 
 
 def test_round_robin_does_not_look_at_load():
-    tellers = Teller(utilization=0.9, rate=10.0), Teller(utilization=0.3, rate=30.0)
+    reports = ReplicaReports(utilization=0.9, rate=10.0), ReplicaReports(utilization=0.3, rate=30.0)
     with (
-        services(samplers=telling(*tellers)) as found,
+        services(samplers=reporting(*reports)) as found,
         Client(found.trainer_address, found.sampler_addresses, balancing="round_robin") as client,
     ):
         wait_until(lambda: len(spread(client, 2)) == 2, "a channel to each replica")
@@ -74,23 +79,23 @@ def test_round_robin_does_not_look_at_load():
 
 @pytest.mark.parametrize("balancing", ["weighted", "round_robin"])
 def test_a_draining_replica_gets_no_new_stream(balancing):
-    tellers = Teller(), Teller()
+    reports = ReplicaReports(), ReplicaReports()
     with (
-        services(samplers=telling(*tellers)) as found,
+        services(samplers=reporting(*reports)) as found,
         Client(found.trainer_address, found.sampler_addresses, balancing=balancing) as client,
     ):
         draining, staying = found.sampler_addresses
         wait_until(lambda: len(spread(client, 2)) == 2, "a channel to each replica")
-        tellers[0].turn(serving=False)
+        reports[0].turn(serving=False)
         wait_until(lambda: draining not in spread(client, 4), "the news of the drain")
         assert spread(client, 30) == {staying: 30}
-        tellers[0].turn(serving=True)
+        reports[0].turn(serving=True)
         wait_until(lambda: len(spread(client, 2)) == 2, "the news that it serves again")
 
 
 def test_where_all_drain_a_stream_waits_for_one_that_serves_again():
-    tellers = Teller(), Teller()
-    samplers = telling(*tellers)
+    reports = ReplicaReports(), ReplicaReports()
+    samplers = reporting(*reports)
     for sampler in samplers:
         sampler.cuts.append(Cut(2))
     pauses = []
@@ -98,7 +103,7 @@ def test_where_all_drain_a_stream_waits_for_one_that_serves_again():
     def pause(seconds):
         pauses.append(seconds)
         if stream.resumes:
-            tellers[1].turn(serving=True)
+            reports[1].turn(serving=True)
         threading.Event().wait(0.01)
 
     with (
@@ -108,8 +113,8 @@ def test_where_all_drain_a_stream_waits_for_one_that_serves_again():
         ) as client,
         client.sample("flights", 10 * GRID, format="csv") as stream,
     ):
-        for teller in tellers:
-            teller.turn(serving=False)
+        for one in reports:
+            one.turn(serving=False)
         client._connection.retry = RetryPolicy(unary_attempts=1)  # the stream keeps its own
 
         def none_serves():
@@ -125,7 +130,7 @@ def test_where_all_drain_a_stream_waits_for_one_that_serves_again():
         assert stream.address == found.sampler_addresses[1]
 
 
-def test_one_that_asks_to_be_left_alone_for_a_while_is_and_another_may_answer():
+def test_pushback_is_waited_for_and_another_replica_may_answer():
     with services(samplers=alike([SHED, SHED])) as found:
         retry = RetryPolicy(sleep=found.waits.append)
         with (
@@ -136,7 +141,7 @@ def test_one_that_asks_to_be_left_alone_for_a_while_is_and_another_may_answer():
         assert found.waits == [3.0, 3.0]
 
 
-def test_one_that_fails_without_a_word_is_followed_by_another_at_once():
+def test_a_failure_without_pushback_is_followed_by_another_replica_at_once():
     with services(samplers=alike([Cut(0)])) as found:
         retry = RetryPolicy(sleep=found.waits.append)
         with Client(found.trainer_address, found.sampler_address, retry=retry) as client:

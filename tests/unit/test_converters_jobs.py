@@ -118,6 +118,8 @@ def test_a_job_tells_all_that_is_known():
     assert (failed.error.reason, failed.error.message) == ("INTERNAL", "why")
     ended = job_to_proto(replace(JOB, state=JobState.SUCCEEDED, outputs={"model_version": 7}))
     assert ended.model_version == "projects/p/models/m/versions/7"
+    assert not ended.staged
+    assert job_to_proto(replace(JOB, inputs={**JOB.inputs, "staged": True})).staged
 
 
 @pytest.mark.parametrize(
@@ -295,3 +297,29 @@ def test_a_writer_is_closed_only_after_what_it_was_doing():
 
     asyncio.run(test())
     assert done == ["tick", "close"]
+
+
+def test_a_job_is_staged_where_its_request_says_so():
+    made: list[dict[str, Any]] = []
+
+    def create(kind: JobKind, project: str, job_id: str, **named: Any) -> JobRecord:
+        assert (kind, project, job_id) == (JobKind.TRAIN, "p", "j")
+        made.append(named)
+        return replace(JOB, inputs=named["inputs"])
+
+    one = servicer()
+    schema = TableSchema((ColumnSpec("a", ColumnKind.NUMERICAL, DataType.DOUBLE),))
+    one._registry.datasets.get = lambda _: replace(DATASET, schema=schema)  # type: ignore[method-assign]
+    jobs: Any = one._registry.jobs
+    jobs.create, jobs.repeated = create, lambda *_: None
+    request = training_service_pb2.CreateTrainingJobRequest(parent="projects/p", training_job_id="j")
+    request.training_job.dataset, request.training_job.model = "projects/p/datasets/d", "projects/p/models/m"
+    request.training_job.config.independent.SetInParent()
+    request.training_job.config.holdout_fraction = 0
+    for staged in (False, True):
+        request.training_job.staged = staged
+        assert asyncio.run(one.CreateTrainingJob(request, None)).training_job.staged is staged
+        named = {"dataset": "projects/p/datasets/d", "model": "projects/p/models/m"}
+        assert (made[-1]["inputs"], made[-1]["dataset_uid"]) == ({**named, "staged": staged}, "d")
+    # Not the same request: it is not to be taken for a repeated one.
+    assert made[0]["request_digest"] != made[1]["request_digest"]

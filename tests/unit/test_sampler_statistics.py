@@ -149,3 +149,18 @@ def test_only_those_served_last_are_remembered(counted, monkeypatch):
     for version in (1, 2, 1, 3):
         counted.count_rows(ModelVersionName("p", "m", version), 1)
     assert [(found.name.version, found.rows) for found in read(counted)] == [(1, 2), (3, 1)]
+
+
+def test_only_a_caller_who_may_know_of_them_learns_of_versions_that_are_not_published(clock):
+    asked = []
+
+    def sees_unpublished(project):
+        asked.append(project)
+        return len(asked) > 1
+
+    counted = Statistics(Models(), lambda _: 0, clock=clock, now=clock, sees_unpublished=sees_unpublished)
+    for number in (3, 9):
+        counted.count_rows(ModelVersionName("p", "m", number), 5)
+    assert [one.name.version for one in read(counted)] == [3]
+    assert [one.name.version for one in read(counted)] == [3, 9]
+    assert asked == ["p", "p"]

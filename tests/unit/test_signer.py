@@ -1,4 +1,4 @@
-"""Signing what is published already: the stored files are read and verified before anybody vouches for them."""
+"""Signing versions that are stored already: the files are read and verified before they are signed."""
 
 import hashlib
 import json
@@ -124,7 +124,7 @@ def test_what_is_not_a_manifest_is_not_signed(registry, store):
     assert signatures(registry) == ()
 
 
-def test_a_key_file_is_read_anew_when_it_changes(tmp_path):
+def test_a_key_file_is_read_again_when_it_changes(tmp_path):
     path = tmp_path / "signing-key.pem"
     path.write_bytes(PRIVATE)
     source = watch_signing_key(str(path))

@@ -45,6 +45,7 @@ def test_a_worker_warms_up_only_where_no_command_comes_at_once(tmp_path, rests):
         assert json.loads(worker.stdout.readline())["error"]["reason"] == "UNAVAILABLE"
         assert worker.wait(60) == 0
     assert mark.exists() is rests
+    assert [path.name for path in (tmp_path / "scratch").iterdir()] == [".lock"]
 
 
 def test_a_model_without_networks_is_fitted_without_torch(tmp_path):

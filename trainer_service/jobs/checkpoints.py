@@ -75,7 +75,7 @@ class JobCheckpoints:
         return self._clock() - self._last >= self._seconds
 
     def save(self, step: int, data: bytes) -> None:
-        """Keep a checkpoint; where registry or store cannot be used now, the work goes on until the next is due.
+        """Keep a checkpoint; where registry or store cannot be used now, the work continues until the next is due.
 
         Raises:
             CancelledError: The job is cancelled.

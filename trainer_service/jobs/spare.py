@@ -26,8 +26,12 @@ class SpareWorker:
 
     def start(self) -> None:
         """Begin to start a worker, unless there is one."""
+        self._spare()
+
+    def _spare(self) -> asyncio.Task[Worker]:
         if self._starting is None:
             self._starting = asyncio.create_task(self._backend.start())
+        return self._starting
 
     async def ready(self) -> None:
         """Wait until the spare worker can take a command.
@@ -37,10 +41,7 @@ class SpareWorker:
                 is closed.
         """
         while not self._closing.is_set():
-            self.start()
-            spare = self._starting
-            if spare is None:
-                continue
+            spare = self._spare()
             closing = asyncio.create_task(self._closing.wait())
             await asyncio.wait({spare, closing}, return_when=asyncio.FIRST_COMPLETED)
             closing.cancel()

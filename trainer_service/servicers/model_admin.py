@@ -19,11 +19,11 @@ MAX_REASON = 1000
 
 
 class ModelAdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
-    """Promotes and rejects staged versions, moves aliases, deletes versions and brings them back, and signs them.
+    """Promotes and rejects staged versions, moves aliases, deletes, restores and signs versions.
 
     Args:
         ledger: Models and versions.
-        keep_seconds: How long a deleted version can be brought back.
+        keep_seconds: How long a deleted version can be restored.
         signer: Signs versions.
     """
 
@@ -70,7 +70,7 @@ class ModelAdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer)
     async def UndeleteModelVersion(
         self, request: model_admin_service_pb2.UndeleteModelVersionRequest, context: Any
     ) -> model_pb2.ModelVersion:
-        """Bring a deleted version back."""
+        """Restore a deleted version."""
         name = ModelVersionName.parse(request.name)
         record = await asyncio.to_thread(self._ledger.undelete_version, name)
         return await asyncio.to_thread(signed_version_to_proto, self._ledger, record)

@@ -47,7 +47,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self._closing = asyncio.Event()
 
     def close(self) -> None:
-        """End the streams of events, which would go on for as long as the jobs do."""
+        """End the streams of events, which would last as long as the jobs do."""
         self._closing.set()
 
     async def CreateTrainingJob(
@@ -130,8 +130,8 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
 
     def _read(self, name: TrainingJobName) -> training_job_pb2.TrainingJob:
         job = self._registry.jobs.get(name)
-        # An epoch's event is among the last few: those after it are state changes.
-        last = self._registry.jobs.events_after(job.uid, max(0, job.event_count - 8))
+        # An epoch's event is among the last few: those after it are changes of state and phase.
+        last = self._registry.jobs.events_after(job.uid, max(0, job.event_count - 16))
         progress = next((event.payload["progress"] for event in reversed(last) if "progress" in event.payload), None)
         return job_to_proto(job, progress)
 

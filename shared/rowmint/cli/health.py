@@ -12,7 +12,7 @@ from rowmint.errors import UnavailableError
 def health(
     context: typer.Context, service: Annotated[Literal["trainer", "sampler"], typer.Argument(help="The service.")]
 ) -> None:
-    """Check whether a service is serving: exit code 0 if it is, 1 if not."""
+    """Check whether a service is serving. The exit code is 0 if it is, 1 if not."""
     settings = client_settings(context)
     address = settings.trainer if service == "trainer" else str(settings.sampler)
     with settings.credentials().channel(address, address, ()) as channel:

@@ -219,7 +219,7 @@ def verify(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Check that a trusted key has signed a version; else say what is wrong, and exit with 1."""
+    """Check that a trusted key has signed a version; if not, print why and exit with 1."""
     with connect(context) as client:
         key_id = client.verify_version(version, keys.read_bytes())
     if as_json:
@@ -264,17 +264,17 @@ def undelete(
     version: Annotated[str, typer.Argument(help="MODEL/versions/NUMBER.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Bring a deleted version back that is not purged yet."""
+    """Restore a deleted version that is not purged yet."""
     _require_own_name(version)
     with connect(context) as client:
         found = client.undelete_version(version)
     if as_json:
         print_json(message_json(found))
         return
-    print_notice(f"{short_name(found.name)} is back")
+    print_notice(f"{short_name(found.name)} is restored")
 
 
 def _require_own_name(version: str) -> None:
     if "/versions/" not in version:
         model = version.partition("@")[0]
-        raise InvalidFieldError("VERSION", f"{version!r} is not a version's own name; write {model}/versions/NUMBER")
+        raise InvalidFieldError("VERSION", f"{version!r} does not name one version; write {model}/versions/NUMBER")

@@ -3,8 +3,8 @@
 import itertools
 import secrets
 import threading
-from collections.abc import Callable, Sequence
-from typing import Self, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, Self, TypeVar
 
 import grpc
 
@@ -219,6 +219,30 @@ class Connection:
             self._closed = True
         for channel in self._channels:
             channel.close()
+
+
+class Page(Protocol):
+    """One page of a list."""
+
+    next_page_token: str
+
+
+_Page = TypeVar("_Page", bound=Page)
+
+
+def pages(fetch: Callable[[str], _Page]) -> Iterator[_Page]:
+    """Yield every page of a list.
+
+    Args:
+        fetch: Returns the page of a token; the first page's token is empty.
+    """
+    token = ""
+    while True:
+        page = fetch(token)
+        yield page
+        token = page.next_page_token
+        if not token:
+            return
 
 
 class Calls:

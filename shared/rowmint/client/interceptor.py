@@ -1,4 +1,4 @@
-"""What is done around each call of a channel, whatever its kind."""
+"""Channels whose calls are intercepted, whatever their kind."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -7,11 +7,11 @@ import grpc
 
 Metadata = tuple[tuple[str, str], ...]
 Around = Callable[[Callable[[Any, Any], Any], Any, Any], Any]
-"""Makes a call: given what makes it in the end, what is known of it, and its request or requests."""
+"""Makes a call, given its continuation, its details and its request or requests."""
 
 
 class _Details(NamedTuple):
-    """What gRPC's interceptors know of a call."""
+    """The details of a call, as gRPC's interceptors get them."""
 
     method: str
     timeout: float | None
@@ -44,12 +44,12 @@ class _Interceptor(
 
 
 def intercepted(channel: grpc.Channel, around: Around) -> grpc.Channel:
-    """Return a channel whose calls `around` makes; closing it closes `channel`."""
+    """Return a channel whose calls are made by `around`; closing it closes `channel`."""
     return grpc.intercept_channel(channel, _Interceptor(around))
 
 
 def with_metadata(details: Any, more: Metadata) -> Any:
-    """Return what is known of a call, with metadata added."""
+    """Return the details of a call, with metadata added."""
     return _Details(
         details.method,
         details.timeout,

@@ -1,4 +1,4 @@
-"""One call for it all: a file in, synthetic rows out."""
+"""From a file to synthetic rows in one call."""
 
 import os
 import re
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def id_from_name(path: str | os.PathLike[str]) -> str:
-    """Return an id made of a file's name: lower case, anything else than letters and digits a hyphen."""
+    """Return an id made of a file's name: in lower case, with hyphens for all but letters and digits."""
     stem = PurePath(path).name.partition(".")[0]
     slug = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
     return (slug if slug[:1].isalpha() else f"data-{slug}".rstrip("-"))[:63].rstrip("-")
@@ -40,9 +40,9 @@ def synthesize(
     """Upload a file, fit a model to it, and return synthetic rows.
 
     Args:
-        path: A CSV, TSV, JSON, NDJSON, Parquet or Arrow stream file, told by its suffix.
-        rows: Rows wanted.
-        where: Which rows are wanted; see `rowmint.client.where`.
+        path: A CSV, TSV, JSON, NDJSON, Parquet or Arrow stream file; its suffix says which.
+        rows: Number of rows.
+        where: Conditions that each row satisfies; see `rowmint.client.where`.
         family: Name of the family, one of `rowmint.client.families.family_names()`.
         seed: Seed of the fit and of the rows; None for drawn ones.
         model: Id of the model that gets a new version; None for one made of the file's name.
@@ -56,7 +56,7 @@ def synthesize(
 
     Raises:
         RowmintCallError: A service refused, or was not reachable.
-        RowmintError: The file is no table, the fit failed, or a condition cannot be read.
+        RowmintError: The file is not a valid table, the fit failed, or a condition cannot be read.
         OSError: The file cannot be read.
     """
     if client is None:

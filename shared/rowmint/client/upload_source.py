@@ -1,4 +1,4 @@
-"""What an upload reads from: any offset once more, as often as a broken stream needs it."""
+"""The bytes of an upload, which can be read again from an offset where a stream broke."""
 
 import hashlib
 import io
@@ -16,21 +16,21 @@ Uploadable = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 """A path, bytes, or a binary file object."""
 
 REPLAY_BYTES = 32 * 1024 * 1024
-"""Bytes kept of a source that cannot seek: more than the service may hold uncommitted, and the network on its way."""
+"""Bytes kept of a source that cannot seek: more than may be uncommitted in the service and under way in the network."""
 
 
 class UploadSource:
-    """Bytes read by offset, hashed as they go by. Safe to use from several threads.
+    """Bytes read by offset, and hashed as they are read first. Safe to use from several threads.
 
-    Of a source that cannot seek the last `replay_bytes` are kept, so that a broken upload can go on all the same.
+    Of a source that cannot seek the last `replay_bytes` are kept, so that a broken upload can be resumed all the same.
 
     Args:
         given: A path, bytes, or a binary file object at its start.
-        replay_bytes: Bytes kept where it cannot seek.
+        replay_bytes: Bytes kept where the source cannot seek.
 
     Raises:
         OSError: The file cannot be opened.
-        InvalidFieldError: It is none of these.
+        InvalidFieldError: It is something else.
     """
 
     def __init__(self, given: Uploadable, replay_bytes: int = REPLAY_BYTES) -> None:
@@ -59,7 +59,7 @@ class UploadSource:
         self._window: deque[bytes] = deque()
         self._window_start = 0
         self.size: int | None = None
-        """Bytes in all, or None where that is not known before the end."""
+        """Bytes in all, or None where that is unknown before the end."""
         if self._seekable:
             self.size = self._file.seek(0, io.SEEK_END)
             self._file.seek(0)
@@ -67,11 +67,11 @@ class UploadSource:
     def read_at(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset`; none only at the end.
 
-        What lies between the bytes read so far and `offset` is read too, as the digest is one of all bytes.
+        The bytes between those read so far and `offset` are read, too: the digest covers all bytes.
 
         Raises:
             InvalidFieldError: The source ends before `offset`.
-            UnavailableError: The source cannot seek, and the offset has gone by longer ago than is kept.
+            UnavailableError: The source cannot seek, and the bytes at the offset are no longer kept.
             OSError: It cannot be read.
         """
         with self._lock:
@@ -83,7 +83,7 @@ class UploadSource:
                 if not self._next(min(_PIECE_BYTES, offset - self._hashed)):
                     raise InvalidFieldError(
                         "source",
-                        f"ends at byte {self._hashed}, before byte {offset}, which the service has: another file?",
+                        f"ends at byte {self._hashed}, before byte {offset} that the service has; is it another file?",
                     )
             self._move_to(offset)
             return self._next(size)
@@ -94,7 +94,7 @@ class UploadSource:
             self._position = offset
 
     def _next(self, size: int) -> bytes:
-        """Read on, up to `size` bytes, fewer only at the end; hash what is new."""
+        """Read up to `size` further bytes, fewer only at the end; hash those not read before."""
         parts: list[bytes] = []
         missing = size
         while missing and (piece := self._file.read(missing)):
@@ -110,7 +110,7 @@ class UploadSource:
         return data
 
     def _keep(self, data: bytes) -> None:
-        """Keep what was read last, and forget what was read too long ago."""
+        """Keep the bytes read last, and drop the oldest beyond the limit."""
         self._window.append(data)
         while self._window and self._position - self._window_start - len(self._window[0]) >= self._replay_bytes:
             self._window_start += len(self._window.popleft())
@@ -119,8 +119,8 @@ class UploadSource:
         """Return bytes that were read before."""
         if not self._window_start <= offset < self._position:
             raise UnavailableError(
-                f"the upload broke and must go on from byte {offset}; this source cannot seek, and only its last"
-                f" {self._position - self._window_start} bytes, up to byte {self._position}, are kept: upload a file"
+                f"the upload broke and must be resumed from byte {offset}; this source cannot seek, and only its last"
+                f" {self._position - self._window_start} bytes, up to byte {self._position}, are kept; upload a file"
             )
         start = self._window_start
         for piece in self._window:

@@ -71,13 +71,6 @@ class ObjectStore(Protocol):
             DataLossError: The object is missing.
         """
 
-    def size(self, key: str) -> int:
-        """Return the object's size in bytes.
-
-        Raises:
-            DataLossError: The object is missing.
-        """
-
     def delete(self, key: str) -> None:
         """Remove the object; harmless where there is none."""
 

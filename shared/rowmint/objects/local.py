@@ -88,13 +88,6 @@ class LocalDirectoryStore:
         except OSError as error:
             raise unavailable("copied", key, error) from error
 
-    def size(self, key: str) -> int:
-        """See `ObjectStore.size`."""
-        path = self._path(key)
-        if not path.is_file():
-            raise missing(key)
-        return path.stat().st_size
-
     def delete(self, key: str) -> None:
         """See `ObjectStore.delete`. Directories stay: removing one could race with a put."""
         path = self._path(key)

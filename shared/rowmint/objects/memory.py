@@ -44,10 +44,6 @@ class MemoryStore:
         data = self.get(key)
         replace(path, lambda file: write_all(file, data))
 
-    def size(self, key: str) -> int:
-        """See `ObjectStore.size`."""
-        return len(self.get(key))
-
     def delete(self, key: str) -> None:
         """See `ObjectStore.delete`."""
         self._objects.pop(validate_key(key), None)

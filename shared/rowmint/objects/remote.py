@@ -64,7 +64,7 @@ class RemoteStore:
         """See `ObjectStore.put`."""
         if self._create(key, data):
             return
-        if self.size(key) != len(data) or self.get(key) != data:
+        if self._size(key) != len(data) or self.get(key) != data:
             raise exists(key)
 
     def put_file(self, key: str, path: Path) -> None:
@@ -72,7 +72,7 @@ class RemoteStore:
         size = path.stat().st_size
         if self._create(key, path):
             return
-        if self.size(key) != size or not self._holds(key, path):
+        if self._size(key) != size or not self._holds(key, path):
             raise exists(key)
 
     def _create(self, key: str, body: bytes | Path) -> bool:
@@ -127,7 +127,7 @@ class RemoteStore:
 
         validate_key(key)
         validate_range(offset, length)
-        size = self.size(key)
+        size = self._size(key)
         if offset + length > size:
             raise short(key)
         if length == 0:
@@ -147,8 +147,8 @@ class RemoteStore:
 
         self._call("read", key, lambda: replace(path, copy))
 
-    def size(self, key: str) -> int:
-        """See `ObjectStore.size`."""
+    def _size(self, key: str) -> int:
+        """Return the object's size in bytes; `DataLossError` where it is missing."""
         import obstore  # noqa: PLC0415
 
         validate_key(key)

@@ -7,6 +7,7 @@ versions and is all that a sampler reads.
 from rowmint.registry.dataset_records import CanonicalTable, DatasetRecord, DatasetState, SegmentRecord
 from rowmint.registry.datasets import DatasetLedger
 from rowmint.registry.engine import migrate
+from rowmint.registry.garbage import GarbageLedger
 from rowmint.registry.job_kinds import JobName
 from rowmint.registry.job_records import EventRecord, JobRecord
 from rowmint.registry.job_rows import CheckpointRecord, JobKind, JobState
@@ -24,6 +25,7 @@ __all__ = [
     "DatasetRecord",
     "DatasetState",
     "EventRecord",
+    "GarbageLedger",
     "JobKind",
     "JobLedger",
     "JobName",

@@ -19,6 +19,7 @@ from rowmint.names import DatasetName, ProjectName
 from rowmint.registry.dataset_records import CanonicalTable, DatasetRecord, DatasetState, SegmentRecord, dataset_record
 from rowmint.registry.declared import declared_to_json
 from rowmint.registry.engine import DatabaseNow, insert_if_absent, note_garbage, reading, writing
+from rowmint.registry.garbage import GarbageLedger
 from rowmint.registry.job_rows import JobKind, JobState, end_job, insert_job, lock_job, unfinished_jobs
 from rowmint.registry.paging import Page, PageRequest
 from rowmint.registry.requests import earlier_row
@@ -26,7 +27,7 @@ from rowmint.registry.tables import data_garbage, datasets, jobs, segments
 from rowmint.schema import ColumnSpec
 
 
-class DatasetLedger:
+class DatasetLedger(GarbageLedger):
     """Datasets, one transaction a call. Safe for any number of threads and processes.
 
     Every method raises `UnavailableError` where the database cannot be used.
@@ -37,7 +38,7 @@ class DatasetLedger:
     """
 
     def __init__(self, engine: Engine, new_uid: Callable[[], str]) -> None:
-        self._engine = engine
+        super().__init__(engine, data_garbage)
         self._new_uid = new_uid
 
     def create(
@@ -313,7 +314,7 @@ class DatasetLedger:
             return keys
 
     def expire(self, idle_seconds: float) -> int:
-        """Fail uploads that nobody has written to for so long and return how many; their bytes are garbage then.
+        """Fail uploads that have received nothing for so long and return how many; their bytes are garbage then.
 
         A writer that is still open is fenced.
         """
@@ -328,22 +329,12 @@ class DatasetLedger:
                 _drop_segments(connection, row.uid)
                 message = (
                     f"the upload was abandoned: {row.committed_size} bytes came, and then none for {idle_seconds:g} s;"
-                    " delete the dataset and upload it anew"
+                    " delete the dataset and upload it again"
                 )
                 fail_dataset(connection, row.uid, [DataProblem(message)])
                 emptied = update(datasets).where(datasets.c.uid == row.uid)
                 connection.execute(emptied.values(segment_count=0, committed_size=0))
             return len(rows)
-
-    def garbage(self, limit: int = 1000) -> tuple[str, ...]:
-        """Return keys of objects in the data store that nothing needs any more; delete them, then `forget`."""
-        with reading(self._engine) as connection:
-            return tuple(connection.execute(select(data_garbage.c.object_key).limit(limit)).scalars())
-
-    def forget(self, keys: Iterable[str]) -> None:
-        """Strike deleted objects off the list of garbage."""
-        with writing(self._engine) as connection:
-            connection.execute(delete(data_garbage).where(data_garbage.c.object_key.in_(list(keys))))
 
 
 def fail_dataset(connection: Connection, uid: str, problems: Iterable[DataProblem]) -> None:
@@ -438,7 +429,7 @@ def _writable(connection: Connection, uid: str, epoch: int) -> Row[Any]:
     if row is None or row.state != DatasetState.UPLOADING or row.writer_epoch != epoch:
         raise FencedError(
             f"writer with epoch {epoch} has been overtaken by a newer stream, or the upload has ended; read the dataset"
-            " and go on from its committed_size",
+            " and resume from its committed_size",
             metadata={"epoch": str(epoch)},
         )
     return row

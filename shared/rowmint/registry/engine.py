@@ -2,7 +2,7 @@
 
 On SQLite each schema is a file of its own, attached under the schema's name. A transaction over both files commits file
 by file, models first: a crash in between can leave a published version whose job still looks unfinished, never a
-finished job without its version. `JobLedger.claim` mends the former.
+finished job without its version. `JobLedger.claim` repairs the former.
 """
 
 import sqlite3
@@ -60,7 +60,7 @@ def connect(url: str, field: str, *, schemas: tuple[str, ...], models_url: str =
 
     Args:
         url: ``sqlite:///directory`` (files ``data.db`` and ``models.db`` in it), ``sqlite:///file.db`` (where only one
-            schema is asked for), or a ``postgresql+psycopg://`` URL.
+            schema is requested), or a ``postgresql+psycopg://`` URL.
         field: Name of the setting, for the error.
         schemas: The schemas wanted.
         models_url: Where `rowmint_models` is, if not in the same place; on PostgreSQL it must be the same database.
@@ -250,7 +250,7 @@ def note_garbage(connection: Connection, table: Table, keys: Sequence[str]) -> N
 
 
 def migrate(engine: Engine, revisions: Mapping[str, str] | None = None) -> None:
-    """Bring both schemas to a version, making what is missing; harmless where nothing is to be done.
+    """Bring both schemas to a version, making what is missing. Idempotent.
 
     Any number of processes may do so at once. Each schema has its own history and its own transaction, so that a crash
     between them leaves nothing half-done. A schema that is newer than this code is left alone: versions only add.

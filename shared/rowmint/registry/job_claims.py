@@ -7,21 +7,26 @@ kind has workers of its own: a study that waits for its trials does not keep the
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, case, func, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, case, func, or_, select, text, update
 
 from rowmint.registry.engine import DatabaseNow, insert_if_absent
 from rowmint.registry.job_rows import JobKind, JobState
 from rowmint.registry.tables import job_turns, jobs
 
+_CLAIM_MILLISECONDS = 10_000  # how long a claim waits for others, each of which takes a few
 _CLAIMED = (JobState.RUNNING, JobState.CANCELLING)
 
 
 def serialize_claims(connection: Connection) -> None:
-    """Let no other claim go on before the transaction ends: what it counts stays true until then.
+    """Let no other claim proceed before the transaction ends: what it counts stays true until then.
 
     On SQLite the transaction has the write lock already.
+
+    Raises:
+        UnavailableError: Another claim does not end, as that of a process that was suspended in it.
     """
     if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SET LOCAL lock_timeout = {_CLAIM_MILLISECONDS}"))
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("rowmint:claim", 0))))
 
 
@@ -56,7 +61,8 @@ def claimable(kinds: tuple[JobKind, ...], max_project_jobs: int) -> Select[Any]:
     return (
         select(jobs)
         .select_from(joined)
-        .where(jobs.c.kind.in_(list(kinds)), or_(pending, expired))
+        # The states by themselves, for the index: jobs that have ended are kept for good.
+        .where(jobs.c.kind.in_(list(kinds)), jobs.c.state.in_((JobState.PENDING, *_CLAIMED)), or_(pending, expired))
         .order_by(func.coalesce(at_work.c.alive, 0), func.coalesce(job_turns.c.turn, 0), jobs.c.create_time, jobs.c.uid)
         .limit(1)
     )

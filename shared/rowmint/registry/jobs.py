@@ -230,7 +230,7 @@ class JobLedger:
             holder: Who claims it, for people to read.
             lease_seconds: How long the job is the caller's after each heartbeat, above 0.
             kinds: Kinds of job the caller can do.
-            max_project_jobs: RUNNING and CANCELLING jobs of one kind that a project may have, whoever works on them;
+            max_project_jobs: RUNNING and CANCELLING jobs of one kind that a project may have, at all trainers together;
                 0 for any number. Callers that name the same number keep it together.
             ended: Called for each job that was ended, once that is committed; must not raise.
         """

@@ -14,6 +14,7 @@ from rowmint.errors import (
 )
 from rowmint.names import LATEST, ModelName, ModelVersionName, ModelVersionRef, validate_id
 from rowmint.registry.engine import DatabaseNow, insert_if_absent, reading, writing
+from rowmint.registry.garbage import GarbageLedger
 from rowmint.registry.job_rows import JobState, end_job, lock_job
 from rowmint.registry.model_records import ModelRecord, ModelVersionRecord, NewVersion, VersionState
 from rowmint.registry.paging import Page, PageRequest, instant
@@ -44,7 +45,7 @@ from rowmint.registry.version_rows import (
 from rowmint.security.signing import Signature
 
 
-class ModelLedger:
+class ModelLedger(GarbageLedger):
     """Models, one transaction a call. Safe for any number of threads and processes.
 
     Reading needs the schema `rowmint_models` only. Every method raises `UnavailableError`, with the seconds after which
@@ -52,11 +53,11 @@ class ModelLedger:
 
     Args:
         engine: An engine of both schemas, or of `rowmint_models` alone for a reader.
-        new_uid: Gives 32 hex digits, never the same twice.
+        new_uid: Returns 32 hex digits, never the same twice.
     """
 
     def __init__(self, engine: Engine, new_uid: Callable[[], str]) -> None:
-        self._engine = engine
+        super().__init__(engine, models_garbage)
         self._new_uid = new_uid
         self._known: set[str] = set()
 
@@ -78,7 +79,7 @@ class ModelLedger:
         made, as it is now.
 
         Args:
-            job_uid: The job; the caller is at work on it.
+            job_uid: The job; the caller has claimed it.
             epoch: The caller's epoch.
             model: The model; made if it does not exist.
             version: What is published.
@@ -131,7 +132,7 @@ class ModelLedger:
         return _row(connection, model, lock=True)
 
     def promote(self, name: ModelVersionName) -> ModelVersionRecord:
-        """Publish a staged version; ``latest`` moves to it unless a newer one is published. Harmless where it is.
+        """Publish a staged version; ``latest`` moves to it unless a newer one is published. Idempotent.
 
         Of a promotion and a rejection at the same moment, one happens and the other is refused.
 
@@ -153,7 +154,7 @@ class ModelLedger:
             return read_version(connection, row.uid, name)
 
     def reject(self, name: ModelVersionName, reason: str) -> ModelVersionRecord:
-        """Reject a staged version; this is final. Harmless where it is rejected, and the first reason is kept.
+        """Reject a staged version; this is final. Idempotent: the first reason is kept.
 
         Args:
             name: The version.
@@ -302,7 +303,7 @@ class ModelLedger:
         return table.name in self._known
 
     def set_alias(self, name: ModelName, alias: str, version: int | None) -> ModelRecord:
-        """Point an alias at a version, or remove it where `version` is None; removing what is not there is harmless.
+        """Point an alias at a version, or remove it where `version` is None; removing an absent alias changes nothing.
 
         Raises:
             InvalidFieldError: The alias is malformed or ``latest``, which only publishing moves.
@@ -349,7 +350,7 @@ class ModelLedger:
             _point_latest(connection, row.uid)
 
     def undelete_version(self, name: ModelVersionName) -> ModelVersionRecord:
-        """Bring a deleted version back as it was; harmless where it is not deleted.
+        """Restore a deleted version as it was; a version that is not deleted stays as it is.
 
         Raises:
             ResourceNotFoundError: There is no such version, or it is purged already.
@@ -361,7 +362,7 @@ class ModelLedger:
             return read_version(connection, row.uid, name)
 
     def sign(self, name: ModelVersionName, signature: Signature) -> None:
-        """Add a signature to a version, in place of an older one by the same key; harmless where it is there.
+        """Add a signature to a version, in place of an older one by the same key. Idempotent.
 
         Raises:
             ResourceNotFoundError: There is no such version.
@@ -374,12 +375,12 @@ class ModelLedger:
     def signatures(
         self, model: ModelName, versions: Iterable[int], *, needed: bool = False
     ) -> Mapping[int, tuple[Signature, ...]]:
-        """Return the signatures of versions of a model by number; whether they are any good is not looked at.
+        """Return the signatures of versions of a model by number, unverified.
 
         Args:
             model: The model.
             versions: The numbers; one may be deleted but not purged yet, and one that never was has none.
-            needed: Whether it is an error that the registry is of a time without any; else there are none then.
+            needed: Whether it is an error that the registry is older than signatures; otherwise there are none then.
 
         Raises:
             UnavailableError: It is, and they are needed.
@@ -394,16 +395,6 @@ class ModelLedger:
                 return 0
         with writing(self._engine) as connection:
             return purge_due(connection, limit)
-
-    def garbage(self, limit: int = 1000) -> tuple[str, ...]:
-        """Return keys of objects in the models' store that nothing needs any more; delete them, then `forget`."""
-        with reading(self._engine) as connection:
-            return tuple(connection.execute(select(models_garbage.c.object_key).limit(limit)).scalars())
-
-    def forget(self, keys: Iterable[str]) -> None:
-        """Strike deleted objects off the list of garbage."""
-        with writing(self._engine) as connection:
-            connection.execute(delete(models_garbage).where(models_garbage.c.object_key.in_(list(keys))))
 
 
 def _point_latest(connection: Connection, model_uid: str) -> None:

@@ -23,7 +23,7 @@ class Page(Generic[T]):
 
     Attributes:
         items: The records.
-        next_page_token: What the next page is asked with; empty on the last.
+        next_page_token: Token of the next page; empty on the last.
     """
 
     items: tuple[T, ...]
@@ -67,7 +67,7 @@ class PageRequest:
 
 
 def _decode(token: str, scope: str, key: tuple[type, ...]) -> tuple[str | int, ...]:
-    wrong = InvalidFieldError("page_token", "is not a next_page_token of this list; leave it empty to begin anew")
+    wrong = InvalidFieldError("page_token", "is not a next_page_token of this list; leave it empty to start again")
     try:
         body = json.loads(base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True))
     except (binascii.Error, UnicodeError, ValueError, RecursionError) as error:

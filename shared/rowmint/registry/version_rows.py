@@ -166,7 +166,7 @@ def mark_deleted(connection: Connection, model_uid: str, found: ModelVersionReco
 
 
 def unmark_deleted(connection: Connection, model_uid: str, version: int) -> None:
-    """Bring a deleted version back in the state it had; harmless where it is not deleted."""
+    """Restore a deleted version in its former state; a version that is not deleted stays as it is."""
     _move(connection, deleted_versions, model_versions, model_uid, version)
     back = update(staged_versions).where(at(staged_versions, model_uid, version))
     connection.execute(back.values(delete_time=None, purge_time=None))
@@ -196,7 +196,7 @@ def _due(table: Table) -> ColumnElement[bool]:
 
 
 def _move(connection: Connection, source: Table, target: Table, model_uid: str, version: int, **more: Any) -> None:
-    """Move a version from one table to another, if it is there, with `more` that the other one says of it."""
+    """Move a version, if it is in `source`, to `target`, with the values `more` of columns that only `target` has."""
     taken = delete(source).where(at(source, model_uid, version)).returning(source)
     found = connection.execute(taken).one_or_none()
     if found is not None:

@@ -4,7 +4,7 @@ from contextvars import ContextVar
 
 from rowmint.security.identity import ANYBODY, Identity, Role
 
-# Where nothing asks for credentials, every caller may do everything.
+# Where access control is off, every caller has every role.
 _CALLER: ContextVar[Identity] = ContextVar("_CALLER", default=ANYBODY)
 
 

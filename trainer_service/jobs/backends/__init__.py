@@ -51,7 +51,7 @@ class WorkerBackend(Protocol):
     async def start(self) -> Worker:
         """Start a worker, and return it when it can take a command.
 
-        Left without one for a while, it goes on to import what a fit needs.
+        Left without a command for a while, it may import what a fit needs.
 
         Raises:
             UnavailableError: It ended before it was ready, or cannot be started.

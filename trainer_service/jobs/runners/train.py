@@ -156,6 +156,7 @@ def publish(
         dataset_digest=verified.dataset.sha256 or b"",
         training_rows=manifest["training"]["rows"],
         schema=TableSchema.from_json(manifest["generator"]["schema"]),
+        capabilities=manifest.get("capabilities"),
     )
     statement = Statement(model, artifact.manifest_digest, artifact.weights_digest)
     signatures = () if key is None else (key().sign(statement),)

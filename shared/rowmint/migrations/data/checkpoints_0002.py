@@ -15,5 +15,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop it: jobs that are taken up again begin anew."""
+    """Drop it: jobs that are claimed again start from the beginning."""
     op.drop_column("jobs", "checkpoint", schema=_SCHEMA)

@@ -39,5 +39,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop it: versions that are deleted cannot be had back, and their objects are swept as any that nobody needs."""
+    """Drop it: deleted versions cannot be restored, and their objects are swept as any that no row names."""
     op.drop_table("deleted_versions", schema=_SCHEMA)

@@ -23,5 +23,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop it: samplers that serve signed versions only serve none until they are signed anew."""
+    """Drop it: samplers that serve signed versions only serve none until they are signed again."""
     op.drop_table("version_signatures", schema=_SCHEMA)
