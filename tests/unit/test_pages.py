@@ -96,6 +96,12 @@ def test_commands_and_options_that_are_shown_exist(page):
     assert unknown == []
 
 
+@pytest.mark.parametrize("page", PRESENT, ids=lambda page: page.name)
+def test_make_targets_that_are_named_exist(page):
+    targets = set(re.findall(r"^([\w./-]+):", text(ROOT / "Makefile"), re.MULTILINE)) | {".venv/.dev"}
+    assert set(re.findall(r"`make ([\w./-]+)", text(page))) - targets == set()
+
+
 def test_every_limit_is_stated():
     limits = {name for name in KNOWN if name.startswith("ROWMINT_MAX_")} - {"ROWMINT_MAX_CONNECTION_AGE_SECONDS"}
     assert limits - set(re.findall(r"ROWMINT_[A-Z_]+", RELIABILITY)) == set()
