@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds after which a condition is taken for one that never comes true; no test says how soon it does."""
 _PAUSE_SECONDS = 0.02
 

@@ -16,7 +16,7 @@ from tests.faults.golden_home import GRID, NO_TRAINER, golden_request
 from tests.faults.process_figures import wait_until_idle
 from tests.faults.raw_streams import NARROW, Received, Unharmed, opened, received
 from tests.proxied.deployment import Deployment
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 # Some 3 MB each. A server on a narrow channel is ahead of its reader by three blocks of 270 kB and a window.
 FORMATS = [("arrow", 24_000), ("csv", 22_000), ("ndjson", 10_000)]
@@ -103,7 +103,7 @@ def test_a_replica_told_to_end_says_where_its_stream_is_gone_on_with(
             first.take(response)
             if index == PIECES:
                 told_to_end(replica, signal.SIGTERM)
-    assert replica.process.wait(30) == 0
+    assert replica.process.wait(PATIENCE) == 0
     next_row = first.summary.next_row
     assert not first.summary.complete
     assert 0 < next_row < rows
@@ -123,13 +123,13 @@ def test_a_replica_told_to_end_says_where_its_stream_is_gone_on_with(
 def test_a_replica_told_to_end_waits_no_longer_than_its_grace_for_a_stalled_reader(
     replicas: Services, unharmed: Unharmed
 ) -> None:
-    replica = replicas.sampler(ROWMINT_GRACE_SECONDS="1")
+    # The write timeout is another's: only the grace can end the stream.
+    replica = replicas.sampler(ROWMINT_GRACE_SECONDS="1", ROWMINT_WRITE_TIMEOUT="3600")
     with opened(replica.address, golden_request(unharmed.address, 10**7)) as call:
         assert next(call).HasField("header")
         wait_until_idle(replica.pid, "the sampler waiting for its reader")
         replica.process.send_signal(signal.SIGTERM)
-        # Far more than the grace, far less than the write timeout of a minute.
-        assert replica.process.wait(20) == 0
+        assert replica.process.wait(PATIENCE) == 0
 
 
 def test_a_second_signal_ends_a_replica_at_once(replicas: Services, unharmed: Unharmed) -> None:
@@ -141,7 +141,7 @@ def test_a_second_signal_ends_a_replica_at_once(replicas: Services, unharmed: Un
         wait_until(lambda: b"draining" in replica.log.read_bytes(), "draining")
         assert replica.process.poll() is None
         replica.process.send_signal(signal.SIGTERM)
-        assert replica.process.wait(20) == 0
+        assert replica.process.wait(PATIENCE) == 0
 
 
 def test_a_replica_that_drains_takes_no_new_stream_and_the_client_asks_the_other(
@@ -161,7 +161,7 @@ def test_a_replica_that_drains_takes_no_new_stream_and_the_client_asks_the_other
         assert {stream.address for stream in streams} == {staying.address}
         assert {digest(one) for one in data} == {digest(whole)}
         ending.process.send_signal(signal.SIGTERM)
-        assert ending.process.wait(20) == 0
+        assert ending.process.wait(PATIENCE) == 0
 
 
 def test_streams_on_a_killed_replica_all_go_on(replicas: Services, unharmed: Unharmed) -> None:

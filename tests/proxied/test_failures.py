@@ -21,7 +21,7 @@ from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
 from rowmint.v1.training_service_pb2_grpc import TrainingServiceStub
 from tests.proxied.deployment import TRAINER, Deployment
 from tests.proxied.stage import Stage
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 UNARY: dict[str, Callable[[grpc.Channel], Any]] = {
     "GetModel": lambda channel: ModelServiceStub(channel).GetModel(model_service_pb2.GetModelRequest()),
@@ -31,16 +31,16 @@ UNARY: dict[str, Callable[[grpc.Channel], Any]] = {
 
 CHANGING: dict[str, Callable[[grpc.Channel], Any]] = {
     "WriteDataset": lambda channel: DatasetServiceStub(channel).WriteDataset(
-        iter([dataset_service_pb2.WriteDatasetRequest(name="projects/p/datasets/d", data=b"1,2\n")]), timeout=30
+        iter([dataset_service_pb2.WriteDatasetRequest(name="projects/p/datasets/d", data=b"1,2\n")]), timeout=PATIENCE
     ),
     "CreateTrainingJob": lambda channel: TrainingServiceStub(channel).CreateTrainingJob(
-        training_service_pb2.CreateTrainingJobRequest(), timeout=30
+        training_service_pb2.CreateTrainingJobRequest(), timeout=PATIENCE
     ),
 }
 
 
 def sample(channel: grpc.Channel) -> list[sampling_pb2.SampleResponse]:
-    return list(SamplingServiceStub(channel).Sample(sampling_pb2.SampleRequest(), timeout=30))
+    return list(SamplingServiceStub(channel).Sample(sampling_pb2.SampleRequest(), timeout=PATIENCE))
 
 
 def noted(files: list[Path]) -> list[str]:
@@ -112,7 +112,7 @@ def test_a_stream_of_rows_that_a_replica_died_of_is_not_tried_again(fakes, chann
 
 def test_rows_that_have_come_are_delivered_before_the_failure(stage, staged) -> None:
     files = stage.samplers("late", "late")
-    call = SamplingServiceStub(staged).Sample(sampling_pb2.SampleRequest(), timeout=30)
+    call = SamplingServiceStub(staged).Sample(sampling_pb2.SampleRequest(), timeout=PATIENCE)
     assert next(call) == sampling_pb2.SampleResponse()
     with pytest.raises(grpc.RpcError) as raised:
         next(call)
@@ -196,18 +196,18 @@ def test_health_is_that_of_the_whole(deployment, channel) -> None:
     deployment.start_envoy()
     health = health_pb2_grpc.HealthStub(channel)
     for service in ("", "rowmint.v1.SamplingService"):
-        answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+        answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
     assert deployment.get("/healthz").status == 200
     assert deployment.get("/healthz/trainer").status == 503
     with pytest.raises(grpc.RpcError) as raised:
-        next(health.Watch(health_pb2.HealthCheckRequest(), timeout=10))
+        next(health.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE))
     assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
     replica.process.kill()
     replica.process.wait()
     wait_until(lambda: not deployment.healthy("samplers"), "Envoy finding no sampler healthy")
     with pytest.raises(grpc.RpcError) as raised:
-        health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        health.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
     assert deployment.get("/healthz").status == 503
 

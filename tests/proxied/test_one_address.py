@@ -19,7 +19,7 @@ from rowmint.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from tests.acceptance.processes import customers_csv
 from tests.docs.pages import blocks
 from tests.proxied.deployment import Deployment
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -173,5 +173,5 @@ def test_a_service_that_is_nowhere_is_unimplemented(whole: Deployment) -> None:
     with grpc.insecure_channel(whole.address) as channel:
         unknown = channel.unary_unary("/rowmint.v2.Nothing/At", lambda message: message, lambda message: message)
         with pytest.raises(grpc.RpcError) as raised:
-            unknown(b"", timeout=10)
+            unknown(b"", timeout=PATIENCE)
     assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED

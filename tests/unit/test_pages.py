@@ -3,7 +3,9 @@
 import re
 
 import pytest
+import typer
 
+from rowmint.cli.app import app
 from rowmint.rpc.settings import ServiceSettings
 from sampler_service.settings import SamplerSettings
 from tests.docs import configuration, traceability
@@ -63,6 +65,41 @@ def test_a_block_that_is_marked_to_be_run_is_of_a_kind_that_is_run(page):
     marks = re.findall(r"<!-- run: ([\w-]+) -->\n```", text(page))
     assert set(marks) <= RUN_KINDS
     assert len(marks) == text(page).count("<!-- run: ")
+
+
+def commands(page):
+    """Return the `rowmint` commands that a page shows, in text and in blocks of code, as lists of words."""
+    code = re.findall(r"`(rowmint [^`]+)`", text(page).replace("\n", " ").replace("  ", " "))
+    fenced = re.findall(r"```sh\n(.*?)```", text(page), re.DOTALL)
+    code += re.findall(
+        r"(?:^|\| |=\S+ )(rowmint [a-z][^|>&#;\n]*)", re.sub("'[^'\n]*'", "QUOTED", "\n".join(fenced)), re.MULTILINE
+    )
+    return [line.split() for line in code]
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=lambda page: page.name)
+def test_commands_and_options_that_are_shown_exist(page):
+    unknown = []
+    for words in commands(page):
+        command = typer.main.get_command(app)
+        options = {option for parameter in command.params for option in parameter.opts + parameter.secondary_opts}
+        options |= {"--help"}
+        for word in words[1:]:
+            if word.startswith("-"):
+                unknown += [words] if word.partition("=")[0] not in options else []
+            elif hasattr(command, "commands") and not word.isupper():
+                if word not in command.commands:
+                    unknown.append(words)
+                    break
+                command = command.commands[word]
+                options |= {option for parameter in command.params for option in parameter.opts}
+    assert unknown == []
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=lambda page: page.name)
+def test_make_targets_that_are_named_exist(page):
+    targets = set(re.findall(r"^([\w./-]+):", text(ROOT / "Makefile"), re.MULTILINE)) | {".venv/.dev"}
+    assert set(re.findall(r"`make ([\w./-]+)", text(page))) - targets == set()
 
 
 def test_every_limit_is_stated():
