@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from rowmint.artifact import read_model
 from rowmint.cli.app import app
 from rowmint.client.families import TrainingField, family_fields, family_names, training_fields
+from rowmint.conditions import AnyOf, Predicate, canonical
 from rowmint.errors import DataLossError, InvalidFieldError
 from rowmint.synthesizer import FAMILIES as SYNTHESIZERS
 from rowmint.synthesizer import (
@@ -15,9 +17,11 @@ from rowmint.synthesizer import (
     ConditionSupport,
     Mechanism,
     Unit,
+    choose_kernel,
     synthesizer_family,
 )
 from tests.families.exemplars.config import ExemplarsConfig
+from tests.golden.make import stored
 from trainer_service.fitting import families
 from trainer_service.fitting.families import FAMILIES, Family, family_named, family_of
 
@@ -84,6 +88,14 @@ def test_unknown_families_are_refused() -> None:
         family_of(ExemplarsConfig())
     with pytest.raises(DataLossError, match=r"'oracle'; this version knows ctgan, tvae, independent"):
         synthesizer_family("oracle")
+
+
+@pytest.mark.parametrize(("family", "column"), [("ctgan", "city"), ("tvae", ""), ("independent", "city")])
+def test_candidates_are_driven_towards_a_condition_where_the_family_can(family: str, column: str) -> None:
+    model = read_model(*stored(family), choose_kernel("numpy"))
+    tests = canonical([Predicate("city", AnyOf(("Zürich",)))], model.schema)
+    assert model.synthesizer.conditioned_column(tests) == column
+    assert model.synthesizer.conditioned_column(()) == ""
 
 
 def test_capabilities_come_back_from_json() -> None:
