@@ -1,6 +1,7 @@
 """What families declare: it agrees with the proto, with the forward halves, and with itself."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from tests.families.exemplars.config import ExemplarsConfig
 from tests.golden.make import stored
 from trainer_service.fitting import families
 from trainer_service.fitting.families import FAMILIES, Family, family_named, family_of
+from trainer_service.fitting.families.markdown import families_markdown, hyperparameters_markdown
 
 PROTO = (Path(__file__).parents[2] / "protos" / "rowmint" / "v1" / "training_job.proto").read_text(encoding="utf-8")
 EVERY = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -136,3 +138,10 @@ def test_a_range_is_checked_and_said_once() -> None:
     (violation,) = caught.value.violations
     assert violation.field == "training_job.config.exemplars.epochs"
     assert ExemplarsConfig.hyperparameters()["epochs"].range in violation.description
+
+
+def test_the_module_prints_every_table(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_module("trainer_service.fitting.families", run_name="__main__")
+    shown = capsys.readouterr().out
+    assert families_markdown() in shown
+    assert [family.name for family in FAMILIES if hyperparameters_markdown(family) not in shown] == []
