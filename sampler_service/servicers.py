@@ -14,7 +14,7 @@ import grpc
 
 from rowmint.errors import EmptyStreamError, LimitError, Reason
 from rowmint.names import ModelVersionName, ModelVersionRef
-from rowmint.observability.calls import note_reason
+from rowmint.observability.calls import record_reason
 from rowmint.rpc import orca, status
 from rowmint.rpc.server import Service
 from rowmint.sampling.completion import GROUP_ROWS, CompletionSpec, RowCompletion
@@ -303,7 +303,7 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
         if task is None or task.done():
             return
         task.cancel()
-        note_reason(Reason.LIMIT)
+        record_reason(Reason.LIMIT)
         farewell = asyncio.get_running_loop().create_task(self._say_why(context))
         self._farewells.add(farewell)
         farewell.add_done_callback(self._farewells.discard)

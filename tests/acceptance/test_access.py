@@ -218,9 +218,9 @@ def test_a_server_of_another_authority_is_not_talked_to(guarded: Guarded) -> Non
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        (None, "the client certificate is granted nothing here"),
+        (None, "no roles are granted to the client certificate"),
         ("rowmint_0123456789ab_" + "A" * 43, "the API key is not known here"),
-        ("eyJhbGciOiJub25lIn0.e30.", "the bearer credential is no API key"),
+        ("eyJhbGciOiJub25lIn0.e30.", "the bearer credential is not an API key"),
     ],
 )
 def test_a_wrong_key_is_told_so_and_no_certificate_makes_up_for_it(

@@ -142,12 +142,12 @@ def test_a_certificate_is_granted_and_ungranted(access):
     assert read_access(access).certificates == (AccessCertificate("ada", {"*": Role.READER, "flights": Role.ADMIN}),)
     succeed("ungrant", "ada")
     assert read_access(access).certificates == ()
-    assert "nothing is granted to a certificate named 'ada'" in fail("ungrant", "ada")
+    assert "no roles are granted to a certificate named 'ada'" in fail("ungrant", "ada")
 
 
 @pytest.mark.parametrize("command", [["list"], ["revoke", "000000000000"], ["ungrant", "ada"]])
 def test_an_access_file_that_is_not_there_or_not_told_of_is_an_error(access, monkeypatch, command):
-    told = f"rowmint: {access}: there is no such access file; `rowmint keys create` makes one"
+    told = f"rowmint: {access}: the access file does not exist; create it with `rowmint keys create`"
     assert fail(*command) == told
     monkeypatch.delenv("ROWMINT_ACCESS_FILE")
     assert "--access-file" in fail(*command, code=2)

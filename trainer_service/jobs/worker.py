@@ -32,7 +32,7 @@ from trainer_service.jobs.runners.train import run_estimate, run_training
 from trainer_service.jobs.stores import Stores
 from trainer_service.jobs.story import Story
 from trainer_service.settings import TrainerSettings
-from trainer_service.signer import watch_signing_key
+from trainer_service.signer import open_signing_key
 
 _log = structlog.get_logger(__name__)
 
@@ -79,7 +79,7 @@ def _run_job(
                         attempt,
                         scratch,
                         checkpoint_seconds=settings.checkpoint_seconds,
-                        key=watch_signing_key(settings.signing_key),
+                        key=open_signing_key(settings.signing_key),
                     )
             except Exception as error:  # noqa: BLE001 - whatever it was, the job is to say so
                 _end_badly(registry, attempt, error)
