@@ -124,7 +124,7 @@ def test_what_a_trainer_publishes_is_signed_and_served(shared: House) -> None:
 
 def test_an_unsigned_version_is_served_by_no_call_and_can_be_looked_at(shared: House) -> None:
     with shared.client() as client:
-        assert "nobody has signed it; sign it (`rowmint models sign`)" in refusal(client, version("ctgan"))
+        assert "it is not signed; sign it (`rowmint models sign`)" in refusal(client, version("ctgan"))
         found = client.get_version(version("ctgan"))
         assert (found.family, list(found.signatures)) == ("ctgan", [])
         with pytest.raises(UntrustedModelError, match="it is not signed"):

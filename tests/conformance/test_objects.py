@@ -26,11 +26,10 @@ class ObjectStoreSuite:
     def test_put_and_get(self, store):
         store.put("a/b/c.bin", b"\x00\x01")
         assert store.get("a/b/c.bin") == b"\x00\x01"
-        assert store.size("a/b/c.bin") == 2
 
     def test_an_object_may_be_empty(self, store):
         store.put("empty", b"")
-        assert (store.get("empty"), store.size("empty"), store.get_range("empty", 0, 0)) == (b"", 0, b"")
+        assert (store.get("empty"), store.get_range("empty", 0, 0)) == (b"", b"")
 
     def test_putting_the_same_bytes_again_is_harmless(self, store, tmp_path):
         (tmp_path / "same").write_bytes(b"one")
@@ -69,7 +68,7 @@ class ObjectStoreSuite:
         with pytest.raises(ResourceExistsError, match="'parts'"):
             store.put_file("parts", tmp_path / "other")
         store.fetch("parts", tmp_path / "out")
-        assert (store.size("parts"), list(store.list(""))) == (len(data), ["parts"])
+        assert list(store.list("")) == ["parts"]
         assert hashlib.sha256((tmp_path / "out").read_bytes()).digest() == hashlib.sha256(data).digest()
         assert store.get_range("parts", 10 * 2**20 - 5, 10) == data[10 * 2**20 - 5 : 10 * 2**20 + 5]
         store.delete("parts")
@@ -91,10 +90,9 @@ class ObjectStoreSuite:
             lambda: store.get("dir/none"),
             lambda: store.get("dir"),
             lambda: store.get_range("none", 0, 1),
-            lambda: store.size("none"),
             lambda: store.fetch("none", tmp_path / "out"),
         ):
-            with pytest.raises(DataLossError, match="object missing"):
+            with pytest.raises(DataLossError, match="is missing"):
                 call()
         assert not (tmp_path / "out").exists()
 
@@ -189,7 +187,7 @@ open_store({folder.as_uri()!r}).put("a/dead", b"rows")
 
         def sweeping(file):
             write_all(file, b"living")
-            found.extend([store.tidy(), store.tidy()])
+            found.extend([store.remove_abandoned(), store.remove_abandoned()])
 
         store.put("a/stored", b"stored")
         assert subprocess.run([sys.executable, "-c", dies], check=False).returncode == 9
@@ -262,7 +260,6 @@ class TestSwift(ObjectStoreSuite):
             for call in (
                 lambda: store.get("small"),
                 lambda: store.get_range("small", 0, 1),
-                lambda: store.size("small"),
                 lambda: store.fetch("small", tmp_path / "out"),
                 lambda: store.put("other", b"two"),
                 lambda: store.put_file("other", tmp_path / "in"),
@@ -275,7 +272,7 @@ class TestSwift(ObjectStoreSuite):
             assert not (tmp_path / "out").exists()
         finally:
             swift.start()
-        assert (store.get("small"), store.size("parts")) == (b"one", 11 * 2**20)
+        assert (store.get("small"), len(store.get("parts"))) == (b"one", 11 * 2**20)
         assert list(store.list("")) == ["parts", "small"]
 
     @pytest.mark.parametrize("option", ["secret_access_key", "access_key_id"])
@@ -285,7 +282,6 @@ class TestSwift(ObjectStoreSuite):
         stranger = open_store(url, {**options, option: "test:nobody"})
         for call in (
             lambda: stranger.get("k"),
-            lambda: stranger.size("k"),
             lambda: stranger.fetch("k", tmp_path / "out"),
             lambda: stranger.put("other", b"two"),
             lambda: stranger.delete("k"),

@@ -37,7 +37,7 @@ CALLERS = {
     "admin": Identity("admin", {"mine": Role.ADMIN}),
     "reader of all": Identity("reader of all", {"*": Role.READER}),
     "admin of all": Identity("admin of all", {"*": Role.ADMIN}),
-    "granted nothing": Identity("granted nothing", {}),
+    "granted nothing": Identity("no roles are granted", {}),
     "mixed": Identity("mixed", {"mine": Role.ADMIN, "theirs": Role.READER}),
 }
 RANKS = {"READER": 1, "TRAINER": 2, "ADMIN": 3}
@@ -289,7 +289,7 @@ def test_every_decision_is_kept_before_it_takes_effect():
             await gate.call(method, request_of(method, first=project), caller)
 
     within(test, audit=kept)
-    told = [(entry.who, entry.method, entry.resource, entry.decision, entry.reason) for entry in kept.entries]
+    told = [(entry.caller, entry.method, entry.resource, entry.decision, entry.reason) for entry in kept.entries]
     assert told == [
         ("reader", method, "projects/mine/things/one", "allowed", ""),
         ("reader", method, "projects/theirs/things/one", "denied", "PERMISSION_DENIED"),

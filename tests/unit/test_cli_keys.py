@@ -128,7 +128,10 @@ def test_a_key_is_revoked_by_its_id(access):
     (ci, ada) = read_access(access).keys
     assert succeed("revoke", ci.id).stderr == f"key {ci.id}: revoked\n"
     assert read_access(access).keys == (ada,)
-    assert fail("revoke", ci.id) == f"rowmint: {access}: there is no key '{ci.id}'; `rowmint keys list` shows which are"
+    assert (
+        fail("revoke", ci.id)
+        == f"rowmint: {access}: there is no key '{ci.id}'; `rowmint keys list` shows the existing ones"
+    )
     assert text not in fail("revoke", text)
 
 

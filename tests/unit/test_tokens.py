@@ -393,8 +393,8 @@ def test_a_long_token_is_refused_before_anybody_reads_it(verifier, monkeypatch):
         (
             {"rowmint": {"flights/x": "reader"}},
             (
-                "the token's claim 'rowmint': 'flights/x' is not an id: 1 to 63 characters of a-z, 0-9 and '-', the"
-                " first a letter"
+                "the token's claim 'rowmint': 'flights/x' is not an id: 1 to 63 characters of a-z, 0-9 and '-',"
+                " starting with a letter"
             ),
         ),
     ],

@@ -15,7 +15,15 @@ from rowmint.errors import (
     WrongStateError,
 )
 from rowmint.names import LATEST, ModelName, ModelVersionName, ModelVersionRef, validate_id
-from rowmint.registry.engine import DatabaseNow, insert_if_absent, note_garbage, reading, writing
+from rowmint.registry.engine import (
+    DatabaseNow,
+    garbage_keys,
+    insert_if_absent,
+    note_garbage,
+    reading,
+    remove_garbage,
+    writing,
+)
 from rowmint.registry.job_rows import JobState, end_job, lock_job
 from rowmint.registry.paging import Page, PageRequest, instant
 from rowmint.registry.signatures import read_signatures, write_signature
@@ -383,13 +391,11 @@ class ModelLedger:
 
     def garbage(self, limit: int = 1000) -> tuple[str, ...]:
         """Return keys of objects in the models' store that nothing needs any more; delete them, then `forget`."""
-        with reading(self._engine) as connection:
-            return tuple(connection.execute(select(models_garbage.c.object_key).limit(limit)).scalars())
+        return garbage_keys(self._engine, models_garbage, limit)
 
     def forget(self, keys: Iterable[str]) -> None:
         """Strike deleted objects off the list of garbage."""
-        with writing(self._engine) as connection:
-            connection.execute(delete(models_garbage).where(models_garbage.c.object_key.in_(list(keys))))
+        remove_garbage(self._engine, models_garbage, keys)
 
 
 def _versions(table: Table = model_versions) -> Any:

@@ -81,7 +81,7 @@ def run_ingest(
             scratch,
             limits=limits,
             types=None if saved is None else json.loads(saved),
-            joined=joined,
+            on_types=joined,
             cancelled=attempt.stopped,
             propose_key=propose_key,
         )
