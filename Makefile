@@ -17,18 +17,22 @@ SWIFT := swift==2.38.3
 # What tells what is installed, and what is known to be wrong with it.
 AUDIT_READY := .venv-audit/.ready
 AUDIT := cyclonedx-bom==7.5.0 pip-audit==2.10.1
-# Of Debian's packages `make test-debian` installs these, and only unpacks those: prometheus would start a server.
+# Of Debian's packages `make test-system` installs these, and only unpacks those: prometheus would start a server.
 DEBIAN_INSTALLED := g++ pkg-config libgrpc++-dev libssl-dev protobuf-compiler protobuf-compiler-grpc \
   protobuf-compiler-grpc-java-plugin protoc-gen-go protoc-gen-go-grpc
 DEBIAN_UNPACKED := prometheus
 TOOLS := $(CURDIR)/.debian-tools
 MACHINE := $(shell uname -m)-linux-gnu
-# Two processes, each with whole files of tests: most of these wait for services, and two cores are enough for both.
-SIDE_BY_SIDE := -n 2 --dist loadfile
+# Two processes, each with whole files of tests, those that take longest first (tests/conftest.py puts them in order).
+SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
+# What a tier took, by test: `make durations` and `make durations-check` read it.
+REPORTS := build/tests
+SEEDS := 1 2 3 4 5
 SERVICES := $(wildcard protos/rowmint/v1/*_service.proto)
 GENERATE := PATH="$(CURDIR)/.venv-protoc/bin:$$PATH" python -m grpc_tools.protoc -Iprotos -I.venv-protoc/googleapis
 
-.PHONY: demo test audit test-crash test-debian soak soak-quick lint protos bench bench-serving bench-quick clean
+.PHONY: demo test test-system test-debian test-full debian-tools durations durations-check audit soak soak-quick lint \
+  docs protos bench bench-serving bench-quick clean
 .DELETE_ON_ERROR:
 
 $(DEMO): pyproject.toml
@@ -78,6 +82,10 @@ protos: $(PROTOC_READY)
 	$(GENERATE) --grpc_python_out=shared --mypy_grpc_out=quiet:shared $(SERVICES)
 	$(GENERATE) --include_imports --descriptor_set_out=deploy/rowmint.binpb $(SERVICES) google/rpc/error_details.proto
 
+# The pages of docs/ that are generated, and README's table: settings, errors, families, tests that hold promises.
+docs: $(DEV)
+	$(BIN)/python -m tests.docs
+
 lint: $(DEV) $(PROTOC_READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -86,29 +94,50 @@ lint: $(DEV) $(PROTOC_READY)
 
 # All that tests start shares the processors: BLAS threads that spin would only take these from each other. And code is
 # compiled once, not by each of hundreds of processes.
-test test-crash test-debian soak soak-quick: export OPENBLAS_NUM_THREADS := 1
-test test-crash test-debian soak soak-quick: export PYTHONDONTWRITEBYTECODE :=
+TESTING := test test-system test-debian test-full soak soak-quick
+$(TESTING): export OPENBLAS_NUM_THREADS := 1
+$(TESTING): export PYTHONDONTWRITEBYTECODE :=
+test-system test-debian: export PATH := $(PATH):$(TOOLS)/usr/bin
+test-system test-debian: export CPATH := $(TOOLS)/usr/include
+test-system test-debian: export LIBRARY_PATH := $(TOOLS)/usr/lib/$(MACHINE)
+test-system test-debian: export LD_LIBRARY_PATH := $(TOOLS)/usr/lib/$(MACHINE)
+test-system test-debian: export PKG_CONFIG_PATH := $(TOOLS)/usr/lib/$(MACHINE)/pkgconfig
 
-test: lint $(PROTOC_READY) $(SAMPLER_READY) $(SWIFT_READY)
-	$(BIN)/pytest $(SIDE_BY_SIDE)
+# Eight minutes on two cores: what needs no service as a process, one module that does, linters and types beside them.
+test: $(DEV) $(PROTOC_READY)
+	tests/lint_beside.sh "$(MAKE) --no-print-directory lint" -- \
+	  $(BIN)/pytest --tier test $(SIDE_BY_SIDE) --junitxml=$(REPORTS)/test.xml
+
+# Twelve minutes on two cores: real processes that are harmed in every way, servers, proxies, clients in other languages.
+test-system: $(DEV) $(PROTOC_READY) $(SAMPLER_READY) $(SWIFT_READY) debian-tools
+	$(BIN)/pytest --tier system $(SIDE_BY_SIDE) --junitxml=$(REPORTS)/system.xml
+
+# Of these, those that need Debian packages: a client in C++, code made for Go and Java, the alerts judged by promtool.
+test-debian: $(DEV) $(PROTOC_READY) debian-tools
+	$(BIN)/pytest --tier system -m debian
+
+# Hours, not in CI: the kill matrix, examples for properties that no other run has, half an hour of load.
+test-full: $(DEV) $(SWIFT_READY)
+	$(BIN)/pytest --tier full
+	for seed in $(SEEDS); do \
+	  $(BIN)/pytest -m hypothesis --hypothesis-profile=new-examples --hypothesis-seed=$$seed $(SIDE_BY_SIDE) || exit 1; \
+	done
+	$(BIN)/python -m tests.soak $(SOAK)
+
+# Not root: they are unpacked below .debian-tools.
+debian-tools:
+	tests/debian_tools.sh $(TOOLS) $(DEBIAN_INSTALLED) -- $(DEBIAN_UNPACKED)
+
+# The table of seconds by file, from what `make test` and `make test-system` took here last; CI compares its own with it.
+durations: $(DEV)
+	$(BIN)/python -m tests.durations write test=$(REPORTS)/test.xml system=$(REPORTS)/system.xml
+
+durations-check: $(DEV)
+	$(BIN)/python -m tests.durations check test=$(REPORTS)/test.xml system=$(REPORTS)/system.xml
 
 # Bills of materials (CycloneDX) of what is installed, their licences, and known weaknesses where somebody can be asked.
 audit: $(DEV) $(SAMPLER_READY) $(AUDIT_READY)
 	$(BIN)/python -m tests.supply .venv-audit/bin sampler=.venv-sampler development=$(VENV)
-
-# Every place where a process may die, at several of its passings, on both back ends (two stories at a time); full disks,
-# wrong clocks, and registries and stores that go away: twenty minutes.
-test-crash: $(DEV) $(SWIFT_READY)
-	$(BIN)/pytest tests/crash -m crash
-	$(BIN)/pytest tests/faults -m crash $(SIDE_BY_SIDE)
-
-# What needs Debian packages: a client in C++, code made for Go and Java, the alerts judged by promtool. Not root: they
-# are unpacked below .debian-tools.
-test-debian: $(DEV) $(PROTOC_READY)
-	tests/debian_tools.sh $(TOOLS) $(DEBIAN_INSTALLED) -- $(DEBIAN_UNPACKED)
-	PATH="$$PATH:$(TOOLS)/usr/bin" CPATH="$(TOOLS)/usr/include" LIBRARY_PATH="$(TOOLS)/usr/lib/$(MACHINE)" \
-	  LD_LIBRARY_PATH="$(TOOLS)/usr/lib/$(MACHINE)" PKG_CONFIG_PATH="$(TOOLS)/usr/lib/$(MACHINE)/pkgconfig" \
-	  $(BIN)/pytest -m debian
 
 # A mixed load while everything is killed at random: half an hour, and two minutes. On PostgreSQL and Swift:
 # `make .venv-swift/.ready`, then `make soak SOAK=--postgres`. SOAK takes --seed and --minutes, too.
@@ -120,7 +149,7 @@ soak-quick: $(DEV)
 
 # The first and the last need ROWMINT_BENCH_DATA: a folder with adult_train.csv and adult_test.csv (UCI Adult).
 bench: $(DEV)
-	$(BIN)/pytest tests/benchmarks -m benchmark -s
+	$(BIN)/pytest tests/benchmarks --tier benchmark -s
 	$(BIN)/python -m tests.benchmarks.engine
 
 bench-serving: $(DEV)

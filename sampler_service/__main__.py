@@ -20,6 +20,7 @@ from rowmint.observability.exporter import mark_dead, serve_metrics, shared_regi
 from rowmint.observability.service_telemetry import service_telemetry
 from rowmint.registry import open_models_registry
 from rowmint.rpc import orca
+from rowmint.rpc.caller import sees_unpublished
 from rowmint.rpc.models import model_service
 from rowmint.rpc.orca import load_service
 from rowmint.rpc.process import run
@@ -29,26 +30,31 @@ from rowmint.sampling.stream import BlockDone
 from rowmint.synthesizer import choose_kernel
 from sampler_service import metrics
 from sampler_service.admission import Admission, Allowance
+from sampler_service.drain import Drain
 from sampler_service.load import EventRate
 from sampler_service.model_cache import ModelCache
+from sampler_service.pacing import Pacing
+from sampler_service.plan_cache import PlanCache
 from sampler_service.processes import end_with_parent, serve_together
+from sampler_service.replica import Replica
 from sampler_service.sampler import Sampler
 from sampler_service.scheduler import FairScheduler
-from sampler_service.servicers import Replica, SamplingServicer, StreamLimits, sampling_service
+from sampler_service.servicer import SamplingServicer, sampling_service
+from sampler_service.sessions import SessionServices
 from sampler_service.settings import SamplerSettings, sibling_environment
 from sampler_service.statistics import Statistics
 from sampler_service.trust import Trust, open_trusted_keys
 
 _log = structlog.get_logger(__name__)
 
-_LOADERS = 4  # threads that wait for registry and store
+_LOADERS = 4  # threads that wait for registry and store, and compile plans
 
 
 @contextmanager
 def composed(
     settings: SamplerSettings, observers: Sequence[CallObserver] = (), security: ServerSecurity = INSECURE
-) -> Iterator[tuple[Server, SamplingServicer]]:
-    """Build a sampler, not started yet, and its servicer; within a running event loop. Observers are told of calls."""
+) -> Iterator[tuple[Server, Drain]]:
+    """Build a sampler, not started yet, and its drain; within a running event loop. Observers see every call."""
     registry = open_models_registry(settings.models_registry_url)
     store = open_store(settings.model_store_url, settings.store_options)
     # Streams run side by side on `threads` threads, so a product has one.
@@ -74,7 +80,9 @@ def composed(
         Allowance(settings.max_project_streams, settings.max_project_rows_in_flight),
         shed,
     )
-    metrics.watch(
+    drain = Drain()
+    drain.add(admission)
+    metrics.show(
         queue_blocks=lambda: scheduler.queued,
         running_blocks=lambda: scheduler.running,
         streams=lambda: admission.streams,
@@ -83,20 +91,42 @@ def composed(
     )
     try:
         trust = Trust(open_trusted_keys(settings.trusted_keys), registry.models) if settings.trusted_keys else None
-        models = ModelCache(registry.models, store, kernel, loaders, settings.model_cache_bytes, trust=trust)
-        metrics.watch(model_cache_bytes=lambda: models.size_bytes)
-        statistics = Statistics(registry.models, models.loaded_bytes, clock=time.monotonic, now=time.time)
-        sampler = Sampler(
-            models, scheduler.lane, lambda: secrets.randbits(64), max_rows=settings.max_rows, observe=observe
+        models = ModelCache(
+            registry.models,
+            store,
+            kernel,
+            loaders,
+            settings.model_cache_bytes,
+            trust=trust,
+            sees_unpublished=sees_unpublished,
         )
-        servicer = SamplingServicer(
+        metrics.show(model_cache_bytes=lambda: models.size_bytes)
+        statistics = Statistics(
+            registry.models,
+            models.loaded_bytes,
+            clock=time.monotonic,
+            now=time.time,
+            sees_unpublished=sees_unpublished,
+        )
+        sampler = Sampler(
+            models,
+            PlanCache(loaders),
+            scheduler.lane,
+            lambda: secrets.randbits(64),
+            max_rows=settings.max_rows,
+            observe=observe,
+        )
+        services = SessionServices(
             sampler,
             scheduler.lane,
             admission,
-            limits=StreamLimits(settings.write_timeout, settings.max_stream_seconds),
-            replica=Replica(lambda: _replica_name(settings, server.port), load, scheduler.count),
+            drain,
+            replica=Replica(lambda: _replica_name(settings, server.port), load),
             statistics=statistics,
+            count_candidates=scheduler.count,
+            max_seconds=settings.max_stream_seconds,
         )
+        servicer = SamplingServicer(services, Pacing(settings.write_timeout))
         server = Server(
             [sampling_service(servicer), model_service(registry.models, store), load_service(load)],
             ServerOptions(
@@ -110,7 +140,7 @@ def composed(
             observers,
             security,
         )
-        yield server, servicer
+        yield server, drain
     finally:
         scheduler.close()
         loaders.shutdown(wait=False, cancel_futures=True)
@@ -118,7 +148,7 @@ def composed(
 
 
 def _replica_name(settings: SamplerSettings, port: int) -> str:
-    """Return what tells this replica from others: where it is reached, as far as it knows."""
+    """Return the name that distinguishes this replica: where it is reached, as far as it knows."""
     host = settings.listen.rpartition(":")[0].strip("[]")
     host = socket.gethostname() if host in {"", "0.0.0.0", "::"} else host  # noqa: S104  # recognised, not bound
     return f"{host}:{port}" + (f"/{os.getpid()}" if settings.shares_port else "")
@@ -143,12 +173,12 @@ async def serve(settings: SamplerSettings) -> None:
             may_scrape=scraper_authorization(settings),
         ) as observers,
         server_security(settings, "sampler", lambda: datetime.now(UTC)) as security,
-        composed(settings, observers, security) as (server, servicer),
+        composed(settings, observers, security) as (server, drain),
     ):
         fresh = asyncio.create_task(metrics.keep_fresh())
 
         async def closing() -> None:
-            servicer.drain()
+            drain.begin()
 
         try:
             await serve_until_signal(server, "sampler", closing)
@@ -158,7 +188,7 @@ async def serve(settings: SamplerSettings) -> None:
 
 @contextmanager
 def _metrics_together(settings: SamplerSettings) -> Iterator[tuple[dict[str, str], Callable[[int], None]]]:
-    """Serve the metrics of processes that are going to be started; give their environment, and whom to tell of ends."""
+    """Serve the metrics of processes that are going to be started; yield their environment and a listener for ends."""
     if not settings.metrics_listen:
         yield {}, lambda _: None
         return

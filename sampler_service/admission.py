@@ -1,8 +1,8 @@
-"""Who may begin: streams and rows in flight, bounded for the process and for each project.
+"""Admission: streams and rows in flight, bounded for the process and for each project.
 
 A project past what it may have gets RESOURCE_EXHAUSTED: another replica with the same settings would say the same, and
 waiting helps once its own streams have ended. A process past what it can carry gets UNAVAILABLE: another replica may
-have room at once. Both say how long to wait. Health checks and reflection do not come through here.
+have room at once. Both say how long to wait. Health checks and reflection are not admitted here.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rowmint.errors import LimitError, UnavailableError
 
 _RETRY_SECONDS = 1.0
-_ELSEWHERE_SECONDS = 0.1  # where another replica may help at once; who meets none with room waits longer by itself
+_ELSEWHERE_SECONDS = 0.1  # another replica may have room at once; clients back off further by themselves
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Admission:
     Args:
         process: What this process carries.
         project: What one project may have of it.
-        shed: Told why each call was turned away.
+        shed: Called with the reason why a call is refused.
     """
 
     def __init__(self, process: Allowance, project: Allowance, shed: Callable[[str], None] = lambda _: None) -> None:
@@ -48,7 +48,7 @@ class Admission:
         self._draining = False
 
     def drain(self) -> None:
-        """Let nothing begin any more."""
+        """Refuse every call from now on."""
         self._draining = True
 
     def enter(self, project: str) -> "Ticket":
@@ -56,11 +56,11 @@ class Admission:
 
         Raises:
             LimitError: The project has as many as it may.
-            UnavailableError: The process has as many as it carries, or is being ended.
+            UnavailableError: The process has as many as it carries, or is draining.
         """
         if self._draining:
             self._shed("draining")
-            raise UnavailableError("this sampler is being ended; ask another replica", retry_after=_ELSEWHERE_SECONDS)
+            raise UnavailableError("this sampler is draining; retry at another replica", retry_after=_ELSEWHERE_SECONDS)
         if 0 < self._project.streams <= self._streams[project]:
             raise self._over_quota("streams", project, self._project.streams)
         if 0 < self._process.streams <= self.streams:
@@ -84,7 +84,7 @@ class Admission:
         self.rows += rows
 
     def leave(self, project: str, rows: int) -> None:
-        """Forget a call and the rows it held."""
+        """Remove a call and the rows it held."""
         self._streams[project] -= 1
         self._rows[project] -= rows
         self.streams -= 1
@@ -96,7 +96,7 @@ class Admission:
         self._shed(f"project_{what}")
         setting = {"streams": "ROWMINT_MAX_PROJECT_STREAMS", "rows": "ROWMINT_MAX_PROJECT_ROWS_IN_FLIGHT"}[what]
         return LimitError(
-            f"projects/{project} has {_TOLD[what]} as it may ({limit}) on this sampler; wait until some have ended, or"
+            f"projects/{project} has {_HELD[what]} as it may ({limit}) on this sampler; wait until some have ended, or"
             f" raise {setting}",
             metadata={"limit": str(limit), "setting": setting},
             retry_after=_RETRY_SECONDS,
@@ -106,14 +106,14 @@ class Admission:
         self._shed(f"process_{what}")
         setting = {"streams": "ROWMINT_MAX_STREAMS", "rows": "ROWMINT_MAX_ROWS_IN_FLIGHT"}[what]
         return UnavailableError(
-            f"this sampler has {_TOLD[what]} as it carries ({limit}); ask another replica, try again, or raise"
+            f"this sampler has {_HELD[what]} as it carries ({limit}); retry at another replica, retry later, or raise"
             f" {setting}",
             metadata={"limit": str(limit), "setting": setting},
             retry_after=_ELSEWHERE_SECONDS,
         )
 
 
-_TOLD = {"streams": "as many streams", "rows": "as many rows in flight"}
+_HELD = {"streams": "as many streams", "rows": "as many rows in flight"}
 
 
 class Ticket:

@@ -1,7 +1,7 @@
 """Converters between `rowmint.v1` and the sampler's own values. Pure."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import google_crc32c
@@ -10,14 +10,17 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from rowmint.errors import FieldViolation, InvalidFieldError, RowmintError
 from rowmint.names import ModelVersionRef
-from rowmint.rpc.converters import cell_to_value, predicates_from_proto, schema_to_proto, value_to_cell
-from rowmint.sampling.completion import COMPLETION_DIGEST, CompletedRow, CompletionSpec, RowCompletion
+from rowmint.rpc.converters import predicates_from_proto, schema_to_proto
+from rowmint.rpc.values import cell_to_value, value_to_cell
+from rowmint.sampling.completion import CompletedRow
 from rowmint.sampling.formats import RowFormat, TypedBatch
 from rowmint.sampling.formats.columns import TypedColumn, ValueKind
-from rowmint.sampling.stream import RowsMessage, StreamHeader, StreamSummary
+from rowmint.sampling.messages import RowsMessage, StreamHeader, StreamSummary
+from rowmint.sampling.parts import PlannedPart, PlannedSample
 from rowmint.schema import Cell
 from rowmint.v1 import sampling_pb2, statistics_pb2
-from sampler_service.sampler import PlannedPart, PlannedSample, SampleSpec
+from sampler_service.requests import CompletionRequest, SampleRequest
+from sampler_service.sessions import CompletedRows, CompletionEvent, SampleEvent
 from sampler_service.statistics import VersionStatistics
 
 _MAX_PARTIAL_ROWS = 10_000
@@ -56,16 +59,16 @@ def within_sample() -> Iterator[None]:
         raise
 
 
-def sample_spec(request: sampling_pb2.SampleRequest, field: str = "") -> SampleSpec:
-    """Return what a request asks for.
+def sample_request(request: sampling_pb2.SampleRequest, field: str = "") -> SampleRequest:
+    """Return the request for a stream.
 
     Raises:
         InvalidFieldError: A field is malformed; the error names a path under `field`, which is empty or ends in a dot.
     """
     if request.format not in _FORMATS:
-        raise InvalidFieldError(f"{field}format", f"{request.format} is no RowFormat")
+        raise InvalidFieldError(f"{field}format", f"{request.format} is not a RowFormat")
     if request.framing not in _CONTINUED:
-        raise InvalidFieldError(f"{field}framing", f"{request.framing} is no Framing")
+        raise InvalidFieldError(f"{field}framing", f"{request.framing} is not a Framing")
     given = _given(
         request,
         start_row="start_row",
@@ -75,7 +78,7 @@ def sample_spec(request: sampling_pb2.SampleRequest, field: str = "") -> SampleS
         message_bytes="message_bytes",
         escape_formulas="csv_escape_formulas",
     )
-    return SampleSpec(
+    return SampleRequest(
         model=ModelVersionRef.parse(request.model, f"{field}model"),
         rows=request.rows,
         where=tuple(predicates_from_proto(request.where, f"{field}where")),
@@ -86,6 +89,26 @@ def sample_spec(request: sampling_pb2.SampleRequest, field: str = "") -> SampleS
         expected_plan_digest=request.expected_plan_digest,
         **given,  # type: ignore[arg-type] # each has the type of its field
     )
+
+
+def plan_request(request: sampling_pb2.PlanSampleRequest) -> tuple[SampleRequest, int]:
+    """Return the stream that is to be planned, and the number of its parts.
+
+    Raises:
+        InvalidFieldError: A field is malformed.
+    """
+    return sample_request(request.sample, "sample."), request.parts if request.HasField("parts") else 1
+
+
+def sample_response(event: SampleEvent) -> sampling_pb2.SampleResponse:
+    """Return the message of what a stream of sampled rows consists of."""
+    match event:
+        case StreamHeader():
+            return sampling_pb2.SampleResponse(header=header_to_proto(event))
+        case RowsMessage():
+            return sampling_pb2.SampleResponse(data=rows_to_proto(event))
+        case StreamSummary():
+            return sampling_pb2.SampleResponse(summary=summary_to_proto(event))
 
 
 def header_to_proto(header: StreamHeader) -> sampling_pb2.SampleHeader:
@@ -104,17 +127,15 @@ def header_to_proto(header: StreamHeader) -> sampling_pb2.SampleHeader:
     )
 
 
-def rows_to_proto(message: RowsMessage) -> sampling_pb2.SampleResponse:
+def rows_to_proto(message: RowsMessage) -> sampling_pb2.SampleData:
     """Return the message of some rows."""
-    return sampling_pb2.SampleResponse(
-        data=sampling_pb2.SampleData(
-            first_row=message.first_row,
-            row_count=message.row_count,
-            data=message.data,
-            crc32c=google_crc32c.value(message.data),
-            batches=[_batch(batch) for batch in message.batches],
-            missing=[sampling_pb2.RowRange(start_row=start, end_row=stop) for start, stop in message.missing],
-        )
+    return sampling_pb2.SampleData(
+        first_row=message.first_row,
+        row_count=message.row_count,
+        data=message.data,
+        crc32c=google_crc32c.value(message.data),
+        batches=[_batch(batch) for batch in message.batches],
+        missing=[sampling_pb2.RowRange(start_row=start, end_row=stop) for start, stop in message.missing],
     )
 
 
@@ -177,6 +198,17 @@ def _part(part: PlannedPart, header: StreamHeader, request: sampling_pb2.SampleR
     return pinned
 
 
+def statistics_response(
+    replica: str, started_at: float, found: Iterable[VersionStatistics]
+) -> statistics_pb2.GetModelStatisticsResponse:
+    """Return the message of what a replica has done since it started, seconds since 1970, by version."""
+    return statistics_pb2.GetModelStatisticsResponse(
+        replica=replica,
+        start_time=instant(started_at),
+        model_versions=[statistics_to_proto(one) for one in found],
+    )
+
+
 def statistics_to_proto(found: VersionStatistics) -> statistics_pb2.ModelVersionStatistics:
     """Return the message of what was done for a version."""
     return statistics_pb2.ModelVersionStatistics(
@@ -202,18 +234,18 @@ def instant(seconds: float) -> Timestamp:
     return Timestamp(seconds=int(seconds // 1), nanos=int(seconds % 1 * 1_000_000) * 1_000)
 
 
-def completion_spec(request: sampling_pb2.CompleteRowsRequest) -> CompletionSpec:
-    """Return what the first message of a stream asks for.
+def completion_request(request: sampling_pb2.CompleteRowsRequest) -> CompletionRequest:
+    """Return the completion that the first message of a stream requests.
 
     Raises:
-        InvalidFieldError: It is no config, or a field of it is malformed.
+        InvalidFieldError: It is not a config, or a field of it is malformed.
     """
     if request.WhichOneof("message") != "config":
         raise InvalidFieldError("config", "is required in the first message")
     config = request.config
     given = _given(config, seed="seed", start_row="start_row", tolerance="tolerance", candidates="candidates")
     model = ModelVersionRef.parse(config.model, "config.model")
-    return CompletionSpec(model, **given)  # type: ignore[arg-type] # each has the type of its field
+    return CompletionRequest(model=model, **given)  # type: ignore[arg-type] # each has the type of its field
 
 
 def partial_rows(request: sampling_pb2.CompleteRowsRequest) -> Sequence[sampling_pb2.PartialRow]:
@@ -239,6 +271,18 @@ def known_cells(row: sampling_pb2.PartialRow, index: int) -> Mapping[str, Cell]:
     return {name: value_to_cell(value, f"rows[{index}].known[{name!r}]") for name, value in row.known.items()}
 
 
+def completion_response(event: CompletionEvent[sampling_pb2.PartialRow]) -> sampling_pb2.CompleteRowsResponse:
+    """Return the message of what a stream of completed rows consists of."""
+    match event:
+        case StreamHeader():
+            return sampling_pb2.CompleteRowsResponse(header=header_to_proto(event))
+        case CompletedRows():
+            rows = [completed_to_proto(row, sent) for row, sent in zip(event.rows, event.sent, strict=True)]
+            return sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows(rows=rows))
+        case StreamSummary():
+            return sampling_pb2.CompleteRowsResponse(summary=summary_to_proto(event))
+
+
 def completed_to_proto(row: CompletedRow, sent: sampling_pb2.PartialRow) -> sampling_pb2.CompletedRow:
     """Return the message of a completed row; known cells are as they were `sent`."""
     return sampling_pb2.CompletedRow(
@@ -246,30 +290,4 @@ def completed_to_proto(row: CompletedRow, sent: sampling_pb2.PartialRow) -> samp
         values=[sent.known[name] if name in sent.known else cell_to_value(cell) for name, cell in row.cells.items()],
         effective_sample_size=row.effective_sample_size,
         tolerance=row.tolerance,
-    )
-
-
-def completion_header(completion: RowCompletion) -> sampling_pb2.SampleHeader:
-    """Return the header of a stream of completed rows, whose length is not known."""
-    model = completion.loaded.model
-    return sampling_pb2.SampleHeader(
-        model_version=str(completion.loaded.name),
-        model_digest=model.digest,
-        plan_digest=COMPLETION_DIGEST,
-        seed=completion.seed,
-        grid=model.grid,
-        start_row=completion.start_row,
-        schema=schema_to_proto(model.schema),
-    )
-
-
-def completion_summary(completion: RowCompletion, *, complete: bool) -> sampling_pb2.SampleSummary:
-    """Return the summary of a stream of completed rows; `complete` says whether all that came is answered."""
-    rows = completion.next_row - completion.start_row
-    return sampling_pb2.SampleSummary(
-        candidates=completion.candidates_drawn,
-        accepted=rows,
-        rows_delivered=rows,
-        complete=complete,
-        next_row=completion.next_row,
     )

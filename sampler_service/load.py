@@ -1,4 +1,4 @@
-"""What this process tells balancers of itself: averages over its queue, in which the past fades."""
+"""What this process reports to balancers: averages over its queue, in which the past fades."""
 
 import math
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """The sampler's metrics, in one place. Labels hold names of projects and of closed sets, never a value of a cell.
 
-They count for the process, whoever asks: a process that serves has one sampler.
+They count for the process, which has one sampler.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ REGISTRY = CollectorRegistry()
 
 _SHARED = bool(multiprocess_folder())
 if not _SHARED:
-    # Of several processes there is no one memory and no one start.
+    # Several processes have neither one memory nor one start time.
     ProcessCollector(registry=REGISTRY)
 
 # 1 ms to a minute: a warm model answers within a few of the first, one that is loaded from far takes the last.
@@ -27,7 +27,7 @@ CALLS = CallMetrics(REGISTRY)
 
 _FIRST_ROW = Histogram(
     "rowmint_first_row_seconds",
-    "Seconds from a call's begin to its first message with rows.",
+    "Seconds from a call's start to its first message with rows.",
     ["row_format"],
     registry=REGISTRY,
     buckets=_LATENCIES,
@@ -39,12 +39,12 @@ _BLOCK = Histogram("rowmint_block_seconds", "Seconds that computing a block took
 _BLOCK_WAIT = Histogram(
     "rowmint_block_wait_seconds", "Seconds that a block waited for a thread.", registry=REGISTRY, buckets=_TASKS
 )
-_SHED = Counter("rowmint_shed", "Calls turned away.", ["reason"], registry=REGISTRY)
+_SHED = Counter("rowmint_shed", "Calls refused by admission.", ["reason"], registry=REGISTRY)
 _BEGUN = Counter("rowmint_streams_begun", "Streams of rows begun.", registry=REGISTRY)
 _ENDED = Counter("rowmint_streams_ended", "Streams of rows ended.", ["outcome"], registry=REGISTRY)
-_CACHE_HITS = Counter("rowmint_model_cache_hits", "Models asked for that were loaded.", registry=REGISTRY)
-_CACHE_MISSES = Counter("rowmint_model_cache_misses", "Models asked for that were not loaded.", registry=REGISTRY)
-_CACHE_EVICTIONS = Counter("rowmint_model_cache_evictions", "Models given up for others.", registry=REGISTRY)
+_CACHE_HITS = Counter("rowmint_model_cache_hits", "Requested models that were loaded already.", registry=REGISTRY)
+_CACHE_MISSES = Counter("rowmint_model_cache_misses", "Requested models that had to be loaded.", registry=REGISTRY)
+_CACHE_EVICTIONS = Counter("rowmint_model_cache_evictions", "Models evicted for others.", registry=REGISTRY)
 _MODEL_LOAD = Histogram(
     "rowmint_model_load_seconds", "Seconds that loading a model took.", registry=REGISTRY, buckets=_LATENCIES
 )
@@ -60,7 +60,7 @@ _LIVE = {
     "streams": _gauge("rowmint_streams", "Streams of rows being served."),
     "rows_in_flight": _gauge("rowmint_rows_in_flight", "Rows being computed, or waiting to be sent."),
     "utilization": _gauge(
-        "rowmint_utilization", "How busy the threads are, as balancers are told; 1 is fully.", summed=False
+        "rowmint_utilization", "How busy the threads are, as reported to balancers; 1 is fully.", summed=False
     ),
     "model_cache_bytes": _gauge("rowmint_model_cache_bytes", "Bytes of the models kept loaded."),
 }
@@ -76,7 +76,7 @@ for _outcome in OUTCOMES:
 
 
 def shed(reason: str) -> None:
-    """Count a call turned away, for one of `SHED_REASONS`."""
+    """Count a call refused by admission, for one of `SHED_REASONS`."""
     _SHED.labels(reason).inc()
 
 
@@ -113,7 +113,7 @@ def candidates(drawn: int, accepted: int) -> None:
 
 
 def cache_hit() -> None:
-    """Count a model that was asked for and was loaded, or being loaded."""
+    """Count a requested model that was loaded, or being loaded."""
     _CACHE_HITS.inc()
 
 
@@ -123,7 +123,7 @@ def cache_miss() -> None:
 
 
 def cache_evicted() -> None:
-    """Count a model given up for others."""
+    """Count a model evicted for others."""
     _CACHE_EVICTIONS.inc()
 
 
@@ -132,9 +132,9 @@ def model_loaded(seconds: float) -> None:
     _MODEL_LOAD.observe(seconds)
 
 
-def watch(**live: Callable[[], float]) -> None:
+def show(**live: Callable[[], float]) -> None:
     """Show live values: `queue_blocks`, `running_blocks`, `streams`, `rows_in_flight`, `utilization` and
-    `model_cache_bytes`, each a function that tells it, from any thread.
+    `model_cache_bytes`, each a function that returns it, from any thread.
     """  # noqa: D205 - the names are the summary
     for name, read in live.items():
         _READ[name] = read
@@ -145,7 +145,7 @@ def watch(**live: Callable[[], float]) -> None:
 async def keep_fresh(seconds: float = 1.0) -> None:
     """Where processes share their metrics, write the live values down now and then, until cancelled.
 
-    A function cannot be asked by another process. Where there is one process, return at once.
+    A function cannot be called from another process. Where there is one process, return at once.
     """
     while _SHARED:
         for name, read in _READ.items():

@@ -1,24 +1,22 @@
-"""Loaded models and compiled plans, each bounded, each made once for all of a project who ask at the same time.
+"""Loaded models, bounded in bytes, each loaded once for all calls of a project that need it at the same time.
 
 Projects share nothing, not even where their models are equal: how fast an answer comes would tell one of the other.
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
 from rowmint.artifact import Model, read_model
-from rowmint.conditions import Predicate, canonical
-from rowmint.errors import DataLossError, LimitError, ResourceNotFoundError, UnavailableError
+from rowmint.errors import DataLossError, LimitError, ResourceNotFoundError, UnavailableError, WrongStateError
 from rowmint.names import ModelName, ModelVersionName, ModelVersionRef
 from rowmint.objects import ObjectStore
-from rowmint.registry import ModelVersionRecord
-from rowmint.sampling.plan import Plan, compile_plan, plan_digest
-from rowmint.sampling.rows import RowSource
+from rowmint.registry import ModelVersionRecord, VersionState
+from rowmint.sampling.verification import draw_first_row
 from rowmint.stored_versions import stored_files
 from rowmint.synthesizer import Kernel
 from sampler_service import metrics
@@ -27,16 +25,17 @@ from sampler_service.trust import Trust
 
 T = TypeVar("T")
 
-_PLANS = 1024
 _RESOLVED = 4096  # references remembered for when the registry is away
 _RESOLVE_SECONDS = 5.0
 
 
 class VersionResolver(Protocol):
-    """Finds published versions; `rowmint.registry.ModelLedger` does. Thread-safe."""
+    """Finds versions; `rowmint.registry.ModelLedger` does. Thread-safe."""
 
-    def resolve(self, ref: ModelVersionRef, *, deleted: bool = False) -> ModelVersionRecord:
-        """Return the version that a number, an alias or a model digest stands for now; a deleted one only if asked.
+    def resolve(self, ref: ModelVersionRef, *, deleted: bool = False, unpublished: bool = False) -> ModelVersionRecord:
+        """Return the version that a number, an alias or a model digest stands for now.
+
+        A version that is deleted, or that is staged or rejected, is found by its number and if requested only.
 
         Raises:
             ResourceNotFoundError: There is none.
@@ -78,16 +77,18 @@ class _Weighed:
 class ModelCache:
     """Models by version, alias or digest, verified before they are parsed and warm before they are handed out.
 
-    While the registry cannot be asked, what was resolved before stands for what it stood for last, so that models that
-    are loaded go on being served. For one event loop; the work is done in `executor`.
+    While the registry cannot be reached, a reference stands for what it was resolved to last, so that models that are
+    loaded are still served. For one event loop; the work is done in `executor`.
 
     Args:
         resolver: Where versions are found.
         store: Where their objects are.
         kernel: Runs the networks.
-        executor: Threads that load and compile.
+        executor: Threads that load.
         max_bytes: Bytes kept.
         trust: Says which versions may be served; None: all.
+        sees_unpublished: Says whether the caller that is being served may have staged versions of a project, by its id;
+            called in the task of the call.
     """
 
     def __init__(
@@ -99,8 +100,10 @@ class ModelCache:
         max_bytes: int,
         *,
         trust: Trust | None = None,
+        sees_unpublished: Callable[[str], bool] = lambda _project: False,
     ) -> None:
         self._trust = trust
+        self._sees_unpublished = sees_unpublished
         self._resolver = resolver
         self._store = store
         self._kernel = kernel
@@ -111,7 +114,6 @@ class ModelCache:
         )
         self._keys: OrderedDict[ModelVersionName, _Key] = OrderedDict()
         self._resolved: OrderedDict[ModelVersionRef, ModelVersionRecord] = OrderedDict()
-        self._plans: SingleFlightCache[tuple[str, bytes], Plan] = SingleFlightCache(_PLANS, lambda _: 1)
 
     @property
     def size_bytes(self) -> int:
@@ -124,14 +126,15 @@ class ModelCache:
         return 0 if key is None else self._models.weight_of(key)
 
     async def get(self, ref: ModelVersionRef, *, deleted: bool = False) -> LoadedModel:
-        """Return the model that `ref` stands for now.
+        """Return the model that `ref` stands for now: a published version, or a staged one if the caller may have it.
 
         Args:
             ref: The version.
-            deleted: Whether it may be one that is deleted but not purged: a stream that has begun goes on.
+            deleted: Whether it may be one that is deleted but not purged: a stream that has begun is resumed.
 
         Raises:
             ResourceNotFoundError: There is none.
+            WrongStateError: It was rejected.
             UntrustedModelError: No trusted key has signed it.
             DataLossError: Its objects are not what the registry says.
             LimitError: It is larger than the cache.
@@ -139,7 +142,7 @@ class ModelCache:
         """
         loop = asyncio.get_running_loop()
         record = await self._resolve(ref, deleted=deleted)
-        # Before anything is read: what nobody vouches for is not parsed.
+        # Before anything is read: what no trusted key has signed is not parsed.
         await self._require_trust(ref.model, record)
         size = record.manifest_size + record.weights_size
         if size > self._max_bytes:
@@ -160,7 +163,7 @@ class ModelCache:
             metrics.model_loaded(loop.time() - began)
             return found
 
-        # The project that was asked for and let in, whatever the registry says whose the model is.
+        # The project that the caller is authorized for, whatever the registry says whose the model is.
         key = _Key(ref.model.project, record.manifest_sha256, record.weights_sha256)
         held = await self._models.get(key, load)
         if not missed:
@@ -173,57 +176,48 @@ class ModelCache:
 
     async def _require_trust(self, model: ModelName, record: ModelVersionRecord) -> None:
         if self._trust is not None and not self._trust.is_known(model, record):
-            await self._ask(partial(self._trust.require, model, record))
+            await self._read_registry(partial(self._trust.require, model, record))
 
-    async def _ask(self, ask: Callable[[], T]) -> T:
-        """Return what the registry says; one that hangs is as good as none."""
-        asked = asyncio.get_running_loop().run_in_executor(self._executor, ask)
+    async def _read_registry(self, read: Callable[[], T]) -> T:
+        """Return what the registry answers; one that hangs counts as unreachable."""
+        reading = asyncio.get_running_loop().run_in_executor(self._executor, read)
         try:
-            return await asyncio.wait_for(asked, _RESOLVE_SECONDS)
+            return await asyncio.wait_for(reading, _RESOLVE_SECONDS)
         except TimeoutError as error:
-            raise UnavailableError("the registry does not answer now", retry_after=1.0) from error
+            raise UnavailableError("the registry does not answer", retry_after=1.0) from error
 
     async def _resolve(self, ref: ModelVersionRef, *, deleted: bool) -> ModelVersionRecord:
+        unpublished = ref.version is not None and self._sees_unpublished(ref.model.project)
         try:
-            record = await self._ask(partial(self._resolver.resolve, ref, deleted=deleted))
+            record = await self._read_registry(
+                partial(self._resolver.resolve, ref, deleted=deleted, unpublished=unpublished)
+            )
         except UnavailableError:
             known = self._resolved.get(ref)
-            if known is None:
+            # What another caller has requested may be hidden from this one.
+            if known is None or not (unpublished or known.state is VersionState.PUBLISHED):
                 raise
-            return known
+            record = known
         except ResourceNotFoundError:
             self._resolved.pop(ref, None)
             raise
+        if record.state is VersionState.REJECTED:
+            raise WrongStateError(
+                f"{record.name} was rejected and is never served ({record.rejection_reason}); take a published version"
+                f" of {ref.model}, such as its latest",
+                metadata={"name": str(record.name), "state": record.state},
+            )
         self._resolved[ref] = record
         self._resolved.move_to_end(ref)
         if len(self._resolved) > _RESOLVED:
             self._resolved.popitem(last=False)
         return record
 
-    async def plan(self, model: Model, where: Iterable[Predicate], project: str) -> Plan:
-        """Return the plan for the rows of `model` that satisfy `where`.
-
-        Args:
-            model: The model.
-            where: The conditions.
-            project: Whose model it is; plans are shared within it.
-
-        Raises:
-            RowmintError: The conditions are not possible; see `rowmint.conditions.canonical`.
-        """
-        loop = asyncio.get_running_loop()
-        conditions = await loop.run_in_executor(self._executor, canonical, list(where), model.schema)
-
-        async def compile_it() -> Plan:
-            return await loop.run_in_executor(self._executor, compile_plan, model.digest, model.synthesizer, conditions)
-
-        return await self._plans.get((project, plan_digest(model.digest, conditions)), compile_it)
-
     def _load(self, record: ModelVersionRecord) -> _Weighed:
         try:
             return self._read(record)
         except DataLossError as error:
-            # Whoever mends it needs to know which, wherever the damage was found.
+            # An operator who restores it needs to know which, wherever the damage was found.
             error.metadata.setdefault("name", str(record.name))
             raise
 
@@ -232,12 +226,5 @@ class ModelCache:
         model = read_model(manifest, weights, self._kernel, record.manifest_digest)
         if model.digest != record.model_digest:
             raise DataLossError(f"{record.name} does not have the model digest the registry says; delete the version")
-        _warm_up(model)
+        draw_first_row(model)
         return _Weighed(model, model.size_bytes + len(manifest))
-
-
-def _warm_up(model: Model) -> None:
-    """Draw one tile of every column: look-up tables and kernels are made, and a model that cannot draw is found out."""
-    plan = compile_plan(model.digest, model.synthesizer, ())
-    names = [column.name for column in model.schema.columns if column.name not in model.identities]
-    RowSource(model, plan, 0, names).block(0, 1)

@@ -1,7 +1,7 @@
-"""Several processes on one port: the kernel deals connections out to them, so that one machine uses all its cores.
+"""Several processes on one port: the kernel distributes connections over them, so that one machine uses all its cores.
 
-The parent serves nothing. It holds the port, starts the processes, starts anew what is killed, passes signals on, and
-tells the figures of all of them together. A process whose parent is gone ends as if told to.
+The parent serves nothing. It holds the port, starts the processes, restarts those that are killed, forwards signals,
+and serves the metrics of all of them together. A process whose parent is gone ends as on SIGTERM.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from rowmint.errors import RowmintError, UnavailableError
 _log = structlog.get_logger(__name__)
 
 _STDIN = 0
-_FIRST_DELAY = 0.2  # seconds before a process that was killed is started anew; doubled each time
+_FIRST_DELAY = 0.2  # seconds before a process that was killed is restarted; doubled each time
 _LONGEST_DELAY = 5.0
 _SOUND_SECONDS = 10.0  # a process that lived so long had nothing wrong from the start
 
@@ -33,7 +33,7 @@ def hold_port(listen: str) -> socket.socket:
         listen: ``host:port``; port 0 takes a free one.
 
     Raises:
-        UnavailableError: The address cannot be bound, or somebody listens there already.
+        UnavailableError: The address cannot be bound, or it is in use already.
     """
     host, _, port = listen.rpartition(":")
     try:
@@ -41,7 +41,7 @@ def hold_port(listen: str) -> socket.socket:
             host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         with socket.socket(family, kind) as alone:
-            # Who shares the port would join others' silently; it must be free first.
+            # A socket that shares the port would silently join others; it must be free first.
             alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             alone.bind(address)
         held = socket.socket(family, kind)
@@ -79,7 +79,7 @@ class Siblings:
         command: What each runs.
         environment: Their environment.
         count: How many.
-        ended: Told of each process that has ended, by its id.
+        ended: Called with the id of each process that has ended.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ async def serve_together(
         listen: ``host:port``; port 0 takes a free one.
         count: How many, at least 1.
         environment: Environment of each, beside what says where it listens.
-        ended: Told of each process that has ended, by its id.
+        ended: Called with the id of each process that has ended.
 
     Raises:
         UnavailableError: The address cannot be bound.

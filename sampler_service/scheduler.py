@@ -1,10 +1,10 @@
-"""Which block is computed next: threads shared fairly between projects, and what they tell of their load.
+"""Which block is computed next: threads shared fairly between projects, and their load.
 
-An executor with one queue serves whoever asks most. Here each project has a queue of its own, and a free thread takes
-from the project whose work has taken the least time so far (start-time fair queueing, Goyal, Vin and Cheng 1996): with
-both at work, a project with one stream gets as much as one with sixty. A project that comes back from idleness starts
-where the others are by now, so that nobody saves time up; or where it was, if that is later: nobody sheds a debt by
-having nothing to do for a moment.
+An executor with one queue serves the busiest caller most. Here each project has a queue of its own, and a free thread
+takes from the project whose work has taken the least time so far (start-time fair queueing, Goyal, Vin and Cheng 1996):
+with both at work, a project with one stream gets as much as one with sixty. A project that was idle starts where the
+others are by now, so that no time is saved up; or where it was, if that is later, so that a moment of idleness cancels
+no debt.
 """
 
 import threading
@@ -78,7 +78,7 @@ class FairScheduler:
         return self._running
 
     def count(self, candidates: int) -> None:
-        """Count work that a task has done; its unit is one that takes about as long whatever is asked for."""
+        """Count work that a task has done; its unit takes about as long for every request."""
         with self._changed:
             self._meter.advance(self._clock(), self._queued + self._running)
             self._meter.count(candidates)
@@ -157,7 +157,7 @@ class FairScheduler:
         """Take the lane of a project that has nothing to do, and keep what it owes the others."""
         del self._lanes[project]
         if not self._lanes:
-            # Nobody is there to be owed anything.
+            # No other project is left to owe anything to.
             self._virtual = max([self._virtual, lane.served, *self._debts.values()])
             self._debts.clear()
             return
@@ -170,14 +170,14 @@ class FairScheduler:
             return
         try:
             result = task.work()
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the task gets it
+        except BaseException as error:  # noqa: BLE001 - the caller that waits for the task gets it
             task.future.set_exception(error)
         else:
             task.future.set_result(result)
 
 
 class _LaneExecutor(Executor):
-    """A project's way to the threads."""
+    """A project's route to the threads."""
 
     def __init__(self, scheduler: FairScheduler, project: str) -> None:
         self._scheduler = scheduler

@@ -8,10 +8,11 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from rowmint.rpc.settings import ServiceSettings
+from rowmint.sampling.limits import MAX_ROWS
 
 
 class SamplerSettings(ServiceSettings):
-    """Everything about the sampler that can be set, beside what both services have.
+    """The sampler's own settings, beside those that both services have.
 
     Attributes:
         home: Folder of the embedded default.
@@ -20,20 +21,20 @@ class SamplerSettings(ServiceSettings):
         store_options: Options of the store, such as endpoint and credentials.
         kernel: What multiplies matrices: ``onnxruntime``, ``numpy``, or ``auto``: the first where it is installed. All
             give the same rows.
-        trusted_keys: File of Ed25519 public keys, PEM, one of which must have signed a version; empty: all are served.
+        trusted_keys: File of Ed25519 public keys, PEM, one of which must have signed a version; empty to serve all.
         processes: Processes that share the port, and so the machine's cores; each has limits and models of its own.
         shares_port: Whether others listen on the same port; set by the process that starts them.
         threads: Blocks computed at once, over all streams of all processes.
         model_cache_bytes: Bytes of models kept loaded.
-        max_streams: Calls that make rows served at once; one more is asked to go elsewhere, or to try again.
+        max_streams: Calls that make rows served at once; one more is refused, to be retried at another replica.
         max_project_streams: Likewise, of one project; 0 for as many as all.
         max_rows_in_flight: Rows computed, or waiting to be sent, at once.
         max_project_rows_in_flight: Likewise, of one project; 0 for as many as all.
-        max_stream_seconds: Seconds after which a stream is ended on the grid and gone on with elsewhere; 0 for never.
+        max_stream_seconds: Seconds after which a stream is ended on the grid, to be resumed elsewhere; 0 for never.
         max_rows: Longest logical stream, rows.
         write_timeout: Seconds a client may leave a message unread before its stream is ended.
         max_message_bytes: Largest message received.
-        grace_seconds: How long calls may go on after SIGTERM.
+        grace_seconds: How long calls may last after SIGTERM, seconds.
         max_connection_age_seconds: Age at which connections are renewed; 0 for never.
     """
 
@@ -55,7 +56,7 @@ class SamplerSettings(ServiceSettings):
     max_rows_in_flight: int = Field(default=1_000_000, ge=1)
     max_project_rows_in_flight: int = Field(default=0, ge=0)
     max_stream_seconds: float = Field(default=600.0, ge=0)
-    max_rows: int = Field(default=10**15, ge=1, le=10**15)
+    max_rows: int = Field(default=MAX_ROWS, ge=1, le=MAX_ROWS)
     write_timeout: float = Field(default=60.0, gt=0)
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=64 * 1024)
     grace_seconds: float = Field(default=10.0, ge=0)

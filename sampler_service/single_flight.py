@@ -1,4 +1,4 @@
-"""A bounded cache in which each value is made once, however many ask for it at the same time."""
+"""A bounded cache in which each value is made once for all callers that need it at the same time."""
 
 import asyncio
 from collections import OrderedDict
@@ -10,21 +10,21 @@ V = TypeVar("V")
 
 
 class SingleFlightCache(Generic[K, V]):
-    """Values by key, the least recently used given up first. For one event loop.
+    """Values by key, the least recently used evicted first. For one event loop.
 
-    A value that could not be made is not kept: whoever waited gets the error, whoever asks next tries again. A value
-    given up goes on living where it is in use.
+    A value that could not be made is not kept: callers that waited get the error, the next caller tries again. A value
+    that is evicted lives on where it is in use.
 
     Args:
         bound: Greatest sum of weights kept. A value that weighs more by itself is handed out, but not kept.
         weight: Weight of a value.
-        given_up: Called for each value given up for others.
+        evicted: Called for each value evicted for others.
     """
 
-    def __init__(self, bound: int, weight: Callable[[V], int], given_up: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, bound: int, weight: Callable[[V], int], evicted: Callable[[], None] = lambda: None) -> None:
         self._bound = bound
         self._weight = weight
-        self._given_up = given_up
+        self._evicted = evicted
         self._kept: OrderedDict[K, tuple[V, int]] = OrderedDict()
         self._flights: dict[K, asyncio.Task[V]] = {}
         self._total = 0
@@ -53,7 +53,7 @@ class SingleFlightCache(Generic[K, V]):
         flight = self._flights.get(key)
         if flight is None:
             flight = asyncio.get_running_loop().create_task(self._fly(key, make))
-            # An error that nobody is left to wait for is no one's.
+            # Where every caller was cancelled, the error is dropped.
             flight.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._flights[key] = flight
         return await asyncio.shield(flight)
@@ -70,5 +70,5 @@ class SingleFlightCache(Generic[K, V]):
         while self._total > self._bound:
             _, (_, freed) = self._kept.popitem(last=False)
             self._total -= freed
-            self._given_up()
+            self._evicted()
         return value

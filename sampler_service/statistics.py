@@ -1,4 +1,4 @@
-"""What this process has done for each model version since it started; told to whoever asks, and to the metrics."""
+"""What this process has done for each model version since it started; for GetModelStatistics and the metrics."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ from sampler_service import metrics
 COMPLETED = "completed"
 """Stands for the row format of calls of CompleteRows in the metrics."""
 
-# What is not the caller's doing.
+# What is not the caller's fault.
 _FAULTS = (Reason.INTERNAL, Reason.DATA_LOSS, Reason.UNAVAILABLE)
 
 _VERSIONS = 4096  # as many are remembered, those served last
@@ -61,7 +61,7 @@ class VersionStatistics:
 
 
 class Models(Protocol):
-    """Finds models and versions; `rowmint.registry.ModelLedger` does. Thread-safe."""
+    """Finds models and versions, as `rowmint.registry.ModelLedger` does. Thread-safe."""
 
     def get(self, name: ModelName) -> ModelRecord:
         """Return a model.
@@ -71,11 +71,21 @@ class Models(Protocol):
         """
         ...
 
-    def resolve(self, ref: ModelVersionRef, *, deleted: bool = False) -> ModelVersionRecord:
-        """Return the version that a reference stands for now; a deleted one only if asked.
+    def resolve(self, ref: ModelVersionRef, *, deleted: bool = False, unpublished: bool = False) -> ModelVersionRecord:
+        """Return the version that a reference stands for now.
+
+        A version that is deleted, or that is staged or rejected, is found by its number and if requested only.
 
         Raises:
             ResourceNotFoundError: There is none.
+        """
+        ...
+
+    def unpublished(self, name: ModelName) -> frozenset[int]:
+        """Return the numbers of a model's versions that are staged or rejected.
+
+        Raises:
+            ResourceNotFoundError: There is none of this name.
         """
         ...
 
@@ -85,7 +95,7 @@ class StreamTally:
 
     Attributes:
         outcome: How the stream ends by itself: ``complete``, ``drained`` or ``max_duration``; set once nothing but its
-            summary is left to be sent, so that a client which goes as soon as it has that has not given the stream up.
+            summary is left to be sent, so that a client which leaves as soon as it has that has not cancelled.
         rows: Rows delivered.
     """
 
@@ -106,8 +116,8 @@ class StreamTally:
         self.outcome = ""
         self.rows = 0
 
-    def asked(self) -> None:
-        """Note that rows are asked for only now: what the client took its time over is no latency."""
+    def requested(self) -> None:
+        """Note that rows are requested only now: the time that the client took is not latency."""
         if self._first:
             self._began = self._clock()
 
@@ -131,9 +141,11 @@ class Statistics:
 
     Args:
         models: Where models are looked up.
-        loaded_bytes: Says how many bytes a version takes that is loaded now, else 0.
+        loaded_bytes: Returns how many bytes a version takes that is loaded now, else 0.
         clock: Seconds; monotonic.
-        now: Seconds since 1970 by this machine's clock; it is told, and nothing goes by it.
+        now: Seconds since 1970 by this machine's clock; it is reported, and decides nothing.
+        sees_unpublished: Says whether the caller that is being served may know of versions of a project, by its id,
+            that are staged or rejected; called in the task of the call.
 
     Attributes:
         started_at: When this was made, likewise.
@@ -146,7 +158,9 @@ class Statistics:
         *,
         clock: Callable[[], float],
         now: Callable[[], float],
+        sees_unpublished: Callable[[str], bool] = lambda _project: False,
     ) -> None:
+        self._sees_unpublished = sees_unpublished
         self._models = models
         self._loaded_bytes = loaded_bytes
         self._clock = clock
@@ -215,23 +229,30 @@ class Statistics:
     async def read(self, name: str) -> list[VersionStatistics]:
         """Return what was done for a model, by version, or for one version of it, zeros included.
 
+        Versions that are staged or rejected are left out for callers who may not see them.
+
         Args:
-            name: A model's name, for all its versions served here; or whatever stands for one version.
+            name: A model's name, for all its versions served here; or a reference to one version.
 
         Raises:
-            InvalidFieldError: It is no name.
+            InvalidFieldError: It is not a name.
             ResourceNotFoundError: There is no such model or version.
         """
         if "@" in name or "/versions/" in name:
             ref = ModelVersionRef.parse(name)
-            version = (await asyncio.to_thread(partial(self._models.resolve, ref, deleted=True))).name
+            unpublished = self._sees_unpublished(ref.model.project)
+            find = partial(self._models.resolve, ref, deleted=True, unpublished=unpublished)
+            version = (await asyncio.to_thread(find)).name
             with self._turn:
                 return [self._copy(self._versions.get(version) or VersionStatistics(version))]
         model = ModelName.parse(name)
         await asyncio.to_thread(self._models.get, model)
+        hidden = frozenset[int]()
+        if not self._sees_unpublished(model.project):
+            hidden = await asyncio.to_thread(self._models.unpublished, model)
         with self._turn:
             found = [self._copy(one) for one in self._versions.values() if one.name.parent == model]
-        return sorted(found, key=lambda one: one.name.version)
+        return sorted((one for one in found if one.name.version not in hidden), key=lambda one: one.name.version)
 
     def _of(self, version: ModelVersionName) -> VersionStatistics:
         found = self._versions.get(version)

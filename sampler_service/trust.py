@@ -19,7 +19,7 @@ _KEPT = 4096  # verdicts, and versions whose signatures are remembered for when 
 
 
 class SignatureReader(Protocol):
-    """Reads signatures; `rowmint.registry.ModelLedger` does. Thread-safe."""
+    """Reads signatures, as `rowmint.registry.ModelLedger` does. Thread-safe."""
 
     def signatures(
         self, model: ModelName, versions: Iterable[int], *, needed: bool = False
@@ -48,8 +48,8 @@ def open_trusted_keys(path: str) -> ReloadedFile[TrustedKeys]:
 class Trust:
     """Judges versions by the keys that are trusted now. Safe to use from any thread.
 
-    That a version may be served is remembered for as long as the keys stay as they are; that it may not is found out
-    anew each time, as it may have been signed meanwhile.
+    That a version may be served is remembered for as long as the keys stay as they are; that it may not is checked
+    again each time, as it may have been signed meanwhile.
 
     Args:
         keys: The keys.
@@ -67,7 +67,7 @@ class Trust:
         """Return whether a version is known to be trusted by the keys as they are now; never waits for the registry.
 
         Args:
-            model: The model that was asked for.
+            model: The model requested.
             record: The version that was found.
         """
         generation, _ = self._keys.read()
@@ -78,7 +78,7 @@ class Trust:
         """Return if a version may be served.
 
         Args:
-            model: The model that was asked for; the registry is not asked which it is.
+            model: The model requested; the registry does not decide which it is.
             record: The version that was found.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Settings of all tests, and the servers that some of them need: one a session, started when a test first asks."""
+"""Settings of all tests, their tiers, and the servers that some of them need: started when a test first asks."""
 
 from pathlib import Path
 
@@ -9,14 +9,58 @@ from sqlalchemy import delete
 from rowmint.registry import migrate, open_registry
 from rowmint.registry.engine import writing
 from rowmint.registry.tables import metadata
+from tests.durations.report import read_table
 from tests.faults.golden_home import publish_golden
 from tests.postgres_server import PostgresServer
 from tests.swift_server import SwiftServer
+from tests.tiers import DEFAULT, Tier, tier_of
 
-# The same examples in every run: a failure here is a failure anywhere. New ones are sought with
-# `pytest --hypothesis-profile=default`.
+TESTS = Path(__file__).parent
+# The same examples in every run: a failure here is a failure anywhere. `make test-full` looks for new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("new-examples", deadline=None)
 settings.load_profile("repeatable")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--tier",
+        action="append",
+        type=Tier,
+        choices=list(Tier),
+        help=f"run only tests of this tier (may be given several times); default: {' and '.join(DEFAULT)}",
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of the tiers that are asked for, files that take longest first.
+
+    Workers take whole files in this order: whoever has ended takes the next one, and a long one never comes last.
+    """
+    wanted = config.getoption("--tier") or DEFAULT
+    kept: list[pytest.Item] = []
+    left: list[pytest.Item] = []
+    for item in items:
+        (kept if _tier(item) in wanted else left).append(item)
+    config.hook.pytest_deselected(items=left)
+    taken: dict[str, float] = {}
+    for row in read_table():
+        if row.tier in wanted:
+            taken[row.file] = taken.get(row.file, 0.0) + row.seconds
+    # Stable: within a file the order stays as it was drawn.
+    files = {item.path: item.path.relative_to(TESTS.parent).as_posix() for item in kept}
+    items[:] = sorted(kept, key=lambda item: (-taken.get(files[item.path], 0.0), files[item.path]))
+
+
+def _tier(item: pytest.Item) -> Tier:
+    callspec = getattr(item, "callspec", None)
+    return tier_of(
+        item.path.relative_to(TESTS),
+        (marker.name for marker in item.iter_markers()),
+        getattr(item, "fixturenames", ()),
+        callspec.params.values() if callspec is not None else (),
+    )
 
 
 @pytest.fixture(scope="session")

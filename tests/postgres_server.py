@@ -20,7 +20,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from tests.acceptance.processes import children_of, free_port, wait_until
+from tests.acceptance.processes import children_of, free_port
+from tests.waiting import wait_until
 
 # PostgreSQL refuses to run as root; this is `nobody` on every Linux.
 NOBODY = 65534

@@ -20,7 +20,8 @@ from urllib.request import Request, urlopen
 import obstore
 from obstore.store import S3Store
 
-from tests.acceptance.processes import ROOT, free_port, wait_until
+from tests.acceptance.processes import ROOT, free_port
+from tests.waiting import wait_until
 
 ENVIRONMENT = ROOT / ".venv-swift"
 REGION = "us-east-1"

@@ -17,11 +17,15 @@ from rowmint.sampling.rows import RowSource
 from rowmint.schema import Cell, ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.schema.arrays import column_cells
 from rowmint.synthesizer import choose_kernel
-from trainer_service.config import CtganConfig, IndependentConfig, TrainingConfig, TvaeConfig, effective_schema
-from trainer_service.fitting.checkpoint import Checkpoints
-from trainer_service.fitting.encoding.encode import EncodedTable, encode_table
+from trainer_service.config import TrainingConfig, effective_schema, encoding_options
+from trainer_service.fitting import ExportOptions
+from trainer_service.fitting.context import Checkpoints
+from trainer_service.fitting.encoding.encoded_table import EncodedTable, encode_table
 from trainer_service.fitting.encoding.table import Holdout, Table
 from trainer_service.fitting.engine import fit
+from trainer_service.fitting.families import FAMILIES as EVERY_FAMILY
+from trainer_service.fitting.families.ctgan.config import CtganConfig
+from trainer_service.fitting.families.tvae.config import TvaeConfig
 from trainer_service.fitting.monitoring.progress import FitEvent
 
 ROWS = 300
@@ -31,7 +35,12 @@ CTGAN = CtganConfig(
     epochs=1, batch_size=60, generator_dim=(16,), discriminator_dim=(16,), embedding_dim=8, pac=5, generator_lr=1e-3
 )
 TVAE = TvaeConfig(epochs=2, batch_size=60, compress_dims=(16,), decompress_dims=(16,), embedding_dim=8)
-FAMILIES = {"ctgan": CTGAN, "tvae": TVAE, "independent": IndependentConfig()}
+_SMALL = {type(config): config for config in (CTGAN, TVAE)}
+FAMILIES = {family.name: _SMALL.get(family.config, family.config()) for family in EVERY_FAMILY}
+"""A small configuration of every family; the defaults where nothing smaller is needed."""
+ITERATIVE = tuple(family.name for family in EVERY_FAMILY if family.iterative)
+SMALL_EXPORT = ExportOptions(calibration_rows=512, temperatures=(1.0, 0.6), temperature_rows=256)
+"""Enough wherever a test does not measure what an export chooses."""
 
 ARROW = {
     DataType.BOOL: pa.bool_(),
@@ -136,18 +145,30 @@ def fit_table(
     cancelled: Callable[[], bool] = lambda: False,
     *,
     checkpoints: Checkpoints | None = None,
+    export: ExportOptions = SMALL_EXPORT,
 ) -> Artifact:
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
     path = table.write(folder / "table.parquet")
-    return fit(path, table.schema, config, DIGEST, scratch, report=report, cancelled=cancelled, checkpoints=checkpoints)
+    return fit(
+        path,
+        table.schema,
+        config,
+        DIGEST,
+        scratch,
+        report=report,
+        cancelled=cancelled,
+        checkpoints=checkpoints,
+        export=export,
+    )
 
 
-def encode_rows(table: TableToFit, config: TrainingConfig, folder: Path) -> EncodedTable:
-    """Return the table as a fit with `config` sees it, its files in `folder`."""
+def encode_rows(table: TableToFit, config: TrainingConfig, folder: Path, **options: Any) -> EncodedTable:
+    """Return the table as a fit with `config` sees it, but for `options`; its files in `folder`."""
     columns = effective_schema(config, table.schema).modelled().columns
     holdout = Holdout.of(DIGEST, config.holdout_fraction)
-    return encode_table(Table(table.write(folder / "t.parquet"), columns, holdout), config, folder, lambda: False)
+    read = Table(table.write(folder / "t.parquet"), columns, holdout)
+    return encode_table(read, replace(encoding_options(config), **options), folder, lambda: False)
 
 
 def load(artifact: Artifact, kernel: str = "numpy") -> Model:

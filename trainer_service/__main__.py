@@ -25,8 +25,9 @@ from rowmint.v1 import (
 from trainer_service import metrics
 from trainer_service.datasets.upload import UploadLimits, UploadService
 from trainer_service.garbage import Sweeper
+from trainer_service.jobs.backends.subprocesses import SubprocessBackend
 from trainer_service.jobs.pool import WorkerPool
-from trainer_service.jobs.scratch import Scratch
+from trainer_service.jobs.runners import PHASES
 from trainer_service.servicers.datasets import DatasetServicer
 from trainer_service.servicers.model_admin import ModelAdminServicer
 from trainer_service.servicers.training import TrainingServicer
@@ -66,19 +67,19 @@ async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver], s
         registry,
         data,
         models,
+        settings.scratch,
         seconds=settings.sweep_seconds,
         upload_idle_seconds=settings.upload_idle_seconds,
     )
-    scratch = await asyncio.to_thread(Scratch, settings.scratch)
     pool = WorkerPool(
         registry.jobs,
-        settings.model_dump(mode="json"),
-        scratch,
+        SubprocessBackend(worker_environment(), settings.scratch),
+        settings.for_worker(),
         workers=settings.workers,
+        max_project_jobs=settings.max_project_jobs,
         holder=f"{socket.gethostname()}:{os.getpid()}",
         lease_seconds=settings.lease_seconds,
         stop_seconds=settings.grace_seconds,
-        environment=worker_environment(),
     )
     upload = UploadService(
         registry.datasets,
@@ -117,8 +118,9 @@ async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver], s
         security,
     )
     sweeper.start()
+    metrics.declare_phases(PHASES)
     figures = metrics.JobCollector(registry.jobs)
-    if settings.metrics_listen:  # else nobody would see what it asks the registry for
+    if settings.metrics_listen:  # else its reads of the registry would serve nothing
         metrics.REGISTRY.register(figures)
         figures.start()
     jobs = asyncio.create_task(pool.run())
@@ -126,17 +128,16 @@ async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver], s
     async def closing() -> None:
         datasets.close()
         training.close()
-        # Jobs are given back while calls are drained: whoever stops us may not wait for the one after the other.
+        # Jobs are given back while calls are drained: what stops the trainer may not wait for both in turn.
         await pool.close()
 
     try:
-        await serve_until_signal(server, "trainer", closing, pool.hurry)
+        await serve_until_signal(server, "trainer", closing, pool.kill)
     finally:
         sweeper.close()
         figures.close()
         await pool.close()
         await jobs
-        await asyncio.to_thread(scratch.close)
         registry.close()
 
 

@@ -4,8 +4,7 @@ Two checks, both before any work: `validate` looks at the configuration alone, `
 and the dataset's schema. Errors name the proto's field, with the prefix ``training_job.config``.
 """
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -13,97 +12,12 @@ from typing import Any
 from rowmint.errors import InvalidFieldError
 from rowmint.schema import KINDS_OF_TYPE, ColumnKind, ColumnSpec, DataType, TableSchema
 from rowmint.schema.arrays import is_coded
+from trainer_service.fitting.context import Device
+from trainer_service.fitting.families import Family, FamilyConfig, family_named, family_names, family_of
+from trainer_service.fitting.families.hyperparameters import check_integer
+from trainer_service.fitting.options import MAX_CATEGORIES, PREFIX, ColumnOverride, EncodingOptions, HighCardinality
 
-PREFIX = "training_job.config"
-
-MAX_CATEGORIES = 200
-"""Values a categorical column's network chooses between, where no override says otherwise."""
-MAX_MODES = 10
-"""Modes of an ordered column's normalisation, where no override says otherwise."""
 SEED_LIMIT = 1 << 64
-
-
-class Device(StrEnum):
-    """Where the network is fitted."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class HighCardinality(StrEnum):
-    """What happens to a categorical column of more values than the network chooses between."""
-
-    TAIL = "tail"
-    OTHER = "other"
-    REFUSE = "refuse"
-
-
-@dataclass(frozen=True)
-class CtganConfig:
-    """Conditional tabular GAN; defaults of ctgan 0.12.1. See the proto for each field's meaning and range."""
-
-    epochs: int = 300
-    batch_size: int = 500
-    generator_dim: tuple[int, ...] = (256, 256)
-    discriminator_dim: tuple[int, ...] = (256, 256)
-    generator_lr: float = 2e-4
-    generator_decay: float = 1e-6
-    discriminator_lr: float = 2e-4
-    discriminator_decay: float = 1e-6
-    embedding_dim: int = 128
-    discriminator_steps: int = 1
-    log_frequency: bool = True
-    pac: int = 10
-
-
-@dataclass(frozen=True)
-class TvaeConfig:
-    """Tabular variational autoencoder; defaults of ctgan 0.12.1. See the proto for each field's meaning and range."""
-
-    epochs: int = 300
-    batch_size: int = 500
-    embedding_dim: int = 128
-    compress_dims: tuple[int, ...] = (128, 128)
-    decompress_dims: tuple[int, ...] = (128, 128)
-    l2scale: float = 1e-5
-    learning_rate: float = 1e-3
-    loss_factor: float = 2.0
-
-
-@dataclass(frozen=True)
-class IndependentConfig:
-    """Each column by its own marginal: nothing to set."""
-
-
-FamilyConfig = CtganConfig | TvaeConfig | IndependentConfig
-
-FAMILY_NAMES: Mapping[type[FamilyConfig], str] = {
-    CtganConfig: "ctgan",
-    TvaeConfig: "tvae",
-    IndependentConfig: "independent",
-}
-_FAMILIES: Mapping[str, Callable[..., FamilyConfig]] = {name: family for family, name in FAMILY_NAMES.items()}
-
-
-@dataclass(frozen=True)
-class ColumnOverride:
-    """How one column is fitted; None where nothing was said.
-
-    Attributes:
-        column: Name of the column.
-        kind: What the column means; None as in the dataset.
-        high_cardinality: What happens to more values than `max_categories`; None for `HighCardinality.TAIL`.
-        max_categories: Values the network chooses between, 1 to 4,096; None for `MAX_CATEGORIES`.
-        min_category_count: Values of fewer rows are folded into "other", 1 or more; None for 1.
-        max_modes: Modes of an ordered column, 1 to 100; None for `MAX_MODES`.
-    """
-
-    column: str
-    kind: ColumnKind | None = None
-    high_cardinality: HighCardinality | None = None
-    max_categories: int | None = None
-    min_category_count: int | None = None
-    max_modes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -136,14 +50,14 @@ class TrainingConfig:
     keep_best: bool = False
 
     @property
-    def family_name(self) -> str:
-        """``ctgan``, ``tvae`` or ``independent``."""
-        return FAMILY_NAMES[type(self.family)]
+    def declaration(self) -> Family:
+        """What the family declares."""
+        return family_of(self.family)
 
-    def override(self, column: str) -> ColumnOverride:
-        """Return the override of `column`; one that says nothing where there is none."""
-        found = (override for override in self.column_overrides if override.column == column)
-        return next(found, ColumnOverride(column))
+    @property
+    def family_name(self) -> str:
+        """The family's name, such as ``ctgan``."""
+        return self.declaration.name
 
 
 def validate(config: TrainingConfig) -> None:
@@ -152,22 +66,18 @@ def validate(config: TrainingConfig) -> None:
     Raises:
         InvalidFieldError: A field is out of range; the error names it.
     """
-    match config.family:
-        case CtganConfig():
-            _validate_ctgan(config.family)
-        case TvaeConfig():
-            _validate_tvae(config.family)
-        case IndependentConfig():
-            pass
-    _whole(f"{PREFIX}.seed", config.seed, 0, SEED_LIMIT - 1)
-    _whole(f"{PREFIX}.threads", config.threads, 1, 256)
-    _whole(f"{PREFIX}.probe_epochs", config.probe_epochs, 0, 100_000)
-    _whole(f"{PREFIX}.patience", config.patience, 0, 100_000)
-    for name, asked in (("patience", config.patience > 0), ("keep_best", config.keep_best)):
-        if asked and config.probe_epochs == 0:
+    config.family.validate(f"{PREFIX}.{config.family_name}")
+    check_integer(f"{PREFIX}.seed", config.seed, 0, SEED_LIMIT - 1)
+    check_integer(f"{PREFIX}.threads", config.threads, 1, 256)
+    check_integer(f"{PREFIX}.probe_epochs", config.probe_epochs, 0, 100_000)
+    check_integer(f"{PREFIX}.patience", config.patience, 0, 100_000)
+    for name, requested in (("patience", config.patience > 0), ("keep_best", config.keep_best)):
+        if requested and config.probe_epochs == 0:
             raise InvalidFieldError(f"{PREFIX}.{name}", "needs probes; set probe_epochs to 1 or more")
-        if asked and isinstance(config.family, IndependentConfig):
-            raise InvalidFieldError(f"{PREFIX}.{name}", "is of no use to the independent family: it is not iterated")
+        if requested and not config.declaration.iterative:
+            raise InvalidFieldError(
+                f"{PREFIX}.{name}", f"does not apply to the {config.family_name} family: it is not iterated"
+            )
     if not 0 <= config.holdout_fraction <= 0.5:  # NaN fails too
         raise InvalidFieldError(f"{PREFIX}.holdout_fraction", f"is {config.holdout_fraction}; must be 0 to 0.5")
     seen: set[str] = set()
@@ -181,62 +91,12 @@ def validate(config: TrainingConfig) -> None:
         for name, limit in (("max_categories", 4096), ("min_category_count", 2**31 - 1), ("max_modes", 100)):
             value = getattr(override, name)
             if value is not None:
-                _whole(f"{path}.{name}", value, 1, limit)
+                check_integer(f"{path}.{name}", value, 1, limit)
 
 
-def _validate_ctgan(family: CtganConfig) -> None:
-    path = f"{PREFIX}.ctgan"
-    _whole(f"{path}.epochs", family.epochs, 1, 100_000)
-    _whole(f"{path}.batch_size", family.batch_size, 2, 1_000_000)
-    _whole(f"{path}.pac", family.pac, 1, 100)
-    if family.batch_size % 2:
-        raise InvalidFieldError(f"{path}.batch_size", f"is {family.batch_size}; must be even")
-    if family.batch_size % family.pac:
-        raise InvalidFieldError(
-            f"{path}.batch_size", f"is {family.batch_size}; must be divisible by pac, which is {family.pac}"
-        )
-    _layers(f"{path}.generator_dim", family.generator_dim)
-    _layers(f"{path}.discriminator_dim", family.discriminator_dim)
-    _whole(f"{path}.embedding_dim", family.embedding_dim, 1, 4096)
-    _whole(f"{path}.discriminator_steps", family.discriminator_steps, 1, 100)
-    for name in ("generator_lr", "discriminator_lr"):
-        _positive(f"{path}.{name}", getattr(family, name))
-    for name in ("generator_decay", "discriminator_decay"):
-        _not_negative(f"{path}.{name}", getattr(family, name))
-
-
-def _validate_tvae(family: TvaeConfig) -> None:
-    path = f"{PREFIX}.tvae"
-    _whole(f"{path}.epochs", family.epochs, 1, 100_000)
-    _whole(f"{path}.batch_size", family.batch_size, 1, 1_000_000)
-    _whole(f"{path}.embedding_dim", family.embedding_dim, 1, 4096)
-    _layers(f"{path}.compress_dims", family.compress_dims)
-    _layers(f"{path}.decompress_dims", family.decompress_dims)
-    _not_negative(f"{path}.l2scale", family.l2scale)
-    _positive(f"{path}.learning_rate", family.learning_rate)
-    _positive(f"{path}.loss_factor", family.loss_factor)
-
-
-def _whole(field: str, value: int, least: int, greatest: int) -> None:
-    if not least <= value <= greatest:
-        raise InvalidFieldError(field, f"is {value}; must be {least:,} to {greatest:,}")
-
-
-def _positive(field: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise InvalidFieldError(field, f"is {value}; must be a finite number above 0")
-
-
-def _not_negative(field: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise InvalidFieldError(field, f"is {value}; must be a finite number, 0 or more")
-
-
-def _layers(field: str, widths: tuple[int, ...]) -> None:
-    if not 1 <= len(widths) <= 8:
-        raise InvalidFieldError(field, f"has {len(widths)} layers; must have 1 to 8")
-    for index, width in enumerate(widths):
-        _whole(f"{field}[{index}]", width, 1, 4096)
+def encoding_options(config: TrainingConfig) -> EncodingOptions:
+    """Return how the table is encoded for `config`: as the family declares and the overrides set."""
+    return EncodingOptions(config.seed, binned=config.declaration.binned, overrides=config.column_overrides)
 
 
 def effective_schema(config: TrainingConfig, schema: TableSchema) -> TableSchema:
@@ -248,7 +108,7 @@ def effective_schema(config: TrainingConfig, schema: TableSchema) -> TableSchema
 
     Raises:
         ColumnNotFoundError: An override or the primary key names no column.
-        InvalidFieldError: A column cannot be of the kind asked for; the error names the field.
+        InvalidFieldError: A column cannot be of the kind requested; the error names the field.
     """
     kinds: dict[str, ColumnKind] = {}
     for index, override in enumerate(config.column_overrides):
@@ -317,7 +177,7 @@ def validate_against(
             f"{PREFIX}.column_overrides", "leave no column to model: every column is an id or ignored"
         )
     rows = row_count - round(row_count * config.holdout_fraction)
-    needed = max(2, config.family.pac) if isinstance(config.family, CtganConfig) else 2
+    needed = config.family.least_rows
     if rows < needed:
         kept = f", of which {rows} are for training" if rows < row_count else ""
         raise InvalidFieldError(
@@ -345,7 +205,7 @@ def _validate_override(path: str, override: ColumnOverride, column: ColumnSpec) 
 
 
 def _validate_count(path: str, override: ColumnOverride, column: ColumnSpec, count: int) -> None:
-    """Refuse a column of too many values, where that is asked for and no folding makes them fewer."""
+    """Refuse a column of too many values, where that is requested and no folding makes them fewer."""
     limit = MAX_CATEGORIES if override.max_categories is None else override.max_categories
     folds = override.min_category_count is not None and override.min_category_count > 1
     if override.high_cardinality is HighCardinality.REFUSE and not folds and count > limit:
@@ -384,19 +244,19 @@ def from_json(body: Mapping[str, Any]) -> TrainingConfig:
         KeyError: A part is missing.
         ValueError: A value is not one of a closed set.
     """
-    (name,) = (name for name in _FAMILIES if name in body)
+    (name,) = (name for name in family_names() if name in body)
     fields: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in body[name].items()
     }
     return TrainingConfig(
-        family=_FAMILIES[name](**fields),
+        family=family_named(name).config(**fields),
         seed=int(body["seed"]),
         device=Device(body["device"]),
         threads=body["threads"],
         holdout_fraction=body["holdout_fraction"],
         column_overrides=_overrides(body["column_overrides"]),
         primary_key=body["primary_key"],
-        # Jobs of before there were probes say nothing of them.
+        # Jobs that were created before there were probes do not have these.
         probe_epochs=body.get("probe_epochs", 0),
         patience=body.get("patience", 0),
         keep_best=body.get("keep_best", False),

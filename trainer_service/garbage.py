@@ -3,15 +3,16 @@
 import itertools
 import threading
 from collections.abc import Iterable
-from typing import Protocol
+from pathlib import Path
 
 import structlog
 
 from rowmint.errors import UnavailableError
 from rowmint.failpoints import reach
 from rowmint.objects import ObjectStore
-from rowmint.registry import Registry
+from rowmint.registry import GarbageLedger, Registry
 from trainer_service import metrics
+from trainer_service.jobs.scratch import remove_abandoned
 from trainer_service.object_keys import attempt_of
 
 _log = structlog.get_logger(__name__)
@@ -19,22 +20,10 @@ _log = structlog.get_logger(__name__)
 _AT_ONCE = 1000
 
 
-class Ledger(Protocol):
-    """A ledger with a list of garbage."""
+def sweep(ledger: GarbageLedger, store: ObjectStore, keys: tuple[str, ...]) -> None:
+    """Delete the objects `keys` and remove them from the ledger's list; deleting what is gone is harmless.
 
-    def garbage(self, limit: int = 1000) -> tuple[str, ...]:
-        """Return keys of objects that nothing needs any more."""
-        ...
-
-    def forget(self, keys: Iterable[str]) -> None:
-        """Strike deleted objects off the list."""
-        ...
-
-
-def sweep(ledger: Ledger, store: ObjectStore, keys: tuple[str, ...]) -> None:
-    """Delete the objects `keys` and strike them off the ledger's list; deleting what is gone is harmless.
-
-    What cannot be deleted now stays on the list: nobody waits for it, so nobody is told but the log.
+    What cannot be deleted now stays on the list, and only the log says so, as no caller waits for it.
     """
     try:
         for start in range(0, len(keys), _AT_ONCE):
@@ -43,7 +32,7 @@ def sweep(ledger: Ledger, store: ObjectStore, keys: tuple[str, ...]) -> None:
         _log.warning("garbage is left for the next sweep", error=error.message)
 
 
-def sweep_listed(ledger: Ledger, store: ObjectStore) -> None:
+def sweep_listed(ledger: GarbageLedger, store: ObjectStore) -> None:
     """Delete everything on the ledger's list.
 
     Raises:
@@ -53,7 +42,7 @@ def sweep_listed(ledger: Ledger, store: ObjectStore) -> None:
         _sweep(ledger, store, keys)
 
 
-def _sweep(ledger: Ledger, store: ObjectStore, keys: tuple[str, ...]) -> None:
+def _sweep(ledger: GarbageLedger, store: ObjectStore, keys: tuple[str, ...]) -> None:
     for key in keys:
         store.delete(key)
         metrics.garbage_deleted(1)
@@ -80,25 +69,35 @@ def sweep_orphans(registry: Registry, store: ObjectStore, keys: Iterable[str]) -
 
 
 class Sweeper:
-    """Puts things in order now and then, from a thread of its own: any number of trainers may, at the same time.
+    """Cleans up now and then, from a thread of its own: any number of trainers may, at the same time.
 
-    It fails uploads that were abandoned, purges versions deleted long enough ago, and deletes every object that nothing
-    needs: those on the ledgers' lists, and those that no row names and none ever will.
+    It fails uploads that were abandoned, purges versions deleted long enough ago, removes the temporary files of dead
+    workers, and deletes every object that nothing needs: those on the ledgers' lists, and those that no row names and
+    none ever will.
 
     Args:
         registry: Where rows are.
         data: The data store.
         models: The models' store.
+        scratch: Root of the folders of temporary files of this machine's workers.
         seconds: Pause between two sweeps.
         upload_idle_seconds: After so long without a byte an upload is abandoned.
     """
 
     def __init__(
-        self, registry: Registry, data: ObjectStore, models: ObjectStore, *, seconds: float, upload_idle_seconds: float
+        self,
+        registry: Registry,
+        data: ObjectStore,
+        models: ObjectStore,
+        scratch: Path,
+        *,
+        seconds: float,
+        upload_idle_seconds: float,
     ) -> None:
         self._registry = registry
         self._data = data
         self._models = models
+        self._scratch = scratch
         self._seconds = seconds
         self._upload_idle_seconds = upload_idle_seconds
         self._done = threading.Event()
@@ -116,8 +115,12 @@ class Sweeper:
         """Sweep once.
 
         Raises:
-            UnavailableError: Registry or store cannot be used now; the next sweep goes on.
+            UnavailableError: Registry or store cannot be used now; the next sweep continues.
         """
+        try:
+            remove_abandoned(self._scratch)
+        except OSError as error:
+            _log.warning("temporary files are left for the next sweep", error=str(error))
         self._registry.datasets.expire(self._upload_idle_seconds)
         while self._registry.models.purge():
             pass

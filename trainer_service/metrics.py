@@ -1,7 +1,7 @@
 """The trainer's metrics, in one place. Labels hold names of projects, jobs and closed sets, never a value of a cell.
 
-They count for the process, whoever asks: a process that serves is one trainer. A worker has its own, which nobody
-scrapes: what it counts, it tells its trainer when it ends.
+They count for the process: a process that serves is one trainer. A worker has its own, which are not scraped: what it
+counts, its answer brings to the trainer.
 """
 
 import itertools
@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -18,9 +19,8 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from rowmint.errors import RowmintError
-from rowmint.names import TrainingJobName
 from rowmint.observability.metrics import CallMetrics
-from rowmint.registry import JobKind, JobLedger, JobState
+from rowmint.registry import JobKind, JobLedger, JobName, JobState
 
 _log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ _PHASE = Histogram(
 )
 _JOBS_ENDED = Counter(
     "rowmint_jobs_ended",
-    "Jobs ended by an attempt that ran here, or without one as they were to be taken up here.",
+    "Jobs ended by an attempt that ran here, or without one as they were to be claimed here.",
     ["kind", "state"],
     registry=REGISTRY,
 )
@@ -49,32 +49,60 @@ _UPLOAD_BYTES = Counter("rowmint_upload_bytes", "Bytes of uploads committed.", [
 _UPLOADS_OPEN = Gauge("rowmint_uploads_open", "Uploads being received.", registry=REGISTRY)
 _GARBAGE = Counter("rowmint_garbage_objects_deleted", "Objects deleted that nothing needed.", registry=REGISTRY)
 
-PHASES: Mapping[JobKind, tuple[str, ...]] = {
-    JobKind.INGEST: ("reading", "converting", "storing"),
-    JobKind.TRAIN: ("fetching", "encoding", "fitting", "publishing"),
-}
 PHASE_OUTCOMES = ("done", "failed", "cancelled", "died", "stopped")
 
-# A counter that begins with its first event shows no increase: what alerts look at is there from the start.
-for _kind in JobKind:
-    for _phase in PHASES[_kind]:
-        _PHASE.labels(_kind, _phase, "died")
-    for _state in JobState:
-        if _state.ended:
-            _JOBS_ENDED.labels(_kind, _state)
+_OUTCOMES = {JobState.SUCCEEDED: "done", JobState.FAILED: "failed", JobState.CANCELLED: "cancelled"}
 
 
-def phase_ended(kind: str, phase: str, outcome: str, seconds: float) -> None:
-    """Note how long a phase of a job took, seconds.
+def declare_phases(phases: Mapping[JobKind, tuple[str, ...]]) -> None:
+    """Let what alerts look at be there from the start: a counter that begins with its first event shows no increase.
 
     Args:
-        kind: ``ingest`` or ``train``.
-        phase: What the job was at; one of `PHASES`.
-        outcome: One of `PHASE_OUTCOMES`: ``done``; or how the attempt ended in it: ``failed``, ``cancelled``, ``died``
-            where its worker did, and ``stopped`` where it is to be tried again or was overtaken.
-        seconds: How long.
+        phases: The phases that a job of each kind may be at.
     """
-    _PHASE.labels(kind, phase, outcome).observe(seconds)
+    for kind, of_kind in phases.items():
+        for phase in of_kind:
+            _PHASE.labels(kind, phase, "died")
+        for state in JobState:
+            if state.ended:
+                _JOBS_ENDED.labels(kind, state)
+
+
+class AttemptMetrics:
+    """Measures one attempt at a job, as its trainer learns of it from the worker. For one thread.
+
+    Each phase counts with its seconds and its outcome, one of `PHASE_OUTCOMES`: ``done``; or how the attempt ended in
+    it: ``failed``, ``cancelled``, ``died`` where its worker did, and ``stopped`` where it is to be tried again or was
+    overtaken.
+
+    Args:
+        kind: What the job does.
+        clock: Seconds; monotonic.
+    """
+
+    def __init__(self, kind: JobKind, clock: Callable[[], float]) -> None:
+        self._kind = kind
+        self._clock = clock
+        self._phase = ""
+        self._since = 0.0
+
+    def on_phase(self, phase: str) -> None:
+        """Note that a phase begins, and with it that the one before is done."""
+        self._leave("done")
+        self._phase, self._since = phase, self._clock()
+
+    def on_end(self, answer: Mapping[str, Any]) -> None:
+        """Note a worker's answer, empty where it died: the state of the job, and how many objects it has deleted."""
+        state = answer.get("state")
+        if state:
+            job_ended(self._kind, state)
+        garbage_deleted(answer.get("garbage", 0))
+        self._leave(_OUTCOMES[JobState(state)] if state else "stopped" if answer else "died")
+
+    def _leave(self, outcome: str) -> None:
+        if self._phase:
+            _PHASE.labels(self._kind, self._phase, outcome).observe(self._clock() - self._since)
+        self._phase = ""
 
 
 def job_ended(kind: str, state: str) -> None:
@@ -105,7 +133,7 @@ def garbage_count() -> int:
 class JobCollector(Collector):
     """Shows jobs as the registry had them a moment before, whichever trainer they are at; nothing while it is away.
 
-    The registry is asked from a thread of its own: a scrape never waits for it, even where it hangs.
+    The registry is read by a thread of its own: a scrape never waits for it, even where it hangs.
 
     Args:
         ledger: The jobs.
@@ -126,7 +154,7 @@ class JobCollector(Collector):
         self._pause_seconds = pause_seconds
         self._keep_seconds = keep_seconds
         self._clock = clock
-        # Replaced as one: when the registry was asked, and what it answered.
+        # Replaced as one: when the registry was read, and what it answered.
         self._known: tuple[float, tuple[Metric, ...]] = (-float("inf"), ())
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="job-figures", daemon=True)
@@ -145,8 +173,8 @@ class JobCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics as they were last read; none where that is too long ago."""
-        asked_at, found = self._known
-        return found if self._clock() - asked_at < self._keep_seconds else ()
+        read_at, found = self._known
+        return found if self._clock() - read_at < self._keep_seconds else ()
 
     def refresh(self) -> None:
         """Read them once.
@@ -154,8 +182,8 @@ class JobCollector(Collector):
         Raises:
             RowmintError: The registry cannot be used; what is known stays until it is too old.
         """
-        asked_at = self._clock()
-        self._known = asked_at, _job_metrics(self._ledger.census(), self._ledger.lease_ages())
+        read_at = self._clock()
+        self._known = read_at, _job_metrics(self._ledger.census(), self._ledger.lease_ages())
 
     def _run(self) -> None:
         while not self._done.is_set():
@@ -168,9 +196,7 @@ class JobCollector(Collector):
             self._done.wait(self._pause_seconds)
 
 
-def _job_metrics(
-    census: Mapping[tuple[JobKind, JobState], int], ages: Mapping[TrainingJobName, float]
-) -> tuple[Metric, ...]:
+def _job_metrics(census: Mapping[tuple[JobKind, JobState], int], ages: Mapping[JobName, float]) -> tuple[Metric, ...]:
     jobs = GaugeMetricFamily("rowmint_jobs", "Jobs in the registry.", labels=["kind", "state"])
     for kind, state in itertools.product(JobKind, JobState):
         jobs.add_metric([kind, state], census.get((kind, state), 0))

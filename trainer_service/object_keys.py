@@ -1,7 +1,7 @@
 """Keys of stored objects: the only place that makes or reads one.
 
 Each holds the uid and the epoch of the attempt that wrote it, so that no two attempts ever write the same key, and
-whatever an attempt left behind can be told from what another is about to need.
+what an attempt left behind can be distinguished from what another is about to need.
 """
 
 import re

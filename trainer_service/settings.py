@@ -21,9 +21,11 @@ class TrainerSettings(ServiceSettings):
         model_store: Store of published models, likewise.
         store_options: Options of both stores, such as endpoint and credentials.
         workers: Training jobs run at once, and as many ingest jobs beside them.
+        max_project_jobs: Jobs of each kind that a project may have running, at all trainers together where each has the
+            same number here; 0 for as many as there are workers.
         threads: CPU threads of a fit whose job does not say. The usual networks are too small to share: waking a thread
             costs more than it saves, unless threads spin (`OMP_WAIT_POLICY=ACTIVE`) on a machine that is idle.
-        lease_seconds: After so long without a heartbeat a job is taken up by another worker.
+        lease_seconds: After so long without a heartbeat a job is claimed by another worker.
         heartbeat_seconds: Pause between two heartbeats; at most half the lease.
         segment_bytes: Bytes of an upload committed at once.
         segment_seconds: After so long what has come is committed, however little.
@@ -38,7 +40,7 @@ class TrainerSettings(ServiceSettings):
         max_text_bytes: Bytes of a cell of text.
         max_decompressed_bytes: Bytes of a table once it is decompressed.
         max_message_bytes: Largest message received.
-        grace_seconds: How long calls may go on after SIGTERM.
+        grace_seconds: How long calls may continue after SIGTERM.
         max_connection_age_seconds: Age at which connections are renewed; 0 for never.
         signing_key: File of the Ed25519 private key, PEM, that versions are signed with; empty: they are not.
         failpoint: A place to die at, for tests of what is lost then; see `rowmint.failpoints.arm`.
@@ -53,6 +55,7 @@ class TrainerSettings(ServiceSettings):
     model_store: str = ""
     store_options: dict[str, Any] = Field(default_factory=dict)
     workers: int = Field(default=1, ge=1, le=256)
+    max_project_jobs: int = Field(default=0, ge=0)
     threads: int = Field(default=1, ge=1, le=256)
     lease_seconds: float = Field(default=10.0, gt=0)
     heartbeat_seconds: float = Field(default=1.0, gt=0)
@@ -102,6 +105,16 @@ class TrainerSettings(ServiceSettings):
         """The store of models, the embedded default filled in."""
         return self.model_store or f"file://{self.home.absolute()}/models"
 
+    def for_worker(self) -> dict[str, Any]:
+        """Return the settings as JSON values that a worker reads in whatever folder it runs: defaults are filled in."""
+        filled = {
+            "home": self.home.absolute(),
+            "registry": self.registry_url,
+            "data_store": self.data_store_url,
+            "model_store": self.model_store_url,
+        }
+        return self.model_copy(update=filled).model_dump(mode="json")
+
     @property
     def ingest_limits(self) -> IngestLimits:
         """What an upload may ask of the machine that reads it."""
@@ -109,7 +122,7 @@ class TrainerSettings(ServiceSettings):
 
     @property
     def scratch(self) -> Path:
-        """Folder of temporary files."""
+        """Root of the folders of temporary files, one a worker of this machine."""
         return self.home.absolute() / "scratch"
 
 

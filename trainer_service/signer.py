@@ -33,7 +33,7 @@ def open_signing_key(path: str) -> KeySource | None:
 
 
 class VersionSigner:
-    """Signs published versions. Thread-safe.
+    """Signs stored versions, in whatever state. Thread-safe.
 
     Args:
         ledger: Models and versions.
@@ -60,7 +60,7 @@ class VersionSigner:
                 f"{name} cannot be signed: this trainer has no signing key; create one (`rowmint keys signing"
                 " FOLDER`), set ROWMINT_SIGNING_KEY to its signing-key.pem, and restart the trainer"
             )
-        record = self._ledger.resolve(ModelVersionRef(name.parent, version=name.version))
+        record = self._ledger.resolve(ModelVersionRef(name.parent, version=name.version), unpublished=True)
         manifest, _ = stored_files(self._store, record)
         try:
             weights_sha256 = read_manifest(manifest, record.manifest_digest)["generator"]["weights"]["sha256"]

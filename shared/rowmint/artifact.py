@@ -2,14 +2,14 @@
 
 The manifest has two parts. `generator` is everything rows depend on: family, schema, codecs, arithmetic, grid,
 algorithm number, and size and SHA-256 of the weights; the *model digest* is the SHA-256 of its canonical JSON (RFC
-8785). The rest tells where the model came from; the *manifest digest* is the SHA-256 of the whole file, which is
+8785). The rest says where the model came from; the *manifest digest* is the SHA-256 of the whole file, which is
 canonical JSON too.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from rowmint.codecs import Codec, IdentityCodec, load_codec
 from rowmint.errors import ColumnNotFoundError, DataLossError, InvalidFieldError
 from rowmint.sampling.plan import ALGORITHM, grid_rows
 from rowmint.schema import TableSchema
-from rowmint.synthesizer import Kernel, Synthesizer, load_synthesizer
+from rowmint.synthesizer import Capabilities, Kernel, Synthesizer, load_synthesizer, synthesizer_family
 
 FORMAT = 1
 """Version of the manifest's own layout."""
@@ -51,11 +51,11 @@ class Artifact:
 
 
 @dataclass(frozen=True)
-class Generator:
-    """A fitted generator, ready to be written.
+class FittedModel:
+    """A fitted model, ready to be written.
 
     Attributes:
-        family: One of `rowmint.synthesizer.FAMILIES`.
+        family: Name of one of `rowmint.synthesizer.FAMILIES`.
         schema: Shape of the rows, ignored columns left out, categories and bounds filled in.
         codecs: One a column.
         network: The manifest's ``network`` entry; empty for families that have none.
@@ -76,10 +76,11 @@ class Model:
     Attributes:
         digest: Model digest, 32 bytes.
         schema: Shape of the rows.
-        grid: Rows of a grid cell.
+        grid: Rows of a batch.
         synthesizer: Makes every column but ids.
         identities: Codecs of id columns by name.
         size_bytes: Bytes of the arrays it holds.
+        capabilities: What its family offers; for models of before these were stored, what it offers today.
     """
 
     digest: bytes
@@ -88,19 +89,20 @@ class Model:
     synthesizer: Synthesizer
     identities: Mapping[str, IdentityCodec]
     size_bytes: int
+    capabilities: Capabilities = field(default_factory=Capabilities)
 
 
-def write_model(generator: Generator, provenance: Mapping[str, Any]) -> Artifact:
+def write_model(fitted: FittedModel, provenance: Mapping[str, Any]) -> Artifact:
     """Return the files of a model.
 
     Args:
-        generator: What rows depend on.
-        provenance: The rest of the manifest: ``training``, ``privacy``, ``licence`` and so on; JSON values, integers
-            below 2**53.
+        fitted: What rows depend on.
+        provenance: The rest of the manifest: ``capabilities``, ``training``, ``privacy``, ``licence`` and so on; JSON
+            values, integers below 2**53.
     """
-    arrays = dict(generator.arrays)
+    arrays = dict(fitted.arrays)
     bodies = []
-    for index, codec in enumerate(generator.codecs):
+    for index, codec in enumerate(fitted.codecs):
         body, own = codec.to_manifest()
         bodies.append(body)
         arrays.update({f"codec.{index}.{name}": array for name, array in own.items()})
@@ -109,10 +111,10 @@ def write_model(generator: Generator, provenance: Mapping[str, Any]) -> Artifact
         "algorithm": ALGORITHM,
         "arithmetic": ARITHMETIC,
         "codecs": bodies,
-        "family": generator.family,
-        "grid": grid_rows(generator.schema),
-        "network": dict(generator.network),
-        "schema": generator.schema.to_json(),
+        "family": fitted.family,
+        "grid": grid_rows(fitted.schema),
+        "network": dict(fitted.network),
+        "schema": fitted.schema.to_json(),
         "weights": {"sha256": hashlib.sha256(weights).hexdigest(), "size": len(weights)},
     }
     model_digest = hashlib.sha256(rfc8785.dumps(section)).digest()
@@ -186,6 +188,9 @@ def read_model(manifest: bytes, weights: bytes, kernel: Kernel, manifest_digest:
         arrays: dict[str, NDArray[np.generic]] = safetensors.numpy.load(weights)
         schema = TableSchema.from_json(generator["schema"])
         synthesizer = load_synthesizer(generator, schema, arrays, kernel)
+        stored = body.get("capabilities")
+        own = synthesizer_family(generator["family"]).capabilities
+        capabilities = own if stored is None else Capabilities.from_json(stored)
         # Last, as it writes out the categories: only checked ones have no more than a thousand digits.
         grid = _grid(generator["grid"], schema)
         identities = {
@@ -212,6 +217,7 @@ def read_model(manifest: bytes, weights: bytes, kernel: Kernel, manifest_digest:
         synthesizer,
         identities,
         sum(array.nbytes for array in arrays.values()),
+        capabilities,
     )
 
 
@@ -222,7 +228,7 @@ def _brief(text: str) -> str:
 
 
 def _grid(rows: Any, schema: TableSchema) -> int:
-    """Return a manifest's grid; `ValueError` where it is none, or would make batches far larger than any should be."""
+    """Return a manifest's grid; `ValueError` where it is not one, or its batches would be far too large."""
     most = _GRID_SLACK * grid_rows(schema)
     if not isinstance(rows, int) or isinstance(rows, bool) or not 1 <= rows <= most or rows & (rows - 1):
         raise ValueError(f"its grid is {rows!r}; it must be a power of two of at most {most} rows")

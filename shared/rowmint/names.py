@@ -3,12 +3,14 @@
     projects/{project}
     projects/{project}/datasets/{dataset}
     projects/{project}/trainingJobs/{job}
+    projects/{project}/ingestJobs/{job}
     projects/{project}/models/{model}
     projects/{project}/models/{model}/versions/{version}
     projects/{project}/models/{model}@{alias}
     projects/{project}/models/{model}@sha256:{model digest}
 
-Every class parses with `parse(text, field)`, which raises `InvalidFieldError` naming `field`, and formats with `str()`.
+Every class formats with `str()`; those that a request may hold parse with `parse(text, field)`, which raises
+`InvalidFieldError` naming `field`.
 """
 
 import re
@@ -109,6 +111,17 @@ class TrainingJobName:
 
     def __str__(self) -> str:
         return f"projects/{self.project}/trainingJobs/{self.job}"
+
+
+@dataclass(frozen=True, order=True)
+class IngestJobName:
+    """`projects/{project}/ingestJobs/{job}`: in logs and metrics only; no RPC reads it."""
+
+    project: str
+    job: str
+
+    def __str__(self) -> str:
+        return f"projects/{self.project}/ingestJobs/{self.job}"
 
 
 @dataclass(frozen=True, order=True)

@@ -22,8 +22,9 @@ from rowmint.client import Client, Credentials, RetryPolicy, RowmintCallError
 from rowmint.security.access_file import create_key, grant_certificate, revoke_key
 from rowmint.security.certificates import CertificateAndKey, issue_certificate, make_authority
 from rowmint.security.identity import Role
-from tests.acceptance.processes import ServiceProcess, Services, customers_csv, refused_start, wait_until
+from tests.acceptance.processes import ServiceProcess, Services, customers_csv, refused_start
 from tests.integration.test_access import METHODS, resources_of
+from tests.waiting import PATIENCE, wait_until
 
 ONCE = RetryPolicy(attempts=1, unary_attempts=1)
 HERE = ("localhost", "127.0.0.1")
@@ -117,7 +118,7 @@ class Guarded:
                 response_deserializer=bytes,
             )
             try:
-                answer = made(iter([request]) if descriptor.client_streaming else request, timeout=30)
+                answer = made(iter([request]) if descriptor.client_streaming else request, timeout=PATIENCE)
                 if descriptor.server_streaming:
                     list(answer)
             except grpc.RpcError as error:
@@ -276,7 +277,7 @@ def peer_certificate(guarded: Guarded) -> bytes:
     """Return the certificate that a sampler shows now."""
     host, _, port = guarded.samplers[0].rpartition(":")
     with (
-        socket.create_connection((host, int(port)), timeout=10) as plain,
+        socket.create_connection((host, int(port)), timeout=PATIENCE) as plain,
         client_context(guarded).wrap_socket(plain, server_hostname=host) as wrapped,
     ):
         return wrapped.getpeercert(binary_form=True)
@@ -287,14 +288,14 @@ def test_metrics_are_told_over_mutual_tls_to_who_may_see_every_project(guarded: 
     url = f"https://localhost:{int(found[1])}/metrics"
     grant_certificate(guarded.access_file, "prometheus", {"*": Role.READER})
     prometheus = client_context(guarded, shown=issue(guarded.authority, "prometheus"))
-    with urllib.request.urlopen(url, context=prometheus, timeout=10) as answer:
+    with urllib.request.urlopen(url, context=prometheus, timeout=PATIENCE) as answer:
         assert b"grpc_server_call_started" in answer.read()
     with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(url, context=client_context(guarded), timeout=10).read()
+        urllib.request.urlopen(url, context=client_context(guarded), timeout=PATIENCE).read()
     with pytest.raises((ssl.SSLError, urllib.error.URLError, ConnectionError)):
-        urllib.request.urlopen(url, context=client_context(guarded, shows=False), timeout=10).read()
+        urllib.request.urlopen(url, context=client_context(guarded, shows=False), timeout=PATIENCE).read()
     with pytest.raises((urllib.error.URLError, ConnectionError)):
-        urllib.request.urlopen(url.replace("https", "http"), timeout=10).read()
+        urllib.request.urlopen(url.replace("https", "http"), timeout=PATIENCE).read()
 
 
 @pytest.mark.parametrize("service", ["trainer_service", "sampler_service"])

@@ -41,7 +41,7 @@ def addresses(shared_services: Services, fitted: Fitted) -> list[str]:
             ["sample", "customers", "-n", "5", "-w", "city = Osol", "-o", "rows.csv"],
             ["'Osol'", "similar values are 'Oslo'"],
         ),
-        (["sample", "customers", "-n", "5", "-w", "age > 500", "-o", "rows.csv"], ["asks for values outside"]),
+        (["sample", "customers", "-n", "5", "-w", "age > 500", "-o", "rows.csv"], ["allows only values outside"]),
         (["sample", "customers", "-n", "5", "-w", "bonus = 7", "-o", "rows.csv"], ["rarest condition is", "'bonus'"]),
         (["complete", "customers", "known.csv", "-o", "rows.csv"], ["row 0: ", "'Osol'", "similar values are 'Oslo'"]),
     ],

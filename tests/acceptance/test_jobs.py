@@ -1,16 +1,13 @@
-"""Jobs: live events, cancel in mid-epoch, estimates, versions and aliases, a worker that is killed."""
+"""Jobs: live events, cancel in mid-epoch, estimates, versions and aliases; what dies is in tests/crash."""
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
 
 from rowmint.client import Client, RowmintCallError
 from rowmint.v1 import dataset_pb2, training_job_pb2
-from tests.acceptance.processes import Services, children_of, customers_csv, wait_until, working_child
-
-SMALL = {"batch_size": 100, "generator_dim": [32], "discriminator_dim": [32], "threads": 1}
+from tests.acceptance.processes import Services, children_of, customers_csv
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +36,9 @@ def test_cancel_stops_a_fit_in_the_middle_of_an_epoch(client: Client, dataset: d
 
 
 def test_watching_resumes_after_a_number(client: Client, dataset: dataset_pb2.Dataset) -> None:
-    job = client.train(dataset, "watched", family="tvae", epochs=3, seed=1, threads=1)
+    job = client.train(dataset, "watched", family="independent", seed=1, threads=1)
     events = list(client.watch(job))
+    assert len(events) > 3
     again = list(client.watch(job, after=3))
     assert again == events[3:]
 
@@ -63,45 +61,13 @@ def test_versions_count_and_latest_moves(client: Client, dataset: dataset_pb2.Da
     assert client.get_version("counted@latest").version == 1
 
 
-def test_an_estimate_is_within_a_factor_of_two(client: Client, dataset: dataset_pb2.Dataset) -> None:
-    asked = {"epochs": 4, "batch_size": 500, "threads": 1, "seed": 3}
-    estimate = client.estimate(dataset, "estimated", **asked)
-    job = client.train(dataset, "estimated", **asked)
-    began = {}
-    for event in client.watch(job):
-        if event.HasField("progress") and event.progress.epoch:
-            began[event.progress.epoch] = event.time.ToMicroseconds() / 1e6
-    measured = (began[4] - began[1]) / 3
+def test_an_estimate_tells_the_size_of_a_fit_and_starts_none(client: Client, dataset: dataset_pb2.Dataset) -> None:
+    estimate = client.estimate(dataset, "estimated", epochs=4, batch_size=500, threads=1, seed=3)
     assert estimate.steps_per_epoch == 6
     assert estimate.encoded_width > 20
-    # A busy machine slows the one or the other: the promise is a factor of two, the bound here is looser.
-    assert measured / 4 < estimate.seconds_per_epoch < measured * 4
+    assert estimate.seconds_per_epoch > 0
     with pytest.raises(RowmintCallError, match="there is no"):
         client.get_job("estimated")
-
-
-def test_the_same_seed_gives_the_same_model(client: Client, dataset: dataset_pb2.Dataset) -> None:
-    digests = set()
-    for _ in range(2):
-        job = client.wait_job(client.train(dataset, "repeated", epochs=1, seed=5, **SMALL))
-        digests.add(client.get_version(job.model_version).model_digest)
-    assert len(digests) == 1
-
-
-def test_a_killed_worker_is_replaced(services: Services) -> None:
-    trainer = services.trainer(ROWMINT_LEASE_SECONDS="2", ROWMINT_HEARTBEAT_SECONDS="0.3")
-    with Client(trainer.address, services.sampler().address) as client:
-        dataset = client.upload(customers_csv(500), "killed", format="csv")
-        job = client.train(dataset, "killed", epochs=40, seed=5, **SMALL)
-        for event in client.watch(job):
-            if event.HasField("progress") and event.progress.epoch:
-                break
-        os.kill(working_child(trainer.pid), signal.SIGKILL)
-        events = list(client.watch(job))
-        assert events[-1].state == training_job_pb2.JOB_STATE_SUCCEEDED
-        assert events[-1].attempt == 2
-        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
-        assert len(list(client.list_versions("killed"))) == 1
 
 
 def test_a_trainer_that_is_told_to_end_leaves_no_process(services: Services) -> None:

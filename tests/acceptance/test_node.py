@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import subprocess
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -19,6 +18,7 @@ from rowmint.registry.engine import connect, migrate, writing
 from rowmint.registry.tables import DATA, MODELS, model_aliases, model_versions, models
 from tests.acceptance.node_programs import installed
 from tests.acceptance.processes import ROOT, Services, customers_csv
+from tests.docs.pages import blocks
 
 GOLDEN = ROOT / "tests" / "golden"
 NODE_CLIENT = Path(__file__).parent / "node"
@@ -165,17 +165,16 @@ def test_conditions_hold_in_node(node_client, sampler):
     assert int(found["summary"]["candidates"]) > int(found["summary"]["accepted"]) >= 200
 
 
-def test_the_readmes_snippet_runs(node_client, sampler):
+def test_the_pages_snippet_runs(node_client, sampler):
     node, folder = node_client
-    snippet = re.search(r"<!-- run: node -->\n```js\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert snippet
-    code = snippet[1].replace("127.0.0.1:7402", sampler.address).replace("models/shop", "models/independent")
-    (folder / "readme.mjs").write_text(code, encoding="utf-8")
+    (snippet,) = blocks("node")
+    code = snippet.replace("127.0.0.1:7402", sampler.address).replace("models/shop", "models/independent")
+    (folder / "page.mjs").write_text(code, encoding="utf-8")
     # The reader's folder has the protos and the packages.
     if not (folder / "protos").exists():
         (folder / "protos").symlink_to(ROOT / "protos")
     result = subprocess.run(
-        [node, "readme.mjs"], cwd=folder, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False
+        [node, "page.mjs"], cwd=folder, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False
     )
     assert result.returncode == 0, result.stderr
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["header", "data", "summary"]

@@ -15,10 +15,12 @@ import pytest
 from rowmint.client import Client
 from rowmint.v1 import model_pb2
 from tests.acceptance.processes import ROOT, ServiceProcess, Services, customers_csv, free_port
+from tests.faults.golden_home import golden_version, publish_golden
+from tests.golden.streams import PROJECT
 
 FITTING = ["torch", "sdv", "ctgan", "sklearn", "pandas", "rdt", "scipy", "copulas", "sdmetrics"]
-WHERE = {"city": ["Oslo", "Lima"], "age": (30, 50)}
-PARTIAL = [{"city": "Quito", "income": 51_000.5}, {"rich": "no", "bonus": None}, {}, {"age": 40, "plan": "pro"}]
+WHERE = {"age": (20, None), "flag": [True, None]}
+PARTIAL = [{"city": "Oslo", "score": 5.5}, {"grade": 3, "price": None}, {}, {"age": 40, "flag": True}]
 
 
 @pytest.fixture(scope="module")
@@ -27,21 +29,21 @@ def interpreter() -> str:
     path = Path(os.environ.get("ROWMINT_SAMPLER_PYTHON", ROOT / ".venv-sampler" / "bin" / "python"))
     if not path.exists():
         pytest.fail(
-            f"{path} is not there: `make .make/sampler` makes the environment, as `make test` does, or name the"
-            " interpreter of one in ROWMINT_SAMPLER_PYTHON"
+            f"{path} is not there: `make .venv-sampler/.ready` makes the environment, as `make test-system` does, or"
+            " name the interpreter of one in ROWMINT_SAMPLER_PYTHON"
         )
     return str(path)
 
 
 @dataclass(frozen=True)
 class Published:
-    """A home folder in which a model was published.
+    """A home folder in which models were published.
 
     Attributes:
         models: A folder that holds the models' registry and store, and nothing else.
         data: Where the rest of the trainer's home is now.
-        version: The model.
-        digests: What a sampler beside the trainer made of it.
+        version: A model with networks; the trainer has published `alone`, too.
+        digests: What a sampler beside the trainer made of both.
     """
 
     models: Path
@@ -53,21 +55,13 @@ class Published:
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
     home = tmp_path_factory.mktemp("home")
+    publish_golden(home)
     services = Services(home)
     try:
-        with Client(services.trainer().address, services.sampler().address) as client:
+        with Client(services.trainer().address, services.sampler().address, PROJECT) as client:
             dataset = client.upload(customers_csv(1_000), "alone", format="csv", primary_key="customer")
-            job = client.train(
-                dataset,
-                "alone",
-                epochs=2,
-                batch_size=100,
-                generator_dim=[32],
-                discriminator_dim=[32],
-                seed=1,
-                threads=1,
-            )
-            version = client.get_version(client.wait_job(job).model_version)
+            client.wait_job(client.train(dataset, "alone", family="independent", seed=1, threads=1))
+            version = client.get_version(golden_version("ctgan"))
             digests = digests_of(client, version)
     finally:
         services.close()
@@ -96,6 +90,7 @@ def digests_of(client: Client, version: model_pb2.ModelVersion) -> dict[str, str
     found["parts"] = hashlib.sha256(parts).hexdigest()
     rows = [list(row.values()) for row in client.complete_rows(version, PARTIAL, seed=5)]
     found["completed"] = hashlib.sha256(json.dumps(rows, default=str).encode()).hexdigest()
+    found["alone"] = hashlib.sha256(b"".join(client.sample("alone", 1_000, seed=5, format="csv").chunks())).hexdigest()
     return found
 
 
@@ -109,7 +104,7 @@ def sampler_alone(published: Published, interpreter: str, **environment: str) ->
 
 
 def client_of(sampler: ServiceProcess) -> Client:
-    return Client(f"127.0.0.1:{free_port()}", sampler.address)  # nobody listens there: the trainer is gone
+    return Client(f"127.0.0.1:{free_port()}", sampler.address, PROJECT)  # nobody listens there: the trainer is gone
 
 
 def used_files(pid: int) -> set[str]:
@@ -132,7 +127,7 @@ def test_the_environment_holds_nothing_that_fits(interpreter: str) -> None:
 
 def test_it_serves_from_the_models_alone(published: Published, interpreter: str) -> None:
     with sampler_alone(published, interpreter) as sampler, client_of(sampler) as client:
-        version = client.get_version("alone")
+        version = client.get_version(golden_version("ctgan"))
         assert version.model_digest == published.version.model_digest
         assert digests_of(client, version) == published.digests
         files = used_files(sampler.pid)
@@ -152,5 +147,5 @@ def test_rows_are_the_same_without_onnxruntime(
     (tmp_path / "sitecustomize.py").write_text('import sys\n\nsys.modules["onnxruntime"] = None\n')
     environment = {"PYTHONPATH": str(tmp_path), "ROWMINT_KERNEL": kernel}
     with sampler_alone(published, interpreter, **environment) as sampler, client_of(sampler) as client:
-        assert digests_of(client, client.get_version("alone")) == published.digests
+        assert digests_of(client, client.get_version(golden_version("ctgan"))) == published.digests
         assert not [file for file in used_files(sampler.pid) if "onnxruntime" in file]

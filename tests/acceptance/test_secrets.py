@@ -25,12 +25,13 @@ from rowmint.security.audit_verify import verify
 from rowmint.security.identity import Role
 from rowmint.v1 import model_service_pb2, schema_pb2
 from rowmint.v1.model_service_pb2_grpc import ModelServiceStub
-from tests.acceptance.processes import ServiceProcess, Services, customers_csv, refused_start, wait_until
+from tests.acceptance.processes import ServiceProcess, Services, customers_csv, refused_start
 from tests.acceptance.telltales import leaks, leaks_of_services, told
 from tests.observability.collector import Collector
 from tests.observability.conftest import metrics_port
 from tests.postgres_server import PostgresServer
 from tests.swift_server import SwiftServer
+from tests.waiting import PATIENCE, wait_until
 
 PROJECT = "vault"
 MODEL = f"projects/{PROJECT}/models/patients"
@@ -93,7 +94,7 @@ class Vault:
 
 
 def scraped(service: ServiceProcess) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port(service)}/metrics", timeout=30) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port(service)}/metrics", timeout=PATIENCE) as answer:
         return answer.read().decode()
 
 
@@ -117,7 +118,7 @@ def ask_with(address: str, authorization: str, vault: Vault) -> None:
         request = model_service_pb2.GetModelVersionRequest(name=f"{MODEL}@latest")
         with pytest.raises(grpc.RpcError) as caught:
             ModelServiceStub(channel).GetModelVersion(
-                request, timeout=30, metadata=(("authorization", authorization), ("x-api-key", GARBAGE))
+                request, timeout=PATIENCE, metadata=(("authorization", authorization), ("x-api-key", GARBAGE))
             )
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     vault.errors.append((f"{caught.value.details()} {caught.value.trailing_metadata()}", ()))

@@ -1,4 +1,7 @@
-"""Streams on two replicas: cut, killed, planned in parts, far out; the bytes are those of one unbroken call."""
+"""Streams on two replicas: cut, planned in parts, far out; the bytes are those of one unbroken call.
+
+Replicas that die are in tests/faults/test_lost_replicas.py.
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -46,25 +49,6 @@ def test_planned_parts_on_two_replicas_join_to_the_single_stream(
     joined = b"".join(data_of((one, two)[index % 2], part) for index, part in enumerate(plan.parts))
     assert hashlib.sha256(joined).digest() == hashlib.sha256(data_of(one, request)).digest()
     assert data_of(two, request) == joined
-
-
-@pytest.mark.parametrize("form", FORMATS)
-def test_a_replica_killed_in_mid_stream_is_gone_on_from_by_another(
-    services: Services, shared_services: Services, version: str, form: str
-) -> None:
-    home = {"ROWMINT_HOME": str(shared_services.home)}
-    first, second = services.sampler(**home), services.sampler(**home)
-    with Client(shared_services.started[0].address, [first.address, second.address]) as client:
-        request = client.sample_request(version, 200_000, where=WHERE, seed=9, format=form)
-        whole = data_of(shared_services.started[1].address, request)
-        stream = client.sample(version, 200_000, where=WHERE, seed=9, format=form, message_bytes=32 * 1024)
-        pieces = []
-        for piece in stream.chunks():
-            pieces.append(piece)
-            if len(pieces) == 5:
-                (first if stream.address == first.address else second).kill()
-    assert stream.resumes >= 1
-    assert hashlib.sha256(b"".join(pieces)).digest() == hashlib.sha256(whole).digest()
 
 
 def test_the_first_row_far_out_is_the_same_row_from_either_side(shared_services: Services, version: str) -> None:

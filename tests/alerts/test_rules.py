@@ -19,7 +19,8 @@ from rowmint.registry import JobKind, JobState
 from sampler_service.metrics import OUTCOMES, SHED_REASONS
 from tests.acceptance.processes import ROOT, customers_csv
 from tests.proxied.deployment import TRAINER, Deployment
-from trainer_service.metrics import PHASE_OUTCOMES, PHASES
+from trainer_service.jobs.runners import PHASES
+from trainer_service.metrics import PHASE_OUTCOMES
 
 DEPLOY = ROOT / "deploy"
 RULES = {
@@ -244,7 +245,7 @@ def test_dashboards_are_whole() -> None:
 def promtool() -> str:
     found = shutil.which("promtool", path=str(ROOT / ".debian-tools" / "usr" / "bin")) or shutil.which("promtool")
     if found is None:
-        pytest.fail("there is no promtool: `make test-debian` brings Debian's package prometheus")
+        pytest.fail("there is no promtool: `make test-system` brings Debian's package prometheus")
     return found
 
 

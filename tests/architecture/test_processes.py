@@ -10,11 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# Imports whatever modules are there, then prints the names of all that are loaded. A blocked one cannot be imported,
-# as if it were not installed.
+FITTING = {"torch", "sdv", "ctgan", "sklearn", "pandas", "scipy", "rdt", "trainer_service"}
+"""Packages that models are fitted with, never loaded by a sampler."""
+
+# Imports the modules that are there, runs some code, then prints the names of all modules that are loaded. A blocked
+# one cannot be imported, as if it were not installed.
 _SCRIPT = """
 import importlib, json, pkgutil, sys
-roots, skipped, blocked = json.loads(sys.argv[1])
+roots, skipped, blocked, then = json.loads(sys.argv[1])
 sys.modules.update(dict.fromkeys(blocked))
 
 def load(name):
@@ -25,14 +28,15 @@ def load(name):
 
 for root in roots:
     load(root)
+exec(then)
 print(json.dumps(sorted(name for name, module in sys.modules.items() if module is not None)))
 """
 
 
-def _loaded(roots, skipped=(), blocked=()):
-    """Return the names of all modules loaded after importing `roots` and everything inside but `skipped`."""
+def _loaded(roots, skipped=(), blocked=(), then=""):
+    """Return the modules loaded after importing `roots` and everything inside but `skipped`, then running `then`."""
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, json.dumps([list(roots), list(skipped), list(blocked)])],
+        [sys.executable, "-c", _SCRIPT, json.dumps([list(roots), list(skipped), list(blocked), then])],
         cwd=ROOT,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
@@ -58,10 +62,17 @@ def test_client_and_command_line_are_light():
 
 def test_the_sampler_never_loads_what_fits_models():
     loaded = _loaded(["sampler_service"])
-    fitting = {"torch", "sdv", "ctgan", "sklearn", "pandas", "scipy", "rdt", "trainer_service"}
-    assert _tops(loaded) & fitting == set()
+    assert _tops(loaded) & FITTING == set()
     if (ROOT / "sampler_service" / "__main__.py").exists():
         assert "sampler_service.__main__" in loaded
+
+
+def test_streaming_loads_nothing_that_fits_models():
+    """In every format, pandas being installed here: what imports it if it can, would."""
+    stream = "from tests.golden import streams; streams.all_digests('auto', quick=True)"
+    loaded = _loaded(["sampler_service.__main__"], then=stream)
+    assert _tops(loaded) & FITTING == set()
+    assert "pyarrow" in loaded
 
 
 def test_the_core_loads_no_wire():
@@ -76,7 +87,7 @@ def test_the_core_loads_no_wire():
     ("module", "never"),
     [
         ("rowmint.cli", {"torch", "sdv", "pandas", "numpy", "pyarrow", "sqlalchemy", "pydantic"}),
-        ("sampler_service", {"torch", "sdv", "pandas", "sklearn", "scipy", "trainer_service"}),
+        ("sampler_service", FITTING),
         ("trainer_service", {"torch", "sdv", "pandas", "sklearn", "scipy", "sampler_service"}),
     ],
 )

@@ -19,11 +19,14 @@ from rowmint.sampling.rows import RowSource
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, TableSchema
 from rowmint.synthesizer import choose_kernel
 from tests.benchmarks import adult
-from trainer_service.config import CtganConfig, TrainingConfig, TvaeConfig
-from trainer_service.fitting.encoding.encode import encode_table
+from trainer_service.config import TrainingConfig, encoding_options
+from trainer_service.fitting import FitContext
+from trainer_service.fitting.device import prepare_device
+from trainer_service.fitting.encoding.encoded_table import encode_table
 from trainer_service.fitting.encoding.table import Holdout, Table
 from trainer_service.fitting.engine import fit
-from trainer_service.fitting.families import choose_device, make_fitter
+from trainer_service.fitting.families.ctgan.config import CtganConfig
+from trainer_service.fitting.families.tvae.config import TvaeConfig
 
 BLOCKS = 40
 STEPS = 200
@@ -31,7 +34,7 @@ PARTS = {
     "integer products, rounding included (onnxruntime)": ("run_with_iobinding",),
     "look-ups: exp, tanh, noise codes": ("'take'",),
     "random words (Philox)": ("rng.py", "random_raw"),
-    "draws of slots": ("heads.py",),
+    "categorical draws": ("layout.py",),
     "decoding": ("codecs",),
 }
 
@@ -75,8 +78,10 @@ def sampling(folder: Path, path: Path, schema: TableSchema, config: TrainingConf
 def training(folder: Path, path: Path, schema: TableSchema, config: TrainingConfig) -> None:
     """Print milliseconds a step."""
     table = Table(path, schema.columns, Holdout.none())
-    encoded = encode_table(table, config, folder, lambda: False)
-    fitter = make_fitter(encoded, config, choose_device(config), folder)
+    encoded = encode_table(table, encoding_options(config), folder, lambda: False)
+    context = FitContext(folder, config.seed)
+    prepare_device(config.declaration, context)
+    fitter = config.declaration.make_fitter(encoded, config.family, context)
     for number in range(20):
         fitter.step(number)
     began = time.perf_counter()

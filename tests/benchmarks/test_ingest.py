@@ -10,7 +10,7 @@ from rowmint.client import Client
 from tests.acceptance.processes import Services, customers_csv
 from tests.benchmarks.memory import PeakMemory
 
-pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(3600)]
+pytestmark = pytest.mark.timeout(3600)
 
 
 class Repeated(RawIOBase):

@@ -8,7 +8,7 @@ import pytest
 from rowmint.client import Client
 from tests.acceptance.processes import Services, customers_csv
 
-pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 COLUMNS = ["city", "plan", "age", "income"]
 FAR = 10**12 // 4096 * 4096  # both begin a block

@@ -85,7 +85,7 @@ def test_typescript_is_told_what_is_wrong(compiled, sampler):
 def test_go_java_and_typescript_are_generated_by_the_file_as_it_stands(typescript, tmp_path):
     packages, _ = typescript
     plugin = shutil.which("grpc_java_plugin")
-    assert plugin is not None, "make test-debian brings protobuf-compiler-grpc-java-plugin"
+    assert plugin is not None, "make test-system brings protobuf-compiler-grpc-java-plugin"
     programs = tmp_path / "programs"
     programs.mkdir()
     # What Maven calls protoc-gen-grpc-java has another name in Debian.

@@ -1,6 +1,6 @@
 """The ledgers of training jobs and of models, step by step beside a model in memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -20,18 +20,19 @@ from rowmint.registry import (
     CanonicalTable,
     CheckpointRecord,
     JobKind,
-    JobPhase,
     JobState,
     ModelVersionRecord,
     NewVersion,
+    VersionState,
 )
 from rowmint.registry.job_rows import MAX_ATTEMPTS, exhausted_error
 from tests.conformance.job_rows_model import ALIVE, ModelJob
 from tests.conformance.ledger_machine import LedgerMachine, Opener, pick
 from tests.conformance.upload_machine import NUMBER, OFF, SCHEMA
 
+PROJECTS = ("p", "q")
 MODELS = (ModelName("p", "m"), ModelName("p", "n"))
-PHASES = [JobPhase.ENCODING, JobPhase.FITTING, JobPhase.PUBLISHING]
+PHASES = ["fetching", "encoding", "fitting", "publishing", "reading"]
 
 
 @dataclass
@@ -39,12 +40,14 @@ class ModelTrain(ModelJob):
     """One training job as it should be.
 
     Attributes:
+        project: Its project.
         name: Last part of its name.
         request: Its request_id and the digest of the request.
         model: What it publishes to.
         published: The version it has published, if any, and whether it was purged since.
     """
 
+    project: str = "p"
     name: str = ""
     request: tuple[str, bytes] = ("", b"")
     model: ModelName = MODELS[0]
@@ -52,14 +55,17 @@ class ModelTrain(ModelJob):
 
 
 class JobMachine(LedgerMachine):
-    """Creates, claims, works, cancels, publishes and deletes, in any order and by whoever is or was in charge."""
+    """Creates, claims, works, cancels, publishes, decides and deletes, in any order, by past and present attempts."""
 
     def __init__(self, opener: Opener) -> None:
         super().__init__(opener)
         self.datasets: dict[str, str] = {}
         self.gone: dict[str, str] = {}
         self.jobs: dict[str, ModelTrain] = {}
-        # By number; of a model's versions, those that are there, and those deleted with whether they are due.
+        # Projects by when a job of theirs was last claimed, the first being the longest ago.
+        self.turns: list[str] = []
+        # By number; of a model's versions in whatever state, those that are there, and those deleted with whether they
+        # are due.
         self.visible: dict[ModelName, dict[int, ModelVersionRecord]] = {model: {} for model in MODELS}
         self.deleted: dict[ModelName, dict[int, tuple[ModelVersionRecord, bool]]] = {model: {} for model in MODELS}
         self.last: dict[ModelName, int] = {}
@@ -82,25 +88,31 @@ class JobMachine(LedgerMachine):
         return alive * 3 + list(self.jobs.values())
 
     @rule(
+        project=st.sampled_from(PROJECTS),
         name=st.sampled_from(["", "i", "j", "k"]),
         dataset=st.sampled_from("aab"),
         model=st.sampled_from(MODELS),
         request=st.sampled_from(["", "", "r", "s"]),
         body=st.sampled_from([b"1", b"1", b"2"]),
+        number=NUMBER,
+        is_part=st.booleans(),
     )
-    def create(self, name, dataset, model, request, body):
+    def create(self, *, project, name, dataset, model, request, body, number, is_part):
         digest = body * 32
-        earlier = [job for job in self.jobs.values() if request and job.request[0] == request]
+        of_project = [job for job in self.jobs.values() if job.project == project]
+        earlier = [job for job in of_project if request and job.request[0] == request]
         uid = self.datasets.get(dataset) or self.gone[dataset]
+        parent = pick(self.worked_on(), number) if is_part and self.jobs else None
 
         def call():
             return self.registry.jobs.create(
-                "p",
+                JobKind.TRAIN,
+                project,
                 name,
+                inputs={"dataset": f"projects/p/datasets/{dataset}", "model": str(model)},
                 config={"x": 1},
                 dataset_uid=uid,
-                dataset=f"projects/p/datasets/{dataset}",
-                model=str(model),
+                parent=parent and parent.uid,
                 request_id=request,
                 request_digest=digest,
             )
@@ -109,9 +121,13 @@ class JobMachine(LedgerMachine):
             self.refused(RequestIdReusedError, call)
         elif earlier:
             assert call().uid == earlier[0].uid
+        elif parent and parent.cancel_requested:
+            self.refused(CancelledError, call)
+        elif parent and parent.state.ended:
+            self.refused(WrongStateError, call)
         elif dataset in self.gone:
             self.refused(ResourceNotFoundError, call)
-        elif name and any(job.name == name for job in self.jobs.values()):
+        elif name and any(job.name == name for job in of_project):
             self.refused(ResourceExistsError, call)
         else:
             record = call()
@@ -120,28 +136,45 @@ class JobMachine(LedgerMachine):
                 record.uid,
                 JobKind.TRAIN,
                 uid,
+                parent_uid=parent and parent.uid,
+                project=project,
                 name=name or f"job-{record.uid[:12]}",
                 request=(request, digest),
                 model=model,
             )
             assert record.name.job == self.jobs[record.uid].name
 
-    @rule(holder=st.sampled_from(["u", "v", "w"]))
-    def claim(self, holder):
-        expected = None
-        for job in self.jobs.values():
-            if not job.waits:
-                continue
-            if job.state is JobState.CANCELLING:
-                self.data_garbage |= job.end(JobState.CANCELLED)
-            elif job.attempt >= job.max_attempts:
-                error = exhausted_error(job.attempt)
-                self.data_garbage |= job.fail(error["reason"], error["message"])
+    def next_to_claim(self, limit):
+        """The job whose turn it is, or None."""
+
+        def claimed(project):
+            return [job for job in self.jobs.values() if job.project == project and job.state in ALIVE]
+
+        def rank(job):
+            alive = sum(not found.expired for found in claimed(job.project))
+            turn = self.turns.index(job.project) if job.project in self.turns else -1
+            return alive, turn, job.uid
+
+        waiting = [
+            job
+            for job in self.jobs.values()
+            if job.waits and (job.state is not JobState.PENDING or not limit or len(claimed(job.project)) < limit)
+        ]
+        return min(waiting, key=rank, default=None)
+
+    @rule(holder=st.sampled_from(["u", "v", "w"]), limit=st.sampled_from([0, 0, 1, 2]))
+    def claim(self, holder, limit):
+        while (expected := self.next_to_claim(limit)) is not None:
+            if expected.state is JobState.CANCELLING:
+                self.data_garbage |= expected.end(JobState.CANCELLED)
+            elif expected.attempt >= expected.max_attempts:
+                error = exhausted_error(expected.attempt)
+                self.data_garbage |= expected.fail(error["reason"], error["message"])
             else:
-                job.take(holder)
-                expected = job
+                expected.take(holder)
+                self.turns = [project for project in self.turns if project != expected.project] + [expected.project]
                 break
-        found = self.registry.jobs.claim(holder, 600, (JobKind.TRAIN,))
+        found = self.registry.jobs.claim(holder, 600, (JobKind.TRAIN,), max_project_jobs=limit)
         assert (found and found.uid) == (expected and expected.uid)
 
     @precondition(lambda self: any(job.state in ALIVE for job in self.jobs.values()))
@@ -175,7 +208,7 @@ class JobMachine(LedgerMachine):
         if job.state is JobState.CANCELLING:
             self.data_garbage |= job.end(JobState.CANCELLED)
             return
-        job.state, job.phase, job.holder, job.expired = JobState.PENDING, JobPhase.UNSPECIFIED, "", False
+        job.state, job.phase, job.holder, job.expired = JobState.PENDING, "", "", False
         job.epoch, job.max_attempts = job.epoch + 1, job.max_attempts + 1
         job.note({"message": "given back by a worker that shut down"})
 
@@ -183,18 +216,25 @@ class JobMachine(LedgerMachine):
     @rule(number=NUMBER)
     def cancel(self, number):
         job = pick(self.worked_on(), number)
-        name = TrainingJobName("p", job.name)
+        name = TrainingJobName(job.project, job.name)
         if job.state in (JobState.SUCCEEDED, JobState.FAILED):
             self.refused(WrongStateError, lambda: self.registry.jobs.cancel_request(name))
             return
         found = self.registry.jobs.cancel_request(name)
+        self.let_cancel(job)
+        assert found.state is job.state
+
+    def let_cancel(self, job):
+        """Cancel a job and its parts in the model."""
         job.cancel_requested = True
         if job.state is JobState.PENDING:
             self.data_garbage |= job.end(JobState.CANCELLED)
         elif job.state is JobState.RUNNING:
             job.state = JobState.CANCELLING
             job.note()
-        assert found.state is job.state
+        for part in self.jobs.values():
+            if part.parent_uid == job.uid and not part.state.ended:
+                self.let_cancel(part)
 
     @precondition(lambda self: self.jobs)
     @rule(number=NUMBER, epoch=OFF)
@@ -271,17 +311,17 @@ class JobMachine(LedgerMachine):
         job.max_attempts = max(job.max_attempts, job.attempt + MAX_ATTEMPTS)
 
     @precondition(lambda self: self.jobs)
-    @rule(number=NUMBER, epoch=OFF)
-    def publish(self, number, epoch):
+    @rule(number=NUMBER, epoch=OFF, staged=st.booleans())
+    def publish(self, number, epoch, staged):
         job, taken, accepted = self.by(number, epoch)
         version = new_version(job, taken)
 
         def call():
-            return self.registry.models.publish(job.uid, taken, job.model, version)
+            return self.registry.models.publish(job.uid, taken, job.model, version, staged=staged)
 
         if job.published and job.published.name.version in self.visible[job.model]:
             if job.published.manifest_key == version.manifest_key:
-                assert call() == job.published
+                assert call() == self.visible[job.model][job.published.name.version]
             else:
                 self.refused(FencedError, call)
         elif not accepted:
@@ -293,9 +333,36 @@ class JobMachine(LedgerMachine):
             expected = self.last.get(job.model, 0) + 1
             assert record.name == ModelVersionName("p", job.model.model, expected)
             assert (record.job_uid, record.manifest_key) == (job.uid, version.manifest_key)
+            assert record.state is (VersionState.STAGED if staged else VersionState.PUBLISHED)
             self.last[job.model] = expected
             self.visible[job.model][expected] = job.published = record
             self.data_garbage |= job.end(JobState.SUCCEEDED, {"model_version": expected})
+
+    @precondition(lambda self: self.last)
+    @rule(model=st.sampled_from(MODELS), number=NUMBER, promoted=st.booleans())
+    def decide(self, model, number, promoted):
+        version = number % 3 + 1
+        name = ModelVersionName("p", model.model, version)
+        wanted = VersionState.PUBLISHED if promoted else VersionState.REJECTED
+
+        def call():
+            if promoted:
+                return self.registry.models.promote(name)
+            return self.registry.models.reject(name, f"reason {number}")
+
+        found = self.visible[model].get(version)
+        if found is None:
+            self.refused(ResourceNotFoundError, call)
+        elif found.state not in (VersionState.STAGED, wanted):
+            self.refused(WrongStateError, call)
+        elif found.state is wanted:
+            assert call() == found
+        else:
+            record = call()
+            reason = "" if promoted else f"reason {number}"
+            decided = {"state": wanted, "rejection_reason": reason, "decide_time": record.decide_time}
+            assert record == replace(found, **decided)
+            self.visible[model][version] = record
 
     @precondition(lambda self: self.last)
     @rule(model=st.sampled_from(MODELS), number=NUMBER, keep=st.sampled_from([0.0, 3600.0]))
@@ -364,10 +431,12 @@ class JobMachine(LedgerMachine):
 
     @invariant()
     def every_job_is_as_it_should_be(self):
-        found = {record.uid: record for record in self.registry.jobs.list("p").items}
+        listed = [record for name in PROJECTS for record in self.registry.jobs.list(JobKind.TRAIN, name).items]
+        found = {record.uid: record for record in listed}
         assert sorted(found) == sorted(self.jobs)
         for uid, job in self.jobs.items():
             job.check(found[uid])
+            assert found[uid].name == TrainingJobName(job.project, job.name)
             if len(job.read) != len(job.events):
                 job.check_events(self.registry)
 
@@ -377,9 +446,11 @@ class JobMachine(LedgerMachine):
         assert [record.name for record in listed] == sorted(self.last, key=lambda model: model.model)
         for record in listed:
             versions = self.visible[record.name]
-            assert record.aliases == ({"latest": max(versions)} if versions else {})
-            found = self.registry.models.list_versions(record.name).items
-            assert found == tuple(versions[number] for number in sorted(versions, reverse=True))
+            ordered = tuple(versions[number] for number in sorted(versions, reverse=True))
+            published = tuple(version for version in ordered if version.state is VersionState.PUBLISHED)
+            assert record.aliases == ({"latest": published[0].name.version} if published else {})
+            assert self.registry.models.list_versions(record.name).items == published
+            assert self.registry.models.list_versions(record.name, unpublished=True).items == ordered
         kept = [version for versions in self.visible.values() for version in versions.values()]
         kept += [version for versions in self.deleted.values() for version, _ in versions.values()]
         assert len({version.job_uid for version in kept}) == len(kept)
@@ -394,7 +465,7 @@ def new_version(job: ModelTrain, epoch: int) -> NewVersion:
     """What an attempt publishes, its files under keys of its own."""
     key = f"p/{job.model.model}/{job.uid}-{epoch}"
     return NewVersion(
-        training_job=f"projects/p/trainingJobs/{job.name}",
+        training_job=f"projects/{job.project}/trainingJobs/{job.name}",
         manifest_key=f"{key}/manifest.json",
         manifest_size=10,
         manifest_sha256=b"m" * 32,

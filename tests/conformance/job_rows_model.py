@@ -7,7 +7,6 @@ from rowmint.registry import (
     CheckpointRecord,
     EventRecord,
     JobKind,
-    JobPhase,
     JobRecord,
     JobState,
     Registry,
@@ -30,8 +29,9 @@ class ModelJob:
     uid: str
     kind: JobKind
     dataset_uid: str
+    parent_uid: str | None = None
     state: JobState = JobState.PENDING
-    phase: JobPhase = JobPhase.UNSPECIFIED
+    phase: str = ""
     epoch: int = 0
     attempt: int = 0
     max_attempts: int = MAX_ATTEMPTS
@@ -41,7 +41,7 @@ class ModelJob:
     version: int | None = None
     checkpoint: CheckpointRecord | None = None
     expired: bool = False
-    events: list[tuple[JobState, JobPhase, int, dict[str, Any]]] = field(default_factory=list)
+    events: list[tuple[JobState, str, int, dict[str, Any]]] = field(default_factory=list)
     read: tuple[EventRecord, ...] = ()
 
     def __post_init__(self) -> None:
@@ -59,13 +59,13 @@ class ModelJob:
         self.events.append((self.state, self.phase, self.attempt, payload or {}))
 
     def take(self, holder: str) -> None:
-        self.state, self.phase, self.expired = JobState.RUNNING, JobPhase.UNSPECIFIED, False
+        self.state, self.phase, self.expired = JobState.RUNNING, "", False
         self.epoch, self.attempt, self.holder = self.epoch + 1, self.attempt + 1, holder
         self.note()
 
     def end(self, state: JobState, payload: dict[str, Any] | None = None) -> set[str]:
         """Bring the job to its last state and return the keys that are garbage from then on."""
-        self.state, self.phase, self.holder, self.expired = state, JobPhase.UNSPECIFIED, "", False
+        self.state, self.phase, self.holder, self.expired = state, "", "", False
         found = payload or {}
         self.version = found.get("model_version")
         self.error = (found["error"]["reason"], found["error"]["message"]) if "error" in found else None
@@ -85,6 +85,7 @@ class ModelJob:
             record.uid,
             record.kind,
             record.dataset_uid,
+            record.parent_uid,
             record.state,
             record.phase,
             record.epoch,
@@ -100,6 +101,7 @@ class ModelJob:
             self.uid,
             self.kind,
             self.dataset_uid,
+            self.parent_uid,
             self.state,
             self.phase,
             self.epoch,

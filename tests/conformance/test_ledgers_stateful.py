@@ -13,6 +13,8 @@ from rowmint.registry.tables import metadata
 from tests.conformance.job_machine import JobMachine
 from tests.conformance.upload_machine import UploadMachine
 
+pytestmark = pytest.mark.hypothesis
+
 MACHINES = [UploadMachine, JobMachine]
 
 

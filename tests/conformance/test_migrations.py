@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,8 @@ from rowmint.names import DatasetName, ModelName, ModelVersionName, ModelVersion
 from rowmint.registry import (
     CheckpointRecord,
     JobKind,
-    JobPhase,
     JobState,
+    NewVersion,
     Registry,
     migrate,
     open_models_registry,
@@ -40,7 +41,7 @@ TRAIN = (JobKind.TRAIN,)
 
 
 class OldCode:
-    """A process of the old code, which does what it is told."""
+    """A process of the old code, which takes commands."""
 
     def __init__(self, errors: Path) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
@@ -77,7 +78,7 @@ def old_code(tmp_path_factory):
 
 
 def known_to(old, new):
-    """Return what the new code sees, without the fields that the old code has never heard of."""
+    """Return what the new code sees, without the fields that the old code does not know."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return {key: known_to(old[key], value) for key, value in new.items() if key in old}
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
@@ -120,6 +121,15 @@ def without_new_columns(rows: dict[str, list[dict]], old: dict[str, list[dict]])
         name: sorted(({column: row[column] for column in columns[name]} for row in found), key=repr)
         for name, found in rows.items()
     }
+
+
+def stage(registry, project, uid, epoch):
+    """Stage a version of the model by an attempt at a job."""
+    model = ModelName(project, "m")
+    stable = registry.models.resolve(ModelVersionRef(model, alias="stable"))
+    facts = {field.name: getattr(stable, field.name) for field in fields(NewVersion)}
+    version = NewVersion(**facts | {"manifest_key": f"{project}/staged", "capabilities": {"unit": "row"}})
+    return registry.models.publish(uid, epoch, model, version, staged=True)
 
 
 def migrate_in_processes(url, count) -> list[str]:
@@ -202,6 +212,7 @@ class MigrationsSuite:
         with writing(newest.engine) as connection:
             connection.execute(update(jobs).where(jobs.c.uid == job.uid).values(trace_parent="00-" + "1" * 52))
         newest.models.delete_version(ModelVersionName("p", "m", 3), keep_seconds=scenario.HOUR)
+        stage(newest, "p", job.uid, job.epoch)
         migrate(newest.engine, revisions=OLD)
         seen = old_code("read", url, "p")
         assert seen["resolved"]["alias latest"] == seen["resolved"]["version 1"]
@@ -209,8 +220,9 @@ class MigrationsSuite:
         assert known_to(seen, scenario.read(newest, "p")) == seen
         found = newest.jobs.get(job.name)
         assert (found.checkpoint, found.trace_parent) == (None, None)
-        with pytest.raises(ResourceNotFoundError):
-            newest.models.undelete_version(ModelVersionName("p", "m", 3))
+        for number in (3, 4):
+            with pytest.raises(ResourceNotFoundError):
+                newest.models.undelete_version(ModelVersionName("p", "m", number))
 
     def test_an_unknown_revision_is_refused_and_changes_nothing(self, newest):
         top = revisions(newest.engine)
@@ -274,6 +286,39 @@ class MigrationsSuite:
         after = old_code("read", url, "p")
         assert after["resolved"]["alias latest"] == after["resolved"]["version 3"] != "not found"
 
+    def test_old_code_sees_a_staged_version_once_it_is_promoted_and_never_before(self, newest, url, old_code):
+        scenario.write(newest, "p")
+        job = newest.jobs.get(TrainingJobName("p", "released"))
+        before = old_code("read", url, "p")
+        staged = stage(newest, "p", job.uid, job.epoch)
+        seen = old_code("read", url, "p")
+        parts = ("models", "versions", "resolved", "models garbage")
+        assert {part: seen[part] for part in parts} == {part: before[part] for part in parts}
+        for change in (
+            lambda: newest.models.delete_version(staged.name, scenario.HOUR),
+            lambda: newest.models.undelete_version(staged.name),
+        ):
+            change()
+            assert old_code("read", url, "p") == seen
+        newest.models.promote(staged.name)
+        after = old_code("read", url, "p")
+        assert [version["name"]["version"] for version in after["versions"]["m"]] == [4, 3, 1]
+        assert after["resolved"]["alias latest"] == after["resolved"]["version 4"] != "not found"
+
+    def test_old_code_never_sees_a_rejected_version_and_gives_its_number_to_no_other(self, newest, url, old_code):
+        scenario.write(newest, "p")
+        job = newest.jobs.get(TrainingJobName("p", "released"))
+        rejected = stage(newest, "p", job.uid, job.epoch)
+        newest.models.reject(rejected.name, "too far from the data")
+        dataset = newest.datasets.get(DatasetName("p", "ready"))
+        newest.jobs.create(
+            "p", "next", config={}, dataset_uid=dataset.uid, dataset=str(dataset.name), model="projects/p/models/m"
+        )
+        seen = old_code("finish", url, "p")
+        assert [version["name"]["version"] for version in seen["versions"]["m"]] == [5, 3, 1]
+        kept = newest.models.list_versions(ModelName("p", "m"), unpublished=True).items
+        assert [version.name.version for version in kept] == [5, 4, 3, 1]
+
     def test_old_code_takes_up_a_job_that_has_a_checkpoint(self, newest, url, old_code):
         scenario.write(newest, "p")
         job = newest.jobs.get(TrainingJobName("p", "released"))
@@ -286,13 +331,46 @@ class MigrationsSuite:
         assert newest.models.get(ModelName("p", "m")).latest == 4
         assert known_to(seen, scenario.read(newest, "p")) == seen
 
+    def test_old_code_reads_a_job_at_a_phase_it_does_not_know(self, newest, url, old_code):
+        scenario.write(newest, "p")
+        job = newest.jobs.get(TrainingJobName("p", "released"))
+        shown = {"fetching": "UNSPECIFIED", "encoding": "ENCODING", "verifying": "UNSPECIFIED"}
+        for phase in shown:
+            newest.jobs.set_phase(job.uid, job.epoch, phase)
+        seen = old_code("read", url, "p")
+        assert [event["phase"] for event in seen["events"]["released"][-3:]] == list(shown.values())
+        found = newest.jobs.get(job.name)
+        assert (found.phase, found.dataset, found.model) == (
+            "verifying",
+            "projects/p/datasets/ready",
+            "projects/p/models/m",
+        )
+        assert [event.phase for event in newest.jobs.events_after(job.uid, 0)[-3:]] == list(shown)
+
+    def test_what_old_code_wrote_to_a_job_of_today_is_read(self, newest, url, old_code):
+        scenario.write(newest, "p")
+        job = newest.jobs.get(TrainingJobName("p", "released"))
+        newest.jobs.set_phase(job.uid, job.epoch, "verifying")
+        with writing(newest.engine) as connection:
+            connection.execute(update(jobs).where(jobs.c.uid == job.uid).values(lease_until=1))
+        old_code("finish", url, "p")
+        ended = newest.jobs.get(job.name)
+        assert (ended.phase, ended.outputs, ended.inputs) == ("", {"model_version": 4}, job.inputs)
+        phases = [event.phase for event in newest.jobs.events_after(job.uid, job.event_count + 1)]
+        assert phases == ["", "fitting", "fitting", ""]
+
     # new code on the oldest schema: a sampler that was updated before the trainer
 
     def test_a_new_reader_reads_the_models_of_an_old_schema(self, oldest, url, old_code):
         seen = old_code("write", url, "p")
         reader = open_models_registry(url)
         found = scenario.read_models(reader.models, "p")
-        assert found == {part: seen[part] for part in found}
+        assert known_to(seen, found) == {part: seen[part] for part in found}
+        model = ModelName("p", "m")
+        published = reader.models.list_versions(model).items
+        assert reader.models.list_versions(model, unpublished=True).items == published
+        assert reader.models.resolve(ModelVersionRef(model, version=1), unpublished=True) == published[-1]
+        assert reader.models.unpublished(model) == frozenset()
         stable = reader.models.resolve(ModelVersionRef(ModelName("p", "m"), version=1), deleted=True)
         assert stable == reader.models.resolve(ModelVersionRef(ModelName("p", "m"), alias="stable"))
         with pytest.raises(ResourceNotFoundError):
@@ -306,21 +384,23 @@ class MigrationsSuite:
         name, model = TrainingJobName("p", "released"), ModelName("p", "m")
         dataset = seen["datasets"][-1]["uid"]
         for call in (
-            lambda: oldest.jobs.list("p"),
+            lambda: oldest.jobs.list(JobKind.TRAIN, "p"),
             lambda: oldest.jobs.get(name),
             lambda: oldest.jobs.get_by_uid(uid),
             lambda: oldest.jobs.create(
-                "p", "j", config={}, dataset_uid=dataset, dataset="projects/p/datasets/ready", model=str(model)
+                JobKind.TRAIN, "p", "j", inputs={"model": str(model)}, config={}, dataset_uid=dataset
             ),
             lambda: oldest.jobs.claim("w", 60, TRAIN),
             lambda: oldest.jobs.heartbeat(uid, epoch),
             lambda: oldest.jobs.append_event(uid, epoch, {}),
-            lambda: oldest.jobs.set_phase(uid, epoch, JobPhase.FITTING),
+            lambda: oldest.jobs.set_phase(uid, epoch, "fitting"),
             lambda: oldest.jobs.save_checkpoint(uid, epoch, CheckpointRecord("k", 1, bytes(32), 1)),
             lambda: oldest.jobs.release(uid, epoch),
             lambda: oldest.jobs.cancel_request(name),
             lambda: oldest.datasets.delete(DatasetName("p", "ready")),
             lambda: oldest.models.delete_version(ModelVersionName("p", "m", 3)),
+            lambda: oldest.models.promote(ModelVersionName("p", "m", 3)),
+            lambda: oldest.models.reject(ModelVersionName("p", "m", 3), "why"),
             oldest.models.purge,
         ):
             with pytest.raises(UnavailableError, match="start") as caught:

@@ -11,7 +11,6 @@ from rowmint.registry import (
     AttemptRef,
     CheckpointRecord,
     DatasetState,
-    JobPhase,
     JobState,
     Maker,
     Registry,
@@ -373,8 +372,8 @@ def test_an_attempt_whose_cancel_is_committed_has_ended(registry):
 def test_an_event_is_not_written_twice_where_its_answer_was_lost(registry):
     train(registry)
     job = registry.jobs.claim("one", 60, TRAIN)
-    first = registry.jobs.set_phase(job.uid, job.epoch, JobPhase.FITTING, {"message": "fitting"})
-    assert registry.jobs.set_phase(job.uid, job.epoch, JobPhase.FITTING, {"message": "fitting"}, again=True) == first
+    first = registry.jobs.set_phase(job.uid, job.epoch, "fitting", {"message": "fitting"})
+    assert registry.jobs.set_phase(job.uid, job.epoch, "fitting", {"message": "fitting"}, again=True) == first
     second = registry.jobs.append_event(job.uid, job.epoch, {"progress": {"epoch": 1}})
     assert registry.jobs.append_event(job.uid, job.epoch, {"progress": {"epoch": 1}}, again=True) == second
     # What was not written is written now, and what another attempt told is not this one's.

@@ -1,29 +1,47 @@
 """What every family of synthesizer must do, on models fitted to one small table."""
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pytest
+import rfc8785
 
-from rowmint.artifact import Artifact, Model
+from rowmint.artifact import Artifact, Model, read_model
 from rowmint.conditions import AnyOf, IsNull, Predicate, Range, canonical
+from rowmint.errors import DataLossError
 from rowmint.rng import StreamKey
 from rowmint.sampling.plan import compile_plan
 from rowmint.sampling.rows import RowSource
 from rowmint.schema.arrays import ColumnArray, column_cells
-from rowmint.synthesizer import Candidates, ConditionSupport
+from rowmint.synthesizer import (
+    Candidates,
+    Capabilities,
+    CompletionOptions,
+    ConditionSupport,
+    Unit,
+    choose_kernel,
+    synthesizer_family,
+)
 from tests.tables_to_fit import FAMILIES, fit_table, full_table, load
 from trainer_service.config import TrainingConfig
+from trainer_service.fitting.families import family_named
 
 SIZE = 512
 
 
 @pytest.fixture(scope="module", params=sorted(FAMILIES))
-def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    config = TrainingConfig(FAMILIES[request.param], seed=2, threads=1)
-    return fit_table(full_table(), config, tmp_path_factory.mktemp(request.param))
+def family(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def artifact(family: str, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    config = TrainingConfig(FAMILIES[family], seed=2, threads=1)
+    return fit_table(full_table(), config, tmp_path_factory.mktemp(family))
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +62,10 @@ class Drawn:
 
 
 def draw(model: Model, columns: list[str], where: tuple[Predicate, ...] = (), tile: int = 0, seed: int = 1) -> Drawn:
-    query = model.synthesizer.query(canonical(where, model.schema), columns)
+    proposal = model.synthesizer.propose(canonical(where, model.schema), columns)
     key = StreamKey(model.digest, bytes(32), seed).tile(0, tile)
-    found = query.candidates(key, SIZE)
-    return Drawn(found, query.columns(found, key))
+    found = proposal.candidates(key, SIZE)
+    return Drawn(found, proposal.finish(found, key).columns)
 
 
 def raw(column: ColumnArray) -> tuple[bytes, bytes]:
@@ -60,7 +78,7 @@ def same(one: Any, two: Any) -> bool:
     }
 
 
-def test_a_tile_holds_the_asked_columns_in_the_schemas_order(model: Model) -> None:
+def test_a_tile_holds_the_requested_columns_in_order(model: Model) -> None:
     tile = draw(model, modelled(model))
     assert list(tile.columns) == modelled(model)
     assert model.schema.names == model.synthesizer.schema.names
@@ -126,8 +144,8 @@ def test_conditions_change_only_which_candidates_are_kept(model: Model) -> None:
     where = (Predicate("city", AnyOf(("Oslo",))),)
     (condition,) = canonical(where, model.schema)
     whole, part = draw(model, modelled(model)), draw(model, modelled(model), where)
-    if model.synthesizer.support is ConditionSupport.ANY_SUBSET:
-        return  # it draws the column from its restricted marginal
+    if not whole.candidates.latents:
+        return  # nothing ties the columns of a row together: each may be drawn from its own restricted distribution
     kept = np.flatnonzero(condition.satisfied(whole.columns["city"]))
     assert raw(part.columns["city"]) == raw(whole.columns["city"].take(kept))
     assert {name: array.tolist() for name, array in part.candidates.latents.items()} == {
@@ -136,17 +154,17 @@ def test_conditions_change_only_which_candidates_are_kept(model: Model) -> None:
 
 
 @pytest.mark.parametrize("where", WHERE)
-def test_rows_of_a_candidate_are_drawn_anew_with_another_key(model: Model, where: tuple[Predicate, ...]) -> None:
+def test_rows_of_a_candidate_are_drawn_again_with_another_key(model: Model, where: tuple[Predicate, ...]) -> None:
     names = modelled(model)
-    query = model.synthesizer.query(canonical(where, model.schema), names)
+    proposal = model.synthesizer.propose(canonical(where, model.schema), names)
     stream = StreamKey(model.digest, bytes(32), 1)
-    found = query.candidates(stream.tile(0, 0), SIZE)
-    one, other = (query.columns(found, stream.tile(block, 0)) for block in (1, 2))
+    found = proposal.candidates(stream.tile(0, 0), SIZE)
+    one, other = (proposal.finish(found, stream.tile(block, 0)).columns for block in (1, 2))
     tested = {condition.column for condition in canonical(where, model.schema)}
     assert {name for name in names if raw(one[name]) == raw(other[name])} >= tested
     assert {name for name in names if raw(one[name]) != raw(other[name])} >= {"noise", "instant"} - tested
     # A row depends on its own candidate and place alone.
-    few = query.columns(found.first(5), stream.tile(1, 0))
+    few = proposal.finish(found.first(5), stream.tile(1, 0)).columns
     assert {name: raw(few[name]) for name in names} == {
         name: raw(one[name].take(slice(0, few_rows(few)))) for name in names
     }
@@ -156,10 +174,49 @@ def few_rows(columns: dict[str, ColumnArray]) -> int:
     return len(next(iter(columns.values())))
 
 
-def test_support_is_what_the_conditioned_column_shows(model: Model) -> None:
-    conditions = canonical((Predicate("city", AnyOf(("Oslo",))),), model.schema)
-    driven = model.synthesizer.conditioned_column(conditions)
-    assert driven == ("" if model.synthesizer.support is ConditionSupport.NONE else "city")
+@pytest.mark.parametrize("where", WHERE)
+def test_the_conditioned_column_is_one_of_those_tested(model: Model, where: tuple[Predicate, ...]) -> None:
+    tests = canonical(where, model.schema)
+    assert model.synthesizer.conditioned_column(tests) in ("", *(test.column for test in tests))
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_acceptance_is_what_the_capabilities_say(model: Model, where: tuple[Predicate, ...]) -> None:
+    proposal = model.synthesizer.propose(canonical(where, model.schema), ["age"])
+    exact = not where or model.capabilities.conditions is ConditionSupport.EXACT
+    assert proposal.acceptance == (1.0 if exact else None)
+    if exact:
+        key = StreamKey(model.digest, bytes(32), 1)
+        assert [proposal.candidates(key.tile(0, tile), SIZE).size for tile in range(3)] == [SIZE] * 3
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_the_same_question_has_the_same_plan(model: Model, where: tuple[Predicate, ...]) -> None:
+    tests = canonical(where, model.schema)
+    one, other = (model.synthesizer.propose(tests, columns).plan_inputs for columns in ((), ["age", "city"]))
+    assert one == other
+    assert compile_plan(model.digest, model.synthesizer, tests) == compile_plan(model.digest, model.synthesizer, tests)
+
+
+def test_a_row_is_a_unit_where_the_family_says_so(model: Model) -> None:
+    proposal = model.synthesizer.propose((), ["age"])
+    key = StreamKey(model.digest, bytes(32), 1).tile(0, 0)
+    made = proposal.finish(proposal.candidates(key, 7), key)
+    assert (made.offsets is None) == (model.capabilities.unit is Unit.ROW)
+
+
+def test_the_manifest_holds_the_capabilities(artifact: Artifact, model: Model, family: str) -> None:
+    body = json.loads(artifact.manifest)
+    declared = family_named(family).capabilities
+    assert model.capabilities == declared == Capabilities.from_json(body["capabilities"])
+    assert "capabilities" not in body["generator"]  # no row depends on them: model digests of before are what they were
+    # Models of before they were stored have those of their family.
+    del body["capabilities"]
+    older = read_model(rfc8785.dumps(body), artifact.weights, choose_kernel("numpy"))
+    assert older.capabilities == synthesizer_family(body["generator"]["family"]).capabilities
+    body["capabilities"] = {**declared.to_json(), "conditions": "magic"}
+    with pytest.raises(DataLossError, match="magic"):
+        read_model(rfc8785.dumps(body), artifact.weights, choose_kernel("numpy"))
 
 
 def test_rows_and_ids_come_by_block(model: Model) -> None:
@@ -174,7 +231,7 @@ def test_rows_and_ids_come_by_block(model: Model) -> None:
 
 def test_a_completed_row_keeps_what_is_known(model: Model) -> None:
     key = StreamKey(model.digest, bytes(32), 4)
-    completer = model.synthesizer.completer(key.tile(0, 0), 256, 0.5)
+    completer = model.synthesizer.completer(key.tile(0, 0), CompletionOptions(256, 0.5))
     known = {"city": "Paris", "age": 31, "state": None, "seen": datetime(2013, 5, 6)}  # noqa: DTZ001
     done = completer.complete(known, key.tile(1, 0))
     assert {name: done.cells[name] for name in known} == known

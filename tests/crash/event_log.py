@@ -13,6 +13,16 @@ _FOLLOWERS = {
     pb.JOB_STATE_SUCCEEDED: set(),
 }
 
+# In the order that an attempt is at them.
+_PHASES = [
+    pb.JOB_PHASE_UNSPECIFIED,
+    pb.JOB_PHASE_FETCHING,
+    pb.JOB_PHASE_ENCODING,
+    pb.JOB_PHASE_FITTING,
+    pb.JOB_PHASE_VERIFYING,
+    pb.JOB_PHASE_PUBLISHING,
+]
+
 
 def check_log(events: Sequence[pb.TrainingEvent], training: Mapping[str, Any]) -> None:
     """Check the whole log of a job that has SUCCEEDED.
@@ -27,7 +37,7 @@ def check_log(events: Sequence[pb.TrainingEvent], training: Mapping[str, Any]) -
         assert following.state in _FOLLOWERS[event.state]
         assert following.attempt - event.attempt in (0, 1)
         if following.attempt == event.attempt and following.state == pb.JOB_STATE_RUNNING:
-            assert following.phase >= event.phase
+            assert _PHASES.index(following.phase) >= _PHASES.index(event.phase)
     assert [event.sequence for event in events if event.model_version] == [len(events)]
     told = [event for event in events if event.HasField("progress") and event.progress.losses]
     assert {event.progress.epoch for event in told} == set(range(1, training["epochs"] + 1))

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rowmint.client import Client, RowmintCallError
-from rowmint.client.connection import RetryPolicy
+from rowmint.client.retry import RetryPolicy
 from rowmint.names import DatasetName, TrainingJobName
 from rowmint.v1 import schema_pb2, training_job_pb2
 from tests.acceptance.processes import CUSTOMERS_HEADER, Services, customers_csv

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.acceptance.processes import children_of, free_port, wait_until
+from tests.acceptance.processes import children_of, free_port
+from tests.waiting import PATIENCE, wait_until
 
 _POLL_SECONDS = 0.02
 
@@ -117,7 +118,7 @@ class Supervisor:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
-                self._process.wait(30)
+                self._process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self._kill()
 

@@ -1,4 +1,4 @@
-"""At each place where a process can die one does, and nothing is lost: what `make test` holds of the matrix."""
+"""At each place where a process can die one does, and nothing is lost: what `make test-system` holds of the matrix."""
 
 import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,6 +1,6 @@
 """Each place at several of its passings, on both back ends, and the trainer with all its workers at any moment.
 
-Run by `make test-crash`; a table of what died stands at the end.
+Run by `make test-full`; a table of what died stands at the end.
 """
 
 import random
@@ -22,7 +22,7 @@ from tests.crash.supervisor import Kill, Supervisor
 from tests.postgres_server import PostgresServer
 from tests.swift_server import SwiftServer
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(3_600)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(3_600)]
 
 BACK_ENDS = ("embedded", "remote")
 

@@ -30,8 +30,8 @@ _KEYS = {
         "checkpoint": "SELECT json_extract(checkpoint, '$.key') FROM jobs WHERE checkpoint IS NOT NULL",
     },
     MODELS: {
-        "manifest": "SELECT manifest_key FROM model_versions UNION SELECT manifest_key FROM deleted_versions",
-        "weights": "SELECT weights_key FROM model_versions UNION SELECT weights_key FROM deleted_versions",
+        kind: " UNION ".join(f"SELECT {kind}_key FROM {table}_versions" for table in ("model", "staged", "deleted"))
+        for kind in ("manifest", "weights")
     },
 }
 

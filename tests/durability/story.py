@@ -30,13 +30,15 @@ from rowmint.synthesizer import choose_kernel
 from tests.durability.order import STORES, referred
 from tests.durability.recorder import Event, Recorder, Told, copy_databases
 from tests.golden.make import artifact
+from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.segments import read_segment
 from trainer_service.datasets.upload import UploadService, Writer
 from trainer_service.garbage import Sweeper, sweep
 from trainer_service.jobs.attempts import Attempt
 from trainer_service.jobs.checkpoints import JobCheckpoints
 from trainer_service.jobs.runners import train as training
-from trainer_service.jobs.runners.ingest import run_ingest
+from trainer_service.jobs.runners.ingest import IngestRunner
+from trainer_service.jobs.services import JobServices
 from trainer_service.jobs.stores import Stores
 
 CSV = b"id,city\n" + b"".join(b"%d,%s\n" % (index, (b"Oslo", b"Rome")[index % 2]) for index in range(12))
@@ -65,7 +67,8 @@ class House:
 
     def sweep(self) -> None:
         """Sweep once, as a trainer does when it starts and now and then."""
-        Sweeper(self.registry, self.stores.data, self.stores.models, seconds=_BEAT, upload_idle_seconds=_LONG).sweep()
+        stores, scratch = self.stores, self.home.parent / "trainer-scratch"
+        Sweeper(self.registry, stores.data, stores.models, scratch, seconds=_BEAT, upload_idle_seconds=_LONG).sweep()
 
     def upload(self) -> UploadService:
         return UploadService(self.registry.datasets, self.stores.data, segment_bytes=SEGMENT)
@@ -156,14 +159,14 @@ def claimed(house: House, kind: JobKind) -> JobRecord:
 
 def ingest(house: House, scratch: Path) -> None:
     job = claimed(house, JobKind.INGEST)
-    run_ingest(house.registry, house.stores, Attempt(house.registry, job, _BEAT), scratch, lambda: None)
+    services = JobServices(house.registry, house.stores, scratch, IngestLimits())
+    IngestRunner().run(Attempt(house.registry, job, _BEAT), services)
 
 
 def create_job(house: House, number: int) -> None:
     dataset = house.registry.datasets.get(NAME)
-    house.registry.jobs.create(
-        "p", f"j{number}", config={}, dataset_uid=dataset.uid, dataset=str(NAME), model=str(MODEL)
-    )
+    inputs = {"dataset": str(NAME), "model": str(MODEL)}
+    house.registry.jobs.create(JobKind.TRAIN, "p", f"j{number}", inputs=inputs, config={}, dataset_uid=dataset.uid)
 
 
 def publish(house: House, job: JobRecord) -> None:
@@ -173,7 +176,9 @@ def publish(house: House, job: JobRecord) -> None:
     checkpoints = JobCheckpoints(house.registry, house.stores.data, attempt, 0)
     for step in (1, 2):
         checkpoints.save(step, b"all that further steps depend on" * step)
-    training._publish(house.registry, house.stores, attempt, dataset, artifact("independent"))
+    services = JobServices(house.registry, house.stores, house.home, IngestLimits())
+    verified = training.verify(attempt, training.FittedVersion(dataset, artifact("independent")))
+    training.publish(attempt, services, verified)
 
 
 def delete_version(house: House, recorder: Recorder, number: int) -> None:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from sqlalchemy import insert
+from sqlalchemy import insert, select, update
 
 from rowmint.client import Client
 from rowmint.objects import open_store
-from rowmint.registry import migrate, open_registry
-from rowmint.registry.tables import model_aliases, model_versions, models
+from rowmint.registry import VersionState, migrate, open_registry
+from rowmint.registry.tables import model_aliases, model_versions, models, staged_versions
 from rowmint.v1 import sampling_pb2
 from tests.golden.make import FAMILIES, stored
 from tests.golden.streams import PROJECT, record
@@ -39,8 +39,20 @@ def publish_golden(home: Path) -> None:
     registry.close()
 
 
-def golden_version(family: str) -> str:
-    return f"projects/{PROJECT}/models/{family}/versions/1"
+def stage_golden(home: Path, family: str) -> None:
+    """Stage the files of a golden model, which is published there as version 1, as version 2."""
+    registry = open_registry(f"sqlite:///{home}/registry")
+    with registry.engine.begin() as connection:
+        published = select(model_versions).where(model_versions.c.model_uid == family)
+        row = connection.execute(published).one()._asdict()
+        row |= {"version": 2, "job_uid": f"{family}-staged", "state": VersionState.STAGED, "rejection_reason": ""}
+        connection.execute(insert(staged_versions).values(row))
+        connection.execute(update(models).where(models.c.uid == family).values(last_version=2))
+    registry.close()
+
+
+def golden_version(family: str, number: int = 1) -> str:
+    return f"projects/{PROJECT}/models/{family}/versions/{number}"
 
 
 def golden_request(address: str, rows: int, form: str = "arrow") -> sampling_pb2.SampleRequest:

@@ -1,13 +1,14 @@
-"""What Linux tells of a process: its own memory, and the processor's time it took."""
+"""What Linux says of a process: its own memory, and whether any of its threads has something to do."""
 
-import os
+import contextlib
 import re
-import time
 from pathlib import Path
 
-from tests.acceptance.processes import wait_until
+from tests.waiting import PATIENCE, wait_until
 
-_TICK = os.sysconf("SC_CLK_TCK")
+_LOOKS = 25
+"""Looks in a row at which every thread must be asleep: between two hands a task may be in neither."""
+_ASLEEP = frozenset("SI")
 
 
 def anonymous_bytes(pid: int) -> int:
@@ -18,21 +19,25 @@ def anonymous_bytes(pid: int) -> int:
     return int(found[1]) * 1024
 
 
-def processor_seconds(pid: int) -> float:
-    """Return the processor's time that the process has used, in user and kernel."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICK
+def wait_until_idle(pid: int, what: str, seconds: float = PATIENCE) -> None:
+    """Wait until every thread of a process waits for something.
 
-
-def wait_until_idle(pid: int, what: str, seconds: float = 60.0) -> None:
-    """Wait until a process has worked for less than a twentieth of a second of half a second."""
-    began, used = time.monotonic(), processor_seconds(pid)
+    The kernel says so: a thread that could run and gets no processor, as on a busy machine, is not asleep.
+    """
+    looks = 0
 
     def idle() -> bool:
-        nonlocal began, used
-        if time.monotonic() - began < 0.5:
-            return False
-        before, (began, used) = used, (time.monotonic(), processor_seconds(pid))
-        return used - before <= 0.05
+        nonlocal looks
+        looks = looks + 1 if _states(pid) <= _ASLEEP else 0
+        return looks >= _LOOKS
 
     wait_until(idle, what, seconds)
+
+
+def _states(pid: int) -> set[str]:
+    """Return the states that the threads of a process are in, as `man 5 proc` has them."""
+    found = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            found.add((task / "stat").read_text().rpartition(")")[2].split()[0])
+    return found

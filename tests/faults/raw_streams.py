@@ -1,7 +1,7 @@
 """Streams as they are on the wire: one call, no resuming."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import grpc
@@ -11,11 +11,20 @@ from grpc_status import rpc_status
 from rowmint.v1 import sampling_pb2
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
 
+NARROW = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 64 * 1024))
+"""Options of a channel on which a server is soon held up by a reader that does not read.
+
+By default a window grows with what the connection carries, and system buffers with it: on a busy machine a client may
+hold many megabytes that it has not read.
+"""
+
 
 @contextlib.contextmanager
-def opened(address: str, request: sampling_pb2.SampleRequest) -> Iterator[grpc.Call]:
+def opened(
+    address: str, request: sampling_pb2.SampleRequest, options: Sequence[tuple[str, int]] = NARROW
+) -> Iterator[grpc.Call]:
     """Make a call and yield it; it is cancelled at the end."""
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(address, options) as channel:
         call = SamplingServiceStub(channel).Sample(request)
         try:
             yield call

@@ -11,9 +11,10 @@ import pytest
 
 from rowmint.client import Client
 from rowmint.names import DatasetName
-from tests.acceptance.processes import Services, wait_until
+from tests.acceptance.processes import Services
 from tests.crash.house import House
 from tests.crash.story import CSV
+from tests.waiting import wait_until
 
 # Sends the first part of a file through a pipe that is never closed, in messages of a segment each.
 UPLOADER = """

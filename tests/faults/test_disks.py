@@ -13,15 +13,14 @@ from rowmint.client import Client, RetryPolicy, RowmintCallError
 from rowmint.v1 import dataset_pb2, schema_pb2, training_job_pb2
 from rowmint.v1.dataset_service_pb2 import FinishWrite, WriteDatasetRequest
 from rowmint.v1.dataset_service_pb2_grpc import DatasetServiceStub
-from tests.acceptance.processes import ServiceProcess, Services, customers_csv, wait_until
+from tests.acceptance.processes import ServiceProcess, Services, customers_csv
 from tests.acceptance.refusals import Refusal, refused
 from tests.faults.small_disks import SmallDisks
-
-pytestmark = pytest.mark.crash
+from tests.waiting import wait_until
 
 MIB = 1 << 20
 SEGMENT = 256 * 1024
-SMALL = {"batch_size": 100, "generator_dim": [16], "discriminator_dim": [16], "threads": 1, "seed": 4, "epochs": 300}
+SMALL = {"batch_size": 100, "generator_dim": [16], "discriminator_dim": [16], "threads": 1, "seed": 4, "epochs": 150}
 IMPATIENT = RetryPolicy(attempts=1, unary_attempts=1)
 
 
@@ -53,7 +52,7 @@ class Site:
     def full_scratch(self) -> Iterator[None]:
         """Fill the disk of scratch folders, once no older work's folder is there: it would go later, and leave room."""
         folder = self.disks.folder("scratch")
-        wait_until(lambda: not any(folder.glob("trainer-*/job-*")), "the end of older work's scratch folders")
+        wait_until(lambda: not any(folder.glob("worker-*")), "the end of older work's scratch folders")
         with self.disks.full("scratch"):
             yield
 

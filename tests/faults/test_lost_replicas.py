@@ -3,6 +3,7 @@
 import hashlib
 import signal
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
@@ -10,30 +11,45 @@ import pytest
 
 from rowmint.client import Client, RetryPolicy, RowmintCallError
 from rowmint.v1 import sampling_pb2
-from tests.acceptance.processes import ServiceProcess, Services, wait_until
+from tests.acceptance.processes import ServiceProcess, Services
 from tests.faults.golden_home import GRID, NO_TRAINER, golden_request
-from tests.faults.process_figures import processor_seconds, wait_until_idle
-from tests.faults.raw_streams import Received, Unharmed, opened, received
+from tests.faults.process_figures import wait_until_idle
+from tests.faults.raw_streams import NARROW, Received, Unharmed, opened, received
 from tests.proxied.deployment import Deployment
+from tests.waiting import PATIENCE, wait_until
 
-# A server runs up to 8 MiB ahead of its reader: these have more than 11.
-ROWS = 90_000
+# Some 3 MB each. A server on a narrow channel is ahead of its reader by three blocks of 270 kB and a window.
+FORMATS = [("arrow", 24_000), ("csv", 22_000), ("ndjson", 10_000)]
+ROWS = 24_000
+ROWS_BEHIND_ENVOY = 90_000
+"""Envoy holds a few MB of its own."""
+PIECES = 3
+"""What is read before a replica is harmed: a piece has 16 kB, or a whole block of 270 kB in Arrow."""
+STREAMS = 5
+
+
+def told_to_end(replica: ServiceProcess, number: signal.Signals) -> None:
+    """Send a replica a signal, and wait until it is gone or drains; who reads nothing meanwhile is not at the end."""
+    replica.process.send_signal(number)
+    if number == signal.SIGKILL:
+        replica.process.wait(60)
+    else:
+        wait_until(lambda: b"draining" in replica.log.read_bytes(), "draining")
 
 
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def busiest(replicas: list[ServiceProcess], before: list[float]) -> ServiceProcess:
-    """Return the replica that has worked most since `before`."""
-    worked = [processor_seconds(one.pid) - used for one, used in zip(replicas, before, strict=True)]
-    return replicas[worked.index(max(worked))]
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_stream_goes_on_at_another_replica(replicas: Services, unharmed: Unharmed, number: signal.Signals) -> None:
-    both = [replicas.sampler(), replicas.sampler()]
-    assert_a_stream_goes_on(both, [one.address for one in both], unharmed, number)
+@pytest.mark.parametrize(
+    ("number", "form", "rows"), [(signal.SIGTERM, "arrow", ROWS), *((signal.SIGKILL, *form) for form in FORMATS)]
+)
+def test_a_stream_goes_on_at_another_replica(
+    replicas: Services, unharmed: Unharmed, number: signal.Signals, form: str, rows: int
+) -> None:
+    both = {one.address: one for one in (replicas.sampler(), replicas.sampler())}
+    request = golden_request(unharmed.address, rows, form)
+    assert_a_stream_goes_on(both, list(both), request, unharmed, number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -42,31 +58,39 @@ def test_a_stream_goes_on_at_another_replica_behind_envoy(
 ) -> None:
     deployment = Deployment(golden_home, tmp_path)
     try:
-        both = [deployment.sampler(), deployment.sampler()]
+        started = [deployment.sampler(), deployment.sampler()]
         deployment.start_envoy()
-        assert_a_stream_goes_on(both, [deployment.address], unharmed, number)
+        both = {f"{deployment.address_of(one)}:7402": one for one in started}
+        assert_a_stream_goes_on(
+            both, [deployment.address], golden_request(unharmed.address, ROWS_BEHIND_ENVOY), unharmed, number
+        )
     finally:
         deployment.close()
 
 
 def assert_a_stream_goes_on(
-    both: list[ServiceProcess], addresses: list[str], unharmed: Unharmed, number: signal.Signals
+    both: Mapping[str, ServiceProcess],
+    addresses: list[str],
+    request: sampling_pb2.SampleRequest,
+    unharmed: Unharmed,
+    number: signal.Signals,
 ) -> None:
-    request = golden_request(unharmed.address, ROWS)
+    """End the replica that serves a stream, by the name that it gave itself in the answer's metadata."""
     whole = unharmed.data(request)
-    with Client(NO_TRAINER, addresses) as client:
-        before = [processor_seconds(one.pid) for one in both]
+    with Client(NO_TRAINER, addresses, channel_options=NARROW) as client:
         stream = client.sample_stream(request)
         pieces = []
         for piece in stream.chunks():
             pieces.append(piece)
-            if len(pieces) == 40:
-                busiest(both, before).process.send_signal(number)
+            if len(pieces) == PIECES:
+                served = stream.address
+                told_to_end(both[served], number)
     assert stream.resumes >= 1
+    assert stream.address in both.keys() - {served}
     assert digest(b"".join(pieces)) == digest(whole)
 
 
-@pytest.mark.parametrize(("form", "rows"), [("arrow", ROWS), ("csv", 80_000), ("ndjson", 36_000)])
+@pytest.mark.parametrize(("form", "rows"), FORMATS)
 def test_a_replica_told_to_end_says_where_its_stream_is_gone_on_with(
     replicas: Services, unharmed: Unharmed, form: str, rows: int
 ) -> None:
@@ -77,9 +101,9 @@ def test_a_replica_told_to_end_says_where_its_stream_is_gone_on_with(
     with opened(replica.address, request) as call:
         for index, response in enumerate(call):
             first.take(response)
-            if index == 10:
-                replica.process.send_signal(signal.SIGTERM)
-    assert replica.process.wait(30) == 0
+            if index == PIECES:
+                told_to_end(replica, signal.SIGTERM)
+    assert replica.process.wait(PATIENCE) == 0
     next_row = first.summary.next_row
     assert not first.summary.complete
     assert 0 < next_row < rows
@@ -99,13 +123,13 @@ def test_a_replica_told_to_end_says_where_its_stream_is_gone_on_with(
 def test_a_replica_told_to_end_waits_no_longer_than_its_grace_for_a_stalled_reader(
     replicas: Services, unharmed: Unharmed
 ) -> None:
-    replica = replicas.sampler(ROWMINT_GRACE_SECONDS="1")
+    # The write timeout is another's: only the grace can end the stream.
+    replica = replicas.sampler(ROWMINT_GRACE_SECONDS="1", ROWMINT_WRITE_TIMEOUT="3600")
     with opened(replica.address, golden_request(unharmed.address, 10**7)) as call:
         assert next(call).HasField("header")
         wait_until_idle(replica.pid, "the sampler waiting for its reader")
         replica.process.send_signal(signal.SIGTERM)
-        # Far more than the grace, far less than the write timeout of a minute.
-        assert replica.process.wait(20) == 0
+        assert replica.process.wait(PATIENCE) == 0
 
 
 def test_a_second_signal_ends_a_replica_at_once(replicas: Services, unharmed: Unharmed) -> None:
@@ -117,7 +141,7 @@ def test_a_second_signal_ends_a_replica_at_once(replicas: Services, unharmed: Un
         wait_until(lambda: b"draining" in replica.log.read_bytes(), "draining")
         assert replica.process.poll() is None
         replica.process.send_signal(signal.SIGTERM)
-        assert replica.process.wait(20) == 0
+        assert replica.process.wait(PATIENCE) == 0
 
 
 def test_a_replica_that_drains_takes_no_new_stream_and_the_client_asks_the_other(
@@ -137,34 +161,39 @@ def test_a_replica_that_drains_takes_no_new_stream_and_the_client_asks_the_other
         assert {stream.address for stream in streams} == {staying.address}
         assert {digest(one) for one in data} == {digest(whole)}
         ending.process.send_signal(signal.SIGTERM)
-        assert ending.process.wait(20) == 0
+        assert ending.process.wait(PATIENCE) == 0
 
 
-def test_many_streams_on_a_killed_replica_all_go_on(replicas: Services, unharmed: Unharmed) -> None:
-    both = [replicas.sampler(), replicas.sampler()]
-    request = golden_request(unharmed.address, 40_000)
-    whole = unharmed.data(request)
-    begun = threading.Barrier(9)
-    found: list[tuple[int, str]] = []
+def test_streams_on_a_killed_replica_all_go_on(replicas: Services, unharmed: Unharmed) -> None:
+    both = {one.address: one for one in (replicas.sampler(), replicas.sampler())}
+    request = golden_request(unharmed.address, ROWS)
+    whole = digest(unharmed.data(request))
+    begun, killed = threading.Barrier(STREAMS + 1), threading.Event()
+    serving: list[str] = []
+    found: list[tuple[str, bool, str]] = []
 
     def read() -> None:
-        with Client(NO_TRAINER, [one.address for one in both]) as client:
+        with Client(NO_TRAINER, list(both), channel_options=NARROW) as client:
             stream = client.sample_stream(request)
             chunks = stream.chunks()
             data = [next(chunks)]
+            first = stream.address
+            serving.append(first)
             begun.wait(60)
+            killed.wait(60)
             data += chunks
-            found.append((stream.resumes, digest(b"".join(data))))
+            found.append((first, stream.resumes > 0, digest(b"".join(data))))
 
-    readers = [threading.Thread(target=read) for _ in range(8)]
+    readers = [threading.Thread(target=read) for _ in range(STREAMS)]
     for reader in readers:
         reader.start()
     begun.wait(60)
-    both[0].kill()
+    victim = max(both, key=serving.count)
+    both[victim].kill()
+    killed.set()
     for reader in readers:
         reader.join(120)
-    assert [data for _, data in found] == [digest(whole)] * 8
-    assert sum(resumes for resumes, _ in found) >= 1
+    assert sorted(found) == sorted((address, address == victim, whole) for address in serving)
 
 
 def test_without_any_replica_a_stream_ends_with_what_to_do(replicas: Services, unharmed: Unharmed) -> None:

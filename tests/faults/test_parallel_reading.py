@@ -12,10 +12,11 @@ from collections.abc import Iterator
 import pytest
 
 from rowmint.client import Client, parallel
-from tests.acceptance.processes import ServiceProcess, Services, wait_until
+from tests.acceptance.processes import ServiceProcess, Services
 from tests.faults.golden_home import NO_TRAINER, golden_request, golden_version
 from tests.faults.process_figures import anonymous_bytes, wait_until_idle
 from tests.faults.raw_streams import Unharmed, opened
+from tests.waiting import PATIENCE, wait_until
 
 ROWS = 90_000
 FORMATS = [("arrow", ROWS), ("csv", ROWS), ("ndjson", ROWS // 2)]
@@ -75,7 +76,7 @@ def test_parts_go_on_at_the_replica_that_is_left(
                 if ended is None and stream.next_row >= rows // 4:
                     (ended,) = (one for one in both if one.address == stream.address)
                     ended.process.send_signal(number)
-                    ended.process.wait(30)
+                    ended.process.wait(PATIENCE)
     assert digest(b"".join(pieces)) == digest(whole)
     (left,) = (one.address for one in both if one is not ended)
     assert stream.address == left
@@ -98,7 +99,7 @@ def test_memory_stays_bounded_however_slowly_parts_are_taken(replicas: Services,
             wait_until_idle(sampler.pid, "the sampler's rest")
             assert anonymous_bytes(reader.pid) - before < BOUND
         reader.stdin.close()
-        assert reader.wait(30) == 0
+        assert reader.wait(PATIENCE) == 0
 
 
 def test_processes_that_share_a_port_are_read_from_together(replicas: Services, unharmed: Unharmed) -> None:
@@ -140,7 +141,7 @@ def test_a_replica_that_drains_gets_no_stream_of_a_client_that_knows_it(
         assert spread(client, 10) == {staying.address: 10}
         assert ending.process.poll() is None
         ending.process.send_signal(signal.SIGTERM)
-        assert ending.process.wait(20) == 0
+        assert ending.process.wait(PATIENCE) == 0
         assert spread(client, 4) == {staying.address: 4}
 
 

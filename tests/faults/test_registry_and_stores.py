@@ -15,15 +15,14 @@ from rowmint.client import Client, RowmintCallError
 from rowmint.names import DatasetName, TrainingJobName
 from rowmint.registry import DatasetState
 from rowmint.v1 import training_job_pb2 as pb
-from tests.acceptance.processes import Services, children_of, wait_until
+from tests.acceptance.processes import Services, children_of
 from tests.crash.house import House
 from tests.crash.story import CSV, patient_client, training_config
 from tests.faults.gated_source import GatedSource
 from tests.faults.raw_streams import asked_to_wait, opened
 from tests.postgres_server import PostgresServer
 from tests.swift_server import SwiftServer
-
-pytestmark = pytest.mark.crash
+from tests.waiting import wait_until
 
 DIGEST = hashlib.sha256(CSV).digest()
 
@@ -53,7 +52,9 @@ def kill(server: PostgresServer | SwiftServer) -> None:
 
 
 @pytest.mark.usefixtures("small_messages")
-@pytest.mark.parametrize(("what", "how"), [("registry", restart), ("registry", kill), ("store", kill)])
+@pytest.mark.parametrize(
+    ("what", "how"), [pytest.param("registry", restart, marks=pytest.mark.full), ("registry", kill), ("store", kill)]
+)
 def test_an_upload_a_fit_and_streams_outlive_it(
     house: House,
     services: Services,
@@ -68,7 +69,7 @@ def test_an_upload_a_fit_and_streams_outlive_it(
     trainer = services.start("trainer_service", house.trainer(**settings))
     sampler = services.start("sampler_service", house.sampler())
     config = training_config()
-    config.ctgan.epochs = 150
+    config.ctgan.epochs = 80
     source = GatedSource(CSV, len(CSV) // 2)
     with (
         ThreadPoolExecutor(2) as threads,

@@ -8,9 +8,10 @@ import grpc
 import pytest
 
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
-from tests.acceptance.processes import ServiceProcess, Services, children_of, refused_start, wait_until
+from tests.acceptance.processes import ServiceProcess, Services, children_of, refused_start
 from tests.faults.golden_home import golden_request
 from tests.faults.raw_streams import Received, Unharmed
+from tests.waiting import wait_until
 
 PROCESSES = 3
 

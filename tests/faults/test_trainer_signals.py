@@ -10,17 +10,16 @@ import pytest
 
 from rowmint.names import DatasetName, TrainingJobName
 from rowmint.registry import JobRecord, JobState
-from tests.acceptance.processes import ServiceProcess, Services, wait_until
+from tests.acceptance.processes import ServiceProcess, Services
 from tests.crash.event_log import check_log
 from tests.crash.house import House, Inside
 from tests.crash.story import CSV, patient_client, training_config
 from tests.faults.gated_source import GatedSource
+from tests.waiting import wait_until
 
-pytestmark = pytest.mark.crash
-
-# Only the signal makes a checkpoint due. A fit of thousands of steps: there is time to interrupt it.
+# Only the signal makes a checkpoint due. A fit of hundreds of steps: there is time to interrupt it.
 NO_HASTE = {"ROWMINT_CHECKPOINT_SECONDS": "3600", "ROWMINT_GRACE_SECONDS": "20"}
-EPOCHS = 300
+EPOCHS = 80
 STEPS = 6
 """Of an epoch."""
 

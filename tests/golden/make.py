@@ -1,9 +1,9 @@
 """Makes the golden models: tiny hand-made ones, one a family, with NumPy alone and fixed seeds.
 
-    python tests/golden/make.py            writes tests/golden/{family}.json and .safetensors anew
-    python tests/golden/make.py --digests  writes tests/golden/digests.json anew, from the files there
+    python tests/golden/make.py            writes tests/golden/{family}.json and .safetensors
+    python tests/golden/make.py --digests  writes tests/golden/digests.json from the files there
 
-The files are frozen: they are made anew only with a new algorithm number, and then docs/decisions.md says why.
+The files are frozen: they are made again only with a new algorithm number, and then docs/decisions.md says why.
 """
 
 import json
@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rowmint.artifact import Artifact, Generator, write_model
+from rowmint.artifact import Artifact, FittedModel, write_model
 from rowmint.codecs import CategoryCodec, Codec, IdentityCodec, NumericCodec
 from rowmint.rng import StreamKey
 from rowmint.schema import Cell, ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.synthesizer.exact.layers import Layer
-from rowmint.synthesizer.latent.heads import ColumnHead, column_heads
+from rowmint.synthesizer.heads import ColumnHead, column_heads
 
 HERE = Path(__file__).parent
 FAMILIES = ("ctgan", "tvae", "independent")
@@ -134,7 +134,7 @@ def codecs() -> list[Codec]:
         **more: Any,
     ) -> NumericCodec:
         settings = {
-            "lattice": True, "origin": 0, "step": 1, "decimals": 0, "integral": True, "nullable": False, **more,
+            "on_grid": True, "origin": 0, "step": 1, "decimals": 0, "integral": True, "nullable": False, **more,
         }  # fmt: skip
         arrays = (np.array(values, np.float64) for values in (centers, widths, points))
         return NumericCodec(
@@ -151,7 +151,7 @@ def codecs() -> list[Codec]:
         category(2, 2, nullable=True),
         numeric([20, 60], [15, 30], [0, 42], (0, 99)),
         numeric([4000.0], [9000.0], [999.0], (-2000, 50000), nullable=True),
-        numeric([-1.1, 0.7], [0.9, 2.2], [], (-3, 3), lattice=False, integral=False),
+        numeric([-1.1, 0.7], [0.9, 2.2], [], (-3, 3), on_grid=False, integral=False),
         numeric([50.0], [60.0], [100.0], (0, 100), integral=False, decimals=1, nullable=True),
         numeric([0.0, 19000.0], [2000.0, 6000.0], [], (-3653, 25567)),
         numeric([0.0], [400_000.0], [], (-525_600, 525_600), origin=NOON_2013, step=MINUTE),
@@ -196,7 +196,7 @@ def _network(
     return arrays
 
 
-def generator(family: str, schema: TableSchema = SCHEMA, own: Sequence[Codec] | None = None) -> Generator:
+def generator(family: str, schema: TableSchema = SCHEMA, own: Sequence[Codec] | None = None) -> FittedModel:
     """Return a hand-made generator of `family`.
 
     Args:
@@ -208,25 +208,25 @@ def generator(family: str, schema: TableSchema = SCHEMA, own: Sequence[Codec] | 
     heads = column_heads(schema.columns, chosen)
     if family == "independent":
         weights = {
-            f"slots.{head.index}": weights_of(1.1 + noise(f"slots.{head.index}", head.codec.slots))
+            f"slots.{head.index}": weights_of(1.1 + noise(f"slots.{head.index}", head.codec.choices))
             for head in heads.values()
         }
-        return Generator(family, schema, chosen, {}, weights)
+        return FittedModel(family, schema, chosen, {}, weights)
     if family == "tvae":
         arrays = _network(heads, 0, concatenate=False)
         scalars = [head for head in heads.values() if head.codec.scalar]
         spread = (0.15 + 0.1 * noise("spread", len(scalars))) * (1 << 23)
-        return Generator(family, schema, chosen, {"hidden_layers": 2}, {**arrays, "spread": spread.astype(np.int64)})
+        return FittedModel(family, schema, chosen, {"hidden_layers": 2}, {**arrays, "spread": spread.astype(np.int64)})
     discrete = [head for head in heads.values() if isinstance(head.codec, CategoryCodec)]
-    columns = np.concatenate([np.full(head.codec.slots, head.index) for head in discrete])
-    slots = np.concatenate([np.arange(head.codec.slots) for head in discrete])
+    columns = np.concatenate([np.full(head.codec.choices, head.index) for head in discrete])
+    slots = np.concatenate([np.arange(head.codec.choices) for head in discrete])
     drivers: dict[str, NDArray[np.generic]] = {
         "drivers.column": columns.astype(np.int64),
         "drivers.slot": slots.astype(np.int64),
         "drivers.weights": weights_of(1.2 + noise("drivers", len(slots))),
     }
     arrays = _network(heads, len(slots), concatenate=True)
-    return Generator(family, schema, chosen, {"hidden_layers": 2}, {**arrays, **drivers})
+    return FittedModel(family, schema, chosen, {"hidden_layers": 2}, {**arrays, **drivers})
 
 
 def artifact(family: str) -> Artifact:
@@ -241,7 +241,7 @@ def stored(family: str) -> tuple[bytes, bytes]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the files anew."""
+    """Write the files."""
     if list(arguments) == ["--digests"]:
         from tests.golden.streams import all_digests  # it reads the files that this writes
 

@@ -12,19 +12,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 
-from rowmint.artifact import read_manifest
+from rowmint.artifact import Model, read_manifest, read_model
 from rowmint.conditions import AnyOf, IsNull, Predicate, Range
 from rowmint.errors import ResourceNotFoundError
 from rowmint.names import ModelName, ModelVersionName, ModelVersionRef
 from rowmint.objects import MemoryStore
 from rowmint.registry import ModelVersionRecord
 from rowmint.sampling.formats import RowFormat, TypedBatch
-from rowmint.sampling.stream import RowsMessage, StreamHeader, StreamSummary
+from rowmint.sampling.limits import MAX_ROWS
+from rowmint.sampling.messages import RowsMessage, StreamHeader, StreamSummary
 from rowmint.schema import TableSchema
 from rowmint.synthesizer import Kernel, choose_kernel
 from sampler_service.model_cache import ModelCache
-from sampler_service.sampler import Sampler, SampleSpec
+from sampler_service.plan_cache import PlanCache
+from sampler_service.requests import SampleRequest
+from sampler_service.sampler import Sampler
 from tests.golden.make import FAMILIES, stored
 
 PROJECT = "golden"
@@ -91,12 +95,18 @@ class Shelf:
         self.records[model] = record(model, manifest, weights)
         return self.records[model]
 
-    def resolve(self, ref: ModelVersionRef, *, deleted: bool = False) -> ModelVersionRecord:
+    def resolve(self, ref: ModelVersionRef, *, deleted: bool = False, unpublished: bool = False) -> ModelVersionRecord:
         """See `VersionResolver`."""
         found = self.records.get(ref.model.model)
         if found is None:
             raise ResourceNotFoundError(f"there is no {ref}")
         return found
+
+
+@cache
+def golden_model(family: str) -> Model:
+    """Return the frozen model of `family`, loaded."""
+    return read_model(*stored(family), choose_kernel("numpy"))
 
 
 def golden_shelf() -> Shelf:
@@ -137,7 +147,7 @@ def typed_bytes(batch: TypedBatch) -> bytes:
     return json.dumps([batch.first_row, batch.rows, columns]).encode()
 
 
-async def read(sampler: Sampler, spec: SampleSpec) -> Result:
+async def read(sampler: Sampler, spec: SampleRequest) -> Result:
     """Read a stream to its end."""
     stream = await sampler.open(spec)
     messages = [message async for message in stream.messages()]
@@ -145,20 +155,22 @@ async def read(sampler: Sampler, spec: SampleSpec) -> Result:
 
 
 @contextmanager
-def sampler_of(shelf: Shelf, kernel: Kernel, cache_bytes: int = 1 << 28) -> Iterator[Sampler]:
+def sampler_of(shelf: Shelf, kernel: Kernel, cache_bytes: int = 1 << 28, max_rows: int = MAX_ROWS) -> Iterator[Sampler]:
     """Compose a sampler of the models on `shelf`; it draws seed 1 where none is given."""
     with ThreadPoolExecutor(2) as loaders, ThreadPoolExecutor(2) as workers:
         models = ModelCache(shelf, shelf.store, kernel, loaders, cache_bytes)
-        yield Sampler(models, lambda _: workers, lambda: 1)
+        yield Sampler(models, PlanCache(loaders), lambda _: workers, lambda: 1, max_rows=max_rows)
 
 
-def specs(*, quick: bool) -> dict[str, SampleSpec]:
+def specs(*, quick: bool) -> dict[str, SampleRequest]:
     """Return the golden streams by name."""
     found = {}
     for family in FAMILIES:
         for where, predicates in WHERES.items():
             for span, (rows, start, end) in SPANS.items():
-                base = SampleSpec(reference(family), rows, start, end, where=predicates, seed=2**64 - 1)
+                base = SampleRequest(
+                    rows, end, start_row=start, model=reference(family), where=predicates, seed=2**64 - 1
+                )
                 for row_format in RowFormat:
                     name = f"{family}, {where}, {span}, {row_format}"
                     if not quick or name in QUICK:
@@ -166,7 +178,7 @@ def specs(*, quick: bool) -> dict[str, SampleSpec]:
     return found
 
 
-async def _digests(sampler: Sampler, chosen: Mapping[str, SampleSpec]) -> dict[str, str]:
+async def _digests(sampler: Sampler, chosen: Mapping[str, SampleRequest]) -> dict[str, str]:
     return {name: hashlib.sha256((await read(sampler, spec)).body).hexdigest() for name, spec in chosen.items()}
 
 

@@ -333,6 +333,8 @@ ANSWERS: dict[str, Callable[[World, Any, list[Any]], None]] = {
     "TrainingService.ListTrainingJobs": _page,
     "TrainingService.CancelTrainingJob": _same_name,
     "TrainingService.WatchTrainingJob": _watched,
+    "ModelAdminService.PromoteModelVersion": _same_name,
+    "ModelAdminService.RejectModelVersion": _same_name,
     "ModelAdminService.SetModelAlias": _set_alias,
     "ModelAdminService.DeleteModelVersion": _deleted_version,
     "ModelAdminService.UndeleteModelVersion": _same_name,

@@ -36,7 +36,7 @@ from rowmint.sampling.plan import compile_plan
 from rowmint.sampling.rows import RowSource
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, TableSchema
 from rowmint.schema.arrays import ColumnArray, is_coded
-from rowmint.synthesizer import Kernel, choose_kernel
+from rowmint.synthesizer import CompletionOptions, Kernel, choose_kernel
 from tests.golden.make import FAMILIES, SCHEMA, codecs, generator, stored
 from tests.hostile.confined import GROWTH, note
 from tests.hostile.uploads import equal, mutants
@@ -179,9 +179,9 @@ def conditioned(model: Model, column: ColumnSpec) -> None:
         except RowmintError:
             continue
         # What a plan's pilot and a block do, with fewer candidates.
-        query = model.synthesizer.query(conditions, names)
-        found = query.candidates(_KEY.tile(0, 0), 64).first(ROWS)
-        made = query.columns(found, _KEY.tile(0, 0))
+        proposal = model.synthesizer.propose(conditions, names)
+        found = proposal.candidates(_KEY.tile(0, 0), 64).first(ROWS)
+        made = proposal.finish(found, _KEY.tile(0, 0)).columns
         if found.size and conditions and names:
             held = [bool(test.satisfied(made[test.column]).all()) for test in conditions]
             equal([True] * len(conditions), held)
@@ -189,7 +189,8 @@ def conditioned(model: Model, column: ColumnSpec) -> None:
         domain = column.domain
         known = domain.categories[-1] if domain.categories else domain.maximum
         cells = {column.name: known} if known is not None or column.nullable else {}
-        completed = model.synthesizer.completer(_KEY.tile(0, 0), 64, 0.1).complete(cells, _KEY.tile(0, 1)).cells
+        completer = model.synthesizer.completer(_KEY.tile(0, 0), CompletionOptions(64, 0.1))
+        completed = completer.complete(cells, _KEY.tile(0, 1)).cells
         equal(set(names), set(completed))
 
 

@@ -31,6 +31,7 @@ DEADLINE = 60.0
 PARENT = f"projects/{PROJECT}"
 MODEL = f"{PARENT}/models/independent"
 VERSION = golden_version("independent")
+STAGED = golden_version("independent", 2)
 TABLE, OPEN, VICTIM = (f"{PARENT}/datasets/{name}" for name in ("table", "open", "victim"))
 LIVE, ENDED = (f"{PARENT}/trainingJobs/{name}" for name in ("live", "ended"))
 UPLOAD = b"a,b\n1,2\n3,4\n"
@@ -184,6 +185,10 @@ BASES: dict[str, list[Message]] = {
     "TrainingService.WatchTrainingJob": [
         training_service_pb2.WatchTrainingJobRequest(name=ENDED, after_sequence=0),
         training_service_pb2.WatchTrainingJobRequest(name=ENDED),
+    ],
+    "ModelAdminService.PromoteModelVersion": [model_admin_service_pb2.PromoteModelVersionRequest(name=VERSION)],
+    "ModelAdminService.RejectModelVersion": [
+        model_admin_service_pb2.RejectModelVersionRequest(name=STAGED, reason="too far from the data")
     ],
     "ModelAdminService.SetModelAlias": [
         model_admin_service_pb2.SetModelAliasRequest(model=MODEL, alias="best", version=1)

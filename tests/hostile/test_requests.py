@@ -1,7 +1,8 @@
 """Requests made to do harm, to a real trainer and a real sampler: each gets a right answer or a typed refusal.
 
-Thousands of them: every field of every request changed in every way, several at once, requests at random, and bytes
-that are no request. After each test both services answer as ever, have not grown, and have logged no fault.
+Every field of every request changed, several at once, requests at random, and bytes that are no request: a sample of
+them in `make test-system`, every way of every field in `make test-full`. After each test both services answer as ever,
+have not grown, and have logged no fault.
 """
 
 import contextlib
@@ -31,9 +32,9 @@ from rowmint.v1 import (
     sampling_pb2,
     training_service_pb2,
 )
-from tests.acceptance.processes import Services, customers_csv, wait_until
+from tests.acceptance.processes import Services, customers_csv
 from tests.acceptance.refusals import refused
-from tests.faults.golden_home import publish_golden
+from tests.faults.golden_home import publish_golden, stage_golden
 from tests.faults.process_figures import anonymous_bytes
 from tests.golden.streams import PROJECT
 from tests.hostile.answers import ANSWERS, tried
@@ -65,14 +66,20 @@ from tests.hostile.proper_requests import (
     crc,
 )
 from tests.hostile.world import STREAMS, World, stopped_worker
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.system
 
 GROWTH = 150 << 20
+ONE_OF = pytest.mark.parametrize("one_of", [6, pytest.param(1, marks=pytest.mark.full)])
+"""How many requests of each kind are made: one of so many."""
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     home = tmp_path_factory.mktemp("requests")
     publish_golden(home)
+    stage_golden(home, "independent")
     services = Services(home)
     try:
         (services.home / "signing-key.pem").write_bytes(generate_signing_key()[0])
@@ -126,28 +133,43 @@ def outcomes(world: World, place: str, name: str, cases: Iterable[Case]) -> list
     return [wrong for case in cases for wrong in tried(world, place, name, case)]
 
 
+def sampled(cases: Iterable[Case], one_of: int) -> Iterator[Case]:
+    """Yield the first case of each field, and of the others one of so many."""
+    seen: set[str] = set()
+    for number, case in enumerate(cases):
+        field = case.label.partition(" ")[0]
+        if number % one_of == 0 or field not in seen:
+            yield case
+        seen.add(field)
+
+
 @pytest.mark.parametrize(("place", "name"), AT)
-def test_a_request_with_one_field_changed_is_answered_or_refused(world: World, place: str, name: str) -> None:
+@ONE_OF
+def test_a_request_with_one_field_changed_is_answered_or_refused(
+    world: World, place: str, name: str, one_of: int
+) -> None:
     for base in BASES[name]:
         spared = () if base is BASES[name][-1] else SLOW.get(name, ())
-        assert outcomes(world, place, name, one_changed(base, spared)) == []
+        assert outcomes(world, place, name, sampled(one_changed(base, spared), one_of)) == []
 
 
 @pytest.mark.parametrize(("place", "name"), AT)
-def test_requests_at_random_are_answered_or_refused(world: World, place: str, name: str) -> None:
+@ONE_OF
+def test_requests_at_random_are_answered_or_refused(world: World, place: str, name: str, one_of: int) -> None:
     draw = random.Random(f"{place} {name}")
     words = {**WORDS, "name": NAMES.get(name, NAMES.get(name.partition(".")[0], WORDS["name"]))}
-    several = (case for base in BASES[name] for case in some_changed(draw, base, 30, SLOW.get(name, ())))
+    several = (case for base in BASES[name] for case in some_changed(draw, base, 60 // one_of, SLOW.get(name, ())))
     assert outcomes(world, place, name, several) == []
-    assert outcomes(world, place, name, at_random(draw, METHODS[name].request, words, 50)) == []
+    assert outcomes(world, place, name, at_random(draw, METHODS[name].request, words, 100 // one_of)) == []
 
 
 @pytest.mark.parametrize(("place", "name"), AT)
-def test_bytes_that_are_no_request_harm_nothing(world: World, place: str, name: str) -> None:
+@ONE_OF
+def test_bytes_that_are_no_request_harm_nothing(world: World, place: str, name: str, one_of: int) -> None:
     draw = random.Random(f"{place} {name}")
     for base in BASES[name]:
-        assert outcomes(world, place, name, cut(base)) == []
-        assert outcomes(world, place, name, noise(draw, base, 20)) == []
+        assert outcomes(world, place, name, sampled(cut(base), one_of)) == []
+        assert outcomes(world, place, name, noise(draw, base, 40 // one_of)) == []
 
 
 def test_a_message_above_the_limit_is_not_even_read(world: World) -> None:

@@ -18,8 +18,9 @@ from rowmint.v1 import (
     training_job_pb2,
     training_service_pb2,
 )
-from tests.acceptance.processes import ServiceProcess, wait_until, working_child
+from tests.acceptance.processes import ServiceProcess, working_child
 from tests.hostile.proper_requests import DATASET, ENDED, JOB, METHODS, PARENT
+from tests.waiting import wait_until
 
 STREAMS = 16
 """Streams that the sampler serves at once."""

@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import google_crc32c
 import grpc
@@ -27,16 +28,21 @@ from rowmint.synthesizer import choose_kernel
 from rowmint.v1 import condition_pb2, model_service_pb2, model_service_pb2_grpc, sampling_pb2, value_pb2
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
 from sampler_service.admission import Admission, Allowance
+from sampler_service.drain import Drain
 from sampler_service.model_cache import ModelCache
+from sampler_service.pacing import Pacing
+from sampler_service.plan_cache import PlanCache
+from sampler_service.replica import Replica
 from sampler_service.sampler import Sampler
-from sampler_service.servicers import Replica, SamplingServicer, StreamLimits, sampling_service
+from sampler_service.servicer import SamplingServicer, sampling_service
+from sampler_service.sessions import SessionServices
 from sampler_service.statistics import Statistics
 from tests.golden.make import FAMILIES, SCHEMA, stored
 from tests.golden.streams import PROJECT, record
+from tests.waiting import wait_until
 
 GRID = 2048
 ROWS = 9000
-PATIENT = StreamLimits(60.0)
 
 
 def publish(registry, store, family: str) -> None:
@@ -54,37 +60,57 @@ def publish(registry, store, family: str) -> None:
         connection.execute(insert(model_aliases).values(model_uid=family, alias="latest", version=1))
 
 
+@dataclass(frozen=True)
+class Served:
+    """Parts of a sampler that a test looks at, and the loop they are for."""
+
+    admission: Admission
+    drain: Drain
+    pacing: Pacing
+    loop: asyncio.AbstractEventLoop
+
+
 @contextmanager
-def replica(home, kernel: str = "numpy", *, streams: int = 8, project: int = 0, limits: StreamLimits = PATIENT):
-    """Serve in a thread with an event loop of its own; yield the address and the servicer."""
+def replica(
+    home,
+    kernel: str = "numpy",
+    *,
+    streams: int = 8,
+    project: int = 0,
+    write_timeout: float = 60.0,
+    max_seconds: float = 0.0,
+):
+    """Serve in a thread with an event loop of its own; yield the address and what the test looks at."""
     registry = open_models_registry(f"sqlite:///{home}/registry/models.db")
     store = open_store(f"file://{home}/models")
-    started, asked = threading.Event(), asyncio.Event()
+    started, ending = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
     found = {}
 
     async def serve(loaders, workers):
         cache = ModelCache(registry.models, store, choose_kernel(kernel), loaders, 1 << 28)
-        servicer = SamplingServicer(
-            Sampler(cache, lambda _: workers, lambda: 99),
+        services = SessionServices(
+            Sampler(cache, PlanCache(loaders), lambda _: workers, lambda: 99),
             lambda _: workers,
             Admission(Allowance(streams, 10**6), Allowance(project, 0)),
-            limits=limits,
-            replica=Replica(lambda: "one", lambda: LoadReport(0.5, 20.0), lambda _: None),
-            statistics=Statistics(registry.models, cache.loaded_bytes, clock=time.monotonic, now=time.time),
+            Drain(),
+            Replica(lambda: "one", lambda: LoadReport(0.5, 20.0)),
+            Statistics(registry.models, cache.loaded_bytes, clock=time.monotonic, now=time.time),
+            max_seconds=max_seconds,
         )
+        pacing = Pacing(write_timeout)
         server = Server(
             [
-                sampling_service(servicer),
+                sampling_service(SamplingServicer(services, pacing)),
                 model_service(registry.models, store),
                 load_service(lambda: LoadReport(0.5, 20.0)),
             ],
             ServerOptions("127.0.0.1:0"),
         )
-        servicer._loop_of_test = asyncio.get_running_loop()
-        found.update(port=await server.start(), servicer=servicer)
+        served = Served(services.admission, services.drain, pacing, asyncio.get_running_loop())
+        found.update(port=await server.start(), served=served)
         started.set()
-        await asked.wait()
+        await ending.wait()
         await server.stop()
 
     def run():
@@ -96,9 +122,9 @@ def replica(home, kernel: str = "numpy", *, streams: int = 8, project: int = 0, 
     thread.start()
     try:
         assert started.wait(30)
-        yield f"127.0.0.1:{found['port']}", found["servicer"]
+        yield f"127.0.0.1:{found['port']}", found["served"]
     finally:
-        loop.call_soon_threadsafe(asked.set)
+        loop.call_soon_threadsafe(ending.set)
         thread.join(30)
         loop.close()
         registry.close()
@@ -178,7 +204,7 @@ def test_two_replicas_share_a_stream(stubs, row_format):
     asked = request(where=WHERE, format=row_format)
     header, whole, _ = sampled(one, asked)
     assert joined(sampled(other, asked)[1]) == joined(whole)
-    # Broken off after 4,096 rows, gone on with by the other replica.
+    # Ended after 4,096 rows, resumed at the other replica.
     first = request(where=WHERE, format=row_format, end_row=2 * GRID)
     rest = request(
         where=WHERE,
@@ -259,7 +285,7 @@ def equals(column, **value):
     [
         ({"rows": 0}, "INVALID_ARGUMENT", "INVALID_FIELD", ["rows"]),
         ({"model": "x"}, "INVALID_ARGUMENT", "INVALID_FIELD", ["model"]),
-        ({"model": f"projects/{PROJECT}/models/nobody"}, "NOT_FOUND", "RESOURCE_NOT_FOUND", []),
+        ({"model": f"projects/{PROJECT}/models/missing"}, "NOT_FOUND", "RESOURCE_NOT_FOUND", []),
         ({"model": f"projects/{PROJECT}/models/ctgan@best"}, "NOT_FOUND", "RESOURCE_NOT_FOUND", []),
         ({"start_row": -1}, "OUT_OF_RANGE", "ROW_RANGE", ["start_row"]),
         ({"end_row": ROWS + 1}, "OUT_OF_RANGE", "ROW_RANGE", ["end_row"]),
@@ -314,15 +340,6 @@ def test_a_registry_that_is_not_there_yet(tmp_path):
         assert (code, info.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
 
 
-def until(condition, seconds: float = 20.0) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + seconds
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < end, "it did not come true in time"
-        pause.wait(0.01)
-
-
 def refused(call):
     """Return code, reason, setting and pushback of a call that asks its client to wait."""
     with pytest.raises(grpc.RpcError) as raised:
@@ -337,7 +354,7 @@ def refused(call):
 
 
 def test_streams_are_counted_and_given_back(home):
-    with replica(home, streams=2) as (address, servicer), grpc.insecure_channel(address) as channel:
+    with replica(home, streams=2) as (address, served), grpc.insecure_channel(address) as channel:
         stub = SamplingServiceStub(channel)
         calls = [stub.Sample(request(rows=10**12)) for _ in range(2)]
         for call in calls:
@@ -345,29 +362,29 @@ def test_streams_are_counted_and_given_back(home):
         overloaded = ("UNAVAILABLE", "UNAVAILABLE", "ROWMINT_MAX_STREAMS", 100)
         assert refused(lambda: list(stub.Sample(request(rows=10)))) == overloaded
         assert refused(lambda: list(stub.CompleteRows(iter([config()])))) == overloaded
-        # Who plans holds no rows; and whoever looks after the replica is let in.
+        # A plan holds no rows; and health checks are not admitted at all.
         assert len(stub.PlanSample(sampling_pb2.PlanSampleRequest(sample=request(rows=10))).parts) == 1
         health = health_pb2_grpc.HealthStub(channel)
         assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
         for call in calls:
             call.cancel()
-        until(lambda: servicer._admission.streams == 0)
+        wait_until(lambda: served.admission.streams == 0, "the end of the call")
         assert len(list(stub.Sample(request(rows=10)))) == 3
-        until(lambda: (servicer._admission.streams, servicer._admission.rows) == (0, 0))
+        wait_until(lambda: (served.admission.streams, served.admission.rows) == (0, 0), "the end of the call")
 
 
 def test_a_project_has_its_own_share(home):
-    with replica(home, streams=8, project=1) as (address, servicer), grpc.insecure_channel(address) as channel:
+    with replica(home, streams=8, project=1) as (address, served), grpc.insecure_channel(address) as channel:
         stub = SamplingServiceStub(channel)
         call = stub.Sample(request(rows=10**12))
         next(call)
         over = ("RESOURCE_EXHAUSTED", "LIMIT", "ROWMINT_MAX_PROJECT_STREAMS", 1000)
         assert refused(lambda: list(stub.Sample(request(rows=10)))) == over
-        # Another project is asked for what it has not, and that is all that is wrong.
+        # Another project is admitted: all that is wrong is that it has no such model.
         code, info, _ = failure(lambda: list(stub.Sample(request(model="projects/other/models/none"))))
         assert (code, info.reason) == (grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND")
         call.cancel()
-        until(lambda: servicer._admission.streams == 0)
+        wait_until(lambda: served.admission.streams == 0, "the end of the call")
         assert len(list(stub.Sample(request(rows=10)))) == 3
 
 
@@ -379,7 +396,7 @@ def test_every_answer_names_the_replica(home):
             assert dict(call.initial_metadata())["rowmint-replica"] == "one"
 
 
-def test_whoever_asks_is_told_of_the_load_again_and_again(home):
+def test_the_load_is_reported_again_and_again(home):
     with replica(home) as (address, _), grpc.insecure_channel(address) as channel:
         listen = channel.unary_stream(
             "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics", request_serializer=None, response_deserializer=None
@@ -394,7 +411,7 @@ def test_whoever_asks_is_told_of_the_load_again_and_again(home):
 
 
 def test_a_stream_that_lasts_too_long_ends_on_the_grid(home):
-    with replica(home, limits=StreamLimits(60.0, 0.01)) as (address, _), grpc.insecure_channel(address) as channel:
+    with replica(home, max_seconds=0.01) as (address, _), grpc.insecure_channel(address) as channel:
         stub = SamplingServiceStub(channel)
         *_, last = stub.Sample(request(rows=10**12, format=sampling_pb2.ROW_FORMAT_CSV))
         assert not last.summary.complete
@@ -403,7 +420,7 @@ def test_a_stream_that_lasts_too_long_ends_on_the_grid(home):
 
 
 def test_a_completion_that_lasts_too_long_ends_with_what_is_done(home):
-    with replica(home, limits=StreamLimits(60.0, 2.0)) as (address, _), grpc.insecure_channel(address) as channel:
+    with replica(home, max_seconds=2.0) as (address, _), grpc.insecure_channel(address) as channel:
         stub = SamplingServiceStub(channel)
         completing = stub.CompleteRows(itertools.chain([config()], itertools.repeat(partial({}))), timeout=60)
         *_, last = completing
@@ -413,7 +430,7 @@ def test_a_completion_that_lasts_too_long_ends_with_what_is_done(home):
 
 @pytest.mark.parametrize("ended", ["max_duration", "drained"])
 def test_a_completion_without_anything_to_do_ends_when_it_must(home, ended):
-    limits = StreamLimits(60.0, 0.3 if ended == "max_duration" else 0.0)
+    max_seconds = 0.3 if ended == "max_duration" else 0.0
     idle = threading.Event()
 
     def messages():
@@ -421,21 +438,21 @@ def test_a_completion_without_anything_to_do_ends_when_it_must(home, ended):
         yield partial({})
         idle.wait(60)
 
-    with replica(home, limits=limits) as (address, servicer), grpc.insecure_channel(address) as channel:
+    with replica(home, max_seconds=max_seconds) as (address, served), grpc.insecure_channel(address) as channel:
         call = SamplingServiceStub(channel).CompleteRows(messages(), timeout=60)
         assert [next(call).WhichOneof("message") for _ in range(2)] == ["header", "rows"]
         if ended == "drained":
-            servicer._loop_of_test.call_soon_threadsafe(servicer.drain)
+            served.loop.call_soon_threadsafe(served.drain.begin)
         *_, last = call
         assert (last.summary.complete, last.summary.next_row) == (False, 1)
         idle.set()
 
 
-def test_a_client_that_does_not_read_is_let_go(home):
-    with replica(home, limits=StreamLimits(0.5)) as (address, servicer), grpc.insecure_channel(address) as channel:
+def test_a_client_that_does_not_read_is_disconnected(home):
+    with replica(home, write_timeout=0.5) as (address, served), grpc.insecure_channel(address) as channel:
         call = SamplingServiceStub(channel).Sample(request(rows=10**12, model=f"projects/{PROJECT}/models/independent"))
         next(call)
-        until(lambda: servicer._admission.streams == 0)
+        wait_until(lambda: served.admission.streams == 0, "the end of the call")
         # What it was sent is still there to be read, then the reason.
         received = []
 
@@ -446,16 +463,16 @@ def test_a_client_that_does_not_read_is_let_go(home):
         assert (code.name, info.reason) == ("RESOURCE_EXHAUSTED", "LIMIT")
         assert info.metadata["setting"] == "ROWMINT_WRITE_TIMEOUT"
         assert received == sorted(set(received))
-        until(lambda: not servicer._farewells)
+        wait_until(lambda: not served.pacing.aborting, "the end of the call")
 
 
 def test_a_client_that_stopped_reading_and_went_away(home):
-    with replica(home, limits=StreamLimits(0.5)) as (address, servicer), grpc.insecure_channel(address) as channel:
+    with replica(home, write_timeout=0.5) as (address, served), grpc.insecure_channel(address) as channel:
         call = SamplingServiceStub(channel).Sample(request(rows=10**12, model=f"projects/{PROJECT}/models/independent"))
         next(call)
-        until(lambda: servicer._admission.streams == 0)
+        wait_until(lambda: served.admission.streams == 0, "the end of the call")
         call.cancel()
-        until(lambda: not servicer._farewells)
+        wait_until(lambda: not served.pacing.aborting, "the end of the call")
 
 
 def config(**more) -> sampling_pb2.CompleteRowsRequest:

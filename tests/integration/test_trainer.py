@@ -25,8 +25,11 @@ from rowmint.v1 import (
     training_service_pb2,
     training_service_pb2_grpc,
 )
-from tests.acceptance.processes import ServiceProcess, Services, children_of, customers_csv, wait_until, working_child
+from tests.acceptance.processes import ServiceProcess, Services, children_of, customers_csv, working_child
 from tests.acceptance.refusals import Refusal, refused
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.system
 
 PARENT = "projects/default"
 # A dead worker is noticed soon, and a busy machine is not taken for a dead worker.
@@ -312,7 +315,7 @@ def test_a_job_outlives_a_trainer_told_to_end_and_one_that_is_killed(services: S
     trainer.kill()
     wait_until(lambda: gone(children), "the workers' end")
     assert job_of(services, name).state == JobState.RUNNING
-    assert len(list((services.home / "scratch").glob("trainer-*/job-*"))) == 1
+    assert len(list((services.home / "scratch").glob("worker-*"))) == 1
 
     trainer = services.trainer(**LEASE)
     with client_of(trainer) as client:

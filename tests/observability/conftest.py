@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.acceptance.processes import ServiceProcess, Services, customers_csv, wait_until
+from tests.acceptance.processes import ServiceProcess, Services, customers_csv
 from tests.observability.collector import Collector
+from tests.waiting import PATIENCE, wait_until
 
 PROJECT = "watched"
 ROWS = 4_000
@@ -39,7 +40,7 @@ def metrics_port(service: ServiceProcess) -> int:
 
 def scrape(port: int) -> Samples:
     """Return every sample by its name and then its labels."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
         text = answer.read().decode()
     found: Samples = {}
     for family in text_string_to_metric_families(text):

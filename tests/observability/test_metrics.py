@@ -3,9 +3,10 @@
 import pytest
 
 from rowmint.client import Client
-from tests.acceptance.processes import Services, refused_start, wait_until
+from tests.acceptance.processes import Services, refused_start
 from tests.observability.conftest import ASKED, PROJECT, Watched, metrics_port, scrape
-from trainer_service.metrics import PHASES
+from tests.waiting import wait_until
+from trainer_service.jobs.runners import PHASES
 
 SAMPLING = "rowmint.v1.SamplingService"
 
@@ -17,7 +18,7 @@ def only(samples, **labels) -> float:
     return sum(found)
 
 
-def test_rows_sent_are_the_rows_asked_for(watched: Watched):
+def test_rows_sent_are_the_rows_requested_for(watched: Watched):
     seen = watched.figures["sampler"]
     assert only(seen["rowmint_rows_sent_total"], project=PROJECT, row_format="csv") == ASKED
     assert only(seen["rowmint_streams_ended_total"], outcome="complete") >= 1

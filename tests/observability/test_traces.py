@@ -43,11 +43,12 @@ def test_a_job_is_one_trace_from_the_command_to_the_phases_of_its_worker(watched
     assert (command.service, command.name, command.parent) == ("rowmint-client", "rowmint train", "")
 
     phases = [span for span in trace if span.parent == attempt.id]
-    assert [span.name for span in phases] == ["fetching", "encoding", "fitting", "publishing"]
+    assert [span.name for span in phases] == ["fetching", "encoding", "fitting", "verifying", "publishing"]
     assert {span.service for span in [attempt, *phases]} == {"rowmint-trainer"}
     assert attempt.attributes["rowmint.job"].startswith(f"projects/{PROJECT}/trainingJobs/")
     assert attempt.attributes["rowmint.attempt"] == 1
     assert attempt.attributes["rowmint.state"] == "SUCCEEDED"
+    assert attempt.attributes["rowmint.model_version"] == 1
     assert not attempt.failed
     # Every call of the command is in it, at both of its ends.
     for span in trace:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.proxied.deployment import Deployment
+from tests.proxied.stage import Stage
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def two(golden_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Two samplers behind Envoy that no test may harm."""
     found = Deployment(golden_home, tmp_path_factory.mktemp("two"))
@@ -19,6 +20,17 @@ def two(golden_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield found
     finally:
         found.close()
+
+
+@pytest.fixture(scope="module")
+def stage(golden_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Envoy before two samplers and a trainer that answer as a test says; no test may end them."""
+    found = Stage(Deployment(golden_home, tmp_path_factory.mktemp("stage")), tmp_path_factory.mktemp("behaviours"))
+    try:
+        found.start()
+        yield found
+    finally:
+        found.deployment.close()
 
 
 @pytest.fixture

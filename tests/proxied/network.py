@@ -14,7 +14,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.acceptance.processes import free_port, wait_until
+from tests.acceptance.processes import free_port
+from tests.waiting import wait_until
 
 _RELAY = Path(__file__).with_name("relay.py")
 _NAME_SERVER = Path(__file__).with_name("name_server.py")

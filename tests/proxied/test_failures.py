@@ -19,8 +19,9 @@ from rowmint.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from rowmint.v1.model_service_pb2_grpc import ModelServiceStub
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
 from rowmint.v1.training_service_pb2_grpc import TrainingServiceStub
-from tests.acceptance.processes import wait_until
 from tests.proxied.deployment import TRAINER, Deployment
+from tests.proxied.stage import Stage
+from tests.waiting import PATIENCE, wait_until
 
 UNARY: dict[str, Callable[[grpc.Channel], Any]] = {
     "GetModel": lambda channel: ModelServiceStub(channel).GetModel(model_service_pb2.GetModelRequest()),
@@ -30,16 +31,16 @@ UNARY: dict[str, Callable[[grpc.Channel], Any]] = {
 
 CHANGING: dict[str, Callable[[grpc.Channel], Any]] = {
     "WriteDataset": lambda channel: DatasetServiceStub(channel).WriteDataset(
-        iter([dataset_service_pb2.WriteDatasetRequest(name="projects/p/datasets/d", data=b"1,2\n")]), timeout=30
+        iter([dataset_service_pb2.WriteDatasetRequest(name="projects/p/datasets/d", data=b"1,2\n")]), timeout=PATIENCE
     ),
     "CreateTrainingJob": lambda channel: TrainingServiceStub(channel).CreateTrainingJob(
-        training_service_pb2.CreateTrainingJobRequest(), timeout=30
+        training_service_pb2.CreateTrainingJobRequest(), timeout=PATIENCE
     ),
 }
 
 
 def sample(channel: grpc.Channel) -> list[sampling_pb2.SampleResponse]:
-    return list(SamplingServiceStub(channel).Sample(sampling_pb2.SampleRequest(), timeout=30))
+    return list(SamplingServiceStub(channel).Sample(sampling_pb2.SampleRequest(), timeout=PATIENCE))
 
 
 def noted(files: list[Path]) -> list[str]:
@@ -53,50 +54,84 @@ def channel(deployment: Deployment):
         yield found
 
 
+@pytest.fixture
+def staged(stage: Stage):
+    """A channel to replicas that answer as told."""
+    with grpc.insecure_channel(stage.deployment.address) as found:
+        yield found
+
+
 @pytest.mark.parametrize("method", UNARY)
-def test_a_unary_call_that_changes_nothing_is_tried_twice_again(fakes, channel, method) -> None:
-    files = fakes("unavailable", "unavailable")
+def test_a_unary_call_that_changes_nothing_is_tried_twice_again(stage, staged, method) -> None:
+    files = stage.samplers("unavailable", "unavailable")
     with pytest.raises(grpc.RpcError) as raised:
-        UNARY[method](channel)
+        UNARY[method](staged)
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
     assert noted(files) == [method] * 3
     assert all(noted([file]) for file in files), "not elsewhere"
 
 
-@pytest.mark.parametrize("behaviour", ["unavailable", "full", "dead"])
-def test_a_unary_call_ends_well_where_one_replica_can_answer(fakes, channel, behaviour) -> None:
-    failing, good = fakes(behaviour, "good")
-    while not noted([failing]):
+def assert_one_answers(channel: grpc.Channel, failing: Path, good: Path) -> None:
+    """Call until the failing replica was tried: each call ends well at the other."""
+
+    def tried() -> bool:
         UNARY["GetModel"](channel)
+        return bool(noted([failing]))
+
+    wait_until(tried, "a call at the failing replica")
     assert set(noted([good])) == {"GetModel"}
 
 
-@pytest.mark.parametrize("behaviour", ["unavailable", "full", "quota", "dead", "late"])
-def test_a_stream_of_rows_that_a_replica_has_seen_is_not_tried_again(fakes, channel, behaviour) -> None:
-    files = fakes(behaviour, behaviour)
-    received = []
+@pytest.mark.parametrize("behaviour", ["unavailable", "full"])
+def test_a_unary_call_ends_well_where_one_replica_can_answer(stage, staged, behaviour) -> None:
+    assert_one_answers(staged, *stage.samplers(behaviour, "good"))
+
+
+def test_a_unary_call_ends_well_where_one_replica_dies_of_it(fakes, channel) -> None:
+    assert_one_answers(channel, *fakes("dead", "good"))
+
+
+def streamed(channel: grpc.Channel, files: list[Path]) -> grpc.StatusCode:
+    """Begin a stream that fails; return how, when one replica has seen it and no other."""
     with pytest.raises(grpc.RpcError) as raised:
-        received.extend(SamplingServiceStub(channel).Sample(sampling_pb2.SampleRequest(), timeout=30))
+        sample(channel)
     assert noted(files) == ["Sample"]
-    expected = grpc.StatusCode.RESOURCE_EXHAUSTED if behaviour == "quota" else grpc.StatusCode.UNAVAILABLE
-    assert raised.value.code() in {expected, *([grpc.StatusCode.INTERNAL] if behaviour == "dead" else [])}
+    return raised.value.code()
 
 
-def test_rows_that_have_come_are_delivered_before_the_failure(fakes, channel) -> None:
-    (file,) = fakes("late")
-    call = SamplingServiceStub(channel).Sample(sampling_pb2.SampleRequest(), timeout=30)
+@pytest.mark.parametrize("behaviour", ["unavailable", "full", "quota", "late"])
+def test_a_stream_of_rows_that_a_replica_has_seen_is_not_tried_again(stage, staged, behaviour) -> None:
+    code = streamed(staged, stage.samplers(behaviour, behaviour))
+    assert code is (grpc.StatusCode.RESOURCE_EXHAUSTED if behaviour == "quota" else grpc.StatusCode.UNAVAILABLE)
+
+
+def test_a_stream_of_rows_that_a_replica_died_of_is_not_tried_again(fakes, channel) -> None:
+    code = streamed(channel, fakes("dead", "dead"))
+    assert code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL}
+
+
+def test_rows_that_have_come_are_delivered_before_the_failure(stage, staged) -> None:
+    files = stage.samplers("late", "late")
+    call = SamplingServiceStub(staged).Sample(sampling_pb2.SampleRequest(), timeout=PATIENCE)
     assert next(call) == sampling_pb2.SampleResponse()
     with pytest.raises(grpc.RpcError) as raised:
         next(call)
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert noted([file]) == ["Sample"]
+    assert noted(files) == ["Sample"]
 
 
-@pytest.mark.parametrize("behaviour", ["unavailable", "dead"])
 @pytest.mark.parametrize("method", CHANGING)
-def test_what_a_trainer_may_have_done_is_not_tried_again(deployment, channel, method, behaviour) -> None:
+def test_what_a_trainer_may_have_done_is_not_tried_again(stage, staged, method) -> None:
+    calls = stage.trainer("unavailable")
+    with pytest.raises(grpc.RpcError):
+        CHANGING[method](staged)
+    assert noted([calls]) == [method]
+
+
+@pytest.mark.parametrize("method", CHANGING)
+def test_what_a_trainer_died_of_is_not_tried_again(deployment, channel, method) -> None:
     deployment.fake_sampler("good")
-    calls = deployment.fake_trainer(behaviour)
+    calls = deployment.fake_trainer("dead")
     deployment.start_envoy()
     with pytest.raises(grpc.RpcError):
         CHANGING[method](channel)
@@ -117,9 +152,13 @@ def test_calls_that_cannot_reach_a_replica_any_more_go_to_another(deployment, ch
 
 def test_a_replica_whose_calls_break_is_left_out_though_it_looks_healthy(deployment, fakes, channel) -> None:
     failing, good = fakes("dying", "good")
-    while not deployment.figure("cluster.samplers.outlier_detection.ejections_active"):
+
+    def left_out() -> bool:
         with contextlib.suppress(grpc.RpcError):
             sample(channel)
+        return bool(deployment.figure("cluster.samplers.outlier_detection.ejections_active"))
+
+    wait_until(left_out, "Envoy leaving a replica out")
     assert deployment.healthy("samplers") == ["127.0.0.3"]
     before = len(noted([failing]))
     for _ in range(20):
@@ -130,20 +169,24 @@ def test_a_replica_whose_calls_break_is_left_out_though_it_looks_healthy(deploym
 
 
 @pytest.mark.parametrize("behaviour", ["full", "quota"])
-def test_a_replica_that_says_when_to_come_again_is_not_left_out(deployment, fakes, channel, behaviour) -> None:
-    files = fakes(behaviour, behaviour)
+def test_a_replica_that_says_when_to_come_again_is_not_left_out(stage, staged, behaviour) -> None:
+    files = stage.samplers(behaviour, behaviour)
     for _ in range(60):
         with pytest.raises(grpc.RpcError):
-            sample(channel)
-    assert len(deployment.healthy("samplers")) == 2
+            sample(staged)
+    assert len(stage.deployment.healthy("samplers")) == 2
     assert noted(files) == ["Sample"] * 60
 
 
 def test_never_are_all_replicas_left_out(deployment, fakes, channel) -> None:
     files = fakes("dying", "dying")
-    while not deployment.figure("cluster.samplers.outlier_detection.ejections_overflow"):
+
+    def spared() -> bool:
         with pytest.raises(grpc.RpcError):
             sample(channel)
+        return bool(deployment.figure("cluster.samplers.outlier_detection.ejections_overflow"))
+
+    wait_until(spared, "Envoy sparing the last replica")
     assert deployment.figure("cluster.samplers.outlier_detection.ejections_active") == 1
     assert noted(files)
 
@@ -153,18 +196,18 @@ def test_health_is_that_of_the_whole(deployment, channel) -> None:
     deployment.start_envoy()
     health = health_pb2_grpc.HealthStub(channel)
     for service in ("", "rowmint.v1.SamplingService"):
-        answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+        answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
     assert deployment.get("/healthz").status == 200
     assert deployment.get("/healthz/trainer").status == 503
     with pytest.raises(grpc.RpcError) as raised:
-        next(health.Watch(health_pb2.HealthCheckRequest(), timeout=10))
+        next(health.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE))
     assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
     replica.process.kill()
     replica.process.wait()
     wait_until(lambda: not deployment.healthy("samplers"), "Envoy finding no sampler healthy")
     with pytest.raises(grpc.RpcError) as raised:
-        health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        health.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
     assert deployment.get("/healthz").status == 503
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -17,8 +16,10 @@ import pytest
 from rowmint.client import Client
 from rowmint.v1.dataset_service_pb2 import FinishWrite, WriteDatasetRequest
 from rowmint.v1.dataset_service_pb2_grpc import DatasetServiceStub
-from tests.acceptance.processes import ROOT, customers_csv, wait_until
+from tests.acceptance.processes import customers_csv
+from tests.docs.pages import blocks
 from tests.proxied.deployment import Deployment
+from tests.waiting import PATIENCE, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +74,10 @@ def test_jobs_and_datasets_as_json(whole: Deployment, version: str) -> None:
     assert set(estimated.json) == {"trainingJob", "estimate"}
 
 
-def test_the_readme(whole: Deployment, tmp_path: Path) -> None:
-    """Its shell is run word for word; only the address is put in."""
-    readme = (ROOT / "README.md").read_text()
-    table, *_ = re.findall(r"<!-- run: sh -->\n```sh\n(python.*?)```", readme, re.DOTALL)
-    (block,) = re.findall(r"<!-- run: curl -->\n```sh\n(.*?)```", readme, re.DOTALL)
+def test_the_pages(whole: Deployment, tmp_path: Path) -> None:
+    """Their calls as JSON are run word for word; only the address is put in."""
+    table, *_ = blocks("sh")
+    (block,) = blocks("curl")
     scripts = Path(sys.executable).parent
     path = os.pathsep.join([str(scripts), os.environ["PATH"], str(Path(__file__).parent / "without_curl")])
 
@@ -173,5 +173,5 @@ def test_a_service_that_is_nowhere_is_unimplemented(whole: Deployment) -> None:
     with grpc.insecure_channel(whole.address) as channel:
         unknown = channel.unary_unary("/rowmint.v2.Nothing/At", lambda message: message, lambda message: message)
         with pytest.raises(grpc.RpcError) as raised:
-            unknown(b"", timeout=10)
+            unknown(b"", timeout=PATIENCE)
     assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED

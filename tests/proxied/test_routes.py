@@ -18,11 +18,11 @@ from rowmint.client import Client
 from rowmint.v1 import model_service_pb2
 from rowmint.v1.model_service_pb2_grpc import ModelServiceStub
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
-from tests.acceptance.processes import wait_until
 from tests.faults.golden_home import golden_request, golden_version
 from tests.faults.process_figures import wait_until_idle
 from tests.faults.raw_streams import Unharmed, opened
 from tests.proxied.deployment import Deployment
+from tests.waiting import PATIENCE, wait_until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"
@@ -38,7 +38,7 @@ def settings(two: Deployment) -> dict[str, Any]:
 
 def ask(channel: grpc.Channel, metadata: tuple[tuple[str, str], ...] = ()) -> None:
     request = model_service_pb2.GetModelRequest(name=golden_version("ctgan").rpartition("/versions/")[0])
-    ModelServiceStub(channel).GetModel(request, metadata=metadata, timeout=30)
+    ModelServiceStub(channel).GetModel(request, metadata=metadata, timeout=PATIENCE)
 
 
 def replica_of(channel: grpc.Channel, request: Any) -> str:
@@ -122,7 +122,7 @@ def test_a_replica_that_drains_gets_no_new_stream(deployment: Deployment) -> Non
         with grpc.insecure_channel(deployment.address) as channel:
             assert {replica_of(channel, request) for _ in range(8)} == {"127.0.0.3:7402"}
         ending.process.send_signal(signal.SIGTERM)
-        assert ending.process.wait(20) == 0
+        assert ending.process.wait(PATIENCE) == 0
 
 
 def test_tools_are_told_of_the_samplers_services(two: Deployment) -> None:
@@ -136,7 +136,7 @@ def test_tools_are_told_of_the_samplers_services(two: Deployment) -> None:
 def test_figures_are_shown_and_nothing_else(two: Deployment) -> None:
     with grpc.insecure_channel(two.address) as channel:
         ask(channel)
-    with urlopen(f"http://{two.figures}/stats/prometheus", timeout=30) as answer:
+    with urlopen(f"http://{two.figures}/stats/prometheus", timeout=PATIENCE) as answer:
         families = {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
     healthy = {
         sample.labels["envoy_cluster_name"]: sample.value
@@ -146,7 +146,7 @@ def test_figures_are_shown_and_nothing_else(two: Deployment) -> None:
     (asked,) = families["envoy_cluster_grpc"].samples
     assert asked.labels == {"envoy_cluster_name": "samplers"}
     assert asked.value >= 1
-    with urlopen(f"http://{two.figures}/ready", timeout=30) as answer:
+    with urlopen(f"http://{two.figures}/ready", timeout=PATIENCE) as answer:
         assert answer.read() == b"LIVE\n"
     for path, method in (
         ("/", "GET"),
@@ -158,7 +158,7 @@ def test_figures_are_shown_and_nothing_else(two: Deployment) -> None:
         ("/ready", "DELETE"),
     ):
         with pytest.raises(HTTPError) as raised:
-            urlopen(Request(f"http://{two.figures}{path}", method=method), timeout=30)
+            urlopen(Request(f"http://{two.figures}{path}", method=method), timeout=PATIENCE)
         with raised.value as refused:
             assert refused.code == 404, path
 

@@ -85,7 +85,7 @@ def _loaded(
     household.wait_until_up()
     console.print("all clients have ended; looking at what is left", highlight=False)
     tally = _journals(place)
-    tally.take(aftermath.look(inside, _TRAINERS))
+    tally.take(aftermath.look(inside))
     tally.wrong += household.wrong
     return Report(place.seed, passed / 60, tally, killer, household.starts(), memory)
 

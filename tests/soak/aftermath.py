@@ -16,18 +16,17 @@ _JOB_SECONDS = 240.0
 _SWEEP_SECONDS = 120.0
 
 
-def look(inside: Inside, trainers: int) -> Tally:
+def look(inside: Inside) -> Tally:
     """Look at everything that is left; to be called while trainers run and nothing is asked of them.
 
     Args:
         inside: Registry and stores.
-        trainers: How many trainers run: each has a folder of temporary files, empty.
     """
     tally = Tally()
     _jobs(inside, tally)
     _logs(inside, tally)
     _objects(inside, tally)
-    _scratch(inside, tally, trainers)
+    _scratch(inside, tally)
     return tally
 
 
@@ -89,21 +88,15 @@ def _objects(inside: Inside, tally: Tally) -> None:
     tally.add("objects at the end", sum(map(len, inside._named())))
 
 
-def _scratch(inside: Inside, tally: Tally, trainers: int) -> None:
-    """Nothing is left of temporary files but the folder of each trainer that runs."""
+def _scratch(inside: Inside, tally: Tally) -> None:
+    """Nothing is left of temporary files."""
 
     def left() -> list[str]:
         folder = inside.home / "scratch"
-        return sorted(
-            str(found.relative_to(folder)) for found in folder.rglob("*") if found.is_file() and found.name != ".lock"
-        )
+        return sorted(str(found.relative_to(folder)) for found in folder.rglob("*") if found.name != ".lock")
 
-    def folders() -> int:
-        return sum(1 for found in (inside.home / "scratch").iterdir() if found.is_dir())
-
-    _wait(lambda: not left() and folders() <= trainers, 30)
+    _wait(lambda: not left(), 30)
     tally.expect(not left(), f"temporary files: {left()}")
-    tally.expect(folders() <= trainers, f"{folders()} folders of temporary files, of {trainers} trainers")
 
 
 def _wait(condition: Callable[[], bool], seconds: float) -> None:

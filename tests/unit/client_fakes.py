@@ -1,9 +1,7 @@
-"""Fake services over real gRPC, which misbehave as they are told; also runnable as the processes `serve` starts."""
+"""Fake services over real gRPC, which fail as a test says."""
 
 import hashlib
 import io
-import os
-import signal
 import struct
 import threading
 from collections import deque
@@ -84,7 +82,7 @@ def refuse(context, code, reason, message, **details):
 
 @dataclass
 class Cut:
-    """What goes wrong in one call, after `after` data messages."""
+    """How one call fails, after `after` data messages."""
 
     after: int
     kind: str = "abort"  # abort, refuse, crc, gap, silent, early, kill
@@ -147,27 +145,28 @@ def unbroken(format_, rows, start=0):
 
 
 class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_service_pb2_grpc.ModelServiceServicer):
-    """Deterministic rows; `cuts` says what goes wrong in the calls to come, one entry a call, None for nothing."""
+    """Deterministic rows; `cuts` says how the next calls fail, one entry for each call, None for one that succeeds."""
 
-    def __init__(self, cuts=(), lead_alone=False, plan=b"p" * 32):
+    def __init__(self, cuts=(), lead_alone=False, plan=b"p" * 32, model=b"m" * 32):
         self.cuts = deque(cuts)
         self.lead_alone = lead_alone
         self.plan = plan
+        self.model = model
         self.requests = []
         self.completions = []
         self.address = ""
         self.peers = set()
-        self.teller = None
+        self.reports = None
         self.kill = lambda: None
 
     def cut_of(self, request):
-        """Return what goes wrong in a call."""
+        """Return how a call fails."""
         return self.cuts.popleft() if self.cuts else None
 
     def header(self, request):
         return sampling_pb2.SampleHeader(
             model_version=VERSION,
-            model_digest=b"m" * 32,
+            model_digest=self.model,
             plan_digest=self.plan,
             seed=request.seed if request.HasField("seed") else 77,
             grid=GRID,
@@ -231,7 +230,7 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
             case "abort":
                 context.abort(cut.code, "Received RST_STREAM with error code 2")
             case "refuse":
-                refuse(context, cut.code, cut.reason, "told to refuse", retry_after=cut.retry_after)
+                refuse(context, cut.code, cut.reason, "refused by the test", retry_after=cut.retry_after)
             case "crc":
                 yield sampling_pb2.SampleResponse(
                     data=sampling_pb2.SampleData(first_row=row, row_count=1, data=b"x", crc32c=1)
@@ -273,14 +272,26 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
     def CompleteRows(self, requests, context):  # noqa: N802
         config = next(requests).config
         self.completions.append(config)
+        if self.address:
+            context.send_initial_metadata((("rowmint-replica", self.address),))
         cut = self.cuts.popleft() if self.cuts else None
         yield sampling_pb2.CompleteRowsResponse(
-            header=sampling_pb2.SampleHeader(model_version=VERSION, seed=config.seed, schema=SCHEMA)
+            header=sampling_pb2.SampleHeader(
+                model_version=VERSION,
+                model_digest=self.model,
+                seed=config.seed if config.HasField("seed") else 77,
+                schema=SCHEMA,
+            )
         )
         index = config.start_row
         for sent, request in enumerate(requests):
             if cut is not None and sent == cut.after:
-                yield from self.misbehave(cut, index, context)
+                for response in self.misbehave(cut, index, context):
+                    if response.HasField("summary"):
+                        yield sampling_pb2.CompleteRowsResponse(summary=response.summary)
+                    else:
+                        wrong = sampling_pb2.CompletedRow(row=response.data.first_row)
+                        yield sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows(rows=[wrong]))
                 return
             rows = []
             for partial in request.rows.rows:
@@ -306,7 +317,13 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
     @staticmethod
     def version():
         return model_pb2.ModelVersion(
-            name=VERSION, version=1, family="ctgan", schema=SCHEMA, model_digest=b"m" * 32, training_rows=1000
+            name=VERSION,
+            version=1,
+            family="ctgan",
+            schema=SCHEMA,
+            model_digest=b"m" * 32,
+            training_rows=1000,
+            state=model_pb2.MODEL_VERSION_STATE_PUBLISHED,
         )
 
     def GetModel(self, request, context):  # noqa: N802
@@ -358,6 +375,7 @@ class FakeTrainer(
         self.jobs = []
         self.watches = []
         self.deleted = []
+        self.decided = []
         self.events = [event(1), *(event(1 + epoch, epoch=epoch) for epoch in range(1, 6))]
         self.events.append(event(7, training_job_pb2.JOB_STATE_SUCCEEDED, model_version=VERSION))
         self.outcome = training_job_pb2.JOB_STATE_SUCCEEDED
@@ -413,7 +431,7 @@ class FakeTrainer(
 
     def fail(self, cut, context, name):
         if cut.kind == "refuse":
-            refuse(context, cut.code, cut.reason, "told to refuse", retry_after=cut.retry_after)
+            refuse(context, cut.code, cut.reason, "refused by the test", retry_after=cut.retry_after)
         context.abort(cut.code, "Received RST_STREAM with error code 2")
 
     def GetDataset(self, request, context):  # noqa: N802
@@ -494,6 +512,16 @@ class FakeTrainer(
     def SetModelAlias(self, request, context):  # noqa: N802
         return model_pb2.Model(name=request.model, latest_version=VERSION, aliases={request.alias: request.version})
 
+    def PromoteModelVersion(self, request, context):  # noqa: N802
+        self.decided.append((request.name, ""))
+        return model_pb2.ModelVersion(name=request.name, state=model_pb2.MODEL_VERSION_STATE_PUBLISHED)
+
+    def RejectModelVersion(self, request, context):  # noqa: N802
+        self.decided.append((request.name, request.reason))
+        return model_pb2.ModelVersion(
+            name=request.name, state=model_pb2.MODEL_VERSION_STATE_REJECTED, rejection_reason=request.reason
+        )
+
     def DeleteModelVersion(self, request, context):  # noqa: N802
         self.deleted.append(request.name)
         return empty_pb2.Empty()
@@ -506,12 +534,12 @@ class _Health(grpc.GenericRpcHandler):
         return None
 
 
-class Teller(grpc.GenericRpcHandler):
-    """What a replica tells balancers of itself: whether it serves (grpc.health.v1), and its load (ORCA)."""
+class ReplicaReports(grpc.GenericRpcHandler):
+    """What a replica reports to balancers: whether it serves (grpc.health.v1), and its load (ORCA)."""
 
     def __init__(self, utilization=0.5, rate=10.0):
         self.report = b"\x49" + struct.pack("<d", utilization) + b"\x31" + struct.pack("<d", rate)
-        self.asked = []
+        self.watches = []
         self.changed = threading.Condition()
         self.serving = True
 
@@ -528,13 +556,13 @@ class Teller(grpc.GenericRpcHandler):
             self.changed.notify_all()
 
     def watch(self, request, context):
-        self.asked.append(request)
+        self.watches.append(request)
         context.add_callback(self.wake)
         while context.is_active():
-            told = self.serving
-            yield b"\x08\x01" if told else b"\x08\x02"
+            serving = self.serving
+            yield b"\x08\x01" if serving else b"\x08\x02"
             with self.changed:
-                self.changed.wait_for(lambda told=told: self.serving != told or not context.is_active())
+                self.changed.wait_for(lambda serving=serving: self.serving != serving or not context.is_active())
 
     def load(self, _request, context):
         context.add_callback(self.wake)
@@ -560,8 +588,8 @@ def start(servicer, address="127.0.0.1:0"):
     else:
         sampling_service_pb2_grpc.add_SamplingServiceServicer_to_server(servicer, server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(servicer, server)
-        if servicer.teller is not None:
-            server.add_generic_rpc_handlers((servicer.teller,))
+        if servicer.reports is not None:
+            server.add_generic_rpc_handlers((servicer.reports,))
     server.add_generic_rpc_handlers((_Health(),))
     port = server.add_insecure_port(address)
     server.start()
@@ -604,11 +632,11 @@ def services(trainer=None, samplers=None):
 
 
 def alike(cuts=(), count=2, **options):
-    """Samplers of which it does not matter which is called: they share what goes wrong, and note requests together."""
+    """Samplers of which it does not matter which is called: they share how calls fail, and the list of requests."""
     made = [FakeSampler(**options) for _ in range(count)]
     shared = deque(cuts)
     for one in made:
-        one.cuts, one.requests = shared, made[0].requests
+        one.cuts, one.requests, one.completions = shared, made[0].requests, made[0].completions
     return made
 
 
@@ -621,16 +649,3 @@ class DemoSampler(FakeSampler):
     def row_bytes(self, format_, first, count):
         rows = range(first, first + count)
         return "".join(f"JFK,B6,{61 + row % 200},{row % 300},{row}.5\n" for row in rows).encode()
-
-
-def main(role):
-    """Run as one of the processes that `rowmint serve` starts."""
-    servicer = {"trainer": FakeTrainer, "sampler": FakeSampler, "demo-sampler": DemoSampler}[role]()
-    server, _ = start(servicer, os.environ["ROWMINT_LISTEN"])
-    # As a service's log may: it must not end up among what a script reads.
-    os.write(1, f"{role} serves\n".encode())
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
-    stopped.wait()
-    server.stop(0).wait(5)

@@ -1,4 +1,4 @@
-"""Who may begin, who is turned away and how, and that everything is given back."""
+"""Which calls are admitted, how others are refused, and that everything is given back."""
 
 import pytest
 
@@ -61,7 +61,7 @@ def test_what_is_given_back_twice_counts_once_and_nothing_is_left_of_it():
     ticket.hold(10)
     ticket.close()
     ticket.close()
-    # Its call has ended meanwhile: there is nobody to hold rows for.
+    # Its call has ended meanwhile: no call is left to hold rows for.
     ticket.hold(10)
     assert (admission.streams, admission.rows) == (0, 0)
     assert not admission._streams
@@ -73,7 +73,7 @@ def test_nothing_begins_while_draining():
     admission = Admission(Allowance(0, 0), Allowance(0, 0), shed.append)
     ticket = admission.enter("a")
     admission.drain()
-    with pytest.raises(UnavailableError, match="being ended") as raised:
+    with pytest.raises(UnavailableError, match="is draining") as raised:
         admission.enter("a")
     assert raised.value.retry_after == pytest.approx(0.1)
     ticket.close()

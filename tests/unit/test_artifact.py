@@ -9,7 +9,7 @@ import pytest
 import rfc8785
 import safetensors.numpy
 
-from rowmint.artifact import Generator, read_manifest, read_model, write_model
+from rowmint.artifact import FittedModel, read_manifest, read_model, write_model
 from rowmint.codecs import CategoryCodec, IdentityCodec, NumericCodec
 from rowmint.codecs.category import integer_weights
 from rowmint.conditions import AnyOf, Predicate, canonical
@@ -30,7 +30,7 @@ SCHEMA = TableSchema(
 )
 CODECS = (
     IdentityCodec(integral=False, base=0, size=10**6, pattern="N[0-9]{6}"),
-    CategoryCodec(3, 1, nullable=True, tail=integer_weights(np.array([3.0, 1.0]))),
+    CategoryCodec(3, 1, nullable=True, rare_weights=integer_weights(np.array([3.0, 1.0]))),
     NumericCodec(
         True, 0, 1, 0, True, False, 0.0, 99.0, np.array([20.0, 60.0]), np.array([15.0, 30.0]), np.array([42.0])
     ),
@@ -40,7 +40,7 @@ CODECS = (
 def _generator(family):
     if family == "independent":
         weights = {"slots.1": integer_weights(np.array([1.0, 2.0, 3.0])), "slots.2": integer_weights(np.ones(3))}
-        return Generator(family, SCHEMA, CODECS, {}, weights)
+        return FittedModel(family, SCHEMA, CODECS, {}, weights)
     random = np.random.Generator(np.random.Philox(11))
     # Five codes of noise; CTGAN puts three places of a condition behind them, and layers before what they take.
     inputs = 8 if family == "ctgan" else 5
@@ -56,10 +56,10 @@ def _generator(family):
         arrays["drivers.weights"] = integer_weights(np.array([1.0, 2.0, 3.0]))
     else:
         arrays["spread"] = np.array([1 << 20])
-    return Generator(family, SCHEMA, CODECS, {"hidden_layers": 1}, arrays)
+    return FittedModel(family, SCHEMA, CODECS, {"hidden_layers": 1}, arrays)
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=[family.name for family in FAMILIES])
 def family(request):
     return request.param
 
@@ -72,9 +72,9 @@ def artifact(family):
 def _tile(model):
     key = StreamKey(model.digest, bytes(32), 5).tile(0, 0)
     conditions = canonical([Predicate("city", AnyOf(("y", None)))], model.schema)
-    query = model.synthesizer.query(conditions, ("age", "city"))
-    found = query.candidates(key, 256)
-    return found.size, {name: array.values.tolist() for name, array in query.columns(found, key).items()}
+    proposal = model.synthesizer.propose(conditions, ("age", "city"))
+    found = proposal.candidates(key, 256)
+    return found.size, {name: array.values.tolist() for name, array in proposal.finish(found, key).columns.items()}
 
 
 def test_a_model_comes_back_as_it_was_written(artifact):

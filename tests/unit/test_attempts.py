@@ -2,6 +2,8 @@
 
 import hashlib
 import threading
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import google_crc32c
@@ -27,15 +29,20 @@ from rowmint.registry import (
     migrate,
     open_registry,
 )
+from rowmint.registry.tables import jobs
 from rowmint.schema import ColumnSpec, Domain, TableSchema
 from tests.golden.make import artifact
+from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.upload import UploadService
 from trainer_service.jobs import worker
 from trainer_service.jobs.attempts import Attempt
+from trainer_service.jobs.runners import RUNNERS
 from trainer_service.jobs.runners import train as training
-from trainer_service.jobs.runners.ingest import run_ingest
+from trainer_service.jobs.runners.ingest import IngestRunner
+from trainer_service.jobs.services import JobServices
 from trainer_service.jobs.stores import Stores
 
+INGEST = IngestRunner()
 CSV = b"id,city\n1,Oslo\n2,Rome\n3,Oslo\n"
 BEAT = 0.01
 PATIENCE = 20.0
@@ -66,6 +73,10 @@ def stores():
     return Stores(Store(), Store())
 
 
+def services(registry: Registry, stores: Stores, folder: Path) -> JobServices:
+    return JobServices(registry, stores, folder, IngestLimits())
+
+
 def upload(registry: Registry, stores: Stores, overrides: tuple[ColumnSpec, ...] = ()) -> JobRecord:
     """Upload a small table; return its ingest job, claimed."""
     service = UploadService(registry.datasets, stores.data)
@@ -87,31 +98,63 @@ def train(registry: Registry, stores: Stores) -> JobRecord:
     job = upload(registry, stores)
     table = CanonicalTable(TableSchema((ColumnSpec("city"),)), {}, 3, "table", 1, b"\0" * 32, {})
     registry.datasets.mark_ready(job.dataset_uid, job.uid, job.epoch, table)
-    registry.jobs.create(
-        "p",
-        "j",
-        config={},
-        dataset_uid=job.dataset_uid,
-        dataset="projects/p/datasets/d",
-        model="projects/p/models/m",
-    )
+    inputs = {"dataset": "projects/p/datasets/d", "model": "projects/p/models/m"}
+    registry.jobs.create(JobKind.TRAIN, "p", "j", inputs=inputs, config={}, dataset_uid=job.dataset_uid)
     return claimed(registry, JobKind.TRAIN)
 
 
 def test_an_ingest_makes_a_dataset_ready_and_drops_its_raw_bytes(registry, stores, tmp_path):
     job = upload(registry, stores)
-    run_ingest(registry, stores, Attempt(registry, job, BEAT), tmp_path, lambda: None)
+    INGEST.run(Attempt(registry, job, BEAT), services(registry, stores, tmp_path))
     dataset = registry.datasets.get_by_uid(job.dataset_uid)
     assert (dataset.state, dataset.row_count) == (DatasetState.READY, 3)
     assert list(stores.data.list("")) == [dataset.canonical_key]
     assert registry.datasets.garbage() == ()
+    events = registry.jobs.events_after(job.uid, 0)
+    assert [event.phase for event in events] == ["", "", *INGEST.phases, ""]
+
+
+def test_a_phase_is_one_value_wherever_it_is_seen(registry, stores):
+    job = train(registry, stores)
+    seen: list[str] = []
+    attempt = Attempt(registry, job, BEAT, on_phase=seen.append)
+    assert attempt.phase == ""
+    attempt.enter("fetching")
+    attempt.enter("fitting", {"message": "fitting"})
+    attempt.report({"message": "still fitting"})
+    assert (attempt.phase, seen) == ("fitting", ["fetching", "fitting"])
+    assert registry.jobs.get_by_uid(job.uid).phase == "fitting"
+    assert [(event.phase, event.payload) for event in registry.jobs.events_after(job.uid, job.event_count)] == [
+        ("fetching", {}),
+        ("fitting", {"message": "fitting"}),
+        ("fitting", {"message": "still fitting"}),
+    ]
+
+
+def test_every_kind_has_a_runner_whose_phases_fit_the_registry():
+    assert set(RUNNERS) == set(JobKind)
+    for kind, runner in RUNNERS.items():
+        assert runner.kind is kind
+        assert len(set(runner.phases)) == len(runner.phases) > 0
+        assert all(0 < len(phase) <= jobs.c.phase_name.type.length for phase in runner.phases)
+
+
+@pytest.mark.parametrize("damage", ["weights", "manifest"])
+def test_a_model_that_cannot_be_sampled_is_not_published(registry, stores, damage):
+    job = train(registry, stores)
+    attempt = Attempt(registry, job, BEAT)
+    dataset = registry.datasets.get_by_uid(job.dataset_uid)
+    fitted = training.FittedVersion(dataset, replace(artifact("independent"), **{damage: b"{}"}))
+    with pytest.raises(DataLossError):
+        training.verify(attempt, fitted)
+    assert registry.jobs.get_by_uid(job.uid).phase == "verifying"
 
 
 def test_a_dataset_deleted_while_it_is_stored_leaves_no_object(registry, stores, tmp_path):
     job = upload(registry, stores)
     stores.data.then = lambda: [stores.data.delete(key) for key in registry.datasets.delete(DatasetName("p", "d"))]
     with pytest.raises(FencedError):
-        run_ingest(registry, stores, Attempt(registry, job, BEAT), tmp_path, lambda: None)
+        INGEST.run(Attempt(registry, job, BEAT), services(registry, stores, tmp_path))
     assert list(stores.data.list("")) == []
     assert registry.jobs.get_by_uid(job.uid).state is JobState.CANCELLED
 
@@ -126,7 +169,7 @@ def test_a_dataset_deleted_while_it_is_stored_leaves_no_object(registry, stores,
 )
 def test_what_does_not_fit_fails_dataset_and_job(registry, stores, tmp_path, *, override, reason, column):
     job = upload(registry, stores, (override,))
-    run_ingest(registry, stores, Attempt(registry, job, BEAT), tmp_path, lambda: None)
+    INGEST.run(Attempt(registry, job, BEAT), services(registry, stores, tmp_path))
     dataset, job = registry.datasets.get_by_uid(job.dataset_uid), registry.jobs.get_by_uid(job.uid)
     assert dataset.state is DatasetState.FAILED
     assert [problem.column for problem in dataset.errors] == [column]
@@ -137,7 +180,7 @@ def test_what_does_not_fit_fails_dataset_and_job(registry, stores, tmp_path, *, 
 
 
 @pytest.mark.parametrize("how", ["cancelled", "overtaken"])
-def test_an_attempt_overtaken_as_it_publishes_leaves_no_object(registry, stores, how):
+def test_an_attempt_overtaken_as_it_publishes_leaves_no_object(registry, stores, how, tmp_path, monkeypatch):
     job = train(registry, stores)
     if how == "cancelled":
         stores.models.then = lambda: registry.jobs.cancel_request(job.name)
@@ -145,8 +188,10 @@ def test_an_attempt_overtaken_as_it_publishes_leaves_no_object(registry, stores,
         registry.jobs.release(job.uid, job.epoch)
     dataset = registry.datasets.get_by_uid(job.dataset_uid)
     attempt = Attempt(registry, job, BEAT)
+    monkeypatch.setattr(attempt, "enter", lambda _: None)  # the registry may take its phase before it is overtaken
+    verified = training.verify(attempt, training.FittedVersion(dataset, artifact("independent")))
     with pytest.raises(CancelledError if how == "cancelled" else FencedError):
-        training._publish(registry, stores, attempt, dataset, artifact("independent"))
+        training.publish(attempt, services(registry, stores, tmp_path), verified)
     assert list(stores.models.list("")) == []
     state = JobState.CANCELLING if how == "cancelled" else JobState.PENDING
     assert registry.jobs.get_by_uid(job.uid).state is state

@@ -19,7 +19,7 @@ from rowmint.security import audit, audit_file
 from rowmint.security.audit import AuditEntry, AuditLog
 from rowmint.security.audit_chain import GENESIS, Head
 from rowmint.security.audit_verify import verify
-from tests.acceptance.processes import wait_until
+from tests.waiting import wait_until
 
 NOON = datetime(2025, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
 MODEL = "projects/flights/models/delays"

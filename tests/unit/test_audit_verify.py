@@ -190,7 +190,7 @@ def test_a_record_that_was_edited_with_its_hash_breaks_the_next(tmp_path):
     ]
 
 
-def test_a_whole_chain_written_anew_is_found_by_who_knows_a_head(tmp_path):
+def test_a_whole_chain_written_from_scratch_is_found_by_who_knows_a_head(tmp_path):
     forged = b"".join(chain(who="key:other")[0])
     assert told(judged(tmp_path, forged)) == []
     (found,) = told(judged(tmp_path, forged, [HEAD]))
@@ -277,8 +277,7 @@ def test_the_command_tells_records_times_and_head(tmp_path):
         str(HEAD),
     ]
     assert done.stderr == (
-        "sampler-a-1.jsonl: 5 bytes after the last record are not a record: a write is in progress, or"
-        " was interrupted\n"
+        "sampler-a-1.jsonl: 5 bytes after the last record are incomplete: a write is in progress, or was interrupted\n"
     )
     assert json.loads(run(str(tmp_path), "--json").stdout) == {
         "files": [

@@ -1,4 +1,4 @@
-"""A fit that is left between two steps and gone on with ends with the weights it would have had."""
+"""A fit that is left between two steps and resumed ends with the weights it would have had."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from rowmint.artifact import Artifact, read_manifest
 from rowmint.errors import CancelledError
 from tests.tables_to_fit import CTGAN, TVAE, fit_table, full_table
 from trainer_service.config import TrainingConfig
-from trainer_service.fitting import engine
+from trainer_service.fitting.families.tvae.fitter import TvaeFitter
 from trainer_service.fitting.monitoring.progress import FitEvent
 
 TABLE = full_table().only("city", "state", "paid", "age", "price", "noise")
@@ -74,6 +74,12 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return config, fitted(config, tmp_path_factory.mktemp("whole"))[0]
 
 
+@pytest.fixture(scope="module")
+def after_seven(whole: tuple[TrainingConfig, Artifact], tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The checkpoint of seven steps."""
+    return left_at(whole[0], tmp_path_factory.mktemp("seven"), 7)
+
+
 # Before the first step, within an epoch, between two, after a probe, before the last step.
 @pytest.mark.parametrize("step", [0, 1, STEPS - 1, STEPS, 2 * STEPS, 2 * STEPS + 3, 4 * STEPS - 1])
 def test_weights_are_those_of_an_uninterrupted_fit(whole, tmp_path, step):
@@ -81,13 +87,13 @@ def test_weights_are_those_of_an_uninterrupted_fit(whole, tmp_path, step):
     found, events = fitted(config, tmp_path, Kept(found=left_at(config, tmp_path, step)))
     assert found.model_digest == expected.model_digest
     assert found.weights == expected.weights
-    told, all_told = training(found), training(expected)
+    reported, expected_of_all = training(found), training(expected)
     for name in ("loss_history", "probes", "epochs", "published_epoch", "ended", "reproducible"):
-        assert told[name] == all_told[name], name
-    assert (told["resumed_steps"], all_told["resumed_steps"]) == ([step], [])
-    assert told["reproducible"] is True
-    begun = next(event for event in events if event.message.startswith("going on"))
-    assert begun.message == f"going on after {step} steps"
+        assert reported[name] == expected_of_all[name], name
+    assert (reported["resumed_steps"], expected_of_all["resumed_steps"]) == ([step], [])
+    assert reported["reproducible"] is True
+    begun = next(event for event in events if event.message.startswith("resumed"))
+    assert begun.message == f"resumed after {step} steps"
     assert [event.epoch for event in events if event.losses] == list(range(step // STEPS + 1, 5))
 
 
@@ -109,22 +115,21 @@ def test_looking_at_a_fit_changes_nothing(whole, tmp_path):
     assert kept.steps == list(range(4 * STEPS))
 
 
-def test_a_checkpoint_of_a_step_has_always_the_same_bytes(whole, tmp_path):
+def test_a_checkpoint_of_a_step_has_always_the_same_bytes(whole, after_seven, tmp_path):
     config, _ = whole
-    assert left_at(config, tmp_path, 7) == left_at(config, tmp_path, 7)
+    assert left_at(config, tmp_path, 7) == after_seven
 
 
-def test_another_fingerprint_goes_on_and_says_so(whole, tmp_path, monkeypatch):
+def test_on_another_machine_it_is_resumed_and_says_so(whole, after_seven, tmp_path, monkeypatch):
     config, expected = whole
-    data = left_at(config, tmp_path, 7)
     with monkeypatch.context() as patch:
         patch.setattr(torch, "__version__", "9.9.9")
-        later = left_at(config, tmp_path, 12, data)
+        later = left_at(config, tmp_path, 12, after_seven)
     found, _ = fitted(config, tmp_path, Kept(found=later))
-    told = training(found)
-    assert told["reproducible"] is False
-    assert told["resumed_steps"] == [7, 12]
-    assert told["epochs"] == training(expected)["epochs"]
+    reported = training(found)
+    assert reported["reproducible"] is False
+    assert reported["resumed_steps"] == [7, 12]
+    assert reported["epochs"] == training(expected)["epochs"]
 
 
 def damaged(data: bytes, how: str) -> bytes:
@@ -149,26 +154,25 @@ def damaged(data: bytes, how: str) -> bytes:
 
 
 @pytest.mark.parametrize("how", ["format", "encoding", "missing", "shape", "history", "truncated"])
-def test_a_checkpoint_of_no_use_is_left_and_the_fit_begins_anew(whole, tmp_path, how):
+def test_a_checkpoint_of_no_use_is_left_and_the_fit_begins_again(whole, after_seven, tmp_path, how):
     config, expected = whole
-    found, events = fitted(config, tmp_path, Kept(found=damaged(left_at(config, tmp_path, 7), how)))
+    found, events = fitted(config, tmp_path, Kept(found=damaged(after_seven, how)))
     assert found.model_digest == expected.model_digest
     assert training(found)["resumed_steps"] == []
-    assert [event.message for event in events if event.message.startswith("beginning anew")] != []
+    assert [
+        event.message for event in events if event.message.startswith("begun again: the checkpoint cannot be used")
+    ] != []
 
 
 def test_a_fit_that_diverges_later_goes_back_to_the_best_weights_before_the_checkpoint(tmp_path, monkeypatch):
     config = CONFIGS["tvae"]
     data = left_at(config, tmp_path, 2 * STEPS + 1)
-    good = engine.make_fitter
+    step = TvaeFitter.step
 
-    def breaking(*arguments: Any) -> Any:
-        fitter = good(*arguments)
-        step = fitter.step
-        fitter.step = lambda number: {"loss": float("nan")} if number == 13 else step(number)
-        return fitter
+    def breaking(self: Any, number: int) -> dict[str, float]:
+        return {"loss": float("nan")} if number == 13 else step(self, number)
 
-    monkeypatch.setattr(engine, "make_fitter", breaking)
+    monkeypatch.setattr(TvaeFitter, "step", breaking)
     whole, _ = fitted(config, tmp_path)
     found, _ = fitted(config, tmp_path, Kept(found=data))
     assert (training(found)["ended"], training(found)["published_epoch"]) == ("diverged", 2)

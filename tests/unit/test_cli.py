@@ -83,12 +83,12 @@ def test_standard_input_is_uploaded_with_its_format_said(fakes):
     assert "--format" in fail(fakes, "datasets", "upload", "-", input=b"a\n1\n")
 
 
-def test_a_table_that_is_none_is_told(flights):
+def test_a_file_that_is_not_a_table_is_reported(flights):
     trainer = FakeTrainer()
-    trainer.errors = [dataset_pb2.DataError(line=7, column="dep_delay", message="is text, not a number; mend it")]
+    trainer.errors = [dataset_pb2.DataError(line=7, column="dep_delay", message="is text, not a number; fix it")]
     with services(trainer) as found:
         error = fail(found, "datasets", "upload", str(flights))
-    assert error == "rowmint: line 7: column dep_delay: is text, not a number; mend it"
+    assert error == "rowmint: line 7: column dep_delay: is text, not a number; fix it"
 
 
 def test_training_uploads_waits_and_reports(fakes, flights):
@@ -109,6 +109,7 @@ def test_training_of_a_dataset_by_id_and_its_estimate(fakes):
     assert json.loads(done.stdout)["encoded_width"] == 40
     assert "40" in succeed(fakes, "train", "f", "--estimate").stdout
     assert json.loads(succeed(fakes, "train", "f", "--no-wait", "--json").stdout)["state"] == "PENDING"
+    assert json.loads(succeed(fakes, "train", "f", "--staged", "--no-wait", "--json").stdout)["staged"] is True
 
 
 @pytest.mark.parametrize(
@@ -117,19 +118,19 @@ def test_training_of_a_dataset_by_id_and_its_estimate(fakes):
         (["train", "f", "--set", "pac=7"], "batch_size: must be divisible by pac (INVALID_FIELD)"),
         (["train", "f", "--set", "epoch=7"], "did you mean epochs?"),
         (["train", "f", "--set", "epochs"], "is not NAME=VALUE"),
-        (["train", "f", "--family", "gan"], "say one of ctgan, tvae, independent"),
+        (["train", "f", "--family", "gan"], "choose one of ctgan, tvae, independent"),
         (["train", "nope/f.csv"], "there is no file 'nope/f.csv'"),
         (["train", "-"], "--model: is required"),
         (["datasets", "show", "nope"], "there is no projects/default/datasets/nope (RESOURCE_NOT_FOUND)"),
         (["datasets", "upload", "nope.csv"], "nope.csv: No such file or directory"),
-        (["datasets", "upload", "nope.xlsx"], "say one of csv, tsv"),
-        (["datasets", "upload", "nope.parquet", "--delimiter", ";"], "of CSV only"),
+        (["datasets", "upload", "nope.xlsx"], "choose one of csv, tsv"),
+        (["datasets", "upload", "nope.parquet", "--delimiter", ";"], "for CSV only"),
         (["models", "delete", "flights"], "write flights/versions/NUMBER"),
         (["models", "alias", "flights", "best"], "or --remove"),
         (["sample", "nothing", "-n", "5"], "there is no model nothing (RESOURCE_NOT_FOUND)"),
         (["sample", "flights", "-n", "5", "-w", "orgin = JFK"], "did you mean 'origin'?"),
-        (["sample", "flights", "-n", "5", "-w", "dep_delay > late"], "holds whole numbers; 'late' is not one"),
-        (["sample", "flights", "-n", "5", "--format", "xlsx"], "say one of arrow, csv"),
+        (["sample", "flights", "-n", "5", "-w", "dep_delay > late"], "holds integers; 'late' is not one"),
+        (["sample", "flights", "-n", "5", "--format", "xlsx"], "choose one of arrow, csv"),
         (["sample", "flights", "-n", "5", "-o", "nope/rows.csv"], "No such file or directory"),
         (["complete", "flights", "nope.csv"], "nope.csv: No such file or directory"),
     ],
@@ -142,8 +143,8 @@ def test_an_error_is_one_line_that_says_what_to_do(fakes, tmp_path, monkeypatch,
 @pytest.mark.parametrize(
     "arguments", [["nope"], ["sample", "flights"], ["sample", "flights", "-n", "many"], ["--nope"]]
 )
-def test_misuse_is_told_apart(fakes, arguments):
-    assert "--help` explains" in fail(fakes, *arguments, code=2)
+def test_misuse_has_an_exit_code_of_its_own(fakes, arguments):
+    assert "--help`" in fail(fakes, *arguments, code=2)
 
 
 def test_no_service_is_one_line_too():
@@ -169,7 +170,7 @@ def test_jobs_are_listed_shown_watched_and_cancelled(fakes):
     assert json.loads(succeed(fakes, "jobs", "cancel", "j1", "--json").stdout)["state"] == "CANCELLING"
 
 
-def test_a_watched_job_tells_the_quality_of_its_probes():
+def test_a_watched_job_shows_the_quality_of_its_probes():
     trainer = FakeTrainer()
     trainer.events[1].progress.probe.update({"quality": 0.9125, "shapes": 0.95, "pairs": 0.875, "distinct": 1.0})
     with services(trainer) as found:
@@ -225,8 +226,21 @@ def test_rows_read_as_parts_at_once_are_the_same(fakes):
 
 def test_the_balancing_is_an_option_of_the_command(fakes):
     succeed(fakes, "--balancing", "round_robin", "models", "list")
-    assert "say one of weighted, round_robin" in fail(fakes, "--balancing", "fair", "models", "list")
-    assert "'least'" in fail(fakes, "models", "list", env={"ROWMINT_BALANCING": "least"})
+    assert "choose one of weighted, round_robin" in fail(fakes, "--balancing", "fair", "models", "list")
+
+
+def test_options_win_over_the_environment():
+    with services() as found:
+        environment = {"ROWMINT_TRAINER": found.trainer_address, "ROWMINT_SAMPLER": found.sampler_address}
+        assert CliRunner().invoke(app, ["jobs", "list"], env=environment).exit_code == 0
+        done = CliRunner().invoke(app, ["jobs", "list"], env={**environment, "ROWMINT_BALANCING": "least"})
+        assert done.stderr.startswith("rowmint: ROWMINT_BALANCING: 'least' is unknown; choose one of weighted,")
+        assert run(found, "jobs", "list", env={"ROWMINT_TRAINER": "nowhere"}).exit_code == 0
+        bad = {**environment, "ROWMINT_TLS": "maybe"}
+        assert CliRunner().invoke(app, ["jobs", "list"], env=bad).exit_code == 1
+        assert CliRunner().invoke(app, ["--no-tls", "jobs", "list"], env=bad).exit_code == 0
+        # Help needs no valid environment.
+        assert CliRunner().invoke(app, ["jobs", "list", "--help"], env=bad).exit_code == 0
 
 
 def test_conditions_and_columns_reach_the_service(fakes):
@@ -245,7 +259,7 @@ def test_a_stream_that_fails_leaves_no_file(tmp_path):
     cut = Cut(1, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "ACCEPTANCE_TOO_LOW")
     with services(samplers=[FakeSampler([cut])]) as found:
         error = fail(found, "sample", "flights", "-n", str(ROWS), "-o", str(tmp_path / "rows.csv"))
-    assert error == "rowmint: told to refuse (ACCEPTANCE_TOO_LOW)"
+    assert error == "rowmint: refused by the test (ACCEPTANCE_TOO_LOW)"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -274,7 +288,7 @@ def test_rows_are_completed_from_csv_to_csv(fakes, tmp_path):
         (b"orgin\nJFK\n", "did you mean 'origin'?"),
         (b"origin,origin\nJFK,LGA\n", "line 1: a column is named twice"),
         (b"origin,dep_delay\nJFK\n", "line 2: 1 fields where the header has 2"),
-        (b"dep_delay\nlate\n", "rows[0].dep_delay: column 'dep_delay' holds whole numbers"),
+        (b"dep_delay\nlate\n", "rows[0].dep_delay: column 'dep_delay' holds integers"),
         (b'origin\n"JFK\n', "is not CSV"),
         (b"origin\n\xff\xfe\n", "is not UTF-8"),
     ],

@@ -1,10 +1,13 @@
-"""`rowmint serve` and `rowmint demo` with fake services, as processes."""
+"""`rowmint serve` with services that only report their health, and `rowmint demo` with fake ones in this process."""
 
+import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -12,32 +15,58 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
+from rowmint.cli import demo as demo_module
 from rowmint.cli.app import app
 from rowmint.cli.demo import free_addresses, open_flights, read_delayed
 from rowmint.cli.marginals import Marginal, compare, shares
-from rowmint.cli.serve import counted_up, is_serving
+from rowmint.cli.serve import Supervisor, counted_up, is_serving
+from tests.unit.client_fakes import DemoSampler, FakeTrainer, start
 
 ROOT = Path(__file__).parents[2]
 
 
+def write_service(folder, role, *, dies=False):
+    """Write the module of a service that only reports its health."""
+    text = f"from tests.unit.fake_service import main\nmain({role!r}, dies={dies})\n"
+    (folder / f"{role}_service.py").write_text(text)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working folder whose `trainer_service` and `sampler_service` are the fakes."""
-    for module, role in (("trainer_service", "trainer"), ("sampler_service", "demo-sampler")):
-        (tmp_path / f"{module}.py").write_text(f"from tests.unit.client_fakes import main\nmain({role!r})\n")
+    """A working folder whose `trainer_service` and `sampler_service` only report their health."""
+    for role in ("trainer", "sampler"):
+        write_service(tmp_path, role)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'shared'}")
     return tmp_path
 
 
 @pytest.fixture
-def serving(folder):
-    """A running `rowmint serve` of a trainer and two samplers, and what it said."""
-    ports = []
-    while len(ports) != 3 or ports[2] != ports[1] + 1:
-        ports = [int(address.rpartition(":")[2]) for address in free_addresses(2)]
-        ports.append(ports[1] + 1)
-    command = ["serve", "--json", "--trainer-port", str(ports[0]), "--sampler-port", str(ports[1]), "--samplers", "2"]
+def started(monkeypatch):
+    """The services that `rowmint serve` starts in this process."""
+    found = []
+    start_one = Supervisor.start
+
+    def record(supervisor, role, address):
+        found.append(start_one(supervisor, role, address))
+        return found[-1]
+
+    monkeypatch.setattr(Supervisor, "start", record)
+    return found
+
+
+def ports(count):
+    return [address.rpartition(":")[2] for address in free_addresses(count)]
+
+
+def children(process):
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def test_services_are_started_reported_and_stopped(folder):
+    trainer, first = ports(2)
+    second = str(int(first) + 1)
+    command = ["serve", "--json", "--trainer-port", trainer, "--sampler-port", first, "--samplers", "2"]
     process = subprocess.Popen(
         [sys.executable, "-c", "from rowmint.cli import main; main()", *command],
         stdout=subprocess.PIPE,
@@ -45,61 +74,50 @@ def serving(folder):
         text=True,
     )
     try:
-        yield process, json.loads(process.stdout.readline()), ports
+        report = json.loads(process.stdout.readline())
+        assert report == {
+            "trainer": f"127.0.0.1:{trainer}",
+            "samplers": [f"127.0.0.1:{first}", f"127.0.0.1:{second}"],
+            "home": str(folder / ".rowmint"),
+        }
+        for address in (report["trainer"], *report["samplers"]):
+            with grpc.insecure_channel(address) as channel:
+                assert is_serving(channel)
+        pids = children(process)
+        assert len(pids) == 3
     finally:
-        # Told, not killed: it must end the services, which hold its output open.
-        if process.poll() is None:
-            process.terminate()
-        process.communicate(timeout=60)
-
-
-def children(process):
-    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-
-
-def test_services_are_started_told_and_stopped(serving, folder):
-    process, told, ports = serving
-    assert told == {
-        "trainer": f"127.0.0.1:{ports[0]}",
-        "samplers": [f"127.0.0.1:{ports[1]}", f"127.0.0.1:{ports[2]}"],
-        "home": str(folder / ".rowmint"),
-    }
-    for address in (told["trainer"], *told["samplers"]):
-        with grpc.insecure_channel(address) as channel:
-            assert is_serving(channel)
-    pids = children(process)
-    assert len(pids) == 3
-    process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=30)
+        # A signal, not a kill: it must end the services, which hold its output open.
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (0, "")
-    assert sorted(errors.splitlines()) == ["demo-sampler serves", "demo-sampler serves", "trainer serves"]
+    assert sorted(errors.splitlines()) == ["sampler serves", "sampler serves", "trainer serves"]
     assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
 
 
-def test_one_that_dies_ends_all(serving):
-    process, _, _ = serving
-    pids = children(process)
-    os.kill(pids[1], signal.SIGKILL)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 1
-    (error,) = [line for line in errors.splitlines() if not line.endswith(" serves")]
-    assert error.startswith("rowmint: the sampler at 127.0.0.1:")
-    assert "was ended by signal 9" in error
-    assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+def test_one_that_dies_ends_all(folder, started):
+    write_service(folder, "sampler", dies=True)
+    trainer, sampler = ports(2)
+    done = CliRunner().invoke(app, ["serve", "--json", "--trainer-port", trainer, "--sampler-port", sampler])
+    assert done.exit_code == 1
+    assert f"rowmint: the sampler at 127.0.0.1:{sampler} was ended by signal 9" in done.stderr
+    assert [(one.role, one.process.poll()) for one in started] == [("trainer", 0), ("sampler", -signal.SIGKILL)]
 
 
-def test_a_service_that_cannot_start_is_told(folder):
+def test_a_service_that_cannot_start_is_reported(folder):
     (folder / "trainer_service.py").write_text("raise SystemExit(3)\n")
-    done = CliRunner().invoke(app, ["serve", "--trainer-port", free_addresses(1)[0].rpartition(":")[2]])
+    done = CliRunner().invoke(app, ["serve", "--trainer-port", *ports(1)])
     assert done.exit_code == 1
     assert "ended with exit code 3" in done.stderr
 
 
-def test_a_port_in_use_is_told(serving, folder):
-    _, _, ports = serving
-    done = CliRunner().invoke(app, ["serve", "--trainer-port", str(ports[0])])
+def test_a_port_in_use_is_reported(folder, started):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = CliRunner().invoke(app, ["serve", "--trainer-port", str(taken.getsockname()[1])])
     assert done.exit_code == 1
     assert "choose another port with --trainer-port" in done.stderr
+    assert started == []
 
 
 @pytest.mark.parametrize(
@@ -117,25 +135,80 @@ def test_each_service_has_a_port_of_its_own_for_its_metrics(listen, number, expe
     assert counted_up(listen, number) == expected
 
 
-def test_the_demo_runs_to_its_end(folder):
+class ServersInProcess:
+    """Stands for the demo's `Supervisor`: its services are fakes in this process."""
+
+    def __init__(self, home, environment, logs):
+        self.servers = {}
+
+    def start(self, role, address):
+        servicer = FakeTrainer() if role == "trainer" else DemoSampler()
+        self.servers[address], _ = start(servicer, address)
+
+    def wait_serving(self, timeout, stopped):
+        return True
+
+    def kill(self, address):
+        self.servers.pop(address).stop(0).wait(5)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        for address in list(self.servers):
+            self.kill(address)
+
+
+FLIGHTS = (
+    b"origin,carrier,dep_delay,arr_delay,distance\n" + b"JFK,B6,61,70,1000\nEWR,UA,2,NA,200\nJFK,AA,90,NA,500\n" * 50
+)
+
+
+@pytest.fixture
+def demo_folder(tmp_path, monkeypatch):
+    """A working folder for the demo, with its services in this process and a few flights."""
+
+    @contextmanager
+    def few_flights():
+        yield io.BytesIO(FLIGHTS)
+
+    monkeypatch.setattr(demo_module, "Supervisor", ServersInProcess)
+    monkeypatch.setattr(demo_module, "open_flights", few_flights)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_demo_runs_to_its_end(demo_folder):
     done = CliRunner().invoke(app, ["demo", "--rows", "20000", "--epochs", "5", "--json"])
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
-    assert report["dataset"]["committed_size"] == 31_053_850
+    assert report["dataset"]["committed_size"] == len(FLIGHTS)
     assert report["training"]["version"] == "projects/default/models/flights/versions/1"
     assert len(report["training"]["losses"]) == 5
     assert len(set(report["resumed"]["sha256"].values())) == 1
     assert report["resumed"]["killed"] != report["resumed"]["finished_on"]
-    made = sorted(path.name for path in (folder / "demo-output").iterdir())
+    made = sorted(path.name for path in (demo_folder / "demo-output").iterdir())
     assert made == ["jfk_delayed.csv", "jfk_delayed_resumed.csv"]
 
 
-def test_the_demo_tells_its_steps(folder):
+def test_the_demo_prints_its_steps(demo_folder, monkeypatch):
+    # Its services are its own, wherever the environment points.
+    monkeypatch.setenv("ROWMINT_CA", "/absent")
+    monkeypatch.setenv("ROWMINT_PROJECT", "acme")
     done = CliRunner().invoke(app, ["demo", "--rows", "20000", "--epochs", "5", "--keep", "--output", "out"])
     assert done.exit_code == 0, done.output
-    for part in ("epoch 5/5", "the first five rows", "share of", "acceptance 50.00%", "the two files are identical"):
+    for part in (
+        "a quick run: `rowmint train` takes 300 epochs by default",
+        "epoch 5/5",
+        "the first five rows",
+        "share of",
+        "acceptance 50.00%",
+        "(SIGKILL) at row",
+        "sent the rest",
+        "the two files are identical",
+    ):
         assert part in done.stdout
-    assert any(path.name.startswith("home-") for path in (folder / "out").iterdir())
+    assert any(path.name.startswith("home-") for path in (demo_folder / "out").iterdir())
 
 
 def test_the_real_flights_are_found_and_read():
@@ -146,7 +219,7 @@ def test_the_real_flights_are_found_and_read():
     assert set(table["origin"].to_pylist()) == {"JFK"}
 
 
-def test_the_missing_package_is_told(monkeypatch):
+def test_the_missing_package_is_reported(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(Exception, match=r"pip install 'rowmint\[demo\]'"), open_flights():
         pass

@@ -7,21 +7,23 @@ import grpc
 import pytest
 
 from rowmint.client import Client, RetryPolicy, RowmintCallError
+from rowmint.client import balancing as balancing_module
 from rowmint.client.balancing import Target, sampler_targets, service_config
-from rowmint.client.connection import Turns, Way
+from rowmint.client.retry import RetryState, SharedProgress
+from rowmint.client.route import Route
 from rowmint.errors import InvalidFieldError
 from rowmint.v1 import sampling_pb2
-from tests.acceptance.processes import wait_until
-from tests.unit.client_fakes import GRID, Cut, FakeSampler, Teller, alike, services, unbroken
+from tests.unit.client_fakes import GRID, Cut, FakeSampler, ReplicaReports, alike, services, unbroken
+from tests.waiting import wait_until
 
 ROWS = 40
 SHED = Cut(0, "refuse", grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", retry_after=3.0)
 
 
-def telling(*tellers):
-    samplers = [FakeSampler() for _ in tellers]
-    for sampler, teller in zip(samplers, tellers, strict=True):
-        sampler.teller = teller
+def reporting(*reports):
+    samplers = [FakeSampler() for _ in reports]
+    for sampler, one in zip(samplers, reports, strict=True):
+        sampler.reports = one
     return samplers
 
 
@@ -44,10 +46,14 @@ def test_streams_are_spread_over_replicas(balancing):
         assert spread(client, 30) == dict.fromkeys(found.sampler_addresses, 10)
 
 
-def test_a_replica_that_tells_of_more_load_is_given_less():
-    tellers = Teller(utilization=0.9, rate=10.0), Teller(utilization=0.3, rate=30.0)
+def test_a_replica_that_reports_more_load_is_given_less(monkeypatch):
+    # The first reports count, and weights follow at once.
+    policy = balancing_module._WEIGHTED["weighted_round_robin"]
+    monkeypatch.setitem(policy, "blackoutPeriod", "0s")
+    monkeypatch.setitem(policy, "weightUpdatePeriod", "0.1s")
+    reports = ReplicaReports(utilization=0.9, rate=10.0), ReplicaReports(utilization=0.3, rate=30.0)
     with (
-        services(samplers=telling(*tellers)) as found,
+        services(samplers=reporting(*reports)) as found,
         Client(found.trainer_address, found.sampler_addresses) as client,
     ):
         busy, idle = found.sampler_addresses
@@ -58,13 +64,13 @@ def test_a_replica_that_tells_of_more_load_is_given_less():
             return streams[idle] >= 6 * streams[busy] > 0
 
         wait_until(weighted, "weights from reports")
-        assert tellers[0].asked == tellers[1].asked == [b"\n\x1arowmint.v1.SamplingService"]
+        assert reports[0].watches == reports[1].watches == [b"\n\x1arowmint.v1.SamplingService"]
 
 
 def test_round_robin_does_not_look_at_load():
-    tellers = Teller(utilization=0.9, rate=10.0), Teller(utilization=0.3, rate=30.0)
+    reports = ReplicaReports(utilization=0.9, rate=10.0), ReplicaReports(utilization=0.3, rate=30.0)
     with (
-        services(samplers=telling(*tellers)) as found,
+        services(samplers=reporting(*reports)) as found,
         Client(found.trainer_address, found.sampler_addresses, balancing="round_robin") as client,
     ):
         wait_until(lambda: len(spread(client, 2)) == 2, "a channel to each replica")
@@ -73,23 +79,23 @@ def test_round_robin_does_not_look_at_load():
 
 @pytest.mark.parametrize("balancing", ["weighted", "round_robin"])
 def test_a_draining_replica_gets_no_new_stream(balancing):
-    tellers = Teller(), Teller()
+    reports = ReplicaReports(), ReplicaReports()
     with (
-        services(samplers=telling(*tellers)) as found,
+        services(samplers=reporting(*reports)) as found,
         Client(found.trainer_address, found.sampler_addresses, balancing=balancing) as client,
     ):
         draining, staying = found.sampler_addresses
         wait_until(lambda: len(spread(client, 2)) == 2, "a channel to each replica")
-        tellers[0].turn(serving=False)
+        reports[0].turn(serving=False)
         wait_until(lambda: draining not in spread(client, 4), "the news of the drain")
         assert spread(client, 30) == {staying: 30}
-        tellers[0].turn(serving=True)
+        reports[0].turn(serving=True)
         wait_until(lambda: len(spread(client, 2)) == 2, "the news that it serves again")
 
 
 def test_where_all_drain_a_stream_waits_for_one_that_serves_again():
-    tellers = Teller(), Teller()
-    samplers = telling(*tellers)
+    reports = ReplicaReports(), ReplicaReports()
+    samplers = reporting(*reports)
     for sampler in samplers:
         sampler.cuts.append(Cut(2))
     pauses = []
@@ -97,7 +103,7 @@ def test_where_all_drain_a_stream_waits_for_one_that_serves_again():
     def pause(seconds):
         pauses.append(seconds)
         if stream.resumes:
-            tellers[1].turn(serving=True)
+            reports[1].turn(serving=True)
         threading.Event().wait(0.01)
 
     with (
@@ -107,8 +113,8 @@ def test_where_all_drain_a_stream_waits_for_one_that_serves_again():
         ) as client,
         client.sample("flights", 10 * GRID, format="csv") as stream,
     ):
-        for teller in tellers:
-            teller.turn(serving=False)
+        for one in reports:
+            one.turn(serving=False)
         client._connection.retry = RetryPolicy(unary_attempts=1)  # the stream keeps its own
 
         def none_serves():
@@ -124,7 +130,7 @@ def test_where_all_drain_a_stream_waits_for_one_that_serves_again():
         assert stream.address == found.sampler_addresses[1]
 
 
-def test_one_that_asks_to_be_left_alone_for_a_while_is_and_another_may_answer():
+def test_pushback_is_waited_for_and_another_replica_may_answer():
     with services(samplers=alike([SHED, SHED])) as found:
         retry = RetryPolicy(sleep=found.waits.append)
         with (
@@ -135,7 +141,7 @@ def test_one_that_asks_to_be_left_alone_for_a_while_is_and_another_may_answer():
         assert found.waits == [3.0, 3.0]
 
 
-def test_one_that_fails_without_a_word_is_followed_by_another_at_once():
+def test_a_failure_without_pushback_is_followed_by_another_replica_at_once():
     with services(samplers=alike([Cut(0)])) as found:
         retry = RetryPolicy(sleep=found.waits.append)
         with Client(found.trainer_address, found.sampler_address, retry=retry) as client:
@@ -217,34 +223,39 @@ def test_what_addresses_lead_to(addresses, targets):
     assert list(sampler_targets(addresses)) == targets
 
 
-def test_turns_are_counted_from_the_last_progress_and_hope_puts_off_the_end():
+def test_failures_are_counted_from_the_last_progress_and_that_of_others_prevents_giving_up():
     waits = []
-    turns = Turns(Way((), replicas=2), RetryPolicy(attempts=4, first_delay=1.0, sleep=waits.append))
+    shared = SharedProgress()
+    state = RetryState(Route((), replicas=2), RetryPolicy(attempts=4, first_delay=1.0, sleep=waits.append), shared)
     failure = RowmintCallError(grpc.StatusCode.UNAVAILABLE, "gone")
-    for hope in (False, False, False, True, True):
-        turns.failed(failure, progress=False, reached=True, hope=hope)
+    for others in (False, False, False, True, True):
+        if others:
+            shared.add()
+        state.failed(failure, reached=True)
     assert waits == [1.0, 2.0, 4.0, 5.0]
-    turns.failed(failure, progress=True, reached=True)
+    state.progress()
+    state.failed(failure, reached=True)
     assert len(waits) == 4
+    assert shared.count == 3
     for _ in range(3):
-        turns.failed(failure, progress=False, reached=True)
+        state.failed(failure, reached=True)
     with pytest.raises(RowmintCallError, match="given up after 4 attempts"):
-        turns.failed(failure, progress=False, reached=True)
+        state.failed(failure, reached=True)
     with pytest.raises(RowmintCallError, match=r"^gone \(UNAVAILABLE\)$"):
-        turns.failed(failure, progress=False, reached=False)
+        state.failed(failure, reached=False)
 
 
 def test_parts_and_single_calls_take_names_in_turn():
     names = ["alpha:7402", "beta:7402", "gamma:7402"]
     with Client("127.0.0.1:1", names) as client:
         for parallel in (2, 3, 6):
-            ways = client._connection.ways(parallel)
-            first = [way.peers[way.first % len(way.peers)].address for way in ways]
+            routes = client._connection.routes(parallel)
+            first = [route.peers[route.first % len(route.peers)].address for route in routes]
             assert len(set(first)) == min(parallel, 3)
 
 
 def test_calls_of_a_client_that_is_closed_open_no_channel():
     with Client("127.0.0.1:1", "127.0.0.1:1") as client:
-        assert len({way.peers for way in client._connection.ways(3)}) == 3
-        assert len({way.peers for way in client._connection.ways(2)}) == 2
-    assert len({way.peers for way in client._connection.ways(9)}) == 3
+        assert len({route.peers for route in client._connection.routes(3)}) == 3
+        assert len({route.peers for route in client._connection.routes(2)}) == 2
+    assert len({route.peers for route in client._connection.routes(9)}) == 3

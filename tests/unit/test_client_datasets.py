@@ -1,4 +1,4 @@
-"""Uploads: whole, broken, and gone on with."""
+"""Uploads: whole, broken, and resumed."""
 
 import hashlib
 import io
@@ -8,7 +8,7 @@ import pytest
 
 from rowmint.client import Client, RetryPolicy, RowmintCallError
 from rowmint.client.datasets import data_format
-from rowmint.client.source import UploadSource
+from rowmint.client.upload_source import UploadSource
 from rowmint.errors import InvalidDataError, InvalidFieldError, UnavailableError
 from rowmint.v1 import dataset_pb2, schema_pb2
 from tests.unit.client_fakes import Cut, FakeTrainer, services
@@ -45,7 +45,7 @@ def test_a_whole_upload_arrives_and_is_waited_for():
         Cut(3, "refuse", grpc.StatusCode.DATA_LOSS, "CHECKSUM"),
     ],
 )
-def test_a_broken_upload_goes_on_from_the_committed_bytes(cut):
+def test_a_broken_upload_is_resumed_from_the_committed_bytes(cut):
     found, dataset = upload_to(FakeTrainer([cut]))
     assert dataset.state == dataset_pb2.DATASET_STATE_READY
     assert found.trainer.stored[dataset.name] == BYTES
@@ -60,7 +60,7 @@ def test_many_breaks_with_progress_are_no_reason_to_give_up():
     assert found.trainer.writes == [index * 1024 * 1024 for index in range(6)]
 
 
-def test_a_wrong_offset_goes_on_where_the_service_says():
+def test_after_a_wrong_offset_an_upload_is_resumed_at_the_services():
     found, dataset = upload_to(FakeTrainer([Cut(2), Cut(0, "offset")]))
     assert found.trainer.stored[dataset.name] == BYTES
     assert found.trainer.writes == [0, 2 * 1024 * 1024, 2 * 1024 * 1024]
@@ -108,7 +108,7 @@ def test_a_broken_upload_of_a_source_that_cannot_seek_goes_on_all_the_same():
 
 @pytest.mark.parametrize("make", [bytes, OneWay])
 @pytest.mark.parametrize("stored", [1, 1024 * 1024, 3 * 1024 * 1024 + 17, len(BYTES)])
-def test_an_upload_that_another_process_left_is_gone_on_with(make, stored):
+def test_an_upload_that_another_process_left_is_resumed(make, stored):
     trainer = FakeTrainer()
     with services(trainer) as found, client_of(found) as client:
         name = client.create_dataset("d").name
@@ -174,7 +174,7 @@ def test_an_empty_file_is_for_the_service_to_judge():
     assert found.trainer.stored[dataset.name] == b""
 
 
-def test_data_that_is_no_table_says_where():
+def test_data_that_is_not_a_table_names_the_place():
     trainer = FakeTrainer()
     trainer.errors = [dataset_pb2.DataError(line=7, message="has 3 fields, the header 4"), dataset_pb2.DataError()]
     with pytest.raises(InvalidDataError, match=r"line 7: has 3 fields, the header 4 \(and 1 more\)") as caught:
@@ -189,7 +189,7 @@ def test_waiting_ends_in_time():
         upload_to(trainer, timeout=0)
 
 
-def test_a_file_says_its_format_by_its_suffix(tmp_path):
+def test_a_format_is_inferred_from_the_suffix(tmp_path):
     path = tmp_path / "flights.TSV"
     path.write_bytes(b"a\tb\n1\t2\n")
     columns = [schema_pb2.ColumnSpec(name="a", kind=schema_pb2.COLUMN_KIND_ID)]
@@ -203,7 +203,7 @@ def test_a_file_says_its_format_by_its_suffix(tmp_path):
 
 @pytest.mark.parametrize(("given", "name"), [("xlsx", ""), (None, "a.xlsx"), (None, "")])
 def test_an_unknown_format_lists_the_known_ones(given, name):
-    with pytest.raises(InvalidFieldError, match="say one of csv, tsv, json"):
+    with pytest.raises(InvalidFieldError, match="choose one of csv, tsv, json"):
         data_format(given, name)
 
 

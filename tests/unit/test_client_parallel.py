@@ -9,8 +9,8 @@ import pytest
 from rowmint.client import Client, RetryPolicy, RowmintCallError, parallel
 from rowmint.errors import DataLossError, InvalidFieldError
 from rowmint.v1 import sampling_pb2
-from tests.acceptance.processes import wait_until
 from tests.unit.client_fakes import GRID, VERSION, Cut, FakeSampler, alike, refuse, services, unbroken
+from tests.waiting import wait_until
 
 PARALLEL = 3
 WINDOW = PARALLEL + 2
@@ -66,13 +66,13 @@ def test_batches_tables_and_files_are_those_of_the_single_stream(tmp_path):
         assert client.sample("flights", ROWS, parallel=PARALLEL).to_table() == table
         batches = list(client.sample("flights", ROWS))
         assert list(client.sample("flights", ROWS, parallel=PARALLEL)) == batches
-        told = []
+        reports = []
         client.sample_to_file(
-            tmp_path / "rows", "flights", ROWS, parallel=PARALLEL, progress=lambda *pair: told.append(pair)
+            tmp_path / "rows", "flights", ROWS, parallel=PARALLEL, progress=lambda *pair: reports.append(pair)
         )
         assert (tmp_path / "rows").read_bytes() == WHOLE["csv"]
-        assert told == sorted(told)
-        assert told[-1] == (ROWS, ROWS)
+        assert reports == sorted(reports)
+        assert reports[-1] == (ROWS, ROWS)
 
 
 @pytest.mark.parametrize(
@@ -80,14 +80,14 @@ def test_batches_tables_and_files_are_those_of_the_single_stream(tmp_path):
 )
 def test_a_piece_of_a_stream_is_that_piece(row_format, start, end):
     with services() as found, client_of(found) as client:
-        asked = {"format": row_format, "start_row": start, "end_row": end}
-        whole = b"".join(client.sample("flights", ROWS, **asked).chunks())
-        stream = client.sample("flights", ROWS, **asked, parallel=PARALLEL)
+        piece = {"format": row_format, "start_row": start, "end_row": end}
+        whole = b"".join(client.sample("flights", ROWS, **piece).chunks())
+        stream = client.sample("flights", ROWS, **piece, parallel=PARALLEL)
         assert b"".join(stream.chunks()) == whole
         assert stream.next_row == end
 
 
-def test_what_goes_on_with_another_stream_has_no_header(row_format):
+def test_the_continuation_of_another_stream_has_no_header(row_format):
     with services() as found, client_of(found) as client:
         head = client.sample("flights", ROWS, format=row_format, end_row=2 * GRID)
         request = client.sample_request("flights", ROWS, format=row_format, start_row=2 * GRID)
@@ -97,7 +97,7 @@ def test_what_goes_on_with_another_stream_has_no_header(row_format):
 
 
 @pytest.mark.parametrize("kind", ["abort", "crc", "gap", "silent", "early"])
-def test_parts_that_break_are_gone_on_with(row_format, kind):
+def test_parts_that_break_are_resumed(row_format, kind):
     cuts = [None, Cut(0, kind), Cut(0, kind), None, Cut(0, kind), Cut(0, kind), None, Cut(1, kind), Cut(2, kind)]
     with services(samplers=alike(cuts)) as found, client_of(found) as client:
         with client.sample("flights", ROWS, format=row_format, parallel=PARALLEL) as stream:
@@ -143,7 +143,7 @@ def test_rows_before_an_error_come_before_it():
         assert not part_threads()
 
 
-def test_behind_a_part_that_failed_none_is_begun():
+def test_after_a_part_that_failed_none_is_started():
     class Empty(Starving):
         end = 0
 
@@ -227,13 +227,15 @@ def test_no_more_parts_are_begun_than_may_be_held():
         messages = stream.messages()
         next(messages)
         readers = stream._readers
-        # The reader stands still; its window fills, each part is read whole, and nothing else is asked for.
-        wait_until(lambda: len(readers._begun) == WINDOW and all(part.done for part in readers._begun), "full window")
+        # The reader stands still; its window fills, each part is read whole, and nothing else is requested.
+        wait_until(
+            lambda: len(readers._started) == WINDOW and all(part.done for part in readers._started), "full window"
+        )
         assert len(found.samplers[0].requests) == WINDOW
         for message in itertools.islice(messages, 500):
             parts = [request for request in found.samplers[0].requests if request.start_row <= message.first_row]
             assert len(found.samplers[0].requests) <= len(parts) + WINDOW - 1
-            held = sum(len(one.data) for part in list(readers._begun) for one in list(part.messages))
+            held = sum(len(one.data) for part in list(readers._started) for one in list(part.messages))
             assert held <= WINDOW * 2 * parallel.PART_BYTES
         sizes = [request.end_row - request.start_row for request in found.samplers[0].requests]
         assert sizes[:PARALLEL] == [GRID] * PARALLEL
@@ -366,10 +368,10 @@ def test_a_part_is_not_given_up_while_others_come_further():
         def Sample(self, request, context):  # noqa: N802
             if request.start_row == 0 and self.refused < 3:
                 self.refused += 1
-                effort = stream._readers._effort
-                before = effort.progress
+                progress = stream._readers._progress
+                before = progress.count
                 self.refusals.release()
-                wait_until(lambda: effort.progress > before, "another part's progress")
+                wait_until(lambda: progress.count > before, "another part's progress")
                 refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT", "full", retry_after=1.0)
             if request.start_row:
                 self.refusals.acquire(timeout=60)
@@ -386,16 +388,16 @@ def test_a_part_is_not_given_up_while_others_come_further():
         assert sampler.refused == 3
 
 
-def test_a_part_that_cannot_even_be_asked_for_is_no_part_that_is_left_out(monkeypatch):
+def test_a_part_that_cannot_even_be_requested_is_not_skipped(monkeypatch):
     made = itertools.count(1)
 
-    class Failing(parallel.ResumingStream):
+    class Failing(parallel.RowStream):
         def __init__(self, *arguments, **more):
             if next(made) == 3:
                 raise ZeroDivisionError
             super().__init__(*arguments, **more)
 
-    monkeypatch.setattr(parallel, "ResumingStream", Failing)
+    monkeypatch.setattr(parallel, "RowStream", Failing)
     received = []
     with services() as found, client_of(found) as client:
         stream = client.sample("flights", ROWS, format="csv", parallel=PARALLEL)

@@ -1,4 +1,4 @@
-"""Streams of rows: whole, broken, and gone on with on another replica, to the same bytes."""
+"""Streams of rows: whole, broken, and resumed on another replica, to the same bytes."""
 
 import io
 
@@ -71,7 +71,7 @@ def test_reading_batches_reads_the_summary_too(read):
 
 @pytest.mark.parametrize("cut", CUTS, ids=lambda cut: f"{cut.kind}-{cut.after}-{cut.code.name}-{cut.reason}")
 @pytest.mark.parametrize("lead_alone", [False, True])
-def test_a_broken_stream_goes_on_elsewhere_to_the_same_bytes(row_format, cut, lead_alone):
+def test_a_broken_stream_is_resumed_elsewhere_to_the_same_bytes(row_format, cut, lead_alone):
     samplers = alike([cut], lead_alone=lead_alone)
     with services(samplers=samplers) as found, client_of(found) as client:
         with client.sample("flights", ROWS, format=row_format, seed=5) as stream:
@@ -91,7 +91,7 @@ def test_a_broken_stream_goes_on_elsewhere_to_the_same_bytes(row_format, cut, le
             assert resumed.start_row == (cut.after - (lead_alone and row_format != "ndjson")) * GRID
 
 
-def test_a_seed_the_service_drew_is_kept_when_going_on():
+def test_a_seed_the_service_drew_is_kept_on_resumption():
     samplers = [FakeSampler([Cut(2)])]
     with services(samplers=samplers) as found, client_of(found) as client:
         assert b"".join(client.sample("flights", ROWS, format="csv").chunks()) == WHOLE["csv"]
@@ -158,13 +158,13 @@ def test_a_stream_that_stays_damaged_is_an_error(kind, error):
 
 
 @pytest.mark.parametrize("after", [0, 3])
-def test_what_no_attempt_will_change_is_raised_at_once(after):
+def test_what_is_not_retryable_is_raised_at_once(after):
     starved = Cut(after, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "ACCEPTANCE_TOO_LOW")
     sampler = FakeSampler([starved])
     with (
         services(samplers=[sampler]) as found,
         client_of(found) as client,
-        pytest.raises(RowmintCallError, match="told to refuse") as caught,
+        pytest.raises(RowmintCallError, match="refused by the test") as caught,
     ):
         list(client.sample("flights", ROWS))
     assert caught.value.reason == "ACCEPTANCE_TOO_LOW"
@@ -176,12 +176,12 @@ def test_an_error_inside_arrows_reader_is_raised_as_it_is():
     with (
         services(samplers=[FakeSampler([cut])]) as found,
         client_of(found) as client,
-        pytest.raises(RowmintCallError, match="told to refuse"),
+        pytest.raises(RowmintCallError, match="refused by the test"),
     ):
         client.sample("flights", ROWS).to_table()
 
 
-def test_a_replica_with_another_plan_is_not_gone_on_with():
+def test_a_replica_with_another_plan_does_not_resume_a_stream():
     samplers = [FakeSampler([Cut(3, "kill")]), FakeSampler([Cut(3, "kill")], plan=b"q" * 32)]
     with (
         services(samplers=samplers) as found,
@@ -201,7 +201,7 @@ def test_a_dead_replica_is_passed_over_at_once():
         assert client.get_version("flights").name == VERSION
 
 
-def test_no_replica_at_all_is_told_soon():
+def test_no_replica_at_all_is_reported_soon():
     waits = []
     with Client("127.0.0.1:1", ["127.0.0.1:1", "127.0.0.1:2"], retry=RetryPolicy(sleep=waits.append)) as client:
         with pytest.raises(RowmintCallError, match="is `rowmint serve` running there") as caught:
@@ -251,17 +251,80 @@ def known_rows(count):
     return [{"origin": ORIGINS[index % 3], "dep_delay": None} for index in range(count)]
 
 
-@pytest.mark.parametrize("cut", [None, Cut(0), Cut(3), Cut(9, code=UNAVAILABLE)])
+COMPLETION_CUTS = [
+    Cut(0),
+    Cut(3),
+    Cut(9, code=UNAVAILABLE),
+    Cut(4, "refuse", UNAVAILABLE, "UNAVAILABLE", retry_after=0.01),
+    Cut(4, "gap"),
+    Cut(4, "silent"),
+    Cut(4, "early"),
+]
+
+
+@pytest.mark.parametrize("cut", COMPLETION_CUTS, ids=lambda cut: f"{cut.kind}-{cut.after}-{cut.code.name}")
 def test_completed_rows_come_in_order_over_breaks(cut):
     count = 3_000
-    samplers = [FakeSampler([cut]), FakeSampler([cut])]
+    samplers = alike([cut])
     with services(samplers=samplers) as found, client_of(found) as client:
         stream = client.complete_rows("flights", iter(known_rows(count)), seed=3)
         rows = list(stream)
+        assert stream.address in found.sampler_addresses
     assert [row.row for row in rows] == list(range(count))
     assert [dict(row) for row in rows] == [{**known, "arr_delay": 0.5} for known in known_rows(count)]
     assert rows[0].effective_sample_size == 12.5
-    assert stream.resumes == (0 if cut is None else 2)
+    assert stream.resumes == 1
+    assert [(config.start_row, config.seed) for config in samplers[0].completions] == [(0, 3), (cut.after * 128, 3)]
+
+
+def test_a_completion_that_nothing_breaks_is_one_call():
+    with services() as found, client_of(found) as client:
+        stream = client.complete_rows("flights", known_rows(1_000))
+        assert len(list(stream)) == 1_000
+        assert stream.resumes == 0
+        assert len(found.samplers[0].completions) == 1
+
+
+def test_a_completion_keeps_the_version_and_the_seed_of_its_first_answer():
+    sampler = FakeSampler([Cut(2)])
+    with services(samplers=[sampler]) as found, client_of(found) as client:
+        assert len(list(client.complete_rows("flights", known_rows(1_000)))) == 1_000
+    first, second = sampler.completions
+    assert not first.HasField("seed")
+    assert (second.seed, second.model) == (77, VERSION)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("model_digest", b"n" * 32), ("seed", 78), ("model_version", VERSION.replace("1", "2"))]
+)
+def test_a_replica_with_another_model_does_not_resume_a_completion(name, value):
+    completions = []
+
+    class Replica(FakeSampler):
+        """Breaks the first completion; resumes it with a header that differs in one field."""
+
+        def CompleteRows(self, requests, context):  # noqa: N802
+            completions.append(self)
+            for response in super().CompleteRows(requests, context):
+                if response.HasField("header") and len(completions) > 1:
+                    setattr(response.header, name, value)
+                yield response
+
+    sampler = Replica([Cut(5)])
+    received = []
+    with services(samplers=[sampler]) as found, client_of(found) as client:
+        stream = client.complete_rows("flights", iter(known_rows(3_000)), seed=77)
+        with pytest.raises(StreamMismatchError, match=f"{name} differs"):
+            received.extend(row.row for row in stream)
+    assert received == list(range(5 * 128))
+    assert [config.start_row for config in sampler.completions] == [0, 5 * 128]
+
+
+def test_a_completion_that_stays_damaged_is_an_error():
+    with services(samplers=[FakeSampler([Cut(1), *[Cut(0, "gap")] * 20])]) as found, client_of(found) as client:
+        stream = client.complete_rows("flights", known_rows(1_000))
+        with pytest.raises(DataLossError, match="where 128 was next; try again"):
+            list(stream)
 
 
 def test_completion_reads_no_further_ahead_than_its_window():
@@ -285,7 +348,7 @@ def test_a_cell_that_does_not_fit_names_its_row():
             list(client.complete_rows("flights", [{"dep_dely": 5}]))
 
 
-def test_one_call_does_it_all(tmp_path):
+def test_synthesize_uploads_trains_and_samples(tmp_path):
     path = tmp_path / "My flights.csv"
     path.write_bytes(b"origin,dep_delay\nJFK,5\n")
     trainer = FakeTrainer()

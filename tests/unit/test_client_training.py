@@ -53,7 +53,7 @@ def test_hyperparameters_find_their_fields():
     ("family", "name", "value", "part"),
     [
         ("ctgan", "epoch", 5, "did you mean epochs"),
-        ("gan", "epochs", 5, "say one of ctgan, tvae, independent"),
+        ("gan", "epochs", 5, "choose one of ctgan, tvae, independent"),
         ("ctgan", "epochs", "many", "'many' is not a value"),
         ("ctgan", "epochs", 1.5, "is not a value"),
         ("ctgan", "epochs", 2**40, "is not a value"),
@@ -79,6 +79,9 @@ def test_a_job_is_started_once_and_estimated_without():
         assert sent.request_id
         assert client.estimate("d", "flights", family="tvae").encoded_width == 40
         assert found.trainer.jobs[1].validate_only
+        assert not sent.training_job.staged
+        assert client.train("d", "flights", staged=True).staged
+        assert found.trainer.jobs[2].training_job.staged
         with pytest.raises(InvalidFieldError, match="beside a whole config"):
             client.train("d", "flights", training_config("tvae", {}), epochs=5)
 
@@ -187,7 +190,7 @@ def test_a_call_is_made_again_when_the_service_says_so():
         assert client.get_job("j1").name == "projects/default/trainingJobs/j1"
 
 
-def test_mixed_up_addresses_are_told():
+def test_mixed_up_addresses_are_reported():
     with services() as found, Client(found.sampler_address, found.trainer_address) as client:
         with pytest.raises(RowmintCallError, match="mixed up"):
             client.get_job("j1")

@@ -18,13 +18,13 @@ from rowmint.errors import DataLossError
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain
 from rowmint.schema.arrays import ColumnArray, native_cell, native_number
 
-NO_TAIL = np.zeros(0, np.uint64)
+NO_RARE = np.zeros(0, np.uint64)
 NONE = np.zeros(0)
 
 
-def _category(size, head, nullable):
-    tail = integer_weights(np.arange(1.0, size - head + 1)) if size > head else NO_TAIL
-    return CategoryCodec(size, head, nullable, tail)
+def _category(size, frequent, nullable):
+    rare_weights = integer_weights(np.arange(1.0, size - frequent + 1)) if size > frequent else NO_RARE
+    return CategoryCodec(size, frequent, nullable, rare_weights)
 
 
 def _category_column(size, nullable):
@@ -34,7 +34,7 @@ def _category_column(size, nullable):
 
 def _numeric(**changes):
     settings_ = {
-        "lattice": True, "origin": 0, "step": 1, "decimals": 0, "integral": True, "nullable": False,
+        "on_grid": True, "origin": 0, "step": 1, "decimals": 0, "integral": True, "nullable": False,
         "lower": -1e18, "upper": 1e18, "centers": NONE, "widths": NONE, "points": NONE,
     }  # fmt: skip
     return NumericCodec(**{**settings_, **changes})
@@ -104,38 +104,38 @@ def test_the_first_and_last_word_of_each_weight():
 def test_every_small_category_codec_round_trips(nullable):
     words = np.array([0, 2**31, 2**32 - 1], np.uint64)
     for size in range(7):
-        for head in range(size + 1):
-            codec = _category(size, head, nullable)
-            if codec.slots < 1:
+        for frequent in range(size + 1):
+            codec = _category(size, frequent, nullable)
+            if codec.choices < 1:
                 continue
-            assert codec.slots == head + (size > head) + nullable
+            assert codec.choices == frequent + (size > frequent) + nullable
             codes = np.array([*range(size), *([-1] if nullable else [])], np.int32)
-            slots, _ = codec.encode(ColumnArray(codes))
-            assert set(slots.tolist()) == set(range(codec.slots))
+            choices, _ = codec.encode(ColumnArray(codes))
+            assert set(choices.tolist()) == set(range(codec.choices))
             for word in words:
-                back = codec.decode(slots.astype(np.intp), np.full(len(slots), word)).values
+                back = codec.decode(choices.astype(np.intp), np.full(len(choices), word)).values
                 assert back.dtype == np.int32
                 for code, found in zip(codes.tolist(), back.tolist(), strict=True):
-                    assert found == code if code < head else head <= found < size
+                    assert found == code if code < frequent else frequent <= found < size
             for code in codes.tolist():
                 asked = (code,) if code >= 0 else ()
-                allowed = codec.compatible_slots(asked, code < 0)
-                assert np.flatnonzero(allowed).tolist() == [slots[codes.tolist().index(code)]]
+                allowed = codec.compatible_choices(asked, code < 0)
+                assert np.flatnonzero(allowed).tolist() == [choices[codes.tolist().index(code)]]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
-def test_the_type_of_slots_changes_no_code(dtype):
+def test_the_type_of_choices_changes_no_code(dtype):
     codec = _category(7, 3, nullable=True)
-    slots, words = np.arange(codec.slots), np.array([9, 2**20, 5, 2**31, 7], np.uint64)
-    expected = codec.decode(slots, words).values.tolist()
+    choices, words = np.arange(codec.choices), np.array([9, 2**20, 5, 2**31, 7], np.uint64)
+    expected = codec.decode(choices, words).values.tolist()
     assert (expected[:3], expected[4]) == ([0, 1, 2], -1)
     assert 3 <= expected[3] < 7
-    narrow = slots.astype(dtype)
+    narrow = choices.astype(dtype)
     assert codec.decode(narrow, words).values.tolist() == expected
-    assert narrow.tolist() == slots.tolist()
+    assert narrow.tolist() == choices.tolist()
 
 
-def test_tail_draws_follow_their_weights():
+def test_rare_category_draws_follow_their_weights():
     # 2**16 words, one from the middle of each equal part of their range: the draw is enumerated, not sampled.
     words = (np.arange(2**16, dtype=np.uint64) << np.uint64(16)) + np.uint64(2**15)
     counts = np.array([1000.0, 200.0, 30.0, 4.0, 1.0])
@@ -149,23 +149,23 @@ def test_tail_draws_follow_their_weights():
     assert np.abs(found[2:] - expected).max() <= 1
 
 
-def test_other_slots_are_untouched_by_tail_words():
+def test_other_choices_are_untouched_by_rare_category_draws():
     codec = _category(5, 2, True)
-    slots = np.array([0, 1, 2, 3], np.intp)
+    choices = np.array([0, 1, 2, 3], np.intp)
     for word in (0, 2**32 - 1):
-        codes = codec.decode(slots, np.full(4, word, np.uint64)).values.tolist()
+        codes = codec.decode(choices, np.full(4, word, np.uint64)).values.tolist()
         assert codes[:2] == [0, 1]
         assert codes[3] == -1
         assert codes[2] in (2, 3, 4)
 
 
-@pytest.mark.parametrize(("size", "head", "nullable"), [(4, 4, False), (4, 2, True), (0, 0, True), (3, 0, False)])
-def test_a_category_codec_comes_back_from_its_manifest(size, head, nullable):
-    codec = _category(size, head, nullable)
+@pytest.mark.parametrize(("size", "frequent", "nullable"), [(4, 4, False), (4, 2, True), (0, 0, True), (3, 0, False)])
+def test_a_category_codec_comes_back_from_its_manifest(size, frequent, nullable):
+    codec = _category(size, frequent, nullable)
     body, arrays = codec.to_manifest()
     back = load_codec(_category_column(size, nullable), body, arrays)
-    assert (back.size, back.head, back.nullable) == (size, head, nullable)
-    assert np.array_equal(back.tail, codec.tail)
+    assert (back.size, back.frequent, back.nullable) == (size, frequent, nullable)
+    assert np.array_equal(back.rare_weights, codec.rare_weights)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ EXACT = st.integers(-(2**53), 2**53)
 
 @settings(max_examples=200)
 @given(st.lists(EXACT, min_size=1, max_size=20), st.integers(-(2**53), 2**53), st.integers(1, 1000))
-def test_integers_come_back_from_the_lattice(steps, origin, step):
+def test_integers_come_back_from_the_step_grid(steps, origin, step):
     steps = [value // (2 * step) for value in steps]
     values = np.array([origin + step * value for value in steps], np.int64)
     codec = _numeric(origin=origin, step=step)
@@ -280,10 +280,10 @@ def test_modes_points_and_missing_decode_by_hand():
         origin=10, step=5, nullable=True, lower=-4.0, upper=30.0,
         centers=np.array([0.0, 20.0]), widths=np.array([4.0, 16.0]), points=np.array([7.0]),
     )  # fmt: skip
-    assert (codec.slots, codec.scalar) == (4, True)
-    slots = np.array([0, 0, 0, 1, 1, 2, 3, 0])
+    assert (codec.choices, codec.scalar) == (4, True)
+    choices = np.array([0, 0, 0, 1, 1, 2, 3, 0])
     alpha = np.array([0, ALPHA_ONE, -ALPHA_ONE, ALPHA_ONE, ALPHA_ONE // 2, 5, 5, ALPHA_ONE // 8 - 1])
-    column = codec.decode(slots, alpha)
+    column = codec.decode(choices, alpha)
     #           0 ->  4 -> -4 -> 36 clipped -> 28 ->  7 -> missing -> .4999 rounds to 0
     assert column.values.tolist() == [10, 30, -10, 160, 150, 45, 0, 10]
     assert column.valid is not None
@@ -293,7 +293,7 @@ def test_modes_points_and_missing_decode_by_hand():
 
 def test_a_codec_of_points_alone_has_no_scalar():
     codec = _numeric(points=np.array([3.0]), integral=False, decimals=1, lower=3.0, upper=3.0)
-    assert (codec.slots, codec.scalar) == (1, False)
+    assert (codec.choices, codec.scalar) == (1, False)
     column = codec.decode(np.zeros(2, np.intp), None)
     assert column.values.tolist() == [0.3, 0.3]
     assert column.valid is None
@@ -307,15 +307,15 @@ def codecs(draw):
     modes = draw(st.integers(0, 3))
     floats = st.floats(-1e6, 1e6)
     lower, upper = sorted((draw(floats), draw(floats)))
-    lattice = draw(st.booleans())
-    if lattice:
+    on_grid = draw(st.booleans())
+    if on_grid:
         lower, upper = math.floor(lower), math.ceil(upper)
-    inside = st.integers(lower, upper).map(float) if lattice else st.floats(lower, upper)
+    inside = st.integers(lower, upper).map(float) if on_grid else st.floats(lower, upper)
     return _numeric(
-        lattice=lattice,
-        integral=lattice and draw(st.booleans()),
-        origin=draw(st.integers(-1000, 1000)) if lattice else 0,
-        step=draw(st.integers(1, 60)) if lattice else 1,
+        on_grid=on_grid,
+        integral=on_grid and draw(st.booleans()),
+        origin=draw(st.integers(-1000, 1000)) if on_grid else 0,
+        step=draw(st.integers(1, 60)) if on_grid else 1,
         nullable=draw(st.booleans()) or not modes,
         lower=float(lower),
         upper=float(upper),
@@ -327,56 +327,56 @@ def codecs(draw):
 
 @settings(deadline=None, max_examples=150)
 @given(codecs(), st.data())
-def test_decoded_values_keep_to_bounds_and_to_reachable_slots(codec, data):
+def test_decoded_values_keep_to_bounds_and_to_reachable_choices(codec, data):
     count = 16
-    slots = np.array(data.draw(st.lists(st.integers(0, codec.slots - 1), min_size=count, max_size=count)))
+    choices = np.array(data.draw(st.lists(st.integers(0, codec.choices - 1), min_size=count, max_size=count)))
     unit = st.one_of(st.integers(-ALPHA_ONE, ALPHA_ONE), st.sampled_from([-ALPHA_ONE, 0, ALPHA_ONE]))
     alpha = np.array(data.draw(st.lists(unit, min_size=count, max_size=count)))
-    column = codec.decode(slots, alpha if codec.scalar else None)
+    column = codec.decode(choices, alpha if codec.scalar else None)
     low, high = codec.natives(np.array([codec.lower, codec.upper])).tolist()
     present = ~column.missing()
-    assert np.array_equal(~present, slots == codec.slots - 1 if codec.nullable else np.zeros(count, np.bool_))
+    assert np.array_equal(~present, choices == codec.choices - 1 if codec.nullable else np.zeros(count, np.bool_))
     assert all(low <= value <= high for value in column.values[present].tolist())
-    # A slot found unreachable never decodes to what was asked.
+    # A choice found unreachable never decodes to what was asked.
     first, last = sorted(data.draw(st.lists(st.floats(-2e6, 2e6), min_size=2, max_size=2)))
     null = data.draw(st.booleans())
-    reachable = codec.reachable_slots([(first, last)], null)
+    reachable = codec.reachable_choices([(first, last)], null)
     asked = np.where(present, (column.values >= first) & (column.values <= last), null)
-    assert not (asked & ~reachable[slots]).any()
+    assert not (asked & ~reachable[choices]).any()
 
 
 @settings(max_examples=100)
 @given(codecs(), st.data())
-def test_cells_are_decoded_one_by_one_whatever_the_type_of_slots(codec, data):
+def test_cells_are_decoded_one_by_one_whatever_the_type_of_choices(codec, data):
     count = 8
-    slots = data.draw(st.lists(st.integers(0, codec.slots - 1), min_size=count, max_size=count))
+    choices = data.draw(st.lists(st.integers(0, codec.choices - 1), min_size=count, max_size=count))
     alpha = data.draw(st.lists(st.integers(-ALPHA_ONE, ALPHA_ONE), min_size=count, max_size=count))
     modes, points = len(codec.centers), codec.points.tolist()
 
-    def position(slot, scalar):
-        if slot >= modes:
-            return (*points, 0.0)[slot - modes]
-        x = float(codec.centers[slot]) + scalar / ALPHA_ONE * float(codec.widths[slot])
-        return min(max(float(round(x)) if codec.lattice else x, codec.lower), codec.upper)
+    def position(choice, scalar):
+        if choice >= modes:
+            return (*points, 0.0)[choice - modes]
+        x = float(codec.centers[choice]) + scalar / ALPHA_ONE * float(codec.widths[choice])
+        return min(max(float(round(x)) if codec.on_grid else x, codec.lower), codec.upper)
 
-    x = np.array([position(slot, scalar) for slot, scalar in zip(slots, alpha, strict=True)])
-    present = [not (codec.nullable and slot == codec.slots - 1) for slot in slots]
+    x = np.array([position(choice, scalar) for choice, scalar in zip(choices, alpha, strict=True)])
+    present = [not (codec.nullable and choice == codec.choices - 1) for choice in choices]
     expected = [value if valid else 0 for value, valid in zip(codec.natives(x).tolist(), present, strict=True)]
     for dtype in (np.uint8, np.uint16, np.int32, np.intp):
-        column = codec.decode(np.array(slots, dtype), np.array(alpha) if codec.scalar else None)
+        column = codec.decode(np.array(choices, dtype), np.array(alpha) if codec.scalar else None)
         assert column.values.tolist() == expected
         assert (~column.missing()).tolist() == present
 
 
 def test_reachability_is_not_lost_to_rounding_at_the_edge():
     codec = _numeric(
-        integral=False, lattice=False, lower=-1.0, upper=1.0, centers=np.array([0.1]), widths=np.array([0.2]),
+        integral=False, on_grid=False, lower=-1.0, upper=1.0, centers=np.array([0.1]), widths=np.array([0.2]),
         points=np.array([0.7]), nullable=True,
     )  # fmt: skip
     top = float(codec.decode(np.zeros(1, np.intp), np.array([ALPHA_ONE])).values[0])
-    assert codec.reachable_slots([(top, 1.0)], False).tolist() == [True, True, False]
-    assert codec.reachable_slots([(math.nextafter(top, 2), 0.6)], True).tolist() == [False, False, True]
-    assert codec.reachable_slots([(-math.inf, math.inf)], False).tolist() == [True, True, False]
+    assert codec.reachable_choices([(top, 1.0)], False).tolist() == [True, True, False]
+    assert codec.reachable_choices([(math.nextafter(top, 2), 0.6)], True).tolist() == [False, False, True]
+    assert codec.reachable_choices([(-math.inf, math.inf)], False).tolist() == [True, True, False]
 
 
 NUMBER = ColumnSpec("n", ColumnKind.NUMERICAL, DataType.INT64, Domain(nullable=True))
@@ -388,7 +388,7 @@ DOUBLE = replace(NUMBER, data_type=DataType.DOUBLE)
     [
         (NUMBER, {"origin": 2**63 - 1, "step": 2**62, "nullable": True}),
         (NUMBER, {"centers": np.array([1.0]), "widths": np.array([2.0]), "points": np.array([5.0, 6.0])}),
-        (DOUBLE, {"integral": False, "lattice": False, "points": np.array([0.1])}),
+        (DOUBLE, {"integral": False, "on_grid": False, "points": np.array([0.1])}),
         (DOUBLE, {"integral": False, "decimals": 15, "nullable": True}),
     ],
 )
@@ -403,12 +403,12 @@ def test_a_numeric_codec_comes_back_from_its_manifest(column, changes):
 @pytest.mark.parametrize(
     ("column", "changes"),
     [
-        (NUMBER, {}),  # no slot
+        (NUMBER, {}),  # no choice
         (NUMBER, {"step": 0, "nullable": True}),
         (NUMBER, {"step": 2**63, "nullable": True}),
         (NUMBER, {"origin": 2**63, "nullable": True}),
         (NUMBER, {"decimals": 16, "nullable": True}),
-        (NUMBER, {"lattice": False, "nullable": True}),
+        (NUMBER, {"on_grid": False, "nullable": True}),
         (NUMBER, {"lower": 2.0, "upper": 1.0, "nullable": True}),
         (NUMBER, {"upper": math.inf, "nullable": True}),
         (NUMBER, {"points": np.array([math.nan])}),

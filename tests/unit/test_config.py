@@ -13,13 +13,7 @@ from rowmint.errors import ColumnNotFoundError, InvalidFieldError
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.v1 import training_job_pb2
 from trainer_service.config import (
-    ColumnOverride,
-    CtganConfig,
-    Device,
-    HighCardinality,
-    IndependentConfig,
     TrainingConfig,
-    TvaeConfig,
     effective_schema,
     from_json,
     to_json,
@@ -27,6 +21,11 @@ from trainer_service.config import (
     validate_against,
 )
 from trainer_service.converters.config import config_from_proto, config_to_proto
+from trainer_service.fitting.context import Device
+from trainer_service.fitting.families.ctgan.config import CtganConfig
+from trainer_service.fitting.families.independent.config import IndependentConfig
+from trainer_service.fitting.families.tvae.config import TvaeConfig
+from trainer_service.fitting.options import ColumnOverride, HighCardinality
 
 SCHEMA = TableSchema(
     (
@@ -229,7 +228,7 @@ def config(*columns: ColumnOverride, **fields: Any) -> TrainingConfig:
 
 
 @pytest.mark.parametrize(
-    ("asked", "field"),
+    ("wanted", "field"),
     [
         (config(ColumnOverride("price", kind=ColumnKind.ID)), "config.column_overrides[0].kind"),
         (config(ColumnOverride("paid", kind=ColumnKind.NUMERICAL)), "config.column_overrides[0].kind"),
@@ -255,10 +254,10 @@ def config(*columns: ColumnOverride, **fields: Any) -> TrainingConfig:
         ),
     ],
 )
-def test_impossible_configurations_are_refused(asked: TrainingConfig, field: str) -> None:
-    validate(asked)
+def test_impossible_configurations_are_refused(wanted: TrainingConfig, field: str) -> None:
+    validate(wanted)
     with pytest.raises(InvalidFieldError) as caught:
-        validate_against(asked, SCHEMA, 100)
+        validate_against(wanted, SCHEMA, 100)
     assert caught.value.violations[0].field == f"training_job.{field}"
 
 
@@ -275,10 +274,10 @@ def test_too_many_values_are_refused_where_their_number_is_known() -> None:
     validate_against(config(refuse, holdout_fraction=0.5), SCHEMA, 100, {"age": 6})
 
 
-@pytest.mark.parametrize("asked", [config(ColumnOverride("cyti")), config(primary_key="kye")])
-def test_unknown_columns_are_refused_with_near_ones(asked: TrainingConfig) -> None:
+@pytest.mark.parametrize("wanted", [config(ColumnOverride("cyti")), config(primary_key="kye")])
+def test_unknown_columns_are_refused_with_near_ones(wanted: TrainingConfig) -> None:
     with pytest.raises(ColumnNotFoundError, match="did you mean"):
-        validate_against(asked, SCHEMA, 100)
+        validate_against(wanted, SCHEMA, 100)
 
 
 @pytest.mark.parametrize(
@@ -293,18 +292,18 @@ def test_unknown_columns_are_refused_with_near_ones(asked: TrainingConfig) -> No
     ],
 )
 def test_too_few_rows_are_refused(family: Any, rows: int, holdout: float, enough: bool) -> None:
-    asked = config(family=family, holdout_fraction=holdout)
+    wanted = config(family=family, holdout_fraction=holdout)
     if enough:
-        validate_against(asked, SCHEMA, rows)
+        validate_against(wanted, SCHEMA, rows)
     else:
         with pytest.raises(InvalidFieldError, match="rows") as caught:
-            validate_against(asked, SCHEMA, rows)
+            validate_against(wanted, SCHEMA, rows)
         assert caught.value.violations[0].field == "training_job.dataset"
 
 
 def test_primary_key_of_the_job_replaces_the_datasets() -> None:
-    asked = effective_schema(config(primary_key="age"), SCHEMA)
-    assert (asked.primary_key, asked.column("age").kind) == ("age", ColumnKind.ID)
+    wanted = effective_schema(config(primary_key="age"), SCHEMA)
+    assert (wanted.primary_key, wanted.column("age").kind) == ("age", ColumnKind.ID)
     assert effective_schema(config(primary_key=""), SCHEMA).primary_key == ""
     assert effective_schema(config(), SCHEMA).primary_key == "key"
     ignored = effective_schema(config(ColumnOverride("key", kind=ColumnKind.IGNORED)), SCHEMA)

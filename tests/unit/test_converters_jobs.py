@@ -21,15 +21,17 @@ from rowmint.errors import (
     UnavailableError,
 )
 from rowmint.names import DatasetName, TrainingJobName
-from rowmint.registry import DatasetRecord, DatasetState, EventRecord, JobKind, JobPhase, JobRecord, JobState
+from rowmint.registry import DatasetRecord, DatasetState, EventRecord, JobKind, JobRecord, JobState
 from rowmint.registry.job_records import JobError
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.v1 import dataset_pb2, training_job_pb2, training_service_pb2
-from trainer_service.config import IndependentConfig, TrainingConfig, to_json
+from trainer_service.config import TrainingConfig, to_json
 from trainer_service.converters.datasets import DATASET_STATES, dataset_to_proto, format_from_proto, format_to_proto
 from trainer_service.converters.errors import error_from_json, error_to_json
 from trainer_service.converters.jobs import JOB_PHASES, JOB_STATES, event_to_proto, job_to_proto
+from trainer_service.fitting.families.independent.config import IndependentConfig
 from trainer_service.fitting.monitoring.progress import FitEvent, Phase
+from trainer_service.jobs.runners import PHASES
 from trainer_service.jobs.runners.train import _payload
 from trainer_service.servicers.datasets import _Turns
 from trainer_service.servicers.training import TrainingServicer
@@ -47,11 +49,11 @@ JOB = JobRecord(
     name=TrainingJobName("p", "j"),
     kind=JobKind.TRAIN,
     state=JobState.RUNNING,
-    phase=JobPhase.FITTING,
+    phase="fitting",
     config=to_json(TrainingConfig(IndependentConfig(), seed=2**64 - 1)),
+    inputs={"dataset": "projects/p/datasets/d", "model": "projects/p/models/m"},
+    outputs={},
     dataset_uid="d",
-    dataset="projects/p/datasets/d",
-    model="projects/p/models/m",
     epoch=1,
     attempt=2,
     max_attempts=3,
@@ -63,7 +65,6 @@ JOB = JobRecord(
     create_time=NOW,
     start_time=None,
     end_time=None,
-    model_version=None,
 )
 DATASET = DatasetRecord(
     uid="d",
@@ -92,7 +93,8 @@ DATASET = DatasetRecord(
 
 def test_every_state_and_phase_has_a_number():
     assert sorted(JOB_STATES.values()) == training_job_pb2.JobState.values()[1:]
-    assert sorted(JOB_PHASES.values()) == training_job_pb2.JobPhase.values()
+    assert sorted(JOB_PHASES.values()) == sorted(training_job_pb2.JobPhase.values())
+    assert [phase for phase in JOB_PHASES if phase] == list(PHASES[JobKind.TRAIN])
     assert sorted(DATASET_STATES.values()) == dataset_pb2.DatasetState.values()[1:]
 
 
@@ -114,8 +116,10 @@ def test_a_job_tells_all_that_is_known():
     assert not job_to_proto(JOB).HasField("progress")
     failed = job_to_proto(replace(JOB, state=JobState.FAILED, error=JobError("INTERNAL", "why"), end_time=NOW))
     assert (failed.error.reason, failed.error.message) == ("INTERNAL", "why")
-    ended = job_to_proto(replace(JOB, state=JobState.SUCCEEDED, model_version=7))
+    ended = job_to_proto(replace(JOB, state=JobState.SUCCEEDED, outputs={"model_version": 7}))
     assert ended.model_version == "projects/p/models/m/versions/7"
+    assert not ended.staged
+    assert job_to_proto(replace(JOB, inputs={**JOB.inputs, "staged": True})).staged
 
 
 @pytest.mark.parametrize(
@@ -131,7 +135,7 @@ def test_a_job_tells_all_that_is_known():
     ],
 )
 def test_an_event_tells_what_it_holds_and_no_more(payload: dict[str, Any], field: str, value: object):
-    event = EventRecord("u", 4, NOW, 2, JobState.RUNNING, JobPhase.FITTING, payload)
+    event = EventRecord("u", 4, NOW, 2, JobState.RUNNING, "fitting", payload)
     message = event_to_proto(event, JOB.model)
     assert getattr(message, field) == value
     plain = {"sequence", "time", "attempt", "state", "phase"}
@@ -141,7 +145,7 @@ def test_an_event_tells_what_it_holds_and_no_more(payload: dict[str, Any], field
 
 
 def test_a_probe_is_told_with_its_epoch():
-    event = EventRecord("u", 4, NOW, 2, JobState.RUNNING, JobPhase.FITTING, {})
+    event = EventRecord("u", 4, NOW, 2, JobState.RUNNING, "fitting", {})
 
     def told(progress: dict[str, Any]) -> dict[str, float]:
         message = event_to_proto(replace(event, payload={"progress": progress}), JOB.model)
@@ -208,7 +212,7 @@ class Jobs:
     """A ledger of one job that has not ended."""
 
     def __init__(self) -> None:
-        self.events = [EventRecord("u", number, NOW, 1, JobState.RUNNING, JobPhase.FITTING, {}) for number in (1, 2)]
+        self.events = [EventRecord("u", number, NOW, 1, JobState.RUNNING, "fitting", {}) for number in (1, 2)]
 
     def get(self, _: object) -> JobRecord:
         return JOB
@@ -293,3 +297,29 @@ def test_a_writer_is_closed_only_after_what_it_was_doing():
 
     asyncio.run(test())
     assert done == ["tick", "close"]
+
+
+def test_a_job_is_staged_where_its_request_says_so():
+    made: list[dict[str, Any]] = []
+
+    def create(kind: JobKind, project: str, job_id: str, **named: Any) -> JobRecord:
+        assert (kind, project, job_id) == (JobKind.TRAIN, "p", "j")
+        made.append(named)
+        return replace(JOB, inputs=named["inputs"])
+
+    one = servicer()
+    schema = TableSchema((ColumnSpec("a", ColumnKind.NUMERICAL, DataType.DOUBLE),))
+    one._registry.datasets.get = lambda _: replace(DATASET, schema=schema)  # type: ignore[method-assign]
+    jobs: Any = one._registry.jobs
+    jobs.create, jobs.repeated = create, lambda *_: None
+    request = training_service_pb2.CreateTrainingJobRequest(parent="projects/p", training_job_id="j")
+    request.training_job.dataset, request.training_job.model = "projects/p/datasets/d", "projects/p/models/m"
+    request.training_job.config.independent.SetInParent()
+    request.training_job.config.holdout_fraction = 0
+    for staged in (False, True):
+        request.training_job.staged = staged
+        assert asyncio.run(one.CreateTrainingJob(request, None)).training_job.staged is staged
+        named = {"dataset": "projects/p/datasets/d", "model": "projects/p/models/m"}
+        assert (made[-1]["inputs"], made[-1]["dataset_uid"]) == ({**named, "staged": staged}, "d")
+    # Not the same request: it is not to be taken for a repeated one.
+    assert made[0]["request_digest"] != made[1]["request_digest"]

@@ -19,16 +19,26 @@ from rowmint.sampling.rows import RowSource
 from rowmint.synthesizer import choose_kernel
 from rowmint.synthesizer.exact import tables
 from rowmint.synthesizer.exact.network import load_network
-from tests.tables_to_fit import CTGAN, FAMILIES, TVAE, TableToFit, encode_rows, fit_table, full_table, load, sample
+from tests.tables_to_fit import (
+    CTGAN,
+    FAMILIES,
+    SMALL_EXPORT,
+    TVAE,
+    TableToFit,
+    encode_rows,
+    fit_table,
+    full_table,
+    load,
+    sample,
+)
 from trainer_service.config import TrainingConfig
-from trainer_service.fitting import loop
-from trainer_service.fitting.encoding.encode import EncodedTable
-from trainer_service.fitting.families import make_fitter
+from trainer_service.fitting import FitContext, loop
+from trainer_service.fitting.encoding.encoded_table import EncodedTable
+from trainer_service.fitting.families import family_named
 from trainer_service.fitting.families.ctgan.fitter import CtganFitter
 from trainer_service.fitting.keys import torch_seed
 from trainer_service.fitting.monitoring.progress import FitEvent
 
-CPU = torch.device("cpu")
 TABLE = full_table().only("city", "state", "paid", "age", "noise")
 NETWORKS = ["ctgan", "tvae"]
 
@@ -46,18 +56,18 @@ def config(family: Any, **fields: Any) -> TrainingConfig:
 
 
 def encoded(folder: Path, table: TableToFit = TABLE) -> EncodedTable:
-    asked = config(CTGAN)
-    return encode_rows(table, asked, folder)
+    wanted = config(CTGAN)
+    return encode_rows(table, wanted, folder)
 
 
 def ctgan(folder: Path, **fields: Any) -> CtganFitter:
-    asked = dataclasses.replace(CTGAN, **fields)
-    return CtganFitter(encoded(folder), asked, seed=4, device=CPU, scratch=folder)
+    wanted = dataclasses.replace(CTGAN, **fields)
+    return CtganFitter(encoded(folder), wanted, FitContext(folder, seed=4))
 
 
 def fitter_of(family: str, folder: Path) -> Any:
     folder.mkdir()
-    return make_fitter(encoded(folder), config(FAMILIES[family]), CPU, folder)
+    return family_named(family).make_fitter(encoded(folder), FAMILIES[family], FitContext(folder, seed=4))
 
 
 def state_of(fitter: Any) -> list[np.ndarray]:
@@ -73,17 +83,17 @@ def assert_same(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
     assert [array.tobytes() for array in found] == [array.tobytes() for array in expected]
 
 
-def test_a_category_of_the_second_discrete_column_can_be_asked_for(tmp_path: Path) -> None:
+def test_a_category_of_the_second_discrete_column_can_be_set(tmp_path: Path) -> None:
     """`ctgan.sample` sets the bit of another column for every discrete column but the first."""
     fitter = ctgan(tmp_path, generator_dim=(32,), generator_lr=5e-3)
     for number in range(150):
         fitter.step(number)
-    network, conditions, table = fitter.export(), fitter._conditions, fitter._table
+    network, conditions, table = fitter.export(SMALL_EXPORT), fitter._conditions, fitter._table
     assert conditions is not None
     assert sorted(set(conditions.column.tolist())) == [0, 1, 2]
     kernel = choose_kernel("numpy")
     exact = load_network(network.body, network.arrays, concatenate=True, conditions=len(conditions), kernel=kernel)
-    codes = fitter.folded()[2].codes[:400, : exact.noise_width]
+    codes = fitter.folded(400)[2].codes[:, : exact.noise_width]
     blocks, _ = table.positions()
     for column in (1, 2):
         own = np.flatnonzero(conditions.column == column)
@@ -92,15 +102,15 @@ def test_a_category_of_the_second_discrete_column_can_be_asked_for(tmp_path: Pat
         for condition in own:
             activations = exact.hidden(codes, np.full(len(codes), condition))
             masses = np.exp(exact.head(block)(activations) / tables.LOGIT_UNIT)
-            shares.append((masses / masses.sum(axis=0)).mean(axis=1)[conditions.slot[own]])
-        # Of all conditions on the column it is a slot's own that raises it most.
+            shares.append((masses / masses.sum(axis=0)).mean(axis=1)[conditions.choice[own]])
+        # Of all condition vectors on the column it is a choice's own that raises it most.
         assert np.argmax(shares, axis=0).tolist() == list(range(len(own)))
         assert (np.diag(shares) > 2 * (np.sum(shares, axis=0) - np.diag(shares)) / (len(own) - 1)).all()
 
 
 @pytest.mark.parametrize(("column", "value"), [("state", "bad"), ("paid", True)])
-def test_rows_asked_for_have_the_category_all_of_them(column: str, value: Any, tmp_path: Path) -> None:
-    """SDV's conditions are a rejection loop that may deliver fewer rows than it was asked for."""
+def test_all_rows_have_the_category_that_is_requested(column: str, value: Any, tmp_path: Path) -> None:
+    """SDV's conditions are a rejection loop that may deliver fewer rows than requested."""
     model = load(fit_table(TABLE, config(CTGAN), tmp_path))
     conditions = canonical([Predicate(column, AnyOf((value,)))], model.schema)
     assert model.synthesizer.conditioned_column(conditions) == column
@@ -118,8 +128,8 @@ def test_rare_categories_are_as_frequent_as_in_the_data(tmp_path: Path) -> None:
     table = TableToFit(
         {"city": cells, "state": cells[::-1], "age": whole.cells["age"]}, whole.only("city", "state", "age").schema
     )
-    asked = dataclasses.replace(CTGAN, batch_size=100, epochs=2)
-    rows = sample(load(fit_table(table, config(asked), tmp_path)), 20_000)
+    wanted = dataclasses.replace(CTGAN, batch_size=100, epochs=2)
+    rows = sample(load(fit_table(table, config(wanted), tmp_path)), 20_000)
     for name in ("city", "state"):
         shares = [rows[name].count(value) / 20_000 for value in ("common", "rare", "rarest")]
         # By log-frequencies they would be .51, .29 and .2.
@@ -134,8 +144,8 @@ def test_sampling_does_not_change_the_model(family: str, tmp_path: Path) -> None
         fitter.step(number)
     before = state_of(fitter)
     first, second = fitter.sample(100), fitter.sample(100)
-    network, again = fitter.export(), fitter.export()
-    assert_same([second.slots, second.alpha], [first.slots, first.alpha])
+    network, again = fitter.export(SMALL_EXPORT), fitter.export(SMALL_EXPORT)
+    assert_same([second.choices, second.alpha], [first.choices, first.alpha])
     assert_same(list(again.arrays.values()), list(network.arrays.values()))  # type: ignore[arg-type]
     assert_same(state_of(fitter), before)
     # Nor does it change what is learned afterwards.
@@ -172,7 +182,7 @@ def test_the_global_generators_are_left_alone(family: str, tmp_path: Path) -> No
     for number in range(3):
         expected.step(number)
     expected.sample(50)
-    expected.export()
+    expected.export(SMALL_EXPORT)
     assert (np.random.get_state()[1].tolist(), random.getstate()) == before  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), drawn)
     for number in range(3):  # whatever others do to them meanwhile
@@ -244,7 +254,7 @@ def test_missing_numbers_are_learned(family: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", NETWORKS)
 def test_losses_of_an_epoch_are_those_of_all_its_batches(family: str, tmp_path: Path) -> None:
-    """Only the last batch's loss of an epoch is kept; TVAE's cannot be asked for at all."""
+    """Only the last batch's loss of an epoch is kept; TVAE's cannot be had at all."""
     fitter = fitter_of(family, tmp_path / "own")
     fitter.epochs = 3
     steps: list[dict[str, float]] = []
@@ -256,7 +266,7 @@ def test_losses_of_an_epoch_are_those_of_all_its_batches(family: str, tmp_path: 
 
     fitter.step = kept
     events: list[FitEvent] = []
-    history = loop.run(fitter, events.append, lambda: False, iter(range(100)).__next__)
+    history = loop.run(fitter, FitContext(tmp_path, 4, on_event=events.append))
     size = fitter.steps_per_epoch
     assert size > 1
     for name, found in history.losses.items():
@@ -269,9 +279,9 @@ def test_losses_of_an_epoch_are_those_of_all_its_batches(family: str, tmp_path: 
 def test_rows_are_held_as_codes(tmp_path: Path) -> None:
     """Training data is a float64 one-hot matrix."""
     table = encoded(tmp_path)
-    assert isinstance(table.slots, np.memmap)
-    assert table.slots.dtype == np.uint8
-    assert table.slots.nbytes + table.alpha.nbytes < 0.1 * 8 * table.rows * table.width
+    assert isinstance(table.choices, np.memmap)
+    assert table.choices.dtype == np.uint8
+    assert table.choices.nbytes + table.alpha.nbytes < 0.1 * 8 * table.rows * table.width
 
 
 def test_a_column_of_few_values_has_no_mixture(tmp_path: Path) -> None:

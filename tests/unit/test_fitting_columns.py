@@ -12,23 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rowmint.codecs import CategoryCodec, NumericCodec
+from rowmint.codecs.numeric import ALPHA_ONE
 from rowmint.errors import InvalidFieldError
 from rowmint.schema import ColumnKind, ColumnSpec, DataType
 from rowmint.schema.arrays import ColumnArray
-from rowmint.synthesizer.exact.tables import ALPHA_ONE
 from tests.tables_to_fit import column
-from trainer_service.config import ColumnOverride, HighCardinality
-from trainer_service.fitting.encoding.columns import (
-    CategoryEncoder,
-    NumberEncoder,
-    fit_category,
-    fit_identity,
-    fit_number,
-)
+from trainer_service.fitting.encoding.category_encoder import CategoryEncoder, fit_category
+from trainer_service.fitting.encoding.column_fits import fit_identity
 from trainer_service.fitting.encoding.modes import MAX_POINTS, compress, fit_mixture
+from trainer_service.fitting.encoding.number_encoder import NumberEncoder
+from trainer_service.fitting.encoding.number_modes import fit_number
 from trainer_service.fitting.encoding.summary import CategorySummary, IdentitySummary, NumberSummary
 from trainer_service.fitting.encoding.table import Holdout, Table, ordered
 from trainer_service.fitting.keys import random
+from trainer_service.fitting.options import ColumnOverride, EncodingOptions, HighCardinality
 
 
 def summarised(spec: ColumnSpec, array: pa.Array) -> NumberSummary:
@@ -43,13 +40,14 @@ def summarised(spec: ColumnSpec, array: pa.Array) -> NumberSummary:
 def round_trip(
     spec: ColumnSpec, array: pa.Array, override: ColumnOverride | None = None, *, binned: bool = False
 ) -> tuple[ColumnArray, ColumnArray, NumericCodec]:
-    fitted = fit_number(spec, summarised(spec, array), override or ColumnOverride(spec.name), binned=binned)
+    options = EncodingOptions(1, binned=binned, overrides=(override,) if override else ())
+    fitted = fit_number(spec, summarised(spec, array), options)
     assert isinstance(fitted.encoder, NumberEncoder)
-    slots, alpha = fitted.encoder.encode(array, random(1, "test"))
+    choices, alpha = fitted.encoder.encode(array, random(1, "test"))
     assert np.abs(alpha).max(initial=0) <= 1
     fixed = np.rint(alpha.astype(np.float64) * ALPHA_ONE).astype(np.int64)
     codec = fitted.encoder.codec
-    return ordered(array, spec), codec.decode(slots.astype(np.intp), fixed if codec.scalar else None), codec
+    return ordered(array, spec), codec.decode(choices.astype(np.intp), fixed if codec.scalar else None), codec
 
 
 def assert_same(before: ColumnArray, after: ColumnArray) -> None:
@@ -73,7 +71,7 @@ def test_every_integer_survives(cells: list[int | None], max_modes: int, binned:
 def test_every_double_of_learned_decimals_survives(cells: list[float | None]) -> None:
     spec = column("x", ColumnKind.NUMERICAL, DataType.DOUBLE, decimals=2)
     before, after, codec = round_trip(spec, pa.array(cells, pa.float64()))
-    assert codec.lattice or not any(cell is not None for cell in cells)
+    assert codec.on_grid or not any(cell is not None for cell in cells)
     assert_same(before, after)
 
 
@@ -92,7 +90,7 @@ def test_every_day_survives(cells: list[Any]) -> None:
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=60), st.integers(1, 86_400 * 10**6))
-def test_every_instant_on_a_lattice_survives(steps: list[int], step: int) -> None:
+def test_every_instant_on_a_step_grid_survives(steps: list[int], step: int) -> None:
     spec = column("x", ColumnKind.DATETIME, DataType.TIMESTAMP)
     array = pa.array([1_357_041_600_000_000 + step * count for count in steps], pa.int64()).cast(pa.timestamp("us"))
     before, after, _ = round_trip(spec, array)
@@ -130,7 +128,7 @@ def test_many_distinct_values_are_never_clipped() -> None:
 def test_values_of_one_percent_are_points_and_steps_are_found() -> None:
     spec = column("x", ColumnKind.NUMERICAL, DataType.INT64)
     values = [0] * 500 + [40, 60] * 20 + list(range(100, 1000, 10))
-    fitted = fit_number(spec, summarised(spec, pa.array(values)), ColumnOverride("x"))
+    fitted = fit_number(spec, summarised(spec, pa.array(values)), EncodingOptions(1))
     assert isinstance(fitted.codec, NumericCodec)
     assert (fitted.codec.step, fitted.codec.origin, fitted.codec.upper) == (10, 0, 99.0)
     assert fitted.codec.points.tolist() == [0.0, 4.0, 6.0]
@@ -145,15 +143,15 @@ def test_constant_and_empty_columns_have_no_scalar(cells: list[int | None]) -> N
     assert_same(before, after)
 
 
-def test_declared_nullable_column_has_a_slot_for_missing() -> None:
+def test_declared_nullable_column_has_a_choice_for_missing() -> None:
     spec = column("x", ColumnKind.NUMERICAL, DataType.INT64, nullable=True)
-    assert fit_number(spec, summarised(spec, pa.array([1, 2])), ColumnOverride("x")).spec.nullable
+    assert fit_number(spec, summarised(spec, pa.array([1, 2])), EncodingOptions(1)).spec.nullable
 
 
-def test_a_double_off_its_decimals_leaves_the_lattice() -> None:
+def test_a_double_off_its_decimals_leaves_the_step_grid() -> None:
     spec = column("x", ColumnKind.NUMERICAL, DataType.DOUBLE, decimals=1)
-    assert not summarised(spec, pa.array([0.5, 1.25])).lattice
-    assert summarised(spec, pa.array([0.5, 1.2])).lattice
+    assert not summarised(spec, pa.array([0.5, 1.25])).on_grid
+    assert summarised(spec, pa.array([0.5, 1.2])).on_grid
 
 
 def test_mixture_finds_separate_modes() -> None:
@@ -175,11 +173,11 @@ def categories(counts: dict[Any, int], override: ColumnOverride, nullable: bool 
     array = pa.array([value for value, count in counts.items() for _ in range(count)] + [None] * nullable)
     summary = CategorySummary(spec)
     summary.add(array, np.ones(len(array), np.bool_))
-    fitted = fit_category(spec, summary, override)
+    fitted = fit_category(spec, summary, EncodingOptions(1, overrides=(override,)))
     assert isinstance(fitted.encoder, CategoryEncoder)
-    slots, _ = fitted.encoder.encode(array, random(1, "test"))
-    assert slots.min() >= 0
-    assert Counter(slots.tolist()).total() == len(array)
+    choices, _ = fitted.encoder.encode(array, random(1, "test"))
+    assert choices.min() >= 0
+    assert Counter(choices.tolist()).total() == len(array)
     return fitted.spec, fitted.encoder.codec
 
 
@@ -187,7 +185,7 @@ COUNTS = {"b": 50, "a": 50, "c": 20, "d": 3, "e": 2, "f": 1}
 
 
 @pytest.mark.parametrize(
-    ("override", "names", "slots"),
+    ("override", "names", "choices"),
     [
         ({}, ("a", "b", "c", "d", "e", "f"), 6),
         ({"max_categories": 3}, ("a", "b", "c", "d", "e", "f"), 4),
@@ -197,21 +195,21 @@ COUNTS = {"b": 50, "a": 50, "c": 20, "d": 3, "e": 2, "f": 1}
         ({"min_category_count": 1000}, ("other",), 1),
     ],
 )
-def test_rare_categories_follow_the_policy(override: dict[str, Any], names: tuple[str, ...], slots: int) -> None:
+def test_rare_categories_follow_the_policy(override: dict[str, Any], names: tuple[str, ...], choices: int) -> None:
     spec, codec = categories(COUNTS, ColumnOverride("x", **override))
     assert set(spec.domain.categories) == set(names)
     assert spec.domain.categories[:2] == (names[:2] if len(names) > 1 else names)
-    assert (codec.size, codec.slots) == (len(names), slots)
+    assert (codec.size, codec.choices) == (len(names), choices)
 
 
-def test_tail_keeps_its_frequencies() -> None:
+def test_rare_values_keep_their_frequencies() -> None:
     spec, codec = categories(COUNTS, ColumnOverride("x", max_categories=3), nullable=True)
     assert spec.domain.categories[3:] == ("d", "e", "f")
-    assert (codec.tail / 2.0**32).round(3).tolist() == [0.5, 0.333, 0.167]
+    assert (codec.rare_weights / 2.0**32).round(3).tolist() == [0.5, 0.333, 0.167]
     assert codec.nullable
 
 
-def test_too_many_values_are_refused_where_asked() -> None:
+def test_too_many_values_are_refused_where_requested() -> None:
     with pytest.raises(InvalidFieldError, match="6 values"):
         categories(COUNTS, ColumnOverride("x", max_categories=5, high_cardinality=HighCardinality.REFUSE))
 

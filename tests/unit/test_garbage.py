@@ -1,6 +1,7 @@
 """The sweeper: it deletes what nothing needs, all of it and nothing else."""
 
 import hashlib
+import os
 import threading
 
 import google_crc32c
@@ -12,6 +13,7 @@ from rowmint.objects import MemoryStore
 from rowmint.registry import migrate, open_registry
 from trainer_service.datasets.upload import UploadService
 from trainer_service.garbage import Sweeper
+from trainer_service.jobs.scratch import ScratchFolder
 from trainer_service.object_keys import checkpoint_key, segment_key, table_key
 
 CSV = b"a,b\n1,2\n"
@@ -42,8 +44,16 @@ def stores():
     return Store(), Store()
 
 
-def sweeper(registry, stores, **more):
-    return Sweeper(registry, *stores, **{"seconds": 3600, "upload_idle_seconds": 3600, **more})
+@pytest.fixture
+def sweeper(registry, stores, tmp_path):
+    """Give a function that makes a sweeper."""
+
+    def made(**more) -> Sweeper:
+        return Sweeper(
+            registry, *stores, tmp_path / "scratch", **{"seconds": 3600, "upload_idle_seconds": 3600, **more}
+        )
+
+    return made
 
 
 def upload(registry, store):
@@ -54,7 +64,7 @@ def upload(registry, store):
     return record, writer
 
 
-def test_what_is_needed_stays_and_what_died_goes(registry, stores):
+def test_what_is_needed_stays_and_what_died_goes(registry, stores, sweeper):
     data, models = stores
     record, writer = upload(registry, data)
     named = list(data.list(""))
@@ -65,12 +75,12 @@ def test_what_is_needed_stays_and_what_died_goes(registry, stores):
         data.put(key, b"x")
     models.put(f"p/m/{'0' * 32}-1/weights.safetensors", b"x")
     models.put("p/m/notes.txt", b"x")
-    sweeper(registry, stores).sweep()
+    sweeper().sweep()
     assert set(data.list("")) == {*named, about_to_be_named, foreign}
     assert list(models.list("")) == ["p/m/notes.txt"]
 
 
-def test_a_deleted_dataset_leaves_nothing(registry, stores):
+def test_a_deleted_dataset_leaves_nothing(registry, stores, sweeper):
     data, _ = stores
     record, writer = upload(registry, data)
     writer.finish(len(CSV), hashlib.sha256(CSV).digest())
@@ -78,32 +88,50 @@ def test_a_deleted_dataset_leaves_nothing(registry, stores):
     data.put(table_key(record.uid, job.epoch), b"x")
     data.put(checkpoint_key(job.uid, job.epoch, 1), b"x")
     registry.datasets.delete(NAME)
-    sweeper(registry, stores).sweep()
+    sweeper().sweep()
     assert (list(data.list("")), registry.datasets.garbage()) == ([], ())
 
 
-def test_an_abandoned_upload_leaves_nothing_but_its_reason(registry, stores):
+def test_an_abandoned_upload_leaves_nothing_but_its_reason(registry, stores, sweeper):
     upload(registry, stores[0])
-    sweeper(registry, stores, upload_idle_seconds=0).sweep()
+    sweeper(upload_idle_seconds=0).sweep()
     assert list(stores[0].list("")) == []
     (found,) = registry.datasets.list("p").items
     assert found.errors[0].message.startswith("the upload was abandoned")
 
 
-def test_what_cannot_be_deleted_now_goes_with_the_next_sweep(registry, stores):
+def test_what_cannot_be_deleted_now_goes_with_the_next_sweep(registry, stores, sweeper):
     data, _ = stores
     upload(registry, data)
     registry.datasets.delete(NAME)
     data.away = True
     with pytest.raises(UnavailableError):
-        sweeper(registry, stores).sweep()
+        sweeper().sweep()
     assert len(list(data.list(""))) == len(registry.datasets.garbage()) > 0
     data.away = False
-    sweeper(registry, stores).sweep()
+    sweeper().sweep()
     assert (list(data.list("")), registry.datasets.garbage()) == ([], ())
 
 
-def test_it_sweeps_at_once_and_again_and_outlives_a_fault(registry, stores, monkeypatch):
+def test_temporary_files_of_a_dead_worker_go_and_those_of_a_living_one_stay(sweeper, tmp_path):
+    with ScratchFolder(tmp_path / "scratch") as living:
+        dead = ScratchFolder(tmp_path / "scratch")
+        (dead.path / "table.parquet").write_bytes(b"rows")
+        os.close(dead._lock)  # as its end would
+        sweeper().sweep()
+        assert [path.exists() for path in (living.path, dead.path)] == [True, False]
+
+
+def test_a_scratch_folder_that_cannot_be_read_holds_up_nothing(registry, stores, sweeper, tmp_path):
+    data, _ = stores
+    upload(registry, data)
+    registry.datasets.delete(NAME)
+    (tmp_path / "scratch").write_bytes(b"no folder")
+    sweeper().sweep()
+    assert list(data.list("")) == []
+
+
+def test_it_sweeps_at_once_and_again_and_outlives_a_fault(sweeper, monkeypatch):
     swept = threading.Semaphore(0)
     outcomes = iter([UnavailableError("away"), ZeroDivisionError()])
 
@@ -114,7 +142,7 @@ def test_it_sweeps_at_once_and_again_and_outlives_a_fault(registry, stores, monk
             raise error
 
     monkeypatch.setattr(Sweeper, "sweep", sweep)
-    found = sweeper(registry, stores, seconds=0.01)
+    found = sweeper(seconds=0.01)
     found.start()
     for _ in range(4):
         assert swept.acquire(timeout=30)

@@ -17,9 +17,11 @@ from torch.nn import functional
 
 from rowmint.codecs import NumericCodec
 from tests.tables_to_fit import CTGAN, TVAE, TableToFit, encode_rows, full_table
-from trainer_service.config import CtganConfig, TrainingConfig
-from trainer_service.fitting.encoding.encode import EncodedTable
+from trainer_service.config import TrainingConfig
+from trainer_service.fitting import FitContext
+from trainer_service.fitting.encoding.encoded_table import EncodedTable
 from trainer_service.fitting.families.ctgan import fitter as ctgan_module
+from trainer_service.fitting.families.ctgan.config import CtganConfig
 from trainer_service.fitting.families.ctgan.critic import PENALTY, CriticPass
 from trainer_service.fitting.families.ctgan.fitter import CtganFitter
 from trainer_service.fitting.families.ctgan.generator import GeneratorPass
@@ -176,8 +178,8 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, EncodedTable]:
 
 
 def encoded(table: TableToFit, folder: Path) -> EncodedTable:
-    asked = TrainingConfig(CTGAN, seed=11)
-    return encode_rows(table, asked, folder)
+    wanted = TrainingConfig(CTGAN, seed=11)
+    return encode_rows(table, wanted, folder)
 
 
 def activated(outputs: Tensor, gumbel: Tensor, table: EncodedTable, layout: Layout) -> Tensor:
@@ -264,7 +266,7 @@ def shaped(generator_dim: tuple[int, ...], discriminator_dim: tuple[int, ...], p
 
 
 @pytest.mark.parametrize(
-    ("name", "asked"),
+    ("name", "wanted"),
     [
         ("mixed", shaped((16,), (16,), 1)),
         ("mixed", shaped((16, 12), (16, 12), 5)),
@@ -274,10 +276,10 @@ def shaped(generator_dim: tuple[int, ...], discriminator_dim: tuple[int, ...], p
     ],
 )
 def test_a_whole_step_of_ctgan(
-    name: str, asked: CtganConfig, tables: dict[str, EncodedTable], draws: list[Recorded], tmp_path: Path
+    name: str, wanted: CtganConfig, tables: dict[str, EncodedTable], draws: list[Recorded], tmp_path: Path
 ) -> None:
-    table, pac = tables[name], asked.pac
-    fitter = CtganFitter(table, asked, seed=2, device=CPU, scratch=tmp_path)
+    table, pac = tables[name], wanted.pac
+    fitter = CtganFitter(table, wanted, FitContext(tmp_path, seed=2))
     critic_weights = fitter._judge._parameters
     stir(fitter._weights, 8, 0.1)
     stir(critic_weights, 9, 0.1)
@@ -286,7 +288,7 @@ def test_a_whole_step_of_ctgan(
     generator, critic = twin(fitter.generator), twin(fitter._critic)
     losses = fitter.step(0)
 
-    kept, layout, size = draws[-1].kept, fitter._layout, asked.batch_size
+    kept, layout, size = draws[-1].kept, fitter._layout, wanted.batch_size
     real, width = fitter._seen[:size].double(), layout.width
     condition = real[:, width:]
     outputs = generator(torch.cat([kept["noise"][0].double(), condition], dim=1))
@@ -298,28 +300,28 @@ def test_a_whole_step_of_ctgan(
     expected = critic_loss(with_masks(critic, thirds), real, fake.detach(), between, pac)
     expected.backward()
     assert losses["critic"] == pytest.approx(expected.item(), rel=1e-5)
-    assert_gradients(fitter._critic, critic_weights, critic, [f"seq.{3 * len(asked.discriminator_dim)}.bias"])
+    assert_gradients(fitter._critic, critic_weights, critic, [f"seq.{3 * len(wanted.discriminator_dim)}.bias"])
 
     expected = -with_masks(critic, [last])(fake).mean()
     if fitter._conditions is not None:
         assert (condition.sum(dim=1) == 1).all()
         for row, chosen in enumerate(condition.argmax(dim=1).tolist()):
-            column, slot = fitter._conditions.column[chosen], fitter._conditions.slot[chosen]
+            column, choice = fitter._conditions.column[chosen], fitter._conditions.choice[chosen]
             block = outputs[row, layout.starts[column] : layout.starts[column] + layout.sizes[column]]
-            expected = expected + functional.cross_entropy(block, torch.tensor(slot)) / size
+            expected = expected + functional.cross_entropy(block, torch.tensor(choice)) / size
     else:
         assert condition.shape == (size, 0)
     expected.backward()
     assert losses["generator"] == pytest.approx(expected.item(), rel=1e-5)
-    unused = [f"seq.{index}.fc.bias" for index in range(len(asked.generator_dim))]
+    unused = [f"seq.{index}.fc.bias" for index in range(len(wanted.generator_dim))]
     assert_gradients(fitter.generator, fitter._weights, generator, unused)
 
 
 def in_layout(table: EncodedTable, layout: Layout) -> Iterator[tuple[int, int | None, slice, int]]:
-    """Yield each column's number, the place of its scalar, its slots, and how many of them are modes."""
+    """Yield each column's number, the place of its scalar, its choices, and how many of them are modes."""
     scalar = 0
     for column, (codec, start) in enumerate(zip(table.codecs, layout.starts.tolist(), strict=True)):
-        span = slice(start, start + codec.slots)
+        span = slice(start, start + codec.choices)
         if isinstance(codec, NumericCodec) and codec.scalar:
             yield column, scalar, span, len(codec.centers)
             scalar += 1
@@ -329,9 +331,8 @@ def in_layout(table: EncodedTable, layout: Layout) -> Iterator[tuple[int, int | 
 
 def tvae_step(table: EncodedTable, dims: tuple[int, ...], draws: list[Recorded]) -> tuple[Any, ...]:
     """Take a step that moves nothing; return the fitter, its loss, twins of both networks, rows and noise."""
-    fitter = TvaeFitter(
-        table, dataclasses.replace(TVAE, compress_dims=dims, decompress_dims=dims[::-1]), seed=2, device=CPU
-    )
+    config = dataclasses.replace(TVAE, compress_dims=dims, decompress_dims=dims[::-1])
+    fitter = TvaeFitter(table, config, FitContext(Path(), seed=2))
     stir(fitter._weights, 10, 0.1)
     fitter.decoder.sigma.copy_(torch.linspace(0.2, 0.9, len(fitter.decoder.sigma)))
     fitter._optimizer.step = lambda: None  # type: ignore[assignment,method-assign]
@@ -379,7 +380,9 @@ def test_where_every_scalar_counts_the_loss_is_the_packages_own(
     mean, deviation, log_variance = encoder(rows)
     outputs, sigma = decoder(mean + deviation * noise)
     order = torch.from_numpy(fitter._layout.order)
-    information = [[SpanInfo(1, "tanh")] * codec.scalar + [SpanInfo(codec.slots, "softmax")] for codec in table.codecs]
+    information = [
+        [SpanInfo(1, "tanh")] * codec.scalar + [SpanInfo(codec.choices, "softmax")] for codec in table.codecs
+    ]
     likelihood, divergence = their_tvae._loss_function(
         outputs[:, order], rows[:, order], sigma[order], mean, log_variance, information, TVAE.loss_factor
     )

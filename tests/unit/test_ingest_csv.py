@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rowmint.errors import CancelledError, InvalidDataError, InvalidFieldError
 from rowmint.schema import ColumnKind, DataType, Domain
+from rowmint.schema.sdv import sdv_metadata
 from trainer_service.datasets import ingest as ingest_module
 from trainer_service.datasets.formats import CsvFormat, format_from_json
 from trainer_service.datasets.ingest import ingest
@@ -189,7 +190,7 @@ def test_the_schema_tells_kinds_and_bounds(read):
     )
     assert result.schema.column("t").time_zone == "UTC"
     assert result.schema.column("c").domain == Domain(nullable=False)
-    assert result.sdv_metadata == result.schema.to_sdv()
+    assert result.sdv_metadata == sdv_metadata(result.schema)
 
 
 def test_a_recognised_form_is_remembered(column):

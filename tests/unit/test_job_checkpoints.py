@@ -32,9 +32,8 @@ def registry(tmp_path):
     found.datasets.finish_upload(dataset.uid, writer.writer_epoch, 0, bytes(32))
     ingest = found.jobs.claim("w", 60, (JobKind.INGEST,))
     found.datasets.mark_ready(dataset.uid, ingest.uid, ingest.epoch, TABLE)
-    found.jobs.create(
-        "p", "j", config={}, dataset_uid=dataset.uid, dataset=str(dataset.name), model="projects/p/models/m"
-    )
+    inputs = {"dataset": str(dataset.name), "model": "projects/p/models/m"}
+    found.jobs.create(JobKind.TRAIN, "p", "j", inputs=inputs, config={}, dataset_uid=dataset.uid)
     yield found
     found.close()
 

@@ -1,4 +1,4 @@
-"""The exact network, and the draw of slots from its outputs, against oracles in plain integers."""
+"""The exact network, and the draw of choices from its outputs, against oracles in plain integers."""
 
 from fractions import Fraction
 
@@ -14,8 +14,9 @@ from rowmint.synthesizer.exact import tables
 from rowmint.synthesizer.exact.kernels import choose_kernel
 from rowmint.synthesizer.exact.layers import Layer
 from rowmint.synthesizer.exact.network import ExactNetwork, load_network
-from rowmint.synthesizer.exact.workspace import Scratch
-from rowmint.synthesizer.latent.heads import ColumnHead, SlotLayout, column_heads
+from rowmint.synthesizer.exact.workspace import Workspace
+from rowmint.synthesizer.heads import ColumnHead, column_heads
+from rowmint.synthesizer.latent.layout import ChoiceLayout
 from tests.rounding import nearest_float32
 
 KERNELS = {"numpy": choose_kernel("numpy"), "onnxruntime": choose_kernel("onnxruntime")}
@@ -60,8 +61,8 @@ def test_a_network_is_what_its_docstring_says(kernel, concatenate, conditions):
     chosen = random.integers(0, conditions, 9) if conditions else None
     expected = codes.tolist()
     if chosen is not None:
-        asked = [[127 * (place == one) for place in range(conditions)] for one in chosen.tolist()]
-        expected = [row + more for row, more in zip(expected, asked, strict=True)]
+        one_hot = [[127 * (place == one) for place in range(conditions)] for one in chosen.tolist()]
+        expected = [row + more for row, more in zip(expected, one_hot, strict=True)]
     for layer in hidden:
         made = _rows(layer, expected, 0, 127)
         expected = [a + b for a, b in zip(made, expected, strict=True)] if concatenate else made
@@ -118,9 +119,9 @@ def test_layers_that_do_not_fit_are_refused():
         network([_layer(random, 4, 5)], _layer(random, 9, 2))
     with pytest.raises(DataLossError, match="takes 5 inputs where 9 arrive"):
         network([_layer(random, 4, 5)], _layer(random, 5, 2), concatenate=True)
-    with pytest.raises(DataLossError, match="takes 4 inputs, too few for 4 conditions"):
+    with pytest.raises(DataLossError, match="takes 4 inputs, too few for 4 condition vectors"):
         network([_layer(random, 4, 5)], _layer(random, 5, 2), conditions=4)
-    with pytest.raises(DataLossError, match="too few for 3 conditions"):
+    with pytest.raises(DataLossError, match="too few for 3 condition vectors"):
         network([], _layer(random, 2, 2), conditions=3)
     assert network([_layer(random, 4, 5)], _layer(random, 5, 2), conditions=3).noise_width == 1
 
@@ -142,7 +143,7 @@ def test_a_network_comes_back_from_its_arrays():
         load_network({"hidden_layers": 3}, arrays, concatenate=True, conditions=2, kernel=KERNELS["numpy"])
 
 
-def test_a_selection_is_in_the_order_asked():
+def test_a_selection_is_in_the_requested_order():
     layer = _layer(np.random.Generator(np.random.Philox(10)), 3, 4)
     chosen = layer.select(np.array([2, 0, 2]))
     assert chosen.weight.tolist() == [[row[2], row[0], row[2]] for row in layer.weight.tolist()]
@@ -184,16 +185,16 @@ def test_a_layer_that_cannot_be_is_refused(changes):
         Layer.from_arrays(arrays, "x")
 
 
-# --- the draw of slots -----------------------------------------------------------------------------------------------
+# --- the draw of choices ---------------------------------------------------------------------------------------------
 
 NONE = np.zeros(0)
-SCRATCH = Scratch()
+WORKSPACE = Workspace()
 LOGITS = st.one_of(st.integers(-3000, 3000), st.integers(-32768, 32767), st.sampled_from([-32768, 0, 32767]))
 WORDS = st.one_of(st.integers(0, 2**32 - 1), st.sampled_from([0, 2**32 - 1]))
 
 
-def _category(slots):
-    return CategoryCodec(slots, slots, False, NONE.astype(np.uint64))
+def _category(choices):
+    return CategoryCodec(choices, choices, False, NONE.astype(np.uint64))
 
 
 def _numeric(modes, points=0, *, nullable=False):
@@ -205,16 +206,16 @@ def _heads(codecs):
     return list(column_heads(columns, codecs).values())
 
 
-def _slot_masses(logits):
-    """The integer masses of one cell's slots, by the definition."""
+def _choice_masses(logits):
+    """The integer masses of one cell's choices, by the definition."""
     exponentials = tables.exponentials().tolist()
     return [exponentials[min(max(logits) - logit, 4095)] for logit in logits]
 
 
 def _drawn(masses, word):
-    """The first slot at which the running sum of masses passes the word's share of their sum."""
+    """The first choice at which the running sum of masses passes the word's share of their sum."""
     threshold = word * sum(masses) >> 32
-    return next(slot for slot in range(len(masses)) if sum(masses[: slot + 1]) > threshold)
+    return next(choice for choice in range(len(masses)) if sum(masses[: choice + 1]) > threshold)
 
 
 def _logits(head: ColumnHead, every):
@@ -230,22 +231,22 @@ def _check_draw(heads, every, words):
         every: The network's outputs in its own order, int16, shape (m, n).
         words: By column name, n words.
     """
-    layout = SlotLayout(heads)
+    layout = ChoiceLayout(heads)
     outputs = np.ascontiguousarray(every[layout.outputs])
     before = outputs.copy()
     drawn = np.array([words[head.column.name] for head in layout.heads], np.uint32).reshape(len(heads), every.shape[1])
-    masses = {head.column.name: [_slot_masses(_logits(head, row)) for row in every.T.tolist()] for head in heads}
+    masses = {head.column.name: [_choice_masses(_logits(head, row)) for row in every.T.tolist()] for head in heads}
     expected = {
         name: [_drawn(row, word) for row, word in zip(masses[name], words[name], strict=True)] for name in words
     }
-    slots = layout.draw(outputs, drawn, SCRATCH)
-    assert {head.column.name: row.tolist() for head, row in zip(layout.heads, slots, strict=True)} == expected
-    made = layout.column_masses(outputs, SCRATCH)
+    choices = layout.draw(outputs, drawn, WORKSPACE)
+    assert {head.column.name: row.tolist() for head, row in zip(layout.heads, choices, strict=True)} == expected
+    made = layout.column_masses(outputs, WORKSPACE)
     assert {name: found.T.tolist() for name, (found, _) in made.items()} == masses
     assert {name: total.tolist() for name, (_, total) in made.items()} == {
         name: [sum(row) for row in rows] for name, rows in masses.items()
     }
-    whole, totals = layout.masses(outputs, SCRATCH)
+    whole, totals = layout.masses(outputs, WORKSPACE)
     assert (whole.dtype, whole.shape) == (np.int32, (len(layout.outputs) - layout.scalars, every.shape[1]))
     assert totals.tolist() == [made[head.column.name][1].tolist() for head in layout.heads]
     assert whole.sum(axis=0, dtype=np.int64).tolist() == totals.sum(axis=0, dtype=np.int64).tolist()
@@ -283,15 +284,15 @@ def test_slots_pass_a_byte(largest):
 
 
 def test_as_many_equal_slots_as_there_may_be():
-    # 4,096 categories, one slot for the others, one for missing: the sum of their masses is below 2**31.
+    # 4,096 categories, one choice for the others, one for missing: the sum of their masses is below 2**31.
     heads = _heads([_category(2), CategoryCodec(5000, 4096, True, np.ones(904, np.uint64)), _category(4098)])
-    assert [head.codec.slots for head in heads] == [2, 4098, 4098]
+    assert [head.codec.choices for head in heads] == [2, 4098, 4098]
     words = [0, 2**31, 2**32 - 1]
-    layout = SlotLayout(heads)
+    layout = ChoiceLayout(heads)
     outputs = np.zeros((len(layout.outputs), 3), np.int16)
-    slots = layout.draw(outputs, np.array([words] * 3, np.uint32), SCRATCH)
-    assert slots.tolist() == [[0, 2049, 4097], [0, 2049, 4097], [0, 1, 1]]
-    masses, totals = layout.masses(outputs, SCRATCH)
+    choices = layout.draw(outputs, np.array([words] * 3, np.uint32), WORKSPACE)
+    assert choices.tolist() == [[0, 2049, 4097], [0, 2049, 4097], [0, 1, 1]]
+    masses, totals = layout.masses(outputs, WORKSPACE)
     assert set(masses.ravel().tolist()) == {tables.EXP_ONE}
     assert totals[:, 0].tolist() == [4098 * tables.EXP_ONE, 4098 * tables.EXP_ONE, 2 * tables.EXP_ONE]
     assert 4098 * tables.EXP_ONE < 2**31
@@ -302,9 +303,9 @@ def test_logits_as_far_apart_as_int16_allows():
     every = np.array([[-32768, 32767, -32768], [32767, -32768], [32767, -32768, 32767]], object)
     every = np.array([[logit] * 2 for logits in every for logit in logits], np.int16)
     _check_draw(heads, every, {"c0": [0, 2**32 - 1], "c1": [0, 2**32 - 1], "c2": [0, 2**32 - 1]})
-    layout = SlotLayout(heads)
-    slots = layout.draw(every[layout.outputs], np.array([[0, 2**32 - 1]] * 3, np.uint32), SCRATCH)
-    assert {head.column.name: row.tolist() for head, row in zip(layout.heads, slots, strict=True)} == {
+    layout = ChoiceLayout(heads)
+    choices = layout.draw(every[layout.outputs], np.array([[0, 2**32 - 1]] * 3, np.uint32), WORKSPACE)
+    assert {head.column.name: row.tolist() for head, row in zip(layout.heads, choices, strict=True)} == {
         "c0": [1, 1],
         "c1": [0, 0],
         "c2": [0, 2],
@@ -313,11 +314,11 @@ def test_logits_as_far_apart_as_int16_allows():
 
 def test_frequencies_are_those_of_softmax():
     logits = np.array([0, 256, -300, 700, -5000], np.int16)
-    layout = SlotLayout(_heads([_category(5)]))
+    layout = ChoiceLayout(_heads([_category(5)]))
     # One word from the middle of each of 2**16 equal parts: the distribution is enumerated, not sampled.
     words = (np.arange(2**16, dtype=np.uint32) << np.uint32(16)) + np.uint32(2**15)
-    (slots,) = layout.draw(np.repeat(logits[:, None], len(words), axis=1), words[None], SCRATCH)
-    shares = np.bincount(slots, minlength=5) / len(words)
+    (choices,) = layout.draw(np.repeat(logits[:, None], len(words), axis=1), words[None], WORKSPACE)
+    shares = np.bincount(choices, minlength=5) / len(words)
     exact = np.exp((logits.astype(float) - 700) / 256.0)
     exact /= exact.sum()
     assert np.abs(shares - exact).max() < 2 / 2**16 + 5 / 2**19
@@ -325,20 +326,20 @@ def test_frequencies_are_those_of_softmax():
 
 
 def test_masses_of_columns_outlive_the_next_draw():
-    layout = SlotLayout(_heads([_category(3), _category(2)]))
+    layout = ChoiceLayout(_heads([_category(3), _category(2)]))
     random = np.random.Generator(np.random.Philox(14))
     one, other = random.integers(-900, 900, (2, 5, 6)).astype(np.int16)
-    scratch = Scratch()
-    made = layout.column_masses(one, scratch)
+    workspace = Workspace()
+    made = layout.column_masses(one, workspace)
     before = {name: (masses.tolist(), total.tolist()) for name, (masses, total) in made.items()}
-    layout.draw(other, np.zeros((2, 6), np.uint32), scratch)
+    layout.draw(other, np.zeros((2, 6), np.uint32), workspace)
     assert {name: (masses.tolist(), total.tolist()) for name, (masses, total) in made.items()} == before
 
 
 def test_scalars_come_first_then_the_first_slot_of_every_column():
     heads = _heads([_category(1), _numeric(2, 1), _category(2), _numeric(1), _numeric(0, 2)])
-    layout = SlotLayout(heads)
-    # Columns by falling number of slots, as they stand where that is equal.
+    layout = ChoiceLayout(heads)
+    # Columns by falling number of choices, as they stand where that is equal.
     assert [head.column.name for head in layout.heads] == ["c1", "c2", "c4", "c0", "c3"]
     assert (layout.scalars, layout.scalar_of) == (2, {"c1": 0, "c3": 1})
     starts = {head.column.name: head.start for head in heads}
@@ -347,7 +348,7 @@ def test_scalars_come_first_then_the_first_slot_of_every_column():
 
 
 def test_no_columns_need_no_outputs():
-    layout = SlotLayout([])
+    layout = ChoiceLayout([])
     assert (layout.heads, layout.outputs.tolist(), layout.scalars, layout.scalar_of) == ((), [], 0, {})
 
 

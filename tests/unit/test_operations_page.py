@@ -9,6 +9,7 @@ import sampler_service.metrics
 import trainer_service.metrics
 from rowmint.observability.metrics import CallMetrics
 from rowmint.registry import JobKind, JobState
+from trainer_service.jobs.runners import PHASES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 
@@ -71,11 +72,18 @@ def test_calls_are_counted_by_both():
         assert isinstance(module.CALLS, CallMetrics)
 
 
-def test_outcomes_and_reasons_are_told():
+def test_outcomes_and_reasons_are_listed():
     rows = dict(re.findall(r"^\| `(\w+)` \|(.*)$", PAGE, re.MULTILINE))
-    told = set(re.findall(r"`(\w+)`", rows["rowmint_shed_total"]))
-    assert set(sampler_service.metrics.SHED_REASONS) <= told
-    told = set(re.findall(r"`(\w+)`", rows["rowmint_streams_ended_total"]))
-    assert set(sampler_service.metrics.OUTCOMES) <= told
-    told = set(re.findall(r"`(\w+)`", rows["rowmint_job_phase_seconds"]))
-    assert set(trainer_service.metrics.PHASE_OUTCOMES) <= told
+    for name, values in {
+        "rowmint_shed_total": sampler_service.metrics.SHED_REASONS,
+        "rowmint_streams_ended_total": sampler_service.metrics.OUTCOMES,
+        "rowmint_job_phase_seconds": trainer_service.metrics.PHASE_OUTCOMES,
+    }.items():
+        assert set(values) <= set(re.findall(r"`(\w+)`", rows[name])), name
+
+
+@pytest.mark.parametrize("kind", list(PHASES))
+def test_phases_are_listed_in_order(kind):
+    (phases,) = re.findall(rf"`{kind}`: ([\w, ]+)", PAGE)
+    assert re.findall(r"\w+", phases)[: len(PHASES[kind])] == [str(phase) for phase in PHASES[kind]]
+    assert ", ".join(f"`{phase}`" for phase in PHASES[kind]) in PAGE

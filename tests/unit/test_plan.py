@@ -25,18 +25,37 @@ class FixedSynthesizer:
 
     schema = SCHEMA
 
-    def __init__(self, share):
+    def __init__(self, share, plan_inputs=None, exact=False):
         self.share = share
         self.tiles = []
+        self.plan_inputs = plan_inputs or {}
+        self.acceptance = None
+        self._exact = exact
 
-    def query(self, conditions, columns):
+    def propose(self, tests, columns):
         assert columns == ()
+        self.acceptance = 1.0 if self._exact or not tests else None
         return self
 
     def candidates(self, key, size):
         self.tiles.append((key, size))
         before, after = (int(self.share * size * count) for count in (len(self.tiles) - 1, len(self.tiles)))
         return Candidates(after - before, {}, {})
+
+
+def test_what_a_proposal_says_that_rows_depend_on_enters_the_digest():
+    plain = compile_plan(MODEL, FixedSynthesizer(0.5), WHERE).digest
+    assert plain == plan_digest(MODEL, WHERE)
+    found = {compile_plan(MODEL, FixedSynthesizer(0.5, {"kernel": kernel}), WHERE).digest for kernel in "ab"}
+    assert len(found | {plain}) == 3
+    assert plan_digest(MODEL, WHERE, {"kernel": "a"}) in found
+
+
+def test_conditions_that_are_met_by_construction_need_no_pilot():
+    synthesizer = FixedSynthesizer(0.5, exact=True)
+    plan = compile_plan(MODEL, synthesizer, WHERE)
+    assert (synthesizer.tiles, plan.acceptance, plan.tile_budget, plan.reuse) == ([], 1.0, 1, 1)
+    assert (plan.conditions, plan.digest) == (WHERE, plan_digest(MODEL, WHERE))
 
 
 def test_the_digest_depends_on_model_and_conditions_only():

@@ -1,7 +1,8 @@
-"""The pool: which child gets which job, and what becomes of a job whose child or trainer ends."""
+"""The pool: which worker gets which job, and what becomes of a job whose worker or trainer ends."""
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
@@ -11,18 +12,18 @@ import pytest
 
 from rowmint.errors import FencedError, UnavailableError
 from rowmint.names import TrainingJobName
-from rowmint.registry import JobKind, JobPhase, JobRecord, JobState
+from rowmint.registry import JobKind, JobRecord, JobState
 from tests.acceptance.processes import children_of
 from trainer_service.jobs import pool
-from trainer_service.jobs.pool import Child, WorkerPool
-from trainer_service.jobs.scratch import Scratch
+from trainer_service.jobs.backends.subprocesses import SubprocessBackend
+from trainer_service.jobs.pool import WorkerPool
 
 PATIENCE = 20.0
 
 READY = "import json, os, signal, sys, time; print('{\"ready\": true}', flush=True)\n"
 READS = READY + "body = json.loads(input()); open(os.environ['MARK'] + str(os.getpid()), 'w').close()\n"
 ECHO = READS + "print(json.dumps({'pid': os.getpid(), **body}), flush=True)\n"
-# Works until its parent is gone, or it is asked to end; the second is deaf to that.
+# Works until its trainer is gone, or SIGTERM; the second is deaf to that.
 WORKS = READS + "sys.stdin.read()\n"
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WORKS
 
@@ -42,8 +43,10 @@ class Ledger:
         lease_seconds: float,
         kinds: tuple[JobKind, ...],
         *,
+        max_project_jobs: int,
         ended: Callable[[JobKind, JobState], None],
     ) -> JobRecord | None:
+        assert max_project_jobs == 7
         with self.lock:
             self.claims += 1
             found = next((job for job in self.waiting if job.kind in kinds), None)
@@ -61,11 +64,11 @@ def job(uid: str, kind: JobKind = JobKind.TRAIN) -> JobRecord:
         name=TrainingJobName("p", uid),
         kind=kind,
         state=JobState.RUNNING,
-        phase=JobPhase.UNSPECIFIED,
+        phase="",
         config={},
+        inputs={},
+        outputs={},
         dataset_uid="",
-        dataset="",
-        model="",
         epoch=1,
         attempt=1,
         max_attempts=3,
@@ -77,34 +80,25 @@ def job(uid: str, kind: JobKind = JobKind.TRAIN) -> JobRecord:
         create_time=datetime(2024, 1, 1, tzinfo=UTC),
         start_time=None,
         end_time=None,
-        model_version=None,
     )
 
 
 @pytest.fixture
-def scratch(tmp_path):
-    found = Scratch(tmp_path / "scratch")
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def make(monkeypatch, scratch, tmp_path):
-    """Give a function that makes a pool over a ledger, its children running a script."""
+def make(monkeypatch, tmp_path):
+    """Give a function that makes a pool over a ledger, its workers running a script."""
 
     def made(ledger: Ledger, script: str, workers: int = 1, idle: float = 0.01, stop: float = 0.3) -> WorkerPool:
-        monkeypatch.setattr(pool, "_WORKER", ("-c", script))
         monkeypatch.setattr(pool, "_IDLE_SECONDS", idle)
         environment = {**os.environ, "MARK": str(tmp_path / "mark-")}
         return WorkerPool(
             ledger,
+            SubprocessBackend(environment, tmp_path / "scratch", (sys.executable, "-c", script)),
             {"home": "h"},
-            scratch,
             workers=workers,
+            max_project_jobs=7,
             holder="me",
             lease_seconds=1.0,
             stop_seconds=stop,
-            environment=environment,
         )
 
     return made
@@ -137,20 +131,18 @@ def marks(folder: Path) -> list[int]:
     return [int(mark.name.removeprefix("mark-")) for mark in folder.glob("mark-*")]
 
 
-def test_two_commands_never_meet_in_one_child(make, scratch):
+def test_two_commands_never_meet_in_one_worker(make):
     async def test() -> None:
         one = make(Ledger(), ECHO)
         serving = asyncio.create_task(one.run())
-        first, second = await asyncio.gather(one._take_child(), one._take_child())
-        assert first.process.pid != second.process.pid
+        first, second = await asyncio.gather(one._take_worker(), one._take_worker())
+        assert first.pid != second.pid
         answers = await asyncio.gather(one._command(first, {"do": "a"}), one._command(second, {"do": "b"}))
         assert [(answer["pid"], answer["do"]) for answer in answers] == [
-            (first.process.pid, "a"),
-            (second.process.pid, "b"),
+            (first.pid, "a"),
+            (second.pid, "b"),
         ]
         assert answers[0]["settings"] == {"home": "h"}
-        assert answers[0]["scratch"] != answers[1]["scratch"]
-        assert list(scratch._folder.glob("job-*")) == []
         await one.close()
         await serving
 
@@ -184,7 +176,7 @@ def test_an_ingest_does_not_wait_for_a_fit(make, tmp_path):
 
 
 @pytest.mark.parametrize("script", [WORKS, DEAF])
-def test_closing_ends_the_children_and_gives_their_jobs_back(make, tmp_path, script):
+def test_closing_ends_the_workers_and_gives_their_jobs_back(make, tmp_path, script):
     async def test() -> None:
         ledger = Ledger(job("a"), job("b"))
         one = make(ledger, script)
@@ -195,7 +187,7 @@ def test_closing_ends_the_children_and_gives_their_jobs_back(make, tmp_path, scr
         assert ledger.released == [("a", 1)]
         assert [waiting.uid for waiting in ledger.waiting] == ["b"], "nothing is claimed any more"
         assert not alive(marks(tmp_path)[0])
-        assert one._spare is None
+        assert one._spare._starting is None
         with pytest.raises(UnavailableError, match="shutting down"):
             await one.estimate({})
         await one.close()
@@ -203,7 +195,7 @@ def test_closing_ends_the_children_and_gives_their_jobs_back(make, tmp_path, scr
     run(test)
 
 
-def test_closing_in_a_hurry_waits_for_no_child(make, tmp_path):
+def test_killing_waits_for_no_worker(make, tmp_path):
     async def test() -> None:
         ledger = Ledger(job("a"))
         one = make(ledger, DEAF, stop=10 * PATIENCE)
@@ -211,7 +203,7 @@ def test_closing_in_a_hurry_waits_for_no_child(make, tmp_path):
         await until(lambda: bool(marks(tmp_path)))
         closing = asyncio.create_task(one.close())
         await asyncio.sleep(0)
-        one.hurry()
+        one.kill()
         await closing
         await serving
         assert ledger.released == [("a", 1)]
@@ -225,12 +217,12 @@ def test_a_job_claimed_while_closing_is_given_back(make):
         asked = threading.Event()
         answer = threading.Event()
 
-        def claim(self, holder, lease_seconds, kinds, *, ended):
+        def claim(self, holder, lease_seconds, kinds, **more):
             if JobKind.INGEST in kinds:
                 return None
             self.asked.set()
             self.answer.wait(PATIENCE)
-            return super().claim(holder, lease_seconds, kinds, ended=ended)
+            return super().claim(holder, lease_seconds, kinds, **more)
 
     async def test() -> None:
         ledger = Slow(job("a"))
@@ -351,8 +343,8 @@ def test_a_worker_that_died_while_it_waited_is_replaced_before_a_job_is_claimed(
 
 def test_a_fault_of_the_registry_does_not_end_the_work(make, tmp_path):
     class Faulty(Ledger):
-        def claim(self, holder, lease_seconds, kinds, *, ended):
-            found = super().claim(holder, lease_seconds, kinds, ended=ended)
+        def claim(self, holder, lease_seconds, kinds, **more):
+            found = super().claim(holder, lease_seconds, kinds, **more)
             if self.claims <= 2:
                 raise UnavailableError("away")
             if self.claims <= 6:
@@ -387,12 +379,11 @@ def test_a_wake_up_is_not_lost(make, tmp_path):
     run(test)
 
 
-def test_an_estimate_nobody_waits_for_is_ended(make, scratch, tmp_path):
+def test_an_estimate_that_is_cancelled_ends_its_worker(make, tmp_path):
     async def test() -> None:
         one = make(Ledger(), WORKS)
         asked = asyncio.create_task(one.estimate({"do": "estimate"}))
         await until(lambda: bool(marks(tmp_path)))
-        assert len(list(scratch._folder.glob("job-*"))) == 1
         waiting = asyncio.create_task(one.estimate({"do": "estimate"}))
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
@@ -401,44 +392,6 @@ def test_an_estimate_nobody_waits_for_is_ended(make, scratch, tmp_path):
         os.kill(next(filter(alive, marks(tmp_path))), 9)
         with pytest.raises(UnavailableError, match="died"):
             await waiting
-        assert list(scratch._folder.glob("job-*")) == []
         await one.close()
 
     run(test)
-
-
-@pytest.mark.parametrize("answer", ["''", "'{'", "'[1'", "'null'", "'x' * (2 << 20)"])
-def test_an_answer_that_is_none_is_a_death(make, answer):
-    async def test() -> None:
-        make(Ledger(), READY + f"input(); sys.stdout.write({answer})\n")
-        child = await Child.spawn(os.environ)
-        assert await child.command({}) == {}
-        assert child.process.returncode is not None
-
-    run(test)
-
-
-def test_what_a_killed_trainer_left_is_removed_and_what_a_living_one_has_is_not(tmp_path):
-    living = Scratch(tmp_path)
-    kept = living.make()
-    (kept / "table.parquet").write_bytes(b"rows")
-    dead = Scratch(tmp_path)
-    left = dead.make()
-    (left / "table.parquet").write_bytes(b"rows")
-    os.close(dead._lock)  # as its end would
-    now = Scratch(tmp_path)
-    assert not left.exists()
-    assert (kept / "table.parquet").read_bytes() == b"rows"
-    own = now.make()
-    now.remove(own)
-    assert not own.exists()
-    for one in (living, now):
-        one.close()
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
-
-
-def test_what_a_trainer_killed_before_it_had_its_lock_left_is_removed(tmp_path):
-    (tmp_path / "trainer-left").mkdir()
-    (tmp_path / "trainer-left" / "table.parquet").write_bytes(b"rows")
-    Scratch(tmp_path).close()
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]

@@ -1,4 +1,4 @@
-"""Rows by index where a candidate serves several of them: whose turn it is, what stays and what is drawn anew."""
+"""Rows by index where a candidate serves several of them: which one, what stays and what is drawn again."""
 
 import itertools
 import threading
@@ -17,7 +17,7 @@ from rowmint.sampling.plan import Plan, compile_plan
 from rowmint.sampling.rows import CandidateCache, RowSource
 from rowmint.schema import TableSchema
 from rowmint.schema.arrays import ColumnArray
-from rowmint.synthesizer import Candidates, choose_kernel, join
+from rowmint.synthesizer import Candidates, Units, choose_kernel, join
 from tests.golden.make import FAMILIES, stored
 
 WHERE = (Predicate("city", AnyOf(("Zürich",))), Predicate("grade", AnyOf((1, 2))))
@@ -49,7 +49,7 @@ def joined(blocks, name):
 
 
 class CountedCache(CandidateCache):
-    """Counts what is kept anew."""
+    """Counts what is kept."""
 
     def __init__(self, max_bytes):
         super().__init__(max_bytes)
@@ -212,20 +212,17 @@ class Numbered:
     def __init__(self):
         self.tiles = []
 
-    def query(self, conditions, columns):
+    def propose(self, tests, columns):
         return self
 
     def candidates(self, key, size):
         self.tiles.append((key.block, key.tile))
         return found_in(key, size)
 
-    def columns(self, found, key):
+    def finish(self, found, key):
         drawn = key.words32("drawn", found.size).astype(np.int64)
-        return {
-            "tested": found.cells["tested"],
-            "latent": ColumnArray(found.latents["who"]),
-            "drawn": ColumnArray(drawn),
-        }
+        latent = ColumnArray(found.latents["who"])
+        return Units({"tested": found.cells["tested"], "latent": latent, "drawn": ColumnArray(drawn)})
 
 
 def found_in(key, size):
@@ -330,7 +327,7 @@ def test_a_starved_block_is_as_short_in_every_round():
         block = source.block(number, 16)
         assert (block.rows, block.candidates, block.accepted) == (accepted, TILE, accepted)
         assert len(cells(block)) == accepted
-    # Rows that are there are no starved ones.
+    # An exhausted budget changes no row that is there.
     assert (source.block(2, 3).rows, source.block(2, 3).candidates) == (3, 0)
 
 

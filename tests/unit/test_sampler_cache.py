@@ -1,4 +1,4 @@
-"""The model cache: one load for all who ask, bounded by bytes, nothing parsed before it is verified."""
+"""The model cache: one load for all callers, bounded by bytes, nothing parsed before it is verified."""
 
 import asyncio
 import hashlib
@@ -14,11 +14,12 @@ from rowmint.names import ModelName, ModelVersionName
 from rowmint.objects import MemoryStore
 from rowmint.sampling.plan import compile_plan
 from rowmint.synthesizer import choose_kernel
-from sampler_service import model_cache
+from sampler_service import model_cache, plan_cache
 from sampler_service.model_cache import ModelCache
+from sampler_service.plan_cache import PlanCache
 from sampler_service.single_flight import SingleFlightCache
 from tests.golden.make import FAMILIES, stored
-from tests.golden.streams import Shelf, golden_shelf, reference
+from tests.golden.streams import Shelf, golden_model, golden_shelf, reference
 
 
 class CountingStore(MemoryStore):
@@ -57,14 +58,14 @@ def cache_of(shelf, executor, max_bytes=1 << 28):
     return ModelCache(shelf, shelf.store, choose_kernel("numpy"), executor, max_bytes)
 
 
-def test_one_load_for_all_who_ask(shelf, executor):
+def test_one_load_for_all_callers(shelf, executor):
     async def ask():
         loop = asyncio.get_running_loop()
         cache = cache_of(shelf, executor)
         shelf.store.gate.clear()
         waiting = [asyncio.ensure_future(cache.get(reference("ctgan"))) for _ in range(10)]
         await loop.run_in_executor(None, shelf.store.entered.wait, 30)
-        waiting[0].cancel()  # the first to ask goes away: the others' load goes on
+        waiting[0].cancel()  # the first caller leaves: the load continues for the others
         shelf.store.gate.set()
         loaded = await asyncio.gather(*waiting[1:])
         assert len({id(each.model) for each in loaded}) == 1
@@ -75,7 +76,7 @@ def test_one_load_for_all_who_ask(shelf, executor):
     assert sorted(shelf.store.reads) == ["ctgan/manifest", "ctgan/weights"]
 
 
-def test_the_least_recently_used_is_given_up(shelf, executor):
+def test_the_least_recently_used_is_evicted(shelf, executor):
     async def sizes():
         cache, found = cache_of(shelf, executor), {}
         for family in FAMILIES:
@@ -180,26 +181,24 @@ def test_a_model_larger_than_the_cache_is_refused_unread(shelf, executor):
 
 def test_a_model_is_warm_when_it_is_handed_out(shelf, executor, monkeypatch):
     drawn = []
-    monkeypatch.setattr(model_cache, "_warm_up", drawn.append)
+    monkeypatch.setattr(model_cache, "draw_first_row", drawn.append)
     loaded = asyncio.run(cache_of(shelf, executor).get(reference("tvae")))
     assert drawn == [loaded.model]
 
 
-def test_a_plan_is_compiled_once(shelf, executor, monkeypatch):
+def test_a_plan_is_compiled_once(executor, monkeypatch):
     compiled = []
 
     def counting(*arguments):
         compiled.append(arguments[2])
         return compile_plan(*arguments)
 
-    monkeypatch.setattr(model_cache, "compile_plan", counting)
+    monkeypatch.setattr(plan_cache, "compile_plan", counting)
 
     async def ask():
-        cache = cache_of(shelf, executor)
-        model = (await cache.get(reference("ctgan"))).model
-        compiled.clear()
+        cache, model = PlanCache(executor), golden_model("ctgan")
         wanted = [Predicate("grade", AnyOf((1,)))]
-        plans = await asyncio.gather(*[cache.plan(model, wanted, "p") for _ in range(5)], cache.plan(model, [], "p"))
+        plans = await asyncio.gather(*[cache.get(model, wanted, "p") for _ in range(5)], cache.get(model, [], "p"))
         assert len({plan.digest for plan in plans}) == 2
 
     asyncio.run(ask())
@@ -234,7 +233,7 @@ def test_projects_share_no_model_even_where_they_are_equal(shelf, executor):
     assert sorted(shelf.store.reads) == ["ctgan/manifest"] * 2 + ["ctgan/weights"] * 2
 
 
-def test_projects_give_up_each_others_models_as_any(shelf, executor):
+def test_projects_evict_each_others_models_as_any(shelf, executor):
     async def ask():
         cache = cache_of(shelf, executor)
         await cache.get(reference("ctgan"))
@@ -247,21 +246,19 @@ def test_projects_give_up_each_others_models_as_any(shelf, executor):
     asyncio.run(ask())
 
 
-def test_projects_share_no_plan(shelf, executor, monkeypatch):
+def test_projects_share_no_plan(executor, monkeypatch):
     compiled = []
 
     def counting(*arguments):
         compiled.append(arguments[2])
         return compile_plan(*arguments)
 
-    monkeypatch.setattr(model_cache, "compile_plan", counting)
+    monkeypatch.setattr(plan_cache, "compile_plan", counting)
 
     async def ask():
-        cache = cache_of(shelf, executor)
-        model = (await cache.get(reference("ctgan"))).model
-        compiled.clear()
+        cache, model = PlanCache(executor), golden_model("ctgan")
         wanted = [Predicate("grade", AnyOf((1,)))]
-        plans = [await cache.plan(model, wanted, project) for project in ("p", "q", "p", "q")]
+        plans = [await cache.get(model, wanted, project) for project in ("p", "q", "p", "q")]
         assert len({plan.digest for plan in plans}) == 1
         assert (plans[2], plans[3]) == (plans[0], plans[1])
 
@@ -269,7 +266,7 @@ def test_projects_share_no_plan(shelf, executor, monkeypatch):
     assert len(compiled) == 2
 
 
-def test_single_flight_gives_up_by_weight():
+def test_single_flight_evicts_by_weight():
     async def ask():
         made = []
         cache: SingleFlightCache[str, int] = SingleFlightCache(10, lambda value: value)

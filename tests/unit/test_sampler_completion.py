@@ -13,9 +13,10 @@ from rowmint.errors import (
     RowRangeError,
     ValueNotFoundError,
 )
-from rowmint.sampling.completion import GROUP_ROWS, CompletionSpec
+from rowmint.sampling.completion import GROUP_ROWS
 from rowmint.schema import DataType
 from rowmint.synthesizer import choose_kernel
+from sampler_service.requests import CompletionRequest
 from tests.golden.make import FAMILIES, SCHEMA
 from tests.golden.streams import golden_shelf, reference, sampler_of
 
@@ -36,7 +37,8 @@ def sampler():
 
 
 def completion(sampler, family="ctgan", **more):
-    return asyncio.run(sampler.complete(CompletionSpec(reference(family), **{"seed": 7, "candidates": 512, **more})))
+    request = CompletionRequest(model=reference(family), **{"seed": 7, "candidates": 512, **more})
+    return asyncio.run(sampler.complete(request))[1]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -98,7 +100,7 @@ def test_what_is_known_counts(sampler):
 @pytest.mark.parametrize(
     ("known", "error", "text"),
     [
-        ({"nobody": 1}, ColumnNotFoundError, "row 101"),
+        ({"missing": 1}, ColumnNotFoundError, "row 101"),
         ({"city": "Pariss"}, ValueNotFoundError, "Paris"),
         ({"grade": None}, InvalidConditionError, "grade"),
         ({"age": "old"}, InvalidConditionError, "age"),

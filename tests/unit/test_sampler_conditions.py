@@ -96,10 +96,10 @@ def test_no_row_comes_twice_more_often(family):
 def test_a_column_is_what_the_candidates_own_condition_asks():
     model = read_model(*stored("ctgan"), choose_kernel("numpy"))
     arrays = safetensors.numpy.load(stored("ctgan")[1])
-    query = model.synthesizer.query((), COLUMNS)
+    proposal = model.synthesizer.propose((), COLUMNS)
     key = StreamKey(model.digest, bytes(32), 3).tile(0, 0)
-    found = query.candidates(key, 4096)
-    made = query.columns(found, key)
+    found = proposal.candidates(key, 4096)
+    made = proposal.finish(found, key).columns
     condition = found.latents["condition"]
     asked, slots = arrays["drivers.column"][condition], arrays["drivers.slot"][condition]
     for name in ("grade", "flag", "tier"):

@@ -7,13 +7,12 @@ from hypothesis import strategies as st
 
 from rowmint.errors import InvalidFieldError
 from rowmint.names import ModelName, ModelVersionRef
-from rowmint.sampling.completion import CompletionSpec
 from rowmint.sampling.formats import RowFormat, TypedBatch
 from rowmint.sampling.formats.columns import TypedColumn, ValueKind
-from rowmint.sampling.stream import RowsMessage, StreamSummary
+from rowmint.sampling.messages import RowsMessage, StreamSummary
 from rowmint.v1 import condition_pb2, sampling_pb2, value_pb2
 from sampler_service import converters
-from sampler_service.sampler import SampleSpec
+from sampler_service.requests import CompletionRequest, SampleRequest
 
 MODEL = "projects/p/models/m"
 REF = ModelVersionRef(ModelName("p", "m"), alias="latest")
@@ -21,14 +20,14 @@ REF = ModelVersionRef(ModelName("p", "m"), alias="latest")
 
 def test_unset_is_the_default():
     request = sampling_pb2.SampleRequest(model=MODEL, rows=5)
-    assert converters.sample_spec(request) == SampleSpec(REF, 5)
+    assert converters.sample_request(request) == SampleRequest(5, model=REF)
 
 
 def test_an_explicit_zero_is_a_value():
     request = sampling_pb2.SampleRequest(
         model=MODEL, rows=0, start_row=0, end_row=0, seed=0, message_bytes=0, allow_partial=False
     )
-    found = converters.sample_spec(request)
+    found = converters.sample_request(request)
     assert (found.rows, found.end_row, found.seed, found.message_bytes) == (0, 0, 0, 0)
 
 
@@ -55,11 +54,11 @@ def test_every_field_arrives(rows, start, seed, row_format, flag):
         expected_plan_digest=b"p",
         csv_escape_formulas=flag,
     )
-    assert converters.sample_spec(request) == SampleSpec(
-        ModelVersionRef(ModelName("p", "m"), version=3),
+    assert converters.sample_request(request) == SampleRequest(
         rows,
         start,
-        start,
+        start_row=start,
+        model=ModelVersionRef(ModelName("p", "m"), version=3),
         columns=("b", "a"),
         seed=seed,
         row_format=row_format,
@@ -86,13 +85,13 @@ def test_a_malformed_field_is_named(change, field):
     request = sampling_pb2.SampleRequest(**{"model": MODEL, "rows": 5, **change})
     for prefix in ("", "sample."):
         with pytest.raises(InvalidFieldError) as error:
-            converters.sample_spec(request, prefix)
+            converters.sample_request(request, prefix)
         assert error.value.violations[0].field.startswith(prefix + field)
 
 
 def test_rows_carry_their_checksum():
     message = RowsMessage(5, 7, b"abc", (), ((6, 8), (9, 12)))
-    data = converters.rows_to_proto(message).data
+    data = converters.rows_to_proto(message)
     assert (data.first_row, data.row_count, data.data) == (5, 7, b"abc")
     assert data.crc32c == google_crc32c.value(b"abc")
     assert [(span.start_row, span.end_row) for span in data.missing] == [(6, 8), (9, 12)]
@@ -107,7 +106,7 @@ def test_typed_columns_become_typed_lists():
         TypedColumn(ValueKind.INDICES, [0, 2**31], b"\2"),
     )
     message = RowsMessage(0, 2, b"", (TypedBatch(0, 2, columns),))
-    (batch,) = converters.rows_to_proto(message).data.batches
+    (batch,) = converters.rows_to_proto(message).batches
     assert (batch.first_row, batch.row_count) == (0, 2)
     for column, sent in zip(columns, batch.columns, strict=True):
         assert sent.WhichOneof("values") == column.kind
@@ -123,17 +122,19 @@ def test_a_summary_says_that_the_stream_is_complete():
 def test_the_first_message_of_a_completion_is_its_config():
     config = sampling_pb2.CompleteRowsConfig(model=MODEL)
     request = sampling_pb2.CompleteRowsRequest(config=config)
-    assert converters.completion_spec(request) == CompletionSpec(REF)
+    assert converters.completion_request(request) == CompletionRequest(model=REF)
     request.config.tolerance = 0.0
     request.config.candidates = 0
     request.config.start_row = 0
     request.config.seed = 0
-    assert converters.completion_spec(request) == CompletionSpec(REF, 0, 0, 0.0, 0)
+    assert converters.completion_request(request) == CompletionRequest(
+        model=REF, seed=0, start_row=0, tolerance=0.0, candidates=0
+    )
     with pytest.raises(InvalidFieldError, match="rows"):
         converters.partial_rows(request)
     rows = sampling_pb2.CompleteRowsRequest(rows=sampling_pb2.PartialRows())
     with pytest.raises(InvalidFieldError, match="config"):
-        converters.completion_spec(rows)
+        converters.completion_request(rows)
     assert list(converters.partial_rows(rows)) == []
 
 

@@ -1,19 +1,19 @@
-"""A stream that is drained ends on the grid, and whoever goes on from there gets the rest of the same bytes."""
+"""A stream that is drained ends on the grid, and the stream that resumes it there has the rest of the same bytes."""
 
 import asyncio
 import threading
 from dataclasses import replace
 from functools import cache
-from itertools import product
 
 import pytest
 
 from rowmint.errors import ResourceNotFoundError, UnavailableError
 from rowmint.sampling.formats import RowFormat
-from rowmint.sampling.stream import RowsMessage, StreamSummary
+from rowmint.sampling.messages import RowsMessage, StreamSummary
 from rowmint.synthesizer import choose_kernel
 from sampler_service import model_cache
-from sampler_service.sampler import Sampler, SampleSpec
+from sampler_service.requests import SampleRequest
+from sampler_service.sampler import Sampler
 from tests.golden.streams import WHERES, Shelf, golden_shelf, read, reference, sampler_of
 
 GRID = 2048
@@ -26,7 +26,7 @@ def sampler():
         yield composed
 
 
-async def drained(sampler: Sampler, spec: SampleSpec, after: int) -> tuple[list[RowsMessage], StreamSummary]:
+async def drained(sampler: Sampler, spec: SampleRequest, after: int) -> tuple[list[RowsMessage], StreamSummary]:
     """Read a stream that is drained after so many messages."""
     stream = await sampler.open(spec)
     messages: list[RowsMessage] = []
@@ -44,24 +44,33 @@ def unbroken(sampler):
     """Returns the whole data of a stream, which many tests break off: it is made once."""
 
     @cache
-    def data(spec: SampleSpec) -> bytes:
+    def data(spec: SampleRequest) -> bytes:
         return asyncio.run(read(sampler, spec)).data
 
     return data
 
 
 @pytest.fixture(
-    params=product([RowFormat.ARROW_STREAM, RowFormat.CSV, RowFormat.NDJSON], ["all", "many tests"], [0, 100, GRID]),
+    params=[
+        (row_format, where, start)
+        for row_format, where in [
+            (RowFormat.ARROW_STREAM, "many tests"),
+            (RowFormat.CSV, "all"),
+            (RowFormat.NDJSON, "many tests"),
+        ]
+        for start in (0, 100, GRID)
+    ],
     ids=lambda given: f"{given[0].name.lower()}, {given[1]}, from {given[2]}",
 )
 def spec(request):
     row_format, where, start = request.param
-    return SampleSpec(
-        reference("ctgan"),
-        20_000,
+    return SampleRequest(
+        5 * GRID + 100,
+        model=reference("ctgan"),
         start_row=start,
         where=tuple(WHERES[where]),
         seed=7,
+        columns=("id", "age", "city", "grade", "ratio"),
         row_format=row_format,
         message_bytes=16 * 1024,
     )
@@ -77,13 +86,13 @@ def test_the_bytes_before_and_after_join_to_the_unbroken_stream(sampler, unbroke
     assert summary.rows_delivered == summary.next_row - start == sum(message.row_count for message in messages)
     begun = b"".join(message.data for message in messages)
     rest = asyncio.run(read(sampler, replace(spec, start_row=summary.next_row, continued=summary.next_row > start)))
-    # Where no row came, the stream begins anew, header and all.
+    # Where no row came, the stream begins again, header and all.
     assert (begun if summary.next_row > start else b"") + rest.data == unbroken(spec)
     assert rest.summary.complete
 
 
 def test_a_stream_drained_after_its_last_row_is_complete(sampler):
-    spec = SampleSpec(reference("ctgan"), 5000, seed=7, row_format=RowFormat.CSV)
+    spec = SampleRequest(5000, model=reference("ctgan"), seed=7, row_format=RowFormat.CSV)
 
     async def late():
         stream = await sampler.open(spec)
@@ -104,11 +113,11 @@ class Away(Shelf):
         self.away = False
         self.asked = 0
 
-    def resolve(self, ref, *, deleted=False):
+    def resolve(self, ref, *, deleted=False, unpublished=False):
         self.asked += 1
         if self.away:
             raise UnavailableError("the registry cannot be reached now", retry_after=1.0)
-        return super().resolve(ref, deleted=deleted)
+        return super().resolve(ref, deleted=deleted, unpublished=unpublished)
 
 
 @pytest.fixture
@@ -120,7 +129,7 @@ def away():
 
 
 def test_while_the_registry_is_away_what_was_resolved_is_served(away):
-    spec = SampleSpec(reference("ctgan"), 100, seed=7, row_format=RowFormat.CSV)
+    spec = SampleRequest(100, model=reference("ctgan"), seed=7, row_format=RowFormat.CSV)
     with sampler_of(away, KERNEL) as sampler:
         before = asyncio.run(read(sampler, spec)).data
         away.away = True
@@ -133,7 +142,7 @@ def test_while_the_registry_is_away_what_was_resolved_is_served(away):
 
 
 def test_a_version_known_to_be_gone_is_not_served_when_the_registry_goes_away(away):
-    spec = SampleSpec(reference("ctgan"), 100, seed=7, row_format=RowFormat.CSV)
+    spec = SampleRequest(100, model=reference("ctgan"), seed=7, row_format=RowFormat.CSV)
     with sampler_of(away, KERNEL) as sampler:
         asyncio.run(read(sampler, spec))
         gone = away.records.pop("ctgan")
@@ -147,13 +156,13 @@ def test_a_version_known_to_be_gone_is_not_served_when_the_registry_goes_away(aw
 def test_a_registry_that_hangs_is_as_good_as_none(away, monkeypatch):
     hang, answered = threading.Event(), super(Away, away).resolve
 
-    def resolve(ref, *, deleted=False):
+    def resolve(ref, *, deleted=False, unpublished=False):
         if away.away:
             hang.wait(60)
         return answered(ref, deleted=deleted)
 
     monkeypatch.setattr(away, "resolve", resolve)
-    spec = SampleSpec(reference("ctgan"), 100, seed=7, row_format=RowFormat.CSV)
+    spec = SampleRequest(100, model=reference("ctgan"), seed=7, row_format=RowFormat.CSV)
     with sampler_of(away, KERNEL) as sampler:
         before = asyncio.run(read(sampler, spec)).data
         away.away = True

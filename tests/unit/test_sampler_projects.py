@@ -7,11 +7,11 @@ from rowmint.names import ModelName
 from rowmint.sampling.plan import compile_plan
 from rowmint.sampling.rows import CandidateCache
 from rowmint.synthesizer import choose_kernel
-from sampler_service import model_cache
-from sampler_service.sampler import SampleSpec
+from sampler_service import plan_cache
+from sampler_service.requests import SampleRequest
 from tests.golden.streams import WHERES, golden_shelf, read, reference, sampler_of
 
-RARE = SampleSpec(reference("ctgan"), 100, where=WHERES["many tests"], seed=1)
+RARE = SampleRequest(100, model=reference("ctgan"), where=WHERES["many tests"], seed=1)
 ELSEWHERE = replace(RARE, model=replace(RARE.model, model=ModelName("elsewhere", "ctgan")))
 
 
@@ -31,9 +31,8 @@ def test_projects_share_neither_plans_nor_candidates(monkeypatch):
     with sampler_of(golden_shelf(), choose_kernel("numpy")) as sampler:
         monkeypatch.setattr(CandidateCache, "get", noting)
         first = asyncio.run(read(sampler, RARE))
-        monkeypatch.setattr(model_cache, "compile_plan", counting)
+        monkeypatch.setattr(plan_cache, "compile_plan", counting)
         assert asyncio.run(read(sampler, RARE)).body == first.body
         assert (compiled, found) == ([], [False, True])
         assert asyncio.run(read(sampler, ELSEWHERE)).body == first.body
-        # Once to warm the model up that is loaded anew, and once for the conditions.
-        assert (len(compiled), found) == (2, [False, True, False])
+        assert (len(compiled), found) == (1, [False, True, False])

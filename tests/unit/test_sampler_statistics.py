@@ -37,8 +37,11 @@ class Models:
         if name != ModelName("p", "m"):
             raise ResourceNotFoundError("there is none")
 
-    def resolve(self, ref, *, deleted=False):
+    def resolve(self, ref, *, deleted=False, unpublished=False):
         raise ResourceNotFoundError("there is none")
+
+    def unpublished(self, name):
+        return frozenset({9})
 
 
 @pytest.fixture
@@ -95,7 +98,7 @@ def test_a_stream_is_counted_by_what_it_does(counted, clock):
         (LimitError("why"), "refused"),
     ],
 )
-def test_a_stream_that_is_broken_off_is_counted_by_who_broke_it(counted, error, outcome):
+def test_a_stream_that_ends_early_is_counted_by_its_reason(counted, error, outcome):
     before = ended(outcome)
     with pytest.raises(type(error)), counted.stream(VERSION, "csv", 100.0):
         raise error
@@ -105,7 +108,7 @@ def test_a_stream_that_is_broken_off_is_counted_by_who_broke_it(counted, error, 
 
 
 @pytest.mark.parametrize("outcome", ["complete", "drained", "max_duration"])
-def test_a_client_that_goes_with_the_summary_has_not_given_up(counted, outcome):
+def test_a_client_that_leaves_with_the_summary_has_not_cancelled(counted, outcome):
     def go():
         with counted.stream(VERSION, "csv", 100.0) as tally:
             tally.outcome = outcome
@@ -118,8 +121,8 @@ def test_a_client_that_goes_with_the_summary_has_not_given_up(counted, outcome):
 
 def test_every_outcome_has_its_field_in_the_message():
     found = VersionStatistics(VERSION, ended=Counter({name: 1 + at for at, name in enumerate(metrics.OUTCOMES)}))
-    told = statistics_to_proto(found).streams_ended
-    assert {field.name: value for field, value in told.ListFields()} == found.ended
+    message = statistics_to_proto(found).streams_ended
+    assert {field.name: value for field, value in message.ListFields()} == found.ended
 
 
 def test_what_is_read_is_as_it_was_then(counted):
@@ -146,3 +149,18 @@ def test_only_those_served_last_are_remembered(counted, monkeypatch):
     for version in (1, 2, 1, 3):
         counted.count_rows(ModelVersionName("p", "m", version), 1)
     assert [(found.name.version, found.rows) for found in read(counted)] == [(1, 2), (3, 1)]
+
+
+def test_only_a_caller_who_may_know_of_them_learns_of_versions_that_are_not_published(clock):
+    asked = []
+
+    def sees_unpublished(project):
+        asked.append(project)
+        return len(asked) > 1
+
+    counted = Statistics(Models(), lambda _: 0, clock=clock, now=clock, sees_unpublished=sees_unpublished)
+    for number in (3, 9):
+        counted.count_rows(ModelVersionName("p", "m", number), 5)
+    assert [one.name.version for one in read(counted)] == [3]
+    assert [one.name.version for one in read(counted)] == [3, 9]
+    assert asked == ["p", "p"]

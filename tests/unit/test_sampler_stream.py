@@ -22,11 +22,19 @@ from rowmint.errors import (
     ValueNotFoundError,
 )
 from rowmint.sampling.formats import RowFormat
+from rowmint.sampling.formats.delimited import CsvEncoder
+from rowmint.sampling.limits import MAX_ROWS
+from rowmint.sampling.parts import cut_rows
+from rowmint.sampling.plan import compile_plan
+from rowmint.sampling.prepared import prepare
 from rowmint.sampling.rows import RowSource
+from rowmint.sampling.spec import SampleSpec
+from rowmint.sampling.stream import LocalStream, open_stream
 from rowmint.synthesizer import choose_kernel
-from sampler_service.sampler import MAX_ROWS, Sampler, SampleSpec, cut_rows
+from sampler_service.requests import SampleRequest
+from sampler_service.sampler import Sampler
 from tests.golden.make import FAMILIES, SCHEMA
-from tests.golden.streams import WHERES, golden_shelf, read, reference, sampler_of
+from tests.golden.streams import WHERES, golden_model, golden_shelf, read, reference, sampler_of
 
 GRID = 2048
 RARE = (
@@ -42,12 +50,12 @@ def sampler():
         yield composed
 
 
-def run(sampler: Sampler, spec: SampleSpec):
+def run(sampler: Sampler, spec: SampleRequest):
     return asyncio.run(read(sampler, spec))
 
 
-def spec(family: str = "ctgan", rows: int = 5000, **more) -> SampleSpec:
-    return SampleSpec(reference(family), rows, **{"seed": 7, "row_format": RowFormat.CSV, **more})
+def spec(family: str = "ctgan", rows: int = 5000, **more) -> SampleRequest:
+    return SampleRequest(rows, model=reference(family), **{"seed": 7, "row_format": RowFormat.CSV, **more})
 
 
 def lines(result) -> list[bytes]:
@@ -117,8 +125,8 @@ def test_pieces_join_to_the_whole(sampler, family, where, row_format):
 
 
 def test_a_stream_may_begin_in_a_later_round_of_its_candidates(sampler):
-    pool = 32_768
-    base = spec("tvae", 2 * pool + 2 * GRID, where=WHERES["many tests"], columns=COLUMNS)
+    pool, columns = 32_768, ("grade", "age", "tier", "flag", "ratio")
+    base = spec("tvae", 2 * pool + 2 * GRID, where=WHERES["many tests"], columns=columns)
     whole = run(sampler, base)
     start = 2 * pool + GRID
     with sampler_of(golden_shelf(), choose_kernel("numpy")) as cold:
@@ -127,10 +135,10 @@ def test_a_stream_may_begin_in_a_later_round_of_its_candidates(sampler):
     assert len(lines(piece)) == GRID
     # Tested columns are those of the first round, at least one of the others is not.
     again = [lines(whole)[1 + row].split(b",") for row in (GRID, pool + GRID, start)]
-    tested = [COLUMNS.index(name) for name in ("grade", "age", "tier", "flag")]
+    tested = [columns.index(name) for name in ("grade", "age", "tier", "flag")]
     assert len({tuple(row[place] for place in tested) for row in again}) == 1
     assert len({tuple(row) for row in again}) == 3
-    # Candidates are counted where they are first used, whoever draws them.
+    # Candidates are counted where they are first used, whichever stream draws them.
     assert piece.summary.candidates == 0
 
 
@@ -197,7 +205,7 @@ def test_both_kernels_give_the_same_bytes(sampler):
         assert run(other, base).data == run(sampler, base).data
 
 
-def test_a_seed_is_drawn_and_told(sampler):
+def test_a_seed_is_drawn_and_reported(sampler):
     drawn = run(sampler, spec(rows=100, seed=None))
     assert drawn.header.seed == 1
     assert run(sampler, spec(rows=100, seed=1)).data == drawn.data
@@ -205,7 +213,7 @@ def test_a_seed_is_drawn_and_told(sampler):
     assert run(sampler, spec(rows=100, seed=0)).header.seed == 0
 
 
-def test_where_said_otherwise_is_the_same_stream(sampler):
+def test_equivalent_conditions_are_the_same_stream(sampler):
     one = run(sampler, spec(rows=500, where=(Predicate("grade", AnyOf((1, 2))),)))
     other = run(
         sampler, spec(rows=500, where=(Predicate("grade", AnyOf((2, 1, 2))), Predicate("grade", AnyOf((1, 2, 3)))))
@@ -226,20 +234,17 @@ def test_messages_group_whole_batches(sampler):
     assert all(message.first_row % large.header.grid == 0 for message in small.messages)
 
 
-def test_a_long_header_comes_in_pieces_of_no_row(sampler, monkeypatch):
-    stream = asyncio.run(sampler.open(spec(rows=10)))
-    long = bytes(range(256)) * 256
-    monkeypatch.setattr(stream._encoder, "header", lambda: long)
+def test_a_long_header_comes_in_pieces_of_no_row():
+    class Long(CsvEncoder):
+        def header(self):
+            return bytes(range(256)) * 256
 
-    async def messages():
-        return [message async for message in replace_framing(stream, 16 * 1024).messages()]
-
-    def replace_framing(stream, size):
-        stream._framing = replace(stream._framing, message_bytes=size)
-        return stream
-
-    found = asyncio.run(messages())
-    assert b"".join(message.data for message in found).startswith(long)
+    model = golden_model("independent")
+    asked = SampleSpec(10, seed=7, row_format=RowFormat.CSV, message_bytes=16 * 1024)
+    prepared = prepare(model, asked, compile_plan(model.digest, model.synthesizer, ()))
+    long = replace(prepared, encoder=Long(model.schema, model.identities, escape_formulas=False))
+    found = list(LocalStream(long).messages())
+    assert b"".join(message.data for message in found).startswith(long.encoder.header())
     assert [message.row_count for message in found[:-1]] == [0] * (len(found) - 1)
     assert max(len(message.data) for message in found[:-1]) == 16 * 1024
     assert found[-1].row_count == 10
@@ -249,7 +254,7 @@ def test_a_long_header_comes_in_pieces_of_no_row(sampler, monkeypatch):
 def test_an_empty_piece(sampler, row_format):
     base = spec(rows=3000, row_format=row_format)
     whole = run(sampler, base)
-    # All rows were received, but not the summary: what goes on from there adds nothing.
+    # All rows were received, but not the summary: the stream that resumes there adds nothing.
     rest = run(sampler, replace(base, start_row=3000, continued=True))
     assert rest.messages == ()
     assert rest.summary.rows_delivered == 0
@@ -272,11 +277,11 @@ def test_a_file_may_begin_anywhere(sampler):
     assert lines(run(sampler, replace(base, start_row=77)))[1:] == lines(run(sampler, base))[78:]
 
 
-# Conditions that starve.
+# Candidate budgets that are exhausted.
 
 
 @pytest.fixture
-def starving(monkeypatch):
+def exhausted(monkeypatch):
     """Makes block 1 of every plan find only two rows."""
     real = RowSource.block
 
@@ -289,7 +294,7 @@ def starving(monkeypatch):
     monkeypatch.setattr(RowSource, "block", block)
 
 
-def test_a_starved_stream_ends_before_the_gap(sampler, starving):
+def test_a_stream_whose_budget_is_exhausted_ends_before_the_gap(sampler, exhausted):
     async def received():
         stream = await sampler.open(spec(rows=20_000))
         rows = 0
@@ -303,7 +308,7 @@ def test_a_starved_stream_ends_before_the_gap(sampler, starving):
     assert asyncio.run(received()) == (4096, "4098")
 
 
-def test_a_partial_stream_names_what_is_missing(sampler, starving):
+def test_a_partial_stream_names_what_is_missing(sampler, exhausted):
     base = spec(rows=20_000, columns=COLUMNS)
     partial = run(sampler, replace(base, allow_partial=True))
     assert [span for message in partial.messages for span in message.missing] == [(4098, 8192)]
@@ -314,7 +319,7 @@ def test_a_partial_stream_names_what_is_missing(sampler, starving):
     assert lines(partial)[1 + 4098 : 1 + 4098 + 808] == lines(start)[1:]
 
 
-def test_pieces_of_a_partial_stream_join_too(sampler, starving):
+def test_pieces_of_a_partial_stream_join_too(sampler, exhausted):
     base = spec(rows=20_000, allow_partial=True, row_format=RowFormat.ARROW_STREAM)
     whole = run(sampler, base)
     edges = [0, 3 * GRID, 4 * GRID, 20_000]
@@ -328,7 +333,7 @@ def test_pieces_of_a_partial_stream_join_too(sampler, starving):
     assert pa.ipc.open_stream(whole.data).read_all().num_rows == 20_000 - 4094
 
 
-def test_rare_conditions_are_met_or_starve(sampler):
+def test_rare_conditions_are_met_or_exhaust_the_budget(sampler):
     asked = spec("ctgan", 30, where=RARE, columns=("grade", "city", "age"), allow_partial=True)
     found = run(sampler, asked)
     rows = [line.decode().split(",") for line in lines(found)[1:]]
@@ -364,7 +369,7 @@ def test_rare_conditions_are_met_or_starve(sampler):
         ({"where": (Predicate("badge", AnyOf(("N",))),)}, InvalidConditionError),
         ({"where": (Predicate("age", Range(minimum=200)),)}, InvalidConditionError),
         ({"where": (Predicate("grade", AnyOf((1,))), Predicate("grade", AnyOf((2,))))}, InvalidConditionError),
-        ({"model": reference("nobody")}, ResourceNotFoundError),
+        ({"model": reference("missing")}, ResourceNotFoundError),
     ],
 )
 def test_what_cannot_be_is_refused(sampler, change, error):
@@ -372,20 +377,25 @@ def test_what_cannot_be_is_refused(sampler, change, error):
         asyncio.run(sampler.open(replace(spec(), **change)))
 
 
-def test_more_rows_than_the_sampler_allows(sampler):
-    with pytest.raises(LimitError) as error:
-        spec(rows=1001).validate(1000)
-    assert error.value.metadata["setting"] == "ROWMINT_MAX_ROWS"
+def test_more_rows_than_the_sampler_allows():
+    with (
+        sampler_of(golden_shelf(), choose_kernel("numpy"), max_rows=1000) as small,
+        pytest.raises(LimitError) as error,
+    ):
+        asyncio.run(small.open(spec(rows=1001)))
+    assert error.value.metadata == {"limit": "1000", "setting": "ROWMINT_MAX_ROWS"}
 
 
-def test_an_index_past_the_ids(sampler):
+def test_an_index_past_the_ids():
     # 16**13 * 26 badges are enough for any stream: the check is on the codec's size.
-    opened = asyncio.run(sampler.open(spec(rows=10)))
-    small = replace(opened._source._model.identities["badge"], size=9)
-    model = replace(opened._source._model, identities={"badge": small})
-    source = RowSource(model, opened._source._plan, 7, ["badge"])
+    full = golden_model("ctgan")
+    model = replace(full, identities={**full.identities, "badge": replace(full.identities["badge"], size=9)})
+    plan = compile_plan(model.digest, model.synthesizer, ())
     with pytest.raises(RowRangeError):
-        source.block(0, 10)
+        RowSource(model, plan, 7, ["badge"]).block(0, 10)
+    with pytest.raises(RowRangeError, match="badge"):
+        open_stream(model, SampleSpec(10, seed=7))
+    assert open_stream(model, SampleSpec(10, end_row=9, seed=7)).header.end_row == 9
 
 
 @pytest.mark.parametrize("parts", [0, -1, 1025])

@@ -25,7 +25,7 @@ MODEL = reference("ctgan").model
 
 
 class SignedShelf:
-    """A shelf whose versions bear signatures; it counts who asks for them, and may be away."""
+    """A shelf whose versions bear signatures; it counts how often they are read, and may be unreachable."""
 
     def __init__(self) -> None:
         self.shelf: Shelf = golden_shelf()
@@ -40,10 +40,10 @@ class SignedShelf:
         statement = Statement(record.name.parent, record.manifest_digest, record.weights_sha256)
         self.signed.setdefault(model, []).append(key.sign(statement))
 
-    def resolve(self, ref, *, deleted=False):
+    def resolve(self, ref, *, deleted=False, unpublished=False):
         if self.away:
             raise UnavailableError("away")
-        return self.shelf.resolve(ref, deleted=deleted)
+        return self.shelf.resolve(ref, deleted=deleted, unpublished=unpublished)
 
     def signatures(self, model, versions, *, needed=False):
         assert needed
@@ -269,20 +269,20 @@ def test_a_signed_version_under_the_name_of_another_model_is_refused(world, trus
         get(world, trust, executor)
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_files_that_are_swapped_for_another_models_are_refused(world, trust, executor, told):
+@pytest.mark.parametrize("registered", [True, False])
+def test_files_that_are_swapped_for_another_models_are_refused(world, trust, executor, registered):
     world.sign("ctgan", KEYS[0])
     ours, others = world.shelf.records["ctgan"], world.shelf.records["tvae"]
     for key, other in ((ours.manifest_key, others.manifest_key), (ours.weights_key, others.weights_key)):
         data = world.shelf.store.get(other)
         world.shelf.store.delete(key)
         world.shelf.store.put(key, data)
-    if told:  # the registry, too, is made to say what is stored now
+    if registered:  # the registry, too, is changed to what is stored now
         places = ("manifest", "weights")
         facts = {f"{place}_{fact}" for place in places for fact in ("size", "sha256")} | {"manifest_digest"}
         changed = {fact: getattr(others, fact) for fact in (*facts, "model_digest")}
         world.shelf.records["ctgan"] = replace(ours, **changed)
-    with pytest.raises(UntrustedModelError if told else DataLossError):
+    with pytest.raises(UntrustedModelError if registered else DataLossError):
         get(world, trust, executor)
 
 

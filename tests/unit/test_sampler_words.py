@@ -9,7 +9,7 @@ import pytest
 from rowmint.rng import StreamKey, TileKey
 from rowmint.sampling.formats import RowFormat
 from rowmint.synthesizer import choose_kernel
-from sampler_service.sampler import SampleSpec
+from sampler_service.requests import SampleRequest
 from tests.golden.streams import WHERES, golden_shelf, read, reference, sampler_of
 
 
@@ -45,10 +45,10 @@ def test_streams_draw_every_word_once(family, monkeypatch):
 
         async def streams():
             for seed, where in itertools.product((1, 2), ("all", "many tests")):
-                await sampler.open(SampleSpec(reference(family), 1, where=WHERES[where]))  # loads and plans
+                await sampler.open(SampleRequest(1, model=reference(family), where=WHERES[where]))  # loads and plans
                 monkeypatch.setattr(TileKey, "words", words)
-                asked = SampleSpec(
-                    reference(family), 4097, where=WHERES[where], seed=seed, row_format=RowFormat.COLUMNS
+                asked = SampleRequest(
+                    4097, model=reference(family), where=WHERES[where], seed=seed, row_format=RowFormat.COLUMNS
                 )
                 await read(sampler, asked)
                 monkeypatch.undo()
@@ -64,7 +64,9 @@ def test_rows_of_different_seeds_and_blocks_are_not_alike():
     with sampler_of(golden_shelf(), choose_kernel("numpy")) as sampler:
 
         async def ratios(**more):
-            asked = SampleSpec(reference("tvae"), 8192, columns=("ratio",), row_format=RowFormat.COLUMNS, **more)
+            asked = SampleRequest(
+                8192, model=reference("tvae"), columns=("ratio",), row_format=RowFormat.COLUMNS, **more
+            )
             return np.concatenate([batch.columns[0].values for batch in (await read(sampler, asked)).batches])
 
         one, other = asyncio.run(ratios(seed=1)), asyncio.run(ratios(seed=2))

@@ -1,4 +1,4 @@
-"""The fair queue: whose work is done next, what is told of the load, and how it ends."""
+"""The fair queue: whose work is done next, how the load is reported, and how it ends."""
 
 import gc
 import threading
@@ -12,7 +12,7 @@ from sampler_service.scheduler import FairScheduler
 
 
 class Clock:
-    """Time that passes only when it is told to."""
+    """Time that passes only when a test says so."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -34,7 +34,7 @@ def one(clock):
 
 
 def held(scheduler, project="held"):
-    """Occupy the only thread; return what lets it go on, and the task."""
+    """Occupy the only thread; return what releases it, and the task."""
     gate, there = threading.Event(), threading.Event()
 
     def work():

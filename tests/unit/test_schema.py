@@ -22,6 +22,7 @@ from rowmint.schema import (
     validate_declared,
     with_nullable,
 )
+from rowmint.schema.sdv import sdv_metadata
 
 CELLS = {
     DataType.BOOL: st.booleans(),
@@ -180,21 +181,39 @@ def test_nullability_alone_is_changed():
     assert with_nullable(column, True) == ColumnSpec("a", domain=Domain(decimals=2, nullable=True))
 
 
-def test_sdv_metadata_comes_back_as_the_same_kinds():
-    kinds = [kind for kind in ColumnKind if kind is not ColumnKind.IGNORED]
-    schema = TableSchema(tuple(ColumnSpec(str(kind), kind) for kind in kinds), "id")
-    back = TableSchema.from_sdv(schema.to_sdv())
-    assert [column.kind for column in back.columns] == kinds
-    assert back.primary_key == "id"
+def test_sdv_metadata_says_kinds_and_primary_key():
+    columns = (
+        *(ColumnSpec(str(kind), kind) for kind in ColumnKind),
+        ColumnSpec("open"),
+        ColumnSpec("day", ColumnKind.DATETIME, DataType.DATE),
+        ColumnSpec("own", ColumnKind.DATETIME, DataType.DATE, datetime_format="%d/%m/%Y"),
+    )
+    assert sdv_metadata(TableSchema(columns, "id"), "flights") == {
+        "METADATA_SPEC_VERSION": "V1",
+        "relationships": [],
+        "tables": {
+            "flights": {
+                "primary_key": "id",
+                "columns": {
+                    "numerical": {"sdtype": "numerical"},
+                    "categorical": {"sdtype": "categorical"},
+                    "datetime": {"sdtype": "datetime", "datetime_format": "%Y-%m-%dT%H:%M:%S"},
+                    "boolean": {"sdtype": "boolean"},
+                    "id": {"sdtype": "id"},
+                    "ignored": {"sdtype": "unknown", "pii": False},
+                    "open": {"sdtype": "unknown", "pii": False},
+                    "day": {"sdtype": "datetime", "datetime_format": "%Y-%m-%d"},
+                    "own": {"sdtype": "datetime", "datetime_format": "%d/%m/%Y"},
+                },
+            }
+        },
+    }
 
 
-@pytest.mark.parametrize(
-    "metadata",
-    [{"tables": {"a": {"columns": {}}, "b": {"columns": {}}}}, {}, {"columns": {"a": {}}}, {"columns": {"a": None}}],
-)
-def test_malformed_sdv_metadata_is_refused(metadata):
-    with pytest.raises(InvalidFieldError, match=r"^metadata: "):
-        TableSchema.from_sdv(metadata)
+def test_sdv_metadata_without_a_primary_key():
+    assert sdv_metadata(TableSchema((ColumnSpec("a", ColumnKind.ID),)))["tables"] == {
+        "table": {"columns": {"a": {"sdtype": "id"}}}
+    }
 
 
 @pytest.mark.parametrize(

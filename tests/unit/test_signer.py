@@ -1,4 +1,4 @@
-"""Signing what is published already: the stored files are read and verified before anybody vouches for them."""
+"""Signing versions that are stored already: the files are read and verified before they are signed."""
 
 import hashlib
 import json
@@ -82,7 +82,7 @@ def test_what_is_not_published_is_not_signed(registry, store):
 
 @pytest.mark.parametrize("part", ["manifest", "weights"])
 @pytest.mark.parametrize("damage", ["flipped", "short", "gone"])
-def test_nobody_vouches_for_a_damaged_file(registry, store, part, damage):
+def test_a_damaged_file_is_not_signed(registry, store, part, damage):
     made = publish(registry, store)
     key = getattr(made, f"{part}_key")
     data = bytearray(store.get(key))
@@ -96,7 +96,7 @@ def test_nobody_vouches_for_a_damaged_file(registry, store, part, damage):
     assert signatures(registry) == ()
 
 
-def test_nobody_vouches_for_weights_that_the_manifest_is_not_about(registry, store):
+def test_weights_of_another_manifest_are_not_signed(registry, store):
     made = publish(registry, store)
     others = record("tvae", *stored("tvae"))
     store.put("elsewhere", stored("tvae")[1])
@@ -109,7 +109,7 @@ def test_nobody_vouches_for_weights_that_the_manifest_is_not_about(registry, sto
     assert signatures(registry) == ()
 
 
-def test_nobody_vouches_for_what_is_no_manifest(registry, store):
+def test_what_is_not_a_manifest_is_not_signed(registry, store):
     publish(registry, store)
     body = json.loads(stored("independent")[0])
     del body["generator"]["weights"]
@@ -124,7 +124,7 @@ def test_nobody_vouches_for_what_is_no_manifest(registry, store):
     assert signatures(registry) == ()
 
 
-def test_a_key_file_is_read_anew_when_it_changes(tmp_path):
+def test_a_key_file_is_read_again_when_it_changes(tmp_path):
     path = tmp_path / "signing-key.pem"
     path.write_bytes(PRIVATE)
     source = open_signing_key(str(path))

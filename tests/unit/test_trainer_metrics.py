@@ -11,14 +11,12 @@ import pytest
 from rowmint.errors import UnavailableError
 from rowmint.names import TrainingJobName
 from rowmint.registry import JobKind, JobState
-from tests.unit.test_pool import PATIENCE, READS, Ledger, job, make, run, scratch, until  # noqa: F401 - fixtures
+from tests.unit.test_pool import PATIENCE, READS, Ledger, job, make, run, until  # noqa: F401 - fixtures
 from trainer_service import metrics
-from trainer_service.jobs.course import Course
+from trainer_service.jobs.runners import PHASES as PHASES_OF
 
 PHASES = "rowmint_job_phase_seconds"
-TELLS = (
-    'print(json.dumps({"entered": "fetching"}), flush=True); print(json.dumps({"entered": "fitting"}), flush=True)\n'
-)
+TELLS = 'print(json.dumps({"phase": "fetching"}), flush=True); print(json.dumps({"phase": "fitting"}), flush=True)\n'
 
 
 def value(name: str, **labels: str) -> float:
@@ -57,12 +55,12 @@ def test_a_phase_has_its_seconds_and_how_the_attempt_ended_in_it(answer, outcome
 
     before = seen()
     clock = Clock()
-    course = Course(JobKind.TRAIN, clock)
-    course.hear({"entered": "p1"})
+    measured = metrics.AttemptMetrics(JobKind.TRAIN, clock)
+    measured.on_phase("p1")
     clock.now = 2.0
-    course.hear({"entered": "p2"})
+    measured.on_phase("p2")
     clock.now = 5.5
-    course.end(answer)
+    measured.on_end(answer)
     grown = [now - then for now, then in zip(seen(), before, strict=True)]
     assert grown == [2.0, 3.5, 1.0, 0.0 if state is None else 1.0, answer.get("garbage", 0)]
 
@@ -71,13 +69,14 @@ def test_what_alerts_look_at_is_there_before_it_happens():
     """A series that begins with its first event has no increase."""
     fresh = (
         "from prometheus_client import generate_latest; from trainer_service import metrics;"
+        "from trainer_service.jobs.runners import PHASES; metrics.declare_phases(PHASES);"
         "print(generate_latest(metrics.REGISTRY).decode())"
     )
     done = subprocess.run([sys.executable, "-c", fresh], capture_output=True, text=True, timeout=60, check=True)
     shown = set(done.stdout.splitlines())
     died = {
         f'{PHASES}_count{{kind="{kind}",outcome="died",phase="{phase}"}} 0.0'
-        for kind, phases in metrics.PHASES.items()
+        for kind, phases in PHASES_OF.items()
         for phase in phases
     }
     ended = {
@@ -85,13 +84,13 @@ def test_what_alerts_look_at_is_there_before_it_happens():
         for kind in ("ingest", "train")
         for state in ("SUCCEEDED", "FAILED", "CANCELLED")
     }
-    assert len(died | ended) == 7 + 6
+    assert len(died | ended) == 8 + 6
     assert died | ended <= shown
 
 
 def test_a_job_that_is_given_up_is_counted_by_who_was_to_take_it_up(make):  # noqa: F811 - the fixture
     class GivesUp(Ledger):
-        def claim(self, holder, lease_seconds, kinds, *, ended):
+        def claim(self, holder, lease_seconds, kinds, *, max_project_jobs, ended):
             if self.waiting and JobKind.TRAIN in kinds:
                 self.waiting.clear()
                 ended(JobKind.TRAIN, JobState.FAILED)

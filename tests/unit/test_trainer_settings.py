@@ -1,6 +1,7 @@
 """The services' settings: each is used, and a wrong one is told in one line."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -89,3 +90,19 @@ def test_a_wrong_setting_is_told_in_one_line(tmp_path, service, name, value, tol
     assert line.startswith(f"{service}: ")
     assert told in line
     assert "secret" not in line
+
+
+def test_a_worker_in_another_folder_reads_the_same_settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = TrainerSettings(home=Path("here"), workers=3, data_store="s3://bucket/data")
+    sent = json.loads(json.dumps(settings.for_worker()))
+    monkeypatch.chdir("/")
+    read = TrainerSettings(**sent)
+    assert read.home == tmp_path / "here"
+    assert (read.registry_url, read.data_store_url, read.model_store_url, read.scratch, read.workers) == (
+        f"sqlite:///{tmp_path}/here/registry",
+        "s3://bucket/data",
+        f"file://{tmp_path}/here/models",
+        tmp_path / "here" / "scratch",
+        3,
+    )

@@ -6,22 +6,23 @@ import sys
 
 import pytest
 
-from tests.acceptance.processes import wait_until
+from tests.waiting import wait_until
 
 # A worker that notes when it warms up, rather than import what takes seconds.
 _NOTES = """
 import sys
 from pathlib import Path
-from trainer_service.jobs import worker
-worker._import_fitting = Path(sys.argv[1]).touch
-worker._IDLE_SECONDS = float(sys.argv[2])
+from trainer_service.jobs import warm_up, worker
+warm_up.import_fitting = Path(sys.argv[1]).touch
+warm_up._IDLE_SECONDS = float(sys.argv[2])
 worker.main()
 """
 _FITS = """
 import sys
 from pathlib import Path
 from tests.tables_to_fit import fit_table, full_table
-from trainer_service.config import IndependentConfig, TrainingConfig
+from trainer_service.config import TrainingConfig
+from trainer_service.fitting.families.independent.config import IndependentConfig
 fit_table(full_table(), TrainingConfig(IndependentConfig(), seed=1), Path(sys.argv[1]))
 print([name for name in ("torch", "ctgan", "sdv") if name in sys.modules])
 """
@@ -30,7 +31,7 @@ print([name for name in ("torch", "ctgan", "sdv") if name in sys.modules])
 @pytest.mark.parametrize("rests", [True, False])
 def test_a_worker_warms_up_only_where_no_command_comes_at_once(tmp_path, rests):
     mark = tmp_path / "warm"
-    command = {"do": "estimate", "settings": {"home": str(tmp_path)}, "dataset_uid": "", "config": {}, "scratch": ""}
+    command = {"do": "estimate", "settings": {"home": str(tmp_path)}, "dataset_uid": "", "config": {}}
     arguments = [sys.executable, "-c", _NOTES, str(mark), "0" if rests else "600"]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdin is not None
@@ -44,6 +45,7 @@ def test_a_worker_warms_up_only_where_no_command_comes_at_once(tmp_path, rests):
         assert json.loads(worker.stdout.readline())["error"]["reason"] == "UNAVAILABLE"
         assert worker.wait(60) == 0
     assert mark.exists() is rests
+    assert [path.name for path in (tmp_path / "scratch").iterdir()] == [".lock"]
 
 
 def test_a_model_without_networks_is_fitted_without_torch(tmp_path):

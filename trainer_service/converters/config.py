@@ -9,18 +9,10 @@ from google.protobuf.message import Message
 from rowmint.errors import InvalidFieldError
 from rowmint.rpc.converters import COLUMN_KINDS, kind_from_proto
 from rowmint.v1 import schema_pb2, training_job_pb2
-from trainer_service.config import (
-    PREFIX,
-    ColumnOverride,
-    CtganConfig,
-    Device,
-    FamilyConfig,
-    HighCardinality,
-    IndependentConfig,
-    TrainingConfig,
-    TvaeConfig,
-    validate,
-)
+from trainer_service.config import TrainingConfig, validate
+from trainer_service.fitting.context import Device
+from trainer_service.fitting.families import FamilyConfig, family_named, family_names
+from trainer_service.fitting.options import PREFIX, ColumnOverride, HighCardinality
 
 _T = TypeVar("_T")
 
@@ -35,15 +27,10 @@ _DEVICES: Mapping[int, Device] = {
 }
 _POLICY_NUMBERS = {policy: number for number, policy in _POLICIES.items()}
 _DEVICE_NUMBERS = {device: number for number, device in _DEVICES.items()}
-_FAMILIES: Mapping[str, type[FamilyConfig]] = {
-    "ctgan": CtganConfig,
-    "tvae": TvaeConfig,
-    "independent": IndependentConfig,
-}
 
 
 def config_from_proto(message: training_job_pb2.TrainingConfig, *, seed: int, threads: int) -> TrainingConfig:
-    """Return the valid configuration that `message` asks for.
+    """Return the valid configuration that `message` requests.
 
     Args:
         message: As the caller sent it: what is unset gets its default, an explicit 0 is validated.
@@ -55,9 +42,9 @@ def config_from_proto(message: training_job_pb2.TrainingConfig, *, seed: int, th
     """
     name = message.WhichOneof("family")
     if name is None:
-        raise InvalidFieldError(f"{PREFIX}.family", "is required: set one of ctgan, tvae or independent")
+        raise InvalidFieldError(f"{PREFIX}.family", "is required: set one of " + ", ".join(family_names()))
     config = TrainingConfig(
-        family=_family(_FAMILIES[name], getattr(message, name)),
+        family=_family(family_named(name).config, getattr(message, name)),
         seed=message.seed if message.HasField("seed") else seed,
         device=_known(_DEVICES, message.device, f"{PREFIX}.device") or Device.CPU,
         threads=message.threads if message.HasField("threads") else threads,
@@ -76,7 +63,7 @@ def config_from_proto(message: training_job_pb2.TrainingConfig, *, seed: int, th
 
 
 def config_to_proto(config: TrainingConfig) -> training_job_pb2.TrainingConfig:
-    """Return `config` as a message with every default filled in; overrides say only what was said."""
+    """Return `config` as a message with every default filled in; overrides hold only what was set."""
     message = training_job_pb2.TrainingConfig(
         seed=config.seed,
         device=training_job_pb2.Device.ValueType(_DEVICE_NUMBERS[config.device]),
@@ -88,7 +75,7 @@ def config_to_proto(config: TrainingConfig) -> training_job_pb2.TrainingConfig:
         keep_best=config.keep_best,
     )
     part: Message = getattr(message, config.family_name)
-    part.SetInParent()  # the independent family has no field whose setting would choose it
+    part.SetInParent()  # a family without hyper-parameters has no field whose setting would choose it
     for field in fields(config.family):
         value = getattr(config.family, field.name)
         if isinstance(value, tuple):

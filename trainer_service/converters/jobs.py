@@ -5,7 +5,7 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
-from rowmint.registry import EventRecord, JobPhase, JobRecord, JobState
+from rowmint.registry import EventRecord, JobRecord, JobState
 from rowmint.registry.job_records import JobError
 from rowmint.rpc.converters import timestamp
 from rowmint.v1 import training_job_pb2
@@ -13,7 +13,15 @@ from trainer_service.config import from_json
 from trainer_service.converters.config import config_to_proto
 
 JOB_STATES = {state: training_job_pb2.JobState.Value(f"JOB_STATE_{state}") for state in JobState}
-JOB_PHASES = {phase: training_job_pb2.JobPhase.Value(f"JOB_PHASE_{phase}") for phase in JobPhase}
+# Phases of training jobs, by the runner's names; empty for none.
+JOB_PHASES = {
+    "": training_job_pb2.JOB_PHASE_UNSPECIFIED,
+    "fetching": training_job_pb2.JOB_PHASE_FETCHING,
+    "encoding": training_job_pb2.JOB_PHASE_ENCODING,
+    "fitting": training_job_pb2.JOB_PHASE_FITTING,
+    "verifying": training_job_pb2.JOB_PHASE_VERIFYING,
+    "publishing": training_job_pb2.JOB_PHASE_PUBLISHING,
+}
 
 
 def job_to_proto(job: JobRecord, progress: Mapping[str, Any] | None = None) -> training_job_pb2.TrainingJob:
@@ -31,6 +39,7 @@ def job_to_proto(job: JobRecord, progress: Mapping[str, Any] | None = None) -> t
         state=JOB_STATES[job.state],
         phase=JOB_PHASES[job.phase],
         attempt=job.attempt,
+        staged=job.staged,
         model_version=_version_name(job.model, job.model_version),
         create_time=timestamp(job.create_time),
         start_time=timestamp(job.start_time),

@@ -27,6 +27,7 @@ from rowmint.schema import (
     validate_declared,
     with_nullable,
 )
+from rowmint.schema.sdv import sdv_metadata
 from trainer_service.datasets.column_profile import ColumnProfile
 from trainer_service.datasets.column_types import Target, TypeInference
 from trainer_service.datasets.conversion import ImpossibleError, convert, reason
@@ -147,7 +148,7 @@ def ingest(
             column.distinctness.close()
     profile = {"rows": rows, "columns": {column.name: column.profile.to_json() for column in columns}}
     reporter.done()
-    return IngestResult(schema, rows, path, profile, schema.to_sdv())
+    return IngestResult(schema, rows, path, profile, sdv_metadata(schema))
 
 
 class _ProgressReporter:

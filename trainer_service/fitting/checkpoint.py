@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Self
 
 import numpy as np
 import rfc8785
@@ -16,64 +16,35 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from trainer_service.fitting.encoding.encode import EncodedTable
-from trainer_service.fitting.fitter import Fitter
-from trainer_service.fitting.loop import History, Watch
+from trainer_service.fitting.encoding.encoded_table import EncodedTable
+from trainer_service.fitting.fitter import IterativeFitter
+from trainer_service.fitting.loop import History
+from trainer_service.fitting.monitoring.monitor import TrainingMonitor
 
 _FORMAT = 1
 _ABOUT = "about"  # the array that holds JSON
 _FITTER, _BEST = "fitter.", "best."
 
 
-class Checkpoints(Protocol):
-    """Where a fit's checkpoints are kept. One thread uses it."""
-
-    def load(self) -> bytes | None:
-        """Return the newest checkpoint; None where there is none, or none that can be read."""
-        ...
-
-    def due(self) -> bool:
-        """Say whether one is to be written now; asked before every step."""
-        ...
-
-    def save(self, step: int, data: bytes) -> None:
-        """Keep a checkpoint of `step` steps; what cannot be kept now does not stop the fit."""
-        ...
-
-
-class NoCheckpoints:
-    """Keeps none; see `Checkpoints`."""
-
-    def load(self) -> None:
-        """Return none."""
-
-    def due(self) -> bool:
-        """Say no."""
-        return False
-
-    def save(self, step: int, data: bytes) -> None:
-        """Keep nothing."""
-
-
 class UnusableError(Exception):
-    """A checkpoint cannot be gone on from; the text says why."""
+    """A fit cannot be resumed from a checkpoint; the text says why."""
 
 
 @dataclass(frozen=True)
-class Origin:
+class CheckpointFingerprint:
     """What a fit's numbers depend on beside its configuration.
 
     Attributes:
-        encoding: SHA-256 of the fitted codecs and the counts of their slots, in hex.
-        fingerprint: Device kind, threads, versions: what float arithmetic depends on; JSON values.
+        encoding: SHA-256 of the fitted codecs and the counts of their choices, in hex.
+        machine: Device kind, threads, versions: what float arithmetic depends on; JSON values.
     """
 
     encoding: str
-    fingerprint: Mapping[str, Any]
+    machine: Mapping[str, Any]
 
     @classmethod
-    def of(cls, table: EncodedTable, fingerprint: Mapping[str, Any]) -> "Origin":
-        """Return the origin of a fit to `table`."""
+    def of(cls, table: EncodedTable, machine: Mapping[str, Any]) -> Self:
+        """Return the fingerprint of a fit to `table`."""
         digest = hashlib.sha256()
         for codec, counts in zip(table.codecs, table.counts, strict=True):
             body, arrays = codec.to_manifest()
@@ -81,16 +52,18 @@ class Origin:
             for array in (*(arrays[name] for name in sorted(arrays)), counts):
                 digest.update(f"{array.dtype.str}{array.shape}".encode())
                 digest.update(np.ascontiguousarray(array).tobytes())
-        return cls(digest.hexdigest(), dict(fingerprint))
+        return cls(digest.hexdigest(), dict(machine))
 
 
-def write(fitter: Fitter, history: History, watch: Watch, origin: Origin) -> bytes:
+def write(
+    fitter: IterativeFitter, history: History, monitor: TrainingMonitor, fingerprint: CheckpointFingerprint
+) -> bytes:
     """Return a checkpoint."""
-    body, best = watch.to_json()
+    body, best = monitor.to_json()
     about = {
         "format": _FORMAT,
-        "encoding": origin.encoding,
-        "fingerprint": dict(origin.fingerprint),
+        "encoding": fingerprint.encoding,
+        "fingerprint": dict(fingerprint.machine),
         "history": history.to_json(),
         "watch": body,
     }
@@ -102,27 +75,29 @@ def write(fitter: Fitter, history: History, watch: Watch, origin: Origin) -> byt
     return bytes(safetensors.numpy.save(arrays))
 
 
-def restore(data: bytes, fitter: Fitter, watch: Watch, origin: Origin) -> History:
+def restore(
+    data: bytes, fitter: IterativeFitter, monitor: TrainingMonitor, fingerprint: CheckpointFingerprint
+) -> History:
     """Bring a fit to where a checkpoint left it and return its history.
 
-    Under another fingerprint the fit goes on too, but its weights are no longer those of an uninterrupted one: the
-    history says so.
+    On another machine the fit is resumed too, but its weights are no longer those of an uninterrupted one: the history
+    says so.
 
     Raises:
-        UnusableError: It is of another encoding or of code that is not this; `fitter` and `watch` may be half restored.
+        UnusableError: It is of another encoding or another version's; `fitter` and `monitor` may be half restored.
     """
     try:
         arrays = safetensors.numpy.load(data)
         about = json.loads(arrays[_ABOUT].tobytes())
         if about["format"] != _FORMAT:
             raise UnusableError(f"it has format {about['format']}, this version writes {_FORMAT}")
-        if about["encoding"] != origin.encoding:
+        if about["encoding"] != fingerprint.encoding:
             raise UnusableError("the table is encoded in another way here")
         history = History.from_json(about["history"])
-        history.reproducible &= about["fingerprint"] == origin.fingerprint
+        history.reproducible &= about["fingerprint"] == fingerprint.machine
         fitter.load_state({name.removeprefix(_FITTER): arrays[name] for name in arrays if name.startswith(_FITTER)})
         best = [name for name in arrays if name.startswith(_BEST)]
-        watch.load_json(about["watch"], [arrays[f"{_BEST}{index}"] for index in range(len(best))])
+        monitor.load_json(about["watch"], [arrays[f"{_BEST}{index}"] for index in range(len(best))])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UnusableError(f"it cannot be read ({type(error).__name__})") from error
     history.resumed_steps.append(history.steps)

@@ -5,36 +5,37 @@ It uses torch's global generator and thread count: a process runs one fit at a t
 
 import platform
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rowmint.artifact import Artifact, Generator, write_model
+from rowmint.artifact import Artifact, FittedModel, write_model
 from rowmint.errors import CancelledError
 from rowmint.failpoints import reach
 from rowmint.schema import TableSchema
 from trainer_service.config import (
-    IndependentConfig,
     TrainingConfig,
     effective_schema,
+    encoding_options,
     to_json,
     validate,
     validate_against,
 )
-from trainer_service.fitting.checkpoint import Checkpoints, NoCheckpoints, Origin, UnusableError, restore, write
-from trainer_service.fitting.encoding.encode import encode_table
+from trainer_service.fitting.checkpoint import CheckpointFingerprint, UnusableError, restore, write
+from trainer_service.fitting.context import Checkpoints, Clock, FitContext, NoCheckpoints
+from trainer_service.fitting.device import machine_fingerprint, prepare_device
+from trainer_service.fitting.encoding.encoded_table import EncodedTable, encode_table
 from trainer_service.fitting.encoding.table import Holdout, Table
-from trainer_service.fitting.estimate import Clock, estimate
-from trainer_service.fitting.families import choose_device, make_fitter
-from trainer_service.fitting.loop import History, make_watch, run
+from trainer_service.fitting.estimate import estimate
+from trainer_service.fitting.fitter import FittedNetwork, Fitter, IterativeFitter
+from trainer_service.fitting.loop import History, run
+from trainer_service.fitting.monitoring.monitor import TrainingMonitor, make_monitor
 from trainer_service.fitting.monitoring.progress import Cancelled, FitEvent, Phase, Report
+from trainer_service.fitting.options import ExportOptions
 
 __all__ = ["estimate", "fit"]
-
-LICENCE = (
-    "Trained with the ctgan package, which is under BUSL-1.1: in-house use is free, a commercial synthetic-data service"
-    " for third parties is not."
-)
 
 
 def fit(
@@ -48,8 +49,9 @@ def fit(
     cancelled: Cancelled,
     checkpoints: Checkpoints | None = None,
     clock: Clock = time.monotonic,
+    export: ExportOptions | None = None,
 ) -> Artifact:
-    """Fit a model and return its files; go on from a checkpoint where there is one.
+    """Fit a model and return its files; resume from a checkpoint where there is one.
 
     Args:
         table: The dataset's canonical Parquet file.
@@ -58,100 +60,135 @@ def fit(
         dataset_digest: SHA-256 of the dataset, 32 bytes.
         scratch: Folder for files of codes, as large as the table; exists. The caller removes it.
         report: Called with each event: at the start of a phase, and at the end of an epoch.
-        cancelled: Asked at every step and every batch read.
+        cancelled: Called at every step and every batch read; true to end the fit.
         checkpoints: Where they are kept; None for nowhere.
         clock: Seconds; for rates and durations only, no weight depends on it.
+        export: How the network becomes exact integers; None for the defaults.
 
     Raises:
-        CancelledError: `cancelled` said so.
+        CancelledError: `cancelled` was true.
         ColumnNotFoundError: The configuration names a column that does not exist.
         InvalidFieldError: The configuration is impossible, by itself, for this dataset or on this machine.
-        TrainingFailedError: A column cannot be learned, or the losses are no numbers any more.
+        TrainingFailedError: A column cannot be learned, or the fit diverged.
     """
     started = clock()
     validate(config)
     rows = Table(table, (), Holdout.none()).row_count
     validate_against(config, schema, rows)
-    device = choose_device(config)
+    context = FitContext(
+        scratch,
+        config.seed,
+        config.device,
+        config.threads,
+        report,
+        cancelled,
+        NoCheckpoints() if checkpoints is None else checkpoints,
+        clock,
+    )
+    family = config.declaration
+    prepare_device(family, context)
     effective = effective_schema(config, schema).modelled()
     holdout = Holdout.of(dataset_digest, config.holdout_fraction)
     report(FitEvent(Phase.ENCODING, message=f"encoding {rows:,} rows of {len(effective.columns)} columns"))
     reach("encode.began")
-    encoded = encode_table(Table(table, effective.columns, holdout), config, scratch, cancelled)
+    encoded = encode_table(Table(table, effective.columns, holdout), encoding_options(config), scratch, cancelled)
     reach("encode.ended")
-    fitter = make_fitter(encoded, config, device, scratch)
-    watch = make_watch(encoded, config)
-    checkpoints = NoCheckpoints() if checkpoints is None else checkpoints
-    origin = Origin.of(encoded, _fingerprint(config))
-    begun = f"fitting {config.family_name} to {encoded.rows:,} rows, {encoded.width} wide"
-    history = History()
-    saved = checkpoints.load()
-    if saved is not None:
-        try:
-            history = restore(saved, fitter, watch, origin)
-            begun = f"going on after {history.steps:,} steps"
-        except UnusableError as error:
-            # Half of it may be restored already.
-            fitter, watch = make_fitter(encoded, config, device, scratch), make_watch(encoded, config)
-            begun = f"beginning anew, as the checkpoint is of no use: {error}"
-    report(FitEvent(Phase.FITTING, history.epochs, fitter.epochs, message=begun))
-
-    def pause(history: History) -> None:
-        if checkpoints.due():
-            checkpoints.save(history.steps, write(fitter, history, watch, origin))
-
-    history = run(fitter, report, cancelled, clock, watch, history=history, pause=pause)
+    machine = machine_fingerprint(family, context)
+    fitted = _fitted(config, encoded, context, machine)
     if cancelled():
         raise CancelledError("the fit was cancelled")
-    report(FitEvent(Phase.PUBLISHING, history.epochs, fitter.epochs, message="exporting the generator"))
-    network = fitter.export()
+    epochs = fitted.fitter.epochs if isinstance(fitted.fitter, IterativeFitter) else 0
+    report(FitEvent(Phase.VERIFYING, fitted.history.epochs, epochs, message="exporting the generator"))
+    network = fitted.fitter.export(ExportOptions() if export is None else export)
     learned = TableSchema(tuple(column.spec for column in encoded.fitted), effective.primary_key)
-    generator = Generator(
-        config.family_name, learned, [column.codec for column in encoded.fitted], network.body, network.arrays
+    codecs = [column.codec for column in encoded.fitted]
+    model = FittedModel(family.synthesizer.name, learned, codecs, network.body, network.arrays)
+    provenance: dict[str, Any] = {
+        "capabilities": family.capabilities.to_json(),
+        "training": {
+            **_training(config, encoded, fitted, network),
+            "holdout": {"fraction": config.holdout_fraction, "key": holdout.key.hex()},
+            "duration_seconds": round(clock() - started, 3),
+            "fingerprint": dict(machine),
+        },
+        "dataset": {"sha256": dataset_digest.hex(), "rows": rows},
+        "privacy": {"mode": "none"},
+        "created_by": {"python": platform.python_version(), "numpy": metadata.version("numpy"), **_own_version()},
+    }
+    if family.licence:
+        provenance["licence"] = family.licence
+    return write_model(model, provenance)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A fit that has come to its end, before export."""
+
+    fitter: Fitter
+    history: History
+
+
+def _fitted(config: TrainingConfig, table: EncodedTable, context: FitContext, machine: Mapping[str, Any]) -> _Fitted:
+    """Fit a family to its training rows, by steps where it takes steps."""
+    family = config.declaration
+    begun = f"fitting {family.name} to {table.rows:,} rows, {table.width} wide"
+    if not family.iterative:
+        context.on_event(FitEvent(Phase.FITTING, message=begun))
+        return _Fitted(family.make_fitter(table, config.family, context), History())
+    fitter, monitor = _make(config, table, context)
+    fingerprint = CheckpointFingerprint.of(table, machine)
+    history = History()
+    saved = context.checkpoints.load()
+    if saved is not None:
+        try:
+            history = restore(saved, fitter, monitor, fingerprint)
+            begun = f"resumed after {history.steps:,} steps"
+        except UnusableError as error:
+            # Half of it may be restored already.
+            fitter, monitor = _make(config, table, context)
+            begun = f"begun again: the checkpoint cannot be used, as {error}"
+    context.on_event(FitEvent(Phase.FITTING, history.epochs, fitter.epochs, message=begun))
+
+    def pause(history: History) -> None:
+        if context.checkpoints.due():
+            context.checkpoints.save(history.steps, write(fitter, history, monitor, fingerprint))
+
+    return _Fitted(fitter, run(fitter, context, monitor, history=history, pause=pause))
+
+
+def _make(config: TrainingConfig, table: EncodedTable, context: FitContext) -> tuple[IterativeFitter, TrainingMonitor]:
+    fitter = config.declaration.make_fitter(table, config.family, context)
+    if not isinstance(fitter, IterativeFitter):
+        raise TypeError(f"family {config.family_name} is declared as iterative; {type(fitter).__name__} takes no steps")
+    monitor = make_monitor(
+        table,
+        seed=config.seed,
+        probe_epochs=config.probe_epochs,
+        patience=config.patience,
+        keep_best=config.keep_best,
     )
-    training: dict[str, Any] = {
+    return fitter, monitor
+
+
+def _training(config: TrainingConfig, table: EncodedTable, fitted: _Fitted, network: FittedNetwork) -> dict[str, Any]:
+    """Return what the manifest says of the fit, as JSON values."""
+    fitter, history = fitted.fitter, fitted.history
+    return {
         "family": config.family_name,
         "config": to_json(config),
         "seed": str(config.seed),
-        "rows": encoded.rows,
-        "holdout": {"fraction": config.holdout_fraction, "key": holdout.key.hex()},
+        "rows": table.rows,
         "epochs": history.epochs,
         "published_epoch": history.published_epoch,
         "ended": history.ended,
         "probes": history.probes,
         "export": dict(network.choices),
-        "steps_per_epoch": fitter.steps_per_epoch,
+        "steps_per_epoch": fitter.steps_per_epoch if isinstance(fitter, IterativeFitter) else 0,
         "parameters": fitter.parameters,
         "loss_history": history.losses,
         "final_losses": {name: values[-1] for name, values in history.losses.items()},
-        "duration_seconds": round(clock() - started, 3),
         "resumed_steps": history.resumed_steps,
         "reproducible": history.reproducible,
-        "fingerprint": dict(origin.fingerprint),
-    }
-    provenance = {
-        "training": training,
-        "dataset": {"sha256": dataset_digest.hex(), "rows": rows},
-        "privacy": {"mode": "none"},
-        "licence": LICENCE,
-        "created_by": {"python": platform.python_version(), "numpy": metadata.version("numpy"), **_own_version()},
-    }
-    return write_model(generator, provenance)
-
-
-def _fingerprint(config: TrainingConfig) -> dict[str, Any]:
-    """Return what the weights depend on beside data, configuration and seed."""
-    found = {"device": str(config.device), "threads": config.threads}
-    if isinstance(config.family, IndependentConfig):
-        return found  # it counts; torch, which takes seconds to import, has no part in that
-    import torch  # noqa: PLC0415 - only where networks are fitted.
-
-    return {
-        **found,
-        "torch": torch.__version__,
-        "ctgan": metadata.version("ctgan"),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "matmul": torch.get_float32_matmul_precision(),
     }
 
 

@@ -1,13 +1,14 @@
-"""What every family's training offers the engine."""
+"""What the fitting half of every family offers the engine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer_service.fitting.encoding.encode import Codes
+from trainer_service.fitting.encoding.encoded_table import EncodedRows
+from trainer_service.fitting.options import ExportOptions
 
 
 @dataclass(frozen=True)
@@ -26,25 +27,38 @@ class FittedNetwork:
 
 
 class Fitter(Protocol):
-    """A family being fitted. One thread uses it.
+    """A family on a table: fitted once it is made, or an `IterativeFitter`. One thread uses it.
 
     Attributes:
-        epochs: Epochs in all; 0 where nothing is iterated.
+        parameters: Numbers that are learned by steps; 0 where there are no steps.
+    """
+
+    parameters: int
+
+    def export(self, options: ExportOptions) -> FittedNetwork:
+        """Return the generative half in exact arithmetic; nothing of the fitter changes."""
+        ...
+
+
+@runtime_checkable
+class IterativeFitter(Fitter, Protocol):
+    """A family that is fitted by steps.
+
+    Attributes:
+        epochs: Epochs in all, 1 or more.
         steps_per_epoch: Steps an epoch.
         rows_per_step: Training rows a step uses.
-        parameters: Numbers the networks learn.
     """
 
     epochs: int
     steps_per_epoch: int
     rows_per_step: int
-    parameters: int
 
     def step(self, number: int) -> dict[str, float]:
         """Take training step `number`, from 0; return its losses by name."""
         ...
 
-    def sample(self, rows: int) -> Codes:
+    def sample(self, rows: int) -> EncodedRows:
         """Return rows, at most 8,192, as `export` now would have them made; the same ones whenever weights are."""
         ...
 
@@ -61,14 +75,10 @@ class Fitter(Protocol):
         ...
 
     def load_state(self, state: Mapping[str, NDArray[np.float32]]) -> None:
-        """Go on from what `state` gave: every step from here on is as it would have been there.
+        """Resume from what `state` gave: every step from here on is as it would have been there.
 
         Raises:
             KeyError: Something is missing.
             ValueError: Something is of another shape.
         """
-        ...
-
-    def export(self) -> FittedNetwork:
-        """Return the generative half in exact integers."""
         ...

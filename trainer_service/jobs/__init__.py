@@ -1,6 +1,6 @@
-"""Jobs: leased work, run in child processes.
+"""Jobs: leased work, run by workers.
 
-`pool` keeps warm children and hands them claimed jobs; `worker` is what runs in a child; `estimate` asks one what a job
-would cost. Parent and child exchange single lines of JSON over the child's standard input and output, so nothing is
-pickled, and a child whose parent is gone notices at once, as its input ends.
+`pool` claims jobs and hands each to a worker, which a backend starts (`backends`); `worker` is what runs there, and
+finds what a job's kind does in the list of runners (`runners`). Trainer and worker exchange JSON values, so nothing is
+pickled; a worker shares nothing with its trainer but registry and stores.
 """

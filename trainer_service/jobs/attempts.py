@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
-from typing import Self, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Self, TypeVar
 
 import structlog
 
@@ -25,7 +25,7 @@ class Attempt:
         job: The job as it was claimed.
         heartbeat_seconds: Pause between two renewals.
         patience_seconds: How long a registry or store that is away is waited for: no longer than the lease lasts.
-        entered: Told of each phase that the work enters.
+        on_phase: Called with each phase that the work enters.
     """
 
     def __init__(
@@ -35,10 +35,11 @@ class Attempt:
         heartbeat_seconds: float,
         patience_seconds: float = 0.0,
         *,
-        entered: Callable[[str], None] = lambda _: None,
+        on_phase: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.job = job
-        self._entered = entered
+        self._on_phase = on_phase
+        self._phase = ""
         self._registry = registry
         self._heartbeat_seconds = heartbeat_seconds
         self._patience_seconds = patience_seconds
@@ -58,7 +59,7 @@ class Attempt:
 
     @property
     def shutting_down(self) -> bool:
-        """Whether the process was asked to end; the job is to be given back."""
+        """Whether the process is to end; the job is to be given back."""
         return self._shutdown.is_set()
 
     @property
@@ -66,19 +67,41 @@ class Attempt:
         """Whether another attempt has taken over; nothing is to be written any more."""
         return self._fenced.is_set()
 
-    def enter(self, phase: str) -> None:
-        """Say what the work is at from now on: a word of a closed set, for those who measure how long it takes."""
-        self._entered(phase)
+    @property
+    def phase(self) -> str:
+        """What the work is at; empty before its first phase."""
+        return self._phase
+
+    def enter(self, phase: str, payload: Mapping[str, Any] | None = None) -> None:
+        """Say what the work is at from now on: in the registry, as an event, and to who measures how long it takes.
+
+        Args:
+            phase: One of the runner's phases.
+            payload: What else the event reports, JSON values.
+
+        Raises:
+            FencedError: Another attempt has taken over.
+            UnavailableError: The registry was away for too long, or the work is to stop.
+        """
+        self._phase = phase
+        self._on_phase(phase)
+        job, body = self.job, payload or {}
+        self.patiently(lambda again: self._registry.jobs.set_phase(job.uid, job.epoch, phase, body, again=again))
+
+    def report(self, payload: Mapping[str, Any]) -> None:
+        """Append an event of the phase that the work is at; arguments and errors as of `enter`."""
+        job = self.job
+        self.patiently(lambda again: self._registry.jobs.append_event(job.uid, job.epoch, payload, again=again))
 
     def stopped(self) -> bool:
-        """Say whether the work is to stop: cancelled, fenced or shutting down. Cheap; asked at every step."""
+        """Say whether the work is to stop: cancelled, fenced or shutting down. Cheap enough for every step."""
         return self._cancel.is_set() or self._shutdown.is_set() or self._fenced.is_set()
 
     def patiently(self, call: Callable[[bool], T]) -> T:
         """Return what `call` returns; while registry or store are away call again, until patience ends.
 
         Args:
-            call: Told whether it was called before: what it does may be done already, though it failed.
+            call: Called with whether it was called before: what it does may be done already, though it failed.
 
         Raises:
             UnavailableError: They were away for too long, or the work is to stop.
@@ -92,7 +115,7 @@ class Attempt:
                 if self.stopped() or time.monotonic() >= end:
                     raise
                 if not again:
-                    _log.warning("waiting for what is away", job=str(self.job.name), error=error.message)
+                    _log.warning("registry or store is away; waiting", job=str(self.job.name), error=error.message)
             again = True
             self._shutdown.wait(_PAUSE_SECONDS)
 
@@ -111,5 +134,5 @@ class Attempt:
             except UnavailableError as error:
                 # The lease may outlive a short outage; if it does not, the next beat is fenced.
                 _log.warning("heartbeat failed", error=error.message)
-            except Exception:  # noqa: BLE001 - the same, whatever it was: without its heart the work would be lost for certain
+            except Exception:  # noqa: BLE001 - the same, whatever it was: without a heartbeat the work would be lost for certain
                 _log.exception("heartbeat failed")

@@ -46,7 +46,7 @@ class JobCheckpoints:
         self._clock = clock
         self._newest = attempt.job.checkpoint
         self._last = clock()
-        self._said_goodbye = False
+        self._saved_last = False
 
     def load(self) -> bytes | None:
         """Return the newest checkpoint of the job; None where there is none, or where it is damaged.
@@ -69,13 +69,13 @@ class JobCheckpoints:
 
     def due(self) -> bool:
         """Say whether one is to be written now: the pause is over, or the process is about to end."""
-        if self._attempt.shutting_down and not self._said_goodbye:
-            self._said_goodbye = True
+        if self._attempt.shutting_down and not self._saved_last:
+            self._saved_last = True
             return True
         return self._clock() - self._last >= self._seconds
 
     def save(self, step: int, data: bytes) -> None:
-        """Keep a checkpoint; where registry or store cannot be used now, the work goes on until the next is due.
+        """Keep a checkpoint; where registry or store cannot be used now, the work continues until the next is due.
 
         Raises:
             CancelledError: The job is cancelled.

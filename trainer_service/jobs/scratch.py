@@ -1,7 +1,8 @@
-"""Scratch: folders of temporary files, one a job, that no crash leaves behind for good.
+"""Scratch: a worker's folder of temporary files, which no crash leaves behind for good.
 
-A trainer has a folder of its own, locked for as long as its process lives. Whatever it finds unlocked beside it when it
-starts was left by one that was killed, rows of data among it, and is removed.
+A worker makes its own folder and holds a lock on it for as long as its process lives. A folder that is not locked was
+left by a worker that was killed, rows of data among it, and is removed: by the trainer that finds its worker dead, by
+each worker that starts on the same machine, and by a trainer that starts there.
 """
 
 import contextlib
@@ -9,44 +10,58 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 _LOCK = ".lock"
 
 
-class Scratch:
-    """A trainer's folder of scratch folders. Thread-safe.
+class ScratchFolder:
+    """A folder for the files of one command; as a context, it is removed at the end.
+
+    Attributes:
+        path: The folder; empty at first but for its lock.
 
     Args:
-        root: Folder that the trainers of one home share; made if it does not exist.
+        root: Folder that the workers of a machine share; made if it does not exist.
     """
 
     def __init__(self, root: Path) -> None:
-        root.mkdir(parents=True, exist_ok=True)
-        # Held while folders are made and removed: a folder just made must not be taken for one left behind.
-        with (root / _LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            _remove_abandoned(root)
-            self._folder = Path(tempfile.mkdtemp(prefix="trainer-", dir=root))
-            self._lock = os.open(self._folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        with _root(root):
+            _remove_unlocked(root)
+            self.path = Path(tempfile.mkdtemp(prefix="worker-", dir=root))
+            self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
-    def make(self) -> Path:
-        """Return a new empty folder."""
-        return Path(tempfile.mkdtemp(prefix="job-", dir=self._folder))
+    def __enter__(self) -> Self:
+        return self
 
-    @staticmethod
-    def remove(folder: Path) -> None:
-        """Remove a folder that `make` gave, with all that is in it."""
-        shutil.rmtree(folder, ignore_errors=True)
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
-        """Remove everything."""
-        self.remove(self._folder)
+        """Remove it, with all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
 
-def _remove_abandoned(root: Path) -> None:
+def remove_abandoned(root: Path) -> None:
+    """Remove the folders below `root` that dead workers have left; those of living ones stay."""
+    with _root(root):
+        _remove_unlocked(root)
+
+
+@contextlib.contextmanager
+def _root(root: Path) -> Iterator[None]:
+    """Hold the root's lock: a folder just made must not be taken for one left behind."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_unlocked(root: Path) -> None:
     for folder in root.iterdir():
         if not folder.is_dir():
             continue

@@ -1,7 +1,8 @@
-"""What runs in a child: one command, read as a line of JSON from standard input, answered as one on standard output.
+"""What runs in a worker process: one command, read as a line of JSON from standard input, answered on standard output.
 
-A first line on the output says that the child is ready. A parent that is gone is noticed as the end of the input: the
-job is left to whoever takes up its lease. The folder for temporary files is the parent's, who removes it.
+A first line on the output says that the worker is ready; each phase of a job is a line, the answer is the last. The end
+of the input says that the trainer is gone: the job is left to the trainer that finds its lease expired. The command
+brings all settings; the worker's own temporary files are below `ROWMINT_HOME`, wherever it runs.
 """
 
 import errno
@@ -11,8 +12,8 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import IO, Any
 
 import structlog
@@ -22,21 +23,21 @@ from rowmint.failpoints import arm
 from rowmint.logs import configure_logs
 from rowmint.objects import open_store
 from rowmint.observability.tracing import configure_tracing
-from rowmint.registry import JobKind, JobRecord, Registry, open_registry
+from rowmint.registry import JobRecord, Registry, open_registry
 from rowmint.rpc.settings import ObservabilitySettings
 from trainer_service import metrics
 from trainer_service.converters.errors import error_to_json
 from trainer_service.jobs.attempts import Attempt
-from trainer_service.jobs.runners.ingest import run_ingest
-from trainer_service.jobs.runners.train import run_estimate, run_training
+from trainer_service.jobs.runners import RUNNERS
+from trainer_service.jobs.runners.train import estimate_training
+from trainer_service.jobs.scratch import ScratchFolder
+from trainer_service.jobs.services import JobServices
 from trainer_service.jobs.stores import Stores
-from trainer_service.jobs.story import Story
+from trainer_service.jobs.telemetry import JobTelemetry
+from trainer_service.jobs.warm_up import WarmUp
 from trainer_service.settings import TrainerSettings
-from trainer_service.signer import open_signing_key
 
 _log = structlog.get_logger(__name__)
-
-_IDLE_SECONDS = 10.0
 
 
 def _run_job(
@@ -45,51 +46,53 @@ def _run_job(
     attempts: list[Attempt],
     warmed_up: Callable[[], None],
     *,
-    story: Story,
+    telemetry: JobTelemetry,
 ) -> dict[str, Any]:
     registry = open_registry(settings.registry_url)
-    scratch = Path(body["scratch"])
     try:
         job = registry.jobs.get_by_uid(body["uid"])
         if job.epoch != body["epoch"]:
             _log.warning("overtaken before it began", job=str(job.name), epoch=body["epoch"])
             return {"done": True}
         with (
-            story.attempt(job),
-            Attempt(registry, job, settings.heartbeat_seconds, settings.lease_seconds, entered=story.enter) as attempt,
+            telemetry.attempt(job),
+            Attempt(
+                registry, job, settings.heartbeat_seconds, settings.lease_seconds, on_phase=telemetry.on_phase
+            ) as attempt,
         ):
             attempts.append(attempt)
             try:
-                stores = _open_stores(settings)
-                if job.kind is JobKind.INGEST:
-                    run_ingest(
-                        registry,
-                        stores,
-                        attempt,
-                        scratch,
-                        warmed_up,
-                        limits=settings.ingest_limits,
-                        checkpoint_seconds=settings.checkpoint_seconds,
-                    )
-                else:
-                    warmed_up()
-                    run_training(
-                        registry,
-                        stores,
-                        attempt,
-                        scratch,
-                        checkpoint_seconds=settings.checkpoint_seconds,
-                        key=open_signing_key(settings.signing_key),
-                    )
+                with _services(registry, settings, warmed_up) as services:
+                    telemetry.on_outputs(RUNNERS[job.kind].run(attempt, services))
             except Exception as error:  # noqa: BLE001 - whatever it was, the job is to say so
                 _end_badly(registry, attempt, error)
-            return {"done": True, "state": story.end(_ended(registry, job)), "garbage": metrics.garbage_count()}
+            state = _ended(registry, job)
+            telemetry.on_end(state)
+            return {"done": True, "state": state, "garbage": metrics.garbage_count()}
     finally:
         registry.close()
 
 
+@contextmanager
+def _services(registry: Registry, settings: TrainerSettings, warmed_up: Callable[[], None]) -> Iterator[JobServices]:
+    """Give what a command works with, its folder of temporary files among it."""
+    with ScratchFolder(settings.scratch) as scratch:
+        yield JobServices(
+            registry=registry,
+            stores=Stores(
+                open_store(settings.data_store_url, settings.store_options),
+                open_store(settings.model_store_url, settings.store_options),
+            ),
+            scratch=scratch.path,
+            limits=settings.ingest_limits,
+            checkpoint_seconds=settings.checkpoint_seconds,
+            signing_key=settings.signing_key,
+            warmed_up=warmed_up,
+        )
+
+
 def _ended(registry: Registry, job: JobRecord) -> str:
-    """Return the state that the attempt has brought its job to; empty where it goes on, or cannot be asked."""
+    """Return the state that the attempt has brought its job to; empty where it has not ended."""
     try:
         now = registry.jobs.get_by_uid(job.uid)
     except RowmintError as error:
@@ -112,7 +115,7 @@ def _end_badly(registry: Registry, attempt: Attempt, error: Exception) -> None:
             registry.jobs.finish_cancelled(job.uid, job.epoch)
         elif isinstance(error, UnavailableError) and job.attempt < registry.jobs.get_by_uid(job.uid).max_attempts:
             # A store that is away for a while is no reason to throw hours of work away: when the lease has run out
-            # the job is taken up again.
+            # the job is claimed again.
             _log.warning("broken off, to be tried again", job=str(job.name), error=error.message)
         elif isinstance(error, RowmintError):
             registry.jobs.fail(job.uid, job.epoch, error.reason, error.message)
@@ -125,7 +128,7 @@ def _end_badly(registry: Registry, attempt: Attempt, error: Exception) -> None:
 
 
 def _fault(error: Exception, event: str, **about: str) -> RowmintError:
-    """Log an error that is no domain error, and return what a caller is to learn of it: where the log tells more."""
+    """Log an error that is not a domain error, and return what the caller gets instead: where the log has it."""
     error_id = uuid.uuid4().hex
     _log.error(event, error_id=error_id, exc_info=error, **about)
     return RowmintError(f"a fault of the trainer; its log says more under {error_id}", metadata={"error_id": error_id})
@@ -134,9 +137,8 @@ def _fault(error: Exception, event: str, **about: str) -> RowmintError:
 def _run_estimate(body: Mapping[str, Any], settings: TrainerSettings, warmed_up: Callable[[], None]) -> dict[str, Any]:
     registry = open_registry(settings.registry_url)
     try:
-        warmed_up()
-        stores = _open_stores(settings)
-        return run_estimate(registry, stores, body["dataset_uid"], body["config"], Path(body["scratch"]))
+        with _services(registry, settings, warmed_up) as services:
+            return estimate_training(services, body["dataset_uid"], body["config"])
     except RowmintError as error:
         return {"error": error_to_json(error)}
     except Exception as error:  # noqa: BLE001 - whatever it was, the caller is to get an answer
@@ -145,57 +147,19 @@ def _run_estimate(body: Mapping[str, Any], settings: TrainerSettings, warmed_up:
         registry.close()
 
 
-def _open_stores(settings: TrainerSettings) -> Stores:
-    return Stores(
-        open_store(settings.data_store_url, settings.store_options),
-        open_store(settings.model_store_url, settings.store_options),
-    )
-
-
-def _watch_parent(source: IO[str]) -> None:
-    """End the process when the input ends: the parent is gone and nobody waits for an answer."""
+def _watch_trainer(source: IO[str]) -> None:
+    """End the process when the input ends: the trainer is gone and no answer is read."""
     source.read()
     os._exit(3)
 
 
-def _answer(answers: IO[str], body: Mapping[str, Any]) -> None:
-    """Tell the parent something: what it is at, or its answer."""
+def _send(answers: IO[str], body: Mapping[str, Any]) -> None:
+    """Send the trainer a line: an event, or the answer."""
     try:
         answers.write(json.dumps(body) + "\n")
         answers.flush()
-    except BrokenPipeError:  # the parent is gone
+    except BrokenPipeError:  # the trainer is gone
         os._exit(3)
-
-
-class _WarmUp:
-    """Imports what a fit needs before there is one, the slowest part of a short job otherwise; once it has been idle.
-
-    A worker that is given a job at once, as that of an ingest often is, would compete with its own warm-up, and need
-    none of it.
-    """
-
-    def __init__(self) -> None:
-        self._given = threading.Event()
-        self._thread = threading.Thread(target=self._when_idle, name="warm-up", daemon=True)
-        self._thread.start()
-
-    def give(self) -> None:
-        """Say that there is something to do: from now on nothing is imported that is not needed."""
-        self._given.set()
-
-    def finish(self) -> None:
-        """Return once nothing is being imported: two threads that import the same may meet half-made modules."""
-        self._thread.join()
-
-    def _when_idle(self) -> None:
-        if not self._given.wait(_IDLE_SECONDS):
-            _import_fitting()
-
-
-def _import_fitting() -> None:
-    from trainer_service.fitting import engine  # noqa: F401, PLC0415 - on purpose here
-    from trainer_service.fitting.families.ctgan import fitter as ctgan  # noqa: F401, PLC0415 - on purpose here
-    from trainer_service.fitting.families.tvae import fitter as tvae  # noqa: F401, PLC0415 - on purpose here
 
 
 def main() -> None:
@@ -204,8 +168,8 @@ def main() -> None:
     # Libraries print to standard output; answers go where they cannot get between.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    told = ObservabilitySettings()
-    configure_logs("trainer", log_format=told.log_format, level=told.log_level)
+    observability = ObservabilitySettings()
+    configure_logs("trainer", log_format=observability.log_format, level=observability.log_level)
 
     def stop(*_: object) -> None:
         if not attempts:
@@ -213,26 +177,26 @@ def main() -> None:
         attempts[0].shut_down()
 
     signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's interrupt reaches the parent, which ends its children
-    story = Story(configure_tracing("rowmint-trainer"), lambda phase: _answer(answers, {"entered": phase}))
-    warm_up = _WarmUp()
-    _answer(answers, {"ready": True})
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's interrupt reaches the trainer, which ends its workers
+    telemetry = JobTelemetry(configure_tracing("rowmint-trainer"), lambda phase: _send(answers, {"phase": phase}))
+    warm_up = WarmUp()
+    _send(answers, {"ready": True})
     line = sys.stdin.readline()
     if not line:
         os._exit(0)
-    threading.Thread(target=_watch_parent, args=(sys.stdin,), name="parent", daemon=True).start()
+    threading.Thread(target=_watch_trainer, args=(sys.stdin,), name="trainer", daemon=True).start()
     warm_up.give()
     body = json.loads(line)
     settings = TrainerSettings(**body["settings"])
     arm(settings.failpoint)
     try:
         if body["do"] == "job":
-            answer = _run_job(body, settings, attempts, warm_up.finish, story=story)
+            answer = _run_job(body, settings, attempts, warm_up.finish, telemetry=telemetry)
         else:
             answer = _run_estimate(body, settings, warm_up.finish)
-        story.close()
-        _answer(answers, answer)
-    except Exception:  # noqa: BLE001 - the parent learns of it by the missing answer
+        telemetry.close()
+        _send(answers, answer)
+    except Exception:  # noqa: BLE001 - the trainer learns of it by the missing answer
         _log.exception("the command could not be carried out")
         os._exit(1)
     # Threads of the numerical libraries may linger; everything that matters is written.

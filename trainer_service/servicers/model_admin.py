@@ -1,10 +1,12 @@
 """ModelAdminService."""
 
 import asyncio
+import unicodedata
 from typing import Any
 
 from google.protobuf import empty_pb2
 
+from rowmint.errors import InvalidFieldError
 from rowmint.failpoints import reach
 from rowmint.names import ModelName, ModelVersionName
 from rowmint.registry import ModelLedger
@@ -12,13 +14,16 @@ from rowmint.rpc.models import model_to_proto, optional, signed_version_to_proto
 from rowmint.v1 import model_admin_service_pb2, model_admin_service_pb2_grpc, model_pb2
 from trainer_service.signer import VersionSigner
 
+MAX_REASON = 1000
+"""Characters that a reason of a rejection may have."""
+
 
 class ModelAdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer):
-    """Moves aliases, deletes versions and brings them back, and signs them.
+    """Promotes and rejects staged versions, moves aliases, deletes, restores and signs versions.
 
     Args:
         ledger: Models and versions.
-        keep_seconds: How long a deleted version can be brought back.
+        keep_seconds: How long a deleted version can be restored.
         signer: Signs versions.
     """
 
@@ -26,6 +31,22 @@ class ModelAdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer)
         self._ledger = ledger
         self._keep_seconds = keep_seconds
         self._signer = signer
+
+    async def PromoteModelVersion(
+        self, request: model_admin_service_pb2.PromoteModelVersionRequest, context: Any
+    ) -> model_pb2.ModelVersion:
+        """Publish a staged version."""
+        name = ModelVersionName.parse(request.name)
+        record = await asyncio.to_thread(self._ledger.promote, name)
+        return await asyncio.to_thread(signed_version_to_proto, self._ledger, record)
+
+    async def RejectModelVersion(
+        self, request: model_admin_service_pb2.RejectModelVersionRequest, context: Any
+    ) -> model_pb2.ModelVersion:
+        """Reject a staged version."""
+        name = ModelVersionName.parse(request.name)
+        record = await asyncio.to_thread(self._ledger.reject, name, _reason(request.reason))
+        return await asyncio.to_thread(signed_version_to_proto, self._ledger, record)
 
     async def SetModelAlias(
         self, request: model_admin_service_pb2.SetModelAliasRequest, context: Any
@@ -49,7 +70,7 @@ class ModelAdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer)
     async def UndeleteModelVersion(
         self, request: model_admin_service_pb2.UndeleteModelVersionRequest, context: Any
     ) -> model_pb2.ModelVersion:
-        """Bring a deleted version back."""
+        """Restore a deleted version."""
         name = ModelVersionName.parse(request.name)
         record = await asyncio.to_thread(self._ledger.undelete_version, name)
         return await asyncio.to_thread(signed_version_to_proto, self._ledger, record)
@@ -61,3 +82,18 @@ class ModelAdminServicer(model_admin_service_pb2_grpc.ModelAdminServiceServicer)
         name = ModelVersionName.parse(request.name)
         record = await asyncio.to_thread(self._signer.sign, name)
         return await asyncio.to_thread(signed_version_to_proto, self._ledger, record)
+
+
+def _reason(text: str) -> str:
+    """Return the reason of a rejection.
+
+    Raises:
+        InvalidFieldError: It is blank or too long, or holds a control character other than tab and line feed.
+    """
+    if not text.strip():
+        raise InvalidFieldError("reason", "is required; say why the version is rejected")
+    if len(text) > MAX_REASON:
+        raise InvalidFieldError("reason", f"has {len(text):,} characters; at most {MAX_REASON:,}")
+    if any(unicodedata.category(character) == "Cc" for character in text if character not in "\t\n"):
+        raise InvalidFieldError("reason", "holds a control character; leave it out")
+    return text

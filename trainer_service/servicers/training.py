@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from rowmint.errors import InvalidFieldError, UnavailableError, WrongStateError
 from rowmint.names import DatasetName, ModelName, ProjectName, TrainingJobName, validate_id, validate_request_id
 from rowmint.observability.tracing import current_trace_parent
-from rowmint.registry import DatasetRecord, DatasetState, JobRecord, Registry
+from rowmint.registry import DatasetRecord, DatasetState, JobKind, JobRecord, Registry
 from rowmint.rpc.models import optional
 from rowmint.v1 import training_job_pb2, training_service_pb2, training_service_pb2_grpc
 from trainer_service.config import TrainingConfig, to_json, validate_against
@@ -47,7 +47,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self._closing = asyncio.Event()
 
     def close(self) -> None:
-        """End the streams of events, which would go on for as long as the jobs do."""
+        """End the streams of events, which would last as long as the jobs do."""
         self._closing.set()
 
     async def CreateTrainingJob(
@@ -64,22 +64,23 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         )
 
     def _create(self, request: training_service_pb2.CreateTrainingJobRequest) -> JobRecord:
-        """Create the job that is asked for, or return the one that the same request created before."""
+        """Create the requested job, or return the one that the same request created before."""
         digest = _digest(request)
         project = ProjectName.parse(request.parent).project
         validate_request_id(request.request_id)
         # Looked for first: what was valid once may be no more, as the dataset may be gone.
-        earlier = self._registry.jobs.repeated(project, request.request_id, digest)
+        earlier = self._registry.jobs.repeated(JobKind.TRAIN, project, request.request_id, digest)
         if earlier is not None:
             return earlier
         dataset, config = self._check(request)
+        job = request.training_job
         return self._registry.jobs.create(
+            JobKind.TRAIN,
             project,
             request.training_job_id,
+            inputs={"dataset": str(dataset.name), "model": job.model, "staged": job.staged},
             config=to_json(config),
             dataset_uid=dataset.uid,
-            dataset=str(dataset.name),
-            model=request.training_job.model,
             request_id=request.request_id,
             request_digest=digest,
             trace_parent=current_trace_parent(),
@@ -100,7 +101,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         dataset = self._registry.datasets.get(dataset_name)
         if dataset.state is not DatasetState.READY or dataset.schema is None or dataset.row_count is None:
             failed = dataset.state is DatasetState.FAILED
-            advice = "mend what its errors tell and upload it anew" if failed else "finish the upload and wait"
+            advice = "fix what its errors say and upload it again" if failed else "finish the upload and wait"
             raise WrongStateError(
                 f"{dataset_name} is {dataset.state}; a job needs it READY: {advice}", metadata={"state": dataset.state}
             )
@@ -116,7 +117,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
             raise error_from_json(answer["error"])
         return training_service_pb2.CreateTrainingJobResponse(
             training_job=training_job_pb2.TrainingJob(
-                dataset=job.dataset, model=job.model, config=config_to_proto(config)
+                dataset=job.dataset, model=job.model, config=config_to_proto(config), staged=job.staged
             ),
             estimate=training_job_pb2.TrainingEstimate(**answer),
         )
@@ -129,8 +130,8 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
 
     def _read(self, name: TrainingJobName) -> training_job_pb2.TrainingJob:
         job = self._registry.jobs.get(name)
-        # An epoch's event is among the last few: those after it are state changes.
-        last = self._registry.jobs.events_after(job.uid, max(0, job.event_count - 8))
+        # An epoch's event is among the last few: those after it are changes of state and phase.
+        last = self._registry.jobs.events_after(job.uid, max(0, job.event_count - 16))
         progress = next((event.payload["progress"] for event in reversed(last) if "progress" in event.payload), None)
         return job_to_proto(job, progress)
 
@@ -145,7 +146,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     ) -> training_service_pb2.ListTrainingJobsResponse:
         project = ProjectName.parse(request.parent).project
         size = optional(request, "page_size")
-        page = self._registry.jobs.list(project, size, request.page_token)
+        page = self._registry.jobs.list(JobKind.TRAIN, project, size, request.page_token)
         return training_service_pb2.ListTrainingJobsResponse(
             training_jobs=[job_to_proto(job) for job in page.items], next_page_token=page.next_page_token
         )
@@ -173,7 +174,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
             if job.state.ended and after >= job.event_count:
                 return
             if self._closing.is_set():
-                raise UnavailableError("the trainer is shutting down; watch on from the last event", retry_after=1.0)
+                raise UnavailableError("the trainer is shutting down; watch again from the last event", retry_after=1.0)
             if not events:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._closing.wait(), _WATCH_SECONDS)
@@ -197,6 +198,8 @@ def _digest(request: training_service_pb2.CreateTrainingJobRequest) -> bytes:
     said = training_service_pb2.CreateTrainingJobRequest(
         parent=request.parent,
         training_job_id=request.training_job_id,
-        training_job=training_job_pb2.TrainingJob(dataset=job.dataset, model=job.model, config=job.config),
+        training_job=training_job_pb2.TrainingJob(
+            dataset=job.dataset, model=job.model, config=job.config, staged=job.staged
+        ),
     )
     return hashlib.sha256(said.SerializeToString(deterministic=True)).digest()

@@ -1,4 +1,4 @@
-"""The `rowmint` command: its parts, its options, and how its errors are told."""
+"""The `rowmint` command: its parts, its options, and how it reports errors."""
 
 import os
 import sys
@@ -13,17 +13,17 @@ from typer.core import TyperGroup
 from rowmint.cli import audit, datasets, jobs, keys, models
 from rowmint.cli.demo import demo
 from rowmint.cli.health import health
-from rowmint.cli.output import Target, print_error
+from rowmint.cli.output import print_error
 from rowmint.cli.sample import complete, sample
 from rowmint.cli.serve import serve
 from rowmint.cli.tracing import traced_command
-from rowmint.client import Credentials, RowmintCallError
-from rowmint.client.connection import SAMPLER, TRAINER
+from rowmint.client import RowmintCallError
+from rowmint.client.settings import VARIABLES, ClientSettings
 from rowmint.errors import RowmintError
 
 
 class RowmintGroup(TyperGroup):
-    """Tells every error as one line on stderr; exit codes: 1 refused or failed, 2 misused, 130 interrupted."""
+    """Reports every error as one line on stderr; exit codes: 1 refused or failed, 2 misused, 130 interrupted."""
 
     def main(
         self, args: Sequence[str] | None = None, prog_name: str | None = None, *_: Any, **extra: Any
@@ -36,7 +36,7 @@ class RowmintGroup(TyperGroup):
             print_error(str(error))
             code = 1
         except BrokenPipeError:
-            # Whoever read our output has enough; what Python would still flush goes nowhere.
+            # The reader of our output has closed it; what Python would still flush is discarded.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
         except OSError as error:
@@ -47,12 +47,12 @@ class RowmintGroup(TyperGroup):
             print_error("aborted")
             code = 1
         except Exception as error:  # noqa: BLE001  # raised again unless it is a misuse
-            code = _tell_misuse(error)
+            code = _report_misuse(error)
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _tell_misuse(error: Exception) -> int:
-    """Tell a command line that cannot be read; any other error is raised again."""
+def _report_misuse(error: Exception) -> int:
+    """Report a command line that cannot be read; any other error is raised again."""
     # The class is click's or typer's own, by typer's version; its methods are the same.
     if type(error).__name__ == "NoArgsIsHelpError":
         sys.stdout.write(f"{error}\n")
@@ -61,13 +61,22 @@ def _tell_misuse(error: Exception) -> int:
         raise error
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "rowmint"
-    print_error(f"{error.format_message().rstrip('.')}; `{path} --help` explains")
+    print_error(f"{error.format_message().rstrip('.')}; see `{path} --help`")
     return 2
+
+
+_DEFAULTS = ClientSettings()
+
+
+def _setting(name: str, text: str, *flags: str, default: str = "") -> Any:
+    """Return the option of a client's setting; its help names the variable that stands in for it."""
+    shown = f"; default: {default}" if default else ""
+    return typer.Option(*flags, help=f"{text} [env var: {VARIABLES[name]}{shown}]", show_default=False)
 
 
 app = typer.Typer(
     cls=RowmintGroup,
-    help="Stream tables in, fit synthesizers, stream synthetic rows out.",
+    help="Upload tables, train models of them, and stream synthetic rows.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -79,53 +88,65 @@ app = typer.Typer(
 def root(
     context: typer.Context,
     *,
-    trainer: Annotated[str, typer.Option(envvar="ROWMINT_TRAINER", help="Address of the trainer.")] = TRAINER,
+    trainer: Annotated[
+        str | None, _setting("trainer", "Address of the trainer, host:port.", default=_DEFAULTS.trainer)
+    ] = None,
     sampler: Annotated[
-        str, typer.Option(envvar="ROWMINT_SAMPLER", help="Addresses of the samplers, with commas between them.")
-    ] = SAMPLER,
-    project: Annotated[str, typer.Option(envvar="ROWMINT_PROJECT", help="Project that ids stand in.")] = "default",
+        str | None,
+        _setting("sampler", "Address of the sampler; several, separated by commas.", default=str(_DEFAULTS.sampler)),
+    ] = None,
+    project: Annotated[str | None, _setting("project", "The project.", default=_DEFAULTS.project)] = None,
     balancing: Annotated[
-        str,
-        typer.Option(
-            envvar="ROWMINT_BALANCING",
-            help="How one of several samplers is chosen: weighted (by the load it tells of) or round_robin.",
+        str | None,
+        _setting(
+            "balancing",
+            "How one of several samplers is chosen: weighted (by the load it reports) or round_robin.",
+            default=_DEFAULTS.balancing,
         ),
-    ] = "weighted",
+    ] = None,
     tls: Annotated[
-        bool, typer.Option("--tls", envvar="ROWMINT_TLS", help="Use TLS; any of the three files below says so, too.")
-    ] = False,
+        bool | None,
+        _setting(
+            "tls",
+            "Use TLS; implied by --ca, --certificate, --key and --server-name.",
+            "--tls/--no-tls",
+        ),
+    ] = None,
     authorities: Annotated[
         Path | None,
-        typer.Option("--ca", envvar="ROWMINT_CA", help="Authorities of the services (PEM); else those of this system."),
-    ] = None,
-    certificate: Annotated[
-        Path | None, typer.Option(envvar="ROWMINT_CERTIFICATE", help="Certificate that is shown to the services (PEM).")
-    ] = None,
-    key: Annotated[Path | None, typer.Option(envvar="ROWMINT_KEY", help="Its private key (PEM).")] = None,
-    server_name: Annotated[
-        str,
-        typer.Option(envvar="ROWMINT_SERVER_NAME", help="Name in the services' certificates, if not their address."),
-    ] = "",
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="ROWMINT_TOKEN_FILE",
-            help="File of an API key or bearer token; ROWMINT_TOKEN holds one itself.",
+        _setting(
+            "authorities",
+            "PEM file of the authorities that issued the services' certificates; default: those this system trusts.",
+            "--ca",
         ),
     ] = None,
+    certificate: Annotated[Path | None, _setting("certificate", "PEM file of the client's certificate.")] = None,
+    key: Annotated[Path | None, _setting("key", "PEM file of the certificate's private key.")] = None,
+    server_name: Annotated[
+        str | None,
+        _setting("server_name", "Name in the services' certificates, where it is not their address."),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        _setting("token_file", "File that holds an API key or bearer token; ROWMINT_TOKEN may hold it directly."),
+    ] = None,
 ) -> None:
-    """Stream tables in, fit synthesizers, stream synthetic rows out."""
-    credentials = partial(
-        Credentials.from_files,
-        tls=tls,
-        authorities=authorities,
-        certificate=certificate,
-        key=key,
-        token=os.environ.get("ROWMINT_TOKEN", ""),
-        token_file=token_file,
-        server_name=server_name,
+    """Upload tables, train models of them, and stream synthetic rows."""
+    context.obj = partial(
+        ClientSettings.load,
+        {
+            "trainer": trainer,
+            "sampler": sampler,
+            "project": project,
+            "balancing": balancing,
+            "tls": tls,
+            "authorities": authorities,
+            "certificate": certificate,
+            "key": key,
+            "server_name": server_name,
+            "token_file": token_file,
+        },
     )
-    context.obj = Target(trainer, sampler, project, balancing, credentials)
     context.with_resource(traced_command(context.invoked_subcommand or ""))
 
 

@@ -22,13 +22,13 @@ def verify_(
     since: Annotated[
         list[str] | None,
         typer.Option(
-            help="SEQUENCE:HASH noted earlier, from the service's log or this command; what was cut off since is found."
-            " May be given more than once."
+            help="SEQUENCE:HASH of a record, noted earlier from the service's log or this command: records removed from"
+            " the end since are found. May be repeated."
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell whether records were edited, removed, inserted or moved; exit with 1 where one was."""
+    """Check audit logs. Records that were edited, removed, inserted or moved are reported, with exit code 1."""
     verdict = verify(path, [parse_head(text) for text in since or ()])
     if as_json:
         print_json(_verdict_json(verdict))
@@ -49,8 +49,8 @@ def _print_verdict(verdict: Verdict) -> None:
     for one in verdict.files:
         if one.torn_bytes:
             print_notice(
-                f"{one.file}: {one.torn_bytes:,} bytes after the last record are not a record: a write is in"
-                " progress, or was interrupted"
+                f"{one.file}: {one.torn_bytes:,} bytes after the last record are incomplete: a write is in progress,"
+                " or was interrupted"
             )
 
 

@@ -15,9 +15,9 @@ from rowmint.cli.output import (
     message_json,
     print_deleted,
     print_json,
+    print_list,
     print_notice,
     print_schema,
-    print_table,
     progress_bar,
     short_name,
 )
@@ -26,7 +26,7 @@ from rowmint.client.datasets import UploadProgress, data_format
 from rowmint.errors import InvalidFieldError
 from rowmint.v1 import dataset_pb2, schema_pb2
 
-app = typer.Typer(help="Upload tables and look at them.", no_args_is_help=True)
+app = typer.Typer(help="Upload, list, show and delete tables.", no_args_is_help=True)
 
 FormatOption = Annotated[
     str | None,
@@ -34,10 +34,10 @@ FormatOption = Annotated[
 ]
 DelimiterOption = Annotated[str | None, typer.Option(help="CSV: the character between fields.")]
 NullOption = Annotated[
-    list[str] | None, typer.Option("--null", help="CSV: what stands for a missing cell; may be repeated.")
+    list[str] | None, typer.Option("--null", help="CSV: text that stands for a missing cell; may be repeated.")
 ]
 EncodingOption = Annotated[str | None, typer.Option(help="CSV: utf-8, latin-1 or utf-16.")]
-PrimaryKeyOption = Annotated[str, typer.Option(help="Column that identifies a row; made afresh, never learned.")]
+PrimaryKeyOption = Annotated[str, typer.Option(help="Column that identifies a row; it is generated, never learned.")]
 ColumnOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -84,13 +84,13 @@ def upload_file(
     source: str | IO[bytes] = path
     if path == "-":
         if format is None:
-            raise InvalidFieldError("--format", "cannot be told of standard input; say csv, ndjson, ...")
+            raise InvalidFieldError("--format", "cannot be inferred for standard input; give csv, ndjson, ...")
         source = sys.stdin.buffer
     declared = dataset_pb2.DataFormat()
     declared.CopyFrom(data_format(format, path))
     if delimiter is not None or nulls or encoding is not None:
         if declared.WhichOneof("format") != "csv":
-            raise InvalidFieldError("--delimiter", "delimiter, null and encoding are of CSV only; leave them out")
+            raise InvalidFieldError("--delimiter", "--delimiter, --null and --encoding are for CSV only")
         declared.csv.MergeFrom(dataset_pb2.CsvFormat(delimiter=delimiter, null_values=nulls, encoding=encoding))
     with _upload_bar(path, quiet) as show:
         return client.upload(
@@ -106,7 +106,7 @@ def upload_file(
 
 @contextmanager
 def _upload_bar(path: str, quiet: bool) -> Iterator[UploadProgress]:
-    """Show a progress bar; what it gives is called with bytes sent and bytes in all."""
+    """Show a progress bar; the function it gives is called with bytes sent and bytes in all."""
     with progress_bar(f"uploading {Path(path).name}", quiet=quiet) as bar:
 
         def show(done: int, total: int | None) -> None:
@@ -121,7 +121,7 @@ def upload(
     context: typer.Context,
     *,
     file: Annotated[str, typer.Argument(help="The file; - for standard input.")],
-    dataset_id: Annotated[str | None, typer.Option("--id", help="Id of the dataset. Default: one is made.")] = None,
+    dataset_id: Annotated[str | None, typer.Option("--id", help="Id of the dataset. Default: a generated one.")] = None,
     format: FormatOption = None,  # noqa: A002  # the option's name
     delimiter: DelimiterOption = None,
     null: NullOption = None,
@@ -131,7 +131,7 @@ def upload(
     wait: Annotated[bool, typer.Option(help="Wait until the table is ready.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Stream a table in; a broken stream goes on where it broke."""
+    """Upload a table. A broken upload is resumed where it broke."""
     with connect(context) as client:
         dataset = upload_file(
             client,
@@ -158,7 +158,7 @@ def resume(
     wait: Annotated[bool, typer.Option(help="Wait until the table is ready.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Go on with an upload that was left; what is stored already is not sent again."""
+    """Resume an interrupted upload. Bytes that are stored already are not sent again."""
     source: str | IO[bytes] = sys.stdin.buffer if file == "-" else file
     with connect(context) as client, _upload_bar(file, as_json) as show:
         found = client.resume_upload(dataset, source, progress=show, wait=wait)
@@ -182,21 +182,17 @@ def list_(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the datasets, newest first."""
     with connect(context) as client:
         datasets = list(client.list_datasets())
-    if as_json:
-        print_json([message_json(one) for one in datasets])
-        return
-    print_table(
+    print_list(
         ("dataset", "state", "rows", "bytes", "created"),
-        (
-            (
-                short_name(one.name),
-                enum_name(one, "state"),
-                f"{one.row_count:,}",
-                f"{one.committed_size:,}",
-                one.create_time.ToJsonString(),
-            )
-            for one in datasets
+        datasets,
+        lambda one: (
+            short_name(one.name),
+            enum_name(one, "state"),
+            f"{one.row_count:,}",
+            f"{one.committed_size:,}",
+            one.create_time.ToJsonString(),
         ),
+        as_json=as_json,
     )
 
 
@@ -217,7 +213,7 @@ def delete(
     dataset: Annotated[str, typer.Argument(help="Id or name of the dataset.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a dataset and all that was derived from it but published models."""
+    """Delete a dataset. Published models are kept; all else that was derived from it is deleted."""
     with connect(context) as client:
         client.delete_dataset(dataset)
     print_deleted(dataset, as_json)

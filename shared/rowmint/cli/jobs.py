@@ -1,4 +1,4 @@
-"""`rowmint train` and `rowmint jobs`: fit models, and look after the jobs that do it."""
+"""`rowmint train` and `rowmint jobs`: start, list, watch and cancel training jobs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +14,7 @@ from rowmint.cli.datasets import (
     PrimaryKeyOption,
     upload_file,
 )
+from rowmint.cli.hyperparameters import with_training_options
 from rowmint.cli.output import (
     Bar,
     JsonOption,
@@ -21,17 +22,19 @@ from rowmint.cli.output import (
     enum_name,
     message_json,
     print_json,
+    print_list,
     print_notice,
     print_table,
     progress_bar,
     short_name,
 )
 from rowmint.client import training_config
+from rowmint.client.families import DEFAULT_FAMILY, family_names
 from rowmint.client.synthesize import id_from_name
 from rowmint.errors import InvalidFieldError
 from rowmint.v1 import training_job_pb2
 
-app = typer.Typer(help="Look after training jobs.", no_args_is_help=True)
+app = typer.Typer(help="List, show, watch and cancel training jobs.", no_args_is_help=True)
 
 JobArgument = Annotated[str, typer.Argument(help="Id or name of the job.")]
 
@@ -66,6 +69,7 @@ def parse_settings(texts: list[str] | None) -> dict[str, object]:
     return settings
 
 
+@with_training_options
 def train(
     context: typer.Context,
     *,
@@ -73,19 +77,20 @@ def train(
     model: Annotated[
         str | None, typer.Option(help="Id of the model that gets a new version. Default: the file's or dataset's name.")
     ] = None,
-    family: Annotated[str, typer.Option(help="ctgan, tvae or independent.")] = "ctgan",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the rows. Default: 300.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the fit. Default: one is drawn.")] = None,
+    family: Annotated[str, typer.Option(help=f"{', '.join(family_names())}.")] = DEFAULT_FAMILY,
     set_: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Set a hyper-parameter, such as batch_size=1000 or generator_dim=256,256; may be repeated.",
+            help="Set any of the training options below by its name, such as batch_size=1000; may be repeated.",
         ),
     ] = None,
-    estimate: Annotated[bool, typer.Option("--estimate", help="Only say what it would cost.")] = False,
-    wait: Annotated[bool, typer.Option(help="Wait until the version is published.")] = True,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Only estimate what it would cost.")] = False,
+    staged: Annotated[
+        bool, typer.Option("--staged", help="Only stage the version: it is not served until it is promoted.")
+    ] = False,
+    wait: Annotated[bool, typer.Option(help="Wait until there is a version.")] = True,
     format: FormatOption = None,  # noqa: A002  # the option's name
     delimiter: DelimiterOption = None,
     null: NullOption = None,
@@ -93,14 +98,13 @@ def train(
     primary_key: PrimaryKeyOption = "",
     column: ColumnOption = None,
     as_json: JsonOption = False,
+    settings: dict[str, object],
 ) -> None:
-    """Fit a model to a table and publish it."""
-    settings = parse_settings(set_)
-    settings.update({name: value for name, value in (("epochs", epochs), ("seed", seed)) if value is not None})
-    config = training_config(family, settings)
+    """Train a model of a table and publish it."""
+    config = training_config(family, {**parse_settings(set_), **settings})
     is_file = data == "-" or Path(data).is_file()
     if not is_file and ("/" in data or "." in data) and not data.startswith("projects/"):
-        raise InvalidFieldError("DATA", f"there is no file {data!r}, and no dataset has such an id")
+        raise InvalidFieldError("DATA", f"there is no file {data!r}, and a dataset's id has no '/' or '.'")
     if model is None:
         if data == "-":
             raise InvalidFieldError("--model", "is required when the table comes from standard input")
@@ -122,14 +126,16 @@ def train(
         if estimate:
             _print_estimate(client.estimate(dataset, model, config), as_json)
             return
-        job = client.train(dataset, model, config)
+        job = client.train(dataset, model, config, staged=staged)
         if wait:
             try:
                 with progress_bar(f"training {model}", quiet=as_json) as bar:
                     job = client.wait_job(job, on_event=lambda event: show_event(bar, event))
             except KeyboardInterrupt:
                 name = short_name(job.name)
-                print_notice(f"{name} goes on; `rowmint jobs watch {name}` follows it, `rowmint jobs cancel` stops it")
+                print_notice(
+                    f"{name} still runs; `rowmint jobs watch {name}` follows it, `rowmint jobs cancel {name}` stops it"
+                )
                 raise
     _print_job(job, as_json)
 
@@ -160,7 +166,7 @@ def _print_job(job: training_job_pb2.TrainingJob, as_json: bool) -> None:
     if job.HasField("progress"):
         facts.append(f"epoch {job.progress.epoch} of {job.progress.epochs}: {losses_text(job.progress)}")
     if job.model_version:
-        facts.append(f"published {short_name(job.model_version)}")
+        facts.append(f"{'staged' if job.staged else 'published'} {short_name(job.model_version)}")
     if job.HasField("error"):
         facts.append(f"{job.error.message} ({job.error.reason})")
     print_notice(f"{short_name(job.name)}: {', '.join(fact for fact in facts if fact)}")
@@ -171,23 +177,19 @@ def list_(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the jobs, newest first."""
     with connect(context) as client:
         jobs = list(client.list_jobs())
-    if as_json:
-        print_json([message_json(job) for job in jobs])
-        return
-    print_table(
+    print_list(
         ("job", "state", "phase", "dataset", "model", "version", "created"),
-        (
-            (
-                short_name(job.name),
-                enum_name(job, "state"),
-                enum_name(job, "phase"),
-                short_name(job.dataset),
-                short_name(job.model),
-                job.model_version.rpartition("/")[2],
-                job.create_time.ToJsonString(),
-            )
-            for job in jobs
+        jobs,
+        lambda job: (
+            short_name(job.name),
+            enum_name(job, "state"),
+            enum_name(job, "phase"),
+            short_name(job.dataset),
+            short_name(job.model),
+            job.model_version.rpartition("/")[2],
+            job.create_time.ToJsonString(),
         ),
+        as_json=as_json,
     )
 
 
@@ -205,7 +207,7 @@ def watch(
     after: Annotated[int, typer.Option(min=0, help="Number of the last event that is known already.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a job's events until it ends, each once."""
+    """Print a job's events until it ends. Each is printed once."""
     with connect(context) as client:
         for event in client.watch(job, after):
             if as_json:
@@ -219,6 +221,6 @@ def watch(
 
 @app.command()
 def cancel(context: typer.Context, job: JobArgument, as_json: JsonOption = False) -> None:
-    """Ask a job to stop."""
+    """Cancel a job."""
     with connect(context) as client:
         _print_job(client.cancel_job(job), as_json)

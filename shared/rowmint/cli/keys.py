@@ -1,4 +1,4 @@
-"""`rowmint keys`: who may come in, and with what: API keys, certificates, keys that sign models."""
+"""`rowmint keys`: API keys, certificates, their roles, and keys that sign models."""
 
 import os
 from datetime import UTC, datetime, timedelta
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rowmint.cli.output import JsonOption, Target, print_json, print_notice, print_table
+from rowmint.cli.output import JsonOption, client_settings, print_json, print_notice, print_table
 from rowmint.errors import InvalidFieldError, ResourceExistsError
 from rowmint.names import validate_id
 from rowmint.security.identity import EVERY_PROJECT, Grants, parse_grants
@@ -16,19 +16,20 @@ if TYPE_CHECKING:
     from rowmint.security.certificates import CertificateAndKey
 
 app = typer.Typer(
-    help="Make API keys, certificates and keys that sign models; say what each may do. Needs no running service.",
+    help="Manage API keys, certificates and signing keys. No running service is needed.",
     no_args_is_help=True,
 )
 
-AccessFileOption = Annotated[
-    Path, typer.Option(envvar="ROWMINT_ACCESS_FILE", help="The access file, as the services are told of it.")
-]
+AccessFileOption = Annotated[Path, typer.Option(envvar="ROWMINT_ACCESS_FILE", help="The access file of the services.")]
 RoleOption = Annotated[str, typer.Option(help="reader, trainer or admin.")]
 ProjectsOption = Annotated[
     list[str] | None,
-    typer.Option("--project", help="Project it is for, or '*' for all; may be repeated. Default: rowmint's --project."),
+    typer.Option(
+        "--project",
+        help="Project of the role, or '*' for all; may be repeated. Default: that of rowmint.",
+    ),
 ]
-FolderArgument = Annotated[Path, typer.Argument(help="Folder for the files; made where there is none.")]
+FolderArgument = Annotated[Path, typer.Argument(help="Folder of the files; created where it does not exist.")]
 
 _AUTHORITY = "ca"
 _PRIVATE = 0o600
@@ -41,7 +42,7 @@ def authority(
     folder: FolderArgument,
     name: Annotated[str, typer.Option(help="Name of the authority.")] = "Rowmint authority",
 ) -> None:
-    """Make an authority that issues certificates: ca.pem, for all to know it by, and ca-key.pem, for nobody."""
+    """Create a certificate authority. ca.pem is for services and clients; ca-key.pem stays secret."""
     from rowmint.security.certificates import make_authority  # noqa: PLC0415 - only where certificates are made
 
     certificate, key = _pair_of_files(folder, _AUTHORITY)
@@ -52,18 +53,18 @@ def authority(
 @app.command()
 def certificate(
     *,
-    name: Annotated[str, typer.Argument(help="Its common name, and the files': NAME.pem and NAME-key.pem.")],
-    folder: Annotated[Path, typer.Option(help="Folder of the authority, where the certificate goes, too.")],
+    name: Annotated[str, typer.Argument(help="Its common name, and the name of its files, NAME.pem and NAME-key.pem.")],
+    folder: Annotated[Path, typer.Option(help="Folder of the authority; the certificate is written there, too.")],
     host: Annotated[
         list[str] | None,
-        typer.Option(help="DNS name or address that clients reach it by: it is a server, too. May be repeated."),
+        typer.Option(help="DNS name or address of a server: the certificate is one of a server, too. May be repeated."),
     ] = None,
     uri: Annotated[
         list[str] | None, typer.Option(help="Further name, such as spiffe://example.org/nightly. May be repeated.")
     ] = None,
-    days: Annotated[int, typer.Option(min=1, max=_MAX_DAYS, help="How long it is valid.")] = 90,
+    days: Annotated[int, typer.Option(min=1, max=_MAX_DAYS, help="Days for which it is valid.")] = 90,
 ) -> None:
-    """Issue a certificate of a client, or of a server where hosts are given."""
+    """Issue a certificate. It is one of a client, and of a server where --host is given."""
     from rowmint.security.certificates import CertificateAndKey, issue_certificate  # noqa: PLC0415
 
     _check_file_name(name)
@@ -77,15 +78,15 @@ def certificate(
 def create(
     context: typer.Context,
     *,
-    name: Annotated[str, typer.Argument(help="Who gets the key; told in the audit log.")],
+    name: Annotated[str, typer.Argument(help="Name of the key's owner, as the audit log shows it.")],
     access_file: AccessFileOption,
     role: RoleOption,
     project: ProjectsOption = None,
     days: Annotated[
-        int | None, typer.Option(min=1, max=_MAX_DAYS, help="How long it is valid. Default: until it is revoked.")
+        int | None, typer.Option(min=1, max=_MAX_DAYS, help="Days for which it is valid. Default: until it is revoked.")
     ] = None,
 ) -> None:
-    """Make an API key and print it: this once, as the access file holds its digest only."""
+    """Create an API key. It is printed once: the access file holds only its digest."""
     from rowmint.security.access_file import create_key, time_text  # noqa: PLC0415 - not to make --help slow
 
     grants = _grants(context, role, project)
@@ -98,7 +99,7 @@ def create(
 
 @app.command("list")
 def list_(access_file: AccessFileOption, as_json: JsonOption = False) -> None:
-    """List the API keys and certificates of an access file, and what each may do."""
+    """List API keys and certificates, with their roles."""
     from rowmint.security.access_file import read_access, role_names, time_text  # noqa: PLC0415
 
     access = read_access(access_file)
@@ -129,7 +130,7 @@ def list_(access_file: AccessFileOption, as_json: JsonOption = False) -> None:
         for key in access.keys
     ]
     rows += [("certificate", one.name, "", _grants_text(one.grants), "", "") for one in access.certificates]
-    print_table(("kind", "name", "id", "may", "created", "expires"), rows)
+    print_table(("kind", "name", "id", "roles", "created", "expires"), rows)
 
 
 @app.command()
@@ -137,7 +138,7 @@ def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id: the 12 digits after rowmint_.")],
     access_file: AccessFileOption,
 ) -> None:
-    """Take an API key back: a service that reads the file refuses it from the next call on."""
+    """Revoke an API key. Services that read the access file refuse it from the next call on."""
     from rowmint.security.access_file import revoke_key  # noqa: PLC0415
 
     revoke_key(access_file, key_id)
@@ -152,7 +153,7 @@ def grant(
     role: RoleOption,
     project: ProjectsOption = None,
 ) -> None:
-    """Say what the bearer of a certificate may do; what is granted to it in other projects stays."""
+    """Grant a role to a certificate. Its roles in other projects stay."""
     from rowmint.security.access_file import grant_certificate  # noqa: PLC0415
 
     granted = grant_certificate(access_file, name, _grants(context, role, project))
@@ -164,16 +165,16 @@ def ungrant(
     name: Annotated[str, typer.Argument(metavar="CERTNAME", help="Name of the certificate.")],
     access_file: AccessFileOption,
 ) -> None:
-    """Take back all that is granted to a certificate."""
+    """Remove all roles of a certificate."""
     from rowmint.security.access_file import ungrant_certificate  # noqa: PLC0415
 
     ungrant_certificate(access_file, name)
-    print_notice(f"certificate {name}: nothing is granted to it any more")
+    print_notice(f"certificate {name}: all roles removed")
 
 
 @app.command()
 def signing(folder: FolderArgument) -> None:
-    """Make a key that signs model versions: signing-key.pem, for the trainer, and signing-key.pub, for samplers."""
+    """Create a key that signs models. signing-key.pem is for the trainer, signing-key.pub for samplers."""
     from rowmint.security.signing import generate_signing_key, key_id  # noqa: PLC0415 - only where models are signed
 
     private, public = folder / "signing-key.pem", folder / "signing-key.pub"
@@ -190,8 +191,7 @@ def _now() -> datetime:
 
 
 def _grants(context: typer.Context, role: str, projects: list[str] | None) -> Grants:
-    target: Target = context.obj
-    given = projects or [target.project]
+    given = projects or [client_settings(context).project]
     for project in given:
         if project != EVERY_PROJECT:
             validate_id(project, "--project")
@@ -199,11 +199,11 @@ def _grants(context: typer.Context, role: str, projects: list[str] | None) -> Gr
 
 
 def _grants_text(grants: Grants) -> str:
-    told = (
+    texts = (
         f"{role.name.lower()} in {'every project' if project == EVERY_PROJECT else project}"
         for project, role in grants.items()
     )
-    return ", ".join(told) or "nothing"
+    return ", ".join(texts) or "nothing"
 
 
 def _expired(expired: bool) -> str:
@@ -212,7 +212,9 @@ def _expired(expired: bool) -> str:
 
 def _check_file_name(name: str) -> None:
     if name in (".", "..") or any(letter in name for letter in "/\\\0") or name.startswith("-"):
-        raise InvalidFieldError("NAME", f"{name!r} cannot name a file; give alternative names by --uri and --host")
+        raise InvalidFieldError(
+            "NAME", f"{name!r} cannot be the name of a file; give alternative names with --uri and --host"
+        )
 
 
 def _pair_of_files(folder: Path, name: str) -> tuple[Path, Path]:
@@ -226,7 +228,7 @@ def _refuse_existing(*paths: Path) -> None:
 
 
 def _exists(path: Path) -> ResourceExistsError:
-    return ResourceExistsError(f"{path}: is there already, and keys are never overwritten; move it away first")
+    return ResourceExistsError(f"{path}: exists already, and keys are never overwritten; move it away first")
 
 
 def _write_pair(made: "CertificateAndKey", certificate: Path, key: Path) -> None:
@@ -236,7 +238,7 @@ def _write_pair(made: "CertificateAndKey", certificate: Path, key: Path) -> None
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """Write a file that is not there yet; its folder, where it is made, is for its owner only."""
+    """Write a file that does not exist yet; its folder, where it is created, is accessible to its owner only."""
     from rowmint.objects import files  # noqa: PLC0415 - not to make --help slow
 
     def write(file: int) -> None:

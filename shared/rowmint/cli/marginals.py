@@ -1,4 +1,4 @@
-"""Marginals of two tables side by side: shares of categories, means, quantiles and missing cells."""
+"""Marginals of two tables, side by side: shares of categories, means, quantiles and missing cells."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

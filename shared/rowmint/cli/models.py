@@ -1,4 +1,4 @@
-"""`rowmint models`: list, show, statistics, alias, verify, sign, delete."""
+"""`rowmint models`: list, show, statistics, promote, reject, alias, verify, sign, delete."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from rowmint.client import ReplicaStatistics
 from rowmint.errors import InvalidFieldError
 from rowmint.v1 import model_pb2, statistics_pb2
 
-app = typer.Typer(help="Look at models, name, sign and delete versions.", no_args_is_help=True)
+app = typer.Typer(help="Look at models; promote, reject, name, sign and delete versions.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -57,10 +57,11 @@ def _print_versions(versions: list[model_pb2.ModelVersion], as_json: bool) -> No
         print_json([message_json(one) for one in versions])
         return
     print_table(
-        ("version", "family", "training rows", "bytes", "model digest", "created"),
+        ("version", "state", "family", "training rows", "bytes", "model digest", "created"),
         (
             (
                 one.version,
+                _state(one),
                 one.family,
                 f"{one.training_rows:,}",
                 f"{one.size_bytes:,}",
@@ -85,8 +86,15 @@ def show(
         print_json(message_json(found))
         return
     facts = f"{found.family}, fitted to {found.training_rows:,} rows, {found.size_bytes:,} bytes"
-    print_notice(f"{short_name(found.name)}: {facts}, model digest {found.model_digest.hex()}")
+    print_notice(f"{short_name(found.name)}, {_state(found)}: {facts}, model digest {found.model_digest.hex()}")
+    if found.rejection_reason:
+        print_notice(f"rejected because: {found.rejection_reason}")
     print_schema(found.schema)
+
+
+def _state(version: model_pb2.ModelVersion) -> str:
+    name = model_pb2.ModelVersionState.Name(version.state)
+    return name.removeprefix("MODEL_VERSION_STATE_").lower()
 
 
 @app.command()
@@ -143,6 +151,42 @@ def _statistics_row(one: statistics_pb2.ModelVersionStatistics) -> tuple[object,
 
 
 @app.command()
+def promote(
+    context: typer.Context,
+    version: Annotated[str, typer.Argument(help="MODEL/versions/NUMBER.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Publish a staged version; `latest` moves to it unless a newer version is published."""
+    _require_own_name(version)
+    with connect(context) as client:
+        found = client.promote_version(version)
+    _print_decided(found, as_json)
+
+
+@app.command()
+def reject(
+    context: typer.Context,
+    *,
+    version: Annotated[str, typer.Argument(help="MODEL/versions/NUMBER.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for people to read; at most 1,000 characters.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Reject a staged version: it is never served."""
+    _require_own_name(version)
+    with connect(context) as client:
+        found = client.reject_version(version, reason)
+    _print_decided(found, as_json)
+
+
+def _print_decided(version: model_pb2.ModelVersion, as_json: bool) -> None:
+    if as_json:
+        print_json(message_json(version))
+        return
+    why = f": {version.rejection_reason}" if version.rejection_reason else ""
+    print_notice(f"{short_name(version.name)} is {_state(version)}{why}")
+
+
+@app.command()
 def alias(
     context: typer.Context,
     *,
@@ -175,7 +219,7 @@ def verify(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Check that a trusted key has signed a version; else say what is wrong, and exit with 1."""
+    """Check that a trusted key has signed a version; if not, print why and exit with 1."""
     with connect(context) as client:
         key_id = client.verify_version(version, keys.read_bytes())
     if as_json:
@@ -220,17 +264,17 @@ def undelete(
     version: Annotated[str, typer.Argument(help="MODEL/versions/NUMBER.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Bring a deleted version back that is not purged yet."""
+    """Restore a deleted version that is not purged yet."""
     _require_own_name(version)
     with connect(context) as client:
         found = client.undelete_version(version)
     if as_json:
         print_json(message_json(found))
         return
-    print_notice(f"{short_name(found.name)} is back")
+    print_notice(f"{short_name(found.name)} is restored")
 
 
 def _require_own_name(version: str) -> None:
     if "/versions/" not in version:
         model = version.partition("@")[0]
-        raise InvalidFieldError("VERSION", f"{version!r} is not a version's own name; write {model}/versions/NUMBER")
+        raise InvalidFieldError("VERSION", f"{version!r} does not name one version; write {model}/versions/NUMBER")

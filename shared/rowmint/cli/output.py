@@ -1,11 +1,10 @@
-"""What commands print: tables and progress for people, JSON for scripts, errors as one line."""
+"""Output of commands: tables and progress for people, JSON for scripts, errors as one line."""
 
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from google.protobuf.descriptor import FieldDescriptor
@@ -17,40 +16,34 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from rich.table import Table
 from rich.text import Text
 
-from rowmint.client import Client, Credentials
+from rowmint.client import Client
+from rowmint.client.settings import ClientSettings
 from rowmint.v1 import schema_pb2
+
+_Message = TypeVar("_Message", bound=Message)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
-@dataclass(frozen=True)
-class Target:
-    """Where the services are and which project is meant.
+def client_settings(context: typer.Context) -> ClientSettings:
+    """Return the settings of the command line's options and the environment.
 
-    Attributes:
-        trainer: Address of the trainer.
-        sampler: Addresses of the sampler's replicas, with commas between them.
-        project: The project.
-        balancing: How a replica is chosen.
-        credentials: Tells what is shown to the services, and asked of them.
+    Raises:
+        InvalidFieldError: A variable has a value that it cannot have.
     """
-
-    trainer: str
-    sampler: str
-    project: str
-    balancing: str
-    credentials: Callable[[], Credentials]
+    load: Callable[[], ClientSettings] = context.obj
+    return load()
 
 
 def connect(context: typer.Context) -> Client:
-    """Return a client of the services the command line names."""
-    target: Target = context.obj
+    """Return a client of the services that the command line and the environment name."""
+    settings = client_settings(context)
     return Client(
-        target.trainer,
-        target.sampler,
-        target.project,
-        balancing=target.balancing,
-        credentials=target.credentials(),
+        settings.trainer,
+        settings.sampler,
+        settings.project,
+        balancing=settings.balancing,
+        credentials=settings.credentials(),
     )
 
 
@@ -106,14 +99,14 @@ def print_json(value: object) -> None:
 
 
 def stdout_console() -> Console:
-    """Return a console for results: wide enough not to cut them where nobody looks at a window."""
+    """Return a console for results; wide enough not to cut them where stdout is not a terminal."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=200)
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
     """Print a table on stdout."""
-    # Text, not str: a name may hold what rich takes for markup.
+    # Text, not str: rich would read brackets in a name as markup.
     shown = Text(title) if title else None
     table = Table(title=shown, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for heading in headings:
@@ -121,6 +114,20 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], title
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     stdout_console().print(table)
+
+
+def print_list(
+    headings: Sequence[str],
+    messages: Sequence[_Message],
+    row: Callable[[_Message], Sequence[object]],
+    *,
+    as_json: bool,
+) -> None:
+    """Print a list of resources on stdout: as a table, a row each, or as a JSON array."""
+    if as_json:
+        print_json([message_json(message) for message in messages])
+    else:
+        print_table(headings, map(row, messages))
 
 
 def print_schema(schema: schema_pb2.TableSchema, title: str = "") -> None:
@@ -149,12 +156,12 @@ def _value_text(value: Message) -> str:
 
 
 def print_notice(text: str) -> None:
-    """Print a line on stderr that is no result."""
+    """Print a line on stderr, where it is not mistaken for a result."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
 def print_deleted(name: str, as_json: bool) -> None:
-    """Say that a resource is gone."""
+    """Report that a resource is deleted."""
     if as_json:
         print_json({"deleted": name})
     else:
@@ -167,11 +174,11 @@ def print_error(text: str) -> None:
 
 
 class Bar:
-    """One progress bar on stderr; where nobody looks, nothing.
+    """One progress bar on stderr; nothing where stderr is not a terminal.
 
     Args:
-        progress: What draws it, or None.
-        task: Its task.
+        progress: Draws it; None to draw nothing.
+        description: Text before the bar.
     """
 
     def __init__(self, progress: Progress | None, description: str) -> None:
@@ -191,7 +198,7 @@ class Bar:
 
 @contextmanager
 def progress_bar(description: str, *, quiet: bool) -> Iterator[Bar]:
-    """Show a progress bar while the block runs; quiet also where stderr is no terminal."""
+    """Show a progress bar while the block runs; nothing is shown where stderr is not a terminal."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield Bar(None, description)

@@ -1,4 +1,4 @@
-"""`rowmint sample` and `rowmint complete`: rows out."""
+"""`rowmint sample` and `rowmint complete`: synthetic rows, and the unknown cells of rows."""
 
 import contextlib
 import csv
@@ -38,46 +38,47 @@ def sample(
     context: typer.Context,
     *,
     model: ModelArgument,
-    rows: Annotated[int, typer.Option("--rows", "-n", help="Rows of the whole stream.")],
+    rows: Annotated[int, typer.Option("--rows", "-n", help="Number of rows of the whole stream.")],
     output: OutputOption = None,
     where: Annotated[
         list[str] | None,
         typer.Option(
             "--where",
             "-w",
-            help="A condition: 'origin = JFK', 'dep_delay > 60', 'carrier in (AA, UA)', 'x is null', 'x is not null';"
-            " may be repeated, all must hold.",
+            help="Condition that each row satisfies: 'origin = JFK', 'dep_delay > 60', 'carrier in (AA, UA)',"
+            " 'x is null', 'x is not null'. May be repeated; all must hold.",
         ),
     ] = None,
-    columns: Annotated[
-        str | None, typer.Option(help="Columns delivered, with commas between them. Default: all.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the stream. Default: one is drawn and told.")] = None,
+    columns: Annotated[str | None, typer.Option(help="Columns delivered, separated by commas. Default: all.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the stream. Default: one is drawn, and printed.")] = None,
     start_row: Annotated[int | None, typer.Option(help="First row delivered. Default: 0.")] = None,
-    end_row: Annotated[int | None, typer.Option(help="Row after the last delivered. Default: all.")] = None,
+    end_row: Annotated[int | None, typer.Option(help="Row after the last one delivered. Default: --rows.")] = None,
     format: Annotated[  # noqa: A002  # the option's name
-        str | None, typer.Option(help="csv, ndjson or arrow. Default: by the output's suffix, else csv.")
+        str | None, typer.Option(help="csv, ndjson or arrow. Default: by the suffix of --output, else csv.")
     ] = None,
     allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Leave out rows the conditions starve instead of stopping.")
+        bool,
+        typer.Option("--allow-partial", help="Leave out rows whose candidate budget is exhausted."),
     ] = False,
     escape_formulas: Annotated[
-        bool, typer.Option("--escape-formulas", help="CSV: keep spreadsheets from taking a cell for a formula.")
+        bool,
+        typer.Option("--escape-formulas", help="CSV: put an apostrophe before cells that look like formulas."),
     ] = False,
     parallel: Annotated[
-        int, typer.Option(help="Calls read at once, 1 to 64: the same rows, from several samplers or processes.")
+        int,
+        typer.Option(help="Calls read at once, 1 to 64; the rows are the same, read faster."),
     ] = 1,
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="Report in JSON; without --output the rows themselves come as JSON lines."),
+        typer.Option("--json", help="With --output, print a report in JSON; without, write the rows as JSON lines."),
     ] = False,
 ) -> None:
-    """Stream synthetic rows out, exactly those the conditions ask for."""
+    """Stream synthetic rows. Every row satisfies the conditions exactly."""
     to_stdout = output is None or output == "-"
     if format is None:
         format = "ndjson" if to_stdout and as_json else _SUFFIXES.get(Path(output or "").suffix.lower(), "csv")  # noqa: A001
     if format == "columns":
-        raise InvalidFieldError("--format", "columns have no file; say csv, ndjson or arrow")
+        raise InvalidFieldError("--format", "columns cannot be written to a file; choose csv, ndjson or arrow")
     with (
         connect(context) as client,
         client.sample(
@@ -105,7 +106,7 @@ def _report(stream: SampleStream, output: str | None, as_json: bool, to_stdout: 
     if as_json and not to_stdout:
         report = {
             "output": output,
-            "rows": stream.rows_asked - missing,
+            "rows": stream.rows_requested - missing,
             "missing": missing,
             "candidates": stream.candidates,
             "accepted": stream.accepted,
@@ -114,14 +115,14 @@ def _report(stream: SampleStream, output: str | None, as_json: bool, to_stdout: 
         }
         print_json(report)
     elif not as_json:
-        told = [f"{stream.rows_asked - missing:,} rows of {header.model_version}", f"seed {header.seed}"]
+        facts = [f"{stream.rows_requested - missing:,} rows of {header.model_version}", f"seed {header.seed}"]
         if stream.acceptance is not None and stream.acceptance < 1:
-            told.append(f"{stream.acceptance:.1%} of {stream.candidates:,} candidates accepted")
+            facts.append(f"{stream.acceptance:.1%} of {stream.candidates:,} candidates accepted")
         if missing:
-            told.append(f"{missing:,} rows missing")
+            facts.append(f"{missing:,} rows missing")
         if stream.resumes:
-            told.append(f"resumed {stream.resumes} times")
-        print_notice(", ".join(told))
+            facts.append(f"resumed {stream.resumes} time{'s' if stream.resumes > 1 else ''}")
+        print_notice(", ".join(facts))
 
 
 def _read_partial(file: io.TextIOBase, known: list[str]) -> Iterator[Mapping[str, str]]:
@@ -171,7 +172,7 @@ def _input(path: str) -> Iterator[io.TextIOBase]:
     if path == "-":
         wrapper = io.TextIOWrapper(typer.get_binary_stream("stdin"), encoding="utf-8-sig", newline="")
         yield wrapper
-        # Standard input is not ours to close.
+        # Standard input stays open.
         wrapper.detach()
     else:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
@@ -186,23 +187,23 @@ def complete(
         str, typer.Argument(help="CSV of the known cells, empty where unknown; - for standard input.")
     ] = "-",
     output: OutputOption = None,
-    seed: Annotated[int | None, typer.Option(help="Seed. Default: one is drawn.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the rows. Default: one is drawn.")] = None,
     tolerance: Annotated[
-        float | None, typer.Option(help="How near known numbers must be, in standard deviations. Default: 0.1.")
+        float | None, typer.Option(help="Kernel width for known numbers, in standard deviations. Default: 0.1.")
     ] = None,
     candidates: Annotated[int | None, typer.Option(help="Candidates compared for each row. Default: 4096.")] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Write one JSON object a row, with its effective sample size.")
+        bool, typer.Option("--json", help="Write each row as a JSON object, with its effective sample size.")
     ] = False,
 ) -> None:
-    """Complete rows of which some cells are known."""
+    """Complete rows of which some cells are known. The other cells are drawn from the model given those."""
     with connect(context) as client:
         version = client.get_version(model)
         names = [column.name for column in version.schema.columns]
         done = 0
         with (
             _input(file) as source,
-            progress_bar(f"completing by {model}", quiet=as_json) as bar,
+            progress_bar(f"completing with {model}", quiet=as_json) as bar,
             client.complete_rows(
                 version, _read_partial(source, names), seed=seed, tolerance=tolerance, candidates=candidates
             ) as stream,
@@ -218,4 +219,4 @@ def complete(
                 done += 1
                 bar.update(done, None, f"{done:,} rows")
     if not as_json:
-        print_notice(f"{done:,} rows completed by {version.name}")
+        print_notice(f"{done:,} rows completed with {version.name}")

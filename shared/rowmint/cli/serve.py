@@ -1,4 +1,4 @@
-"""`rowmint serve`: both services as child processes, started together, watched, and ended together."""
+"""`rowmint serve`: both services as child processes, started, supervised and stopped together."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ from typing import Annotated, Self
 import grpc
 import typer
 
-from rowmint.cli.output import JsonOption, print_json, print_notice
+from rowmint.cli.output import JsonOption, client_settings, print_json, print_notice
 from rowmint.client.credentials import PLAIN, Credentials
 from rowmint.errors import RowmintError, UnavailableError
 
@@ -29,7 +29,7 @@ _IMPATIENT: tuple[tuple[str, int | str], ...] = (("grpc.max_reconnect_backoff_ms
 
 
 def is_serving(channel: grpc.Channel) -> bool:
-    """Ask grpc.health.v1 whether a server as a whole is SERVING."""
+    """Return whether a server as a whole is SERVING, by grpc.health.v1."""
     check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
         _HEALTH_CHECK, request_serializer=None, response_deserializer=None
     )
@@ -40,9 +40,9 @@ def is_serving(channel: grpc.Channel) -> bool:
 
 
 def counted_up(listen: str, number: int) -> str:
-    """Return the address of the service `number`, from 0, where the first has `listen`: each has a port of its own.
+    """Return the address of service `number`, from 0, where the first has `listen`: each has its own port.
 
-    Port 0, which is any that is free, and what is no address are returned as they are.
+    Port 0, any free port, and a text that is not an address are returned unchanged.
     """
     host, colon, port = listen.rpartition(":")
     return f"{host}{colon}{int(port) + number}" if port.isdecimal() and int(port) else listen
@@ -56,7 +56,7 @@ class Service:
         role: `trainer` or `sampler`.
         address: Where it listens, host:port.
         process: The process.
-        log: File its output goes to, or None where it goes to ours.
+        log: File of its output; None where it shares this process's.
     """
 
     role: str
@@ -64,24 +64,24 @@ class Service:
     process: subprocess.Popen[bytes]
     log: Path | None
 
-    def last_words(self) -> str:
-        """Return what it ended with, for an error."""
+    def exit_report(self) -> str:
+        """Return how it ended, for an error."""
         code = self.process.returncode
         ended = f"was ended by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
         if self.log is None:
-            return f"{ended}; its output above says why"
+            return f"{ended}; see its output above"
         lines = self.log.read_text(errors="replace").strip().splitlines()
         return f"{ended}; its last line in {self.log}: {lines[-1] if lines else '(nothing)'}"
 
 
 class Supervisor:
-    """Starts services, waits until they serve, watches them, and ends them. Ends them all when left as a context.
+    """Starts services, waits until they serve, checks them and stops them; a context manager that stops them all.
 
     Args:
         home: Folder of both stores, given to the services as ROWMINT_HOME; made if it does not exist.
         environment: Environment of the services.
-        logs: Folder of one log file a service; None for their output to go where ours goes.
-        credentials: What is shown to the services, and asked of them, to see whether they serve.
+        logs: Folder of a log file for each service; None for their output to go to this process's.
+        credentials: Credentials of the calls that check whether they serve.
     """
 
     def __init__(
@@ -102,19 +102,19 @@ class Supervisor:
         """Start `python -m {role}_service` listening on an address.
 
         Raises:
-            UnavailableError: Something else listens there.
+            UnavailableError: The address is in use.
         """
         host, _, port = address.rpartition(":")
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            # As the server does: a port whose last connections are still closing is free.
+            # As the server does: a port whose last connections are still closing counts as free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, int(port)))
             except (OSError, OverflowError) as error:
                 why = error.strerror if isinstance(error, OSError) else "ports end at 65535"
                 raise UnavailableError(
-                    f"the {role} cannot listen on {address}: {why}; stop what runs there, or choose another port with"
-                    f" --{role}-port"
+                    f"the {role} cannot listen on {address}: {why}; stop the process that uses it, or choose another"
+                    f" port with --{role}-port"
                 ) from error
         environment = {**self._environment, "ROWMINT_HOME": str(self._home), "ROWMINT_LISTEN": address}
         metrics = environment.get("ROWMINT_METRICS_LISTEN", "")
@@ -122,12 +122,12 @@ class Supervisor:
         log = None if self._logs is None else self._logs / f"{role}-{port}.log"
         with contextlib.ExitStack() as stack:
             output = None if log is None else stack.enter_context(log.open("wb"))
-            # A group of its own: a terminal's Ctrl-C reaches it once, through us.
+            # A process group of its own: a terminal's Ctrl-C reaches it once, through this process.
             process = subprocess.Popen(  # noqa: S603  # our own interpreter and modules
                 [sys.executable, "-m", f"{role}_service"],
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                # What a service logs goes to stderr: stdout is for results, and with --json for scripts.
+                # Logs of a service go to stderr: stdout is for results, and with --json for scripts.
                 stdout=_STDERR if output is None else output,
                 stderr=None if output is None else subprocess.STDOUT,
                 process_group=0,
@@ -161,17 +161,17 @@ class Supervisor:
         return True
 
     def check(self) -> None:
-        """Look after the services.
+        """Check that all services run.
 
         Raises:
             RowmintError: One has ended.
         """
         for service in self.services:
             if service.process.poll() is not None:
-                raise RowmintError(f"the {service.role} at {service.address} {service.last_words()}")
+                raise RowmintError(f"the {service.role} at {service.address} {service.exit_report()}")
 
     def kill(self, address: str) -> None:
-        """Kill a service at once, as a crash would, and look after it no more."""
+        """Kill a service at once, as a crash would, and stop supervising it."""
         for service in self.services:
             if service.address == address:
                 service.process.kill()
@@ -179,7 +179,7 @@ class Supervisor:
         self.services = [service for service in self.services if service.address != address]
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Send all services a signal and wait until they have ended; those that far outlast their grace are killed."""
+        """Send all services a signal and wait until they have ended; one that exceeds its grace is killed."""
         grace = self._grace_seconds() + 10.0
         for service in self.services:
             with contextlib.suppress(ProcessLookupError):
@@ -194,10 +194,10 @@ class Supervisor:
         self.services = []
 
     def _grace_seconds(self) -> float:
-        """Return how long the services let calls go on after a signal."""
+        """Return for how many seconds the services let calls run on after a signal."""
         try:
             return float(self._environment.get("ROWMINT_GRACE_SECONDS", "10"))
-        except ValueError:  # they refuse to start with it
+        except ValueError:  # the services refuse to start with it
             return 0.0
 
     def __enter__(self) -> Self:
@@ -209,7 +209,7 @@ class Supervisor:
 
 @contextlib.contextmanager
 def caught_signals() -> Iterator[tuple[threading.Event, list[int]]]:
-    """Turn SIGTERM and SIGINT into an event while the block runs; the list says which came."""
+    """Turn SIGTERM and SIGINT into an event while the block runs; the list holds the signals received."""
     stopped = threading.Event()
     numbers: list[int] = []
 
@@ -229,7 +229,7 @@ def start_all(
     supervisor: Supervisor, trainer: str, samplers: Sequence[str], stopped: threading.Event | None = None
 ) -> bool:
     """Start a trainer, and when it serves the samplers; return whether all serve, false where `stopped` was set."""
-    # The trainer first: it is the one that brings the registries to their current schema.
+    # The trainer first: it migrates the registries to their current schema.
     supervisor.start("trainer", trainer)
     if not supervisor.wait_serving(120.0, stopped):
         return False
@@ -241,25 +241,25 @@ def start_all(
 def serve(
     context: typer.Context,
     *,
-    home: Annotated[
-        Path, typer.Option(envvar="ROWMINT_HOME", help="Folder that keeps datasets, jobs and models.")
-    ] = Path(".rowmint"),
+    home: Annotated[Path, typer.Option(envvar="ROWMINT_HOME", help="Folder of datasets, jobs and models.")] = Path(
+        ".rowmint"
+    ),
     host: Annotated[str, typer.Option(help="IPv4 address to listen on.")] = "127.0.0.1",
     trainer_port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the trainer.")] = 7401,
     sampler_port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the first sampler.")] = 7402,
-    samplers: Annotated[int, typer.Option(min=1, max=64, help="Samplers, on ports from --sampler-port on.")] = 1,
+    samplers: Annotated[int, typer.Option(min=1, max=64, help="Number of samplers; ports count up.")] = 1,
     processes: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Processes of each sampler, which share its port.")
+        int | None, typer.Option(min=1, max=256, help="Processes of each sampler; they share its port.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a trainer and samplers on this machine until they are told to stop."""
+    """Run a trainer and samplers on this machine. Ctrl-C or SIGTERM stops them."""
     trainer = f"{host}:{trainer_port}"
     addresses = [f"{host}:{sampler_port + index}" for index in range(samplers)]
     own = {} if processes is None else {"ROWMINT_PROCESSES": str(processes)}
     with (
         caught_signals() as (stopped, numbers),
-        Supervisor(home, {**os.environ, **own}, credentials=context.obj.credentials()) as supervisor,
+        Supervisor(home, {**os.environ, **own}, credentials=client_settings(context).credentials()) as supervisor,
     ):
         if not as_json:
             print_notice("starting ...")

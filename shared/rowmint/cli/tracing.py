@@ -1,4 +1,4 @@
-"""The trace of a command, where OpenTelemetry's variables ask for traces."""
+"""The trace of a command, where OpenTelemetry's variables enable traces."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,19 +8,19 @@ from rowmint.observability.environment import tracing_variable
 
 @contextmanager
 def traced_command(command: str) -> Iterator[None]:
-    """Let what a command does be one trace, from its start to its end; nothing where no traces are asked for.
+    """Make one trace of a command, from its start to its end; nothing where traces are not enabled.
 
     Args:
-        command: Its name. What serves makes traces by itself.
+        command: Its name. The services of `serve` make their own traces.
 
     Raises:
-        UnavailableError: Traces are asked for, and OpenTelemetry is not installed.
-        InvalidFieldError: They are to be sent in a way that there is not.
+        UnavailableError: Traces are enabled, and OpenTelemetry is not installed.
+        InvalidFieldError: The protocol to send them by is unknown.
     """
     if command == "serve" or not tracing_variable():
         yield
         return
-    from rowmint.observability.tracing import configure_tracing  # noqa: PLC0415 - most commands do without
+    from rowmint.observability.tracing import configure_tracing  # noqa: PLC0415 - most commands need no traces
 
     tracing = configure_tracing("rowmint-client")
     if tracing is None:

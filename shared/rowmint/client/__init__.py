@@ -11,11 +11,11 @@ with Client() as client:
 
 from rowmint.client.client import Client
 from rowmint.client.completion import CompletedRow, CompletionStream
-from rowmint.client.connection import RetryPolicy
 from rowmint.client.credentials import Credentials
 from rowmint.client.errors import RowmintCallError
+from rowmint.client.retry import RetryPolicy
+from rowmint.client.sample_stream import SampleStream
 from rowmint.client.statistics import ReplicaStatistics
-from rowmint.client.stream import SampleStream
 from rowmint.client.synthesize import synthesize
 from rowmint.client.training import training_config
 from rowmint.client.where import Conditions, where_message

@@ -1,7 +1,7 @@
-"""Where the channels to a sampler lead, and how each chooses among the replicas there.
+"""Which replicas each channel to a sampler leads to, and how it balances calls over them.
 
-gRPC itself does the choosing: a channel that leads to several replicas carries a service config that names the policy,
-and has each replica's health watched, so that one which drains gets no new call while others serve.
+gRPC itself balances: a channel that leads to several replicas carries a service config that names the policy, and
+watches each replica's health, so that a draining replica gets no new call while others serve.
 """
 
 import ipaddress
@@ -12,16 +12,14 @@ from dataclasses import dataclass
 
 from rowmint.errors import InvalidFieldError
 
-BALANCINGS = ("weighted", "round_robin")
-
 _HEALTH_SERVICE = "rowmint.v1.SamplingService"
 _ROUND_ROBIN: dict[str, object] = {"round_robin": {}}
 _WEIGHTED: dict[str, object] = {
     "weighted_round_robin": {
-        # A stream may last for hours: its trailer tells too late what the load was.
+        # A stream may last for hours: a load report in its trailer would come too late.
         "enableOobLoadReport": True,
         "oobReportingPeriod": "1s",
-        # A replica that has just come tells nothing that means much yet.
+        # The first reports of a replica that has just started mean little.
         "blackoutPeriod": "3s",
         "weightExpirationPeriod": "30s",
         "weightUpdatePeriod": "1s",
@@ -29,7 +27,7 @@ _WEIGHTED: dict[str, object] = {
     }
 }
 _POLICIES = {"weighted": [_WEIGHTED, _ROUND_ROBIN], "round_robin": [_ROUND_ROBIN]}
-_MANY = 2  # replicas taken to be behind a name that may have any number of them
+_MANY = 2  # replicas assumed for a name that may stand for any number of them
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Target:
         name: gRPC's name of it.
         address: The addresses in it as they were given, with commas between them.
         balanced: Whether the channel chooses among replicas, and watches their health.
-        replicas: How many are known to be there, at least.
+        replicas: How many are known to exist, at least.
     """
 
     name: str
@@ -49,17 +47,27 @@ class Target:
     replicas: int
 
 
+def parse_balancing(text: str, field: str) -> str:
+    """Return the name of a balancing.
+
+    Raises:
+        InvalidFieldError: There is no such balancing; the error names `field`.
+    """
+    if text not in _POLICIES:
+        raise InvalidFieldError(field, f"{text!r} is unknown; choose one of {', '.join(_POLICIES)}")
+    return text
+
+
 def service_config(balancing: str) -> str:
     """Return the JSON by which a channel chooses among replicas.
 
     Args:
-        balancing: ``weighted``, by the load that replicas tell of, or ``round_robin``.
+        balancing: ``weighted``, by the load that replicas report, or ``round_robin``.
 
     Raises:
-        InvalidFieldError: It is neither.
+        InvalidFieldError: There is no such balancing.
     """
-    if balancing not in _POLICIES:
-        raise InvalidFieldError("balancing", f"{balancing!r} is unknown; say one of {', '.join(BALANCINGS)}")
+    parse_balancing(balancing, "balancing")
     return json.dumps(
         {"loadBalancingConfig": _POLICIES[balancing], "healthCheckConfig": {"serviceName": _HEALTH_SERVICE}}
     )
@@ -69,28 +77,28 @@ def parse_addresses(given: str | Sequence[str], field: str) -> tuple[str, ...]:
     """Return the addresses in `given`: a sequence, or a text with commas between them.
 
     Raises:
-        InvalidFieldError: There is none, or one is not of the form host:port.
+        InvalidFieldError: No address is given, or one is not of the form host:port; the error names `field`.
     """
     parts = given.split(",") if isinstance(given, str) else [part for one in given for part in one.split(",")]
     addresses = tuple(part.strip() for part in parts if part.strip())
     if not addresses:
-        raise InvalidFieldError(field, "no address is given; give host:port, such as 127.0.0.1:7402")
+        raise InvalidFieldError(field, "no address is given; give host:port, such as 127.0.0.1:7401")
     for address in addresses:
         port = re.fullmatch(r"(?:\[[0-9a-fA-F:.%]+\]|[^\s:\[\]/]+):([0-9]{1,5})", address)
         if not (port and 0 < int(port[1]) < 65_536) and not re.match(r"(?:dns|unix|ipv4|ipv6|xds):", address):
-            raise InvalidFieldError(field, f"{address!r} is not an address; give host:port, such as 127.0.0.1:7402")
+            raise InvalidFieldError(field, f"{address!r} is not an address; give host:port, such as 127.0.0.1:7401")
     return addresses
 
 
 def sampler_targets(addresses: Sequence[str]) -> tuple[Target, ...]:
-    """Return what channels to the sampler lead to: one wherever one can lead to all addresses.
+    """Return the targets of the channels to the sampler: a single one wherever one channel can reach all addresses.
 
-    - One host:port is one server, or a proxy, which balances by itself: its channel neither chooses nor watches
-      health, as a proxy would tell the health of whichever replica it happens to ask.
+    - One host:port is one server, or a proxy that balances by itself: its channel neither balances nor watches health,
+      as a proxy would report the health of an arbitrary replica.
     - One `dns:///name:port` (or `xds:`) is a name of any number of replicas: one channel, balanced.
-    - Several numeric addresses of one kind (`localhost` counts as 127.0.0.1) are one channel, balanced.
-    - Several of which some are names, or whose kinds differ, are a channel each, and calls take them in turn. Each is
-      balanced over the addresses of its name, and its health is watched.
+    - Several numeric addresses of one IP version (`localhost` counts as 127.0.0.1) are one channel, balanced.
+    - Several of which some are names, or whose versions differ, are a channel each, and calls take them in turn. Each
+      is balanced over the addresses of its name, and its health is watched.
     """
     if len(addresses) == 1:
         (address,) = addresses
@@ -105,7 +113,7 @@ def sampler_targets(addresses: Sequence[str]) -> tuple[Target, ...]:
 
 
 def _numeric(address: str) -> tuple[int, str]:
-    """Return the IP version of an address, 0 where a name server would have to be asked, and the bare address."""
+    """Return the IP version of an address, 0 where it is a name to be resolved, and the bare address."""
     bare = re.sub(r"^ipv[46]:", "", address)
     host, _, port = bare.rpartition(":")
     if host == "localhost":

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 from rowmint.client.completion import CompletionCalls
-from rowmint.client.connection import SAMPLER, TRAINER, Connection, RetryPolicy
-from rowmint.client.credentials import PLAIN, Credentials
+from rowmint.client.connection import Connection
+from rowmint.client.credentials import Credentials
 from rowmint.client.datasets import DatasetCalls
+from rowmint.client.retry import RetryPolicy
 from rowmint.client.sampling import SamplingCalls
+from rowmint.client.settings import CREDENTIALS, ClientSettings
 from rowmint.client.statistics import StatisticsCalls
 from rowmint.client.training import TrainingCalls
 
@@ -15,47 +17,57 @@ class Client(DatasetCalls, TrainingCalls, SamplingCalls, CompletionCalls, Statis
     """A client of one trainer and any number of sampler replicas.
 
     Safe to use from several threads; a stream it returns is for one thread at a time. Close it, or use it as a context
-    manager. Wherever a name is asked for, the last part of it stands for the resource in the client's project.
+    manager. Where a method takes a resource's name, the id alone stands for a resource of the client's project.
+
+    An argument that is not given is read from the environment, as the `rowmint` command does; see
+    `rowmint.client.settings`.
 
     Args:
-        trainer: Address of the trainer, host:port.
+        trainer: Address of the trainer, host:port; None for ROWMINT_TRAINER, else 127.0.0.1:7401.
         sampler: Address of the sampler, or of a proxy before it. Several, or one text with commas between them, for
-            several replicas, among which the client balances; `dns:///name:port` for all addresses of a name. Names in
-            a list are taken in turn.
-        project: The project.
-        retry: When a call is made again.
+            several replicas, over which the client balances; `dns:///name:port` for all addresses of a name. Names in
+            a list are taken in turn. None for ROWMINT_SAMPLER, else 127.0.0.1:7402.
+        project: The project; None for ROWMINT_PROJECT, else `default`.
+        retry: How often and how soon a call is made again; None for the default.
         timeout: Seconds a call that is not a stream may take.
-        balancing: How a new call chooses among several replicas: `weighted`, less for one that tells of more load, or
-            `round_robin`. One that drains gets no new call either way.
-        credentials: What the client shows to the services, and asks of them; None for plain text, showing nothing.
+        balancing: How a new call chooses among several replicas: `weighted`, fewer for one that reports more load, or
+            `round_robin`. A draining replica gets no new call either way. None for ROWMINT_BALANCING, else `weighted`.
+        credentials: How the client authenticates itself and the services; None for what ROWMINT_TLS, ROWMINT_CA,
+            ROWMINT_CERTIFICATE, ROWMINT_KEY, ROWMINT_SERVER_NAME, ROWMINT_TOKEN and ROWMINT_TOKEN_FILE say, else plain
+            text without a token.
         channel_options: gRPC channel options beside the client's own.
 
     Raises:
-        InvalidFieldError: An address, the project or `balancing` is malformed, or a token would be sent in plain text
-            over a network.
+        InvalidFieldError: An address, the project, `balancing` or a variable is malformed, or a token would be sent in
+            plain text over a network.
+        UnavailableError: A file of a certificate cannot be read.
     """
 
     def __init__(
         self,
-        trainer: str = TRAINER,
-        sampler: str | Sequence[str] = SAMPLER,
-        project: str = "default",
+        trainer: str | None = None,
+        sampler: str | Sequence[str] | None = None,
+        project: str | None = None,
         *,
         retry: RetryPolicy | None = None,
         timeout: float = 120.0,
-        balancing: str = "weighted",
+        balancing: str | None = None,
         credentials: Credentials | None = None,
         channel_options: Sequence[tuple[str, int | str]] = (),
     ) -> None:
+        settings = ClientSettings.load(
+            {"trainer": trainer, "sampler": sampler, "project": project, "balancing": balancing},
+            ignored=() if credentials is None else CREDENTIALS,
+        )
         super().__init__(
             Connection(
-                trainer,
-                sampler,
-                project,
+                settings.trainer,
+                settings.sampler,
+                settings.project,
                 retry=RetryPolicy() if retry is None else retry,
                 timeout=timeout,
-                balancing=balancing,
-                credentials=PLAIN if credentials is None else credentials,
+                balancing=settings.balancing,
+                credentials=settings.credentials() if credentials is None else credentials,
                 channel_options=channel_options,
             )
         )

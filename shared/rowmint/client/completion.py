@@ -2,17 +2,18 @@
 
 import queue
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from typing import Self
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Self
 
 import grpc
 
-from rowmint.client.connection import Connection, Turns
-from rowmint.client.errors import RowmintCallError, call_error
+from rowmint.client.connection import Connection
+from rowmint.client.interceptor import Metadata
 from rowmint.client.models import ModelCalls
-from rowmint.client.tracing import StreamSpan, current_context
-from rowmint.client.values import typed_value, value_to_cell
+from rowmint.client.resumable_call import BrokenAttemptError, ResumableCall
+from rowmint.client.values import typed_value
 from rowmint.errors import ColumnNotFoundError, DataLossError, InvalidConditionError, InvalidFieldError
+from rowmint.rpc.values import value_to_cell
 from rowmint.schema import Cell, near_names
 from rowmint.v1 import model_pb2, sampling_pb2, schema_pb2
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
@@ -23,17 +24,18 @@ _MESSAGE_ROWS = 128
 
 
 class CompletedRow(dict[str, Cell]):
-    """One row, its cells by column in the schema's order; known cells are as they were given.
+    """One row: its cells by column, in the schema's order; known cells are as they were given.
 
     Attributes:
         row: Its index.
         effective_sample_size: Kish's effective number of candidates it was drawn from; near 1 says that few candidates
             resemble the row.
-        tolerance: Kernel width used, in standard deviations; wider than asked where no candidate was near.
+        tolerance: Kernel width used, in standard deviations; wider than requested where no candidate was near.
     """
 
     def __init__(self, row: sampling_pb2.CompletedRow, columns: Iterable[str]) -> None:
-        super().__init__(zip(columns, map(value_to_cell, row.values), strict=True))
+        cells = (value_to_cell(value, f"values[{index}]") for index, value in enumerate(row.values))
+        super().__init__(zip(columns, cells, strict=True))
         self.row = row.row
         self.effective_sample_size = row.effective_sample_size
         self.tolerance = row.tolerance
@@ -43,9 +45,9 @@ def partial_row(known: Mapping[str, object], schema: schema_pb2.TableSchema, ind
     """Return the message for a row.
 
     Args:
-        known: Known cells by column; None for a cell that is known to be missing; an absent column is to be made.
-        schema: The columns there are.
-        index: The row's index, for the message of an error.
+        known: Known cells by column; None for a cell that is known to be missing; absent columns are completed.
+        schema: The table's columns.
+        index: The row's index, for errors.
 
     Raises:
         ColumnNotFoundError: A column does not exist.
@@ -63,18 +65,116 @@ def partial_row(known: Mapping[str, object], schema: schema_pb2.TableSchema, ind
     return row
 
 
+class _CompletionExchange:
+    """The messages of `CompleteRows`; see `rowmint.client.resumable_call.Exchange`.
+
+    Rows are sent ahead of the answers, up to `_WINDOW` of them; those not yet answered are kept for the next attempt.
+
+    Args:
+        version: The model version.
+        rows: The partial rows; read as they are needed.
+        config: What the first attempt begins with.
+    """
+
+    method = "rowmint.v1.SamplingService/CompleteRows"
+    pinned: tuple[str, ...] = ("model_version", "model_digest", "plan_digest", "seed")
+
+    def __init__(
+        self,
+        version: model_pb2.ModelVersion,
+        rows: Iterable[Mapping[str, object]],
+        config: sampling_pb2.CompleteRowsConfig,
+    ) -> None:
+        self.start_row = self.next_row = config.start_row
+        self._version = version
+        self._columns = [column.name for column in version.schema.columns]
+        self._config = config
+        self._source = iter(rows)
+        self._read = 0
+        self._exhausted = False
+        self._pending: deque[sampling_pb2.PartialRow] = deque()
+        self._outbox: queue.SimpleQueue[sampling_pb2.CompleteRowsRequest | None] = queue.SimpleQueue()
+
+    def begin(self, channel: grpc.Channel, header: sampling_pb2.SampleHeader | None, metadata: Metadata) -> Any:
+        config = sampling_pb2.CompleteRowsConfig()
+        config.CopyFrom(self._config)
+        config.start_row = self.next_row
+        if header is not None:
+            config.model = header.model_version
+            config.seed = header.seed
+        self._outbox = queue.SimpleQueue()
+        self._outbox.put(sampling_pb2.CompleteRowsRequest(config=config))
+        waiting = list(self._pending)
+        for first in range(0, len(waiting), _MESSAGE_ROWS):
+            self._send(waiting[first : first + _MESSAGE_ROWS])
+        if self._exhausted:
+            self._outbox.put(None)
+        self._fill()
+        return SamplingServiceStub(channel).CompleteRows(iter(self._outbox.get, None), metadata=metadata)
+
+    def receive(self, response: sampling_pb2.CompleteRowsResponse, peer: str) -> Iterator[tuple[CompletedRow, bool]]:
+        for row in response.rows.rows:
+            if row.row != self.next_row or not self._pending:
+                raise BrokenAttemptError(
+                    DataLossError(f"{peer} sent row {row.row} where {self.next_row} was next; try again")
+                )
+            completed = self._completed(row, peer)
+            self._pending.popleft()
+            self.next_row += 1
+            yield completed, True
+        self._fill()
+
+    def _completed(self, row: sampling_pb2.CompletedRow, peer: str) -> CompletedRow:
+        try:
+            return CompletedRow(row, self._columns)
+        except (InvalidFieldError, ValueError) as error:
+            raise BrokenAttemptError(
+                DataLossError(f"row {row.row} came damaged from {peer}: {error}; try again")
+            ) from error
+
+    def finish(self, summary: sampling_pb2.SampleSummary, header: sampling_pb2.SampleHeader, peer: str) -> bool:
+        if summary.next_row != self.next_row:
+            raise BrokenAttemptError(
+                DataLossError(f"{peer} ended at row {summary.next_row}, but {self.next_row} was next; try again")
+            )
+        return self._exhausted and not self._pending
+
+    def end(self) -> None:
+        # Ends the thread that sends.
+        self._outbox.put(None)
+
+    def _send(self, rows: list[sampling_pb2.PartialRow]) -> None:
+        self._outbox.put(sampling_pb2.CompleteRowsRequest(rows=sampling_pb2.PartialRows(rows=rows)))
+
+    def _fill(self) -> None:
+        """Send what the window has room for."""
+        while not self._exhausted and len(self._pending) + _MESSAGE_ROWS <= _WINDOW:
+            rows: list[sampling_pb2.PartialRow] = []
+            while len(rows) < _MESSAGE_ROWS:
+                known = next(self._source, None)
+                if known is None:
+                    self._exhausted = True
+                    break
+                rows.append(partial_row(known, self._version.schema, self._read))
+                self._read += 1
+            self._pending.extend(rows)
+            if rows:
+                self._send(rows)
+            if self._exhausted:
+                self._outbox.put(None)
+
+
 class CompletionStream:
-    """Completed rows in the order given; on another replica wherever a stream breaks. For one thread.
+    """Completed rows in the order given, resumed at another replica wherever a call breaks. For one thread.
 
     Args:
         connection: The channels.
         version: The model version.
         rows: The partial rows; read as they are needed.
-        config: What the first call begins with.
+        config: What the first attempt begins with.
 
     Attributes:
         version: The model version.
-        resumes: How often the stream was gone on with by another call.
     """
 
     def __init__(
@@ -84,19 +184,20 @@ class CompletionStream:
         rows: Iterable[Mapping[str, object]],
         config: sampling_pb2.CompleteRowsConfig,
     ) -> None:
-        self._connection = connection
         self.version = version
-        self.resumes = 0
-        self._config = sampling_pb2.CompleteRowsConfig()
-        self._config.CopyFrom(config)
-        self._source = iter(rows)
-        self._read = 0
-        self._pending: deque[sampling_pb2.PartialRow] = deque()
-        self._next_row = self._start_row = config.start_row
-        self._header: sampling_pb2.SampleHeader | None = None
-        self._exhausted = False
-        self._span = StreamSpan("rowmint.v1.SamplingService/CompleteRows", current_context())
-        self._run = self._legs()
+        exchange = _CompletionExchange(version, rows, config)
+        self._call = ResumableCall(exchange, connection.route(), connection.retry)
+        self._run = iter(self._call)
+
+    @property
+    def address(self) -> str:
+        """The replica that is read from, or was last; as `SampleStream.address`."""
+        return self._call.address
+
+    @property
+    def resumes(self) -> int:
+        """How often the stream was resumed by another call."""
+        return self._call.resumes
 
     def __iter__(self) -> Iterator[CompletedRow]:
         return self._run
@@ -106,98 +207,13 @@ class CompletionStream:
 
     def close(self) -> None:
         """End the stream; the call that runs is cancelled."""
-        self._run.close()
+        self._call.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def _legs(self) -> Generator[CompletedRow, None, None]:
-        """Make calls until every row is there, all of them in one span."""
-        with self._span:
-            yield from self._calls()
-
-    def _calls(self) -> Generator[CompletedRow, None, None]:
-        turns = Turns(self._connection.way(), self._connection.retry)
-        while True:
-            peer = turns.peer
-            before = self._next_row
-            try:
-                if (yield from self._leg(peer.channel)):
-                    return
-                failure = RowmintCallError(
-                    grpc.StatusCode.UNAVAILABLE, f"{peer} ended the stream at row {self._next_row} without a summary"
-                )
-            except grpc.RpcError as error:
-                failure = call_error(error, str(peer))
-                if not failure.retryable:
-                    raise failure from None
-            turns.failed(failure, progress=self._next_row > before, reached=self._header is not None)
-            self.resumes += self._header is not None
-            self._span.tell("resumed", {"rowmint.next_row": self._next_row, "error.type": failure.code.name})
-
-    def _leg(self, channel: grpc.Channel) -> Generator[CompletedRow, None, bool]:
-        """Make one call; return whether all rows are there."""
-        outbox: queue.SimpleQueue[sampling_pb2.CompleteRowsRequest | None] = queue.SimpleQueue()
-        self._config.start_row = self._next_row
-        outbox.put(sampling_pb2.CompleteRowsRequest(config=self._config))
-        waiting = list(self._pending)
-        for begin in range(0, len(waiting), _MESSAGE_ROWS):
-            outbox.put(self._rows_message(waiting[begin : begin + _MESSAGE_ROWS]))
-        if self._exhausted:
-            outbox.put(None)
-        columns = [column.name for column in self.version.schema.columns]
-        self._fill(outbox)
-        call = SamplingServiceStub(channel).CompleteRows(iter(outbox.get, None), metadata=self._span.metadata)
-        try:
-            for response in call:
-                kind = response.WhichOneof("message")
-                if kind == "header":
-                    self._take_header(response.header)
-                    columns = [column.name for column in response.header.schema.columns] or columns
-                elif kind == "rows":
-                    for row in response.rows.rows:
-                        if row.row != self._next_row or not self._pending:
-                            raise DataLossError(f"row {row.row} was answered where {self._next_row} was next")
-                        self._pending.popleft()
-                        self._next_row += 1
-                        yield CompletedRow(row, columns)
-                    self._fill(outbox)
-                elif kind == "summary":
-                    self._span.annotate({"rowmint.rows": self._next_row - self._start_row})
-                    return self._exhausted and not self._pending
-            return False
-        finally:
-            # Ends the thread that sends, and the call where it still runs.
-            outbox.put(None)
-            call.cancel()
-
-    def _take_header(self, header: sampling_pb2.SampleHeader) -> None:
-        self._header = header
-        self._config.seed = header.seed
-        self._config.model = header.model_version
-
-    def _rows_message(self, rows: list[sampling_pb2.PartialRow]) -> sampling_pb2.CompleteRowsRequest:
-        return sampling_pb2.CompleteRowsRequest(rows=sampling_pb2.PartialRows(rows=rows))
-
-    def _fill(self, outbox: "queue.SimpleQueue[sampling_pb2.CompleteRowsRequest | None]") -> None:
-        """Send what the window has room for."""
-        while not self._exhausted and len(self._pending) + _MESSAGE_ROWS <= _WINDOW:
-            rows: list[sampling_pb2.PartialRow] = []
-            while len(rows) < _MESSAGE_ROWS:
-                known = next(self._source, None)
-                if known is None:
-                    self._exhausted = True
-                    break
-                rows.append(partial_row(known, self.version.schema, self._read))
-                self._read += 1
-            self._pending.extend(rows)
-            if rows:
-                outbox.put(self._rows_message(rows))
-            if self._exhausted:
-                outbox.put(None)
 
 
 class CompletionCalls(ModelCalls):
@@ -216,7 +232,7 @@ class CompletionCalls(ModelCalls):
 
         Args:
             model: A version, its name, or a model by name or id: bare for its latest, `@alias`, `@sha256:digest`.
-            rows: For each row its known cells by column; None for a cell known to be missing; absent columns are made.
+            rows: For each row its known cells by column; None for a cell known to be missing; the rest is completed.
             seed: Seed; None for one drawn by the service.
             tolerance: Kernel width for known numbers, in standard deviations, above 0 to 10; None for 0.1.
             candidates: Candidates compared for each row, a power of two, 256 to 65,536; None for 4,096.

@@ -1,12 +1,10 @@
-"""Channels to the two services, and the rule by which a call is made again."""
+"""Channels to the two services, and calls whose transient failures are retried."""
 
 import itertools
 import secrets
 import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Self, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, Self, TypeVar
 
 import grpc
 
@@ -14,17 +12,15 @@ from rowmint import names
 from rowmint.client.balancing import Target, parse_addresses, sampler_targets, service_config
 from rowmint.client.credentials import PLAIN, Credentials
 from rowmint.client.errors import RowmintCallError, call_error
+from rowmint.client.retry import RetryPolicy
+from rowmint.client.route import Peer, Route
 from rowmint.client.tracing import traced
-from rowmint.errors import RowmintError
-
-TRAINER = "127.0.0.1:7401"
-SAMPLER = "127.0.0.1:7402"
 
 MAX_RECEIVE_BYTES = 16 * 1024 * 1024
 
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
-    # Whether and when a call is made again is decided here, where it is known what a call has done already.
+    # Calls are retried here, where it is known what a call has done already, not by gRPC.
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
@@ -40,128 +36,18 @@ _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
 
-@dataclass(frozen=True)
-class RetryPolicy:
-    """How often and how soon a call is made again.
-
-    Attributes:
-        attempts: Consecutive attempts of a stream without progress, after which it is given up.
-        unary_attempts: Attempts of a call that is not a stream.
-        first_delay: Seconds before the second attempt; doubled from then on.
-        longest_delay: Seconds, the most waited between two attempts.
-        sleep: Waits for seconds.
-    """
-
-    attempts: int = 8
-    unary_attempts: int = 4
-    first_delay: float = 0.2
-    longest_delay: float = 5.0
-    sleep: Callable[[float], object] = time.sleep
-
-    def wait(self, failures: int, asked: float | None = None) -> None:
-        """Wait before the next attempt.
-
-        Args:
-            failures: Failures so far since the last progress, from 1.
-            asked: Seconds the service asked for; at most 30 are granted.
-        """
-        delay = min(self.first_delay * 2.0 ** min(failures - 1, 30), self.longest_delay)
-        self.sleep(delay if asked is None else max(delay, min(asked, 30.0)))
-
-
-@dataclass(frozen=True)
-class Peer:
-    """What a channel leads to: one server, or replicas that it chooses among.
-
-    Attributes:
-        address: The address as given, for example ``127.0.0.1:7402``; several with commas between them.
-        role: ``trainer`` or ``sampler``, for messages.
-        channel: The channel; opened by its first call.
-    """
-
-    address: str
-    role: str
-    channel: grpc.Channel
-
-    def __str__(self) -> str:
-        return f"the {self.role} at {self.address}"
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to the sampler.
-
-    Attributes:
-        peers: What its calls take in turn; together they are all replicas.
-        replicas: How many replicas are known to be there, at least.
-        first: Which peer the first call takes.
-    """
-
-    peers: tuple[Peer, ...]
-    replicas: int
-    first: int = 0
-
-
-class Turns:
-    """Where the next call of a stream goes, and when: the rule by which a broken stream is gone on with.
-
-    As many failures in a row as there are replicas are answered at once, as another replica may well serve; from
-    then on a while is waited, longer and longer. A service that says when to come back is not asked before.
-
-    Args:
-        way: The way to the sampler.
-        retry: How often and how soon.
-    """
-
-    def __init__(self, way: Way, retry: RetryPolicy) -> None:
-        self._way = way
-        self._retry = retry
-        self._turn = way.first
-        self._failures = 0
-
-    @property
-    def peer(self) -> Peer:
-        """What the next call goes to."""
-        return self._way.peers[self._turn % len(self._way.peers)]
-
-    def failed(
-        self, failure: RowmintCallError | RowmintError, *, progress: bool, reached: bool, hope: bool = False
-    ) -> None:
-        """Take in that a call failed in a way that may pass, and wait until the next is due.
-
-        Args:
-            failure: Why.
-            progress: Whether something came since the last failure.
-            reached: Whether anything ever came; who never answered is not asked for long.
-            hope: Whether other calls for the same reader came further meanwhile: then this is not the last attempt.
-
-        Raises:
-            RowmintCallError: It was the last attempt.
-            RowmintError: Likewise, and what came was damaged.
-        """
-        self._failures = 0 if progress else self._failures + 1
-        called = failure if isinstance(failure, RowmintCallError) else None
-        unreached = called is not None and not called.reason and not reached
-        if not hope and self._failures >= (self._way.replicas + 2 if unreached else self._retry.attempts):
-            raise failure if called is None or unreached else called.given_up(self._failures)
-        asked = None if called is None else called.retry_after
-        if asked is not None or self._failures >= self._way.replicas:
-            self._retry.wait(max(1, self._failures - self._way.replicas + 1), asked)
-        self._turn += 1
-
-
 class Connection:
     """The channels of one client. Safe to use from several threads.
 
     Args:
         trainer: Address of the trainer.
         sampler: Addresses of the sampler's replicas; see `sampler_targets`.
-        project: Project that short ids stand in.
-        retry: When a call is made again.
+        project: Project of short ids.
+        retry: How often and how soon a call is made again.
         timeout: Seconds a call that is not a stream may take.
         balancing: ``weighted`` or ``round_robin``: how a replica is chosen.
-        credentials: What is shown to the services, and asked of them.
-        channel_options: gRPC channel options beside ours; they win.
+        credentials: How the client authenticates itself and the services.
+        channel_options: gRPC channel options; they win over the client's own.
 
     Raises:
         InvalidFieldError: An address, the project or `balancing` is malformed, or a token would be sent in plain text
@@ -193,7 +79,7 @@ class Connection:
         self._closed = False
         self._channels: list[grpc.Channel] = []
         self.trainer = Peer(trainer_address, "trainer", self._open(trainer_address, trainer_address))
-        self._ways = [self._open_way()]
+        self._peers = [self._open_peers()]
         self._each: tuple[Peer, ...] = ()
         # Clients that start together begin with different peers.
         self._turns = itertools.count(secrets.randbelow(len(self._targets)))
@@ -203,35 +89,35 @@ class Connection:
         self._channels.append(channel)
         return channel
 
-    def _open_way(self, *options: tuple[str, int | str]) -> tuple[Peer, ...]:
+    def _open_peers(self, *options: tuple[str, int | str]) -> tuple[Peer, ...]:
         def peer(target: Target) -> Peer:
             balanced = (self._balanced,) if target.balanced else ()
             return Peer(target.address, "sampler", self._open(target.name, target.address, *balanced, *options))
 
         return tuple(map(peer, self._targets))
 
-    def way(self) -> Way:
-        """Return the way to the sampler that a new stream takes."""
-        return Way(self._ways[0], self._replicas, next(self._turns))
+    def route(self) -> Route:
+        """Return the route of a new stream."""
+        return Route(self._peers[0], self._replicas, next(self._turns))
 
-    def ways(self, streams: int) -> list[Way]:
-        """Return a way for each of so many streams at once; they spread over replicas, and processes that share a port.
+    def routes(self, streams: int) -> list[Route]:
+        """Return a route for each of several streams read at once; together they reach all replicas and processes.
 
-        A connection reaches one process only; so where there are more streams than replicas, there are several ways,
-        each with connections of its own. They stay open for the streams to come.
+        A connection reaches one process only; so where there are more streams than replicas, there are several sets of
+        peers, each with connections of its own. They stay open for later streams.
 
         Args:
             streams: How many; at least 1.
         """
         wanted = -(-streams // self._replicas)
         with self._lock:
-            while len(self._ways) < wanted and not self._closed:
-                self._ways.append(self._open_way(_OWN_CONNECTIONS))
-            ways = self._ways[:wanted]
-        return [Way(ways[number % len(ways)], self._replicas, next(self._turns)) for number in range(streams)]
+            while len(self._peers) < wanted and not self._closed:
+                self._peers.append(self._open_peers(_OWN_CONNECTIONS))
+            chosen = self._peers[:wanted]
+        return [Route(chosen[number % len(chosen)], self._replicas, next(self._turns)) for number in range(streams)]
 
     def each_sampler(self) -> tuple[Peer, ...]:
-        """Return a peer for each address of the sampler, so that each can be asked by itself."""
+        """Return a peer for each address of the sampler, to call each by itself."""
         with self._lock:
             if not self._each:
                 addresses = [address for target in self._targets for address in target.address.split(",")]
@@ -244,7 +130,7 @@ class Connection:
         method: "Callable[[grpc.Channel], grpc.UnaryUnaryMultiCallable[_Request, _Response]]",
         request: _Request,
     ) -> _Response:
-        """Call one peer, again where the failure may pass.
+        """Call one peer; transient failures are retried.
 
         Args:
             peer: The peer.
@@ -261,7 +147,7 @@ class Connection:
         method: "Callable[[grpc.Channel], grpc.UnaryUnaryMultiCallable[_Request, _Response]]",
         request: _Request,
     ) -> _Response:
-        """Call the trainer, again where the failure may pass; the call must be harmless to repeat.
+        """Call the trainer; transient failures are retried, so the call must be idempotent.
 
         Args:
             method: Returns the method on a channel.
@@ -277,12 +163,12 @@ class Connection:
         method: "Callable[[grpc.Channel], grpc.UnaryUnaryMultiCallable[_Request, _Response]]",
         request: _Request,
     ) -> None:
-        """Call the trainer to delete something, again where the failure may pass.
+        """Call the trainer to delete a resource; transient failures are retried.
 
-        What is not there at a later attempt was deleted by an earlier one, whose answer was lost.
+        A resource not found at a later attempt was deleted by an earlier one, whose answer was lost.
 
         Raises:
-            RowmintCallError: It failed, or there was nothing to delete from the start.
+            RowmintCallError: It failed, or the resource did not exist at the first attempt.
         """
         try:
             self.call_trainer(method, request)
@@ -295,7 +181,7 @@ class Connection:
         method: "Callable[[grpc.Channel], grpc.UnaryUnaryMultiCallable[_Request, _Response]]",
         request: _Request,
     ) -> _Response:
-        """Call any replica of the sampler, again where the failure may pass.
+        """Call any replica of the sampler; transient failures are retried.
 
         Args:
             method: Returns the method on a channel.
@@ -304,7 +190,7 @@ class Connection:
         Raises:
             RowmintCallError: It failed.
         """
-        return self._call(self._ways[0], method, request)
+        return self._call(self._peers[0], method, request)
 
     def _call(
         self,
@@ -335,8 +221,32 @@ class Connection:
             channel.close()
 
 
+class Page(Protocol):
+    """One page of a list."""
+
+    next_page_token: str
+
+
+_Page = TypeVar("_Page", bound=Page)
+
+
+def pages(fetch: Callable[[str], _Page]) -> Iterator[_Page]:
+    """Yield every page of a list.
+
+    Args:
+        fetch: Returns the page of a token; the first page's token is empty.
+    """
+    token = ""
+    while True:
+        page = fetch(token)
+        yield page
+        token = page.next_page_token
+        if not token:
+            return
+
+
 class Calls:
-    """What each part of the client is built on.
+    """Base of each part of the client.
 
     Args:
         connection: The channels; owned by the client.
@@ -351,7 +261,7 @@ class Calls:
         return str(self._connection.project)
 
     def _full_name(self, text: str, collection: str) -> str:
-        """Return `text` as a full name: a short id stands in the client's project."""
+        """Return `text` as a full name; a short id is one of the client's project."""
         return text if text.startswith("projects/") else f"{self.project}/{collection}/{text}"
 
     def close(self) -> None:

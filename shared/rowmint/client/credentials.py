@@ -1,4 +1,4 @@
-"""How the client shows who it is, and knows whom it talks to."""
+"""How the client authenticates itself to the services, and the services to itself."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import grpc
 
-from rowmint.client.interception import intercepted, with_metadata
+from rowmint.client.interceptor import intercepted, with_metadata
 from rowmint.errors import InvalidFieldError, UnavailableError
 from rowmint.security.loopback import is_loopback
 
@@ -16,15 +16,16 @@ _LONGEST_TOKEN = 8192
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a client shows, and what it asks of the services.
+    """The client's certificate or token, and how it verifies the services.
 
     Attributes:
-        tls: Whether the connections are TLS; in plain text, a token is sent to this machine only.
-        authorities: Certificates that the services' must come from, PEM; None for those that this system trusts.
+        tls: Whether the connections use TLS; in plain text, a token is sent to this machine only.
+        authorities: Certificates of the authorities that issue the services' certificates, PEM; None for those that
+            this system trusts.
         certificate: The client's certificate and those between it and its authority, PEM; None for none.
         key: Its private key, PEM.
-        token: API key or bearer token, or what gives the present one; None for none.
-        server_name: Name that the services' certificates must bear, where it is not that of their address.
+        token: API key or bearer token, or a callable that returns the current one; None for none.
+        server_name: Name that the services' certificates must have, where it is not that of their address.
     """
 
     tls: bool = True
@@ -36,9 +37,9 @@ class Credentials:
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
-            raise InvalidFieldError("credentials", "certificate and key go together; give both or neither")
+            raise InvalidFieldError("credentials", "certificate and key belong together; give both or neither")
         if not self.tls and (self.authorities is not None or self.certificate is not None or self.server_name):
-            raise InvalidFieldError("credentials", "certificates are shown over TLS only; set tls")
+            raise InvalidFieldError("credentials", "certificates need TLS; set tls")
 
     @classmethod
     def from_files(
@@ -52,23 +53,23 @@ class Credentials:
         token_file: str | Path | None = None,
         server_name: str = "",
     ) -> Self:
-        """Return credentials that are kept in files; any certificate means TLS.
+        """Return credentials from files; any certificate implies TLS.
 
         Args:
-            tls: Whether to use TLS where there is no certificate.
+            tls: Whether to use TLS without any certificate.
             authorities: PEM file.
             certificate: PEM file.
             key: PEM file.
             token: API key or bearer token.
-            token_file: File of it, read anew for each call: whoever renews it writes it there.
+            token_file: File that holds it, read for each call, so that it can be renewed there.
             server_name: As the attribute.
 
         Raises:
             UnavailableError: A file cannot be read.
-            InvalidFieldError: What is given does not go together.
+            InvalidFieldError: The arguments do not belong together.
         """
         if token and token_file:
-            raise InvalidFieldError("credentials", "a token and a file of one are given; give either")
+            raise InvalidFieldError("credentials", "both a token and a token file are given; give one of them")
         secured = tls or bool(authorities or certificate or key or server_name)
 
         def held() -> str:
@@ -87,8 +88,8 @@ class Credentials:
         """Return a channel.
 
         Args:
-            target: gRPC's name of where it leads.
-            address: The addresses in it as a person gives them, with commas between them.
+            target: gRPC's name of the target.
+            address: The target's addresses as they were given, with commas between them.
             options: Options of the channel.
 
         Raises:
@@ -98,11 +99,11 @@ class Credentials:
             if self.token is not None and not all(map(_is_here, address.split(","))):
                 raise InvalidFieldError(
                     "credentials",
-                    f"a token is not sent to {address} in plain text: others could read it; set tls",
+                    f"a token is not sent to {address} in plain text, where others could read it; set tls",
                 )
             channel = grpc.insecure_channel(target, options)
         else:
-            # Where a channel leads to several addresses, gRPC would look for all of them in a certificate.
+            # For a channel to several addresses, gRPC would look for all of them in a certificate.
             name = self.server_name or (_host_of(address.split(",", maxsplit=1)[0]) if target != address else "")
             named = (("grpc.ssl_target_name_override", name),) if name else ()
             shown = grpc.ssl_channel_credentials(self.authorities, self.key, self.certificate)
@@ -112,12 +113,14 @@ class Credentials:
     def _with_token(self, continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
         token = self.token() if callable(self.token) else self.token
         if not token or len(token) > _LONGEST_TOKEN or not (token.isascii() and token.isprintable()) or " " in token:
-            raise InvalidFieldError("credentials", "the token is empty, too long, or has characters that no token has")
+            raise InvalidFieldError(
+                "credentials", "the token is empty, too long, or has characters that a token cannot have"
+            )
         return continuation(with_metadata(details, (("authorization", f"Bearer {token}"),)), request)
 
 
 PLAIN = Credentials(tls=False)
-"""In plain text, showing nothing."""
+"""Plain text, without a token."""
 
 
 def _read(path: Path) -> bytes:
@@ -132,5 +135,5 @@ def _host_of(address: str) -> str:
 
 
 def _is_here(address: str) -> bool:
-    """Return whether an address is this machine's own, whoever tells what names stand for."""
+    """Return whether an address is this machine's own, without resolving names."""
     return address.startswith("unix:") or is_loopback(_host_of(address))

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 import google_crc32c
 import grpc
 
-from rowmint.client.connection import Calls
+from rowmint.client.connection import Calls, pages
 from rowmint.client.errors import RowmintCallError, call_error
-from rowmint.client.source import Uploadable, UploadSource
+from rowmint.client.upload_source import Uploadable, UploadSource
 from rowmint.errors import DataProblem, InvalidDataError, InvalidFieldError, Reason
 from rowmint.v1 import dataset_pb2, dataset_service_pb2, schema_pb2
 from rowmint.v1.dataset_service_pb2_grpc import DatasetServiceStub
@@ -40,11 +40,11 @@ def data_format(given: str | dataset_pb2.DataFormat | None, file_name: str = "")
     """Return how bytes are to be read.
 
     Args:
-        given: A message, one of csv, tsv, json, jsonl, ndjson, parquet, arrow, or None to go by the name's suffix.
+        given: A message, one of csv, tsv, json, jsonl, ndjson, parquet, arrow, or None to infer it from the suffix.
         file_name: Name of the file; empty where there is none.
 
     Raises:
-        InvalidFieldError: The format is unknown, or cannot be told.
+        InvalidFieldError: The format is unknown, or the name does not show it.
     """
     if isinstance(given, dataset_pb2.DataFormat):
         return given
@@ -54,9 +54,9 @@ def data_format(given: str | dataset_pb2.DataFormat | None, file_name: str = "")
     if found is None:
         known = ", ".join(formats)
         if given is None:
-            shown = f"cannot be told from {file_name!r}" if file_name else "cannot be told without a file name"
-            raise InvalidFieldError("format", f"{shown}; say one of {known}")
-        raise InvalidFieldError("format", f"{given!r} is unknown; say one of {known}")
+            shown = f"cannot be inferred from {file_name!r}" if file_name else "cannot be inferred without a file name"
+            raise InvalidFieldError("format", f"{shown}; choose one of {known}")
+        raise InvalidFieldError("format", f"{given!r} is unknown; choose one of {known}")
     return found
 
 
@@ -71,7 +71,7 @@ class _WriteAttempt:
         self._lock = threading.Lock()
         self._ended = False
         self.failure: Exception | None = None
-        """What went wrong with the source, where that ended the stream."""
+        """The error of the source, where it ended the stream."""
 
     def messages(self) -> Iterator[dataset_service_pb2.WriteDatasetRequest]:
         """Yield the messages; run by gRPC in a thread of its own."""
@@ -93,7 +93,7 @@ class _WriteAttempt:
         )
 
     def _next_data(self) -> bytes:
-        # An attempt that was given up must neither read nor report while the next one does.
+        # An attempt that has ended must neither read nor report while the next one does.
         with self._lock:
             if self._ended:
                 return b""
@@ -109,13 +109,13 @@ class _WriteAttempt:
                 self._progress(self._offset, self._source.size)
 
     def end(self) -> None:
-        """Make `messages` stop; returns when it will touch the source no more."""
+        """Make `messages` stop; on return it no longer uses the source."""
         with self._lock:
             self._ended = True
 
 
 class DatasetCalls(Calls):
-    """The part of the client that is about datasets."""
+    """The part of the client for datasets."""
 
     def create_dataset(
         self,
@@ -130,7 +130,7 @@ class DatasetCalls(Calls):
         Args:
             dataset_id: Last part of its name; None for one made by the service.
             format: How the bytes are to be read.
-            columns: Columns of which something is declared; the others are found from the data.
+            columns: Declared columns; the others are inferred from the data.
             primary_key: Name of the primary key column, or empty.
 
         Raises:
@@ -156,13 +156,13 @@ class DatasetCalls(Calls):
         wait: bool = True,
         timeout: float | None = None,
     ) -> dataset_pb2.Dataset:
-        """Create a dataset and stream its bytes in, going on from the committed bytes where the stream breaks.
+        """Create a dataset and upload its bytes; a broken stream is resumed from the committed bytes.
 
         Args:
             source: A path, bytes, or a binary file object.
             dataset_id: Last part of its name; None for one made by the service.
-            format: How the bytes are to be read; None to go by the file's suffix.
-            columns: Columns of which something is declared; the others are found from the data.
+            format: How the bytes are to be read; None to infer it from the file's suffix.
+            columns: Declared columns; the others are inferred from the data.
             primary_key: Name of the primary key column, or empty.
             progress: Called with bytes sent and bytes in all.
             wait: Whether to wait until the table is READY.
@@ -196,18 +196,18 @@ class DatasetCalls(Calls):
         wait: bool = True,
         timeout: float | None = None,
     ) -> dataset_pb2.Dataset:
-        """Go on with an upload that was left, by this process or another; other arguments and errors as in `upload`.
+        """Resume an upload that this process or another has left; other arguments and errors as in `upload`.
 
         Args:
             dataset: Its name or id.
-            source: The same bytes, from the first one on: what is stored already is read and not sent.
+            source: The same bytes, from the first one on; those that are stored already are read, and not sent.
             progress: Called with bytes sent and bytes in all.
             wait: Whether to wait until the table is READY.
             timeout: Seconds to wait for that; None for as long as it takes.
 
         Raises:
-            InvalidFieldError: The source ends before what is stored.
-            RowmintCallError: There is no such dataset, it takes no bytes any more, or its bytes are others.
+            InvalidFieldError: The source ends before the stored bytes do.
+            RowmintCallError: There is no such dataset, it accepts no bytes in its state, or its bytes differ.
         """
         found = self.get_dataset(dataset)
         reader = UploadSource(source)
@@ -220,7 +220,7 @@ class DatasetCalls(Calls):
     def write_dataset(
         self, name: str, source: UploadSource, *, offset: int = 0, progress: UploadProgress | None = None
     ) -> dataset_pb2.Dataset:
-        """Stream the bytes of `source` from `offset` on into a dataset that waits for them; see `upload`."""
+        """Stream the bytes of `source`, from `offset` on, into a dataset that waits for them; see `upload`."""
         connection = self._connection
         retry = connection.retry
         failures = 0
@@ -255,16 +255,16 @@ class DatasetCalls(Calls):
             attempt.end()
 
     def _resume_offset(self, name: str, failure: RowmintCallError) -> int:
-        """Return where a broken upload goes on.
+        """Return the offset from which a broken upload is resumed.
 
         Raises:
-            RowmintCallError: It does not go on: the failure is no passing one.
-            _FinishedError: All bytes are there; only the answer was lost.
+            RowmintCallError: It cannot be resumed: the failure is not transient.
+            _FinishedError: All bytes are stored; only the answer was lost.
         """
         committed = failure.metadata.get("committed_size", "")
         if failure.reason == Reason.WRITE_OFFSET and committed.isdigit():
             return int(committed)
-        # A checksum that does not hold is the network's doing: it was right when the message was made.
+        # A wrong checksum is the network's doing: it was right when the message was made.
         if not failure.retryable and failure.reason != Reason.CHECKSUM:
             raise failure
         dataset = self.get_dataset(name)
@@ -280,7 +280,7 @@ class DatasetCalls(Calls):
             timeout: Seconds; None for as long as it takes.
 
         Raises:
-            InvalidDataError: The bytes are not a table; `problems` lists what is wrong.
+            InvalidDataError: The bytes are not a valid table; `problems` lists what is wrong.
             TimeoutError: It was not READY in time.
             RowmintCallError: The service refused, or was not reachable.
         """
@@ -297,7 +297,7 @@ class DatasetCalls(Calls):
                 )
             if end is not None and time.monotonic() + pause > end:
                 state = dataset_pb2.DatasetState.Name(found.state).removeprefix("DATASET_STATE_")
-                raise TimeoutError(f"{found.name} is {state} after {timeout:g} s, not READY; wait longer or look again")
+                raise TimeoutError(f"{found.name} is {state} after {timeout:g} s, not READY; wait longer")
             self._connection.retry.sleep(pause)
             pause = min(pause * 1.5, 1.0)
 
@@ -308,23 +308,22 @@ class DatasetCalls(Calls):
 
     def list_datasets(self) -> Iterator[dataset_pb2.Dataset]:
         """Yield the project's datasets, newest first."""
-        token = ""
-        while True:
+
+        def page(token: str) -> dataset_service_pb2.ListDatasetsResponse:
             request = dataset_service_pb2.ListDatasetsRequest(parent=self.project, page_token=token)
-            page = self._connection.call_trainer(lambda channel: DatasetServiceStub(channel).ListDatasets, request)
-            yield from page.datasets
-            token = page.next_page_token
-            if not token:
-                return
+            return self._connection.call_trainer(lambda channel: DatasetServiceStub(channel).ListDatasets, request)
+
+        for one in pages(page):
+            yield from one.datasets
 
     def delete_dataset(self, dataset: str) -> None:
-        """Delete a dataset and all that was derived from it but published models."""
+        """Delete a dataset and all that was derived from it, except published models."""
         request = dataset_service_pb2.DeleteDatasetRequest(name=self._full_name(dataset, "datasets"))
         self._connection.delete_on_trainer(lambda channel: DatasetServiceStub(channel).DeleteDataset, request)
 
 
 class _FinishedError(Exception):
-    """A write was found to be complete."""
+    """An upload turned out to be complete."""
 
     def __init__(self, dataset: dataset_pb2.Dataset) -> None:
         super().__init__(dataset.name)

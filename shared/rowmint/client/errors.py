@@ -1,4 +1,4 @@
-"""What a failed call says, read from its status and its `google.rpc` details."""
+"""The error of a failed call, read from its status and its `google.rpc` details."""
 
 import contextlib
 from collections.abc import Iterable, Mapping
@@ -14,23 +14,23 @@ from rowmint.errors import FieldViolation, Reason
 DOMAIN = "rowmint"
 _DETAILS = "grpc-status-details-bin"
 _TOO_LARGE = "larger than max"
-# What no other attempt will change, even where the answer came from something that is not one of our services.
+# Not retried, even where the answer came from something that is not one of our services.
 _PERMANENT = frozenset(
     {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 )
 
 
 class RowmintCallError(Exception):
-    """A call that one of the services refused or that never reached one.
+    """A call that a service refused, or that never reached one.
 
     Attributes:
         code: The gRPC status code.
-        reason: A name of `rowmint.v1.ErrorReason` without its prefix; empty where no service of ours answered.
+        reason: A name of `rowmint.v1.ErrorReason` without its prefix; empty where none of our services answered.
         message: What happened, where, and what to do next; one line.
-        metadata: The same facts for programs.
-        violations: Fields of the request that are at fault.
-        retry_after: Seconds after which the same call may succeed, or None where the service did not say.
-        attempts: Which attempt at the call it ended, from 1.
+        metadata: The same facts, for programs.
+        violations: Fields of the request that are wrong.
+        retry_after: Seconds after which the same call may succeed, or None where the service gave none.
+        attempts: Number of the attempt that failed with it, from 1.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class RowmintCallError(Exception):
     def retryable(self) -> bool:
         """Whether another attempt may succeed.
 
-        A failure without one of our reasons is taken for the network's: a proxy turns a killed replica into INTERNAL.
+        A failure without a reason of ours counts as the network's: a proxy reports a killed replica as INTERNAL.
         """
         if self.reason:
             return self.reason == Reason.UNAVAILABLE or self.retry_after is not None
@@ -92,8 +92,8 @@ def _transport_message(code: grpc.StatusCode, details: str, peer: str) -> str:
         return f"{peer} did not answer in time: {details}; try again, or allow more time"
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in details:
         return (
-            f"{peer} takes no message of that size: {details}; ask for less at once, or raise ROWMINT_MAX_MESSAGE_BYTES"
-            " there"
+            f"{peer} accepts no message of that size: {details}; request less at once, or raise"
+            " ROWMINT_MAX_MESSAGE_BYTES there"
         )
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return f"{peer} does not offer this call: {details}; are the trainer's and sampler's addresses mixed up?"
@@ -102,7 +102,7 @@ def _transport_message(code: grpc.StatusCode, details: str, peer: str) -> str:
 
 @dataclass
 class _Details:
-    """The details of a status that concern us."""
+    """The details of a status that we use."""
 
     reason: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
@@ -110,7 +110,7 @@ class _Details:
     retry_after: float | None = None
 
     def read(self, detail: Any) -> None:
-        """Take in one `google.protobuf.Any`."""
+        """Read one `google.protobuf.Any`."""
         info = error_details_pb2.ErrorInfo()
         bad = error_details_pb2.BadRequest()
         retry = error_details_pb2.RetryInfo()
@@ -127,7 +127,7 @@ def _read_details(error: Any) -> _Details:
     found = _Details()
     for key, value in error.trailing_metadata() or ():
         if key == _DETAILS and isinstance(value, bytes):
-            # What a proxy writes into the trailer may be anything.
+            # A proxy may write anything into the trailer.
             with contextlib.suppress(DecodeError):
                 for detail in status_pb2.Status.FromString(value).details:
                     found.read(detail)
@@ -135,13 +135,13 @@ def _read_details(error: Any) -> _Details:
 
 
 def call_error(error: grpc.RpcError, peer: str) -> RowmintCallError:
-    """Return what a failed call of `peer` says.
+    """Return the error of a failed call of `peer`.
 
     Args:
         error: What gRPC raised.
         peer: The service and address that was called, for the message.
     """
-    # Every RpcError that a channel raises is the call too, which its type does not say.
+    # Every RpcError that a channel raises is also the call; its type does not show it.
     call: Any = error
     if not hasattr(call, "code"):
         return RowmintCallError(grpc.StatusCode.UNKNOWN, f"the call to {peer} failed: {_one_line(str(error))}")

@@ -1,4 +1,4 @@
-"""Sampling: what may be asked for, and how the rows come."""
+"""Sampling: requests for rows, and the streams that answer them."""
 
 import contextlib
 import os
@@ -9,8 +9,8 @@ from typing import IO
 
 from rowmint.client.models import ModelCalls
 from rowmint.client.parallel import ParallelStream
-from rowmint.client.resuming import ResumingStream
-from rowmint.client.stream import SampleProgress, SampleStream
+from rowmint.client.row_stream import RowStream
+from rowmint.client.sample_stream import SampleProgress, SampleStream
 from rowmint.client.where import Conditions, where_message
 from rowmint.errors import InvalidFieldError
 from rowmint.v1 import condition_pb2, model_pb2, sampling_pb2, schema_pb2
@@ -28,7 +28,7 @@ MAX_PARALLEL = 64
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that appears under its name only when all is written; a device or pipe is written as it comes."""
+    """Open a file that appears under its name only when it is complete; a device or pipe is written directly."""
     if path.exists() and not path.is_file():
         with path.open("wb") as file:
             yield file
@@ -44,7 +44,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 class SamplingCalls(ModelCalls):
-    """The part of the client that asks for rows."""
+    """The part of the client that samples rows."""
 
     def sample_request(
         self,
@@ -63,13 +63,13 @@ class SamplingCalls(ModelCalls):
     ) -> sampling_pb2.SampleRequest:
         """Return the request that `sample` makes; arguments as there. Conditions are typed by the version's schema."""
         if format not in FORMATS:
-            raise InvalidFieldError("format", f"{format!r} is unknown; say one of {', '.join(FORMATS)}")
+            raise InvalidFieldError("format", f"{format!r} is unknown; choose one of {', '.join(FORMATS)}")
         if isinstance(model, model_pb2.ModelVersion):
             name, schema = model.name, model.schema
         elif where is None or isinstance(where, condition_pb2.Where) or not where:
             name, schema = self._full_name(model, "models"), schema_pb2.TableSchema()
         else:
-            # The version is pinned: an alias moved in between must not change what the values mean.
+            # The version is pinned: an alias that moves in between must not change what the values mean.
             version = self.get_version(model)
             name, schema = version.name, version.schema
         try:
@@ -87,7 +87,7 @@ class SamplingCalls(ModelCalls):
                 csv_escape_formulas=csv_escape_formulas or None,
             )
         except (ValueError, TypeError) as error:
-            raise InvalidFieldError("sample", f"a number is out of its type's range or no number ({error})") from error
+            raise InvalidFieldError("sample", f"a number is out of range, or not a number ({error})") from error
 
     def sample(
         self,
@@ -105,23 +105,23 @@ class SamplingCalls(ModelCalls):
         csv_escape_formulas: bool = False,
         parallel: int = 1,
     ) -> SampleStream:
-        """Ask for rows; the stream's header is there on return, its rows come as they are read.
+        """Request rows. The stream's header is there on return; its rows arrive as they are read.
 
         Args:
             model: A version, its name, or a model by name or id: bare for its latest, `@alias`, `@sha256:digest`.
             rows: Length of the whole logical stream, 1 to 10^15.
-            where: Which rows are wanted; see `rowmint.client.where`.
-            columns: Columns delivered, in this order; empty for all.
-            seed: Seed of the stream, 0 to 2^64 - 1; None for one drawn by the service, told in the header.
+            where: Conditions that each row satisfies; see `rowmint.client.where`.
+            columns: Names of the columns delivered, in this order; empty for all.
+            seed: Seed of the stream, 0 to 2^64 - 1; None for one drawn by the service; the header has it.
             start_row: First row delivered; None for 0.
             end_row: Row after the last one delivered; None for `rows`.
             format: `arrow`, `csv`, `ndjson` or `columns`.
-            allow_partial: Whether rows that the conditions starve are left out instead of ending the stream.
+            allow_partial: Whether rows whose candidate budget is exhausted are left out instead of ending the stream.
             message_bytes: Size of messages aimed at, 16 KiB to 1 MiB; None for the service's default.
             csv_escape_formulas: Whether a CSV cell that a spreadsheet takes for a formula gets an apostrophe.
-            parallel: Calls read at once, 1 to 64. The rows come in order and are, byte for byte, those of one call;
-                several make use of several replicas, and of several processes of one. Parts meet on the header's grid:
-                a stream of fewer rows is one call whatever is asked for.
+            parallel: Calls read at once, 1 to 64. The rows arrive in order and are, byte for byte, those of one call;
+                several calls use several replicas, and several processes of one replica. Parts meet on the header's
+                grid: a stream shorter than that is always one call.
 
         Raises:
             RowmintCallError: The service refused, or no replica was reachable.
@@ -147,7 +147,7 @@ class SamplingCalls(ModelCalls):
         )
 
     def sample_stream(self, request: sampling_pb2.SampleRequest, parallel: int = 1) -> SampleStream:
-        """Ask for the rows of a ready-made request, such as a part of `plan_sample`.
+        """Stream the rows of a request, such as a part of `plan_sample`.
 
         Args:
             request: From `sample_request` or `plan_sample`.
@@ -161,7 +161,7 @@ class SamplingCalls(ModelCalls):
             raise InvalidFieldError("parallel", f"is {parallel}; must be 1 to {MAX_PARALLEL}")
         connection = self._connection
         if parallel == 1:
-            return ResumingStream(connection.way(), connection.retry, request)
+            return RowStream(connection.route(), connection.retry, request)
         return ParallelStream(connection, request, parallel)
 
     def sample_to_file(
@@ -185,7 +185,7 @@ class SamplingCalls(ModelCalls):
             The stream, read to its end: its header, acceptance and number of resumptions.
         """
         if format == "columns":
-            raise InvalidFieldError("format", "columns have no file; say arrow, csv or ndjson")
+            raise InvalidFieldError("format", "columns cannot be written to a file; choose arrow, csv or ndjson")
         request = self.sample_request(
             model,
             rows,
@@ -201,11 +201,11 @@ class SamplingCalls(ModelCalls):
             return stream
 
     def plan_sample(self, request: sampling_pb2.SampleRequest, parts: int = 1) -> sampling_pb2.PlanSampleResponse:
-        """Say what a stream would be made of, and cut it into parts whose data, in order, is the single stream.
+        """Plan a stream: its header, its estimated acceptance, and parts that, joined in order, are the stream.
 
         Args:
             request: From `sample_request`.
-            parts: Contiguous parts wanted, 1 to 1,024.
+            parts: Number of contiguous parts, 1 to 1,024.
         """
         message = sampling_pb2.PlanSampleRequest(sample=request, parts=parts)
         return self._connection.call_sampler(lambda channel: SamplingServiceStub(channel).PlanSample, message)

@@ -1,4 +1,4 @@
-"""What the sampler's replicas have done for a model."""
+"""Statistics of the sampler's replicas about a model."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
 
 @dataclass(frozen=True)
 class ReplicaStatistics:
-    """What one address answered.
+    """The answer of one address.
 
     Attributes:
         address: The address as it was given.
-        statistics: The answer; None where there was none.
-        error: Why there was none.
+        statistics: The statistics; None where the call failed.
+        error: Why the call failed.
     """
 
     address: str
@@ -24,13 +24,13 @@ class ReplicaStatistics:
 
 
 class StatisticsCalls(Calls):
-    """The part of the client that asks replicas about themselves."""
+    """The part of the client for statistics of replicas."""
 
     def model_statistics(self, name: str) -> list[ReplicaStatistics]:
-        """Ask every sampler that the client was given what it has done for a model; each tells of itself alone.
+        """Return the statistics of every sampler address that the client was given; each replica counts its own calls.
 
-        Behind an address that stands for several replicas or processes (a proxy, a name, a shared port), one of them
-        answers, whichever gets the call: its `replica` tells which.
+        Of an address that stands for several replicas or processes (a proxy, a name, a shared port), the one that gets
+        the call answers; `replica` names it.
 
         Args:
             name: A model, by name or id, for all its versions; or one version: its name, or a model with `@alias` or

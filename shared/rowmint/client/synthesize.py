@@ -1,4 +1,4 @@
-"""One call for it all: a file in, synthetic rows out."""
+"""From a file to synthetic rows in one call."""
 
 import os
 import re
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rowmint.client.client import Client
 from rowmint.client.datasets import UploadProgress
+from rowmint.client.families import DEFAULT_FAMILY
 from rowmint.client.training import training_config
 from rowmint.client.where import Conditions
 from rowmint.v1 import training_job_pb2
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def id_from_name(path: str | os.PathLike[str]) -> str:
-    """Return an id made of a file's name: lower case, anything else than letters and digits a hyphen."""
+    """Return an id made of a file's name: in lower case, with hyphens for all but letters and digits."""
     stem = PurePath(path).name.partition(".")[0]
     slug = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
     return (slug if slug[:1].isalpha() else f"data-{slug}".rstrip("-"))[:63].rstrip("-")
@@ -28,7 +29,7 @@ def synthesize(
     rows: int,
     *,
     where: Conditions = None,
-    family: str = "ctgan",
+    family: str = DEFAULT_FAMILY,
     seed: int | None = None,
     model: str | None = None,
     client: Client | None = None,
@@ -39,13 +40,13 @@ def synthesize(
     """Upload a file, fit a model to it, and return synthetic rows.
 
     Args:
-        path: A CSV, TSV, JSON, NDJSON, Parquet or Arrow stream file, told by its suffix.
-        rows: Rows wanted.
-        where: Which rows are wanted; see `rowmint.client.where`.
-        family: `ctgan`, `tvae` or `independent`.
+        path: A CSV, TSV, JSON, NDJSON, Parquet or Arrow stream file; its suffix says which.
+        rows: Number of rows.
+        where: Conditions that each row satisfies; see `rowmint.client.where`.
+        family: Name of the family, one of `rowmint.client.families.family_names()`.
         seed: Seed of the fit and of the rows; None for drawn ones.
         model: Id of the model that gets a new version; None for one made of the file's name.
-        client: The services; None for those at the default addresses.
+        client: The client; None for one made by `Client()`, from the environment.
         upload_progress: Called with bytes sent and bytes in all.
         on_event: Called with each event of the fit.
         **hyperparameters: Hyper-parameters by name, such as `epochs=10`.
@@ -55,7 +56,7 @@ def synthesize(
 
     Raises:
         RowmintCallError: A service refused, or was not reachable.
-        RowmintError: The file is no table, the fit failed, or a condition cannot be read.
+        RowmintError: The file is not a valid table, the fit failed, or a condition cannot be read.
         OSError: The file cannot be read.
     """
     if client is None:

@@ -1,4 +1,4 @@
-"""Spans of what the client asks for, where the program that uses it has set OpenTelemetry up; nothing where not.
+"""Spans of the client's calls, where the program that uses the client has set up OpenTelemetry; none elsewhere.
 
 A program that traces has loaded OpenTelemetry: it is never loaded from here, and need not be installed.
 """
@@ -10,25 +10,25 @@ from typing import Any, Self
 
 import grpc
 
-from rowmint.client.interception import Metadata, intercepted, with_metadata
+from rowmint.client.interceptor import Metadata, intercepted, with_metadata
 from rowmint.spans import fail_span, loaded_trace, trace_parent
 
 _PARENT = "traceparent"
 
 
 def current_context() -> Any:
-    """Return what a span of another thread may hang on: the current context, or None where nothing is traced."""
+    """Return the current context, as the parent of spans of other threads; None where nothing is traced."""
     return None if loaded_trace() is None else sys.modules["opentelemetry.context"].get_current()
 
 
 class StreamSpan:
-    """The span of a logical stream, however many calls it is made of; as a context, it ends with it.
+    """The span of a logical stream, however many attempts it takes; a context manager that ends with the stream.
 
-    It is never the current span: a stream is read where other things are done in between.
+    It is never the current span: the reader does other things while it reads a stream.
 
     Args:
         method: The method that is called, ``package.Service/Method``.
-        context: From `current_context`, where the stream was asked for.
+        context: From `current_context`, where the stream was requested.
     """
 
     def __init__(self, method: str, context: Any) -> None:
@@ -36,16 +36,16 @@ class StreamSpan:
 
     @property
     def metadata(self) -> Metadata:
-        """What each of its calls says, so that the server's spans hang on this one."""
+        """Metadata of each of its calls, by which the server's spans have this one as their parent."""
         return () if self._span is None else _headers(self._span)
 
-    def tell(self, event: str, attributes: Mapping[str, str | int]) -> None:
+    def add_event(self, event: str, attributes: Mapping[str, str | int]) -> None:
         """Add an event."""
         if self._span is not None:
             self._span.add_event(event, dict(attributes))
 
     def annotate(self, attributes: Mapping[str, str | int]) -> None:
-        """Let the span tell more."""
+        """Set attributes."""
         if self._span is not None:
             self._span.set_attributes(dict(attributes))
 
@@ -55,24 +55,24 @@ class StreamSpan:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # A reader that has enough closes the stream: nothing has failed.
+        # A reader that needs no further rows closes the stream: nothing has failed.
         if self._span is not None:
             failed = kind is not None and issubclass(kind, Exception)
             _end(self._span, kind.__name__ if failed and kind is not None else "")
 
 
 def traced(channel: grpc.Channel) -> grpc.Channel:
-    """Return a channel whose calls are spans wherever something is traced; closing it closes `channel`."""
+    """Return a channel whose calls make spans where the program traces; closing it closes `channel`."""
     return intercepted(channel, _spanned)
 
 
 def _spanned(continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
-    told = any(key == _PARENT for key, _ in details.metadata or ())
-    span = None if told else _begin(details.method.lstrip("/"), None)
+    has_span = any(key == _PARENT for key, _ in details.metadata or ())
+    span = None if has_span else _begin(details.method.lstrip("/"), None)
     if span is None:
         return continuation(details, request)
     call = continuation(with_metadata(details, _headers(span)), request)
-    # Also of a call that has ended, or could not begin, gRPC tells here.
+    # gRPC calls this also for a call that has ended, or could not begin.
     call.add_done_callback(lambda done: _end_call(span, done.code()))
     return call
 
@@ -98,7 +98,7 @@ def _begin(method: str, context: Any) -> Any:
 
 
 def _headers(span: Any) -> Metadata:
-    """Return what tells a server of a span (W3C Trace Context)."""
+    """Return the metadata that names a span to a server (W3C Trace Context)."""
     found = span.get_span_context()
     parent = (_PARENT, trace_parent(found))
     state = found.trace_state.to_header()
@@ -106,7 +106,7 @@ def _headers(span: Any) -> Metadata:
 
 
 def _end(span: Any, failure: str) -> None:
-    """End a span; `failure` names what kind of failure it was, and is empty where there was none."""
+    """End a span; `failure` names the kind of failure, and is empty where the call succeeded."""
     if failure:
         fail_span(span, failure)
     span.end()

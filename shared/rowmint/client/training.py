@@ -9,14 +9,13 @@ import grpc
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from rowmint.client.connection import Calls
+from rowmint.client.connection import Calls, pages
 from rowmint.client.errors import RowmintCallError, call_error
+from rowmint.client.families import DEFAULT_FAMILY, family_names
 from rowmint.errors import CancelledError, InvalidFieldError, TrainingFailedError
 from rowmint.schema import near_names
 from rowmint.v1 import dataset_pb2, training_job_pb2, training_service_pb2
 from rowmint.v1.training_service_pb2_grpc import TrainingServiceStub
-
-FAMILIES = ("ctgan", "tvae", "independent")
 
 ENDED = frozenset(
     {training_job_pb2.JOB_STATE_SUCCEEDED, training_job_pb2.JOB_STATE_FAILED, training_job_pb2.JOB_STATE_CANCELLED}
@@ -83,20 +82,21 @@ def training_config(family: str, hyperparameters: Mapping[str, object]) -> train
     """Return a configuration.
 
     Args:
-        family: `ctgan`, `tvae` or `independent`.
+        family: Name of the family, one of `rowmint.client.families.family_names()`.
         hyperparameters: Fields of the family's configuration and of `TrainingConfig` (seed, threads, ...) by name; a
             text is read as the field's type, with commas between the members of a list.
 
     Raises:
         InvalidFieldError: The family or a name is unknown, or a value is not one of its field's.
     """
-    if family not in FAMILIES:
-        raise InvalidFieldError("family", f"{family!r} is unknown; say one of {', '.join(FAMILIES)}")
+    families = family_names()
+    if family not in families:
+        raise InvalidFieldError("family", f"{family!r} is unknown; choose one of {', '.join(families)}")
     config = training_job_pb2.TrainingConfig()
     part: Message = getattr(config, family)
     part.SetInParent()
     own = _fields(part)
-    shared = {name: field for name, field in _fields(config).items() if name not in FAMILIES}
+    shared = {name: field for name, field in _fields(config).items() if name not in families}
     for name, value in hyperparameters.items():
         if name in own:
             _set_field(part, own[name], value)
@@ -111,7 +111,7 @@ def training_config(family: str, hyperparameters: Mapping[str, object]) -> train
 
 
 class TrainingCalls(Calls):
-    """The part of the client that is about training."""
+    """The part of the client for training."""
 
     def train(
         self,
@@ -119,8 +119,9 @@ class TrainingCalls(Calls):
         model: str,
         config: training_job_pb2.TrainingConfig | None = None,
         *,
-        family: str = "ctgan",
+        family: str = DEFAULT_FAMILY,
         job_id: str | None = None,
+        staged: bool = False,
         **hyperparameters: object,
     ) -> training_job_pb2.TrainingJob:
         """Start a job; `watch` or `wait_job` follow it.
@@ -129,8 +130,9 @@ class TrainingCalls(Calls):
             dataset: A READY dataset, or its name or id.
             model: Name or id of the model that gets a new version.
             config: The whole configuration; None to make it of the arguments below.
-            family: `ctgan`, `tvae` or `independent`.
+            family: Name of the family, one of `rowmint.client.families.family_names()`.
             job_id: Last part of the job's name; None for one made by the service.
+            staged: Whether the version is not served until it is promoted.
             **hyperparameters: See `training_config`.
 
         Raises:
@@ -138,6 +140,7 @@ class TrainingCalls(Calls):
             RowmintCallError: The service refused.
         """
         request = self._job_request(dataset, model, config, family, hyperparameters)
+        request.training_job.staged = staged
         request.training_job_id = "" if job_id is None else job_id
         request.request_id = str(uuid.uuid4())
         return self._create_job(request).training_job
@@ -148,10 +151,10 @@ class TrainingCalls(Calls):
         model: str,
         config: training_job_pb2.TrainingConfig | None = None,
         *,
-        family: str = "ctgan",
+        family: str = DEFAULT_FAMILY,
         **hyperparameters: object,
     ) -> training_job_pb2.TrainingEstimate:
-        """Check a job and say what it would cost; nothing is created. Arguments and errors as in `train`."""
+        """Check a job and estimate its cost; nothing is created. Arguments and errors as in `train`."""
         request = self._job_request(dataset, model, config, family, hyperparameters)
         request.validate_only = True
         return self._create_job(request).estimate
@@ -209,12 +212,12 @@ class TrainingCalls(Calls):
                 if not failure.retryable:
                     raise
             if end is not None and time.monotonic() >= end:
-                raise TimeoutError(f"{name} did not end within {timeout:g} s; it goes on, watch it or cancel it")
+                raise TimeoutError(f"{name} did not end within {timeout:g} s; it still runs; watch it or cancel it")
             if failure is None:
-                # A stream that ends in order without an end of the job: perhaps its last event was known already.
+                # The stream ended regularly, without the job's end: perhaps its last event was known already.
                 if last == before and self.get_job(name).state in ENDED:
                     return
-                failure = RowmintCallError(grpc.StatusCode.UNAVAILABLE, f"the events of {name} broke off early")
+                failure = RowmintCallError(grpc.StatusCode.UNAVAILABLE, f"the events of {name} ended early")
             failures = 1 if last > before else failures + 1
             if failures >= retry.attempts:
                 raise failure.given_up(failures)
@@ -229,7 +232,7 @@ class TrainingCalls(Calls):
         try:
             for event in call:
                 if event.sequence > last + 1:
-                    # The log has no gaps: what is missing was lost on the way and is asked for again.
+                    # The log has no gaps: a missing event was lost in transit, and is requested again.
                     return
                 if event.sequence == last + 1:
                     last = event.sequence
@@ -279,17 +282,16 @@ class TrainingCalls(Calls):
 
     def list_jobs(self) -> Iterator[training_job_pb2.TrainingJob]:
         """Yield the project's jobs, newest first."""
-        token = ""
-        while True:
+
+        def page(token: str) -> training_service_pb2.ListTrainingJobsResponse:
             request = training_service_pb2.ListTrainingJobsRequest(parent=self.project, page_token=token)
-            page = self._connection.call_trainer(lambda channel: TrainingServiceStub(channel).ListTrainingJobs, request)
-            yield from page.training_jobs
-            token = page.next_page_token
-            if not token:
-                return
+            return self._connection.call_trainer(lambda channel: TrainingServiceStub(channel).ListTrainingJobs, request)
+
+        for one in pages(page):
+            yield from one.training_jobs
 
     def cancel_job(self, job: str | training_job_pb2.TrainingJob) -> training_job_pb2.TrainingJob:
-        """Ask a job to stop; harmless when it is stopping already."""
+        """Request that a job stops; repeating it is harmless."""
         request = training_service_pb2.CancelTrainingJobRequest(name=self._job_name(job))
         return self._connection.call_trainer(lambda channel: TrainingServiceStub(channel).CancelTrainingJob, request)
 

@@ -1,19 +1,19 @@
-"""Cells on the wire: between plain Python values, texts, and `rowmint.v1.Value`."""
+"""What people write for a cell, as a value of its column: plain Python values and texts."""
 
 import math
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from numbers import Integral, Real
-from typing import Any
 
 from rowmint.errors import InvalidConditionError
-from rowmint.schema import INT64_MAX, INT64_MIN, Cell, DataType, cell_text
+from rowmint.rpc.values import cell_to_value, data_type_from_proto
+from rowmint.schema import INT64_MAX, INT64_MIN, Cell, DataType
 from rowmint.v1 import schema_pb2, value_pb2
 
 _MEANING = {
     DataType.BOOL: "true or false",
-    DataType.INT64: "whole numbers",
+    DataType.INT64: "integers",
     DataType.DOUBLE: "numbers",
     DataType.DECIMAL: "decimal numbers",
     DataType.STRING: "text",
@@ -24,69 +24,7 @@ _MEANING = {
 
 def column_type(column: schema_pb2.ColumnSpec) -> DataType | None:
     """Return how a column is stored, or None where it is not known."""
-    if column.data_type == schema_pb2.DATA_TYPE_UNSPECIFIED:
-        return None
-    name = schema_pb2.DataType.Name(column.data_type)
-    return DataType(name.removeprefix("DATA_TYPE_").lower())
-
-
-def cell_to_value(cell: Cell) -> value_pb2.Value:
-    """Return a cell as it is, its Python type deciding the kind.
-
-    Raises:
-        InvalidConditionError: It is of no type a cell may have, or a number that has no place on the wire.
-    """
-    # A bool is an int and a datetime is a date: the narrower type is asked about first.
-    value = value_pb2.Value()
-    if cell is None:
-        value.null_value = True
-    elif isinstance(cell, bool):
-        value.bool_value = cell
-    elif isinstance(cell, (int, float, Decimal)):
-        _set_number(value, cell)
-    elif isinstance(cell, str):
-        value.string_value = cell
-    elif isinstance(cell, datetime):
-        value.timestamp_value = cell_text(cell)
-    elif isinstance(cell, date):
-        value.date_value = cell_text(cell)
-    else:
-        raise InvalidConditionError(f"{cell!r} is a {type(cell).__name__}, which no cell can be")
-    return value
-
-
-def _set_number(value: value_pb2.Value, number: float | Decimal) -> None:
-    if isinstance(number, int):
-        if not INT64_MIN <= number <= INT64_MAX:
-            raise InvalidConditionError(f"{number} does not fit a signed 64-bit integer")
-        value.int64_value = number
-    elif isinstance(number, float):
-        if math.isnan(number):
-            raise InvalidConditionError("NaN is no value; say None for a missing cell")
-        value.double_value = number
-    else:
-        if not number.is_finite():
-            raise InvalidConditionError(f"{number} is not a finite number")
-        value.decimal_value = cell_text(number)
-
-
-_READERS: dict[str, Callable[[Any], Cell]] = {
-    "bool_value": bool,
-    "int64_value": int,
-    "double_value": float,
-    "string_value": str,
-    "decimal_value": Decimal,
-    "date_value": date.fromisoformat,
-    "timestamp_value": datetime.fromisoformat,
-}
-
-
-def value_to_cell(value: value_pb2.Value) -> Cell:
-    """Return the cell that a value stands for; an unset value is a missing cell."""
-    kind = value.WhichOneof("kind")
-    if kind is None or kind == "null_value":
-        return None
-    return _READERS[kind](getattr(value, kind))
+    return data_type_from_proto(column.data_type, f"schema.{column.name}.data_type")
 
 
 def _refuse(given: object, column: schema_pb2.ColumnSpec, data_type: DataType, hint: str = "") -> InvalidConditionError:
@@ -96,19 +34,19 @@ def _refuse(given: object, column: schema_pb2.ColumnSpec, data_type: DataType, h
     )
 
 
-def _whole(cell: object) -> int | None:
+def _integer(cell: object) -> int | None:
     if isinstance(cell, Integral) or (isinstance(cell, (float, Decimal)) and math.isfinite(cell) and cell == int(cell)):
-        whole = int(cell)
+        integer = int(cell)
     else:
         return None
-    return whole if INT64_MIN <= whole <= INT64_MAX else None
+    return integer if INT64_MIN <= integer <= INT64_MAX else None
 
 
 def _double(cell: object) -> float | None:
     if not isinstance(cell, (Real, Decimal)):
         return None
     number = float(cell)
-    return None if math.isnan(number) else number
+    return number if math.isfinite(number) else None
 
 
 def _decimal(cell: object) -> Decimal | None:
@@ -117,7 +55,7 @@ def _decimal(cell: object) -> Decimal | None:
     if isinstance(cell, Decimal):
         return cell if cell.is_finite() else None
     if isinstance(cell, Real) and math.isfinite(float(cell)):
-        # The shortest text that reads back as the same float is what was meant: 0.1, not its 55 digits.
+        # The shortest text that reads back as the same float is what the caller wrote: 0.1, not its 55 digits.
         return Decimal(repr(float(cell)))
     return None
 
@@ -140,21 +78,24 @@ def _moment(cell: object, column: schema_pb2.ColumnSpec) -> datetime | None:
 def typed_value(cell: object, column: schema_pb2.ColumnSpec) -> value_pb2.Value:
     """Return a Python value as a cell of a column.
 
-    A text is read as the column's type; a whole float stands for an integer, an integer for a float, a day for its
-    midnight. Nothing else changes type.
+    A text is read as the column's type; a float without a fraction stands for an integer, an integer for a float, a day
+    for its midnight. No other type is converted.
 
     Raises:
         InvalidConditionError: It cannot be a cell of that column; the message says what can.
     """
     data_type = column_type(column)
     if cell is None or data_type is None:
-        return cell_to_value(cell)  # type: ignore[arg-type]  # it refuses what is no cell
+        try:
+            return cell_to_value(cell)  # type: ignore[arg-type]  # it raises where it is not a cell
+        except ValueError as error:
+            raise InvalidConditionError(str(error), metadata={"column": column.name}) from error
     if isinstance(cell, str):
         return parse_value(cell, column)
     if data_type is DataType.STRING:
         raise _refuse(cell, column, data_type, f"; write {str(cell)!r}")
     converters: dict[DataType, Callable[[object], Cell]] = {
-        DataType.INT64: _whole,
+        DataType.INT64: _integer,
         DataType.DOUBLE: _double,
         DataType.DECIMAL: _decimal,
         DataType.DATE: _day,
@@ -173,7 +114,7 @@ def _read_bool(text: str) -> bool:
 
 
 def _read_moment(text: str, column: schema_pb2.ColumnSpec) -> date:
-    """Return a day, or an instant; which midnight a day begins with is the column's to say."""
+    """Return a day, or an instant; the column says in which time zone a day's midnight is."""
     try:
         return date.fromisoformat(text)
     except ValueError:
@@ -200,7 +141,7 @@ def _read_date(text: str, column: schema_pb2.ColumnSpec) -> date:
 
 def _read_double(text: str) -> float:
     number = float(text)
-    if math.isnan(number):
+    if not math.isfinite(number):
         raise ValueError(text)
     return number
 
@@ -232,6 +173,6 @@ def parse_value(text: str, column: schema_pb2.ColumnSpec) -> value_pb2.Value:
     try:
         cell = readers[data_type](text.strip())
     except (ValueError, KeyError, ArithmeticError) as error:
-        hint = "; say null for a missing cell" if text.strip().lower() in ("", "none", "nan", "na") else ""
+        hint = "; write null for a missing cell" if text.strip().lower() in ("", "none", "nan", "na") else ""
         raise _refuse(text, column, data_type, hint) from error
     return typed_value(cell, column)

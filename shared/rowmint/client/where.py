@@ -1,4 +1,4 @@
-"""Conditions as people write them: Python mappings and texts, both to `rowmint.v1.Where` and texts back.
+"""Conditions as people write them, Python mappings and texts, as `rowmint.v1.Where`.
 
 A mapping gives one test a column::
 
@@ -18,13 +18,13 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from rowmint.client.values import parse_value, typed_value, value_to_cell
+from rowmint.client.values import parse_value, typed_value
 from rowmint.errors import ColumnNotFoundError, InvalidConditionError
-from rowmint.schema import cell_text, near_names
+from rowmint.schema import near_names
 from rowmint.v1 import condition_pb2, schema_pb2, value_pb2
 
 Conditions = condition_pb2.Where | Mapping[str, object] | str | Sequence[str] | None
-"""Everything that stands for conditions; None and empty ones for every row."""
+"""Whatever states conditions; None and empty ones accept every row."""
 
 _FORMS = (
     "write one of: column = value, column > value (>=, <, <=), column in (a, b), column is null, column is not null"
@@ -39,7 +39,7 @@ def where_message(where: Conditions, schema: schema_pb2.TableSchema) -> conditio
 
     Args:
         where: A message (returned as it is), a mapping, a text or several, or None.
-        schema: The columns there are.
+        schema: The table's columns.
 
     Raises:
         ColumnNotFoundError: A column does not exist; near names are given.
@@ -88,7 +88,8 @@ def _mapped_predicate(column: schema_pb2.ColumnSpec, test: object) -> condition_
 def _any_of(column: schema_pb2.ColumnSpec, values: Sequence[value_pb2.Value]) -> condition_pb2.Predicate:
     if not values:
         raise InvalidConditionError(
-            f"column {column.name!r} is to be one of no values; give at least one", metadata={"column": column.name}
+            f"column {column.name!r} is tested against an empty list; give at least one",
+            metadata={"column": column.name},
         )
     return condition_pb2.Predicate(column=column.name, any_of=condition_pb2.ValueSet(values=values))
 
@@ -111,7 +112,7 @@ def parse_where(texts: Sequence[str], schema: schema_pb2.TableSchema) -> conditi
 
 
 def _joined(predicates: Sequence[condition_pb2.Predicate], new: condition_pb2.Predicate) -> bool:
-    """Add the bound in `new` to an earlier range of its column that has only the other one; say whether it was done."""
+    """Add the bound in `new` to an earlier range of its column that has only the other one; return whether one had."""
     if new.WhichOneof("test") != "range":
         return False
     lower = new.range.HasField("minimum")
@@ -131,7 +132,7 @@ def _parse_predicate(text: str, schema: schema_pb2.TableSchema) -> condition_pb2
     name = name_match[2] if name_match[1] is None else name_match[1].replace('""', '"')
     operator_match = _OPERATOR.match(text, name_match.end())
     if operator_match is None:
-        hint = "; `not equal` cannot be asked for" if text[name_match.end() :].startswith(("!", "<>")) else ""
+        hint = "; there is no `not equal`" if text[name_match.end() :].startswith(("!", "<>")) else ""
         raise InvalidConditionError(f"{text!r} is not a condition{hint}; {_FORMS}")
     column = _column(name, schema)
     operator = " ".join(operator_match[1].lower().split())
@@ -203,37 +204,3 @@ def _parse_list(rest: str, text: str, column: schema_pb2.ColumnSpec) -> list[val
         if not remaining.startswith(","):
             raise InvalidConditionError(f"{text!r} is not a condition: put commas between values; {_FORMS}")
         position = len(body) - len(remaining) + 1
-
-
-def where_texts(where: condition_pb2.Where) -> list[str]:
-    """Return conditions as texts that `parse_where` reads back; a range with two bounds gives two texts."""
-    texts: list[str] = []
-    for predicate in where.predicates:
-        name = predicate.column
-        if re.fullmatch(r"[^\s\"'=<>!(),]+", name) is None:
-            name = '"' + name.replace('"', '""') + '"'
-        match predicate.WhichOneof("test"):
-            case "is_null":
-                texts.append(f"{name} is null" if predicate.is_null else f"{name} is not null")
-            case "equals":
-                text = _operand_text(predicate.equals)
-                texts.append(f"{name} is null" if text == "null" else f"{name} = {text}")
-            case "any_of":
-                texts.append(f"{name} in ({', '.join(map(_operand_text, predicate.any_of.values))})")
-            case "range":
-                bounds = predicate.range
-                if bounds.HasField("minimum"):
-                    operator = ">" if bounds.minimum_exclusive else ">="
-                    texts.append(f"{name} {operator} {_operand_text(bounds.minimum)}")
-                if bounds.HasField("maximum"):
-                    operator = "<" if bounds.maximum_exclusive else "<="
-                    texts.append(f"{name} {operator} {_operand_text(bounds.maximum)}")
-    return texts
-
-
-def _operand_text(value: value_pb2.Value) -> str:
-    cell = value_to_cell(value)
-    if cell is None:
-        return "null"
-    text = cell_text(cell)
-    return "'" + text.replace("'", "''") + "'" if isinstance(cell, str) else text

@@ -1,6 +1,6 @@
 """Codecs: how the cells of one column become numbers a network can make, and back.
 
-A codec encodes a column's native values (see `rowmint.schema.arrays`) into slots, one of a fixed number of choices,
+A codec encodes a column's native values (see `rowmint.schema.arrays`) into choices, each one of a fixed number,
 and, for an ordered column, a scalar in [-1, 1] beside; and decodes both back. Fitting a codec to data is the trainer's
 work.
 """

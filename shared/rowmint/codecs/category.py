@@ -1,4 +1,4 @@
-"""Categorical columns: a slot for each common value, one for all rare ones together, one for missing."""
+"""Categorical columns: a choice for each frequent value, one for all rare ones together, one for missing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,89 +57,93 @@ def draw_weighted(cumulative: NDArray[np.uint64], words: NDArray[np.uint64]) -> 
 
 @dataclass(frozen=True)
 class CategoryCodec:
-    """Codes of categories (-1 missing) to slots and back.
+    """Codes of categories (-1 missing) to choices and back.
 
-    Slots: 0 to head - 1 are the first `head` categories; then, where there are more, one slot for all the others; then,
-    where the column is nullable, one for missing.
+    Choices: 0 to frequent - 1 are the first `frequent` categories; then, where there are more, one for all the others;
+    then, where the column is nullable, one for missing.
 
     Attributes:
         size: Categories in all.
-        head: Categories with a slot of their own.
-        nullable: Whether there is a slot for missing.
-        tail: uint64 weights of categories head to size - 1 among themselves, sum `WEIGHT_ONE`, shape (size - head,).
+        frequent: Categories with a choice of their own.
+        nullable: Whether there is a choice for missing.
+        rare_weights: uint64 weights of categories frequent to size - 1 among themselves, sum `WEIGHT_ONE`, shape
+            (size - frequent,).
     """
 
     size: int
-    head: int
+    frequent: int
     nullable: bool
-    tail: NDArray[np.uint64]
+    rare_weights: NDArray[np.uint64]
 
     scalar = False
 
     @property
-    def slots(self) -> int:
-        """Number of slots, at least 1."""
-        return self.head + (self.size > self.head) + self.nullable
+    def choices(self) -> int:
+        """Number of choices, at least 1."""
+        return self.frequent + (self.size > self.frequent) + self.nullable
 
     def encode(self, column: ColumnArray) -> tuple[NDArray[np.int32], None]:
-        """Return the slot of each code, shape (n,)."""
+        """Return the choice of each code, shape (n,)."""
         codes = column.values.astype(np.int32)
-        slots = np.minimum(codes, self.head)
-        return np.where(codes < 0, self.slots - 1, slots).astype(np.int32), None
+        choices = np.minimum(codes, self.frequent)
+        return np.where(codes < 0, self.choices - 1, choices).astype(np.int32), None
 
-    def decode(self, slots: NDArray[np.integer], words: NDArray[np.uint64]) -> ColumnArray:
-        """Return the code of each slot.
+    def decode(self, choices: NDArray[np.integer], words: NDArray[np.uint64]) -> ColumnArray:
+        """Return the code of each choice.
 
         Args:
-            slots: Shape (n,).
+            choices: Shape (n,).
             words: 32-bit words that choose among the rare categories, shape (n,); unused where there are none.
 
         Returns:
             Codes, shape (n,).
         """
-        codes = slots.astype(np.int32)
+        codes = choices.astype(np.int32)
         if self.nullable:
-            codes[slots == self.slots - 1] = -1
-        if self.size > self.head:
-            rare = np.flatnonzero(codes == self.head)
-            codes[rare] = self.head + draw_weighted(self._cumulative, words[rare])
+            codes[choices == self.choices - 1] = -1
+        if self.size > self.frequent:
+            rare = np.flatnonzero(codes == self.frequent)
+            codes[rare] = self.frequent + draw_weighted(self._cumulative, words[rare])
         return ColumnArray(codes)
 
     @cached_property
     def _cumulative(self) -> NDArray[np.uint64]:
-        return np.cumsum(self.tail, dtype=np.uint64)
+        return np.cumsum(self.rare_weights, dtype=np.uint64)
 
     @property
-    def uses_words(self) -> bool:
-        """Whether `decode` needs words."""
-        return self.size > self.head
+    def draws_rare(self) -> bool:
+        """Whether `decode` draws rare categories."""
+        return self.size > self.frequent
 
-    def compatible_slots(self, codes: tuple[int, ...], null: bool) -> NDArray[np.bool_]:
-        """Return the slots that can decode to one of `codes`, or to missing where `null`; shape (slots,)."""
-        allowed = np.zeros(self.slots, np.bool_)
-        allowed[[min(code, self.head) for code in codes]] = True
+    def compatible_choices(self, codes: tuple[int, ...], null: bool) -> NDArray[np.bool_]:
+        """Return the choices that can decode to one of `codes`, or to missing where `null`; shape (choices,)."""
+        allowed = np.zeros(self.choices, np.bool_)
+        allowed[[min(code, self.frequent) for code in codes]] = True
         if self.nullable:
             allowed[-1] = null
         return allowed
 
     def to_manifest(self) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
         """Return the JSON entry and the arrays that `load` reads."""
-        body = {"codec": "category", "size": self.size, "head": self.head, "nullable": self.nullable}
-        return body, {"tail": self.tail}
+        body = {"codec": "category", "size": self.size, "head": self.frequent, "nullable": self.nullable}
+        return body, {"tail": self.rare_weights}
 
     @classmethod
     def load(cls, column: ColumnSpec, body: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> Self:
         """Return the codec that `to_manifest` wrote."""
         if not is_coded(column):
             raise ValueError(f"a {column.kind} column has no categories")
-        size, head, tail = entry.whole(body, "size"), entry.whole(body, "head"), entry.array(arrays, "tail", np.uint64)
-        if not 0 <= head <= size or tail.shape != (size - head,):
-            raise ValueError(f"{head} of {size} categories with {tail.shape} tail weights")
+        size, frequent = entry.whole(body, "size"), entry.whole(body, "head")
+        weights = entry.array(arrays, "tail", np.uint64)
+        if not 0 <= frequent <= size or weights.shape != (size - frequent,):
+            raise ValueError(
+                f"{frequent} of {size} categories are frequent, with rare weights of shape {weights.shape}"
+            )
         if size != len(column.domain.categories):
             raise ValueError(f"{size} categories where the column has {len(column.domain.categories)}")
-        if size > head and not sum_to_one(tail):
-            raise ValueError("its tail weights do not sum to one")
-        codec = cls(size, head, entry.flag(body, "nullable"), tail)
-        if codec.slots < 1:
-            raise ValueError("it has no slot")
+        if size > frequent and not sum_to_one(weights):
+            raise ValueError("its rare weights do not sum to one")
+        codec = cls(size, frequent, entry.flag(body, "nullable"), weights)
+        if codec.choices < 1:
+            raise ValueError("it has no choice")
         return codec

@@ -11,34 +11,34 @@ _WHOLE = re.compile(r"-?[0-9]{1,20}")
 
 
 def flag(body: Mapping[str, Any], name: str) -> bool:
-    """Return a truth value; `ValueError` where it is none, `KeyError` where it is missing."""
+    """Return a boolean; `ValueError` where it is not one, `KeyError` where it is missing."""
     value = body[name]
     if not isinstance(value, bool):
-        raise ValueError(f"{name} is no truth value")
+        raise ValueError(f"{name} is not a boolean")
     return value
 
 
 def whole(body: Mapping[str, Any], name: str) -> int:
-    """Return a whole number; `ValueError` where it is none, `KeyError` where it is missing."""
+    """Return an integer; `ValueError` where it is not one, `KeyError` where it is missing."""
     value = body[name]
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{name} is no whole number")
+        raise ValueError(f"{name} is not an integer")
     return value
 
 
 def long_whole(body: Mapping[str, Any], name: str) -> int:
-    """Return a whole number written as text, as it may pass 2**53; `ValueError` where it is none."""
+    """Return an integer written as text, as it may pass 2**53; `ValueError` where it is not one."""
     value = body[name]
     if not isinstance(value, str) or _WHOLE.fullmatch(value) is None:
-        raise ValueError(f"{name} is no whole number in digits")
+        raise ValueError(f"{name} is not an integer in digits")
     return int(value)
 
 
 def text(body: Mapping[str, Any], name: str) -> str:
-    """Return a text; `ValueError` where it is none, `KeyError` where it is missing."""
+    """Return a text; `ValueError` where it is not one, `KeyError` where it is missing."""
     value = body[name]
     if not isinstance(value, str):
-        raise ValueError(f"{name} is no text")
+        raise ValueError(f"{name} is not text")
     return value
 
 

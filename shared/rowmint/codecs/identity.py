@@ -1,4 +1,4 @@
-"""Ids and keys: never learned, made afresh, unique within a seed with no coordination.
+"""Ids and keys: never learned, generated, unique within a seed with no coordination.
 
 The id of row i is the element of rank F(i) of a finite language, where F is a permutation of [0, M) keyed by (model,
 column, seed): a balanced Feistel network on the next even number of bits, walked until it lands below M (Black and
@@ -157,7 +157,7 @@ class IdentityCodec:
     pattern: str
 
     scalar = False
-    slots = 0
+    choices = 0
 
     def values(self, start: int, count: int, key: bytes) -> NDArray[np.int64]:
         """Return the ids of rows `start` to `start + count - 1`: integers, or ranks of texts; shape (count,).
@@ -172,7 +172,7 @@ class IdentityCodec:
         """
         if start + count > self.size:
             raise RowRangeError(
-                f"row {start + count - 1} has no id: the id's language has {self.size} elements; ask for fewer rows or"
+                f"row {start + count - 1} has no id: the id's language has {self.size} elements; request fewer rows or"
                 " declare a wider id_pattern",
                 metadata={"size": str(self.size)},
             )

@@ -6,10 +6,9 @@ What is checked here once, when a model is loaded, encoders and conditions rely 
 import math
 import re
 from datetime import date, datetime
-from decimal import Decimal
 
 from rowmint.schema import INT64_MAX, INT64_MIN, KINDS_OF_TYPE, MAX_COLUMN_NAME, Cell, ColumnKind, ColumnSpec, DataType
-from rowmint.schema.arrays import is_coded, native_number, nearest_double
+from rowmint.schema.arrays import fraction_digits, is_coded, native_number, nearest_double
 
 _MAX_DECIMALS = 38  # digits of a decimal128
 _MAX_MOMENT = 1024  # characters of a date or time format, and of what it writes
@@ -21,7 +20,7 @@ def validate_learned(column: ColumnSpec) -> None:
     """Check a column of a model.
 
     Raises:
-        ValueError: A field contradicts another, or a cell of its domain is none of the column's.
+        ValueError: A field contradicts another, or a cell of its domain is not one of the column's.
     """
     domain = column.domain
     if not 1 <= len(column.name) <= MAX_COLUMN_NAME:
@@ -33,7 +32,7 @@ def validate_learned(column: ColumnSpec) -> None:
     if domain.decimals is not None and not 0 <= domain.decimals <= _MAX_DECIMALS:
         raise ValueError(f"it has {domain.decimals} decimals; 0 to {_MAX_DECIMALS} are possible")
     if _ZONE.fullmatch(column.time_zone) is None:
-        raise ValueError("its time zone is no name of one")
+        raise ValueError("its time zone is not the name of one")
     # A format is the one thing in a model whose effect is the system's: what it makes is looked at.
     if "\0" in column.datetime_format or len(column.datetime_format) > _MAX_MOMENT:
         raise ValueError("its datetime format is too long or holds U+0000")
@@ -60,7 +59,7 @@ def _validate_category(category: Cell, column: ColumnSpec, digits: int) -> None:
             if fits:
                 _validate_native(category, column, digits)
     if not fits:
-        raise ValueError(f"a category is no {column.data_type}")
+        raise ValueError(f"a category is not of type {column.data_type}")
 
 
 def _validate_native(cell: Cell, column: ColumnSpec, digits: int) -> None:
@@ -68,7 +67,7 @@ def _validate_native(cell: Cell, column: ColumnSpec, digits: int) -> None:
     if column.data_type not in _ORDERED:
         raise ValueError(f"a {column.data_type} column has no bounds")
     if column.data_type is DataType.DATE and not (isinstance(cell, date) and not isinstance(cell, datetime)):
-        raise ValueError("a cell of its domain is no date")
+        raise ValueError("a cell of its domain is not a date")
     number = native_number(cell, column)
     if column.data_type is DataType.DOUBLE:
         if not math.isfinite(nearest_double(number)):
@@ -83,12 +82,7 @@ def _undeclared_digits(column: ColumnSpec) -> int:
     """Return the digits after the point of a decimal column's categories, where none are declared for it."""
     if column.data_type is not DataType.DECIMAL or column.domain.decimals is not None:
         return 0
-    exponents = [
-        exponent
-        for category in column.domain.categories
-        if isinstance(category, Decimal) and isinstance(exponent := category.as_tuple().exponent, int)
-    ]
-    digits = max(0, -min(exponents, default=0))
+    digits = fraction_digits(column)
     if digits > _MAX_DECIMALS:
         raise ValueError(f"a category has {digits} decimals; at most {_MAX_DECIMALS} are possible")
     return digits

@@ -1,9 +1,9 @@
 """Ordered columns: mode-specific normalisation (arXiv:1907.00503, section 4.2), with every value decoded exactly.
 
-A native value v lies on a lattice, v = origin + step * x with whole x, where the data allow it (integers, learned
-decimals, days, whole minutes); else x is v itself. A slot is a mode of the distribution of x, with a centre and a
-half-width, and the scalar beside it, alpha in [-1, 1], says where in the mode: x = centre + alpha * width. Values that
-repeat often (0 in a zero-inflated column) are modes of their own, points, and so is "missing".
+A native value v lies on a step grid, v = origin + step * x with integer x, where the data allow it (integers, learned
+decimals, days, whole minutes); else x is v itself. A choice is a component of the distribution of x, with a centre and
+a half-width, and the scalar beside it, alpha in [-1, 1], says where in the component: x = centre + alpha * width.
+Values that repeat often (0 in a zero-inflated column) are components of their own, points, and so is "missing".
 
 NOTE[DIFF]: the paper has Gaussian modes only. A point mass inside a Gaussian mode is never reproduced exactly; measured
 on Adult, points and weight averaging together raise SDMetrics quality from .90 to .94.
@@ -37,17 +37,17 @@ _CALENDAR = {
 
 @dataclass(frozen=True)
 class NumericCodec:
-    """Native values to (slot, alpha) and back.
+    """Native values to (choice, alpha) and back.
 
-    Slots: 0 to m - 1 are modes; then p points; then, where the column is nullable, one for missing.
+    Choices: 0 to m - 1 are components; then p points; then, where the column is nullable, one for missing.
 
     Attributes:
-        lattice: Whether x is whole. Then native values are origin + step * x, divided by 10**decimals for a double.
-        origin: Native value of x = 0, in lattice units.
+        on_grid: Whether x is an integer. Native values then are origin + step * x, over 10**decimals for a double.
+        origin: Native value of x = 0, in steps of the grid's unit.
         step: Native distance of neighbours, at least 1.
-        decimals: Digits after the point of a double on a lattice, else 0.
+        decimals: Digits after the point of a double on the grid, else 0.
         integral: Whether native values are int64.
-        nullable: Whether there is a slot for missing.
+        nullable: Whether there is a choice for missing.
         lower: Smallest x ever decoded.
         upper: Largest x ever decoded.
         centers: float64, shape (m,), in units of x.
@@ -55,7 +55,7 @@ class NumericCodec:
         points: float64, shape (p,), in units of x.
     """
 
-    lattice: bool
+    on_grid: bool
     origin: int
     step: int
     decimals: int
@@ -68,20 +68,20 @@ class NumericCodec:
     points: NDArray[np.float64]
 
     @property
-    def slots(self) -> int:
-        """Number of slots, at least 1."""
+    def choices(self) -> int:
+        """Number of choices, at least 1."""
         return len(self.centers) + len(self.points) + self.nullable
 
     @property
     def scalar(self) -> bool:
-        """Whether a scalar stands beside the slot."""
+        """Whether a scalar stands beside the choice."""
         return len(self.centers) > 0
 
-    uses_words = False
+    draws_rare = False
 
     def positions(self, values: NDArray[np.generic]) -> NDArray[np.float64]:
         """Return x of native values, shape (n,)."""
-        if not self.lattice:
+        if not self.on_grid:
             return values.astype(np.float64)
         if not self.integral:
             return (np.rint(values.astype(np.float64) * float(10**self.decimals)) - float(self.origin)) / self.step
@@ -93,8 +93,8 @@ class NumericCodec:
         return np.where(wrapped, real, distance / self.step)
 
     def natives(self, positions: NDArray[np.float64]) -> NDArray[np.generic]:
-        """Return the native values of x, shape (n,): int64 or float64, whole x on a lattice, at the ends of int64."""
-        if not self.lattice:
+        """Return the native values of x, shape (n,): int64 or float64, integer x on the grid, at the ends of int64."""
+        if not self.on_grid:
             return positions
         whole = np.clip(positions, *self._range)
         # Modulo 2**64, as step * x may pass 2**63 where origin + step * x does not.
@@ -104,7 +104,7 @@ class NumericCodec:
 
     @cached_property
     def _range(self) -> tuple[float, float]:
-        """The least and greatest x whose native value, in lattice units, is an int64."""
+        """The least and greatest x whose native value, in steps of the grid's unit, is an int64."""
         least, greatest = -((self.origin - INT64_MIN) // self.step), (INT64_MAX - self.origin) // self.step
         low, high = float(least), float(greatest)
         return (
@@ -112,63 +112,63 @@ class NumericCodec:
             high if int(high) <= greatest else math.nextafter(high, -math.inf),
         )
 
-    def decode(self, slots: NDArray[np.integer], alpha: NDArray[np.int64] | None) -> ColumnArray:
-        """Return the native value of each slot and scalar.
+    def decode(self, choices: NDArray[np.integer], alpha: NDArray[np.int64] | None) -> ColumnArray:
+        """Return the native value of each choice and scalar.
 
         Args:
-            slots: Shape (n,).
+            choices: Shape (n,).
             alpha: In units of 1 / ALPHA_ONE, shape (n,); None where the column has no scalar.
 
         Returns:
             Native values, shape (n,).
         """
-        centers, steps = self._by_slot
-        x = centers[slots]
+        centers, steps = self._by_choice
+        x = centers[choices]
         if alpha is not None:
             offset = alpha.astype(np.float64)
-            offset *= steps[slots]
+            offset *= steps[choices]
             x += offset
-            if self.lattice:
+            if self.on_grid:
                 np.rint(x, out=x)
             np.clip(x, self.lower, self.upper, out=x)
         values = self.natives(x)
         if not self.nullable:
             return ColumnArray(values)
-        valid = slots != self.slots - 1
+        valid = choices != self.choices - 1
         return ColumnArray(np.where(valid, values, values.dtype.type(0)), valid)
 
     @cached_property
-    def _by_slot(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Centre of each slot, and what x gains with a unit of the scalar; points and missing gain nothing."""
-        centers = np.zeros(self.slots)
-        steps = np.zeros(self.slots)
-        modes = len(self.centers)
-        centers[:modes], steps[:modes] = self.centers, self.widths / ALPHA_ONE
-        centers[modes : modes + len(self.points)] = self.points
+    def _by_choice(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Centre of each choice, and what x gains with a unit of the scalar; points and missing gain nothing."""
+        centers = np.zeros(self.choices)
+        steps = np.zeros(self.choices)
+        components = len(self.centers)
+        centers[:components], steps[:components] = self.centers, self.widths / ALPHA_ONE
+        centers[components : components + len(self.points)] = self.points
         return centers, steps
 
-    def reachable_slots(self, intervals: list[tuple[float, float]], null: bool) -> NDArray[np.bool_]:
-        """Return the slots that can decode to a native value in one of the closed `intervals`; shape (slots,)."""
-        allowed = np.zeros(self.slots, np.bool_)
+    def reachable_choices(self, intervals: list[tuple[float, float]], null: bool) -> NDArray[np.bool_]:
+        """Return the choices that can decode to a native value in one of the closed `intervals`; shape (choices,)."""
+        allowed = np.zeros(self.choices, np.bool_)
         lows: NDArray[Any] = self.natives(self._clip(self.centers - self.widths))
         highs: NDArray[Any] = self.natives(self._clip(self.centers + self.widths))
         points: NDArray[Any] = self.natives(self.points)
-        modes = len(self.centers)
+        components = len(self.centers)
         for low, high in intervals:
-            allowed[:modes] |= (highs >= low) & (lows <= high)
-            allowed[modes : modes + len(self.points)] |= (points >= low) & (points <= high)
+            allowed[:components] |= (highs >= low) & (lows <= high)
+            allowed[components : components + len(self.points)] |= (points >= low) & (points <= high)
         if self.nullable:
             allowed[-1] = null
         return allowed
 
     def _clip(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.clip(np.rint(x) if self.lattice else x, self.lower, self.upper)
+        return np.clip(np.rint(x) if self.on_grid else x, self.lower, self.upper)
 
     def to_manifest(self) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
         """Return the JSON entry and the arrays that `load` reads; origin and step as text, as they may pass 2**53."""
         body = {
             "codec": "numeric",
-            "lattice": self.lattice,
+            "lattice": self.on_grid,
             "origin": str(self.origin),
             "step": str(self.step),
             "decimals": self.decimals,
@@ -195,11 +195,11 @@ class NumericCodec:
         if not all(np.isfinite(array).all() for array in (bounds, centers, widths, points)):
             raise ValueError("an array holds a number that is not finite")
         if not (widths > 0).all():
-            raise ValueError("a mode has no width")
+            raise ValueError("a component has no width")
         if not (np.abs(centers) / 2 + widths / 2 <= sys.float_info.max / 2).all():
-            raise ValueError("a mode reaches beyond binary64")
+            raise ValueError("a component reaches beyond binary64")
         codec = cls(
-            lattice=entry.flag(body, "lattice"),
+            on_grid=entry.flag(body, "lattice"),
             origin=entry.long_whole(body, "origin"),
             step=entry.long_whole(body, "step"),
             decimals=entry.whole(body, "decimals"),
@@ -211,10 +211,10 @@ class NumericCodec:
             widths=widths,
             points=points,
         )
-        if codec.slots < 1 or codec.step < 1 or not 0 <= codec.decimals <= 15:
-            raise ValueError("it has no slot, or a step or decimals out of range")
-        if codec.integral and not codec.lattice:
-            raise ValueError("integers must lie on a lattice")
+        if codec.choices < 1 or codec.step < 1 or not 0 <= codec.decimals <= 15:
+            raise ValueError("it has no choice, or a step or decimals out of range")
+        if codec.integral and not codec.on_grid:
+            raise ValueError("integers must lie on a step grid")
         if not INT64_MIN <= codec.origin <= INT64_MAX or codec.step > INT64_MAX or codec.lower > codec.upper:
             raise ValueError("its origin, step or bounds are out of range")
         return codec._within_calendar(column)

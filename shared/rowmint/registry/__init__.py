@@ -7,10 +7,13 @@ models and is the only one that a sampler reads.
 from rowmint.registry.dataset_records import CanonicalTable, DatasetRecord, DatasetState, SegmentRecord
 from rowmint.registry.datasets import DatasetLedger
 from rowmint.registry.engine import migrate
+from rowmint.registry.garbage import GarbageLedger
+from rowmint.registry.job_kinds import JobName
 from rowmint.registry.job_records import EventRecord, JobRecord
-from rowmint.registry.job_rows import CheckpointRecord, JobKind, JobPhase, JobState
+from rowmint.registry.job_rows import CheckpointRecord, JobKind, JobState
 from rowmint.registry.jobs import JobLedger
-from rowmint.registry.models import ModelLedger, ModelRecord, ModelVersionRecord, NewVersion
+from rowmint.registry.model_records import ModelRecord, ModelVersionRecord, NewVersion, VersionState
+from rowmint.registry.models import ModelLedger
 from rowmint.registry.orphans import AttemptRef, Maker
 from rowmint.registry.registry import Registry, open_models_registry, open_registry
 
@@ -22,9 +25,10 @@ __all__ = [
     "DatasetRecord",
     "DatasetState",
     "EventRecord",
+    "GarbageLedger",
     "JobKind",
     "JobLedger",
-    "JobPhase",
+    "JobName",
     "JobRecord",
     "JobState",
     "Maker",
@@ -34,6 +38,7 @@ __all__ = [
     "NewVersion",
     "Registry",
     "SegmentRecord",
+    "VersionState",
     "migrate",
     "open_models_registry",
     "open_registry",

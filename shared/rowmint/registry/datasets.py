@@ -18,23 +18,16 @@ from rowmint.errors import (
 from rowmint.names import DatasetName, ProjectName
 from rowmint.registry.dataset_records import CanonicalTable, DatasetRecord, DatasetState, SegmentRecord, dataset_record
 from rowmint.registry.declared import declared_to_json
-from rowmint.registry.engine import (
-    DatabaseNow,
-    garbage_keys,
-    insert_if_absent,
-    note_garbage,
-    reading,
-    remove_garbage,
-    writing,
-)
-from rowmint.registry.job_rows import JobKind, JobState, end_job, insert_job, lock_job, running_jobs
+from rowmint.registry.engine import DatabaseNow, insert_if_absent, note_garbage, reading, writing
+from rowmint.registry.garbage import GarbageLedger
+from rowmint.registry.job_rows import JobKind, JobState, end_job, insert_job, lock_job, unfinished_jobs
 from rowmint.registry.paging import Page, PageRequest
 from rowmint.registry.requests import earlier_row
 from rowmint.registry.tables import data_garbage, datasets, jobs, segments
 from rowmint.schema import ColumnSpec
 
 
-class DatasetLedger:
+class DatasetLedger(GarbageLedger):
     """Datasets, one transaction per call. Safe for any number of threads and processes.
 
     Every method raises `UnavailableError` if the database cannot be used.
@@ -45,7 +38,7 @@ class DatasetLedger:
     """
 
     def __init__(self, engine: Engine, new_uid: Callable[[], str]) -> None:
-        self._engine = engine
+        super().__init__(engine, data_garbage)
         self._new_uid = new_uid
 
     def create(
@@ -238,9 +231,8 @@ class DatasetLedger:
                     "job_id": f"ingest-{uid}",
                     "kind": JobKind.INGEST,
                     "config": {},
+                    "inputs": {"dataset": str(DatasetName(row.project, row.dataset_id))},
                     "dataset_uid": uid,
-                    "dataset_name": str(DatasetName(row.project, row.dataset_id)),
-                    "model_name": "",
                 },
             )
             return dataset_record(_row_by_uid(connection, uid))
@@ -301,7 +293,7 @@ class DatasetLedger:
 
         Raises:
             ResourceNotFoundError: There is no dataset with this name.
-            WrongStateError: A training job that uses it has not ended.
+            WrongStateError: A job that reads it has not ended.
         """
         with writing(self._engine) as connection:
             # Jobs are locked before the dataset, in the same order as in every other transaction.
@@ -309,10 +301,9 @@ class DatasetLedger:
             ingest = select(jobs).where(jobs.c.dataset_uid == uid, jobs.c.kind == JobKind.INGEST).with_for_update()
             unfinished = [job for job in connection.execute(ingest) if not JobState(job.state).ended]
             row = _row(connection, name, lock=True)
-            if running_jobs(connection, row.uid, JobKind.TRAIN):
+            if unfinished_jobs(connection, row.uid):
                 raise WrongStateError(
-                    f"{name} is used by a training job; cancel the job or wait for its end",
-                    metadata={"state": row.state},
+                    f"a job uses {name}; cancel it or wait for its end", metadata={"state": row.state}
                 )
             for job in unfinished:
                 end_job(connection, job.uid, JobState.CANCELLED)
@@ -345,14 +336,6 @@ class DatasetLedger:
                 statement = update(datasets).where(datasets.c.uid == row.uid)
                 connection.execute(statement.values(segment_count=0, committed_size=0))
             return len(rows)
-
-    def garbage(self, limit: int = 1000) -> tuple[str, ...]:
-        """Return keys of unused objects in the data store; delete the objects, then call `forget`."""
-        return garbage_keys(self._engine, data_garbage, limit)
-
-    def forget(self, keys: Iterable[str]) -> None:
-        """Remove the keys of deleted objects from the list of garbage."""
-        remove_garbage(self._engine, data_garbage, keys)
 
 
 def fail_dataset(connection: Connection, uid: str, problems: Iterable[DataProblem]) -> None:

@@ -7,13 +7,13 @@ job without its version. `JobLedger.claim` repairs the former.
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import structlog
-from sqlalchemy import BigInteger, Connection, Engine, Table, create_engine, delete, event, select, text
+from sqlalchemy import BigInteger, Connection, Engine, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -30,6 +30,8 @@ _RETRY_SECONDS = 1.0
 # Longer than any transaction of the registry, shorter than typical deadlines of callers.
 _BUSY_SECONDS = 30.0
 _WRITE = "rowmint_write"
+# Made by later revisions than the first: where only they are missing, the registry is there but older.
+_LATER_TABLES = ("deleted_versions", "staged_versions", "version_signatures")
 
 
 class DatabaseNow(FunctionElement[int]):
@@ -208,7 +210,8 @@ def _domain_errors() -> Iterator[None]:
         state = getattr(error.orig, "sqlstate", None)
         # 42P01 and 3F000: no such table or schema; class 40: serialisation; 08, 53, 57: connection and server.
         absent = "no such table" in text_of or state in ("42P01", "3F000")
-        older = absent and any(name in text_of for name in ("deleted_versions", "version_signatures"))
+        newer = ("deleted_versions", "staged_versions", "version_signatures", "job_turns")
+        older = absent and any(name in text_of for name in newer)
         unknown = any(words in text_of for words in ("no such column", "has no column named"))
         if older or unknown or state == "42703":
             raise UnavailableError(
@@ -244,18 +247,6 @@ def note_garbage(connection: Connection, table: Table, keys: Sequence[str]) -> N
     if keys:
         statement = dialect.insert(table).on_conflict_do_nothing()
         connection.execute(statement, [{"object_key": key} for key in keys])
-
-
-def garbage_keys(engine: Engine, table: Table, limit: int) -> tuple[str, ...]:
-    """Return up to `limit` object keys of a table of garbage."""
-    with reading(engine) as connection:
-        return tuple(connection.execute(select(table.c.object_key).limit(limit)).scalars())
-
-
-def remove_garbage(engine: Engine, table: Table, keys: Iterable[str]) -> None:
-    """Remove object keys from a table of garbage, after their objects were deleted."""
-    with writing(engine) as connection:
-        connection.execute(delete(table).where(table.c.object_key.in_(list(keys))))
 
 
 def migrate(engine: Engine, revisions: Mapping[str, str] | None = None) -> None:

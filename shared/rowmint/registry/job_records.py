@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from rowmint.names import TrainingJobName
-from rowmint.registry.job_rows import CheckpointRecord, JobKind, JobPhase, JobState
+from rowmint.registry.job_kinds import JobName, job_name
+from rowmint.registry.job_rows import CheckpointRecord, JobKind, JobState, phase_of
 from rowmint.registry.paging import instant, optional_instant
 
 
@@ -31,39 +31,40 @@ class JobRecord:
 
     Attributes:
         uid: What its objects and version are keyed by.
-        name: Its name.
-        kind: What it does; ingest jobs are internal and in no list.
+        name: Its name, of the class that its kind has.
+        kind: What it does.
         state: Where it stands.
-        phase: What it is at.
+        phase: What it is at: a phase of its kind's runner, or empty.
         config: What is to be done, JSON values; the registry does not look inside.
-        dataset_uid: The dataset it works on.
-        dataset: The dataset's name, "projects/{project}/datasets/{dataset}".
-        model: The model it publishes to, "projects/{project}/models/{model}"; empty for ingest.
+        inputs: What it works on, JSON values: ``dataset`` and ``model`` are resource names; ``staged`` says that the
+            version it makes is to wait for its promotion.
+        outputs: What it has made, JSON values, such as ``model_version``; empty before its end.
+        dataset_uid: The dataset whose rows it reads, or empty.
+        parent_uid: The job that it is a part of, or None.
         epoch: Fencing number of the newest attempt; 0 before the first.
-        attempt: How often it was taken up.
+        attempt: How often it was claimed.
         max_attempts: How often it may be; more from each checkpoint on.
-        holder: Who works on it, or empty.
-        lease_until: When others may take it up, by the database's clock.
+        holder: The trainer that works on it, or empty.
+        lease_until: When others may claim it, by the database's clock.
         cancel_requested: Whether a cancel is committed.
         error: Why it failed.
         event_count: Events written.
         create_time: When it was created.
         start_time: When work began.
         end_time: When it ended.
-        model_version: Number of the version it published.
-        checkpoint: Where the next attempt goes on, or None.
-        trace_parent: The span that asked for it, as W3C Trace Context writes it, or None.
+        checkpoint: From where the next attempt resumes, or None.
+        trace_parent: The span that created it, as W3C Trace Context writes it, or None.
     """
 
     uid: str
-    name: TrainingJobName
+    name: JobName
     kind: JobKind
     state: JobState
-    phase: JobPhase
+    phase: str
     config: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
     dataset_uid: str
-    dataset: str
-    model: str
     epoch: int
     attempt: int
     max_attempts: int
@@ -75,9 +76,29 @@ class JobRecord:
     create_time: datetime
     start_time: datetime | None
     end_time: datetime | None
-    model_version: int | None
+    parent_uid: str | None = None
     checkpoint: CheckpointRecord | None = None
     trace_parent: str | None = None
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset it works on, or empty."""
+        return str(self.inputs.get("dataset", ""))
+
+    @property
+    def model(self) -> str:
+        """Name of the model it works on, or empty."""
+        return str(self.inputs.get("model", ""))
+
+    @property
+    def staged(self) -> bool:
+        """Whether the version it makes is to wait for its promotion."""
+        return bool(self.inputs.get("staged", False))
+
+    @property
+    def model_version(self) -> int | None:
+        """Number of the version it has made, or None."""
+        return self.outputs.get("model_version")
 
 
 @dataclass(frozen=True)
@@ -90,8 +111,8 @@ class EventRecord:
         time: When it was written, by the database's clock.
         attempt: The attempt that wrote it.
         state: The job's state from here on.
-        phase: The job's phase from here on.
-        payload: What else it tells, JSON values: ``message``, ``progress``, ``error``, ``model_version``.
+        phase: The job's phase from here on; empty for none.
+        payload: What else it reports, JSON values: ``message``, ``progress``, ``error``, and the job's outputs.
     """
 
     job_uid: str
@@ -99,7 +120,7 @@ class EventRecord:
     time: datetime
     attempt: int
     state: JobState
-    phase: JobPhase
+    phase: str
     payload: Mapping[str, Any]
 
 
@@ -107,14 +128,15 @@ def job_record(row: Row[Any]) -> JobRecord:
     """Return the record of a row of the job table."""
     return JobRecord(
         uid=row.uid,
-        name=TrainingJobName(row.project, row.job_id),
+        name=job_name(JobKind(row.kind), row.project, row.job_id),
         kind=JobKind(row.kind),
         state=JobState(row.state),
-        phase=JobPhase(row.phase),
+        phase=phase_of(row),
         config=row.config,
+        inputs=_inputs(row),
+        outputs=_outputs(row),
         dataset_uid=row.dataset_uid,
-        dataset=row.dataset_name,
-        model=row.model_name,
+        parent_uid=row.parent_uid,
         epoch=row.epoch,
         attempt=row.attempt,
         max_attempts=row.max_attempts,
@@ -126,7 +148,34 @@ def job_record(row: Row[Any]) -> JobRecord:
         create_time=instant(row.create_time),
         start_time=optional_instant(row.start_time),
         end_time=optional_instant(row.end_time),
-        model_version=row.model_version,
         checkpoint=None if row.checkpoint is None else CheckpointRecord.from_json(row.checkpoint),
         trace_parent=row.trace_parent,
     )
+
+
+def event_record(row: Row[Any]) -> EventRecord:
+    """Return the record of a row of the table of events."""
+    return EventRecord(
+        job_uid=row.job_uid,
+        sequence=row.sequence,
+        time=instant(row.time),
+        attempt=row.attempt,
+        state=JobState(row.state),
+        phase=phase_of(row),
+        payload=row.payload,
+    )
+
+
+# Code that knows nothing of inputs and outputs creates and ends jobs without them.
+
+
+def _inputs(row: Row[Any]) -> Mapping[str, Any]:
+    if row.inputs is not None:
+        return dict(row.inputs)
+    named = {"dataset": row.dataset_name, "model": row.model_name}
+    return {part: name for part, name in named.items() if name}
+
+
+def _outputs(row: Row[Any]) -> Mapping[str, Any]:
+    version = {} if row.model_version is None else {"model_version": row.model_version}
+    return {**(row.outputs or {}), **version}

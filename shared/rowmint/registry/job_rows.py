@@ -9,10 +9,10 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 
 from rowmint.errors import FencedError, Reason
 from rowmint.registry.engine import DatabaseNow, insert_if_absent, note_garbage
-from rowmint.registry.tables import data_garbage, deleted_versions, job_events, jobs, model_versions
+from rowmint.registry.tables import data_garbage, deleted_versions, job_events, jobs, model_versions, staged_versions
 
 MAX_ATTEMPTS = 3
-"""Attempts at a job that get no further: since its beginning, or its last checkpoint."""
+"""Attempts that a job may have since its beginning, or since its last checkpoint."""
 
 
 class JobKind(StrEnum):
@@ -38,24 +38,36 @@ class JobState(StrEnum):
         return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 
-class JobPhase(StrEnum):
-    """What a running job is at; the names of `rowmint.v1.JobPhase`."""
+# Phases that code before `phase_name` can read. To it, all others are none.
+_OLD_PHASES = ("ENCODING", "FITTING", "PUBLISHING")
+_NO_PHASE = "UNSPECIFIED"
 
-    UNSPECIFIED = "UNSPECIFIED"
-    ENCODING = "ENCODING"
-    FITTING = "FITTING"
-    PUBLISHING = "PUBLISHING"
+
+def phase_values(phase: str) -> dict[str, str]:
+    """Return the columns of a phase, of a job's row or an event's; empty for none."""
+    old = phase.upper()
+    return {"phase_name": phase, "phase": old if old in _OLD_PHASES else _NO_PHASE}
+
+
+def phase_of(row: Row[Any]) -> str:
+    """Return the phase in a job's row or an event's; empty for none, as of a job that no attempt works on."""
+    if row.state not in (JobState.RUNNING, JobState.CANCELLING):
+        return ""
+    # Code that knows nothing of `phase_name` may have changed the phase since.
+    if row.phase_name is not None and phase_values(row.phase_name)["phase"] == row.phase:
+        return str(row.phase_name)
+    return "" if row.phase == _NO_PHASE else str(row.phase).lower()
 
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """A stored checkpoint, where the next attempt at a job goes on.
+    """A stored checkpoint, from which the next attempt at a job resumes.
 
     Attributes:
         object_key: Its object in the data store.
         size: Bytes.
         sha256: 32 bytes.
-        step: How far it is; what of, is the job's affair.
+        step: How far the work is, in steps of the job's kind.
     """
 
     object_key: str
@@ -74,13 +86,19 @@ class CheckpointRecord:
 
 
 def insert_job(connection: Connection, values: Mapping[str, Any]) -> bool:
-    """Insert a PENDING job with its first event, unless its name or request_id is taken; return whether it was.
+    """Insert a PENDING job with its first event, unless its name or request_id is taken; return whether it is new.
 
-    `values` hold what has no obvious start.
+    Args:
+        connection: The caller's transaction.
+        values: Columns of the row: `uid`, `project`, `job_id`, `kind`, `config`, `inputs`, and what else is known.
     """
+    inputs = values["inputs"]
     row = {
         "state": JobState.PENDING,
-        "phase": JobPhase.UNSPECIFIED,
+        "outputs": {},
+        "dataset_uid": "",
+        "dataset_name": inputs.get("dataset", ""),
+        "model_name": inputs.get("model", ""),
         "epoch": 0,
         "attempt": 0,
         "max_attempts": MAX_ATTEMPTS,
@@ -89,6 +107,7 @@ def insert_job(connection: Connection, values: Mapping[str, Any]) -> bool:
         "cancel_requested": False,
         "event_count": 0,
         "create_time": DatabaseNow(),
+        **phase_values(""),
         **values,
     }
     if not insert_if_absent(connection, jobs, row):
@@ -113,25 +132,28 @@ def lock_job(connection: Connection, uid: str, epoch: int) -> Row[Any]:
     return row
 
 
+_PHASE = (jobs.c.phase, jobs.c.phase_name)
+
+
 def append_event(connection: Connection, uid: str, payload: Mapping[str, Any]) -> int:
     """Append an event that shows the job as it now is, and return its number, from 1 without gaps."""
     connection.execute(update(jobs).where(jobs.c.uid == uid).values(event_count=jobs.c.event_count + 1))
-    shown = select(jobs.c.uid, jobs.c.event_count, DatabaseNow(), jobs.c.attempt, jobs.c.state, jobs.c.phase).where(
+    shown = select(jobs.c.event_count, DatabaseNow().label("now"), jobs.c.attempt, jobs.c.state, *_PHASE).where(
         jobs.c.uid == uid
     )
     row = connection.execute(shown).one()
     connection.execute(
         insert(job_events).values(
-            job_uid=row[0],
-            sequence=row[1],
-            time=row[2],
-            attempt=row[3],
-            state=row[4],
-            phase=row[5],
+            job_uid=uid,
+            sequence=row.event_count,
+            time=row.now,
+            attempt=row.attempt,
+            state=row.state,
             payload=dict(payload),
+            **phase_values(phase_of(row)),
         )
     )
-    return int(row[1])
+    return int(row.event_count)
 
 
 def end_job(
@@ -140,30 +162,34 @@ def end_job(
     state: JobState,
     *,
     error: Mapping[str, str] | None = None,
-    version: int | None = None,
-    payload: Mapping[str, Any] | None = None,
+    outputs: Mapping[str, Any] | None = None,
 ) -> None:
-    """Bring a locked job to its last state and write its last event; its checkpoint is garbage from now on."""
+    """Bring a locked job to its last state and write its last event; its checkpoint is garbage from now on.
+
+    Args:
+        connection: The caller's transaction.
+        uid: The job.
+        state: SUCCEEDED, FAILED or CANCELLED.
+        error: Why it failed: `reason` and `message`.
+        outputs: What it made, JSON values; the last event reports them.
+    """
+    made = dict(outputs or {})
     drop_checkpoint(connection, uid)
     connection.execute(
         update(jobs)
         .where(jobs.c.uid == uid)
         .values(
             state=state,
-            phase=JobPhase.UNSPECIFIED,
             error=None if error is None else dict(error),
-            model_version=version,
+            outputs=made,
+            model_version=made.get("model_version"),
             holder="",
             lease_until=None,
             end_time=DatabaseNow(),
+            **phase_values(""),
         )
     )
-    body = dict(payload or {})
-    if error is not None:
-        body["error"] = dict(error)
-    if version is not None:
-        body["model_version"] = version
-    append_event(connection, uid, body)
+    append_event(connection, uid, made if error is None else {**made, "error": dict(error)})
 
 
 def drop_checkpoint(connection: Connection, uid: str) -> None:
@@ -175,8 +201,8 @@ def drop_checkpoint(connection: Connection, uid: str) -> None:
 
 
 def published_version(connection: Connection, uid: str) -> int | None:
-    """Return the number of the version that the job has published, deleted or not, or None."""
-    for table in (model_versions, deleted_versions):
+    """Return the number of the version that the job has made, whatever its state, deleted or not, or None."""
+    for table in (model_versions, staged_versions, deleted_versions):
         number = connection.execute(select(table.c.version).where(table.c.job_uid == uid)).scalar_one_or_none()
         if number is not None:
             return int(number)
@@ -192,11 +218,11 @@ def exhausted_error(attempts: int) -> dict[str, str]:
     }
 
 
-def running_jobs(connection: Connection, dataset_uid: str, kind: JobKind) -> int:
-    """Return how many jobs of a kind on a dataset have not ended."""
+def unfinished_jobs(connection: Connection, dataset_uid: str) -> int:
+    """Return how many jobs that read a dataset have not ended; its ingest, which makes it, is none of them."""
     unfinished = [state for state in JobState if not state.ended]
     return connection.execute(
         select(func.count())
         .select_from(jobs)
-        .where(jobs.c.dataset_uid == dataset_uid, jobs.c.kind == kind, jobs.c.state.in_(unfinished))
+        .where(jobs.c.dataset_uid == dataset_uid, jobs.c.kind != JobKind.INGEST, jobs.c.state.in_(unfinished))
     ).scalar_one()

@@ -1,27 +1,27 @@
-"""The ledger of jobs: leased work, taken up by one worker at a time."""
+"""The ledger of jobs: leased work, claimed by one worker at a time."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, and_, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, select, tuple_, update
 
 from rowmint.errors import (
     CancelledError,
-    DataProblem,
     Reason,
     ResourceExistsError,
     ResourceNotFoundError,
     WrongStateError,
 )
-from rowmint.names import TrainingJobName
-from rowmint.registry.datasets import fail_dataset, require_ready
+from rowmint.registry.datasets import require_ready
 from rowmint.registry.engine import DatabaseNow, reading, writing
-from rowmint.registry.job_records import EventRecord, JobRecord, job_record
+from rowmint.registry.job_cancel import cancel, cancel_parts, require_open
+from rowmint.registry.job_claims import claimable, next_job, note_turn, serialize_claims
+from rowmint.registry.job_kinds import RULES, JobName, job_name, kind_of
+from rowmint.registry.job_records import EventRecord, JobRecord, event_record, job_record
 from rowmint.registry.job_rows import (
     MAX_ATTEMPTS,
     CheckpointRecord,
     JobKind,
-    JobPhase,
     JobState,
     append_event,
     drop_checkpoint,
@@ -29,9 +29,10 @@ from rowmint.registry.job_rows import (
     exhausted_error,
     insert_job,
     lock_job,
-    published_version,
+    phase_of,
+    phase_values,
 )
-from rowmint.registry.paging import Page, PageRequest, instant
+from rowmint.registry.paging import Page, PageRequest
 from rowmint.registry.requests import earlier_row
 from rowmint.registry.tables import job_events, jobs
 
@@ -39,10 +40,10 @@ _LAST_EVENTS = 4  # a cancel may have written one in between
 
 
 class JobLedger:
-    """Jobs, one transaction a call. Safe for any number of threads and processes.
+    """Jobs of all kinds, one transaction a call. Safe for any number of threads and processes.
 
-    Leases run by the database's clock only. Whoever works on a job holds its epoch; every write with an older one, or
-    on a job that has ended, raises `FencedError` and changes nothing. Every method raises `UnavailableError` where the
+    Leases run by the database's clock only. Each attempt at a job has an epoch; every write with an older one, or on a
+    job that has ended, raises `FencedError` and changes nothing. Every method raises `UnavailableError` where the
     database cannot be used.
 
     Args:
@@ -56,55 +57,61 @@ class JobLedger:
 
     def create(
         self,
+        kind: JobKind,
         project: str,
-        job_id: str,
+        job_id: str = "",
         *,
+        inputs: Mapping[str, Any],
         config: Mapping[str, Any],
-        dataset_uid: str,
-        dataset: str,
-        model: str,
+        dataset_uid: str = "",
+        parent: str | None = None,
         request_id: str = "",
         request_digest: bytes = b"",
         trace_parent: str | None = None,
     ) -> JobRecord:
-        """Create a training job, or return the one that the same request created before.
+        """Create a job, or return the one that the same request created before.
 
         Args:
+            kind: What it does.
             project: Its project.
             job_id: Last part of its name; empty: one is made.
+            inputs: What it works on, JSON values; see `JobRecord`.
             config: What is to be done, JSON values, every default filled in.
-            dataset_uid: The dataset; it must be READY.
-            dataset: The dataset's name.
-            model: The model's name.
+            dataset_uid: The dataset whose rows it reads, or empty; it must be READY, and stays until the job has ended.
+            parent: Uid of the job that it is a part of, or None; that one's cancel reaches it.
             request_id: What makes a repeated call harmless, or empty.
             request_digest: SHA-256 of the request's body; equal exactly for equal bodies.
-            trace_parent: The span that asks for it, as W3C Trace Context writes it, or None.
+            trace_parent: The span that creates it, as W3C Trace Context writes it, or None.
 
         Raises:
+            CancelledError: A cancel of the parent is committed.
             RequestIdReusedError: The request_id was used with another body.
             ResourceExistsError: There is a job of this name.
-            ResourceNotFoundError: The dataset is gone.
-            WrongStateError: The dataset is not READY.
+            ResourceNotFoundError: The dataset or the parent is gone.
+            WrongStateError: The dataset is not READY, or the parent has ended.
         """
         uid = self._new_uid()
-        name = TrainingJobName(project, job_id or f"job-{uid[:12]}")
-        train = and_(jobs.c.project == project, jobs.c.kind == JobKind.TRAIN)
+        name = job_name(kind, project, job_id or f"job-{uid[:12]}")
+        scope = _of_kind(project, kind)
         with writing(self._engine) as connection:
-            earlier = earlier_row(connection, jobs, train, request_id, request_digest)
+            earlier = earlier_row(connection, jobs, scope, request_id, request_digest)
             if earlier is not None:
                 return job_record(earlier)
-            require_ready(connection, dataset_uid)
+            if parent is not None:
+                require_open(connection, parent)
+            if dataset_uid:
+                require_ready(connection, dataset_uid)
             inserted = insert_job(
                 connection,
                 {
                     "uid": uid,
                     "project": project,
                     "job_id": name.job,
-                    "kind": JobKind.TRAIN,
+                    "kind": kind,
                     "config": dict(config),
+                    "inputs": dict(inputs),
                     "dataset_uid": dataset_uid,
-                    "dataset_name": dataset,
-                    "model_name": model,
+                    "parent_uid": parent,
                     "request_id": request_id or None,
                     "request_digest": request_digest if request_id else None,
                     "trace_parent": trace_parent,
@@ -113,24 +120,23 @@ class JobLedger:
             if inserted:
                 return job_record(_row(connection, uid))
             # Another call with the same request may have won a race.
-            earlier = earlier_row(connection, jobs, train, request_id, request_digest)
+            earlier = earlier_row(connection, jobs, scope, request_id, request_digest)
             if earlier is not None:
                 return job_record(earlier)
-            raise ResourceExistsError(f"{name} exists; choose another training_job_id", metadata={"name": str(name)})
+            raise ResourceExistsError(f"{name} exists; choose another id", metadata={"name": str(name)})
 
-    def repeated(self, project: str, request_id: str, request_digest: bytes) -> JobRecord | None:
-        """Return the training job that the same request created before, or None; arguments as in `create`.
+    def repeated(self, kind: JobKind, project: str, request_id: str, request_digest: bytes) -> JobRecord | None:
+        """Return the job that the same request created before, or None; arguments as in `create`.
 
         Raises:
             RequestIdReusedError: The request_id was used with another body.
         """
-        train = and_(jobs.c.project == project, jobs.c.kind == JobKind.TRAIN)
         with reading(self._engine) as connection:
-            earlier = earlier_row(connection, jobs, train, request_id, request_digest)
+            earlier = earlier_row(connection, jobs, _of_kind(project, kind), request_id, request_digest)
             return None if earlier is None else job_record(earlier)
 
-    def get(self, name: TrainingJobName) -> JobRecord:
-        """Return a training job.
+    def get(self, name: JobName) -> JobRecord:
+        """Return a job.
 
         Raises:
             ResourceNotFoundError: There is none of this name.
@@ -139,7 +145,7 @@ class JobLedger:
             return job_record(_named(connection, name))
 
     def get_by_uid(self, uid: str) -> JobRecord:
-        """Return a job of any kind.
+        """Return a job.
 
         Raises:
             ResourceNotFoundError: There is none of this uid.
@@ -147,14 +153,25 @@ class JobLedger:
         with reading(self._engine) as connection:
             return job_record(_row(connection, uid))
 
-    def list(self, project: str, page_size: int | None = None, page_token: str = "") -> Page[JobRecord]:
-        """Return a page of a project's training jobs, newest first.
+    def list(self, kind: JobKind, project: str, page_size: int | None = None, page_token: str = "") -> Page[JobRecord]:
+        """Return a page of a project's jobs of a kind, newest first.
 
         Raises:
             InvalidFieldError: `page_size` or `page_token` is wrong.
         """
-        request = PageRequest.parse(f"jobs:{project}", page_size, page_token, (int, str))
-        query = select(jobs).where(jobs.c.project == project, jobs.c.kind == JobKind.TRAIN)
+        return self._page(f"jobs:{kind}:{project}", _of_kind(project, kind), page_size, page_token)
+
+    def children(self, parent: str, page_size: int | None = None, page_token: str = "") -> Page[JobRecord]:
+        """Return a page of the jobs that are part of the job of this uid, newest first.
+
+        Raises:
+            InvalidFieldError: `page_size` or `page_token` is wrong.
+        """
+        return self._page(f"children:{parent}", jobs.c.parent_uid == parent, page_size, page_token)
+
+    def _page(self, scope: str, among: ColumnElement[bool], size: int | None, token: str) -> Page[JobRecord]:
+        request = PageRequest.parse(scope, size, token, (int, str))
+        query = select(jobs).where(among)
         if request.after is not None:
             query = query.where(tuple_(jobs.c.create_time, jobs.c.uid) < tuple_(*request.after))
         query = query.order_by(jobs.c.create_time.desc(), jobs.c.uid.desc()).limit(request.size + 1)
@@ -170,18 +187,7 @@ class JobLedger:
             .limit(limit)
         )
         with reading(self._engine) as connection:
-            return tuple(
-                EventRecord(
-                    row.job_uid,
-                    row.sequence,
-                    instant(row.time),
-                    row.attempt,
-                    JobState(row.state),
-                    JobPhase(row.phase),
-                    row.payload,
-                )
-                for row in connection.execute(query)
-            )
+            return tuple(event_record(row) for row in connection.execute(query))
 
     def census(self) -> dict[tuple[JobKind, JobState], int]:
         """Return how many jobs there are of each kind in each state; those of which there is none are left out."""
@@ -189,18 +195,21 @@ class JobLedger:
         with reading(self._engine) as connection:
             return {(JobKind(kind), JobState(state)): count for kind, state, count in connection.execute(query)}
 
-    def lease_ages(self) -> dict[TrainingJobName, float]:
-        """Return how long ago the lease of each job that somebody holds was renewed, seconds by the database's clock.
+    def lease_ages(self) -> dict[JobName, float]:
+        """Return how long ago the lease of each claimed job was renewed, seconds by the database's clock.
 
-        A lease that has run out is held until the job is taken up anew.
+        A lease that has run out is held until the job is claimed again.
         """
         age = DatabaseNow() - (jobs.c.lease_until - jobs.c.lease)
-        query = select(jobs.c.project, jobs.c.job_id, age).where(
+        query = select(jobs.c.kind, jobs.c.project, jobs.c.job_id, age).where(
             jobs.c.state.in_([JobState.RUNNING, JobState.CANCELLING])
         )
         with reading(self._engine) as connection:
             found = connection.execute(query)
-            return {TrainingJobName(project, job): microseconds / 1_000_000 for project, job, microseconds in found}
+            return {
+                job_name(JobKind(kind), project, job): microseconds / 1_000_000
+                for kind, project, job, microseconds in found
+            }
 
     def claim(
         self,
@@ -208,29 +217,35 @@ class JobLedger:
         lease_seconds: float,
         kinds: tuple[JobKind, ...],
         *,
+        max_project_jobs: int = 0,
         ended: Callable[[JobKind, JobState], None] = lambda _, __: None,
     ) -> JobRecord | None:
-        """Take up the oldest job that waits or whose worker has let its lease run out; None where there is none.
+        """Claim a job that is PENDING or whose worker has let its lease run out; None where there is none.
 
-        Jobs found on the way that need no worker are ended: one whose version is published already has SUCCEEDED, one
-        that was being cancelled is CANCELLED, one taken up `max_attempts` times has FAILED.
+        Projects take turns; see `rowmint.registry.job_claims`. Jobs found on the way that need no worker are ended:
+        one that is done already has SUCCEEDED, one that was being cancelled is CANCELLED, one claimed `max_attempts`
+        times has FAILED.
 
         Args:
-            holder: Who takes it up, for people to read.
+            holder: Who claims it, for people to read.
             lease_seconds: How long the job is the caller's after each heartbeat, above 0.
             kinds: Kinds of job the caller can do.
-            ended: Told of each job that was ended, once that is committed; must not raise.
+            max_project_jobs: RUNNING and CANCELLING jobs of one kind that a project may have, at all trainers together;
+                0 for any number. Callers that name the same number keep it together.
+            ended: Called for each job that was ended, once that is committed; must not raise.
         """
         # A look costs no write lock; most calls find nothing.
         with reading(self._engine) as connection:
-            if connection.execute(_waiting(kinds)).first() is None:
+            if connection.execute(claimable(kinds, max_project_jobs)).first() is None:
                 return None
         found = None
         over: list[tuple[JobKind, JobState]] = []
         with writing(self._engine) as connection:
-            while (row := connection.execute(_waiting(kinds).with_for_update(skip_locked=True)).first()) is not None:
+            serialize_claims(connection)
+            while (row := next_job(connection, kinds, max_project_jobs)) is not None:
                 state = _end_without_worker(connection, row)
                 if state is None:
+                    note_turn(connection, row)
                     found = job_record(_take(connection, row, holder, lease_seconds))
                     break
                 over.append((JobKind(row.kind), state))
@@ -257,12 +272,12 @@ class JobLedger:
                 .where(jobs.c.uid == uid)
                 .values(
                     state=JobState.PENDING,
-                    phase=JobPhase.UNSPECIFIED,
                     holder="",
                     lease_until=None,
                     # The epoch moves on, so that the worker that let go is fenced from here on.
                     epoch=row.epoch + 1,
                     max_attempts=row.max_attempts + 1,
+                    **phase_values(""),
                 )
             )
             append_event(connection, uid, {"message": "given back by a worker that shut down"})
@@ -273,7 +288,7 @@ class JobLedger:
         Args:
             uid: The job.
             epoch: The attempt's epoch.
-            payload: What the event tells, JSON values; no other event of the attempt tells the same.
+            payload: What the event reports, JSON values; no other event of the attempt reports the same.
             again: Whether the same call was made before and its answer lost: it is not to be written twice.
         """
         with writing(self._engine) as connection:
@@ -281,23 +296,31 @@ class JobLedger:
             return (_written(connection, row, payload) if again else None) or append_event(connection, uid, payload)
 
     def set_phase(
-        self, uid: str, epoch: int, phase: JobPhase, payload: Mapping[str, Any] | None = None, *, again: bool = False
+        self, uid: str, epoch: int, phase: str, payload: Mapping[str, Any] | None = None, *, again: bool = False
     ) -> int:
-        """Say what the job is at now, with an event, and return the event's number; see `append_event`."""
+        """Set what the job is at now, with an event, and return the event's number; see `append_event`.
+
+        Args:
+            uid: The job.
+            epoch: The attempt's epoch.
+            phase: A phase of the runner of its kind, up to 32 characters.
+            payload: As in `append_event`.
+            again: As in `append_event`.
+        """
         body = dict(payload or {})
         with writing(self._engine) as connection:
             row = lock_job(connection, uid, epoch)
-            if again and row.phase == phase:
+            if again and phase_of(row) == phase:
                 written = _written(connection, row, body)
                 if written is not None:
                     return written
-            connection.execute(update(jobs).where(jobs.c.uid == uid).values(phase=phase))
+            connection.execute(update(jobs).where(jobs.c.uid == uid).values(phase_values(phase)))
             return append_event(connection, uid, body)
 
     def save_checkpoint(self, uid: str, epoch: int, checkpoint: CheckpointRecord) -> None:
-        """Let the next attempt go on from a stored checkpoint; the one before it is garbage from now on.
+        """Let the next attempt resume from a stored checkpoint; the one before it is garbage from now on.
 
-        A job that gets further may be taken up `MAX_ATTEMPTS` times more.
+        A job that gets further may be claimed `MAX_ATTEMPTS` times more.
 
         Raises:
             CancelledError: A cancel was committed before.
@@ -315,7 +338,7 @@ class JobLedger:
             )
 
     def fail(self, uid: str, epoch: int, reason: Reason, message: str) -> None:
-        """End a job as FAILED; of an ingest job, its dataset too. A job being cancelled is CANCELLED instead."""
+        """End a job as FAILED, with what belongs to it. A job being cancelled is CANCELLED instead."""
         with writing(self._engine) as connection:
             row = lock_job(connection, uid, epoch)
             if row.state == JobState.CANCELLING:
@@ -323,8 +346,10 @@ class JobLedger:
                 return
             _fail(connection, row, {"reason": str(reason), "message": message})
 
-    def cancel_request(self, name: TrainingJobName) -> JobRecord:
-        """Commit a cancel. A job nobody works on is CANCELLED at once, a running one CANCELLING; otherwise harmless.
+    def cancel_request(self, name: JobName) -> JobRecord:
+        """Commit a cancel of a job and of all that is part of it.
+
+        A job that no worker has is CANCELLED at once, a running one CANCELLING; otherwise harmless.
 
         Raises:
             ResourceNotFoundError: There is none of this name.
@@ -332,29 +357,18 @@ class JobLedger:
         """
         with writing(self._engine) as connection:
             row = _named(connection, name, lock=True)
-            state = JobState(row.state)
-            if not state.ended:
-                version = published_version(connection, row.uid)
-                if version is not None:
-                    end_job(connection, row.uid, JobState.SUCCEEDED, version=version)
-                    state = JobState.SUCCEEDED
-            if state is not JobState.SUCCEEDED and state is not JobState.FAILED:
-                if state is JobState.PENDING:
-                    connection.execute(update(jobs).where(jobs.c.uid == row.uid).values(cancel_requested=True))
-                    end_job(connection, row.uid, JobState.CANCELLED)
-                elif state is JobState.RUNNING:
-                    changed = update(jobs).where(jobs.c.uid == row.uid)
-                    connection.execute(changed.values(state=JobState.CANCELLING, cancel_requested=True))
-                    append_event(connection, row.uid, {})
+            state = cancel(connection, row)
+            if state is JobState.CANCELLING or state is JobState.CANCELLED:
+                cancel_parts(connection, row.uid)
                 return job_record(_row(connection, row.uid))
-        # Raised outside the transaction: what was mended above stays.
+        # Raised outside the transaction: a job found done is to be ended.
         raise WrongStateError(f"{name} has {state} already; there is nothing to cancel", metadata={"state": state})
 
     def finish_cancelled(self, uid: str, epoch: int) -> None:
         """End a job as CANCELLED, once its worker has stopped.
 
         Raises:
-            WrongStateError: No cancel was asked for.
+            WrongStateError: No cancel is committed.
         """
         with writing(self._engine) as connection:
             row = lock_job(connection, uid, epoch)
@@ -365,34 +379,29 @@ class JobLedger:
             end_job(connection, uid, JobState.CANCELLED)
 
 
+def _of_kind(project: str, kind: JobKind) -> ColumnElement[bool]:
+    return and_(jobs.c.project == project, jobs.c.kind == kind)
+
+
 def _written(connection: Connection, row: Row[Any], payload: Mapping[str, Any]) -> int | None:
-    """Return the number of the attempt's event that tells `payload`, where it is among the last few."""
+    """Return the number of the attempt's event that reports `payload`, where it is among the last few."""
     last = (
         select(job_events)
         .where(job_events.c.job_uid == row.uid, job_events.c.attempt == row.attempt)
         .order_by(job_events.c.sequence.desc())
         .limit(_LAST_EVENTS)
     )
-    found = (event for event in connection.execute(last) if event.payload == dict(payload) and event.phase == row.phase)
+    phase = phase_of(row)
+    found = (event for event in connection.execute(last) if event.payload == dict(payload) and phase_of(event) == phase)
     event = next(found, None)
     return None if event is None else int(event.sequence)
 
 
-def _waiting(kinds: tuple[JobKind, ...]) -> Select[Any]:
-    expired = and_(jobs.c.state.in_([JobState.RUNNING, JobState.CANCELLING]), jobs.c.lease_until < DatabaseNow())
-    return (
-        select(jobs)
-        .where(jobs.c.kind.in_(list(kinds)), or_(jobs.c.state == JobState.PENDING, expired))
-        .order_by(jobs.c.create_time, jobs.c.uid)
-        .limit(1)
-    )
-
-
 def _end_without_worker(connection: Connection, row: Row[Any]) -> JobState | None:
     """End a job that needs no worker, and return its state; None where it needs one."""
-    version = published_version(connection, row.uid) if row.kind == JobKind.TRAIN else None
-    if version is not None:
-        end_job(connection, row.uid, JobState.SUCCEEDED, version=version)
+    outputs = RULES[JobKind(row.kind)].made(connection, row.uid)
+    if outputs is not None:
+        end_job(connection, row.uid, JobState.SUCCEEDED, outputs=outputs)
         return JobState.SUCCEEDED
     if row.state == JobState.CANCELLING:
         end_job(connection, row.uid, JobState.CANCELLED)
@@ -410,13 +419,13 @@ def _take(connection: Connection, row: Row[Any], holder: str, lease_seconds: flo
         .where(jobs.c.uid == row.uid)
         .values(
             state=JobState.RUNNING,
-            phase=JobPhase.UNSPECIFIED,
             epoch=row.epoch + 1,
             attempt=row.attempt + 1,
             holder=holder,
             lease=lease,
             lease_until=DatabaseNow() + lease,
             start_time=DatabaseNow() if row.start_time is None else row.start_time,
+            **phase_values(""),
         )
     )
     append_event(connection, row.uid, {})
@@ -424,8 +433,7 @@ def _take(connection: Connection, row: Row[Any], holder: str, lease_seconds: flo
 
 
 def _fail(connection: Connection, row: Row[Any], error: Mapping[str, str]) -> None:
-    if row.kind == JobKind.INGEST:
-        fail_dataset(connection, row.dataset_uid, [DataProblem(error["message"])])
+    RULES[JobKind(row.kind)].fail(connection, row, error)
     end_job(connection, row.uid, JobState.FAILED, error=error)
 
 
@@ -436,8 +444,8 @@ def _row(connection: Connection, uid: str) -> Row[Any]:
     return row
 
 
-def _named(connection: Connection, name: TrainingJobName, *, lock: bool = False) -> Row[Any]:
-    query = select(jobs).where(jobs.c.project == name.project, jobs.c.job_id == name.job, jobs.c.kind == JobKind.TRAIN)
+def _named(connection: Connection, name: JobName, *, lock: bool = False) -> Row[Any]:
+    query = select(jobs).where(_of_kind(name.project, kind_of(name)), jobs.c.job_id == name.job)
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise ResourceNotFoundError(f"there is no {name}", metadata={"name": str(name)})

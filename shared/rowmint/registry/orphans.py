@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import Column, Connection, Engine, and_, select
+from sqlalchemy import Column, Connection, Engine, and_, select, union_all
 
 from rowmint.registry.dataset_records import DatasetState
 from rowmint.registry.engine import reading
 from rowmint.registry.job_rows import CheckpointRecord, JobKind, JobState
-from rowmint.registry.tables import datasets, deleted_versions, jobs, model_versions, segments
+from rowmint.registry.tables import datasets, deleted_versions, jobs, model_versions, segments, staged_versions
 
 
 class Maker(StrEnum):
@@ -41,7 +41,7 @@ class AttemptRef:
 
 
 class OrphanLedger:
-    """Tells which objects nothing needs. Safe for any number of threads and processes.
+    """Finds the objects that nothing needs. Safe for any number of threads and processes.
 
     Args:
         engine: An engine of both schemas.
@@ -59,7 +59,7 @@ class OrphanLedger:
         Raises:
             UnavailableError: The database cannot be used.
         """
-        # First who has ended, then what is named: an attempt's last row is there when its end can be seen.
+        # First which attempts have ended, then which keys are named: an attempt writes its last row before it ends.
         with reading(self._engine) as connection:
             ended = {attempt for attempt in set(keys.values()) if _has_ended(connection, attempt)}
         left = [key for key, attempt in keys.items() if attempt in ended]
@@ -77,7 +77,7 @@ def _has_ended(connection: Connection, attempt: AttemptRef) -> bool:
     if attempt.maker is Maker.INGEST:
         at = and_(jobs.c.dataset_uid == attempt.uid, jobs.c.kind == JobKind.INGEST)
     job = connection.execute(select(jobs.c.state, jobs.c.epoch).where(at)).one_or_none()
-    # An attempt whose cancel is committed neither publishes nor saves a checkpoint any more.
+    # An attempt whose cancel is committed no longer publishes or saves a checkpoint.
     return job is None or JobState(job.state).ended or job.state == JobState.CANCELLING or job.epoch > attempt.epoch
 
 
@@ -89,11 +89,13 @@ def _named(connection: Connection, keys: list[str], uids: Iterable[str]) -> set[
         model_versions.c.weights_key,
         deleted_versions.c.manifest_key,
         deleted_versions.c.weights_key,
+        staged_versions.c.manifest_key,
+        staged_versions.c.weights_key,
     ]
-    named: set[str] = set()
-    for column in columns:
-        named.update(connection.execute(select(column).where(column.in_(keys))).scalars())
-    # Code that knows nothing of checkpoints leaves one with a job that it ends.
+    # One statement, and so one state of the tables: a version that moves from one to another is in one of them.
+    found = union_all(*(select(column).where(column.in_(keys)) for column in columns))
+    named = set(connection.execute(found).scalars())
+    # Code older than checkpoints leaves one with a job that it ends.
     unfinished = [state for state in JobState if not state.ended]
     kept = select(jobs.c.checkpoint).where(
         jobs.c.uid.in_(sorted(set(uids))), jobs.c.checkpoint.is_not(None), jobs.c.state.in_(unfinished)

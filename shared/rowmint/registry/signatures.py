@@ -1,4 +1,4 @@
-"""Signatures of versions, as rows. They are kept as they come: whoever serves a version verifies them."""
+"""Signatures of versions, as rows. They are stored unverified: samplers verify those of versions they serve."""
 
 from collections.abc import Iterable
 
@@ -14,7 +14,7 @@ _RETRY_SECONDS = 1.0
 
 
 def write_signature(connection: Connection, model_uid: str, version: int, signature: Signature) -> None:
-    """Keep a signature, in place of another one by the same key; the same one again changes nothing."""
+    """Store a signature, in place of another one by the same key. Idempotent."""
     other = and_(
         version_signatures.c.model_uid == model_uid,
         version_signatures.c.version == version,
@@ -44,7 +44,7 @@ def read_signatures(
         connection: The transaction.
         model: The model.
         versions: The numbers.
-        needed: Whether it is an error that the registry is of a time without any; else there are none then.
+        needed: Whether it is an error that the registry is older than signatures; otherwise there are none then.
 
     Raises:
         UnavailableError: It is, and they are needed.
@@ -55,7 +55,7 @@ def read_signatures(
     if not inspect(connection).has_table(version_signatures.name, schema=version_signatures.schema):
         if needed:
             raise UnavailableError(
-                "the registry is older than this code, and knows no signatures; start the trainer, which brings it up"
+                "the registry is older than this code and has no signatures; start the trainer, which brings it up"
                 " to date",
                 retry_after=_RETRY_SECONDS,
             )

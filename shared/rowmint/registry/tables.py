@@ -83,9 +83,15 @@ jobs = Table(
     Column("job_id", String(63), nullable=False),
     Column("kind", String(16), nullable=False),
     Column("state", String(16), nullable=False),
+    # `phase`, `dataset_name`, `model_name` and `model_version` repeat what `phase_name`, `inputs` and `outputs` hold,
+    # for code that was started before these were added; it leaves them empty.
     Column("phase", String(16), nullable=False),
+    Column("phase_name", String(32)),
     Column("config", _JSON, nullable=False),
-    # No foreign key: a job is kept as history after its dataset is deleted.
+    Column("inputs", _JSON),
+    Column("outputs", _JSON),
+    # No foreign keys: a job is kept as history after its dataset is deleted.
+    Column("parent_uid", String(32)),
     Column("dataset_uid", String(32), nullable=False),
     Column("dataset_name", String(256), nullable=False),
     Column("model_name", String(256), nullable=False),
@@ -104,15 +110,26 @@ jobs = Table(
     Column("start_time", BigInteger),
     Column("end_time", BigInteger),
     Column("model_version", BigInteger),
-    # Where the next attempt goes on: key, size, sha256 (hex) and step; none before the first and after the end.
+    # From where the next attempt resumes: key, size, sha256 (hex) and step; none before the first and after the end.
     Column("checkpoint", _JSON),
-    # The span that asked for the job, as W3C Trace Context writes it; what works on the job belongs to its trace.
+    # The span that created the job, as W3C Trace Context writes it; what works on the job belongs to its trace.
     Column("trace_parent", String(55)),
     UniqueConstraint("project", "kind", "job_id", name="uq_jobs_name"),
     UniqueConstraint("project", "kind", "request_id", name="uq_jobs_request"),
     Index("ix_jobs_newest", "project", "kind", "create_time", "uid"),
     Index("ix_jobs_work", "state", "create_time"),
     Index("ix_jobs_dataset", "dataset_uid"),
+    Index("ix_jobs_parent", "parent_uid", "create_time", "uid"),
+    schema=DATA,
+)
+
+# When a job of each project was last claimed: a number that grows with every claim of the kind.
+job_turns = Table(
+    "job_turns",
+    metadata,
+    Column("kind", String(16), primary_key=True),
+    Column("project", String(63), primary_key=True),
+    Column("turn", BigInteger, nullable=False),
     schema=DATA,
 )
 
@@ -125,6 +142,7 @@ job_events = Table(
     Column("attempt", Integer, nullable=False),
     Column("state", String(16), nullable=False),
     Column("phase", String(16), nullable=False),
+    Column("phase_name", String(32)),
     Column("payload", _JSON, nullable=False),
     schema=DATA,
 )
@@ -164,6 +182,8 @@ def _version_columns() -> list[Column[Any]]:
         Column("training_rows", BigInteger, nullable=False),
         Column("schema", _JSON, nullable=False),
         Column("create_time", BigInteger, nullable=False),
+        # What the family offers, as the manifest declares it; none where the version is older than that.
+        Column("capabilities", _JSON),
     ]
 
 
@@ -185,6 +205,22 @@ deleted_versions = Table(
     Column("purge_time", BigInteger, nullable=False),
     UniqueConstraint("job_uid", name="uq_deleted_versions_job"),
     Index("ix_deleted_versions_purge", "purge_time"),
+    schema=MODELS,
+)
+
+# A table of its own, so that readers which know nothing of such versions never see one. Those that are deleted and not
+# purged stay in it: in `deleted_versions` older code would find them, and publish what it brings back.
+staged_versions = Table(
+    "staged_versions",
+    metadata,
+    *_version_columns(),
+    Column("state", String(16), nullable=False),
+    Column("rejection_reason", Text, nullable=False),
+    Column("decide_time", BigInteger),
+    Column("delete_time", BigInteger),
+    Column("purge_time", BigInteger),
+    UniqueConstraint("job_uid", name="uq_staged_versions_job"),
+    Index("ix_staged_versions_purge", "purge_time"),
     schema=MODELS,
 )
 

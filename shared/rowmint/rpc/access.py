@@ -18,6 +18,7 @@ from google.protobuf.message_factory import GetMessageClass
 from rowmint.errors import PermissionDeniedError, RowmintError, UnauthenticatedError
 from rowmint.names import ProjectName, project_of
 from rowmint.observability.calls import current_request_id, record_caller, wrap_handler
+from rowmint.rpc.caller import set_caller
 from rowmint.security.decisions import ALLOWED, DENIED, UNAUTHENTICATED, AuditEntry
 from rowmint.security.identity import ANONYMOUS, Identity, Role
 from rowmint.v1 import access_pb2
@@ -163,6 +164,7 @@ class _CallAuthorizer:
             await self.record("", UNAUTHENTICATED, error.reason)
             raise
         record_caller(self._caller.name)
+        set_caller(self._caller)
 
     async def authorize(self, rule: Rule, message: Any) -> None:
         """Authorize a request message; later messages of a stream name the same resources as the first, or none.

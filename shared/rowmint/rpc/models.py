@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from google.protobuf.message import Message
@@ -10,11 +10,27 @@ from google.protobuf.message import Message
 from rowmint.errors import DataLossError
 from rowmint.names import ModelName, ModelVersionRef, ProjectName
 from rowmint.objects import ObjectStore
-from rowmint.registry import ModelLedger, ModelRecord, ModelVersionRecord
+from rowmint.registry import ModelLedger, ModelRecord, ModelVersionRecord, VersionState
+from rowmint.rpc.caller import sees_unpublished
 from rowmint.rpc.converters import schema_to_proto, timestamp
 from rowmint.rpc.server import Service
 from rowmint.security.signing import Signature
 from rowmint.v1 import model_pb2, model_service_pb2, model_service_pb2_grpc
+
+_STATES = {
+    VersionState.STAGED: model_pb2.MODEL_VERSION_STATE_STAGED,
+    VersionState.PUBLISHED: model_pb2.MODEL_VERSION_STATE_PUBLISHED,
+    VersionState.REJECTED: model_pb2.MODEL_VERSION_STATE_REJECTED,
+}
+_UNITS = {"row": model_pb2.GENERATION_UNIT_ROW, "sequence": model_pb2.GENERATION_UNIT_SEQUENCE}
+_CONDITIONS = {
+    "rejection": model_pb2.CONDITION_SUPPORT_REJECTION,
+    "exact": model_pb2.CONDITION_SUPPORT_EXACT,
+}
+_MECHANISMS = {
+    "dp_sgd": model_pb2.PRIVACY_MECHANISM_DP_SGD,
+    "noisy_marginals": model_pb2.PRIVACY_MECHANISM_NOISY_MARGINALS,
+}
 
 
 def optional(message: Message, field: str) -> Any:
@@ -30,6 +46,21 @@ def model_to_proto(record: ModelRecord) -> model_pb2.Model:
         latest_version="" if latest is None else f"{record.name}/versions/{latest}",
         aliases=dict(record.aliases),
         create_time=timestamp(record.create_time),
+    )
+
+
+def capabilities_to_proto(declared: Mapping[str, Any] | None) -> model_pb2.Capabilities | None:
+    """Return the message of what a manifest declares under ``capabilities``; None where it declares nothing.
+
+    A word that this code does not know, as newer code may have written it, becomes the enum's unspecified value.
+    """
+    if declared is None:
+        return None
+    return model_pb2.Capabilities(
+        unit=_UNITS.get(declared["unit"], model_pb2.GENERATION_UNIT_UNSPECIFIED),
+        conditions=_CONDITIONS.get(declared["conditions"], model_pb2.CONDITION_SUPPORT_UNSPECIFIED),
+        likelihood=declared["likelihood"],
+        privacy=[_MECHANISMS.get(one, model_pb2.PRIVACY_MECHANISM_UNSPECIFIED) for one in declared["privacy"]],
     )
 
 
@@ -51,6 +82,9 @@ def model_version_to_proto(
         create_time=timestamp(record.create_time),
         version=record.name.version,
         signatures=[model_pb2.ModelSignature(key_id=one.key_id, bundle_json=one.bundle_json) for one in signatures],
+        state=_STATES[record.state],
+        rejection_reason=record.rejection_reason,
+        capabilities=capabilities_to_proto(record.capabilities),
     )
 
 
@@ -67,7 +101,7 @@ def signed_version_to_proto(
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
-    """Reads models.
+    """Reads models. Versions that are staged or rejected are shown to callers with role trainer or admin only.
 
     Args:
         ledger: Models and versions.
@@ -99,10 +133,11 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.GetModelVersionRequest, context: Any
     ) -> model_pb2.ModelVersion:
         """Read one version, manifest included."""
-        return await asyncio.to_thread(self._read_version, ModelVersionRef.parse(request.name))
+        ref = ModelVersionRef.parse(request.name)
+        return await asyncio.to_thread(self._read_version, ref, unpublished=sees_unpublished(ref.model.project))
 
-    def _read_version(self, ref: ModelVersionRef) -> model_pb2.ModelVersion:
-        record = self._ledger.resolve(ref)
+    def _read_version(self, ref: ModelVersionRef, *, unpublished: bool) -> model_pb2.ModelVersion:
+        record = self._ledger.resolve(ref, unpublished=unpublished)
         manifest = self._store.get(record.manifest_key)
         if hashlib.sha256(manifest).digest() != record.manifest_sha256:
             raise DataLossError(
@@ -115,13 +150,14 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.ListModelVersionsRequest, context: Any
     ) -> model_service_pb2.ListModelVersionsResponse:
         """List a model's versions."""
-        return await asyncio.to_thread(self._list_versions, request)
+        name = ModelName.parse(request.parent, "parent")
+        return await asyncio.to_thread(self._list_versions, name, request, unpublished=sees_unpublished(name.project))
 
     def _list_versions(
-        self, request: model_service_pb2.ListModelVersionsRequest
+        self, name: ModelName, request: model_service_pb2.ListModelVersionsRequest, *, unpublished: bool
     ) -> model_service_pb2.ListModelVersionsResponse:
-        name = ModelName.parse(request.parent, "parent")
-        page = self._ledger.list_versions(name, optional(request, "page_size"), request.page_token)
+        size = optional(request, "page_size")
+        page = self._ledger.list_versions(name, size, request.page_token, unpublished=unpublished)
         signatures = self._ledger.signatures(name, [record.name.version for record in page.items])
         return model_service_pb2.ListModelVersionsResponse(
             model_versions=[model_version_to_proto(record, signatures[record.name.version]) for record in page.items],

@@ -2,14 +2,15 @@
 
 Output row i is accepted candidate (i mod R) of block (i div R), whose candidates are those of tiles (b, 0), (b, 1), ...
 in order. A plan fixes R, the tile size T and the tile budget K; it is compiled from (model digest, canonical
-conditions, algorithm number) alone, never from what was asked of the stream, so every call about the same rows means
+conditions, algorithm number) alone, never from which rows are requested, so every call about the same rows means
 the same rows.
 """
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import rfc8785
@@ -22,7 +23,7 @@ from rowmint.schema.arrays import is_coded
 from rowmint.synthesizer.interface import Synthesizer
 
 ALGORITHM = 2
-"""Number of the way rows are computed from a model; a change of any row is a new number."""
+"""Number of the algorithm that computes rows from a model; a change of any row is a new number."""
 
 TILE_SIZE = 4096
 BLOCK_SIZE = 4096
@@ -62,13 +63,23 @@ class Plan:
     acceptance: float
 
 
-def plan_digest(model_digest: bytes, conditions: Sequence[ColumnCondition]) -> bytes:
-    """Return the digest of the plan for `conditions` (canonical), 32 bytes."""
+def plan_digest(
+    model_digest: bytes, conditions: Sequence[ColumnCondition], inputs: Mapping[str, Any] = MappingProxyType({})
+) -> bytes:
+    """Return the digest of the plan for `conditions` (canonical), 32 bytes.
+
+    Args:
+        model_digest: 32 bytes.
+        conditions: Canonical conditions.
+        inputs: What the family's rows depend on beside these; see `Proposal.plan_inputs`.
+    """
     body: dict[str, Any] = {
         "algorithm": ALGORITHM,
         "model": model_digest.hex(),
         "where": [condition.to_json() for condition in conditions],
     }
+    if inputs:
+        body["inputs"] = dict(inputs)
     return hashlib.sha256(b"rowmint/plan/1\0" + rfc8785.dumps(body)).digest()
 
 
@@ -80,8 +91,9 @@ def compile_plan(model_digest: bytes, synthesizer: Synthesizer, conditions: tupl
         synthesizer: The model.
         conditions: Canonical conditions.
     """
-    digest = plan_digest(model_digest, conditions)
-    if not conditions:
+    proposal = synthesizer.propose(conditions, ())
+    digest = plan_digest(model_digest, conditions, proposal.plan_inputs)
+    if proposal.acceptance == 1:
         return Plan(digest, conditions, TILE_SIZE, BLOCK_SIZE, 1, BLOCK_SIZE, 1, 1.0)
     accepted, candidates = pilot(model_digest, digest, synthesizer, conditions)
     # Half a row stands for none: the estimate only sets sizes, and 0 would set none.
@@ -116,19 +128,19 @@ def pilot(
         conditions: Canonical conditions.
         most: Tiles drawn where few candidates satisfy them.
     """
-    query = synthesizer.query(conditions, ())
+    proposal = synthesizer.propose(conditions, ())
     key = StreamKey(model_digest, hashlib.sha256(b"pilot\0" + digest).digest(), 0)
     accepted = candidates = 0
     for tile in range(most):
         if tile >= _PILOT_TILES and accepted >= _PILOT_ENOUGH:
             break
-        accepted += query.candidates(key.tile(0, tile), TILE_SIZE).size
+        accepted += proposal.candidates(key.tile(0, tile), TILE_SIZE).size
         candidates += TILE_SIZE
     return accepted, candidates
 
 
 def grid_rows(schema: TableSchema) -> int:
-    """Return the rows of a grid cell, a power of two.
+    """Return the rows of a batch, a power of two.
 
     It is the greatest, 1 to 8,192, that keeps one under 512 KiB of Arrow and about 2 MiB of text, the longest
     categories and NDJSON's column names counted in every row.

@@ -1,7 +1,7 @@
 """Rows by index: from a model, a plan and a seed to the columns of any block.
 
 Where conditions are rare, finding candidates that satisfy them is nearly all the cost. Given a candidate, its untested
-columns are random still; so a candidate that was found serves up to `Plan.reuse` rows, the columns of each drawn anew.
+columns are random still; so a candidate that was found serves up to `Plan.reuse` rows, whose columns are drawn again.
 Every single row has the distribution that plain rejection gives, exactly. The blocks of a *pool* use candidates of
 their own in the pool's first round and the same ones again, in the same order, in each later round: no two of the
 first `Plan.pool_rows` rows share a candidate.
@@ -23,7 +23,7 @@ from rowmint.sampling.plan import Plan, pilot
 from rowmint.schema.arrays import ColumnArray
 from rowmint.synthesizer import Candidates, join
 
-_STARVED_TILES = 8  # an error's wording is worth no more
+_SHARE_TILES = 8  # an error's wording is worth no more
 _OWN_CACHE_BYTES = 8 << 20
 _ENTRY_BYTES = 4096  # about what the objects around the arrays take: of a small block more than the arrays do
 
@@ -47,7 +47,7 @@ _Place = tuple[str, StreamKey]
 
 
 class CandidateCache:
-    """Candidates found, by owner, stream, tested and block; the least recently used given up first. Thread-safe.
+    """Candidates found, by owner, stream, tested and block; the least recently used evicted first. Thread-safe.
 
     Args:
         max_bytes: Bytes kept.
@@ -68,7 +68,7 @@ class CandidateCache:
             return found
 
     def put(self, key: tuple[_Place, int], found: _Found) -> None:
-        """Keep `found`, which nobody changes any more."""
+        """Keep `found`, which must not change any more."""
         with self._lock:
             before = self._kept.pop(key, None)
             self._total += found.size_bytes - (before.size_bytes if before else 0)
@@ -84,10 +84,10 @@ class Block:
 
     Attributes:
         first_row: Index of its first row.
-        rows: Rows found, n; fewer than asked for where the conditions starved.
+        rows: Rows found, n; fewer than needed where the candidate budget was exhausted.
         candidates: Candidates drawn.
         accepted: Candidates that satisfied the conditions, those beyond the rows found included.
-        columns: The asked columns, n cells each.
+        columns: The requested columns, n cells each.
     """
 
     first_row: int
@@ -106,7 +106,7 @@ class RowSource:
         seed: 0 to 2**64 - 1.
         columns: Columns made, ids included; names exist.
         kept: Where candidates that serve several rows are kept; None for a small place of its own.
-        owner: Whose rows they are; nobody else is served with candidates that were found for them.
+        owner: Whose rows they are; candidates found for one owner serve no other.
     """
 
     def __init__(
@@ -130,7 +130,8 @@ class RowSource:
             for name in columns
             if (codec := model.identities.get(name)) is not None
         }
-        self._query = model.synthesizer.query(plan.conditions, [name for name in columns if name not in self._ids])
+        modelled = [name for name in columns if name not in self._ids]
+        self._proposal = model.synthesizer.propose(plan.conditions, modelled)
 
     def block(self, number: int, needed: int, stopped: Callable[[], bool] = lambda: False) -> Block:
         """Compute the first rows of block `number`; only as many tiles as they need.
@@ -138,10 +139,10 @@ class RowSource:
         Args:
             number: The block, from 0.
             needed: Rows wanted, 1 to the plan's block size.
-            stopped: Asked before each tile whether anybody still wants the rows.
+            stopped: Called before each tile; returns whether the rows are not needed any more.
 
         Raises:
-            CancelledError: `stopped` said so.
+            CancelledError: `stopped` returned True.
             RowRangeError: An id column has no id for a row.
         """
         first_row = number * self._plan.block_size
@@ -149,7 +150,7 @@ class RowSource:
         source, repeated = self._source(number)
         found = self._find(source, needed, stopped)
         candidates = found.candidates.first(needed)
-        made = self._query.columns(candidates, self._key.tile(number, 0))
+        made = self._proposal.finish(candidates, self._key.tile(number, 0)).columns
         short = candidates.size < needed
         columns = {
             name: ids[name].take(slice(0, candidates.size)) if name in ids else made[name] for name in self._columns
@@ -178,8 +179,8 @@ class RowSource:
         accepted = tiles = 0
         while accepted < wanted and tiles < plan.tile_budget:
             if stopped():
-                raise CancelledError("nobody waits for these rows any more")
-            parts.append(self._query.candidates(self._key.tile(number, tiles), plan.tile_size))
+                raise CancelledError("the caller does not wait for these rows any more")
+            parts.append(self._proposal.candidates(self._key.tile(number, tiles), plan.tile_size))
             accepted += parts[-1].size
             tiles += 1
         found = _Found(join(parts).first(wanted), tiles * plan.tile_size, accepted)
@@ -187,12 +188,12 @@ class RowSource:
             self._kept.put((self._place, number), found)
         return found
 
-    def starved(self, block: Block) -> AcceptanceTooLowError:
-        """Return the error for a block that its budget did not fill, naming the rarest condition."""
+    def acceptance_too_low(self, block: Block) -> AcceptanceTooLowError:
+        """Return the error for a block whose candidate budget was exhausted, naming the rarest condition."""
         rarest, share = "", np.inf
         for condition in self._plan.conditions:
             found, candidates = pilot(
-                self._model.digest, self._plan.digest, self._model.synthesizer, [condition], _STARVED_TILES
+                self._model.digest, self._plan.digest, self._model.synthesizer, [condition], _SHARE_TILES
             )
             if found / candidates < share:
                 rarest, share = condition.column, found / candidates

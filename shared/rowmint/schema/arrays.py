@@ -74,10 +74,22 @@ def is_coded(column: ColumnSpec) -> bool:
     return column.kind in (ColumnKind.CATEGORICAL, ColumnKind.BOOLEAN)
 
 
+def fraction_digits(column: ColumnSpec) -> int:
+    """Return the digits after the point of a DECIMAL column; where none are declared, the most any category has."""
+    if column.domain.decimals is not None:
+        return column.domain.decimals
+    exponents = [
+        exponent
+        for category in column.domain.categories
+        if isinstance(category, Decimal) and isinstance(exponent := category.as_tuple().exponent, int)
+    ]
+    return max(0, -min(exponents, default=0))
+
+
 def native_number(cell: Cell, column: ColumnSpec) -> Fraction:
     """Return a cell of an ordered column in its native scale, exactly; it may lie between two native values.
 
-    A float asked of a decimal column is the decimal number it prints as: 0.1 is one tenth.
+    A float given for a decimal column is the decimal number it prints as: 0.1 is one tenth.
 
     Raises:
         ValueError: The cell is not of the column's type.

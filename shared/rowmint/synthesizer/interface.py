@@ -1,9 +1,9 @@
-"""What every family of synthesizer offers: candidates in tiles, forward only, exact arithmetic."""
+"""What every family of synthesizer offers and declares: candidates in tiles, forward only, exact arithmetic."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,78 @@ from rowmint.rng import TileKey
 from rowmint.schema import Cell, TableSchema
 from rowmint.schema.arrays import ColumnArray, concatenate
 
+JsonObject = Mapping[str, Any]
+"""JSON values by name; integers below 2**53."""
+
+
+class Unit(StrEnum):
+    """What one generated unit is."""
+
+    ROW = "row"
+    SEQUENCE = "sequence"
+
 
 class ConditionSupport(StrEnum):
-    """Which conditions a family meets by itself; all others are met by testing candidates."""
+    """How a family meets conditions.
 
-    NONE = "none"
-    ONE_CATEGORY = "one category"
-    ANY_SUBSET = "any subset"
+    `REJECTION` draws candidates and tests them: the acceptance depends on how rare the conditions are. `EXACT` meets
+    any AND of predicates by construction, with acceptance 1.
+    """
+
+    REJECTION = "rejection"
+    EXACT = "exact"
+
+
+class Mechanism(StrEnum):
+    """A differentially private mechanism that a family can be fitted under."""
+
+    DP_SGD = "dp_sgd"
+    NOISY_MARGINALS = "noisy_marginals"
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a family offers; declared by the family, stored in the manifest of each of its models.
+
+    Attributes:
+        unit: What one generated unit is.
+        conditions: How conditions are met.
+        likelihood: Whether log P(row) and P(conditions) can be computed exactly.
+        privacy: Mechanisms it can be fitted under.
+    """
+
+    unit: Unit = Unit.ROW
+    conditions: ConditionSupport = ConditionSupport.REJECTION
+    likelihood: bool = False
+    privacy: frozenset[Mechanism] = frozenset()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the capabilities as JSON values."""
+        return {
+            "unit": str(self.unit),
+            "conditions": str(self.conditions),
+            "likelihood": self.likelihood,
+            "privacy": sorted(str(mechanism) for mechanism in self.privacy),
+        }
+
+    @classmethod
+    def from_json(cls, body: JsonObject) -> Self:
+        """Return the capabilities that `to_json` wrote.
+
+        Raises:
+            KeyError: A part is missing.
+            TypeError: A part is of another type.
+            ValueError: A value is not one that this version knows.
+        """
+        likelihood = body["likelihood"]
+        if not isinstance(likelihood, bool):
+            raise TypeError(f"likelihood is {likelihood!r}, not a truth value")
+        return cls(
+            Unit(body["unit"]),
+            ConditionSupport(body["conditions"]),
+            likelihood,
+            frozenset(Mechanism(mechanism) for mechanism in body["privacy"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -54,7 +119,7 @@ class Candidates:
 
 
 def join(parts: Sequence[Candidates]) -> Candidates:
-    """Join candidates of one query, in order; at least one part."""
+    """Join candidates of one proposal, in order; at least one part."""
     if len(parts) == 1:
         return parts[0]
     first = parts[0]
@@ -66,8 +131,69 @@ def join(parts: Sequence[Candidates]) -> Candidates:
 
 
 @dataclass(frozen=True)
-class Completion:
-    """One completed row.
+class Units:
+    """Finished units.
+
+    Attributes:
+        columns: The requested columns by name, in the order requested, n cells each.
+        offsets: Where each unit begins, and where the last one ends, int64, shape (units + 1,), where a unit is a
+            sequence of rows; None where it is one row.
+    """
+
+    columns: dict[str, ColumnArray]
+    offsets: NDArray[np.int64] | None = None
+
+
+class Proposal(Protocol):
+    """Conditions and columns compiled for drawing. Immutable, thread-safe.
+
+    Attributes:
+        plan_inputs: What the rows depend on beside model and conditions, such as a kernel's fingerprint; it enters the
+            plan digest. Empty for exact families.
+        acceptance: Share of candidates that satisfy the conditions, where the family knows it exactly: 1 where it meets
+            them by construction, or where there are none. None where a pilot has to estimate it.
+    """
+
+    @property
+    def plan_inputs(self) -> JsonObject:
+        """See the class."""
+        ...
+
+    @property
+    def acceptance(self) -> float | None:
+        """See the class."""
+        ...
+
+    def candidates(self, key: TileKey, size: int) -> Candidates:
+        """Draw `size` candidates and keep those that satisfy the conditions: a pure function of the arguments."""
+        ...
+
+    def finish(self, found: Candidates, key: TileKey) -> Units:
+        """Make the requested columns of candidates that this proposal found.
+
+        Given a candidate, its tested cells included, its untested columns are random still: drawn with another key they
+        are other rows, each distributed as any row that satisfies the conditions. Unit j depends on candidate j of
+        `found`, `key` and j alone.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class CompletionOptions:
+    """How partial rows are completed.
+
+    Attributes:
+        candidates: Candidates that each row is drawn from, n.
+        tolerance: Kernel width for known numbers, in standard deviations of the column's normalised values.
+    """
+
+    candidates: int
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class CompletedCells:
+    """The cells of one completed row.
 
     Attributes:
         cells: Every modelled column's cell by name.
@@ -80,28 +206,16 @@ class Completion:
     tolerance: float
 
 
-class TileQuery(Protocol):
-    """Conditions and columns made ready for drawing. Immutable, thread-safe."""
-
-    def candidates(self, key: TileKey, size: int) -> Candidates:
-        """Draw `size` candidates and keep those that satisfy the conditions: a pure function of the arguments."""
-        ...
-
-    def columns(self, found: Candidates, key: TileKey) -> dict[str, ColumnArray]:
-        """Make the asked columns of candidates that this query found, in the order asked.
-
-        Given a candidate, its tested cells included, its untested columns are random still: drawn with another key they
-        are other rows, each distributed as any row that satisfies the conditions. Row j depends on row j of `found`,
-        `key` and j alone.
-        """
-        ...
-
-
 class Completer(Protocol):
-    """Candidates that partial rows are compared with. Immutable, thread-safe."""
+    """Completes partial rows, all from the same candidates. Immutable, thread-safe."""
 
-    def complete(self, known: dict[str, Cell], key: TileKey) -> Completion:
-        """Complete one row whose cells `known` are given and validated; other draws are keyed by `key`."""
+    def complete(self, known: dict[str, Cell], key: TileKey) -> CompletedCells:
+        """Complete one row.
+
+        Args:
+            known: Known cells by column, validated: categories exist, numbers are of the column's type.
+            key: Keys the draws of this row.
+        """
         ...
 
 
@@ -110,26 +224,18 @@ class Synthesizer(Protocol):
 
     Attributes:
         schema: Shape of the rows, ids included; ids are not the synthesizer's to make.
-        support: Conditions the family meets by itself.
     """
 
     schema: TableSchema
-    support: ConditionSupport
 
-    def query(self, conditions: Sequence[ColumnCondition], columns: Sequence[str]) -> TileQuery:
-        """Make ready to draw `columns` (modelled ones) of rows that satisfy `conditions` (canonical)."""
+    def propose(self, tests: Sequence[ColumnCondition], columns: Sequence[str]) -> Proposal:
+        """Compile the drawing of `columns` (modelled ones) of rows that satisfy `tests` (canonical conditions)."""
         ...
 
-    def conditioned_column(self, conditions: Sequence[ColumnCondition]) -> str:
-        """Return the column whose category is asked of the network under `conditions`, or an empty string."""
+    def conditioned_column(self, tests: Sequence[ColumnCondition]) -> str:
+        """Return the column that candidates are driven towards under `tests`, or an empty string."""
         ...
 
-    def completer(self, key: TileKey, candidates: int, tolerance: float) -> Completer:
-        """Draw the candidates, keyed by `key`, that partial rows are completed from.
-
-        Args:
-            key: Keys the candidates.
-            candidates: Candidates drawn, n.
-            tolerance: Kernel width for known numbers, in standard deviations of the column's normalised values.
-        """
+    def completer(self, key: TileKey, options: CompletionOptions) -> Completer:
+        """Draw the candidates, keyed by `key`, that partial rows are completed from."""
         ...

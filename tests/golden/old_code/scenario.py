@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import rowmint
+import rowmint.registry as registry_package
 from rowmint.errors import DataProblem, Reason, ResourceNotFoundError
 from rowmint.names import ModelName, ModelVersionName, ModelVersionRef
 from rowmint.registry import (
     CanonicalTable,
     JobKind,
-    JobPhase,
     ModelLedger,
     NewVersion,
     Registry,
@@ -27,6 +27,10 @@ from rowmint.registry import (
     open_registry,
 )
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
+
+# What the code of today calls otherwise than the oldest.
+OLD = hasattr(registry_package, "JobPhase")
+FITTING = registry_package.JobPhase.FITTING if OLD else "fitting"
 
 ARCHIVE = Path(__file__).parent / "registry_0001.zip"
 HOUR = 3600.0
@@ -75,12 +79,14 @@ def write(registry: Registry, project: str) -> None:
 def read(registry: Registry, project: str) -> dict[str, Any]:
     """Return all that the code sees of a project, JSON values."""
     datasets = registry.datasets.list(project).items
-    jobs = registry.jobs.list(project).items
+    jobs = (registry.jobs.list(project) if OLD else registry.jobs.list(JobKind.TRAIN, project)).items
     return {
         "datasets": plain(datasets),
         "segments": {record.name.dataset: plain(registry.datasets.segments(record.uid)) for record in datasets},
-        "jobs": plain(jobs),
-        "events": {record.name.job: plain(registry.jobs.events_after(record.uid, 0)) for record in jobs},
+        "jobs": [_as_old(record) for record in jobs],
+        "events": {
+            record.name.job: [_as_old(event) for event in registry.jobs.events_after(record.uid, 0)] for record in jobs
+        },
         "data garbage": sorted(key for key in registry.datasets.garbage() if key.startswith(f"{project}/")),
         **read_models(registry.models, project),
     }
@@ -114,6 +120,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.hex()
     return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+def _as_old(record: Any) -> dict[str, Any]:
+    """Return a job or an event with the fields that the oldest code gives it, and what is new beside them."""
+    known = {name: getattr(record, name) for name in ("dataset", "model", "model_version") if hasattr(record, name)}
+    found = {**plain(record), **plain(known)}
+    return {**found, "phase": (found["phase"] or "unspecified").upper()}
 
 
 def _resolved(models: ModelLedger, ref: ModelVersionRef) -> Any:
@@ -153,13 +166,15 @@ def _ready(registry: Registry, project: str) -> Any:
 
 
 def _train(registry: Registry, project: str, dataset: Any, job_id: str) -> Any:
+    named = {"dataset": str(dataset.name), "model": f"projects/{project}/models/m"}
+    kind, inputs = ((), named) if OLD else ((JobKind.TRAIN,), {"inputs": named})
     return registry.jobs.create(
+        *kind,
         project,
         job_id,
         config={"family": "ctgan", "epochs": 3},
         dataset_uid=dataset.uid,
-        dataset=str(dataset.name),
-        model=f"projects/{project}/models/m",
+        **inputs,
         request_id=f"train {job_id}",
         request_digest=b"t" * 32,
     )
@@ -167,7 +182,7 @@ def _train(registry: Registry, project: str, dataset: Any, job_id: str) -> Any:
 
 def _publish(registry: Registry, project: str, number: int) -> None:
     job = registry.jobs.claim("w", HOUR, (JobKind.TRAIN,))
-    registry.jobs.set_phase(job.uid, job.epoch, JobPhase.FITTING)
+    registry.jobs.set_phase(job.uid, job.epoch, FITTING)
     registry.jobs.append_event(job.uid, job.epoch, {"progress": {"epoch": 1, "loss": 0.1}})
     registry.jobs.heartbeat(job.uid, job.epoch)
     version = NewVersion(

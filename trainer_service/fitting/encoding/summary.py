@@ -61,8 +61,8 @@ class NumberSummary:
         complete: Whether `values` are all there are.
         minimum: Smallest value; None where every cell is missing.
         maximum: Largest value.
-        step: Greatest common divisor of the values' distances, in lattice units; 0 where there is one value.
-        lattice: Whether all values lie on a lattice of whole units.
+        step: Greatest common divisor of the values' distances, in grid units; 0 where there is one value.
+        on_grid: Whether all values lie on a grid of whole units.
         sample: Values of a sample of the rows.
     """
 
@@ -75,7 +75,7 @@ class NumberSummary:
     minimum: int | float | None = None
     maximum: int | float | None = None
     step: int = 0
-    lattice: bool = True
+    on_grid: bool = True
     sample: list[NDArray[np.generic]] = field(default_factory=list)
     _anchor: int | None = None
 
@@ -99,14 +99,14 @@ class NumberSummary:
         decimals = self.column.domain.decimals
         if self.column.data_type is not DataType.DOUBLE:
             units = values.astype(np.int64)
-        elif decimals is None or not self.lattice:
-            self.lattice = False
+        elif decimals is None or not self.on_grid:
+            self.on_grid = False
             return
         else:
             scale = 10.0**decimals
             real = np.rint(values.astype(np.float64) * scale)
             if np.abs(real).max() >= 2.0**53 or (real / scale != values).any():
-                self.lattice = False
+                self.on_grid = False
                 return
             units = real.astype(np.int64)
         if self._anchor is None:
@@ -164,7 +164,7 @@ def summarise(table: Table, seed: int, cancelled: Cancelled) -> tuple[Mapping[st
     Args:
         table: The table.
         seed: Seed of the fit; it chooses the sampled rows.
-        cancelled: Asked before each batch.
+        cancelled: Called before each batch.
 
     Returns:
         The summary of each column by name, and the number of training rows.

@@ -17,18 +17,18 @@ _LIMIT = 20.0
 
 
 def shift(logits: NDArray[np.float32], target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what to add to a block's logits, nats, shape (slots,).
+    """Return what to add to a block's logits, nats, shape (choices,).
 
     Args:
-        logits: Natural logarithms up to a constant a row, shape (n, slots), n >= 1.
-        target: Wanted mean of the softmax, sum 1, all positive, shape (slots,).
+        logits: Natural logarithms up to a constant a row, shape (n, choices), n >= 1.
+        target: Wanted mean of the softmax, sum 1, all positive, shape (choices,).
     """
     moved = np.zeros(len(target))
     if len(target) == 1:
         return moved
     masses = np.exp(logits - logits.max(axis=1, keepdims=True))
     for _ in range(_STEPS):
-        # Iterative scaling: a slot that comes too often by a factor is made less likely by it.
+        # Iterative scaling: a choice that comes too often by a factor is made less likely by it.
         factor = np.exp(moved).astype(np.float32)
         mean = (factor * ((1 / (masses @ factor)) @ masses)).astype(np.float64) / len(masses)
         if np.abs(mean - target).max() < _CLOSE:
@@ -42,20 +42,21 @@ def shifts(
     logits: NDArray[np.float32],
     blocks: Sequence[slice],
     targets: Sequence[NDArray[np.float64]],
-    asked: NDArray[np.int64],
+    conditioned: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """Return what to add to every output, nats, shape (w,); 0 outside blocks and for slots that no training row has.
+    """Return what to add to every output, nats, shape (w,); 0 outside blocks and for choices that no training row has.
 
     Args:
         logits: Outputs of rows as the sampler draws them, nats, shape (n, w).
-        blocks: Where each column's slots stand; c of them.
-        targets: Training frequencies of each column's slots, sum 1, shape (slots,) each.
-        asked: Column whose slot the row's condition sets, so that its logits do not count there, or -1; shape (n,).
+        blocks: Where each column's choices stand; c of them.
+        targets: Training frequencies of each column's choices, sum 1, shape (choices,) each.
+        conditioned: Column that the row's condition vector sets, so that its logits do not count there, or -1; shape
+            (n,).
     """
     moved = np.zeros(logits.shape[1])
     for column, (block, target) in enumerate(zip(blocks, targets, strict=True)):
         seen = np.flatnonzero(target)
-        free = asked != column
+        free = conditioned != column
         if free.any():
             moved[block.start + seen] = shift(logits[free][:, block][:, seen], target[seen])
     return moved

@@ -3,98 +3,26 @@
 Weights become int8 with a scale for each output channel, activations 7 bits with a scale for each channel, found on a
 calibration batch drawn as the sampler draws. What the scales of the inputs would need is folded into the weights first,
 and batch normalisation before that. Biases stay at full precision, the zero point of the input codes included; the
-condition's one-hot vector is an input as any other, 127 where it is 1.
+one-hot condition vector is an input as any other, 127 where it is 1.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from rowmint.synthesizer.exact import tables
 from rowmint.synthesizer.exact.layers import ACTIVATION_MAX, Layer
-from trainer_service.fitting.encoding.encode import EncodedTable
+from trainer_service.fitting.encoding.encoded_table import EncodedTable
+from trainer_service.fitting.export.calibration import Calibration
+from trainer_service.fitting.export.float_layer import FloatLayer
 from trainer_service.fitting.export.marginals import shifts
-from trainer_service.fitting.families.ctgan.conditions import Conditions
-from trainer_service.fitting.keys import key, philox, random
-from trainer_service.fitting.networks.draws import deviates_of
 
-CALIBRATION_ROWS = 32_768
 PERCENTILE = 99.995
 _WEIGHT_MAX = 127
 _UNREACHABLE = -(1 << 20)
 _BIAS_LIMIT = float(1 << 29)
-
-
-@dataclass(frozen=True)
-class FloatLayer:
-    """An affine layer, batch normalisation folded in.
-
-    Attributes:
-        weight: Shape (k, m), one row an input: the results of the layers before, then the noise, then the condition.
-        bias: Shape (m,).
-    """
-
-    weight: NDArray[np.float64]
-    bias: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, weight: Tensor, bias: Tensor) -> Self:
-        """Return a layer from torch's weight, shape (m, k), and bias."""
-        return cls(weight.cpu().numpy().astype(np.float64).T, bias.cpu().numpy().astype(np.float64))
-
-    def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the layer's results, shape (n, m), of inputs of shape (n, k)."""
-        result: NDArray[np.float32] = x @ self.weight.astype(np.float32)
-        result += self.bias.astype(np.float32)
-        return result
-
-    def select(self, outputs: NDArray[np.int64]) -> Self:
-        """Return the layer that makes these outputs, in this order."""
-        return type(self)(self.weight[:, outputs], self.bias[outputs])
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Inputs drawn as the sampler draws them.
-
-    Attributes:
-        codes: Input codes, noise and condition, uint8, shape (n, z + c).
-        real: What they stand for, float32, shape (n, z + c).
-        noise: Width of the noise, z.
-        asked: Place, among the modelled columns, of the column that the condition sets, or -1; shape (n,).
-        slot: The slot that it is set to; shape (n,).
-    """
-
-    codes: NDArray[np.uint8]
-    real: NDArray[np.float32]
-    noise: int
-    asked: NDArray[np.int64]
-    slot: NDArray[np.int64]
-
-    @classmethod
-    def draw(cls, seed: int, width: int, conditions: Conditions | None, rows: int = CALIBRATION_ROWS) -> Self:
-        """Draw the inputs of `rows` rows: noise of `width` codes, and conditions by the data's frequencies."""
-        words = philox(key(seed, "calibration")).random_raw(-(-rows * width // 8)).astype("<u8")
-        codes = tables.input_codes(words.view("<u2"))[: rows * width].reshape(rows, width)
-        count = 0 if conditions is None else len(conditions)
-        real = np.zeros((rows, width + count), np.float32)
-        inputs = np.zeros(real.shape, np.uint8)
-        inputs[:, :width], real[:, :width] = codes, deviates_of(codes)
-        if conditions is None:
-            nothing = np.full(rows, -1)
-            return cls(inputs, real, width, nothing, nothing)
-        drawn = conditions.draw_true(random(seed, "calibration conditions"), rows)
-        place = np.arange(rows), width + drawn
-        inputs[place], real[place] = ACTIVATION_MAX, 1
-        return cls(inputs, real, width, conditions.column[drawn], conditions.slot[drawn])
-
-    def first(self, rows: int) -> Self:
-        """Return the first `rows` inputs."""
-        return type(self)(self.codes[:rows], self.real[:rows], self.noise, self.asked[:rows], self.slot[:rows])
 
 
 def quantise(
@@ -137,19 +65,19 @@ def quantise(
 
 
 def _output(folded: "_Folded", x: NDArray[np.uint8], table: EncodedTable, calibration: Calibration) -> Layer:
-    """Return the output layer, its marginals those of `table`; a slot that no training row has is never drawn."""
+    """Return the output layer, its marginals those of `table`; a choice that no training row has is never drawn."""
     blocks, scalars = table.positions()
     units = np.full(table.width, tables.LOGIT_UNIT, np.float64)
     units[scalars] = tables.ALPHA_UNIT
     unseen = [
-        block.start + slot
+        block.start + choice
         for block, counts in zip(blocks, table.counts, strict=True)
-        for slot in np.flatnonzero(counts == 0)
+        for choice in np.flatnonzero(counts == 0)
     ]
     layer = folded.layer(units)
     logits = _run(layer, x) / np.float32(tables.LOGIT_UNIT)
     targets = [counts / counts.sum() for counts in table.counts]
-    moved = shifts(logits, blocks, targets, calibration.asked)
+    moved = shifts(logits, blocks, targets, calibration.conditioned)
     layer.bias[:] += np.rint(moved / folded.unit).clip(-_BIAS_LIMIT, _BIAS_LIMIT).astype(np.int32)
     layer.weight[:, unseen] = 0
     layer.bias[unseen] = _UNREACHABLE

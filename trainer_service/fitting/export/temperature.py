@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer_service.fitting.encoding.encode import Codes, EncodedTable
-from trainer_service.fitting.export.quantise import Calibration, FloatLayer
-from trainer_service.fitting.export.rows import draw_rows
+from trainer_service.fitting.encoding.encoded_table import EncodedRows, EncodedTable
+from trainer_service.fitting.export.calibration import Calibration
+from trainer_service.fitting.export.calibration_rows import draw_rows
+from trainer_service.fitting.export.float_layer import FloatLayer
 from trainer_service.fitting.keys import random as keyed
 from trainer_service.fitting.monitoring.probe import Probe
+from trainer_service.fitting.options import ExportOptions
 
-TEMPERATURES = (1.0, 0.8, 0.6, 0.4, 0.3)
-ROWS = 8192
 _ENOUGH = 0.0075  # pairs' likeness that may be given up
 
 
@@ -36,18 +36,19 @@ def cooled(output: FloatLayer, table: EncodedTable, temperature: float) -> Float
 
 
 def choose_temperature(
-    table: EncodedTable, random: np.random.Generator, draw: Callable[[float], Codes]
+    table: EncodedTable, random: np.random.Generator, draw: Callable[[float], EncodedRows], options: ExportOptions
 ) -> tuple[float, dict[float, float]]:
     """Return the temperature to draw at, and the pairs' likeness at each that was tried.
 
     Args:
         table: The training rows.
         random: Chooses the training rows that are compared with.
-        draw: Draws `ROWS` rows at a temperature, the random numbers the same at each.
+        draw: Draws `options.temperature_rows` rows at a temperature, the random numbers the same at each.
+        options: The temperatures that are tried.
     """
-    real, other = (table.codes(np.sort(random.integers(0, table.rows, ROWS))) for _ in range(2))
+    real, other = (table.at(np.sort(random.integers(0, table.rows, options.temperature_rows))) for _ in range(2))
     probe = Probe(table.codecs, real, other, held_out=False)
-    found = {temperature: probe.score(draw(temperature)).pairs for temperature in TEMPERATURES}
+    found = {temperature: probe.score(draw(temperature)).pairs for temperature in options.temperatures}
     best = max(found.values())
     return min(temperature for temperature, pairs in found.items() if pairs >= best - _ENOUGH), found
 
@@ -59,26 +60,28 @@ def cool(
     calibration: Calibration,
     seed: int,
     *,
+    options: ExportOptions,
     concatenate: bool,
-    spread: NDArray[np.float32] | None = None,
+    noise_scale: NDArray[np.float32] | None = None,
 ) -> tuple[FloatLayer, dict[str, Any]]:
-    """Return the output layer at the temperature that suits the table, and what is told of the choice in the manifest.
+    """Return the output layer at the temperature that suits the table, and what the manifest reports of the choice.
 
     Args:
         hidden: The hidden layers.
         output: The output layer, in schema order.
         table: The training rows.
-        calibration: Inputs, at least `ROWS` of them.
+        calibration: Inputs, at least `options.temperature_rows` of them.
         seed: Seed of the fit.
+        options: The temperatures that are tried, and on how many rows.
         concatenate: See `draw_rows`.
-        spread: See `draw_rows`.
+        noise_scale: See `draw_rows`.
     """
-    inputs = calibration.first(ROWS)
+    inputs = calibration.first(options.temperature_rows)
 
-    def draw(temperature: float) -> Codes:
+    def draw(temperature: float) -> EncodedRows:
         layer, draws = cooled(output, table, temperature), keyed(seed, "sample rows")
-        return draw_rows(hidden, layer, table, inputs, draws, concatenate=concatenate, spread=spread)
+        return draw_rows(hidden, layer, table, inputs, draws, concatenate=concatenate, noise_scale=noise_scale)
 
-    temperature, pairs = choose_temperature(table, keyed(seed, "temperature"), draw)
-    told = {str(tried): round(found, 5) for tried, found in pairs.items()}
-    return cooled(output, table, temperature), {"temperature": temperature, "pairs": told}
+    temperature, pairs = choose_temperature(table, keyed(seed, "temperature"), draw, options)
+    reported = {str(tried): round(found, 5) for tried, found in pairs.items()}
+    return cooled(output, table, temperature), {"temperature": temperature, "pairs": reported}

@@ -2,7 +2,7 @@
 
 Shapes compare single columns, pairs compare all pairs of columns: one minus the total variation distance of their
 frequencies, over categories and over tenths of an ordered column's real values. What two samples of real rows lie
-apart by chance is taken off. It is no SDMetrics score, but rises and falls with it, in milliseconds.
+apart by chance is taken off. It is not an SDMetrics score, but correlates with one, and takes milliseconds.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowmint.codecs import CategoryCodec, NumericCodec
-from trainer_service.fitting.encoding.encode import Codes
+from trainer_service.fitting.encoding.encoded_table import EncodedRows
 
 PROBE_ROWS = 4096
 MAX_PAIRS = 200
@@ -62,10 +62,10 @@ class Probe:
     """
 
     def __init__(
-        self, codecs: Sequence[CategoryCodec | NumericCodec], real: Codes, other: Codes, *, held_out: bool
+        self, codecs: Sequence[CategoryCodec | NumericCodec], real: EncodedRows, other: EncodedRows, *, held_out: bool
     ) -> None:
         self.held_out = held_out
-        self.rows = len(real.slots)
+        self.rows = len(real.choices)
         self._codecs = codecs
         self._edges = [None if values is None else _parts(values[~np.isnan(values)]) for values in self._values(real)]
         cells = self._cells(real)
@@ -77,7 +77,7 @@ class Probe:
         self._distinct = _distinct(cells)
         self._chance = self._distances(self._cells(other))
 
-    def score(self, made: Codes) -> Score:
+    def score(self, made: EncodedRows) -> Score:
         """Return the score of rows."""
         cells = self._cells(made)
         shapes, pairs = (
@@ -86,15 +86,15 @@ class Probe:
         )
         return Score(shapes, pairs, min(1.0, _distinct(cells) / self._distinct))
 
-    def _cells(self, rows: Codes) -> NDArray[np.int64]:
-        cells = rows.slots.astype(np.int64)
+    def _cells(self, rows: EncodedRows) -> NDArray[np.int64]:
+        cells = rows.choices.astype(np.int64)
         for column, (values, edges) in enumerate(zip(self._values(rows), self._edges, strict=True)):
             if values is not None and edges is not None:
                 missing = np.isnan(values)
                 cells[:, column] = np.where(missing, -1, np.searchsorted(edges, values, side="right"))
         return cells
 
-    def _values(self, rows: Codes) -> list[NDArray[np.float64] | None]:
+    def _values(self, rows: EncodedRows) -> list[NDArray[np.float64] | None]:
         """Return the place of each cell of an ordered column, shape (n,); None for categories."""
         found: list[NDArray[np.float64] | None] = []
         scalar = 0
@@ -102,9 +102,9 @@ class Probe:
             if not isinstance(codec, NumericCodec):
                 found.append(None)
                 continue
-            alpha = rows.alpha[:, scalar] if codec.scalar else np.zeros(len(rows.slots), np.float32)
+            alpha = rows.alpha[:, scalar] if codec.scalar else np.zeros(len(rows.choices), np.float32)
             scalar += codec.scalar
-            found.append(_places(codec, rows.slots[:, column], alpha))
+            found.append(_places(codec, rows.choices[:, column], alpha))
         return found
 
     def _frequencies(self, cells: NDArray[np.int64]) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
@@ -128,12 +128,12 @@ class Probe:
         return shapes, pairs
 
 
-def _places(codec: NumericCodec, slots: NDArray[np.integer], alpha: NDArray[np.float32]) -> NDArray[np.float64]:
+def _places(codec: NumericCodec, choices: NDArray[np.integer], alpha: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the decoded x of cells, shape (n,); NaN where missing."""
     nothing = np.zeros(len(codec.points))
     centers = np.concatenate([codec.centers, codec.points, [np.nan] * codec.nullable])
     widths = np.concatenate([codec.widths, nothing, [0.0] * codec.nullable])
-    places: NDArray[np.float64] = centers[slots] + widths[slots] * alpha
+    places: NDArray[np.float64] = centers[choices] + widths[choices] * alpha
     return places
 
 

@@ -6,11 +6,11 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """What a fit is at; the names of `rowmint.v1.JobPhase` without their prefix, in lower case."""
+    """What a fit is at. A job that fits is at the same phases, under the same names."""
 
     ENCODING = "encoding"
     FITTING = "fitting"
-    PUBLISHING = "publishing"
+    VERIFYING = "verifying"
 
 
 @dataclass(frozen=True)

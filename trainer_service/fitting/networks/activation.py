@@ -4,7 +4,7 @@ tanh for scalars, a relaxed one-hot draw (Gumbel softmax; Jang et al., ICLR 2017
 batch, w width of an encoded row, s scalars.
 
 NOTE[DIFF]: outside its modes (a point mass, a missing cell) a column's scalar means nothing. It is 0 in the data, and
-the generator's is set to 0 where its own draw of the slot is no mode, so that the critic cannot tell rows apart by it.
+the generator's is set to 0 where its own draw is not of a mode, so that the critic cannot distinguish rows by it.
 """
 
 import torch

@@ -17,7 +17,7 @@ from trainer_service.fitting.keys import key, philox
 
 
 class Draws:
-    """Random tensors, in the order they are asked for. For one thread.
+    """Random tensors, in the order they are requested. For one thread.
 
     Args:
         seed: Seed of the fit.

@@ -16,7 +16,7 @@ class FlatParameters:
 
     Attributes:
         weights: All parameters, float32, shape (n,).
-        gradient: Their gradients, shape (n,); written by whoever computes them, zero at first.
+        gradient: Their gradients, shape (n,); written by the passes that compute them, zero at first.
     """
 
     def __init__(self, modules: Sequence[Module], device: torch.device) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rowmint.codecs import CategoryCodec, NumericCodec
-from trainer_service.fitting.encoding.encode import EncodedTable
+from trainer_service.fitting.encoding.encoded_table import EncodedTable
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class BlockGroup:
     Attributes:
         start: First position.
         count: Blocks.
-        size: Slots of each.
+        size: Choices of each.
     """
 
     start: int
@@ -44,9 +44,9 @@ class Layout:
     Attributes:
         scalars: Number of scalars, s; they stand at 0 to s - 1, in schema order.
         groups: The blocks behind them, by size.
-        starts: Position of the first slot of each column, shape (c,).
-        sizes: Slots of each column, shape (c,).
-        order: Position of each output in schema order, scalar before slots; shape (w,).
+        starts: Position of the first choice of each column, shape (c,).
+        sizes: Choices of each column, shape (c,).
+        order: Position of each output in schema order, scalar before choices; shape (w,).
         modal: 1 where a position is a mode of a scalar's column, shape (w, s).
     """
 
@@ -83,12 +83,12 @@ class Layout:
 def make_layout(codecs: Sequence[CategoryCodec | NumericCodec]) -> Layout:
     """Lay out the columns of these codecs, given in schema order."""
     scalars = sum(codec.scalar for codec in codecs)
-    by_size = sorted(range(len(codecs)), key=lambda column: codecs[column].slots)
+    by_size = sorted(range(len(codecs)), key=lambda column: codecs[column].choices)
     starts = np.zeros(len(codecs), np.int64)
     groups: list[BlockGroup] = []
     position = scalars
     for column in by_size:
-        size = codecs[column].slots
+        size = codecs[column].choices
         starts[column] = position
         if groups and groups[-1].size == size:
             groups[-1] = BlockGroup(groups[-1].start, groups[-1].count + 1, size)
@@ -103,8 +103,8 @@ def make_layout(codecs: Sequence[CategoryCodec | NumericCodec]) -> Layout:
             modal[start : start + len(codec.centers), scalar] = 1
             order.append(scalar)
             scalar += 1
-        order.extend(range(start, start + codec.slots))
-    sizes = np.array([codec.slots for codec in codecs], np.int64)
+        order.extend(range(start, start + codec.choices))
+    sizes = np.array([codec.choices for codec in codecs], np.int64)
     return Layout(scalars, tuple(groups), starts, sizes, np.array(order, np.int64), modal)
 
 
@@ -123,20 +123,20 @@ class Batches:
         self._layout = layout
         self._device = device
         self._starts = torch.from_numpy(layout.starts).to(device)
-        self._slots, self._alpha = table.slots, table.alpha
+        self._choices, self._alpha = table.choices, table.alpha
         self._resident: tuple[Tensor, Tensor] | None = None
         if device.type != "cpu":
-            kind = np.uint8 if table.slots.dtype == np.uint8 else np.int32
-            slots = torch.from_numpy(np.asarray(table.slots).astype(kind)).to(device)
-            self._resident = (slots, torch.from_numpy(np.array(table.alpha)).to(device))
+            kind = np.uint8 if table.choices.dtype == np.uint8 else np.int32
+            choices = torch.from_numpy(np.asarray(table.choices).astype(kind)).to(device)
+            self._resident = (choices, torch.from_numpy(np.array(table.alpha)).to(device))
 
     def codes(self, rows: NDArray[np.integer]) -> tuple[Tensor, Tensor]:
-        """Return the position of each column's slot, int64, shape (b, c), and the scalars, float32, shape (b, s)."""
+        """Return the position of each column's choice, int64, shape (b, c), and the scalars, float32, shape (b, s)."""
         if self._resident is not None:
             index = torch.from_numpy(rows.astype(np.int64)).to(self._device)
             return self._resident[0][index].long() + self._starts, self._resident[1][index]
-        slots = torch.from_numpy(self._slots[rows].astype(np.int64))
-        return slots.add_(self._starts), torch.from_numpy(self._alpha[rows])
+        choices = torch.from_numpy(self._choices[rows].astype(np.int64))
+        return choices.add_(self._starts), torch.from_numpy(self._alpha[rows])
 
     def write(self, rows: NDArray[np.integer], into: Tensor) -> tuple[Tensor, Tensor]:
         """Write rows as the networks take them into `into`, zero before, shape (b, w or more); return their codes."""

@@ -59,6 +59,6 @@ def load(vector: Tensor, array: NDArray[np.float32]) -> None:
     """
     if array.shape != tuple(vector.shape) or array.dtype != np.float32:
         raise ValueError(
-            f"an array of shape {array.shape} and type {array.dtype} is no vector of {len(vector)} weights"
+            f"an array of shape {array.shape} and type {array.dtype} is not a vector of {len(vector)} weights"
         )
     vector.copy_(torch.from_numpy(array))

@@ -1,130 +1,148 @@
-"""A training job: from a READY dataset to a published version."""
+"""A training job: from a READY dataset to a version, in three stages: fit, verify, publish."""
 
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rowmint.artifact import Artifact, read_manifest, read_model
-from rowmint.errors import CancelledError, FencedError, WrongStateError
+from rowmint.errors import CancelledError, FencedError
 from rowmint.failpoints import reach
 from rowmint.names import ModelName
-from rowmint.registry import DatasetRecord, JobPhase, NewVersion, Registry
-from rowmint.sampling.plan import compile_plan
-from rowmint.sampling.rows import RowSource
+from rowmint.registry import DatasetRecord, JobKind, ModelVersionRecord, NewVersion
+from rowmint.sampling.verification import verify_model
 from rowmint.schema import TableSchema
 from rowmint.security.signing import Statement
 from rowmint.synthesizer import choose_kernel
 from trainer_service.config import from_json
-from trainer_service.fitting.monitoring.progress import FitEvent
+from trainer_service.fitting.monitoring.progress import FitEvent, Phase
 from trainer_service.garbage import sweep_orphans
 from trainer_service.jobs.attempts import Attempt
 from trainer_service.jobs.checkpoints import JobCheckpoints
-from trainer_service.jobs.runners.ingest import fetch_verified
-from trainer_service.jobs.stores import Stores
+from trainer_service.jobs.runner import JobOutputs
+from trainer_service.jobs.services import JobServices
 from trainer_service.object_keys import version_keys
-from trainer_service.signer import KeySource
+from trainer_service.signer import KeySource, open_signing_key
+from trainer_service.tables import fetch_table
+
+FETCHING = "fetching"
+PUBLISHING = "publishing"
 
 
-def run_training(
-    registry: Registry,
-    stores: Stores,
-    attempt: Attempt,
-    scratch: Path,
-    *,
-    checkpoint_seconds: float = 60.0,
-    key: KeySource | None = None,
-) -> None:
-    """Carry out a training job: afterwards a version is published and the job has SUCCEEDED.
+class TrainRunner:
+    """Fits models: afterwards there is a version, staged or published."""
 
-    Args:
-        registry: Where dataset, job and models are.
-        stores: Where the bytes are.
-        attempt: The attempt; asked at every step whether to stop.
-        scratch: An empty folder.
-        checkpoint_seconds: Pause between two checkpoints.
-        key: Gives the key that the version is signed with; None: it is not.
+    kind = JobKind.TRAIN
+    phases = (FETCHING, *Phase, PUBLISHING)
+
+    def run(self, attempt: Attempt, services: JobServices) -> JobOutputs:
+        """Fit a model to a dataset, verify it, and make the version; see `JobRunner.run`."""
+        services.warmed_up()
+        # Read first: a key that cannot be read is to be known before the fit, not after it.
+        key = open_signing_key(services.signing_key)
+        fitted = fit_model(attempt, services)
+        verified = verify(attempt, fitted)
+        version = publish(attempt, services, verified, key)
+        return {"model_version": version.name.version}
+
+
+@dataclass(frozen=True)
+class FittedVersion:
+    """What the first stage makes.
+
+    Attributes:
+        dataset: What the model was fitted to.
+        artifact: The model's files.
+    """
+
+    dataset: DatasetRecord
+    artifact: Artifact
+
+
+@dataclass(frozen=True)
+class VerifiedVersion(FittedVersion):
+    """What the second stage makes of it.
+
+    Attributes:
+        manifest: The manifest as a sampler reads it.
+    """
+
+    manifest: Mapping[str, Any]
+
+
+def fit_model(attempt: Attempt, services: JobServices) -> FittedVersion:
+    """Fit a model to the rows of a dataset; afterwards the attempt is at `Phase.VERIFYING`, as its export is.
 
     Raises:
-        RowmintError: The attempt ended otherwise; the job is not ended yet.
+        CancelledError: The work is to stop.
+        RowmintError: It cannot be fitted.
     """
     # Imported here: an ingest must not wait for torch.
     from trainer_service.fitting.engine import fit  # noqa: PLC0415
 
     job = attempt.job
-    ledger = registry.jobs
-    phase = JobPhase.UNSPECIFIED
 
     def report(event: FitEvent) -> None:
-        nonlocal phase
-        payload = _payload(event)
-        entered = JobPhase[event.phase.name]
-        if entered is not phase:
-            phase = entered
-            attempt.enter(entered.lower())
-            attempt.patiently(lambda again: ledger.set_phase(job.uid, job.epoch, entered, payload, again=again))
+        if event.phase == attempt.phase:
+            attempt.report(_payload(event))
         else:
-            attempt.patiently(lambda again: ledger.append_event(job.uid, job.epoch, payload, again=again))
+            attempt.enter(event.phase, _payload(event))
 
-    attempt.enter("fetching")
-    dataset, schema, table = _table(registry, stores, job.dataset_uid, scratch)
-    config = from_json(job.config)
+    attempt.enter(FETCHING)
+    table = fetch_table(services.registry.datasets, services.stores.data, job.dataset_uid, services.scratch)
     artifact = fit(
-        table,
-        schema,
-        config,
-        dataset.sha256 or b"",
-        scratch,
+        table.path,
+        table.schema,
+        from_json(job.config),
+        table.dataset.sha256 or b"",
+        services.scratch,
         report=report,
         cancelled=attempt.stopped,
-        checkpoints=JobCheckpoints(registry, stores.data, attempt, checkpoint_seconds),
+        checkpoints=JobCheckpoints(services.registry, services.stores.data, attempt, services.checkpoint_seconds),
     )
     if attempt.stopped():
         raise CancelledError(f"{job.name} was cancelled")
-    if phase is not JobPhase.PUBLISHING:
-        attempt.enter("publishing")
-        attempt.patiently(lambda again: ledger.set_phase(job.uid, job.epoch, JobPhase.PUBLISHING, {}, again=again))
-    _publish(registry, stores, attempt, dataset, artifact, key=key)
+    return FittedVersion(table.dataset, artifact)
 
 
-def run_estimate(
-    registry: Registry, stores: Stores, dataset_uid: str, config: dict[str, Any], scratch: Path
-) -> dict[str, Any]:
-    """Return what a job would cost, as JSON values: the fields of `rowmint.v1.TrainingEstimate`."""
-    from trainer_service.fitting.engine import estimate  # noqa: PLC0415
+def verify(attempt: Attempt, fitted: FittedVersion) -> VerifiedVersion:
+    """Load the model as a sampler does and make a row in every format: what cannot be sampled is not published.
 
-    _, schema, table = _table(registry, stores, dataset_uid, scratch)
-    return asdict(estimate(table, schema, from_json(config), scratch))
-
-
-def _table(registry: Registry, stores: Stores, uid: str, scratch: Path) -> tuple[DatasetRecord, TableSchema, Path]:
-    """Return a READY dataset, its schema, and its table, fetched into `scratch`."""
-    dataset = registry.datasets.get_by_uid(uid)
-    if dataset.schema is None or dataset.canonical_key is None or dataset.canonical_sha256 is None:
-        raise WrongStateError(f"{dataset.name} is {dataset.state}, not READY", metadata={"state": dataset.state})
-    table = scratch / "table.parquet"
-    fetch_verified(stores.data, dataset.canonical_key, dataset.canonical_sha256, table)
-    return dataset, dataset.schema, table
+    Raises:
+        DataLossError: The files are not those of a model.
+    """
+    if attempt.phase != Phase.VERIFYING:
+        attempt.enter(Phase.VERIFYING)
+    artifact = fitted.artifact
+    verify_model(read_model(artifact.manifest, artifact.weights, choose_kernel("numpy"), artifact.manifest_digest))
+    return VerifiedVersion(fitted.dataset, artifact, read_manifest(artifact.manifest, artifact.manifest_digest))
 
 
-def _publish(
-    registry: Registry,
-    stores: Stores,
-    attempt: Attempt,
-    dataset: DatasetRecord,
-    artifact: Artifact,
-    *,
-    key: KeySource | None = None,
-) -> None:
-    """Store the files under keys of this attempt's own, then make the version visible: objects first, row last."""
-    job = attempt.job
-    manifest = _verified(artifact)
+def publish(
+    attempt: Attempt, services: JobServices, verified: VerifiedVersion, key: KeySource | None = None
+) -> ModelVersionRecord:
+    """Store the files under keys of this attempt's own, then make the version: objects first, row last.
+
+    Args:
+        attempt: The attempt.
+        services: Where it is stored.
+        verified: What is stored.
+        key: Gives the key that the version is signed with; None: it is not.
+
+    Raises:
+        CancelledError: A cancel was committed before.
+        FencedError: Another attempt has taken over.
+        UnavailableError: Registry or store were away for too long.
+    """
+    attempt.enter(PUBLISHING)
+    job, artifact, manifest = attempt.job, verified.artifact, verified.manifest
+    registry, stores = services.registry, services.stores
     model = ModelName.parse(job.model, "model")
     manifest_key, weights_key = version_keys(model, job.uid, job.epoch)
     attempt.patiently(lambda _: stores.models.put(weights_key, artifact.weights))
     reach("publish.weights.stored")
     attempt.patiently(lambda _: stores.models.put(manifest_key, artifact.manifest))
     reach("publish.manifest.stored")
-    version = NewVersion(
+    new = NewVersion(
         training_job=str(job.name),
         manifest_key=manifest_key,
         manifest_size=len(artifact.manifest),
@@ -135,27 +153,36 @@ def _publish(
         model_digest=artifact.model_digest,
         manifest_digest=artifact.manifest_digest,
         family=manifest["generator"]["family"],
-        dataset_digest=dataset.sha256 or b"",
+        dataset_digest=verified.dataset.sha256 or b"",
         training_rows=manifest["training"]["rows"],
         schema=TableSchema.from_json(manifest["generator"]["schema"]),
+        capabilities=manifest.get("capabilities"),
     )
     statement = Statement(model, artifact.manifest_digest, artifact.weights_digest)
     signatures = () if key is None else (key().sign(statement),)
     try:
-        attempt.patiently(lambda _: registry.models.publish(job.uid, job.epoch, model, version, signatures=signatures))
+        version = attempt.patiently(
+            lambda _: registry.models.publish(job.uid, job.epoch, model, new, signatures=signatures, staged=job.staged)
+        )
     except (CancelledError, FencedError):
-        # Overtaken at the last moment: the files are nobody's, and are not to lie about until the next sweep.
+        # Overtaken at the last moment: no row names the files, which are not to stay until the next sweep.
         sweep_orphans(registry, stores.models, [manifest_key, weights_key])
         raise
     reach("publish.committed")
+    return version
 
 
-def _verified(artifact: Artifact) -> dict[str, Any]:
-    """Load the model as a sampler would and draw from it, so that nothing is published that cannot be sampled."""
-    model = read_model(artifact.manifest, artifact.weights, choose_kernel("numpy"), artifact.manifest_digest)
-    plan = compile_plan(model.digest, model.synthesizer, ())
-    RowSource(model, plan, 0, model.schema.names).block(0, 1)
-    return read_manifest(artifact.manifest, artifact.manifest_digest)
+def estimate_training(services: JobServices, dataset_uid: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a job would cost, as JSON values: the fields of `rowmint.v1.TrainingEstimate`.
+
+    Raises:
+        RowmintError: The dataset cannot be used, or the configuration is impossible for it.
+    """
+    services.warmed_up()
+    from trainer_service.fitting.engine import estimate  # noqa: PLC0415 - as above
+
+    table = fetch_table(services.registry.datasets, services.stores.data, dataset_uid, services.scratch)
+    return asdict(estimate(table.path, table.schema, from_json(config), services.scratch))
 
 
 def _payload(event: FitEvent) -> dict[str, Any]:

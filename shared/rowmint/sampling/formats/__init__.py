@@ -1,7 +1,7 @@
-"""Encoders: from the columns of one grid cell to the bytes of a format. One file a format.
+"""Encoders: from the columns of one batch to the bytes of a format. One file a format.
 
-What an encoder writes of a cell depends on that cell's values alone, so cells may be encoded by any replica, in any
-call, and joined: header, cells in order, end.
+What an encoder writes of a batch depends on the batch's values alone, so batches may be encoded by any replica, in any
+call, and joined: header, batches in order, end.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from rowmint.schema import TableSchema
 from rowmint.schema.arrays import ColumnArray
 
 Payload = bytes | TypedBatch
-"""What a format makes of one grid cell."""
+"""What a format makes of one batch."""
 
 
 class RowFormat(StrEnum):
@@ -37,7 +37,7 @@ class Encoder(Protocol):
         ...
 
     def batch(self, columns: Mapping[str, ColumnArray], first_row: int, rows: int) -> Payload:
-        """Return the rows of one grid cell.
+        """Return the rows of one batch.
 
         Args:
             columns: The schema's columns by name, `rows` cells each.

@@ -1,8 +1,8 @@
 """The Apache Arrow IPC stream: a schema message, dictionaries, record batches, an end marker.
 
-Arrays are built afresh from buffers: missing cells zeroed, offsets from 0, no slices, a validity buffer only where a
-cell is missing. So the same rows give the same bytes, and the batches of one stream are those of the calls that go on
-with it. `pyarrow.array`, `scalar` and `to_pylist` are avoided, as they import pandas where it is installed.
+Arrays are built from buffers: missing cells zeroed, offsets from 0, no slices, a validity buffer only where a
+cell is missing. So the same rows give the same bytes, and the batches of one stream are those of the calls that resume
+it. `pyarrow.array`, `scalar` and `to_pylist` are avoided, as they import pandas where it is installed.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,14 +16,13 @@ from rowmint.codecs import IdentityCodec
 from rowmint.sampling.formats.natives import (
     category_natives,
     category_texts,
-    fraction_digits,
     is_dictionary,
     presence,
     take_categories,
     validity_bits,
 )
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, TableSchema
-from rowmint.schema.arrays import ColumnArray, is_coded
+from rowmint.schema.arrays import ColumnArray, fraction_digits, is_coded
 
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 """A continuation marker and a metadata length of 0 (Arrow columnar format, "IPC streaming format")."""

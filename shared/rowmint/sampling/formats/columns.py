@@ -11,7 +11,6 @@ from rowmint.codecs import IdentityCodec
 from rowmint.sampling.formats.natives import (
     blanked,
     category_natives,
-    fraction_digits,
     is_dictionary,
     presence,
     take_categories,
@@ -19,7 +18,7 @@ from rowmint.sampling.formats.natives import (
 )
 from rowmint.sampling.formats.text import decimal_texts
 from rowmint.schema import ColumnSpec, DataType, TableSchema
-from rowmint.schema.arrays import ColumnArray, is_coded
+from rowmint.schema.arrays import ColumnArray, fraction_digits, is_coded
 
 
 class ValueKind(StrEnum):
@@ -52,12 +51,12 @@ class TypedColumn:
 
 @dataclass(frozen=True)
 class TypedBatch:
-    """The rows of one grid cell.
+    """The rows of one batch.
 
     Attributes:
         first_row: Index of the first row.
         rows: Rows in each column.
-        columns: In the asked order.
+        columns: In the order requested.
     """
 
     first_row: int

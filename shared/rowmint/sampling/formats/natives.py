@@ -5,13 +5,12 @@ the value itself: the table of all categories' native values, computed once, is 
 """
 
 from collections.abc import Sequence
-from decimal import Decimal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rowmint.schema import ColumnKind, ColumnSpec, DataType
-from rowmint.schema.arrays import ColumnArray, native_number
+from rowmint.schema.arrays import ColumnArray, fraction_digits, native_number
 
 
 def is_dictionary(column: ColumnSpec) -> bool:
@@ -24,20 +23,8 @@ def category_texts(column: ColumnSpec) -> list[str]:
     return [str(category) for category in column.domain.categories]
 
 
-def fraction_digits(column: ColumnSpec) -> int:
-    """Return the digits after the point of a DECIMAL column; where none are declared, the most any category has."""
-    if column.domain.decimals is not None:
-        return column.domain.decimals
-    exponents = [
-        exponent
-        for category in column.domain.categories
-        if isinstance(category, Decimal) and isinstance(exponent := category.as_tuple().exponent, int)
-    ]
-    return max(0, -min(exponents, default=0))
-
-
 def category_natives(column: ColumnSpec) -> NDArray[np.generic]:
-    """Return the native value of each category of a column that is no text, shape (categories,)."""
+    """Return the native value of each category of a column that is not text, shape (categories,)."""
     present = [category for category in column.domain.categories if category is not None]
     if column.data_type is DataType.BOOL:
         return np.array(present, np.bool_)

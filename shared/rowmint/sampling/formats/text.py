@@ -15,12 +15,11 @@ from rowmint.sampling.formats.natives import (
     blanked,
     category_natives,
     category_texts,
-    fraction_digits,
     is_dictionary,
     presence,
 )
 from rowmint.schema import ColumnSpec, DataType
-from rowmint.schema.arrays import ColumnArray, is_coded, native_cell
+from rowmint.schema.arrays import ColumnArray, fraction_digits, is_coded, native_cell
 
 _SECOND = 1_000_000  # microseconds
 
@@ -31,7 +30,7 @@ class TextColumn:
     Args:
         column: The column.
         identity: Its codec where it is an id.
-        quote: What is done to text: strings, ids, and dates and times.
+        quote: Applied to text: strings, ids, and dates and times.
         missing: What stands for a missing cell.
         formatted: Whether the column's own datetime format is used rather than ISO 8601.
     """
@@ -82,7 +81,7 @@ def text_columns(
 
 
 def _number_texts(column: ColumnSpec, *, formatted: bool) -> Callable[[NDArray[np.generic]], list[str]]:
-    """Return what writes native values that are no codes."""
+    """Return what writes native values that are not codes."""
     match column.data_type:
         case DataType.BOOL:
             return lambda values: ["true" if value else "false" for value in values.tolist()]
@@ -134,7 +133,7 @@ def _strftime(values: NDArray[np.generic], column: ColumnSpec) -> list[str]:
     for value in distinct.tolist():
         cell = native_cell(value, column)
         if not isinstance(cell, date):
-            raise TypeError(f"column {column.name!r} holds no dates")
+            raise TypeError(f"column {column.name!r} does not hold dates")
         if isinstance(cell, datetime) and cell.tzinfo is not None:
             cell = cell.astimezone(UTC)
         texts.append(cell.strftime(column.datetime_format))

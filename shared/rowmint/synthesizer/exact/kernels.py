@@ -155,7 +155,7 @@ def choose_kernel(name: str = "auto", threads: int = 1) -> Kernel:
 
     Raises:
         ValueError: `name` is none of these.
-        ImportError: onnxruntime was asked for and is not installed.
+        ImportError: onnxruntime was requested and is not installed.
     """
     if name not in ("auto", "onnxruntime", "numpy"):
         raise ValueError(f"kernel is {name!r}; it must be auto, onnxruntime or numpy")

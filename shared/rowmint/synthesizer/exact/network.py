@@ -1,7 +1,7 @@
-"""A fully connected network in exact integers, and the condition that is part of its input.
+"""A fully connected network in exact integers, and the condition vector that is part of its input.
 
-The network takes input codes of Gaussian noise and, behind them, the one-hot vector of the row's condition, where there
-are conditions: 127 at the asked place, else 0.
+The network takes input codes of Gaussian noise and, behind them, the row's one-hot condition vector, where there
+are any: 127 at its place, else 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rowmint.errors import DataLossError
 from rowmint.synthesizer.exact.kernels import Kernel, Output
 from rowmint.synthesizer.exact.layers import ACTIVATION_MAX, Layer
-from rowmint.synthesizer.exact.workspace import Scratch
+from rowmint.synthesizer.exact.workspace import Workspace
 
 
 class ExactNetwork:
@@ -23,7 +23,7 @@ class ExactNetwork:
         hidden: The hidden layers, first to last.
         output: The output layer.
         concatenate: Whether each hidden layer's result is put before its input, or replaces it.
-        conditions: Places of the condition's one-hot vector; 0 where there are none.
+        conditions: Places of the one-hot condition vector; 0 where there is none.
         kernel: What runs them.
 
     Raises:
@@ -37,7 +37,7 @@ class ExactNetwork:
         self.noise_width = width - conditions
         self.conditions = conditions
         if self.noise_width < 1:
-            raise DataLossError(f"the model's network takes {width} inputs, too few for {conditions} conditions")
+            raise DataLossError(f"the model's network takes {width} inputs, too few for {conditions} condition vectors")
         for layer in (*hidden, output):
             if layer.weight.shape[0] != width:
                 raise DataLossError(f"a layer of the model takes {layer.weight.shape[0]} inputs where {width} arrive")
@@ -47,7 +47,7 @@ class ExactNetwork:
         self._hidden = kernel.hidden(hidden, concatenate=concatenate) if hidden else None
         self._output = output
         self._kernel = kernel
-        self.scratch = Scratch()
+        self.workspace = Workspace()
 
     @property
     def output_width(self) -> int:
@@ -59,14 +59,14 @@ class ExactNetwork:
 
         Args:
             codes: Input codes, shape (n, noise_width).
-            condition: Condition of each row, shape (n,); None where there are none.
+            condition: Condition vector of each row, shape (n,); None where there are none.
 
         Returns:
             Shape (n, k), values 0..127.
         """
         x: NDArray[Any] = codes
         if condition is not None:
-            x = self.scratch.array("input", (len(codes), self.noise_width + self.conditions), np.uint8)
+            x = self.workspace.array("input", (len(codes), self.noise_width + self.conditions), np.uint8)
             x[:, : self.noise_width] = codes
             x[:, self.noise_width :] = 0
             x[np.arange(len(codes)), condition + self.noise_width] = ACTIVATION_MAX

@@ -14,14 +14,14 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rowmint.codecs.numeric import ALPHA_ONE
+
 LOGIT_UNIT = 256
 """Units of a quantised logit: 1 / 256 nat."""
 EXP_ONE = 1 << 18
-"""exp(0) in the table of exponentials; a sum over 4,098 slots stays below 2**31."""
+"""exp(0) in the table of exponentials; a sum over 4,098 choices stays below 2**31."""
 ALPHA_UNIT = 4096
 """Units of a quantised tanh argument: 1 / 4096."""
-ALPHA_ONE = 1 << 23
-"""1.0 in the table of tanh, and the unit of every normalised scalar."""
 NORMAL_BITS = 16
 NORMAL_ONE = 1 << NORMAL_BITS
 """1.0 in the table of normal deviates."""

@@ -1,4 +1,4 @@
-"""Arrays that are used again, so that a thread does not ask the system for memory with every tile.
+"""Arrays that are used again, so that a thread does not request memory from the system with every tile.
 
 Fresh pages cost a fault each, and two threads that map and unmap them wait for each other: measured on two cores, a
 look-up into a fresh array of a megabyte took 13 times as long as into one that was there.
@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 
-class Scratch(threading.local):
-    """A thread's work space. Any thread may use it; each has its own."""
+class Workspace(threading.local):
+    """A thread's workspace. Any thread may use it; each has its own."""
 
     def __init__(self) -> None:
         self._held: dict[str, NDArray[np.uint8]] = {}
 
     def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
-        """Return an array with whatever is in it; it is the caller's until the thread asks for `name` again."""
+        """Return an array with whatever is in it; it is the caller's until the thread requests `name` again."""
         kind = np.dtype(dtype)
         size = math.prod(shape) * kind.itemsize
         held = self._held.get(name)

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowmint.codecs import CategoryCodec, NumericCodec
+from rowmint.codecs.numeric import ALPHA_ONE
 from rowmint.rng import TileKey
 from rowmint.schema import Cell
 from rowmint.schema.arrays import column_cells, native_number, nearest_double
 from rowmint.synthesizer.exact import tables
-from rowmint.synthesizer.interface import Completion
-from rowmint.synthesizer.latent.heads import ColumnHead
+from rowmint.synthesizer.heads import ColumnHead
+from rowmint.synthesizer.interface import CompletedCells, CompletionOptions
 from rowmint.synthesizer.latent.model import LatentModel
 
 _WIDENINGS = 8
@@ -31,8 +32,8 @@ class _Column:
 
     Attributes:
         head: The column.
-        masses: Integer mass of each slot, shape (slots, n).
-        shares: Probability of each slot, shape (slots, n).
+        masses: Integer mass of each choice, shape (choices, n).
+        shares: Probability of each choice, shape (choices, n).
         scalars: Mean of the scalar, units of 1 / ALPHA_ONE, shape (n,), or None.
     """
 
@@ -45,29 +46,30 @@ class _Column:
 class LatentCompleter:
     """n candidates that partial rows are compared with. Immutable, thread-safe."""
 
-    def __init__(self, model: LatentModel, key: TileKey, candidates: int, tolerance: float) -> None:
+    def __init__(self, model: LatentModel, key: TileKey, options: CompletionOptions) -> None:
+        candidates = options.candidates
         self._model = model
-        self._tolerance = tolerance
+        self._tolerance = options.tolerance
         self._candidates = candidates
-        condition = None if model.drivers is None else model.drivers.draw(key, candidates)
+        condition = None if model.vectors is None else model.vectors.draw(key, candidates)
         activations = model.network.hidden(model.noise(key, candidates), condition)
         group = model.every_column
         outputs = np.zeros((0, candidates), np.int16) if group.outputs is None else group.outputs(activations)
         scalars = tables.tanh(outputs[: group.layout.scalars]).astype(np.int64)
         self._columns: dict[str, _Column] = {}
-        made = group.layout.column_masses(outputs, model.network.scratch)
+        made = group.layout.column_masses(outputs, model.network.workspace)
         for head in model.heads.values():
             masses, total = made[head.column.name]
-            own, asked = model.forced(condition, head)
+            own, choice = model.clamped(condition, head)
             masses[:, own] = 0
-            masses[asked, own] = tables.EXP_ONE
+            masses[choice, own] = tables.EXP_ONE
             total[own] = tables.EXP_ONE
             row = group.layout.scalar_of.get(head.column.name)
             self._columns[head.column.name] = _Column(
                 head, masses, masses / total, None if row is None else scalars[row]
             )
 
-    def complete(self, known: dict[str, Cell], key: TileKey) -> Completion:
+    def complete(self, known: dict[str, Cell], key: TileKey) -> CompletedCells:
         """Complete one row.
 
         Args:
@@ -84,7 +86,7 @@ class LatentCompleter:
         cells: dict[str, Cell] = {}
         for name, column in self._columns.items():
             cells[name] = known[name] if name in known else self._draw(column, chosen, key)
-        return Completion(cells, effective, tolerance)
+        return CompletedCells(cells, effective, tolerance)
 
     def _weights(self, known: dict[str, Cell]) -> tuple[NDArray[np.float64], float]:
         """Return the candidates' weights, widening the kernel while no candidate has any, and the width used."""
@@ -97,10 +99,10 @@ class LatentCompleter:
             codec = column.head.codec
             if isinstance(codec, CategoryCodec):
                 code = -1 if cell is None else column.head.column.domain.categories.index(cell)
-                slot = codec.slots - 1 if code < 0 else min(code, codec.head)
-                _apply(categories, column.shares[slot])
+                choice = codec.choices - 1 if code < 0 else min(code, codec.frequent)
+                _apply(categories, column.shares[choice])
             elif cell is None:
-                _apply(categories, column.shares[codec.slots - 1])
+                _apply(categories, column.shares[codec.choices - 1])
             else:
                 numbers.append((column, cell))
         tolerance = self._tolerance
@@ -130,11 +132,11 @@ class LatentCompleter:
             weight += column.shares[modes + int(point)]
         if column.scalars is None:
             return weight
-        alpha = column.scalars / tables.ALPHA_ONE
-        spread = self._model.spread.get(column.head.column.name, 0) / tables.ALPHA_ONE
+        alpha = column.scalars / ALPHA_ONE
+        noise = self._model.noise_scale.get(column.head.column.name, 0) / ALPHA_ONE
         for mode in range(modes):
             # alpha = 1 stands for four standard deviations of a mode: a quarter of it is the unit of the tolerance.
-            variance = (0.25 * tolerance) ** 2 + spread**2
+            variance = (0.25 * tolerance) ** 2 + noise**2
             with np.errstate(over="ignore"):  # what is infinitely far weighs nothing, as it should
                 distance = (x - codec.centers[mode]) / codec.widths[mode] - alpha
                 weight += column.shares[mode] * _gaussian(distance * distance / variance)
@@ -143,14 +145,14 @@ class LatentCompleter:
     def _draw(self, column: _Column, chosen: int, key: TileKey) -> Cell:
         head = column.head
         running = np.cumsum(column.masses[:, chosen])
-        threshold = int(head.slot_words(key, 1)[0]) * int(running[-1]) >> 32
-        slots = np.searchsorted(running, [threshold], side="right")
+        threshold = int(head.choice_words(key, 1)[0]) * int(running[-1]) >> 32
+        choices = np.searchsorted(running, [threshold], side="right")
         alpha = None
         if column.scalars is not None:
             alpha = column.scalars[chosen : chosen + 1]
-            if self._model.spread:
+            if self._model.noise_scale:
                 alpha = self._model.noisy(head, alpha, key.words16(f"alpha:{head.index}", 1))
-        (cell,) = column_cells(head.decode(slots, alpha, head.extra_words(key, 1)), head.column)
+        (cell,) = column_cells(head.decode(choices, alpha, head.rare_category_words(key, 1)), head.column)
         return cell
 
 

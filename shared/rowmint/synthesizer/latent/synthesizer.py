@@ -4,26 +4,27 @@ from collections.abc import Sequence
 
 from rowmint.conditions import ColumnCondition
 from rowmint.rng import TileKey
-from rowmint.synthesizer.interface import Completer, TileQuery
+from rowmint.synthesizer.interface import Completer, CompletionOptions, Proposal
 from rowmint.synthesizer.latent.completer import LatentCompleter
-from rowmint.synthesizer.latent.model import LatentModel, LatentQuery
+from rowmint.synthesizer.latent.model import LatentModel
+from rowmint.synthesizer.latent.proposal import LatentProposal
 
 
 class LatentSynthesizer:
-    """Draws and completes rows of a `LatentModel`; a family adds how it is loaded and what drives it. Immutable.
+    """Draws and completes rows of a `LatentModel`; a family adds how it is loaded. Immutable.
 
     Args:
-        model: Network, heads, and the family's drivers or spreads.
+        model: Network, heads, and the family's condition vectors or noise scales.
     """
 
     def __init__(self, model: LatentModel) -> None:
         self.schema = model.schema
         self._model = model
 
-    def query(self, conditions: Sequence[ColumnCondition], columns: Sequence[str]) -> TileQuery:
-        """Make ready to draw `columns` of rows that satisfy `conditions`."""
-        return LatentQuery(self._model, conditions, columns)
+    def propose(self, tests: Sequence[ColumnCondition], columns: Sequence[str]) -> Proposal:
+        """Compile the drawing of `columns` of rows that satisfy `tests`."""
+        return LatentProposal(self._model, tests, columns)
 
-    def completer(self, key: TileKey, candidates: int, tolerance: float) -> Completer:
+    def completer(self, key: TileKey, options: CompletionOptions) -> Completer:
         """Draw the candidates that partial rows are completed from."""
-        return LatentCompleter(self._model, key, candidates, tolerance)
+        return LatentCompleter(self._model, key, options)

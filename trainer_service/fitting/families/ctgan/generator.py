@@ -1,7 +1,7 @@
 """Forward and backward pass of CTGAN's generator, by hand (arXiv:1907.00503, section 4.4).
 
 The package's `Generator` holds the weights; autograd would visit some forty nodes a step and copy every concatenation.
-Here h2 + h1 + x0 lie side by side in one buffer from the start, and gradients nobody needs are not computed. Shapes: b
+Here h2 + h1 + x0 lie side by side in one buffer from the start, and unused gradients are not computed. Shapes: b
 rows a batch, i inputs, m units of a layer, w outputs.
 """
 
@@ -33,7 +33,7 @@ class GeneratorPass:
         self._x = torch.zeros(batch, self._hidden + inputs, device=parameters.weights.device)
         self._saved: list[tuple[Tensor, Tensor, Tensor]] = []
         self.input = self._x[:, self._hidden :]
-        """Written by the caller before `forward`: noise and condition, shape (b, i)."""
+        """Written by the caller before `forward`: noise and condition vector, shape (b, i)."""
 
     def forward(self) -> Tensor:
         """Return the outputs before activation, shape (b, w)."""

@@ -17,18 +17,22 @@ from torch import Tensor
 from torch.nn import Linear
 
 from rowmint.codecs.identity import Permutation
-from rowmint.synthesizer.exact import tables
-from trainer_service.config import TvaeConfig
-from trainer_service.fitting.encoding.encode import Codes, EncodedTable
-from trainer_service.fitting.export.quantise import CALIBRATION_ROWS, Calibration, FloatLayer, quantise
-from trainer_service.fitting.export.rows import draw_rows
+from rowmint.codecs.numeric import ALPHA_ONE
+from trainer_service.fitting.context import FitContext
+from trainer_service.fitting.encoding.encoded_table import EncodedRows, EncodedTable
+from trainer_service.fitting.export.calibration import Calibration
+from trainer_service.fitting.export.calibration_rows import draw_rows
+from trainer_service.fitting.export.float_layer import FloatLayer
+from trainer_service.fitting.export.quantise import quantise
 from trainer_service.fitting.export.temperature import cool
+from trainer_service.fitting.families.tvae.config import TvaeConfig
 from trainer_service.fitting.fitter import FittedNetwork
 from trainer_service.fitting.keys import key, random, torch_seed
 from trainer_service.fitting.networks import optimizer
 from trainer_service.fitting.networks.draws import Draws
 from trainer_service.fitting.networks.flat import FlatParameters
 from trainer_service.fitting.networks.layout import Batches, make_layout
+from trainer_service.fitting.options import ExportOptions
 
 LEAST_SIGMA, MOST_SIGMA = 0.01, 1.0
 _STRETCH = 64  # steps whose rows are chosen at once
@@ -40,14 +44,14 @@ class TvaeFitter:
     Args:
         table: The training rows.
         config: Hyper-parameters, valid.
-        seed: Seed of every draw.
-        device: Where the networks live.
+        context: Seed of every draw, and where the networks live.
     """
 
-    def __init__(self, table: EncodedTable, config: TvaeConfig, *, seed: int, device: torch.device) -> None:
+    def __init__(self, table: EncodedTable, config: TvaeConfig, context: FitContext) -> None:
+        seed, device = context.seed, torch.device(str(context.device))
         self.epochs = config.epochs
         self.rows_per_step = min(config.batch_size, table.rows)
-        self.steps_per_epoch = max(1, table.rows // config.batch_size)
+        self.steps_per_epoch = config.steps_per_epoch(table.rows)
         self._table = table
         self._config = config
         self._seed = seed
@@ -71,7 +75,7 @@ class TvaeFitter:
         self._rows_in = torch.zeros(self.rows_per_step, width, device=device)
 
     def step(self, number: int) -> dict[str, float]:
-        """Take one step of the evidence lower bound; see `Fitter.step`."""
+        """Take one step of the evidence lower bound; see `IterativeFitter.step`."""
         draws = Draws(self._seed, "step", number, self._device)
         size, of = self.rows_per_step, self._weights.gradient_of
         encoded = self._rows_in.zero_()
@@ -110,21 +114,21 @@ class TvaeFitter:
         size, scalars, factor = len(encoded), self._layout.scalars, self._config.loss_factor
         slope = torch.empty_like(outputs)
         self._layout.softmax(outputs, slope)
-        # The share of the chosen slot; where it is below the smallest float32 its logarithm is, too.
+        # The share of the row's own choice; where it is below the smallest float32 its logarithm is, too.
         total = slope.gather(1, hot).clamp_min_(1e-37).log_().sum() / size
         slope.scatter_add_(1, hot, torch.full_like(hot, -1, dtype=slope.dtype))
         slope.mul_(factor / size)
         sigma = self.decoder.sigma
         by_sigma = self._weights.gradient_of(sigma).zero_()
         if scalars:
-            spread = sigma[:scalars]
+            scale = sigma[:scalars]
             in_mode = encoded @ self._modal
             tanh = torch.tanh(outputs[:, :scalars])
-            distance = (encoded[:, :scalars] - tanh).div_(spread).mul_(in_mode)
+            distance = (encoded[:, :scalars] - tanh).div_(scale).mul_(in_mode)
             square = distance * distance
-            total -= (square / 2 + torch.log(spread) * in_mode).sum() / size
-            slope[:, :scalars] = -distance / spread * (1 - tanh * tanh) * (factor / size)
-            by_sigma[:scalars] = ((in_mode - square) / spread).sum(dim=0) * (factor / size)
+            total -= (square / 2 + torch.log(scale) * in_mode).sum() / size
+            slope[:, :scalars] = -distance / scale * (1 - tanh * tanh) * (factor / size)
+            by_sigma[:scalars] = ((in_mode - square) / scale).sum(dim=0) * (factor / size)
         return total, slope
 
     def _rows(self, number: int) -> NDArray[np.int64]:
@@ -138,52 +142,61 @@ class TvaeFitter:
             self._order = (epoch, stretch), permutation(np.arange(first, last, dtype=np.int64))
         return self._order[1][place * self.rows_per_step : (place + 1) * self.rows_per_step]
 
-    def export(self) -> FittedNetwork:
-        """Return the decoder in exact integers, and the spread of each scalar."""
-        hidden, output, calibration = self.folded()
+    def export(self, options: ExportOptions) -> FittedNetwork:
+        """Return the decoder in exact integers, and the noise scale of each scalar."""
+        hidden, output, calibration = self.folded(options.calibration_rows)
+        noise_scale = self._noise_scale()
         final, choices = cool(
-            hidden, output, self._table, calibration, self._seed, concatenate=False, spread=self._spread()
+            hidden,
+            output,
+            self._table,
+            calibration,
+            self._seed,
+            options=options,
+            concatenate=False,
+            noise_scale=noise_scale,
         )
         arrays = quantise(hidden, final, self._table, calibration, concatenate=False)
-        arrays["spread"] = np.rint(self._spread().astype(np.float64) * tables.ALPHA_ONE).astype(np.int64)
+        arrays["spread"] = np.rint(noise_scale.astype(np.float64) * ALPHA_ONE).astype(np.int64)
         return FittedNetwork({"hidden_layers": len(hidden)}, arrays, choices)
 
-    def folded(self, rows: int = CALIBRATION_ROWS) -> tuple[list[FloatLayer], FloatLayer, Calibration]:
+    def folded(self, rows: int) -> tuple[list[FloatLayer], FloatLayer, Calibration]:
         """Return the hidden layers, the output layer in schema order, and inputs drawn as the sampler draws them."""
         *hidden, last = (FloatLayer.of(layer.weight, layer.bias) for layer in _linears(self.decoder.seq))
-        calibration = Calibration.draw(self._seed, self._config.embedding_dim, None, rows)
+        calibration = Calibration.draw(self._seed, self._config.embedding_dim, rows)
         return hidden, last.select(self._layout.order), calibration
 
-    def sample(self, rows: int) -> Codes:
-        """Return rows as codes; see `Fitter.sample`."""
+    def sample(self, rows: int) -> EncodedRows:
+        """Return rows as codes; see `IterativeFitter.sample`."""
         hidden, output, calibration = self.folded(rows)
         draws = random(self._seed, "sample rows")
-        return draw_rows(hidden, output, self._table, calibration, draws, concatenate=False, spread=self._spread())
+        noise_scale = self._noise_scale()
+        return draw_rows(hidden, output, self._table, calibration, draws, concatenate=False, noise_scale=noise_scale)
 
     def weights(self) -> list[NDArray[np.float32]]:
-        """Return what is exported; see `Fitter.weights`."""
+        """Return what is exported; see `IterativeFitter.weights`."""
         return [self._weights.weights.cpu().numpy().copy()]
 
     def restore(self, weights: Sequence[NDArray[np.float32]]) -> None:
-        """Go back to weights; see `Fitter.restore`."""
+        """Restore weights; see `IterativeFitter.restore`."""
         self._weights.weights.copy_(torch.from_numpy(weights[0]))
 
     def state(self) -> dict[str, NDArray[np.float32]]:
-        """Return weights and moments; see `Fitter.state`."""
+        """Return weights and moments; see `IterativeFitter.state`."""
         return {
             "weights": self._weights.weights.cpu().numpy().copy(),
             **optimizer.to_arrays(self._optimizer, "weights"),
         }
 
     def load_state(self, state: Mapping[str, NDArray[np.float32]]) -> None:
-        """Go on from what `state` gave; see `Fitter.load_state`."""
+        """Resume from what `state` gave; see `IterativeFitter.load_state`."""
         optimizer.load(self._weights.weights, state["weights"])
         optimizer.from_arrays(self._optimizer, "weights", state)
 
-    def _spread(self) -> NDArray[np.float32]:
+    def _noise_scale(self) -> NDArray[np.float32]:
         """Return the standard deviation of each scalar, shape (s,)."""
-        spread: NDArray[np.float32] = self.decoder.sigma.cpu().numpy()[: self._layout.scalars]
-        return spread
+        scale: NDArray[np.float32] = self.decoder.sigma.cpu().numpy()[: self._layout.scalars]
+        return scale
 
 
 class _Perceptron:

@@ -1,0 +1,236 @@
+"""Sessions: one call that makes rows, from its admission to its summary, counted, drained and ended in time."""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from rowmint.names import ModelVersionName, ModelVersionRef
+from rowmint.sampling.completion import GROUP_ROWS, CompletedRow, RowCompletion
+from rowmint.sampling.messages import RowsMessage, StreamHeader, StreamSummary
+from rowmint.sampling.stream import SampleStream
+from rowmint.schema import Cell
+from sampler_service.admission import Admission, Ticket
+from sampler_service.drain import Drain
+from sampler_service.replica import Replica
+from sampler_service.requests import CompletionRequest, SampleRequest
+from sampler_service.sampler import Sampler
+from sampler_service.statistics import COMPLETED, Statistics
+
+P = TypeVar("P")
+T = TypeVar("T")
+
+_LATE = object()  # stands for a message that has not come before its stream is to end
+
+
+@dataclass(frozen=True)
+class CompletedRows(Generic[P]):
+    """Some completed rows.
+
+    Attributes:
+        rows: The rows.
+        sent: What the client sent of each.
+    """
+
+    rows: Sequence[CompletedRow]
+    sent: Sequence[P]
+
+
+SampleEvent = StreamHeader | RowsMessage | StreamSummary
+"""What a stream of sampled rows consists of: a header, any number of messages, a summary."""
+CompletionEvent = StreamHeader | CompletedRows[P] | StreamSummary
+"""What a stream of completed rows consists of, likewise."""
+
+
+@dataclass(frozen=True)
+class SessionServices:
+    """What sessions are made with.
+
+    Attributes:
+        sampler: Opens streams.
+        executor_of: Returns the threads that encode and complete, for the id of a project.
+        admission: Admits calls.
+        drain: Says when to end them all.
+        replica: Reports this process.
+        statistics: Counts what they do.
+        count_candidates: Called with the candidates drawn that no block counts.
+        max_seconds: Seconds after which a stream is ended, to be resumed elsewhere; 0 for never.
+    """
+
+    sampler: Sampler
+    executor_of: Callable[[str], Executor]
+    admission: Admission
+    drain: Drain
+    replica: Replica
+    statistics: Statistics
+    count_candidates: Callable[[int], None] = lambda _: None
+    max_seconds: float = 0.0
+
+    def enter(self, model: ModelVersionRef, context: Any) -> Ticket:
+        """Admit a call, and count it until it is done.
+
+        Raises:
+            LimitError: Its project has as many as it may.
+            UnavailableError: This process has as many as it carries, or is draining.
+        """
+        ticket = self.admission.enter(model.model.project)
+        context.add_done_callback(lambda _: ticket.close())
+        return ticket
+
+    def outcome(self, *, complete: bool) -> str:
+        """Return how a stream ends that has come to its summary, one of `metrics.OUTCOMES`."""
+        cut = "drained" if self.drain.begun else "max_duration"
+        return "complete" if complete else cut
+
+
+class SampleSession:
+    """One stream of sampled rows. For one event loop; read it once.
+
+    Args:
+        services: What it is made with.
+        request: The rows requested.
+        context: The call's `grpc.aio.ServicerContext`.
+
+    Raises:
+        LimitError: Its project has as many calls as it may.
+        UnavailableError: This process has as many as it carries, or is draining.
+    """
+
+    def __init__(self, services: SessionServices, request: SampleRequest, context: Any) -> None:
+        self._services = services
+        self._request = request
+        self._context = context
+        self._ticket = services.enter(request.model, context)
+
+    async def responses(self, convert: Callable[[SampleEvent], T]) -> AsyncGenerator[T, None]:
+        """Yield the responses that `convert` makes; those with rows on the threads that encode.
+
+        Raises:
+            RowmintError: As `Sampler.open` and `SampleStream.messages` do.
+        """
+        services, loop, began = self._services, asyncio.get_running_loop(), time.monotonic()
+        stream = await services.sampler.open(self._request)
+        self._ticket.hold(stream.rows_in_flight)
+        self._end_in_time(stream)
+        await services.replica.announce(self._context)
+        yield convert(stream.header)
+        executor = services.executor_of(self._ticket.project)
+        version = ModelVersionName.parse(stream.header.model_version)
+        with services.statistics.stream(version, self._request.row_format, began) as tally:
+            async with aclosing(stream.messages()) as messages:
+                async for message in messages:
+                    response = await loop.run_in_executor(executor, convert, message)
+                    tally.ready(message.rows)
+                    yield response
+                    tally.sent(message.rows)
+            services.replica.report_load(self._context)
+            tally.outcome = services.outcome(complete=stream.summary.complete)
+            yield convert(stream.summary)
+
+    def _end_in_time(self, stream: SampleStream) -> None:
+        """End the stream when the process drains, when it has lasted too long, and when its client has gone."""
+        services, context = self._services, self._context
+        # A client that has gone is noticed between two tiles, not between two messages.
+        context.add_done_callback(lambda _: stream.stop())
+        services.drain.add(stream)
+        context.add_done_callback(lambda _: services.drain.discard(stream))
+        if services.max_seconds:
+            expiry = asyncio.get_running_loop().call_later(services.max_seconds, stream.expire)
+            context.add_done_callback(lambda _: expiry.cancel())
+
+
+class CompletionSession(Generic[P]):
+    """One stream of completed rows. For one event loop; read it once.
+
+    Args:
+        services: What it is made with.
+        request: The completion requested.
+        known_cells: Returns the known cells of a row, which is given with its index.
+        context: The call's `grpc.aio.ServicerContext`.
+
+    Raises:
+        LimitError: Its project has as many calls as it may.
+        UnavailableError: This process has as many as it carries, or is draining.
+    """
+
+    def __init__(
+        self,
+        services: SessionServices,
+        request: CompletionRequest,
+        known_cells: Callable[[P, int], Mapping[str, Cell]],
+        context: Any,
+    ) -> None:
+        self._services = services
+        self._request = request
+        self._known_cells = known_cells
+        self._context = context
+        self._ticket = services.enter(request.model, context)
+        self._ticket.hold(GROUP_ROWS)
+
+    async def responses(
+        self, messages: AsyncIterator[Sequence[P]], convert: Callable[[CompletionEvent[P]], T]
+    ) -> AsyncGenerator[T, None]:
+        """Yield the responses that `convert` makes; those with rows on the threads that complete.
+
+        Args:
+            messages: The rows to be completed. The next message is read when the last one's rows are written: a slow
+                reader slows its own sending.
+            convert: Makes a response.
+
+        Raises:
+            RowmintError: As `Sampler.complete` and `RowCompletion.complete` do.
+        """
+        services, loop, began = self._services, asyncio.get_running_loop(), time.monotonic()
+        deadline = began + (services.max_seconds or math.inf)
+        version, completion = await services.sampler.complete(self._request)
+        await services.replica.announce(self._context)
+        yield convert(completion.header(str(version)))
+        executor = services.executor_of(self._ticket.project)
+        with services.statistics.stream(version, COMPLETED, began) as tally:
+            complete, drawn = False, 0
+            while True:
+                rows = await self._next(messages, deadline)
+                if rows is None or rows is _LATE:
+                    complete = rows is None
+                    break
+                tally.requested()
+                for start in range(0, len(rows), GROUP_ROWS):
+                    chunk = rows[start : start + GROUP_ROWS]
+                    response = await loop.run_in_executor(executor, self._completed, completion, chunk, convert)
+                    services.count_candidates(completion.candidates_drawn - drawn)
+                    drawn = completion.candidates_drawn
+                    tally.ready(len(chunk))
+                    yield response
+                    tally.sent(len(chunk))
+                    if self._is_over(deadline):
+                        break
+            services.replica.report_load(self._context)
+            tally.outcome = services.outcome(complete=complete)
+            yield convert(completion.summary(complete=complete))
+
+    def _completed(self, completion: RowCompletion, sent: Sequence[P], convert: Callable[[CompletionEvent[P]], T]) -> T:
+        first = completion.next_row
+        known = [self._known_cells(row, first + offset) for offset, row in enumerate(sent)]
+        return convert(CompletedRows(completion.complete(known), sent))
+
+    async def _next(self, messages: AsyncIterator[Sequence[P]], deadline: float) -> Any:
+        """Return the next message; None where there is none, `_LATE` where the stream is to end before it has come."""
+        coming: asyncio.Future[Any] = asyncio.ensure_future(anext(messages, None))
+        draining: asyncio.Future[Any] = asyncio.ensure_future(self._services.drain.wait())
+        left = max(deadline - time.monotonic(), 0.0)
+        try:
+            await asyncio.wait(
+                (coming, draining), timeout=None if left == math.inf else left, return_when="FIRST_COMPLETED"
+            )
+            return coming.result() if coming.done() and not self._is_over(deadline) else _LATE
+        finally:
+            for waiting in (coming, draining):
+                waiting.cancel()
+            await asyncio.gather(coming, draining, return_exceptions=True)
+
+    def _is_over(self, deadline: float) -> bool:
+        return self._services.drain.begun or time.monotonic() > deadline

@@ -1,0 +1,191 @@
+"""From predicates to the canonical condition on each column, validated against a schema."""
+
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rowmint.conditions.column_condition import ColumnCondition, Interval, everything, intersection, join_intervals
+from rowmint.conditions.predicate import MAX_PREDICATES, MAX_VALUES, AnyOf, IsNull, Predicate, Range
+from rowmint.errors import InvalidConditionError, InvalidFieldError
+from rowmint.schema import (
+    INT64_MAX,
+    INT64_MIN,
+    Cell,
+    ColumnKind,
+    ColumnSpec,
+    DataType,
+    TableSchema,
+    cell_text,
+    shown_cell,
+)
+from rowmint.schema.arrays import is_coded, native_number, nearest_double
+from rowmint.schema.category_index import CategoryIndex
+
+
+def canonical(where: Iterable[Predicate], schema: TableSchema) -> tuple[ColumnCondition, ...]:
+    """Return the canonical form of `where`, one condition a column, by column name.
+
+    A condition that every value of the column's type satisfies is left out.
+
+    Args:
+        where: The predicates.
+        schema: Schema of a model: kinds, types, categories and bounds are known.
+
+    Raises:
+        ColumnNotFoundError: A column does not exist.
+        ValueNotFoundError: A categorical value was never seen.
+        InvalidConditionError: Predicates exclude each other or can never hold, or a column cannot be tested that way.
+        InvalidFieldError: Too many predicates or values.
+    """
+    predicates = list(where)
+    if len(predicates) > MAX_PREDICATES:
+        raise InvalidFieldError("where.predicates", f"has {len(predicates)} entries; at most {MAX_PREDICATES}")
+    by_column: dict[str, ColumnCondition] = {}
+    for index, predicate in enumerate(predicates):
+        column = schema.column(predicate.column)
+        if column.kind is ColumnKind.ID or column.name == schema.primary_key:
+            raise InvalidConditionError(
+                f"column {column.name!r} identifies rows and is generated; it cannot be a condition",
+                metadata={"column": column.name},
+            )
+        condition = _translate(predicate, column, f"where.predicates[{index}]")
+        before = by_column.get(column.name)
+        by_column[column.name] = condition if before is None else intersection(before, condition)
+        if before is not None and _empty(by_column[column.name]):
+            raise InvalidConditionError(
+                f"the conditions on column {column.name!r} exclude each other", metadata={"column": column.name}
+            )
+    found = []
+    for name in sorted(by_column):
+        column = schema.column(name)
+        _check_possible(by_column[name], column)
+        if not column.nullable:
+            by_column[name] = replace(by_column[name], null=False)
+        if not _always(by_column[name], column):
+            found.append(by_column[name])
+    return tuple(found)
+
+
+def _translate(predicate: Predicate, column: ColumnSpec, field: str) -> ColumnCondition:
+    test = predicate.test
+    whole = everything(column)
+    if isinstance(test, IsNull):
+        if not test.null:
+            return ColumnCondition(column.name, False, whole.codes, whole.intervals)
+        nothing: Mapping[str, Any] = {"codes": ()} if is_coded(column) else {"intervals": ()}
+        return ColumnCondition(column.name, True, **nothing)
+    if isinstance(test, AnyOf):
+        if not 1 <= len(test.values) <= MAX_VALUES:
+            raise InvalidFieldError(f"{field}.any_of", f"has {len(test.values)} values; 1 to {MAX_VALUES}")
+        null = any(value is None for value in test.values)
+        present = [value for value in test.values if value is not None]
+        if is_coded(column):
+            return ColumnCondition(column.name, null, codes=_codes(present, column))
+        points = sorted({point for value in present if (point := _point(value, column)) is not None})
+        if not points and not null:
+            raise InvalidConditionError(
+                f"column {column.name!r} holds {_precision(column)}; {shown_cell(present[0])} can never occur",
+                metadata={"column": column.name},
+            )
+        spans = join_intervals([Interval(point, point) for point in points])
+        return ColumnCondition(column.name, null, intervals=spans)
+    if is_coded(column):
+        raise InvalidConditionError(
+            f"column {column.name!r} is {column.kind} and has no order; give values instead of a range",
+            metadata={"column": column.name},
+        )
+    if test.minimum is None and test.maximum is None:
+        raise InvalidFieldError(f"{field}.range", "has neither minimum nor maximum")
+    interval = _interval(test, column)
+    return ColumnCondition(column.name, False, intervals=(interval,) if interval.lower <= interval.upper else ())
+
+
+def _codes(values: Sequence[Cell], column: ColumnSpec) -> tuple[int, ...]:
+    """Return the codes of present values, ascending, each once."""
+    index = CategoryIndex(column)
+    return tuple(sorted({index.code(value) for value in values}))
+
+
+def _native(value: Cell, column: ColumnSpec) -> Any:
+    try:
+        return native_number(value, column)
+    except ValueError as error:
+        raise InvalidConditionError(
+            f"column {column.name!r} is {column.data_type}: {error}", metadata={"column": column.name}
+        ) from error
+
+
+def _point(value: Cell, column: ColumnSpec) -> int | float | None:
+    number = _native(value, column)
+    if column.data_type is DataType.DOUBLE:
+        double = nearest_double(number)
+        return double if math.isfinite(double) else None
+    return int(number) if number.denominator == 1 and INT64_MIN <= number <= INT64_MAX else None
+
+
+def _interval(test: Range, column: ColumnSpec) -> Interval:
+    lower, upper = test.minimum, test.maximum
+    if column.data_type is DataType.DOUBLE:
+        low = -math.inf if lower is None else nearest_double(_native(lower, column))
+        high = math.inf if upper is None else nearest_double(_native(upper, column))
+        if test.minimum_exclusive and math.isfinite(low):
+            low = math.nextafter(low, math.inf)
+        if test.maximum_exclusive and math.isfinite(high):
+            high = math.nextafter(high, -math.inf)
+        # Infinities are not cells. Adding 0.0 makes -0.0, whose text differs, 0.0.
+        greatest_double = sys.float_info.max
+        return Interval(
+            low if low > greatest_double else max(low, -greatest_double) + 0.0,
+            high if high < -greatest_double else min(high, greatest_double) + 0.0,
+        )
+    least, greatest = INT64_MIN, INT64_MAX
+    if lower is not None:
+        number = _native(lower, column)
+        least = math.ceil(number) + (1 if test.minimum_exclusive and number.denominator == 1 else 0)
+    if upper is not None:
+        number = _native(upper, column)
+        greatest = math.floor(number) - (1 if test.maximum_exclusive and number.denominator == 1 else 0)
+    return Interval(max(least, INT64_MIN), min(greatest, INT64_MAX))
+
+
+def _empty(condition: ColumnCondition) -> bool:
+    return not condition.null and not condition.codes and not condition.intervals
+
+
+def _always(condition: ColumnCondition, column: ColumnSpec) -> bool:
+    whole = everything(column)
+    null = condition.null or not column.nullable
+    return null and condition.codes == whole.codes and condition.intervals == whole.intervals
+
+
+def _precision(column: ColumnSpec) -> str:
+    if column.data_type is DataType.DECIMAL:
+        return f"numbers of {column.domain.decimals} decimals"
+    if column.data_type is DataType.DOUBLE:
+        return "binary64 numbers"
+    return "integers of 64 bits"
+
+
+def _check_possible(condition: ColumnCondition, column: ColumnSpec) -> None:
+    """Refuse what no row can satisfy: outside the learned range, or missing where nothing ever was."""
+    about = {"column": column.name}
+    if _empty(condition):
+        what = "is missing in every row" if is_coded(column) else "cannot lie in the range given, which is empty"
+        raise InvalidConditionError(f"column {column.name!r} {what}", metadata=about)
+    if condition.null and column.nullable:
+        return
+    if condition.null and not condition.codes and not condition.intervals:
+        raise InvalidConditionError(
+            f"column {column.name!r} was never missing in training; it cannot be null", metadata=about
+        )
+    low, high = column.domain.minimum, column.domain.maximum
+    if condition.intervals and low is not None and high is not None:
+        least, greatest = native_number(low, column), native_number(high, column)
+        if all(span.upper < least or span.lower > greatest for span in condition.intervals):
+            raise InvalidConditionError(
+                f"column {column.name!r} lies between {cell_text(low)} and {cell_text(high)} in training; the"
+                " condition allows only values outside",
+                metadata=about,
+            )

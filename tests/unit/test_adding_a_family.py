@@ -1,0 +1,182 @@
+"""A family that exists in tests only: it needs its message, its folders and a line in each list, and nothing else."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from typer.testing import CliRunner
+
+from rowmint.artifact import Artifact
+from rowmint.cli.hyperparameters import with_training_options
+from rowmint.client import training_config
+from rowmint.client.families import family_names, training_fields
+from rowmint.conditions import AnyOf, Predicate, canonical
+from rowmint.errors import InvalidFieldError
+from rowmint.rng import StreamKey
+from rowmint.sampling.plan import compile_plan, plan_digest
+from rowmint.sampling.rows import RowSource
+from rowmint.schema.arrays import column_cells
+from rowmint.synthesizer import CompletionOptions, ConditionSupport
+from rowmint.synthesizer import family as synthesizer_list
+from rowmint.v1 import training_job_pb2
+from tests.families.exemplars.config import ExemplarsConfig
+from tests.families.exemplars.contract import FILE, declare
+from tests.families.exemplars.family import EXEMPLARS
+from tests.families.exemplars.synthesizer import CAPABILITIES, SYNTHESIZER
+from tests.tables_to_fit import SMALL_EXPORT, fit_table, full_table, load
+from trainer_service.config import TrainingConfig, from_json, to_json, validate_against
+from trainer_service.converters.config import config_from_proto, config_to_proto
+from trainer_service.fitting import families
+from trainer_service.fitting.engine import estimate
+from trainer_service.fitting.families.markdown import families_markdown, hyperparameters_markdown
+
+TABLE = full_table()
+
+
+def changed_contract() -> Any:
+    """Return the class of `TrainingConfig` as it would be generated with the family's message in it."""
+    pool = descriptor_pool.DescriptorPool()
+    done: set[str] = set()
+
+    def add(file: Any) -> None:
+        if file.name in done:
+            return
+        done.add(file.name)
+        for needed in file.dependencies:
+            add(needed)
+        body = descriptor_pb2.FileDescriptorProto()
+        file.CopyToProto(body)
+        if file.name == FILE:
+            declare(body)
+        pool.AddSerializedFile(body.SerializeToString())
+
+    add(training_job_pb2.DESCRIPTOR)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("rowmint.v1.TrainingConfig"))
+
+
+@pytest.fixture(autouse=True)
+def _added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthesizer_list, "FAMILIES", (*synthesizer_list.FAMILIES, SYNTHESIZER))
+    monkeypatch.setattr(families, "FAMILIES", (*families.FAMILIES, EXEMPLARS))
+    monkeypatch.setattr(training_job_pb2, "TrainingConfig", changed_contract())
+
+
+def config(**fields: Any) -> TrainingConfig:
+    return TrainingConfig(ExemplarsConfig(), **{"seed": 6, "probe_epochs": 1, **fields})
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Artifact:
+    return fit_table(TABLE, config(keep_best=True), tmp_path)
+
+
+def test_it_is_fitted_with_probes_and_a_manifest(artifact: Artifact) -> None:
+    body = json.loads(artifact.manifest)
+    training = body["training"]
+    assert (body["generator"]["family"], training["family"]) == ("exemplars", "exemplars")
+    assert (training["epochs"], training["steps_per_epoch"], len(training["probes"])) == (2, 6, 2)
+    assert set(training["loss_history"]) == {"repeats"}
+    assert training["config"]["exemplars"] == {
+        "epochs": 2,
+        "batch_size": 50,
+        "share": 1.0,
+        "distinct": False,
+        "strides": [1],
+    }
+    # It uses neither torch nor the ctgan package.
+    assert set(training["fingerprint"]) == {"device", "threads"}
+    assert "licence" not in body
+    assert body["capabilities"] == {
+        "unit": "row",
+        "conditions": "exact",
+        "likelihood": False,
+        "privacy": ["noisy_marginals"],
+    }
+
+
+def test_it_is_sampled_exactly_under_conditions(artifact: Artifact) -> None:
+    model = load(artifact)
+    assert model.capabilities == EXEMPLARS.capabilities
+    assert CAPABILITIES.conditions is ConditionSupport.EXACT
+    where = canonical([Predicate("city", AnyOf(("Rome",))), Predicate("paid", AnyOf((True, None)))], model.schema)
+    plan = compile_plan(model.digest, model.synthesizer, where)
+    assert (plan.acceptance, plan.tile_budget, plan.reuse) == (1.0, 1, 1)
+    # What its rows depend on beside model and conditions is in the digest.
+    assert plan.digest != plan_digest(model.digest, where)
+    block = RowSource(model, plan, 3, model.schema.names).block(0, 100)
+    assert (block.rows, block.accepted) == (100, block.candidates)
+    rows = {name: column_cells(cells, model.schema.column(name)) for name, cells in block.columns.items()}
+    assert set(rows["city"]) == {"Rome"}
+    assert set(rows["paid"]) <= {True, None}
+    # Each is a training row.
+    names = [name for name in model.schema.names if name not in ("key", "noise")]
+    real = set(zip(*(TABLE.cells[name] for name in names), strict=True))
+    assert set(zip(*(rows[name] for name in names), strict=True)) <= real
+
+
+def test_it_completes_rows(artifact: Artifact) -> None:
+    model = load(artifact)
+    key = StreamKey(model.digest, bytes(32), 4)
+    completer = model.synthesizer.completer(key.tile(0, 0), CompletionOptions(256, 0.1))
+    done = completer.complete({"city": "Paris"}, key.tile(1, 0))
+    assert done.cells["city"] == "Paris"
+    assert set(done.cells) == set(model.schema.names) - {"key"}
+
+
+def test_it_is_estimated(tmp_path: Path) -> None:
+    path = TABLE.write(tmp_path / "t.parquet")
+    found = estimate(path, TABLE.schema, config(), tmp_path, export=SMALL_EXPORT)
+    assert found.steps_per_epoch == 6
+    assert found.total_seconds > 0
+
+
+def test_its_configuration_is_checked_and_converted_both_ways() -> None:
+    message = training_config("exemplars", {"batch_size": "7", "share": 0.5, "distinct": True, "strides": "2,3"})
+    made = config_from_proto(message, seed=9, threads=2)
+    assert made.family == ExemplarsConfig(batch_size=7, share=0.5, distinct=True, strides=(2, 3))
+    assert config_from_proto(config_to_proto(made), seed=0, threads=1) == made
+    assert from_json(json.loads(json.dumps(to_json(made)))) == made
+    for wrong, field in (({"epochs": 101}, "epochs"), ({"share": np.nan}, "share"), ({"strides": [0]}, "strides[0]")):
+        with pytest.raises(InvalidFieldError) as caught:
+            config_from_proto(training_config("exemplars", wrong), seed=9, threads=2)
+        assert [one.field for one in caught.value.violations] == [f"training_job.config.exemplars.{field}"]
+    with pytest.raises(InvalidFieldError, match="exemplars needs at least 3"):
+        validate_against(config(), TABLE.schema, 2)
+
+
+def test_the_client_knows_it_and_its_keyword_arguments() -> None:
+    assert family_names()[-1] == "exemplars"
+    fields = {field.name: field for field in training_fields()}
+    assert (fields["share"].families, fields["share"].kind) == (("exemplars",), float)
+    assert fields["epochs"].families == ("ctgan", "tvae", "exemplars")
+    with pytest.raises(InvalidFieldError, match=r"exemplars has no such hyper-parameter; did you mean share"):
+        training_config("exemplars", {"shares": 1})
+
+
+def test_the_documentation_lists_it() -> None:
+    assert "| `exemplars` | Some training rows, drawn again and again | exact | no | noisy_marginals | tests |\n" in (
+        families_markdown()
+    )
+    table = hyperparameters_markdown(EXEMPLARS)
+    assert "| `batch_size` | Rows a step | 1 to 1,000 | `50` |\n" in table
+    assert "| `distinct` | Whether a row is kept once at most | true or false | `false` |\n" in table
+
+
+def test_the_command_has_its_options() -> None:
+    given: dict[str, object] = {}
+
+    def command(*, settings: dict[str, object]) -> None:
+        given.update(settings)
+
+    app = typer.Typer()
+    app.command()(with_training_options(command))
+    arguments = ["--share", "0.5", "--distinct", "--strides", "2,3", "--epochs", "4", "--seed", "1"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert given == {"share": 0.5, "distinct": True, "strides": "2,3", "epochs": 4, "seed": 1}
+    own = training_config("exemplars", given).exemplars  # type: ignore[attr-defined]
+    assert (own.share, own.distinct, list(own.strides), own.epochs) == (0.5, True, [2, 3], 4)

@@ -1,0 +1,126 @@
+"""What families declare: it agrees with the proto, with the forward halves, and with itself."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rowmint.cli.app import app
+from rowmint.client.families import TrainingField, family_fields, family_names, training_fields
+from rowmint.errors import DataLossError, InvalidFieldError
+from rowmint.synthesizer import FAMILIES as SYNTHESIZERS
+from rowmint.synthesizer import (
+    Capabilities,
+    ConditionSupport,
+    Mechanism,
+    Unit,
+    synthesizer_family,
+)
+from tests.families.exemplars.config import ExemplarsConfig
+from trainer_service.fitting import families
+from trainer_service.fitting.families import FAMILIES, Family, family_named, family_of
+
+PROTO = (Path(__file__).parents[2] / "protos" / "rowmint" / "v1" / "training_job.proto").read_text(encoding="utf-8")
+EVERY = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+
+
+def comments(message: str) -> dict[str, str]:
+    """Return the comment of each field of a message of the proto."""
+    found = re.search(r"^message " + message + r" [{](.*?)[}]", PROTO, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    fields = re.findall(r"((?: *//[^\n]*\n)+) *(?:optional|repeated) \w+ (\w+) = \d+;", found.group(1))
+    return {name: " ".join(re.findall(r"// ?(.*)", text)) for text, name in fields}
+
+
+@EVERY
+def test_the_proto_has_every_hyper_parameter_and_no_other(family: Family) -> None:
+    assert list(family.config.hyperparameters()) == [field.name for field in family_fields()[family.name].fields]
+
+
+@EVERY
+def test_the_protos_comments_say_range_and_default(family: Family) -> None:
+    said = comments(family_fields()[family.name].name)
+    assert list(said) == list(family.config.hyperparameters())
+    for name, parameter in family.config.hyperparameters().items():
+        assert parameter.range in said[name], name
+        assert parameter.help
+        default = family.config.defaults()[name]
+        shown = re.search(r"(?:Default|Empty): (.+)\.$", said[name])
+        assert shown is not None, name
+        if isinstance(default, tuple):
+            assert shown.group(1) == str(default), name
+        elif isinstance(default, bool):
+            assert shown.group(1) == str(default).lower(), name
+        else:
+            assert float(shown.group(1)) == default, name
+
+
+@EVERY
+def test_defaults_are_valid(family: Family) -> None:
+    family.config().validate("test")
+    assert family.config().least_rows >= 2
+    assert (family.config().steps_per_epoch(10_000) > 0) == family.iterative
+
+
+@EVERY
+def test_a_family_is_found_by_name_and_by_configuration(family: Family) -> None:
+    assert family_named(family.name) is family
+    assert family_of(family.config()) is family
+    assert synthesizer_family(family.synthesizer.name) is family.synthesizer
+    assert family.capabilities.privacy == family.privacy
+
+
+def test_the_lists_agree() -> None:
+    assert families.family_names() == family_names()
+    assert {family.synthesizer.name for family in FAMILIES} <= {family.name for family in SYNTHESIZERS}
+    assert len({family.config for family in FAMILIES}) == len({family.name for family in FAMILIES}) == len(FAMILIES)
+
+
+def test_unknown_families_are_refused() -> None:
+    with pytest.raises(KeyError, match="oracle"):
+        family_named("oracle")
+    with pytest.raises(KeyError, match="ExemplarsConfig"):
+        family_of(ExemplarsConfig())
+    with pytest.raises(DataLossError, match=r"'oracle'; this version knows ctgan, tvae, independent"):
+        synthesizer_family("oracle")
+
+
+def test_capabilities_come_back_from_json() -> None:
+    some = Capabilities(
+        Unit.SEQUENCE, ConditionSupport.EXACT, likelihood=True, privacy=frozenset({Mechanism.DP_SGD, *Mechanism})
+    )
+    assert Capabilities.from_json(some.to_json()) == some
+    assert Capabilities().to_json() == {"unit": "row", "conditions": "rejection", "likelihood": False, "privacy": []}
+    assert some.to_json()["privacy"] == ["dp_sgd", "noisy_marginals"]
+
+
+@pytest.mark.parametrize(
+    "part", [{"unit": "table"}, {"conditions": "perhaps"}, {"likelihood": 1}, {"privacy": ["trust"]}, {"privacy": 3}]
+)
+def test_capabilities_that_this_version_does_not_know_are_refused(part: dict[str, object]) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        Capabilities.from_json({**Capabilities().to_json(), **part})
+
+
+def test_settings_have_the_types_of_the_api() -> None:
+    fields = {field.name: field for field in training_fields()}
+    assert fields["embedding_dim"] == TrainingField("embedding_dim", int, ("ctgan", "tvae"))
+    assert fields["log_frequency"] == TrainingField("log_frequency", bool, ("ctgan",))
+    assert fields["generator_dim"] == TrainingField("generator_dim", str, ("ctgan",), repeated=True)
+    assert fields["device"] == TrainingField("device", str, (), ("cpu", "cuda"))
+    assert (fields["loss_factor"].kind, fields["keep_best"].kind, fields["seed"].kind) == (float, bool, int)
+    assert not {"family", "column_overrides", *family_names()} & set(fields)
+
+
+def test_the_command_has_an_option_for_every_setting() -> None:
+    shown = CliRunner().invoke(app, ["train", "--help"]).output
+    assert [field.name for field in training_fields() if f"--{field.name.replace('_', '-')}" not in shown] == []
+
+
+def test_a_range_is_checked_and_said_once() -> None:
+    with pytest.raises(InvalidFieldError) as caught:
+        ExemplarsConfig(epochs=0).validate("training_job.config.exemplars")
+    (violation,) = caught.value.violations
+    assert violation.field == "training_job.config.exemplars.epochs"
+    assert ExemplarsConfig.hyperparameters()["epochs"].range in violation.description

@@ -1,0 +1,307 @@
+"""Rows made in process are exactly those that a sampler sends: same header, same messages, same summary."""
+
+import asyncio
+import io
+import itertools
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from rowmint.artifact import Model
+from rowmint.conditions import AnyOf, Predicate, Range
+from rowmint.errors import (
+    AcceptanceTooLowError,
+    ColumnNotFoundError,
+    InvalidFieldError,
+    RowRangeError,
+    StreamMismatchError,
+    UnavailableError,
+)
+from rowmint.rpc.orca import LoadReport
+from rowmint.sampling.completion import RowCompletion
+from rowmint.sampling.formats import RowFormat
+from rowmint.sampling.plan import compile_plan
+from rowmint.sampling.rows import RowSource
+from rowmint.sampling.spec import CompletionSpec, SampleSpec
+from rowmint.sampling.stream import open_stream, write_rows
+from rowmint.sampling.verification import draw_first_row, verify_model
+from rowmint.synthesizer import choose_kernel
+from rowmint.v1 import condition_pb2, sampling_pb2, value_pb2
+from sampler_service import converters
+from sampler_service.admission import Admission, Allowance
+from sampler_service.drain import Drain
+from sampler_service.pacing import Pacing
+from sampler_service.replica import REPLICA, Replica
+from sampler_service.servicer import SamplingServicer
+from sampler_service.sessions import CompletedRows, SessionServices
+from sampler_service.statistics import Statistics
+from tests.golden.make import FAMILIES
+from tests.golden.streams import golden_model, golden_shelf, reference, sampler_of
+
+GRID = 2048
+CITY = Predicate("city", AnyOf(("Zürich",)))
+AGE = Predicate("age", Range(minimum=10, maximum=80))
+WHERE = {
+    (): condition_pb2.Where(),
+    (CITY, AGE): condition_pb2.Where(
+        predicates=[
+            condition_pb2.Predicate(column="city", equals=value_pb2.Value(string_value="Zürich")),
+            condition_pb2.Predicate(
+                column="age",
+                range=condition_pb2.ValueRange(
+                    minimum=value_pb2.Value(int64_value=10), maximum=value_pb2.Value(int64_value=80)
+                ),
+            ),
+        ]
+    ),
+}
+FORMATS = {row_format: getattr(sampling_pb2, f"ROW_FORMAT_{row_format.upper()}") for row_format in RowFormat}
+
+
+class Call:
+    """A call's context, without a call."""
+
+    def __init__(self) -> None:
+        self.initial: tuple = ()
+        self.trailing: tuple = ()
+        self.callbacks: list = []
+
+    def add_done_callback(self, callback) -> None:
+        self.callbacks.append(callback)
+
+    async def send_initial_metadata(self, metadata) -> None:
+        self.initial += metadata
+
+    def set_trailing_metadata(self, metadata) -> None:
+        self.trailing += metadata
+
+    def end(self) -> None:
+        for callback in self.callbacks:
+            callback(self)
+
+
+class Served:
+    """A servicer of the golden models, and what its parts count."""
+
+    def __init__(self, sampler, workers) -> None:
+        self.admission = Admission(Allowance(8, 0), Allowance(0, 0))
+        self.drain = Drain()
+        self.drain.add(self.admission)
+        services = SessionServices(
+            sampler,
+            lambda _: workers,
+            self.admission,
+            self.drain,
+            Replica(lambda: "one", lambda: LoadReport(0.5, 20.0)),
+            Statistics(golden_shelf(), lambda _: 0, clock=time.monotonic, now=time.time),
+        )
+        self._servicer = SamplingServicer(services, Pacing(60.0))
+
+    async def _sample(self, request):
+        call = Call()
+        try:
+            responses = [response async for response in self._servicer.Sample(request, call)]
+        finally:
+            call.end()
+        assert call.initial == ((REPLICA, "one"),)
+        assert len(call.trailing) == 1
+        assert self.admission.streams == self.admission.rows == 0
+        return responses
+
+    def sample(self, request):
+        """Return every response to a request."""
+        return asyncio.run(self._sample(request))
+
+    async def _complete(self, requests, received):
+        async def sent():
+            for request in requests:
+                yield request
+
+        call, responses = Call(), []
+        try:
+            async for response in self._servicer.CompleteRows(sent(), call):
+                responses.append(response)
+                received(response)
+        finally:
+            call.end()
+        return responses
+
+    def complete(self, requests, received=lambda _: None):
+        """Return every response to the messages of a completion; `received` is called with each when it comes."""
+        return asyncio.run(self._complete(requests, received))
+
+    def parts(self, request, count):
+        """Return the requests that a stream is cut into."""
+        planning = sampling_pb2.PlanSampleRequest(sample=request, parts=count)
+        return asyncio.run(self._servicer.PlanSample(planning, Call())).parts
+
+
+@pytest.fixture(scope="module")
+def served():
+    with sampler_of(golden_shelf(), choose_kernel("numpy")) as sampler, ThreadPoolExecutor(2) as workers:
+        yield Served(sampler, workers)
+
+
+def spec_of(request: sampling_pb2.SampleRequest) -> SampleSpec:
+    asked = converters.sample_request(request)
+    return SampleSpec(**{name: getattr(asked, name) for name in SampleSpec.__dataclass_fields__})
+
+
+def in_process(model: Model, request: sampling_pb2.SampleRequest) -> list[sampling_pb2.SampleResponse]:
+    """Return what a sampler should respond, made without one."""
+    family = reference(request.model.split("/")[3].partition("@")[0])
+    stream = open_stream(model, spec_of(request), f"{family.model}/versions/{family.version}")
+    events = itertools.chain([stream.header], stream.messages(), (stream.summary for _ in range(1)))
+    return [converters.sample_response(event) for event in events]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("row_format", RowFormat)
+@pytest.mark.parametrize(("where", "seed"), list(zip(WHERE, (0, 2**64 - 1), strict=True)), ids=["all", "conditions"])
+def test_rows_made_in_process_are_those_that_are_served(served, family, row_format, where, seed):
+    request = sampling_pb2.SampleRequest(
+        model=f"projects/golden/models/{family}/versions/1",
+        rows=10**12,
+        start_row=100,
+        end_row=100 + 2 * GRID,
+        seed=seed,
+        where=WHERE[where],
+        format=FORMATS[row_format],
+        message_bytes=16 * 1024,
+    )
+    assert in_process(golden_model(family), request) == served.sample(request)
+
+
+@pytest.mark.parametrize("row_format", [RowFormat.ARROW_STREAM, RowFormat.CSV, RowFormat.NDJSON])
+def test_served_parts_join_to_what_is_written_in_process(served, row_format):
+    request = sampling_pb2.SampleRequest(
+        model="projects/golden/models/tvae/versions/1",
+        rows=3 * GRID + 50,
+        seed=3,
+        where=WHERE[CITY, AGE],
+        format=FORMATS[row_format],
+        columns=["id", "age", "city"],
+    )
+    sink = io.BytesIO()
+    summary = write_rows(golden_model("tvae"), spec_of(request), sink)
+    parts = served.parts(request, 3)
+    assert len(parts) == 3
+    assert sink.getvalue() == b"".join(
+        response.data.data for part in parts for response in served.sample(part) if response.HasField("data")
+    )
+    assert (summary.complete, summary.rows_delivered, summary.next_row) == (True, 3 * GRID + 50, 3 * GRID + 50)
+
+
+def test_a_gap_ends_a_stream_in_process_as_it_ends_a_served_one(served, monkeypatch):
+    real = RowSource.block
+
+    def block(self, number, needed, stopped=lambda: False):
+        found = real(self, number, needed, stopped)
+        if number != 1 or found.rows <= 2:
+            return found
+        return replace(found, rows=2, columns={name: array.take(slice(0, 2)) for name, array in found.columns.items()})
+
+    monkeypatch.setattr(RowSource, "block", block)
+    request = sampling_pb2.SampleRequest(
+        model="projects/golden/models/independent/versions/1", rows=10_000, seed=5, format=FORMATS[RowFormat.CSV]
+    )
+    received = []
+    with pytest.raises(AcceptanceTooLowError) as local:
+        received.extend(open_stream(golden_model("independent"), spec_of(request)).messages())
+    with pytest.raises(AcceptanceTooLowError) as remote:
+        served.sample(request)
+    assert sum(message.row_count for message in received) == 4096
+    assert (local.value.message, local.value.metadata) == (remote.value.message, remote.value.metadata)
+    request.allow_partial = True
+    assert in_process(golden_model("independent"), request) == served.sample(request)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_completed_in_process_are_those_that_are_served(served, family):
+    known = [sampling_pb2.PartialRow(known={"city": value_pb2.Value(string_value="Zürich")}), sampling_pb2.PartialRow()]
+    sent = known * 150
+    config = sampling_pb2.CompleteRowsConfig(
+        model=f"projects/golden/models/{family}/versions/1", seed=9, start_row=100, candidates=512
+    )
+    messages = [
+        sampling_pb2.CompleteRowsRequest(config=config),
+        *(
+            sampling_pb2.CompleteRowsRequest(rows=sampling_pb2.PartialRows(rows=rows))
+            for rows in (sent[:7], [], sent[7:])
+        ),
+    ]
+    header, *made, summary = served.complete(messages)
+    completion = RowCompletion(golden_model(family), CompletionSpec(seed=9, start_row=100, candidates=512))
+    rows = completion.complete([converters.known_cells(row, 0) for row in sent])
+    respond = converters.completion_response
+    assert header == respond(completion.header(config.model))
+    assert [row for response in made for row in response.rows.rows] == list(
+        respond(CompletedRows(rows, sent)).rows.rows
+    )
+    assert summary == respond(completion.summary(complete=True))
+
+
+def test_a_draining_sampler_ends_a_completion_and_refuses_the_next():
+    with sampler_of(golden_shelf(), choose_kernel("numpy")) as sampler, ThreadPoolExecutor(2) as workers:
+        draining = Served(sampler, workers)
+        config = sampling_pb2.CompleteRowsConfig(model="projects/golden/models/tvae/versions/1", seed=9, candidates=256)
+
+        def drain_at_rows(response):
+            if response.HasField("rows"):
+                draining.drain.begin()
+
+        rows = sampling_pb2.CompleteRowsRequest(rows=sampling_pb2.PartialRows(rows=[sampling_pb2.PartialRow()] * 600))
+        messages = [sampling_pb2.CompleteRowsRequest(config=config), rows]
+        _, *made, last = draining.complete(messages, drain_at_rows)
+        assert sum(len(response.rows.rows) for response in made) == last.summary.next_row == 256
+        assert not last.summary.complete
+        with pytest.raises(UnavailableError, match="is draining"):
+            draining.complete(messages)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"seed": None}, InvalidFieldError),
+        ({"rows": 0}, InvalidFieldError),
+        ({"start_row": 11}, RowRangeError),
+        ({"start_row": 5, "continued": True}, RowRangeError),
+        ({"columns": ("agee",)}, ColumnNotFoundError),
+        ({"expected_model_digest": bytes(32)}, StreamMismatchError),
+        ({"expected_plan_digest": bytes(32)}, StreamMismatchError),
+    ],
+)
+def test_what_cannot_be_is_refused(change, error):
+    with pytest.raises(error):
+        open_stream(golden_model("independent"), replace(SampleSpec(10, seed=1), **change))
+
+
+def test_typed_columns_are_not_written():
+    with pytest.raises(InvalidFieldError, match="row_format"):
+        write_rows(golden_model("independent"), SampleSpec(1, seed=0, row_format=RowFormat.COLUMNS), io.BytesIO())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_sound_model_is_verified(family):
+    draw_first_row(golden_model(family))
+    verify_model(golden_model(family))
+
+
+def test_a_model_that_cannot_draw_is_found(monkeypatch):
+    model = golden_model("independent")
+
+    def block(self, number, needed, stopped=lambda: False):
+        raise ValueError("cannot draw")
+
+    monkeypatch.setattr(RowSource, "block", block)
+    for check in (draw_first_row, verify_model):
+        with pytest.raises(ValueError, match="cannot draw"):
+            check(model)
+
+
+def test_a_plan_of_no_conditions_needs_no_pilot(monkeypatch):
+    model = golden_model("ctgan")
+    monkeypatch.setattr("rowmint.sampling.plan.pilot", None)
+    assert compile_plan(model.digest, model.synthesizer, ()).acceptance == 1.0

@@ -1,0 +1,188 @@
+"""Hyper-parameters, each declared once: default, range and help text, from which everything else follows.
+
+A family's configuration is a frozen dataclass of fields made here. Checks, converters, JSON form, documentation and the
+test of the proto's comments read the declarations.
+"""
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
+
+from rowmint.errors import InvalidFieldError
+
+_KEY = "hyperparameter"
+
+
+class Hyperparameter(Protocol):
+    """What one hyper-parameter may be.
+
+    Attributes:
+        help: What it is, one phrase.
+    """
+
+    @property
+    def help(self) -> str:
+        """See the class."""
+        ...
+
+    @property
+    def range(self) -> str:
+        """Its range in words; empty where its type is the whole range."""
+        ...
+
+    def validate(self, path: str, value: Any) -> None:
+        """Check a value; `path` names it in errors.
+
+        Raises:
+            InvalidFieldError: It is out of range.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Integer:
+    """An integer of a range, both ends included."""
+
+    help: str
+    least: int
+    greatest: int
+
+    @property
+    def range(self) -> str:
+        """See `Hyperparameter`."""
+        return f"{self.least:,} to {self.greatest:,}"
+
+    def validate(self, path: str, value: int) -> None:
+        """See `Hyperparameter`."""
+        check_integer(path, value, self.least, self.greatest)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A finite number, above 0 or not below it."""
+
+    help: str
+    positive: bool
+
+    @property
+    def range(self) -> str:
+        """See `Hyperparameter`."""
+        return "above 0" if self.positive else "0 or more"
+
+    def validate(self, path: str, value: float) -> None:
+        """See `Hyperparameter`."""
+        if not math.isfinite(value) or value < 0 or (self.positive and value == 0):
+            expected = "a finite number above 0" if self.positive else "a finite number, 0 or more"
+            raise InvalidFieldError(path, f"is {value}; must be {expected}")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or false."""
+
+    help: str
+    range: str = ""
+
+    def validate(self, path: str, value: bool) -> None:
+        """See `Hyperparameter`."""
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Widths of hidden layers."""
+
+    help: str
+    most: int
+    widest: int
+
+    @property
+    def range(self) -> str:
+        """See `Hyperparameter`."""
+        return f"1 to {self.most} layers of 1 to {self.widest:,}"
+
+    def validate(self, path: str, value: tuple[int, ...]) -> None:
+        """See `Hyperparameter`."""
+        if not 1 <= len(value) <= self.most:
+            raise InvalidFieldError(path, f"has {len(value)} layers; must have 1 to {self.most}")
+        for index, width in enumerate(value):
+            check_integer(f"{path}[{index}]", width, 1, self.widest)
+
+
+def check_integer(path: str, value: int, least: int, greatest: int) -> None:
+    """Check that an integer lies in a range, both ends included.
+
+    Raises:
+        InvalidFieldError: It does not.
+    """
+    if not least <= value <= greatest:
+        raise InvalidFieldError(path, f"is {value}; must be {least:,} to {greatest:,}")
+
+
+def integer(default: int, least: int, greatest: int, about: str) -> int:
+    """Declare an integer of `least` to `greatest`."""
+    return field(default=default, metadata={_KEY: Integer(about, least, greatest)})
+
+
+def positive(default: float, about: str) -> float:
+    """Declare a finite number above 0."""
+    return field(default=default, metadata={_KEY: Number(about, positive=True)})
+
+
+def not_negative(default: float, about: str) -> float:
+    """Declare a finite number, 0 or more."""
+    return field(default=default, metadata={_KEY: Number(about, positive=False)})
+
+
+def flag(*, default: bool, about: str) -> bool:
+    """Declare a truth value."""
+    return field(default=default, metadata={_KEY: Flag(about)})
+
+
+def layers(default: tuple[int, ...], about: str, most: int = 8, widest: int = 4096) -> tuple[int, ...]:
+    """Declare the widths of 1 to `most` hidden layers, each 1 to `widest`."""
+    return field(default=default, metadata={_KEY: Layers(about, most, widest)})
+
+
+@dataclass(frozen=True)
+class FamilyConfig:
+    """Hyper-parameters of a family: a subclass declares them as fields, with the functions above. Immutable."""
+
+    @classmethod
+    def hyperparameters(cls) -> dict[str, Hyperparameter]:
+        """Return the declarations by name, in the order declared."""
+        return {declared.name: declared.metadata[_KEY] for declared in fields(cls)}
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the defaults by name."""
+        return {declared.name: declared.default for declared in fields(cls)}
+
+    def validate(self, path: str) -> None:
+        """Check each hyper-parameter, then what they have to be to each other.
+
+        Args:
+            path: Names the family's part of the configuration in errors.
+
+        Raises:
+            InvalidFieldError: One is out of range; the error names it.
+        """
+        for name, parameter in self.hyperparameters().items():
+            parameter.validate(f"{path}.{name}", getattr(self, name))
+        self.validate_together(path)
+
+    def validate_together(self, path: str) -> None:
+        """Check what concerns several hyper-parameters, each valid by itself; a family with such rules overrides it.
+
+        Raises:
+            InvalidFieldError: They do not fit together.
+        """
+
+    @property
+    def least_rows(self) -> int:
+        """Training rows that the family needs, 2 or more."""
+        return 2
+
+    def steps_per_epoch(self, rows: int) -> int:
+        """Return the steps of an epoch over `rows` training rows; 0 where nothing is iterated."""
+        del rows
+        return 0
