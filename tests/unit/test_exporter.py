@@ -138,7 +138,7 @@ PROCESS = """
 import json, os, sys
 from sampler_service import metrics
 metrics.rows_sent("p", "csv", int(sys.argv[1]))
-metrics.watch(streams=lambda: float(sys.argv[1]), utilization=lambda: float(sys.argv[1]) / 10)
+metrics.show(streams=lambda: float(sys.argv[1]), utilization=lambda: float(sys.argv[1]) / 10)
 import asyncio
 async def once():
     task = asyncio.create_task(metrics.keep_fresh())
