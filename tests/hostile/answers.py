@@ -338,8 +338,6 @@ ANSWERS: dict[str, Callable[[World, Any, list[Any]], None]] = {
     "ModelAdminService.SetModelAlias": _set_alias,
     "ModelAdminService.DeleteModelVersion": _deleted_version,
     "ModelAdminService.UndeleteModelVersion": _same_name,
-    "ModelAdminService.PromoteModelVersion": _same_name,
-    "ModelAdminService.RejectModelVersion": _same_name,
     "ModelAdminService.SignModelVersion": _same_name,
     "ModelService.GetModel": _same_name,
     "ModelService.ListModels": _page,

@@ -197,10 +197,6 @@ BASES: dict[str, list[Message]] = {
         model_admin_service_pb2.DeleteModelVersionRequest(name=golden_version("tvae"))
     ],
     "ModelAdminService.UndeleteModelVersion": [model_admin_service_pb2.UndeleteModelVersionRequest(name=VERSION)],
-    "ModelAdminService.PromoteModelVersion": [model_admin_service_pb2.PromoteModelVersionRequest(name=VERSION)],
-    "ModelAdminService.RejectModelVersion": [
-        model_admin_service_pb2.RejectModelVersionRequest(name=VERSION, reason="not good enough")
-    ],
     "ModelAdminService.SignModelVersion": [model_admin_service_pb2.SignModelVersionRequest(name=VERSION)],
     "ModelService.GetModel": [model_service_pb2.GetModelRequest(name=MODEL)],
     "ModelService.ListModels": [model_service_pb2.ListModelsRequest(parent=PARENT, page_size=2)],
