@@ -1,4 +1,4 @@
-"""Which versions may be served: those that a trusted key has signed."""
+"""Verification that served versions are signed by a trusted key."""
 
 import threading
 from collections import OrderedDict
@@ -15,7 +15,7 @@ from rowmint.security.signing import Signature, Statement, TrustedKeys
 K = TypeVar("K")
 V = TypeVar("V")
 
-_KEPT = 4096  # verdicts, and versions whose signatures are remembered for when the registry is away
+_KEPT = 4096  # maximum number of cached results, and of versions with cached signatures for when the registry is down
 
 
 class SignatureReader(Protocol):
@@ -46,14 +46,13 @@ def open_trusted_keys(path: str) -> ReloadedFile[TrustedKeys]:
 
 
 class Trust:
-    """Judges versions by the keys that are trusted now. Safe to use from any thread.
+    """Verifies signatures of versions with the current trusted keys. Thread-safe.
 
-    That a version may be served is remembered for as long as the keys stay as they are; that it may not is checked
-    again each time, as it may have been signed meanwhile.
+    A positive result is cached until the keys change; a negative one is not, as the version may be signed later.
 
     Args:
-        keys: The keys.
-        reader: Where signatures are.
+        keys: The trusted keys.
+        reader: Reads signatures from the registry.
     """
 
     def __init__(self, keys: ReloadedFile[TrustedKeys], reader: SignatureReader) -> None:
@@ -64,7 +63,7 @@ class Trust:
         self._signatures: OrderedDict[ModelVersionName, tuple[Signature, ...]] = OrderedDict()
 
     def is_known(self, model: ModelName, record: ModelVersionRecord) -> bool:
-        """Return whether a version is known to be trusted by the keys as they are now; never waits for the registry.
+        """Return whether a version is known to be trusted with the current keys; does not read the registry.
 
         Args:
             model: The model requested.

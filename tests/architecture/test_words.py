@@ -14,9 +14,11 @@ SUFFIXES = {".md", ".proto", ".py", ".pyi", ".sql", ".toml", ".yaml", ".yml"}
 
 SUGGESTIONS = {
     r"\bgo(es|ing|ne)? on with\b": "resume, continue",
+    r"\b(asked|told)\b": "requested; reported",
     r"\banew\b": "again",
     r"\bafresh\b": "again; generated",
     r"\bnobody\b": "name the caller, client, process or thread that does not",
+    r"\b(any|every)body\b": "every caller, every client",
     r"\bwhoever\b": "the caller, the client, the operator",
     r"\bsomebody\b": "a caller, a client, another process",
     r"\bmend(s|ed|ing)?\b": "fix, repair",

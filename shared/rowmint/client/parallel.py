@@ -24,7 +24,7 @@ from rowmint.v1 import sampling_pb2
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
 
 PART_BYTES = 4 * 1024 * 1024
-"""Bytes of a part aimed at; one block or grid cell, whichever is longer, where that has more."""
+"""Bytes of a part aimed at; one block or batch, whichever is longer, where that has more."""
 _SPARE = 2  # parts held beyond those that are read: the one that is delivered, and one for the next free call
 
 
