@@ -1,5 +1,5 @@
--- Run once, as the superuser, when the database is made: two roles, of which the sampler's can read the models only.
--- The tables are made by the trainer when it starts.
+-- Runs once, as the superuser, when the database is created. Creates two roles; the sampler's can only read the models.
+-- The trainer creates the tables when it starts.
 \set ON_ERROR_STOP on
 \getenv trainer_password TRAINER_DATABASE_PASSWORD
 \getenv sampler_password SAMPLER_DATABASE_PASSWORD
@@ -10,7 +10,7 @@ ALTER ROLE rowmint_sampler SET default_transaction_read_only = on;
 
 REVOKE ALL ON DATABASE rowmint FROM PUBLIC;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
--- Anybody may make large objects, and so fill the disk, unless it is taken from all; nothing here needs them.
+-- By default every role may create large objects, which could fill the disk; Rowmint does not use them.
 REVOKE EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) FROM PUBLIC;
 GRANT CONNECT, CREATE ON DATABASE rowmint TO rowmint_trainer;
 GRANT CONNECT ON DATABASE rowmint TO rowmint_sampler;

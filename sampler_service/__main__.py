@@ -17,15 +17,15 @@ from rowmint.names import ModelVersionName
 from rowmint.objects import open_store
 from rowmint.observability.calls import CallObserver
 from rowmint.observability.exporter import mark_dead, serve_metrics, shared_registry
-from rowmint.observability.service import observed
+from rowmint.observability.service_telemetry import service_telemetry
 from rowmint.registry import open_models_registry
 from rowmint.rpc import orca
 from rowmint.rpc.caller import sees_unpublished
-from rowmint.rpc.guard import guarded, scraper_admission
 from rowmint.rpc.models import model_service
 from rowmint.rpc.orca import load_service
 from rowmint.rpc.process import run
-from rowmint.rpc.server import UNGUARDED, Guard, Server, ServerOptions, serve_until_signal
+from rowmint.rpc.server import INSECURE, Server, ServerOptions, ServerSecurity, serve_until_signal
+from rowmint.rpc.server_security import scraper_authorization, server_security
 from rowmint.sampling.stream import BlockDone
 from rowmint.synthesizer import choose_kernel
 from sampler_service import metrics
@@ -43,7 +43,7 @@ from sampler_service.servicer import SamplingServicer, sampling_service
 from sampler_service.sessions import SessionServices
 from sampler_service.settings import SamplerSettings, sibling_environment
 from sampler_service.statistics import Statistics
-from sampler_service.trust import Trust, watch_trusted_keys
+from sampler_service.trust import Trust, open_trusted_keys
 
 _log = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ _LOADERS = 4  # threads that wait for registry and store, and compile plans
 
 @contextmanager
 def composed(
-    settings: SamplerSettings, observers: Sequence[CallObserver] = (), guard: Guard = UNGUARDED
+    settings: SamplerSettings, observers: Sequence[CallObserver] = (), security: ServerSecurity = INSECURE
 ) -> Iterator[tuple[Server, Drain]]:
     """Build a sampler, not started yet, and its drain; within a running event loop. Observers see every call."""
     registry = open_models_registry(settings.models_registry_url)
@@ -90,7 +90,7 @@ def composed(
         utilization=lambda: scheduler.load().utilization,
     )
     try:
-        trust = Trust(watch_trusted_keys(settings.trusted_keys), registry.models) if settings.trusted_keys else None
+        trust = Trust(open_trusted_keys(settings.trusted_keys), registry.models) if settings.trusted_keys else None
         models = ModelCache(
             registry.models,
             store,
@@ -138,7 +138,7 @@ def composed(
                 shares_port=settings.shares_port,
             ),
             observers,
-            guard,
+            security,
         )
         yield server, drain
     finally:
@@ -164,16 +164,16 @@ async def serve(settings: SamplerSettings) -> None:
     if settings.shares_port:
         end_with_parent()
     with (
-        observed(
+        service_telemetry(
             "sampler",
             metrics.REGISTRY,
             metrics.CALLS,
             settings.metrics_listen,
             tls=settings.tls_files,
-            admits=scraper_admission(settings),
+            may_scrape=scraper_authorization(settings),
         ) as observers,
-        guarded(settings, "sampler", lambda: datetime.now(UTC)) as guard,
-        composed(settings, observers, guard) as (server, drain),
+        server_security(settings, "sampler", lambda: datetime.now(UTC)) as security,
+        composed(settings, observers, security) as (server, drain),
     ):
         fresh = asyncio.create_task(metrics.keep_fresh())
 
@@ -194,7 +194,7 @@ def _metrics_together(settings: SamplerSettings) -> Iterator[tuple[dict[str, str
         return
     with TemporaryDirectory(prefix="rowmint-metrics-") as folder:
         server = serve_metrics(
-            settings.metrics_listen, shared_registry(folder), settings.tls_files, scraper_admission(settings)
+            settings.metrics_listen, shared_registry(folder), settings.tls_files, scraper_authorization(settings)
         )
         _log.info("serving metrics", service="sampler", port=server.port)
         try:

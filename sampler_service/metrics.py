@@ -9,8 +9,8 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.process_collector import ProcessCollector
 
+from rowmint.observability.environment import multiprocess_folder
 from rowmint.observability.metrics import CallMetrics
-from rowmint.observability.settings import multiprocess_folder
 
 REGISTRY = CollectorRegistry()
 

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 from rowmint.errors import EmptyStreamError, LimitError, Reason
-from rowmint.observability.calls import note_reason
+from rowmint.observability.calls import record_reason
 from rowmint.rpc import status
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ class Pacing:
         if task is None or task.done():
             return
         task.cancel()
-        note_reason(Reason.LIMIT)
+        record_reason(Reason.LIMIT)
         abort = asyncio.get_running_loop().create_task(self._abort(context))
         self._aborts.add(abort)
         abort.add_done_callback(self._aborts.discard)

@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar
 from rowmint.errors import UntrustedModelError
 from rowmint.names import ModelName, ModelVersionName
 from rowmint.registry import ModelVersionRecord
+from rowmint.security.reloaded_file import ReloadedFile
 from rowmint.security.signing import Signature, Statement, TrustedKeys
-from rowmint.security.watched import Watched
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -32,17 +32,17 @@ class SignatureReader(Protocol):
         ...
 
 
-def watch_trusted_keys(path: str) -> Watched[TrustedKeys]:
-    """Return the keys that a file holds, read again when it changes.
+def open_trusted_keys(path: str) -> ReloadedFile[TrustedKeys]:
+    """Return the keys in a file, which is reloaded when it changes.
 
     Args:
         path: `ROWMINT_TRUSTED_KEYS`.
 
     Raises:
         UnavailableError: The file cannot be read.
-        InvalidFieldError: It holds something else.
+        InvalidFieldError: It does not contain public keys.
     """
-    return Watched([Path(path)], lambda contents: TrustedKeys.parse(contents[0]), "ROWMINT_TRUSTED_KEYS")
+    return ReloadedFile([Path(path)], lambda contents: TrustedKeys.parse(contents[0]), "ROWMINT_TRUSTED_KEYS")
 
 
 class Trust:
@@ -56,7 +56,7 @@ class Trust:
         reader: Where signatures are.
     """
 
-    def __init__(self, keys: Watched[TrustedKeys], reader: SignatureReader) -> None:
+    def __init__(self, keys: ReloadedFile[TrustedKeys], reader: SignatureReader) -> None:
         self._keys = keys
         self._reader = reader
         self._lock = threading.Lock()

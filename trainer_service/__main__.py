@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from rowmint.failpoints import arm
 from rowmint.objects import open_store
 from rowmint.observability.calls import CallObserver
-from rowmint.observability.service import observed
+from rowmint.observability.service_telemetry import service_telemetry
 from rowmint.registry import migrate, open_registry
-from rowmint.rpc.guard import guarded, scraper_admission
 from rowmint.rpc.models import model_service
 from rowmint.rpc.process import run
-from rowmint.rpc.server import Guard, Server, ServerOptions, Service, serve_until_signal
+from rowmint.rpc.server import Server, ServerOptions, ServerSecurity, Service, serve_until_signal
+from rowmint.rpc.server_security import scraper_authorization, server_security
 from rowmint.v1 import (
     dataset_service_pb2_grpc,
     model_admin_service_pb2_grpc,
@@ -32,7 +32,7 @@ from trainer_service.servicers.datasets import DatasetServicer
 from trainer_service.servicers.model_admin import ModelAdminServicer
 from trainer_service.servicers.training import TrainingServicer
 from trainer_service.settings import TrainerSettings, worker_environment
-from trainer_service.signer import VersionSigner, watch_signing_key
+from trainer_service.signer import VersionSigner, open_signing_key
 
 _THREADS = 16  # no more than the registry's pool has connections
 
@@ -41,27 +41,27 @@ async def serve(settings: TrainerSettings) -> None:
     """Serve until a signal."""
     arm(settings.failpoint)
     with (
-        observed(
+        service_telemetry(
             "trainer",
             metrics.REGISTRY,
             metrics.CALLS,
             settings.metrics_listen,
             tls=settings.tls_files,
-            admits=scraper_admission(settings),
+            may_scrape=scraper_authorization(settings),
         ) as observers,
-        guarded(settings, "trainer", lambda: datetime.now(UTC)) as guard,
+        server_security(settings, "trainer", lambda: datetime.now(UTC)) as security,
     ):
-        await _serve(settings, observers, guard)
+        await _serve(settings, observers, security)
 
 
-async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver], guard: Guard) -> None:
+async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver], security: ServerSecurity) -> None:
     loop = asyncio.get_running_loop()
     # Calls wait for registry and stores in threads; those that read a whole upload back must not keep the rest waiting.
     loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="call"))
     registry = open_registry(settings.registry_url)
     data = open_store(settings.data_store_url, settings.store_options)
     models = open_store(settings.model_store_url, settings.store_options)
-    signer = VersionSigner(registry.models, models, watch_signing_key(settings.signing_key))
+    signer = VersionSigner(registry.models, models, open_signing_key(settings.signing_key))
     await asyncio.to_thread(migrate, registry.engine)
     sweeper = Sweeper(
         registry,
@@ -115,7 +115,7 @@ async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver], g
             max_connection_age_seconds=settings.max_connection_age_seconds,
         ),
         observers,
-        guard,
+        security,
     )
     sweeper.start()
     metrics.declare_phases(PHASES)

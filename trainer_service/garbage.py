@@ -127,7 +127,7 @@ class Sweeper:
         sweep_listed(self._registry.datasets, self._data)
         sweep_listed(self._registry.models, self._models)
         for store in (self._data, self._models):
-            store.tidy()
+            store.remove_abandoned()
             keys = store.list("")
             while batch := list(itertools.islice(keys, _AT_ONCE)):
                 found = sweep_orphans(self._registry, store, batch)

@@ -1,9 +1,9 @@
-"""The closed tree of domain errors.
+"""The domain errors.
 
-Every failure that a caller can meet is one of these. They know nothing of gRPC: `rowmint.rpc` holds the one table that
-turns them into status codes. The message says what happened, where, and what to do next; `metadata` holds the same
-facts for programs. Neither ever holds a secret, a path or a cell of the data beyond the one the caller sent and what
-the model's schema shows its readers.
+Every failure that a caller can get is one of these. They do not depend on gRPC: `rowmint.rpc.status` maps them to
+status codes. The message says what happened, where, and what to do next; `metadata` contains the same facts for
+programs. Neither contains secrets, paths or cells of the data, except what the caller sent and what the model's schema
+shows its readers.
 """
 
 from collections.abc import Iterable, Mapping
@@ -44,7 +44,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """One field of a request that is wrong.
+    """An invalid field of a request.
 
     Attributes:
         field: Path of the field, such as ``training_job.config.ctgan.pac``.
@@ -56,13 +56,13 @@ class FieldViolation:
 
 
 class RowmintError(Exception):
-    """Root of all domain errors.
+    """Base class of all domain errors.
 
     Args:
-        message: What happened, where, and what to do next; one line, shown to people.
+        message: What happened, where, and what to do next; one line, shown to users.
         metadata: The same facts for programs.
-        violations: Fields at fault, when the request was.
-        retry_after: Seconds after which the same call may succeed, or None where it will not.
+        violations: The invalid fields, if the request was invalid.
+        retry_after: Seconds after which the same call may succeed, or None if a retry is pointless.
     """
 
     reason: Reason = Reason.INTERNAL
@@ -92,7 +92,7 @@ class InvalidFieldError(RowmintError):
 
 
 class RequestIdReusedError(RowmintError):
-    """A request_id was used before with another body."""
+    """The request_id was used before with a different body."""
 
     reason = Reason.REQUEST_ID_REUSED
 
@@ -104,30 +104,30 @@ class ResourceNotFoundError(RowmintError):
 
 
 class ResourceExistsError(RowmintError):
-    """A resource of this name exists."""
+    """A resource with this name already exists."""
 
     reason = Reason.RESOURCE_EXISTS
 
 
 class WrongStateError(RowmintError):
-    """The resource is not in the state the call needs."""
+    """The resource is not in the state that the call requires."""
 
     reason = Reason.WRONG_STATE
 
 
 class EmptyStreamError(RowmintError):
-    """A client stream carried no message."""
+    """A request stream contained no message."""
 
     reason = Reason.EMPTY_STREAM
 
 
 class WriteOffsetError(RowmintError):
-    """An upload message does not start where the last one ended.
+    """An upload message does not start where the previous one ended.
 
     Args:
-        offset: Offset that was sent, bytes.
-        expected: Offset that was expected, bytes.
-        committed: Bytes that are stored; where a new stream starts.
+        offset: The offset sent, bytes.
+        expected: The expected offset, bytes.
+        committed: Bytes stored durably; the offset at which a new stream starts.
     """
 
     reason = Reason.WRITE_OFFSET
@@ -135,20 +135,20 @@ class WriteOffsetError(RowmintError):
     def __init__(self, offset: int, expected: int, committed: int) -> None:
         kind = "a gap" if offset > expected else "an overlap"
         super().__init__(
-            f"write_offset {offset} leaves {kind}: {expected} was expected; {committed} bytes are committed, open a new"
-            " stream from there",
+            f"write_offset {offset} leaves {kind}: {expected} was expected; {committed} bytes are committed, resume"
+            " with a new stream at that offset",
             metadata={"committed_size": str(committed), "expected": str(expected)},
         )
 
 
 class ChecksumError(RowmintError):
-    """A message's bytes do not match its checksum."""
+    """The data of a message does not match its checksum."""
 
     reason = Reason.CHECKSUM
 
 
 class DigestMismatchError(RowmintError):
-    """The stored bytes do not match the size or SHA-256 said at the end."""
+    """The stored bytes do not match the size or SHA-256 given at the end of the upload."""
 
     reason = Reason.DIGEST_MISMATCH
 
@@ -161,10 +161,10 @@ class FencedError(RowmintError):
 
 @dataclass(frozen=True)
 class DataProblem:
-    """One thing wrong with uploaded data.
+    """A problem in uploaded data.
 
     Attributes:
-        message: What is wrong and what to do.
+        message: What is wrong and how to fix it.
         line: Line of the file, from 1, or 0.
         row: Row of the table, from 1, or 0.
         column: Column concerned, or empty.
@@ -180,7 +180,7 @@ class InvalidDataError(RowmintError):
     """Uploaded bytes cannot be read as a table.
 
     Args:
-        problems: What is wrong, at least one, at most 100.
+        problems: The problems, at least one; the first 100 are kept.
     """
 
     reason = Reason.INVALID_DATA
@@ -204,8 +204,8 @@ class ColumnNotFoundError(RowmintError):
     """The schema has no such column.
 
     Args:
-        column: Name that was asked for.
-        near: Names that resemble it, best first.
+        column: The requested name.
+        near: Similar names, best first.
     """
 
     reason = Reason.COLUMN_NOT_FOUND
@@ -217,39 +217,39 @@ class ColumnNotFoundError(RowmintError):
 
 
 class ValueNotFoundError(RowmintError):
-    """A value was never seen in training.
+    """A value does not occur in the training data.
 
     Args:
         column: The column.
-        value: Value that was asked for, as text.
-        near: Known values that resemble it, best first.
+        value: The requested value, as text.
+        near: Similar known values, best first.
     """
 
     reason = Reason.VALUE_NOT_FOUND
 
     def __init__(self, column: str, value: str, near: Iterable[str] = ()) -> None:
         near = list(near)
-        hint = f"; near ones are {', '.join(map(repr, near))}" if near else ""
+        hint = f"; similar values are {', '.join(map(repr, near))}" if near else ""
         super().__init__(
-            f"column {column!r} never had the value {value!r} in training{hint}",
+            f"the value {value!r} does not occur in column {column!r} of the training data{hint}",
             metadata={"column": column, "value": value, "near": ", ".join(near)},
         )
 
 
 class InvalidConditionError(RowmintError):
-    """Conditions exclude each other, or ask what cannot be asked of a column."""
+    """Conditions contradict each other, or a predicate does not apply to its column's type."""
 
     reason = Reason.INVALID_CONDITION
 
 
 class AcceptanceTooLowError(RowmintError):
-    """The model does not produce rows that satisfy the conditions within its budget.
+    """The candidate budget was exhausted before enough rows satisfied the conditions.
 
     Args:
-        message: Which test starves and how rare it is.
-        found: Candidates that satisfied the conditions.
-        candidates: Candidates that were drawn.
-        row: Row the stream stopped at.
+        message: Which predicate is satisfied too rarely, and its acceptance.
+        found: Number of candidates that satisfied the conditions.
+        candidates: Number of candidates drawn.
+        row: Index of the row at which the stream stopped.
     """
 
     reason = Reason.ACCEPTANCE_TOO_LOW
@@ -259,11 +259,11 @@ class AcceptanceTooLowError(RowmintError):
 
 
 class RowRangeError(RowmintError):
-    """A row index lies outside the stream, or not on the grid where it must.
+    """A row index lies outside the stream, or is not a multiple of the grid where it must be.
 
     Args:
         message: What is wrong with it and what is allowed.
-        field: Field of the request that holds it, or empty where none does alone.
+        field: Field of the request that contains it, or empty if it is not in a single field.
         metadata: The same facts for programs.
     """
 
@@ -275,19 +275,19 @@ class RowRangeError(RowmintError):
 
 
 class LimitError(RowmintError):
-    """A limit was reached; the message names the setting that holds it."""
+    """A limit was exceeded; the message names its setting."""
 
     reason = Reason.LIMIT
 
 
 class DataLossError(RowmintError):
-    """Stored bytes are damaged or not what the registry says."""
+    """Stored bytes are corrupt or do not match the registry."""
 
     reason = Reason.DATA_LOSS
 
 
 class UnavailableError(RowmintError):
-    """A part the service needs is not reachable now."""
+    """A dependency of the service is temporarily unreachable."""
 
     reason = Reason.UNAVAILABLE
 
@@ -299,30 +299,30 @@ class CancelledError(RowmintError):
 
 
 class TrainingFailedError(RowmintError):
-    """Training could not go on."""
+    """Training failed."""
 
     reason = Reason.TRAINING_FAILED
 
 
 class StreamMismatchError(RowmintError):
-    """The digests of a continued stream do not match the model's now."""
+    """The digests of a resumed stream do not match the current model or plan."""
 
     reason = Reason.STREAM_MISMATCH
 
 
 class UnauthenticatedError(RowmintError):
-    """Who calls is not known."""
+    """The caller's credentials are missing or invalid."""
 
     reason = Reason.UNAUTHENTICATED
 
 
 class PermissionDeniedError(RowmintError):
-    """Who calls may not do this in this project."""
+    """The caller lacks the required role in this project."""
 
     reason = Reason.PERMISSION_DENIED
 
 
 class UntrustedModelError(RowmintError):
-    """A version bears no signature of a trusted key."""
+    """A version has no valid signature of a trusted key."""
 
     reason = Reason.UNTRUSTED_MODEL

@@ -1,6 +1,6 @@
-"""Named places where a process can be told to die: what happens there is what its tests are about.
+"""Failpoints: named places in the code at which tests can kill the process.
 
-A service that is told nothing passes them by at the price of one comparison. What is told, `arm` says.
+A failpoint that is not armed costs one comparison. `arm` defines the syntax of the setting.
 """
 
 import os
@@ -34,11 +34,11 @@ FAILPOINTS = frozenset(
         "sweep.forgotten",
     }
 )
-"""Every name there is; each is reached in one place of the code."""
+"""All names; each is reached at one place in the code."""
 
 
-class _Armed:
-    """One place at which this process dies, once among all processes that are told the same."""
+class _ArmedFailpoint:
+    """A failpoint at which this process is killed, once among all processes with the same setting."""
 
     def __init__(self, name: str, hit: int, folder: Path) -> None:
         self._name = name
@@ -54,39 +54,39 @@ class _Armed:
                 return
         try:
             self._marker.touch(exist_ok=False)
-        except FileExistsError:  # another process has died here before
+        except FileExistsError:  # another process was killed here before
             return
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-_armed: _Armed | None = None
+_armed: _ArmedFailpoint | None = None
 
 
-def arm(told: str) -> None:
-    """Let this process die at a place, as by ``kill -9``.
+def arm(setting: str) -> None:
+    """Arm a failpoint, at which this process is killed with SIGKILL.
 
     Args:
-        told: ``name@hit:folder``: die when `name` is reached for the hit-th time, from 1, in one process, and leave the
-            file ``name@hit`` in `folder`, which must exist; where that is there already, nothing happens. Empty:
-            nowhere.
+        setting: ``name@hit:folder``: when `name` is reached for the hit-th time, from 1, in this process, create the
+            file ``name@hit`` in `folder`, which must exist, and kill the process; do nothing if the file already
+            exists. Empty: disarm.
 
     Raises:
-        InvalidFieldError: It is malformed, or there is no such place.
+        InvalidFieldError: It is malformed, or there is no such failpoint.
     """
-    global _armed  # noqa: PLW0603 - the places are all over the code, and a process has but one life
-    if not told:
+    global _armed  # noqa: PLW0603 - failpoints are all over the code, and apply to the whole process
+    if not setting:
         _armed = None
         return
-    place, _, folder = told.partition(":")
+    place, _, folder = setting.partition(":")
     name, _, hit = place.partition("@")
     if name not in FAILPOINTS or not hit.isdigit() or not int(hit) or not Path(folder).is_dir():
         raise InvalidFieldError(
-            "failpoint", f"{told!r} must be name@hit:folder; names are {', '.join(sorted(FAILPOINTS))}"
+            "failpoint", f"{setting!r} must be name@hit:folder; names are {', '.join(sorted(FAILPOINTS))}"
         )
-    _armed = _Armed(name, int(hit), Path(folder))
+    _armed = _ArmedFailpoint(name, int(hit), Path(folder))
 
 
 def reach(name: str) -> None:
-    """Note that `name`, one of `FAILPOINTS`, is reached; the process may not survive it."""
+    """Mark the failpoint `name`, one of `FAILPOINTS`, as reached; does not return if it is armed and due."""
     if _armed is not None:
         _armed.reach(name)

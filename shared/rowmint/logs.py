@@ -1,7 +1,7 @@
-"""How a service writes its log: one line an event, on standard error, times in UTC.
+"""Logging of the services: one line per event, on standard error, times in UTC.
 
-Lines are for people, or JSON for machines. What libraries log goes the same way. Whoever writes an event must not put
-into it a value of a cell, a secret or a path: the log is read by others than the data.
+Lines are readable text, or JSON. Log records of libraries are formatted alike. Events must not contain values of cells,
+secrets or paths: people who may not see the data read the log.
 """
 
 import logging
@@ -18,16 +18,16 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 
 
 def configure_logs(service: str, *, log_format: str = "console", level: str = "info") -> None:
-    """Set up the log of this process.
+    """Set up logging in this process.
 
-    Tracebacks show where and of which kind an error is, not its text, nor any variable: cells and credentials may be
-    in either.
+    Tracebacks contain the location and type of an error, but not its message or variables, which may contain cells or
+    credentials.
 
     Args:
-        service: Who writes, such as ``trainer``; told in JSON.
-        log_format: ``console``, or ``json`` for one object a line: `timestamp`, `level`, `event`, `service`, `trace_id`
-            and `span_id` where there is a span, and what else there is to say.
-        level: ``debug``, ``info``, ``warning`` or ``error``: what is below is left out.
+        service: Name of the service, such as ``trainer``; a field of JSON lines.
+        log_format: ``console``, or ``json`` for one object per line: `timestamp`, `level`, `event`, `service`,
+            `trace_id` and `span_id` if there is a span, and the fields of the event.
+        level: ``debug``, ``info``, ``warning`` or ``error``: lower levels are not logged.
     """
 
     def add_service(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -64,32 +64,36 @@ def configure_logs(service: str, *, log_format: str = "console", level: str = "i
     for old in [found for found in root.handlers if isinstance(found.formatter, structlog.stdlib.ProcessorFormatter)]:
         root.removeHandler(old)
     root.addHandler(handler)
-    # What libraries tell below a warning is for whoever works on them.
+    # Libraries log at least at level warning: lower levels are for their developers.
     root.setLevel(max(lowest, logging.WARNING))
-    # What Python writes by itself would be lines that are no JSON.
+    # Python itself writes warnings as plain text, not as JSON.
     logging.captureWarnings(as_json)
     if as_json:
         threading.excepthook = _log_dead_thread
 
 
 def _traceback(exc_info: ExcInfo) -> str:
-    """Return a traceback of an error and of what led to it."""
+    """Format the traceback of an error and of its causes, without messages."""
     lines = []
     error: traceback.TracebackException | None = traceback.TracebackException(*exc_info)
     while error is not None:
-        kind = "an error" if error.exc_type is None else f"{error.exc_type.__module__}.{error.exc_type.__qualname__}"
+        kind = (
+            "unknown exception"
+            if error.exc_type is None
+            else f"{error.exc_type.__module__}.{error.exc_type.__qualname__}"
+        )
         lines.append("".join(["Traceback (most recent call last):\n", *error.stack.format(), kind]))
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return "\n\n".join(reversed(lines))
 
 
-def _log_dead_thread(died: threading.ExceptHookArgs) -> None:
-    name = None if died.thread is None else died.thread.name
-    structlog.get_logger(__name__).error("a thread died", thread=name, exc_info=died.exc_value)
+def _log_dead_thread(failure: threading.ExceptHookArgs) -> None:
+    name = None if failure.thread is None else failure.thread.name
+    structlog.get_logger(__name__).error("thread failed", thread=name, exc_info=failure.exc_value)
 
 
 def _add_span(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Say which span the event belongs to, if it does to one."""
+    """Add the ids of the current span, if there is one."""
     trace = loaded_trace()
     if trace is not None:
         span = trace.get_current_span().get_span_context()

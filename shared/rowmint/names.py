@@ -1,4 +1,4 @@
-"""Resource names: the only place that formats or parses one (AIP-122).
+"""Resource names (AIP-122): formatting and parsing.
 
     projects/{project}
     projects/{project}/datasets/{dataset}
@@ -21,16 +21,16 @@ from rowmint.errors import InvalidFieldError
 
 _ID = r"[a-z][a-z0-9-]{0,62}"
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
-_ID_RULE = "1 to 63 characters of a-z, 0-9 and '-', the first a letter"
+_ID_RULE = "1 to 63 characters of a-z, 0-9 and '-', starting with a letter"
 
 LATEST = "latest"
 
 
 def validate_id(text: str, field: str) -> str:
-    """Return `text` if it may be the last part of a name.
+    """Return `text` if it is a valid last part of a name.
 
     Raises:
-        InvalidFieldError: It may not; the error names `field`.
+        InvalidFieldError: It is not; the error names `field`.
     """
     if not re.fullmatch(_ID, text):
         raise InvalidFieldError(field, f"{text!r} is not an id: {_ID_RULE}")
@@ -38,7 +38,7 @@ def validate_id(text: str, field: str) -> str:
 
 
 def validate_request_id(text: str, field: str = "request_id") -> str:
-    """Return `text` if it is a UUID, or empty, which stands for none.
+    """Return `text` if it is a UUID or empty (no request id).
 
     Raises:
         InvalidFieldError: It is neither; the error names `field`.
@@ -73,7 +73,7 @@ class ProjectName:
 
 
 def project_of(text: str, field: str) -> ProjectName:
-    """Return the project of any resource name, whatever else is in it; `InvalidFieldError` names `field`."""
+    """Return the project of any resource name; the rest is not validated. `InvalidFieldError` names `field`."""
     return ProjectName(_match(f"projects/({_ID})(?:/.*)?", text, field, "projects/{project}/...")[1])
 
 
@@ -152,7 +152,7 @@ class ModelVersionName:
 
     @classmethod
     def parse(cls, text: str, field: str = "name") -> Self:
-        """Parse `text`, no alias; `InvalidFieldError` names `field`."""
+        """Parse `text`; aliases are not accepted. `InvalidFieldError` names `field`."""
         form = "projects/{project}/models/{model}/versions/{version}"
         match = _match(f"projects/({_ID})/models/({_ID})/versions/([1-9][0-9]{{0,17}})", text, field, form)
         return cls(match[1], match[2], int(match[3]))
@@ -168,7 +168,7 @@ class ModelVersionName:
 
 @dataclass(frozen=True)
 class ModelVersionRef:
-    """Whatever stands for a version where one is read: a number, an alias or a model digest; exactly one is set.
+    """A reference to a version, by number, alias or model digest; exactly one of these is set.
 
     Attributes:
         model: The model.

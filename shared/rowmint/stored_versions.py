@@ -1,4 +1,4 @@
-"""The stored files of a published version, taken for what they are only where they are what the registry says."""
+"""The stored files of a model version, verified against the registry."""
 
 import hashlib
 
@@ -8,14 +8,14 @@ from rowmint.registry import ModelVersionRecord
 
 
 def stored_files(store: ObjectStore, record: ModelVersionRecord) -> tuple[bytes, bytes]:
-    """Return the bytes of a version's `manifest.json` and of its `weights.safetensors`.
+    """Return the bytes of a version's `manifest.json` and `weights.safetensors`.
 
     Args:
-        store: The models' store.
-        record: What the registry says of the version.
+        store: Object store of the models.
+        record: The version's record in the registry.
 
     Raises:
-        DataLossError: A file is missing, or has not the size or SHA-256 that the registry says.
+        DataLossError: A file is missing, or its size or SHA-256 differs from the registry's.
         UnavailableError: The store cannot be reached.
     """
 
@@ -23,8 +23,8 @@ def stored_files(store: ObjectStore, record: ModelVersionRecord) -> tuple[bytes,
         data = store.get(key)
         if len(data) != size or hashlib.sha256(data).digest() != sha256:
             raise DataLossError(
-                f"the stored {part} of {record.name} is damaged: size or digest is not what the registry says; restore"
-                " it or delete the version",
+                f"the stored {part} of {record.name} is corrupt: its size or digest does not match the registry;"
+                " restore it from a backup, or delete the version",
                 metadata={"name": str(record.name)},
             )
         return data

@@ -219,9 +219,9 @@ def test_a_server_of_another_authority_is_not_talked_to(guarded: Guarded) -> Non
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        (None, "the client certificate is granted nothing here"),
-        ("rowmint_0123456789ab_" + "A" * 43, "the API key is not known here"),
-        ("eyJhbGciOiJub25lIn0.e30.", "the bearer credential is no API key"),
+        (None, "no roles are granted to the client certificate"),
+        ("rowmint_0123456789ab_" + "A" * 43, "the API key is unknown, revoked or expired"),
+        ("eyJhbGciOiJub25lIn0.e30.", "the bearer credential is not an API key"),
     ],
 )
 def test_a_wrong_key_is_told_so_and_no_certificate_makes_up_for_it(
@@ -310,7 +310,7 @@ def test_files_that_are_wrong_let_no_service_start(tmp_path: Path) -> None:
     settings = write(tmp_path, "server", issue(authority, "server", *HERE))
     (tmp_path / "server-key.pem").write_bytes(issue(authority, "server", *HERE).key)
     said = refused_start(tmp_path, "-m", "sampler_service", **settings)
-    assert "the private key is not that of the certificate" in said
+    assert "the private key does not match the certificate" in said
     (tmp_path / "server-key.pem").unlink()
     assert "server-key.pem: No such file" in refused_start(tmp_path, "-m", "sampler_service", **settings)
 

@@ -37,10 +37,13 @@ def addresses(shared_services: Services, fitted: Fitted) -> list[str]:
         (["models", "delete", "customers@latest"], ["write customers/versions/NUMBER"]),
         (["sample", "customers", "-n", "0", "-o", "rows.csv"], ["rows: is 0; must be 1 to"]),
         (["sample", "none", "-n", "5", "-o", "rows.csv"], ["there is no projects/bad-input/models/none"]),
-        (["sample", "customers", "-n", "5", "-w", "city = Osol", "-o", "rows.csv"], ["'Osol'", "near ones are 'Oslo'"]),
+        (
+            ["sample", "customers", "-n", "5", "-w", "city = Osol", "-o", "rows.csv"],
+            ["'Osol'", "similar values are 'Oslo'"],
+        ),
         (["sample", "customers", "-n", "5", "-w", "age > 500", "-o", "rows.csv"], ["allows only values outside"]),
         (["sample", "customers", "-n", "5", "-w", "bonus = 7", "-o", "rows.csv"], ["rarest condition is", "'bonus'"]),
-        (["complete", "customers", "known.csv", "-o", "rows.csv"], ["row 0: ", "'Osol'", "near ones are 'Oslo'"]),
+        (["complete", "customers", "known.csv", "-o", "rows.csv"], ["row 0: ", "'Osol'", "similar values are 'Oslo'"]),
     ],
 )
 def test_a_wrong_use_is_one_line(addresses, tmp_path, monkeypatch, arguments, parts):

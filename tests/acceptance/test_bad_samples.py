@@ -173,7 +173,10 @@ def test_a_value_never_seen_gets_near_ones(stubs, fitted):
     )
     assert refusal.kind == ("INVALID_ARGUMENT", "VALUE_NOT_FOUND")
     assert refusal.metadata == {"column": "city", "value": "Osol", "near": "Oslo"}
-    assert refusal.message == "column 'city' never had the value 'Osol' in training; near ones are 'Oslo'"
+    assert (
+        refusal.message
+        == "the value 'Osol' does not occur in column 'city' of the training data; similar values are 'Oslo'"
+    )
 
 
 def test_an_unknown_column_gets_near_ones(stubs, fitted):
@@ -260,7 +263,7 @@ def test_a_completion_is_a_config_and_rows(stubs, fitted):
     ("known", "reason", "column", "words"),
     [
         ({"ctiy": {"string_value": "Oslo"}}, "COLUMN_NOT_FOUND", "ctiy", "did you mean 'city'"),
-        ({"city": {"string_value": "Osol"}}, "VALUE_NOT_FOUND", "city", "near ones are 'Oslo'"),
+        ({"city": {"string_value": "Osol"}}, "VALUE_NOT_FOUND", "city", "similar values are 'Oslo'"),
         ({"age": {"string_value": "thirty"}}, "INVALID_CONDITION", "age", "'thirty' is not a number"),
         ({"age": {"double_value": 30.5}}, "INVALID_CONDITION", "age", "30.5 is not one of its values"),
         ({"age": {"null_value": True}}, "INVALID_CONDITION", "age", "a missing cell never occurred"),

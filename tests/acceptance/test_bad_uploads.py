@@ -86,12 +86,12 @@ def whole(data) -> list[Message]:
             9,
         ),
         ([part(0, 9), part(9, SIZE, name=f"{PROJECT}/datasets/other")], INVALID, "changed from", ["name"], 9),
-        ([part(0, SIZE), finish(sha256=bytes(32))], ("DATA_LOSS", "DIGEST_MISMATCH"), "00000000 was said", [], SIZE),
-        ([part(0, SIZE), finish(total_size=99)], ("DATA_LOSS", "DIGEST_MISMATCH"), "99 was said", [], SIZE),
-        ([part(0, 9), finish(9)], ("DATA_LOSS", "DIGEST_MISMATCH"), "9 bytes are stored; send what is", [], 9),
+        ([part(0, SIZE), finish(sha256=bytes(32))], ("DATA_LOSS", "DIGEST_MISMATCH"), "00000000", [], SIZE),
+        ([part(0, SIZE), finish(total_size=99)], ("DATA_LOSS", "DIGEST_MISMATCH"), "total_size is 99", [], SIZE),
+        ([part(0, 9), finish(9)], ("DATA_LOSS", "DIGEST_MISMATCH"), "9 bytes are stored; send the missing", [], 9),
         ([part(0, SIZE), finish(sha256=b"short")], INVALID, "must have 32", ["finish_write.sha256"], SIZE),
         ([part(0, SIZE), finish(total_size=-1)], INVALID, "is -1", ["finish_write.total_size"], SIZE),
-        ([part(0, 9), finish(9), part(9, SIZE)], INVALID, "another one follows", ["finish_write"], 9),
+        ([part(0, 9), finish(9), part(9, SIZE)], INVALID, "is not the last one", ["finish_write"], 9),
     ],
 )
 def test_a_broken_stream_keeps_what_was_right_and_goes_on_from_there(
@@ -139,7 +139,7 @@ def test_an_upload_mended_at_every_turn_is_ready_and_takes_no_more(client, stub)
     assert more.metadata == {"state": "READY"}
     other = refused(send, stub, name, finish(total_size=SIZE - 1))
     assert other.kind == ("DATA_LOSS", "DIGEST_MISMATCH")
-    assert f"{name} was finished before" in other.message
+    assert f"{name} was already finished" in other.message
     assert send(stub, name, finish()) == ready == client.get_dataset(name)
 
 
@@ -158,7 +158,7 @@ def parquet(**columns) -> bytes:
         ("csv", b"a,b\n1,x\n2,caf\xe9\n", 3, 0, "", "not utf-8; declare the file's encoding"),
         ("csv", b"a,b\n", 0, 0, "", "has no rows"),
         ("parquet", parquet(a=[1], n=[[1, 2]]), 0, 0, "n", "is of type list"),
-        ("parquet", parquet(a=list(range(1000)))[:900], 0, 0, "", "no whole Parquet file"),
+        ("parquet", parquet(a=list(range(1000)))[:900], 0, 0, "", "not a complete Parquet file"),
         ("json", b'{"a":1}\n{"a":\n', 2, 0, "", "is not a JSON object"),
     ],
 )

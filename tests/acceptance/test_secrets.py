@@ -313,7 +313,7 @@ def test_the_audit_log_tells_who_was_let_in_and_who_was_not_and_names_no_resourc
         ("key:other", "denied"),
         ("token:ada", "allowed"),
         ("token:ada", "denied"),
-        ("nobody", "unauthenticated"),
+        ("unauthenticated", "unauthenticated"),
     }
     assert "patients" not in json.dumps(lines)
     assert sum(one["decision"] == "unauthenticated" for one in lines) == 12

@@ -311,9 +311,8 @@ class MigrationsSuite:
         rejected = stage(newest, "p", job.uid, job.epoch)
         newest.models.reject(rejected.name, "too far from the data")
         dataset = newest.datasets.get(DatasetName("p", "ready"))
-        newest.jobs.create(
-            "p", "next", config={}, dataset_uid=dataset.uid, dataset=str(dataset.name), model="projects/p/models/m"
-        )
+        inputs = {"dataset": str(dataset.name), "model": "projects/p/models/m"}
+        newest.jobs.create(JobKind.TRAIN, "p", "next", inputs=inputs, config={}, dataset_uid=dataset.uid)
         seen = old_code("finish", url, "p")
         assert [version["name"]["version"] for version in seen["versions"]["m"]] == [5, 3, 1]
         kept = newest.models.list_versions(ModelName("p", "m"), unpublished=True).items

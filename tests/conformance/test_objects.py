@@ -94,7 +94,7 @@ class ObjectStoreSuite:
             lambda: store.get_range("none", 0, 1),
             lambda: store.fetch("none", tmp_path / "out"),
         ):
-            with pytest.raises(DataLossError, match="object missing"):
+            with pytest.raises(DataLossError, match="is missing"):
                 call()
         assert not (tmp_path / "out").exists()
 
@@ -189,7 +189,7 @@ open_store({folder.as_uri()!r}).put("a/dead", b"rows")
 
         def sweeping(file):
             write_all(file, b"living")
-            found.extend([store.tidy(), store.tidy()])
+            found.extend([store.remove_abandoned(), store.remove_abandoned()])
 
         store.put("a/stored", b"stored")
         assert subprocess.run([sys.executable, "-c", dies], check=False).returncode == 9

@@ -244,7 +244,7 @@ class RegistrySuite:
     def test_a_wrong_total_size_leaves_the_upload_open(self, registry):
         record = registry.datasets.create("p", "d", data_format={})
         epoch = registry.datasets.take_writer(record.name).writer_epoch
-        with pytest.raises(DigestMismatchError, match="total_size 3 was said, 0 bytes"):
+        with pytest.raises(DigestMismatchError, match="total_size is 3, but 0 bytes"):
             registry.datasets.finish_upload(record.uid, epoch, 3, bytes(32))
         assert registry.datasets.get(record.name).state is DatasetState.UPLOADING
 
@@ -711,11 +711,11 @@ class RegistrySuite:
 
     def test_a_reader_waits_for_a_registry_that_is_not_there_yet(self, empty_url):
         reader = open_models_registry(empty_url)
-        with pytest.raises(UnavailableError, match="not there yet") as caught:
+        with pytest.raises(UnavailableError, match="does not exist yet") as caught:
             reader.models.get(MODEL)
         assert caught.value.retry_after == 1.0
         writer = open_registry(empty_url)
-        with reading(writer.engine), pytest.raises(UnavailableError, match="not there yet"):
+        with reading(writer.engine), pytest.raises(UnavailableError, match="does not exist yet"):
             reader.models.get(MODEL)
         migrate(writer.engine)
         with pytest.raises(ResourceNotFoundError):
@@ -778,7 +778,7 @@ class TestSqlite(RegistrySuite):
 
     def test_a_reader_makes_nothing_where_no_registry_is(self, tmp_path):
         reader = open_models_registry(f"sqlite:///{tmp_path}/later/models.db")
-        with pytest.raises(UnavailableError, match="not there yet"):
+        with pytest.raises(UnavailableError, match="does not exist yet"):
             reader.models.get(MODEL)
         reader.close()
         assert not (tmp_path / "later").exists()

@@ -202,7 +202,7 @@ def test_bytes_of_a_project_are_bounded(registry):
     epoch = registry.datasets.take_writer(record.name).writer_epoch
     assert registry.datasets.commit_segment(record.uid, epoch, segment(0, 0), 120) == 10
     assert registry.datasets.commit_segment(record.uid, epoch, segment(1, 10), 120) == 20
-    with pytest.raises(LimitError, match="has 120 bytes of datasets, and 10 more would be over its 120") as caught:
+    with pytest.raises(LimitError, match="has 120 bytes of datasets; 10 more would exceed its limit of 120") as caught:
         registry.datasets.commit_segment(record.uid, epoch, segment(2, 20), 120)
     assert caught.value.metadata == {"limit": "120", "setting": "ROWMINT_MAX_PROJECT_BYTES"}
     assert registry.datasets.get(record.name).committed_size == 20
@@ -225,7 +225,7 @@ def test_an_abandoned_upload_fails_and_its_bytes_are_garbage(registry):
     found = registry.datasets.get(record.name)
     assert (found.state, found.committed_size, found.segment_count) == (DatasetState.FAILED, 0, 0)
     assert found.errors[0].message == (
-        "the upload was abandoned: 10 bytes came, and then none for 1800 s; delete the dataset and upload it again"
+        "the upload was abandoned: 10 bytes were received, then none for 1800 s; delete the dataset and upload it again"
     )
     assert registry.datasets.garbage() == ("raw/0-0",)
     with pytest.raises(FencedError):

@@ -263,7 +263,7 @@ class UploadMachine(LedgerMachine):
         for dataset in expired:
             self.data_garbage |= {segment.object_key for segment in dataset.segments}
             problem = self.registry.datasets.get(dataset.name).errors[0].message
-            assert problem.startswith(f"the upload was abandoned: {dataset.committed} bytes came")
+            assert problem.startswith(f"the upload was abandoned: {dataset.committed} bytes were received")
             dataset.state, dataset.problems = DatasetState.FAILED, (problem,)
             dataset.segments, dataset.segment_count, dataset.committed = [], 0, 0
 

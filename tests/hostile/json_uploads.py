@@ -143,7 +143,7 @@ def bad_utf8_and_byte_order_marks() -> None:
     for bad in (b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82"):
         equal([(2, 0, "")], refused(b'{"a":1}\n{"a":"' + bad + b'"}', JSON, "UTF-8").places)
     equal(1, accepted(b'\xef\xbb\xbf{"a":1}', JSON).num_rows)
-    refused(b'\xef\xbb\xbf\xef\xbb\xbf{"a":1}', JSON, "begins neither")
+    refused(b'\xef\xbb\xbf\xef\xbb\xbf{"a":1}', JSON, "starts with neither")
     refused(b'\xff\xfe{\0"\0a\0"\0:\x001\0}\0', JSON, "UTF-8")
 
 

@@ -166,7 +166,7 @@ def texts_whose_lengths_lie() -> None:
         one = replace(SPOKEN, values=1, data=run(1))
         equal(Refused, type(read(_one(Page(DICTIONARY, data, 1), one, kind=BYTE_ARRAY), PARQUET)))
     for data in (b"ab\xffd", b"\xc0\x80cd", b"\xed\xa0\x80d"):
-        refused(_one(Page(values=1, data=texts(data)), kind=BYTE_ARRAY), PARQUET, "damaged")
+        refused(_one(Page(values=1, data=texts(data)), kind=BYTE_ARRAY), PARQUET, "corrupt")
 
 
 def bombs_of_compression() -> None:
@@ -179,7 +179,7 @@ def bombs_of_compression() -> None:
         data = sink.getvalue().to_pybytes()
         equal(True, len(data) < 1 << 20)
         honest = Page(values=64 << 20, data=data, unpacked=512 << 20)
-        refused(_one(honest, codec=codec), PARQUET, "a page has at most")
+        refused(_one(honest, codec=codec), PARQUET, "the maximum is")
         equal(Refused, type(read(_one(replace(honest, unpacked=1 << 20), codec=codec), PARQUET)))
         equal(Refused, type(read(_one(replace(honest, values=100, unpacked=800), codec=codec), PARQUET)))
         lexicon = Page(DICTIONARY, data, 1000, unpacked=60 << 20)
@@ -264,7 +264,7 @@ def footers_of_millions() -> None:
         lying = closed(MAGIC, structure(version, (2, LIST, sequence(STRUCT, [empty], size))))
         equal(Refused, type(read(lying, PARQUET)))
     elements = closed(MAGIC, structure(version, (2, LIST, _empty(3_000_000))))
-    refused(elements, PARQUET, "has 2999999 columns or more; a table has 1 to 4096 (ROWMINT_MAX_COLUMNS)")
+    refused(elements, PARQUET, "has 2999999 columns or more; a table must have 1 to 4096 (ROWMINT_MAX_COLUMNS)")
     schema = (2, LIST, sequence(STRUCT, [empty]))
     groups = closed(MAGIC, structure(version, schema, (4, LIST, _empty(4_000_000))))
     refused(groups, PARQUET, "fewer and larger row groups")
@@ -292,7 +292,7 @@ def schemas_that_lie() -> None:
 
 def columns_without_end() -> None:
     table = pa.table({f"c{number}": pa.array([1], pa.int8()) for number in range(4097)})
-    refused(written(table), PARQUET, "has 4097 columns; a table has 1 to 4096 (ROWMINT_MAX_COLUMNS)")
+    refused(written(table), PARQUET, "has 4097 columns; a table must have 1 to 4096 (ROWMINT_MAX_COLUMNS)")
     deep = pa.int8()
     for _ in range(60):
         deep = pa.struct([("a", deep)])

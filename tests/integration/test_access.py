@@ -13,8 +13,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, empty_pb2
 from google.protobuf.message_factory import GetMessageClass
 
 from rowmint.errors import UnauthenticatedError, UnavailableError
-from rowmint.rpc.access import rules_of
-from rowmint.rpc.server import Guard, Server, ServerOptions, Service
+from rowmint.rpc.access import access_rules
+from rowmint.rpc.server import Server, ServerOptions, ServerSecurity, Service
 from rowmint.security.identity import Identity, Role
 from rowmint.v1 import (  # noqa: F401  # their descriptors are looked for in the default pool
     dataset_service_pb2,
@@ -37,7 +37,7 @@ CALLERS = {
     "admin": Identity("admin", {"mine": Role.ADMIN}),
     "reader of all": Identity("reader of all", {"*": Role.READER}),
     "admin of all": Identity("admin of all", {"*": Role.ADMIN}),
-    "granted nothing": Identity("granted nothing", {}),
+    "granted nothing": Identity("no roles are granted", {}),
     "mixed": Identity("mixed", {"mine": Role.ADMIN, "theirs": Role.READER}),
 }
 RANKS = {"READER": 1, "TRAINER": 2, "ADMIN": 3}
@@ -61,7 +61,7 @@ ROLES = {
 
 
 def resources_of(method: str) -> tuple[str, ...]:
-    return rules_of(SERVICES)[method].resources
+    return access_rules(SERVICES)[method].resources
 
 
 def request_of(method: str, **projects: str) -> object:
@@ -122,7 +122,7 @@ class Gate:
         self.server = Server(
             [self.service(name) for name in SERVICES],
             ServerOptions("127.0.0.1:0"),
-            guard=Guard(authenticator=self.authenticator, audit=self.audit),
+            security=ServerSecurity(authenticator=self.authenticator, audit=self.audit),
         )
         port = await self.server.start()
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
@@ -198,7 +198,7 @@ def test_every_service_of_the_contract_is_walked():
 
 
 def test_every_method_takes_the_role_of_its_service():
-    found = {method: rule.role.name for method, rule in rules_of(SERVICES).items()}
+    found = {method: rule.role.name for method, rule in access_rules(SERVICES).items()}
     assert found == {method: ROLES[method.split("/")[0].split(".")[2].removesuffix("Service")] for method in METHODS}
 
 
@@ -215,7 +215,7 @@ def test_every_method_with_every_role_and_a_strangers_resource():
         return answers
 
     def expected(method, caller, *projects):
-        needed = RANKS[rules_of(SERVICES)[method].role.name]
+        needed = RANKS[access_rules(SERVICES)[method].role.name]
         held = dict(zip(("mine", "theirs"), HELD[caller], strict=True))
         allowed = all(held[project] >= needed for project in projects)
         return ("OK", True) if allowed else ("PERMISSION_DENIED", False)
@@ -289,11 +289,11 @@ def test_every_decision_is_kept_before_it_takes_effect():
             await gate.call(method, request_of(method, first=project), caller)
 
     within(test, audit=kept)
-    told = [(entry.who, entry.method, entry.resource, entry.decision, entry.reason) for entry in kept.entries]
+    told = [(entry.caller, entry.method, entry.resource, entry.decision, entry.reason) for entry in kept.entries]
     assert told == [
         ("reader", method, "projects/mine/things/one", "allowed", ""),
         ("reader", method, "projects/theirs/things/one", "denied", "PERMISSION_DENIED"),
-        ("nobody", method, "", "unauthenticated", "UNAUTHENTICATED"),
+        ("unauthenticated", method, "", "unauthenticated", "UNAUTHENTICATED"),
     ]
     assert len({entry.request_id for entry in kept.entries}) == 3
 
@@ -316,8 +316,8 @@ def test_a_method_without_a_rule_lets_no_server_start():
     service = file.service.add(name="Lawless")
     service.method.add(name="Do", input_type=".google.protobuf.Empty", output_type=".google.protobuf.Empty")
     POOL.AddSerializedFile(file.SerializeToString())
-    with pytest.raises(ValueError, match=r"rowmint_test\.Lawless\.Do has no rule of access"):
-        rules_of(["rowmint_test.Lawless"])
+    with pytest.raises(ValueError, match=r"rowmint_test\.Lawless\.Do has no access rule"):
+        access_rules(["rowmint_test.Lawless"])
 
 
 def test_a_service_without_a_rule_is_served_to_nobody():
@@ -329,7 +329,7 @@ def test_a_service_without_a_rule_is_served_to_nobody():
     other = Service("other.Service", lambda server: server.add_generic_rpc_handlers((generic,)), reflected=False)
 
     async def run():
-        server = Server([other], ServerOptions("127.0.0.1:0"), guard=Guard(authenticator=ByToken()))
+        server = Server([other], ServerOptions("127.0.0.1:0"), security=ServerSecurity(authenticator=ByToken()))
         port = await server.start()
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -15,7 +15,7 @@ from rowmint.names import ModelName, ModelVersionName
 from rowmint.objects import open_store
 from rowmint.registry import NewVersion, Registry, migrate, open_registry
 from rowmint.rpc.models import model_service
-from rowmint.rpc.server import Guard, Server, ServerOptions, Service
+from rowmint.rpc.server import Server, ServerOptions, ServerSecurity, Service
 from rowmint.security.identity import Identity, Role
 from rowmint.v1 import (
     model_admin_service_pb2,
@@ -121,7 +121,7 @@ async def ask(method, request, caller="admin"):
 
 @asynccontextmanager
 async def world(folder, *, guarded: bool = True) -> AsyncIterator[World]:
-    guard = Guard(authenticator=ByToken() if guarded else None)
+    security = ServerSecurity(authenticator=ByToken() if guarded else None)
     registry = open_registry(f"sqlite:///{folder}/registry")
     migrate(registry.engine)
     (folder / "models").mkdir()
@@ -136,12 +136,12 @@ async def world(folder, *, guarded: bool = True) -> AsyncIterator[World]:
             model_service(registry.models, store),
         ],
         ServerOptions("127.0.0.1:0"),
-        guard=guard,
+        security=security,
     )
     settings = SamplerSettings(home=folder, listen="127.0.0.1:0", kernel="numpy", threads=1)
     async with AsyncExitStack() as stack:
         stack.callback(registry.close)
-        sampler, _ = stack.enter_context(composed(settings, (), guard))
+        sampler, _ = stack.enter_context(composed(settings, (), security))
         channels = []
         for server in (trainer, sampler):
             port = await server.start()

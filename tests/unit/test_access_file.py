@@ -82,13 +82,16 @@ def test_an_access_file_is_read_as_it_is_described():
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"id": "0123456789AB"}, "keys[1].id: must be 12 hexadecimal digits, small letters"),
-        ({"id": 12}, "keys[1].id: must be 12 hexadecimal digits, small letters"),
-        ({"name": ""}, "keys[1].name: must be 1 to 100 printable characters, no space at either end"),
-        ({"name": "a\nb"}, "keys[1].name: must be 1 to 100 printable characters, no space at either end"),
-        ({"name": "a "}, "keys[1].name: must be 1 to 100 printable characters, no space at either end"),
-        ({"name": "a" * 101}, "keys[1].name: must be 1 to 100 printable characters, no space at either end"),
-        ({"sha256": TEXT}, "keys[1].sha256: must be 64 hexadecimal digits, small letters"),
+        ({"id": "0123456789AB"}, "keys[1].id: must be 12 hexadecimal digits, lower case"),
+        ({"id": 12}, "keys[1].id: must be 12 hexadecimal digits, lower case"),
+        ({"name": ""}, "keys[1].name: must be 1 to 100 printable characters, without outer spaces"),
+        ({"name": "a\nb"}, "keys[1].name: must be 1 to 100 printable characters, without outer spaces"),
+        ({"name": "a "}, "keys[1].name: must be 1 to 100 printable characters, without outer spaces"),
+        (
+            {"name": "a" * 101},
+            "keys[1].name: must be 1 to 100 printable characters, without outer spaces",
+        ),
+        ({"sha256": TEXT}, "keys[1].sha256: must be 64 hexadecimal digits, lower case"),
         (
             {"grants": {"flights": "owner"}},
             "keys[1].grants: the role in project 'flights' must be reader, trainer or admin",
@@ -129,9 +132,9 @@ def test_an_entry_says_all_there_is_to_say(missing):
     [
         (b"", "access.json: is not JSON: Expecting value in line 1"),
         (b"{\n,}", "access.json: is not JSON: Expecting property name enclosed in double quotes in line 2"),
-        (b"\xff\xfe{", "access.json: is not JSON that can be read"),
-        pytest.param(b"[" * 100_000, "access.json: is not JSON that can be read", id="deep"),
-        pytest.param(b"1" * 10_000, "access.json: is not JSON that can be read", id="long number"),
+        (b"\xff\xfe{", "access.json: is not JSON that can be parsed"),
+        pytest.param(b"[" * 100_000, "access.json: is not JSON that can be parsed", id="deep"),
+        pytest.param(b"1" * 10_000, "access.json: is not JSON that can be parsed", id="long number"),
         (b"[]", "access.json: must be an object"),
         (b'{"keys": {}}', "access.json: keys: must be a list"),
         (b'{"keys": [1]}', "access.json: keys[0]: must be an object"),
@@ -142,9 +145,9 @@ def test_an_entry_says_all_there_is_to_say(missing):
         ),
         (
             content(certificates=[{"name": "a", "grants": {}}, {"name": "a", "grants": {}}]),
-            "access.json: certificates[1].name: 'a' is in an entry before, too",
+            "access.json: certificates[1].name: 'a' is also in an earlier entry",
         ),
-        (content(ENTRY, ENTRY), "access.json: keys[1].id: '0123456789ab' is in an entry before, too"),
+        (content(ENTRY, ENTRY), "access.json: keys[1].id: '0123456789ab' is also in an earlier entry"),
         (content(certificates=[{"name": "a"}]), "access.json: certificates[0]: has no field 'grants'"),
         (
             content(certificates=[{"name": "a", "grants": {}, "role": "admin"}]),
@@ -250,14 +253,14 @@ def test_what_is_not_there_cannot_be_revoked(path):
     with pytest.raises(ResourceNotFoundError) as caught:
         revoke_key(path, TEXT)  # the whole key, where its id was asked for
     assert TEXT not in caught.value.message
-    with pytest.raises(ResourceNotFoundError, match="nothing is granted to a certificate named 'ada'"):
+    with pytest.raises(ResourceNotFoundError, match="no roles are granted to a certificate named 'ada'"):
         ungrant_certificate(path, "ada")
     assert path.read_bytes() == before
 
 
 def test_a_file_that_is_not_there_is_made_by_what_adds_and_by_nothing_else(path):
     for change in (lambda: revoke_key(path, "000000000000"), lambda: ungrant_certificate(path, "ada")):
-        with pytest.raises(UnavailableError, match="there is no such access file; `rowmint keys create` makes one"):
+        with pytest.raises(UnavailableError, match="does not exist; create it with `rowmint keys create`"):
             change()
     assert list(path.parent.iterdir()) == []
     grant_certificate(path, "ada", READER)
@@ -337,7 +340,7 @@ def test_a_change_that_cannot_be_understood_leaves_the_last_good_one_in_force(pa
     path.write_bytes(b'{"keys": ["' + TEXT.encode() + b'"')
     with capture_logs() as logs:
         assert [access.identify_key(TEXT, NOW) for _ in range(3)] == [Identity("key:ci", READER)] * 3
-    assert [(line["log_level"], str(path) in line["why"], TEXT in str(line)) for line in logs] == [
+    assert [(line["log_level"], str(path) in line["error"], TEXT in str(line)) for line in logs] == [
         ("warning", True, False)
     ]
     path.unlink()
@@ -363,7 +366,9 @@ class Tokens:
     async def identify(self, token, now):
         self.asked.append((token, now))
         if token != "a.b.c":
-            raise UnauthenticatedError("the token's signature is not valid here")
+            raise UnauthenticatedError(
+                "the token's signature cannot be verified with the issuer's keys; request a new token from the issuer"
+            )
         return Identity("token:ada", ADMIN)
 
 
@@ -385,7 +390,7 @@ def access(path):
 
 ALL_TAKEN = (
     "send an API key or a token (JWT) as metadata 'authorization: Bearer ...', or connect with a client certificate"
-    " that something is granted to"
+    " that has been granted a role"
 )
 
 
@@ -401,8 +406,13 @@ def test_a_caller_is_known_by_key_token_or_certificate(access):
 
 def test_a_wrong_credential_never_falls_back_to_the_certificate(access):
     authenticator = Authenticator(access, Tokens(), lambda: NOW)
-    assert unknown(authenticator, f"Bearer {TEXT[:-1]}B", names=["ada"]).startswith("the API key is not known here")
-    assert unknown(authenticator, "Bearer a.b.d", names=["ada"]) == "the token's signature is not valid here"
+    assert unknown(authenticator, f"Bearer {TEXT[:-1]}B", names=["ada"]).startswith(
+        "the API key is unknown, revoked or expired"
+    )
+    assert (
+        unknown(authenticator, "Bearer a.b.d", names=["ada"])
+        == "the token's signature cannot be verified with the issuer's keys; request a new token from the issuer"
+    )
     assert unknown(authenticator, "", names=["ada"]).startswith("the authorization header is not of the form")
 
 
@@ -438,21 +448,21 @@ def test_nothing_tells_an_unknown_id_from_a_wrong_secret_or_an_expired_key(path)
             "rowmint_",
         )
     }
-    assert told == {"the API key is not known here, or has expired; ask for another one"}
+    assert told == {"the API key is unknown, revoked or expired; request a new one from the administrator"}
 
 
 def test_who_sends_nothing_is_told_what_may_be_sent(access):
     everything = Authenticator(access, Tokens(), lambda: NOW)
     assert unknown(everything) == f"the call has no credentials; {ALL_TAKEN}"
-    assert unknown(everything, names=["bob"]) == f"the client certificate is granted nothing here; {ALL_TAKEN}"
+    assert unknown(everything, names=["bob"]) == f"no roles are granted to the client certificate; {ALL_TAKEN}"
     tokens_only = Authenticator(None, Tokens(), lambda: NOW)
     told = "send a token (JWT) as metadata 'authorization: Bearer ...'"
     assert unknown(tokens_only) == f"the call has no credentials; {told}"
-    assert unknown(tokens_only, f"Bearer {TEXT}") == f"API keys are not taken here; {told}"
-    assert unknown(tokens_only, names=["ada"]) == f"the client certificate is granted nothing here; {told}"
+    assert unknown(tokens_only, f"Bearer {TEXT}") == f"API keys are not accepted here; {told}"
+    assert unknown(tokens_only, names=["ada"]) == f"no roles are granted to the client certificate; {told}"
     keys_only = Authenticator(access, None, lambda: NOW)
     assert unknown(keys_only, "Bearer a.b.c").startswith(
-        "the bearer credential is no API key; send an API key as metadata"
+        "the bearer credential is not an API key; send an API key as metadata"
     )
 
 

@@ -28,7 +28,7 @@ PATIENCE = 30.0
 
 
 def entry(request_id="r", **others):
-    told = {"who": "key:ci", "method": "rowmint.v1.SamplingService/Sample", "resource": MODEL, "decision": "allowed"}
+    told = {"caller": "key:ci", "method": "rowmint.v1.SamplingService/Sample", "resource": MODEL, "decision": "allowed"}
     return AuditEntry(**{**told, "request_id": request_id, **others})
 
 
@@ -193,7 +193,7 @@ def test_closing_writes_what_waits_and_refuses_what_comes_later(tmp_path, monkey
 
 
 def test_too_many_that_wait_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(audit, "_MAX_WAITING", 2)
+    monkeypatch.setattr(audit, "_MAX_PENDING", 2)
     log = opened(tmp_path)
     gate = Gate()
     monkeypatch.setattr(audit_file.os, "fsync", gate)
@@ -270,9 +270,8 @@ def test_a_last_record_that_was_edited_is_no_cut_write(tmp_path, ended):
     with pytest.raises(DataLossError) as caught:
         opened(tmp_path)
     assert str(caught.value) == (
-        "the end of the audit log sampler-host-1.jsonl was changed: edited: record 2 does not have the hash that it"
-        " tells; keep the file, but move it out of the folder, ask `rowmint audit verify` what else is wrong with it,"
-        " and start again"
+        "the end of the audit log sampler-host-1.jsonl was modified: edited: record 2 does not match its hash; move"
+        " the file out of the folder, examine it with `rowmint audit verify`, and start the service again"
     )
 
 
@@ -289,10 +288,10 @@ def test_only_the_end_of_a_long_file_is_read_at_the_start(tmp_path, monkeypatch)
     keep(log, entry("last"))
     log.close()
     assert [str(problem) for problem in verify(path).problems] == [
-        "sampler-host-1.jsonl, line 2: edited: record 2 does not have the hash that it tells"
+        "sampler-host-1.jsonl, line 2: edited: record 2 does not match its hash"
     ]
     path.write_bytes(whole + b"9" * 3_000)
-    with pytest.raises(DataLossError, match="there is no record"):
+    with pytest.raises(DataLossError, match="it contains no record"):
         opened(tmp_path)
 
 
@@ -306,7 +305,7 @@ def test_a_file_that_was_moved_away_is_followed_by_another_and_its_head_is_told(
     log.close()
     assert told == [
         {
-            "event": "the audit log was moved; another is begun",
+            "event": "the audit log was moved; a new file is started",
             "log_level": "warning",
             "file": "sampler-host-1.jsonl",
             "sequence": 1,
@@ -332,7 +331,7 @@ def test_nothing_is_kept_where_the_folder_is_gone(tmp_path):
         {
             "event": "the audit log cannot be written: calls are refused",
             "log_level": "error",
-            "why": "No such file or directory",
+            "error": "No such file or directory",
         }
     ]
     (tmp_path / "away").rename(folder)
@@ -351,9 +350,9 @@ def test_a_folder_that_cannot_be_made_is_told_with_the_setting(tmp_path):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda text: text[:-9], "line 2: no record: it is not JSON"),
-        (lambda text: text + b"{}", "line 3: no record: its fields are not those of one"),
-        (lambda text: b"", "line 1: no record: it is not JSON"),
+        (lambda text: text[:-9], "line 2: not a record: it is not JSON"),
+        (lambda text: text + b"{}", "line 3: not a record: its fields are not those of a record"),
+        (lambda text: b"", "line 1: not a record: it is not JSON"),
     ],
 )
 def test_who_changes_the_file_under_a_service_is_told_of_and_hides_no_later_record(tmp_path, change, problem):
@@ -367,7 +366,7 @@ def test_who_changes_the_file_under_a_service_is_told_of_and_hides_no_later_reco
         file.write(change(text))
     with capture_logs() as told:
         keep(log, entry("three"))
-    assert [one["event"] for one in told] == ["the audit log was changed by somebody else"]
+    assert [one["event"] for one in told] == ["the audit log was modified by another process"]
     keep(log, entry("four"))
     log.close()
     verdict = verify(path, [log.head])

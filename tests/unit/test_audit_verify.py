@@ -14,12 +14,12 @@ from rowmint.errors import InvalidFieldError
 from rowmint.security.audit_chain import (
     GENESIS,
     MAX_LINE_BYTES,
-    Flaw,
     Head,
-    bounded,
+    InvalidRecord,
     canonical,
     make_record,
     read_record,
+    sanitised,
 )
 from rowmint.security.audit_verify import parse_head, verify
 
@@ -68,7 +68,7 @@ def test_a_log_that_nobody_has_touched_is_told_as_it_is(tmp_path):
     verdict = judged(tmp_path, TEXT, [HEAD])
     assert told(verdict) == []
     (report,) = verdict.files
-    assert (report.file, report.records, report.head, report.cut_bytes) == ("sampler-host-1.jsonl", RECORDS, HEAD, 0)
+    assert (report.file, report.records, report.head, report.torn_bytes) == ("sampler-host-1.jsonl", RECORDS, HEAD, 0)
     assert (report.first_time, report.last_time) == ("2025-03-01T12:00:01.250000Z", "2025-03-01T12:00:08.250000Z")
 
 
@@ -80,13 +80,13 @@ def test_an_empty_log_is_one(tmp_path):
 
 @given(st.fixed_dictionaries({name: st.text() for name in values(1)}), st.integers(1, 2**53 - 1))
 def test_records_are_hashed_in_the_form_of_rfc_8785(texts, sequence):
-    record = {**{name: bounded(text) for name, text in texts.items()}, "sequence": sequence}
+    record = {**{name: sanitised(text) for name, text in texts.items()}, "sequence": sequence}
     assert canonical(record) == rfc8785.dumps(record)
 
 
 @given(st.text(max_size=2_000))
 def test_what_a_caller_sends_becomes_a_record_that_is_read_again(text):
-    told = {name: bounded(text) for name in ("who", "method", "reason", "request_id")}
+    told = {name: sanitised(text) for name in ("who", "method", "reason", "request_id")}
     line, head = make_record(Head(4, "a" * 64), values(1, **told), torn="b" * 64)
     assert line.count(b"\n") == 1
     assert len(line) <= MAX_LINE_BYTES
@@ -95,12 +95,12 @@ def test_what_a_caller_sends_becomes_a_record_that_is_read_again(text):
 
 
 def test_no_character_of_a_terminal_is_kept():
-    assert bounded("a\x1b[2J\x00\n\x9b\ud800é") == "a?[2J????é"
+    assert sanitised("a\x1b[2J\x00\n\x9b\ud800é") == "a?[2J????é"
 
 
 def test_the_longest_texts_make_a_record_that_is_short_enough():
     for character in ('"', "\\", "\U0001f600", "\x01"):
-        longest = {name: bounded(character * 999) for name in ("who", "method", "reason", "request_id")}
+        longest = {name: sanitised(character * 999) for name in ("who", "method", "reason", "request_id")}
         line, _ = make_record(Head(2**53 - 2, GENESIS), values(1, **longest), torn="b" * 64)
         assert len(line) <= MAX_LINE_BYTES
 
@@ -137,7 +137,7 @@ def test_any_single_change_is_found_by_who_knows_the_head(tmp_path_factory, text
         return
     verdict = judged(tmp_path_factory.mktemp("log"), text, [HEAD])
     # Bytes that follow the last record may be a write that is going on; they take nothing away.
-    appended = text.startswith(TEXT) and verdict.files[0].cut_bytes == len(text) - len(TEXT)
+    appended = text.startswith(TEXT) and verdict.files[0].torn_bytes == len(text) - len(TEXT)
     assert told(verdict) != [] or appended
 
 
@@ -154,27 +154,27 @@ def test_every_byte_counts(tmp_path):
     [
         (
             lambda lines: [*lines[:2], lines[2].replace(b"key:ci", b"key:me"), *lines[3:]],
-            "line 3: edited: record 3 does not have the hash that it tells",
+            "line 3: edited: record 3 does not match its hash",
         ),
         (
             lambda lines: [*lines[:2], lines[2].replace(b":", b": ", 1), *lines[3:]],
-            "line 3: edited: record 3 is not in the form in which it was written",
+            "line 3: edited: record 3 is not in canonical form",
         ),
         (lambda lines: [*lines[:2], *lines[3:]], "line 3: record 3 is missing before record 4"),
         (lambda lines: [*lines[:2], *lines[5:]], "line 3: records 3 to 5 are missing before record 6"),
         (lambda lines: lines[2:], "line 1: records 1 to 2 are missing before record 3"),
         (
             lambda lines: [*lines[:3], lines[1], *lines[3:]],
-            "line 4: record 2 stands after record 3: it was inserted or moved",
+            "line 4: record 2 comes after record 3: it was inserted or moved",
         ),
-        (lambda lines: [*lines[:3], b"\n", *lines[3:]], "line 4: no record: it is not JSON"),
-        (lambda lines: [*lines[:3], b"7\n", *lines[3:]], "line 4: no record: it is no object of JSON"),
-        (lambda lines: [*lines[:3], b"{}\n", *lines[3:]], "line 4: no record: its fields are not those of one"),
-        (lambda lines: [*lines[:3], b"[" * 7_000 + b"\n", *lines[3:]], "line 4: no record: it is not JSON"),
-        (lambda lines: [*lines[:3], b"x" * 99_999 + b"\n", *lines[3:]], "line 4: no record: it is longer than any"),
+        (lambda lines: [*lines[:3], b"\n", *lines[3:]], "line 4: not a record: it is not JSON"),
+        (lambda lines: [*lines[:3], b"7\n", *lines[3:]], "line 4: not a record: it is not a JSON object"),
+        (lambda lines: [*lines[:3], b"{}\n", *lines[3:]], "line 4: not a record: its fields are not those of a record"),
+        (lambda lines: [*lines[:3], b"[" * 7_000 + b"\n", *lines[3:]], "line 4: not a record: it is not JSON"),
+        (lambda lines: [*lines[:3], b"x" * 99_999 + b"\n", *lines[3:]], "line 4: not a record: it is too long"),
         (
             lambda lines: [*lines[:3], make_record(Head(3, GENESIS), values(4))[0], *lines[4:]],
-            "line 4: record 4 does not follow the one before it: one of the two was replaced",
+            "line 4: record 4 does not match the hash of the previous record: one was replaced",
         ),
     ],
 )
@@ -186,7 +186,7 @@ def test_a_record_that_was_edited_with_its_hash_breaks_the_next(tmp_path):
     forged, _ = make_record(Head(2, json.loads(LINES[1])["hash"]), values(3, decision="denied"))
     found = told(judged(tmp_path, b"".join([*LINES[:2], forged, *LINES[3:]])))
     assert found == [
-        "sampler-host-1.jsonl, line 4: record 4 does not follow the one before it: one of the two was replaced"
+        "sampler-host-1.jsonl, line 4: record 4 does not match the hash of the previous record: one was replaced"
     ]
 
 
@@ -195,8 +195,8 @@ def test_a_whole_chain_written_from_scratch_is_found_by_who_knows_a_head(tmp_pat
     assert told(judged(tmp_path, forged)) == []
     (found,) = told(judged(tmp_path, forged, [HEAD]))
     assert found == (
-        f"sampler-host-1.jsonl: record 8 with the hash {HEAD.hash} is nowhere: it was replaced, or the end of its file"
-        " was cut off"
+        f"sampler-host-1.jsonl: record 8 with hash {HEAD.hash} is missing: it was replaced, or the end of its file"
+        " was truncated"
     )
 
 
@@ -211,12 +211,13 @@ def test_a_cut_write_is_told_as_one_until_a_record_tells_of_it(tmp_path):
     torn = LINES[5][:40]
     verdict = judged(tmp_path, b"".join(LINES[:5]) + torn)
     assert told(verdict) == []
-    assert (verdict.files[0].records, verdict.files[0].cut_bytes) == (5, 40)
+    assert (verdict.files[0].records, verdict.files[0].torn_bytes) == (5, 40)
 
 
 def test_a_record_whose_fields_are_of_the_wrong_kind_is_none():
+    invalid = InvalidRecord("not a record: its fields are not those of a record", tampered=True)
     good = json.loads(LINES[0])
-    assert read_record(LINES[0][:-1]) != Flaw("no record: its fields are not those of one", edited=True)
+    assert read_record(LINES[0][:-1]) != invalid
     for wrong in (
         {"sequence": True},
         {"sequence": 0},
@@ -231,7 +232,7 @@ def test_a_record_whose_fields_are_of_the_wrong_kind_is_none():
         {"extra": ""},
     ):
         line = json.dumps({**good, **wrong}).encode()
-        assert read_record(line) == Flaw("no record: its fields are not those of one", edited=True), wrong
+        assert read_record(line) == invalid, wrong
 
 
 def test_of_many_problems_ten_are_told(tmp_path):
@@ -276,7 +277,7 @@ def test_the_command_tells_records_times_and_head(tmp_path):
         str(HEAD),
     ]
     assert done.stderr == (
-        "sampler-a-1.jsonl: 5 bytes after the last record are incomplete: a write is in progress, or was cut off\n"
+        "sampler-a-1.jsonl: 5 bytes after the last record are incomplete: a write is in progress, or was interrupted\n"
     )
     assert json.loads(run(str(tmp_path), "--json").stdout) == {
         "files": [
@@ -286,7 +287,7 @@ def test_the_command_tells_records_times_and_head(tmp_path):
                 "first_time": "2025-03-01T12:00:01.250000Z",
                 "last_time": "2025-03-01T12:00:08.250000Z",
                 "head": str(HEAD),
-                "cut_bytes": 5,
+                "torn_bytes": 5,
             }
         ],
         "problems": [],
@@ -300,7 +301,7 @@ def test_the_command_fails_where_something_is_wrong_and_says_where(tmp_path):
     assert done.stderr == "rowmint: sampler-a-1.jsonl, line 1: record 1 is missing before record 2\n"
     done = run(str(tmp_path), "--json")
     assert json.loads(done.stdout)["problems"] == [
-        {"file": "sampler-a-1.jsonl", "line": 1, "what": "record 1 is missing before record 2"}
+        {"file": "sampler-a-1.jsonl", "line": 1, "message": "record 1 is missing before record 2"}
     ]
 
 
@@ -309,5 +310,5 @@ def test_the_command_says_what_a_head_is(tmp_path):
     done = run(str(tmp_path), "--since", "last")
     assert (done.exit_code, done.stderr) == (
         1,
-        "rowmint: since: 'last' must be SEQUENCE:HASH, as the service's log tells them\n",
+        "rowmint: since: 'last' must be SEQUENCE:HASH, as reported in the service's log\n",
     )

@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from rowmint.errors import ChecksumError, DataLossError, ResourceNotFoundError
-from rowmint.observability.access import CallLog
+from rowmint.observability.call_log import CallLog
 from rowmint.observability.calls import Call
 from rowmint.observability.metrics import CallMetrics
 from rowmint.rpc.server import Server, ServerOptions, Service
@@ -115,10 +115,10 @@ class Told:
         self.open = 0
         self.changed = asyncio.Event()
 
-    def begun(self, call: Call) -> None:
+    def on_start(self, call: Call) -> None:
         self.open += 1
 
-    def ended(self, call: Call) -> None:
+    def on_end(self, call: Call) -> None:
         self.open -= 1
         self.calls.append(call)
         self.changed.set()
@@ -357,10 +357,10 @@ def test_stored_bytes_that_are_damaged_are_logged_by_their_names_alone():
             await world.told.ends(2)
         (damaged,) = [line for line in lines if line["log_level"] == "error"]
         assert damaged == {
-            "event": "stored bytes are damaged",
+            "event": "stored bytes are corrupt",
             "log_level": "error",
             "method": f"/{SERVICE}/UnaryUnary",
-            "about": {"name": "projects/p/models/m/versions/1"},
+            "metadata": {"name": "projects/p/models/m/versions/1"},
         }
         assert "salary" not in str(lines)
 

@@ -12,7 +12,11 @@ from typer.testing import CliRunner
 
 from rowmint.cli.app import app
 from rowmint.v1 import dataset_pb2, schema_pb2, training_job_pb2
-from tests.unit.client_fakes import VERSION, Cut, FakeSampler, FakeTrainer, services, unbroken
+from tests.unit.fake_failures import Cut
+from tests.unit.fake_rows import VERSION, unbroken
+from tests.unit.fake_sampler import FakeSampler
+from tests.unit.fake_services import services
+from tests.unit.fake_trainer import FakeTrainer
 
 ROWS = 200
 CSV = 2

@@ -6,7 +6,9 @@ import pytest
 
 from rowmint.client import Client
 from rowmint.v1 import model_pb2
-from tests.unit.client_fakes import VERSION, FakeSampler, services
+from tests.unit.fake_rows import VERSION
+from tests.unit.fake_sampler import FakeSampler
+from tests.unit.fake_services import services
 from tests.unit.test_cli import fail, succeed
 
 

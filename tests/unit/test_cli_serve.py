@@ -20,7 +20,9 @@ from rowmint.cli.app import app
 from rowmint.cli.demo import free_addresses, open_flights, read_delayed
 from rowmint.cli.marginals import Marginal, compare, shares
 from rowmint.cli.serve import Supervisor, counted_up, is_serving
-from tests.unit.client_fakes import DemoSampler, FakeTrainer, start
+from tests.unit.fake_sampler import DemoSampler
+from tests.unit.fake_services import start
+from tests.unit.fake_trainer import FakeTrainer
 
 ROOT = Path(__file__).parents[2]
 

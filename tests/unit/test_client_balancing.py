@@ -13,7 +13,11 @@ from rowmint.client.retry import RetryState, SharedProgress
 from rowmint.client.route import Route
 from rowmint.errors import InvalidFieldError
 from rowmint.v1 import sampling_pb2
-from tests.unit.client_fakes import GRID, Cut, FakeSampler, ReplicaReports, alike, services, unbroken
+from tests.unit.fake_failures import Cut
+from tests.unit.fake_health import ReplicaReports
+from tests.unit.fake_rows import GRID, unbroken
+from tests.unit.fake_sampler import FakeSampler, alike
+from tests.unit.fake_services import services
 from tests.waiting import wait_until
 
 ROWS = 40

@@ -11,7 +11,9 @@ from rowmint.client.datasets import data_format
 from rowmint.client.upload_source import UploadSource
 from rowmint.errors import InvalidDataError, InvalidFieldError, UnavailableError
 from rowmint.v1 import dataset_pb2, schema_pb2
-from tests.unit.client_fakes import Cut, FakeTrainer, services
+from tests.unit.fake_failures import Cut
+from tests.unit.fake_services import services
+from tests.unit.fake_trainer import FakeTrainer
 
 BYTES = bytes(range(256)) * 4096 * 5 + b"tail"  # five messages and a bit
 

@@ -9,7 +9,10 @@ import pytest
 from rowmint.client import Client, RetryPolicy, RowmintCallError, parallel
 from rowmint.errors import DataLossError, InvalidFieldError
 from rowmint.v1 import sampling_pb2
-from tests.unit.client_fakes import GRID, VERSION, Cut, FakeSampler, alike, refuse, services, unbroken
+from tests.unit.fake_failures import Cut, refuse
+from tests.unit.fake_rows import GRID, VERSION, unbroken
+from tests.unit.fake_sampler import FakeSampler, alike
+from tests.unit.fake_services import services
 from tests.waiting import wait_until
 
 PARALLEL = 3

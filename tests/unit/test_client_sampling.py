@@ -18,7 +18,11 @@ from rowmint.errors import (
     StreamMismatchError,
 )
 from rowmint.v1 import sampling_pb2
-from tests.unit.client_fakes import GRID, ORIGINS, VERSION, Cut, FakeSampler, FakeTrainer, alike, services, unbroken
+from tests.unit.fake_failures import Cut
+from tests.unit.fake_rows import GRID, ORIGINS, VERSION, unbroken
+from tests.unit.fake_sampler import FakeSampler, alike
+from tests.unit.fake_services import services
+from tests.unit.fake_trainer import FakeTrainer
 
 ROWS = 10 * GRID + 17
 WHOLE = {

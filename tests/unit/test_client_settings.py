@@ -6,7 +6,8 @@ from rowmint.client import Client, Credentials, RowmintCallError, synthesize
 from rowmint.client.retry import RetryPolicy
 from rowmint.client.settings import CREDENTIALS, VARIABLES, ClientSettings
 from rowmint.errors import InvalidFieldError
-from tests.unit.client_fakes import FakeTrainer, services
+from tests.unit.fake_services import services
+from tests.unit.fake_trainer import FakeTrainer
 
 ONCE = RetryPolicy(attempts=1, unary_attempts=1)
 

@@ -10,7 +10,11 @@ from rowmint.client import Client, RetryPolicy, RowmintCallError, training_confi
 from rowmint.client.connection import parse_addresses
 from rowmint.errors import CancelledError, FieldViolation, InvalidFieldError, TrainingFailedError
 from rowmint.v1 import schema_pb2, training_job_pb2
-from tests.unit.client_fakes import VERSION, Cut, FakeSampler, FakeTrainer, refuse, services
+from tests.unit.fake_failures import Cut, refuse
+from tests.unit.fake_rows import VERSION
+from tests.unit.fake_sampler import FakeSampler
+from tests.unit.fake_services import services
+from tests.unit.fake_trainer import FakeTrainer
 
 
 def client_of(found):

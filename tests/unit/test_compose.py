@@ -223,7 +223,7 @@ def test_the_parts_look_for_each_other_where_they_listen(compose, envoy):
     } == {
         ("trainer", "trainer", metrics_port(services["trainer"])),
         ("sampler", "sampler", metrics_port(services["sampler"])),
-        ("envoy", "envoy", listeners["figures"]),
+        ("envoy", "envoy", listeners["metrics"]),
     }
 
 

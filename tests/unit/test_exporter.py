@@ -130,7 +130,7 @@ def test_an_address_of_ipv6_is_served(registry):
     "listen", ["{taken}", "256.0.0.1:0", "127.0.0.1:99999", "127.0.0.1:x", "nonsense", "192.0.2.1:0"]
 )
 def test_an_address_that_cannot_be_served_is_refused(server, registry, listen):
-    with pytest.raises(UnavailableError, match="ROWMINT_METRICS_LISTEN must be host:port of this machine, and free"):
+    with pytest.raises(UnavailableError, match="ROWMINT_METRICS_LISTEN must be a free host:port of this machine"):
         serve_metrics(listen.format(taken=f"127.0.0.1:{server.port}"), registry)
 
 
@@ -138,7 +138,7 @@ PROCESS = """
 import json, os, sys
 from sampler_service import metrics
 metrics.rows_sent("p", "csv", int(sys.argv[1]))
-metrics.watch(streams=lambda: float(sys.argv[1]), utilization=lambda: float(sys.argv[1]) / 10)
+metrics.show(streams=lambda: float(sys.argv[1]), utilization=lambda: float(sys.argv[1]) / 10)
 import asyncio
 async def once():
     task = asyncio.create_task(metrics.keep_fresh())

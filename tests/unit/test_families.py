@@ -1,13 +1,16 @@
 """What families declare: it agrees with the proto, with the forward halves, and with itself."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from rowmint.artifact import read_model
 from rowmint.cli.app import app
 from rowmint.client.families import TrainingField, family_fields, family_names, training_fields
+from rowmint.conditions import AnyOf, Predicate, canonical
 from rowmint.errors import DataLossError, InvalidFieldError
 from rowmint.synthesizer import FAMILIES as SYNTHESIZERS
 from rowmint.synthesizer import (
@@ -15,11 +18,14 @@ from rowmint.synthesizer import (
     ConditionSupport,
     Mechanism,
     Unit,
+    choose_kernel,
     synthesizer_family,
 )
 from tests.families.exemplars.config import ExemplarsConfig
+from tests.golden.make import stored
 from trainer_service.fitting import families
 from trainer_service.fitting.families import FAMILIES, Family, family_named, family_of
+from trainer_service.fitting.families.markdown import families_markdown, hyperparameters_markdown
 
 PROTO = (Path(__file__).parents[2] / "protos" / "rowmint" / "v1" / "training_job.proto").read_text(encoding="utf-8")
 EVERY = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -86,6 +92,14 @@ def test_unknown_families_are_refused() -> None:
         synthesizer_family("oracle")
 
 
+@pytest.mark.parametrize(("family", "column"), [("ctgan", "city"), ("tvae", ""), ("independent", "city")])
+def test_candidates_are_driven_towards_a_condition_where_the_family_can(family: str, column: str) -> None:
+    model = read_model(*stored(family), choose_kernel("numpy"))
+    tests = canonical([Predicate("city", AnyOf(("Zürich",)))], model.schema)
+    assert model.synthesizer.conditioned_column(tests) == column
+    assert model.synthesizer.conditioned_column(()) == ""
+
+
 def test_capabilities_come_back_from_json() -> None:
     some = Capabilities(
         Unit.SEQUENCE, ConditionSupport.EXACT, likelihood=True, privacy=frozenset({Mechanism.DP_SGD, *Mechanism})
@@ -124,3 +138,10 @@ def test_a_range_is_checked_and_said_once() -> None:
     (violation,) = caught.value.violations
     assert violation.field == "training_job.config.exemplars.epochs"
     assert ExemplarsConfig.hyperparameters()["epochs"].range in violation.description
+
+
+def test_the_module_prints_every_table(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_module("trainer_service.fitting.families", run_name="__main__")
+    shown = capsys.readouterr().out
+    assert families_markdown() in shown
+    assert [family.name for family in FAMILIES if hyperparameters_markdown(family) not in shown] == []

@@ -337,7 +337,7 @@ def test_a_row_longer_than_the_limit_tells_the_line_it_begins_at(read, small_blo
         if too_long:
             found, message = problems(read, data, limits=limits)
             assert found == [(1 if end == "\r" else 4, 0, "")]
-            assert "longer than 600 bytes, the most that a row may have (ROWMINT_MAX_ROW_BYTES)" in message
+            assert "longer than 600 bytes, the maximum size of a row (ROWMINT_MAX_ROW_BYTES)" in message
         else:
             assert read(data, limits=limits)[0].row_count == 3
 

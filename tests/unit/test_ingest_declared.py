@@ -17,7 +17,7 @@ from trainer_service.datasets.datetimes import RECOGNISED, DatetimeForm
 from trainer_service.datasets.decimals import holds_decimals, learned_decimals
 from trainer_service.datasets.formats import CsvFormat, ParquetFormat
 from trainer_service.datasets.ingest import ingest
-from trainer_service.datasets.uniqueness import DistinctProof, keys_of, repeated_rows
+from trainer_service.datasets.uniqueness import DistinctnessTest, keys_of, repeated_rows
 
 
 @pytest.fixture
@@ -113,8 +113,8 @@ def test_declarations_win(read, fields, declared, expected):
 @pytest.mark.parametrize(
     ("fields", "declared", "rows", "words"),
     [
-        (["1", "x", "1.5"], {"data_type": DataType.INT64}, [2, 3], "whole number"),
-        (["1", "9223372036854775808"], {"data_type": DataType.INT64}, [2], "64 bits"),
+        (["1", "x", "1.5"], {"data_type": DataType.INT64}, [2, 3], "64-bit integer"),
+        (["1", "9223372036854775808"], {"data_type": DataType.INT64}, [2], "64-bit"),
         (["1", "x", "", "0x1"], {"data_type": DataType.DOUBLE}, [2, 4], "finite number"),
         (["1", "x"], {"kind": ColumnKind.NUMERICAL}, [2], "finite number"),
         (["true", "2", "yes"], {"kind": ColumnKind.BOOLEAN}, [2, 3], "true nor false"),
@@ -204,7 +204,7 @@ def test_a_key_that_repeats_or_is_missing(read, field):
 
 
 def test_a_key_of_another_kind(read):
-    with pytest.raises(InvalidFieldError, match="a primary key is an ID"):
+    with pytest.raises(InvalidFieldError, match="must be an ID"):
         read(["1", "2"], primary_key="x", kind=ColumnKind.NUMERICAL)
     with pytest.raises(InvalidFieldError, match="cannot be id"):
         read(["1", "2"], primary_key="x", data_type=DataType.DOUBLE)
@@ -258,13 +258,13 @@ def test_equal_texts_and_only_they_have_equal_keys(texts, start):
 @given(st.lists(st.integers(0, 30), max_size=60), st.integers(1, 9))
 @settings(max_examples=60, deadline=None)
 def test_a_proof_finds_what_repeats(tmp_path_factory, values, cut):
-    proof = DistinctProof(tmp_path_factory.mktemp("proof") / "keys")
+    proof = DistinctnessTest(tmp_path_factory.mktemp("proof") / "keys")
     batches = [pa.array(values[at : at + cut], pa.int64()) for at in range(0, len(values), cut)]
     for batch in batches:
         proof.add(batch)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(uniqueness, "_AT_ONCE", 7)
-        suspects = proof.suspects()
+        suspects = proof.repeated_keys()
     pairs = repeated_rows(batches, suspects, 1000)
     expected = [(row, values.index(value) + 1) for row, value in enumerate(values, 1) if value in values[: row - 1]]
     assert pairs == expected

@@ -119,7 +119,7 @@ def test_an_empty_json_file(read, data):
 @pytest.mark.parametrize("data", [b"[]", b" [ ] "])
 def test_json_without_rows(read, data):
     assert problems(read, data, JSON)[1] == "the file has no rows; a table needs at least one"
-    assert problems(read, b"{}\n{}", JSON)[1] == "the file has no columns"
+    assert problems(read, b"{}\n{}", JSON)[1] == "the file has no columns; a table needs at least one"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_an_object_is_bounded(read, data, monkeypatch):
     monkeypatch.setattr(json_objects, "_CHUNK", 100)
     limits = IngestLimits(row_bytes=1000)
     message = problems(read, data % (b"x" * 5000), JSON, limits=limits)[1]
-    assert "is longer than 1000 bytes, the most that a row may have (ROWMINT_MAX_ROW_BYTES)" in message
+    assert "is longer than 1000 bytes, the maximum size of a row (ROWMINT_MAX_ROW_BYTES)" in message
     assert read(b'[{"a":"' + b"x" * 900 + b'"},{"a":"y"}]', JSON, limits=limits)[0].row_count == 2
 
 
@@ -324,7 +324,7 @@ def test_arrow_lengths_are_bounded(read):
 
 def test_bad_text_in_arrow_is_found(read):
     data = arrow(pa.table({"a": ["abcdefgh"]}))
-    assert "damaged" in problems(read, data.replace(b"abcdefgh", b"abc\xff\xfefgh"), ARROW)[1]
+    assert "corrupt" in problems(read, data.replace(b"abcdefgh", b"abc\xff\xfefgh"), ARROW)[1]
 
 
 def test_a_dictionary_is_no_bomb(read, monkeypatch):
@@ -355,7 +355,7 @@ def test_views_behind_missing_cells_are_not_followed(read):
 def test_lost_storage_is_not_bad_data(tmp_path):
     class Lost(io.BytesIO):
         def read(self, *_):
-            raise DataLossError("object missing")
+            raise DataLossError("object 'k' is missing")
 
         readinto = read
 

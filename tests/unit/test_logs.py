@@ -95,7 +95,7 @@ def test_a_traceback_shows_neither_variables_nor_what_the_error_says(log_format)
 def test_a_thread_that_dies_is_an_object_too():
     code = "import threading\nthread = threading.Thread(target=lambda: 1 // 0, name='t')\nthread.start(); thread.join()"
     (line,) = objects(written(code, log_format="json"))
-    assert (line["event"], line["thread"], line["level"]) == ("a thread died", "t", "error")
+    assert (line["event"], line["thread"], line["level"]) == ("thread failed", "t", "error")
     assert "ZeroDivisionError" in line["exception"]
 
 

@@ -111,7 +111,7 @@ def test_a_flipped_bit_is_found_before_anything_is_parsed(executor, part, positi
     shelf.store.put(f"ctgan/{part}", bytes(data))
     parsed = []
     monkeypatch.setattr(model_cache, "read_model", lambda *arguments: parsed.append(arguments))
-    with pytest.raises(DataLossError, match="damaged") as caught:
+    with pytest.raises(DataLossError, match="corrupt") as caught:
         asyncio.run(cache_of(shelf, executor).get(reference("ctgan")))
     assert parsed == []
     assert caught.value.metadata == {"name": str(shelf.records["ctgan"].name)}

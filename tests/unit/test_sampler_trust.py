@@ -16,7 +16,7 @@ from rowmint.security.signing import Signature, SigningKey, Statement, generate_
 from rowmint.synthesizer import choose_kernel
 from sampler_service import model_cache
 from sampler_service.model_cache import ModelCache
-from sampler_service.trust import Trust, watch_trusted_keys
+from sampler_service.trust import Trust, open_trusted_keys
 from tests.golden.streams import Shelf, golden_shelf, reference
 
 PAIRS = [generate_signing_key() for _ in range(3)]
@@ -89,7 +89,7 @@ def executor():
 
 @pytest.fixture
 def trust(world, keys):
-    return Trust(watch_trusted_keys(str(keys.path)), world)
+    return Trust(open_trusted_keys(str(keys.path)), world)
 
 
 def cache_of(world, trust, executor):
@@ -126,9 +126,9 @@ def test_a_verdict_is_asked_for_once_while_the_keys_stay_as_they_are(world, trus
 
 
 def test_a_refusal_is_not_remembered_as_the_version_may_be_signed_meanwhile(world, trust):
-    assert "nobody has signed it" in refused(trust, world)
+    assert "it is not signed" in refused(trust, world)
     world.sign("ctgan", KEYS[2])
-    assert f"signed by {KEYS[2].id[:16]}... only" in refused(trust, world)
+    assert f"signed only by {KEYS[2].id[:16]}..." in refused(trust, world)
     world.sign("ctgan", KEYS[0])
     accepted(trust, world)
 
@@ -186,10 +186,10 @@ def test_a_file_that_cannot_be_understood_leaves_the_last_keys_in_force(world, t
 def test_a_sampler_does_not_start_with_a_file_that_holds_something_else(tmp_path):
     path = tmp_path / "keys.pem"
     with pytest.raises(UnavailableError, match=r"ROWMINT_TRUSTED_KEYS.*keys\.pem"):
-        watch_trusted_keys(str(path))
+        open_trusted_keys(str(path))
     path.write_bytes(PAIRS[0][0])
     with pytest.raises(InvalidFieldError, match="private key"):
-        watch_trusted_keys(str(path))
+        open_trusted_keys(str(path))
 
 
 def test_a_verdict_is_on_these_files_under_this_name_alone(world, trust):
@@ -203,7 +203,7 @@ def test_a_verdict_is_on_these_files_under_this_name_alone(world, trust):
         (MODEL, replace(record, weights_sha256=bytes(32))),
     ):
         assert not trust.is_known(model, other)
-        with pytest.raises(UntrustedModelError, match="changed registry or store"):
+        with pytest.raises(UntrustedModelError, match="the object store was tampered with"):
             trust.require(model, other)
 
 
@@ -253,10 +253,10 @@ def test_a_row_that_names_another_models_signed_files_is_refused(world, trust, e
         world.sign(model, KEYS[0])
     own = world.shelf.records["ctgan"].name
     world.shelf.records["ctgan"] = replace(world.shelf.records["tvae"], name=own)
-    with pytest.raises(UntrustedModelError, match="changed registry or store"):
+    with pytest.raises(UntrustedModelError, match="the object store was tampered with"):
         get(world, trust, executor)
     world.signed["ctgan"] = world.signed["tvae"]  # and its signature, too
-    with pytest.raises(UntrustedModelError, match="changed registry or store"):
+    with pytest.raises(UntrustedModelError, match="the object store was tampered with"):
         get(world, trust, executor)
     assert get(world, trust, executor, "tvae").name.model == "tvae"
 
@@ -265,7 +265,7 @@ def test_a_signed_version_under_the_name_of_another_model_is_refused(world, trus
     world.sign("tvae", KEYS[0])
     world.signed["ctgan"] = world.signed["tvae"]
     world.shelf.records["ctgan"] = world.shelf.records["tvae"]  # its own name, and all: as if the model were renamed
-    with pytest.raises(UntrustedModelError, match="changed registry or store"):
+    with pytest.raises(UntrustedModelError, match="the object store was tampered with"):
         get(world, trust, executor)
 
 

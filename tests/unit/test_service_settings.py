@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from rowmint.rpc.settings import listens_here
+from rowmint.rpc.settings import is_loopback_address
 from sampler_service.settings import SamplerSettings
 from trainer_service.settings import TrainerSettings
 
@@ -26,10 +26,10 @@ JWT = {"jwt_keys": "https://id.example.org/keys", "jwt_issuer": "https://id.exam
         (OUTSIDE | PAIR | JWT | {"metrics_listen": "0.0.0.0:9464"}, "set ROWMINT_TLS_CLIENT_CA"),
         ({"tls_certificate": "server.pem"}, "set both or neither"),
         ({"tls_key": "server-key.pem"}, "set both or neither"),
-        ({"tls_client_ca": "ca.pem", "access_file": "access.json"}, "needs ROWMINT_TLS_CERTIFICATE"),
-        (PAIR | {"tls_client_ca": "ca.pem"}, "set ROWMINT_ACCESS_FILE, too"),
-        ({"jwt_keys": "keys.json"}, "needs ROWMINT_JWT_ISSUER and ROWMINT_JWT_AUDIENCE"),
-        ({"jwt_keys": "keys.json", "jwt_issuer": "me"}, "needs ROWMINT_JWT_ISSUER and ROWMINT_JWT_AUDIENCE"),
+        ({"tls_client_ca": "ca.pem", "access_file": "access.json"}, "requires ROWMINT_TLS_CERTIFICATE"),
+        (PAIR | {"tls_client_ca": "ca.pem"}, "also set ROWMINT_ACCESS_FILE"),
+        ({"jwt_keys": "keys.json"}, "requires ROWMINT_JWT_ISSUER and ROWMINT_JWT_AUDIENCE"),
+        ({"jwt_keys": "keys.json", "jwt_issuer": "me"}, "requires ROWMINT_JWT_ISSUER and ROWMINT_JWT_AUDIENCE"),
     ],
 )
 def test_what_would_let_anybody_in_is_refused(settings, given, said):
@@ -53,7 +53,7 @@ def test_what_would_let_anybody_in_is_refused(settings, given, said):
 )
 def test_what_is_sound_or_wanted_is_taken(settings, given):
     found = settings(**given)
-    assert found.asks_who_calls == ("access_file" in given or "jwt_keys" in given)
+    assert found.requires_credentials == ("access_file" in given or "jwt_keys" in given)
     assert (found.tls_files is not None) == ("tls_certificate" in given)
 
 
@@ -73,4 +73,4 @@ def test_what_is_sound_or_wanted_is_taken(settings, given):
     ],
 )
 def test_what_only_this_machine_reaches(listen, expected):
-    assert listens_here(listen) == expected
+    assert is_loopback_address(listen) == expected

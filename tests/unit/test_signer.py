@@ -18,7 +18,7 @@ from rowmint.security.signing import SigningKey, Statement, TrustedKeys, generat
 from tests.conformance.test_registry import TRAIN, train
 from tests.golden.make import stored
 from tests.golden.streams import record
-from trainer_service.signer import VersionSigner, watch_signing_key
+from trainer_service.signer import VersionSigner, open_signing_key
 
 PRIVATE, PUBLIC = generate_signing_key()
 KEY = SigningKey.parse(PRIVATE)
@@ -127,7 +127,7 @@ def test_what_is_not_a_manifest_is_not_signed(registry, store):
 def test_a_key_file_is_read_again_when_it_changes(tmp_path):
     path = tmp_path / "signing-key.pem"
     path.write_bytes(PRIVATE)
-    source = watch_signing_key(str(path))
+    source = open_signing_key(str(path))
     assert source().id == KEY.id
     other, _ = generate_signing_key()
     (tmp_path / "new.pem").write_bytes(other)
@@ -136,10 +136,10 @@ def test_a_key_file_is_read_again_when_it_changes(tmp_path):
 
 
 def test_a_key_file_that_holds_none_is_refused_and_none_is_none(tmp_path):
-    assert watch_signing_key("") is None
+    assert open_signing_key("") is None
     path = tmp_path / "signing-key.pem"
     with pytest.raises(UnavailableError, match=r"ROWMINT_SIGNING_KEY.*signing-key\.pem"):
-        watch_signing_key(str(path))
+        open_signing_key(str(path))
     path.write_bytes(PUBLIC)
-    with pytest.raises(InvalidFieldError, match="no private key"):
-        watch_signing_key(str(path))
+    with pytest.raises(InvalidFieldError, match="not a private key"):
+        open_signing_key(str(path))

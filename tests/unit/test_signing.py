@@ -104,9 +104,9 @@ def test_a_private_key_is_not_shown():
 @pytest.mark.parametrize(
     ("pem", "words"),
     [
-        (b"", "is no private key in PEM"),
-        (b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n", "is no private key in PEM"),
-        (public_pem(private_of(1)), "is no private key in PEM"),
+        (b"", "is not a private key in PEM"),
+        (b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n", "is not a private key in PEM"),
+        (public_pem(private_of(1)), "is not a private key in PEM"),
         (private_pem(private_of(1), serialization.BestAvailableEncryption(b"secret")), "without a password"),
         (private_pem(Ed448PrivateKey.generate()), "is not Ed25519"),
     ],
@@ -135,11 +135,11 @@ def test_a_file_without_keys_trusts_nobody(text):
     [
         (private_pem(private_of(1)), "private key"),
         (public_pem(private_of(1)) + private_pem(private_of(1)), "private key"),
-        (public_pem(private_of(1))[:-10], "something else"),
-        (public_pem(private_of(1)) + b"x", "something else"),
-        (b'{"keys": []}', "something else"),
+        (public_pem(private_of(1))[:-10], "must contain only complete public keys"),
+        (public_pem(private_of(1)) + b"x", "must contain only complete public keys"),
+        (b'{"keys": []}', "must contain only complete public keys"),
         (b"\xff\xfe", "must be public keys"),
-        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "is none in PEM"),
+        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "is not a public key in PEM"),
         (public_pem(private_of(1)) + public_pem(Ed448PrivateKey.generate()), "is not Ed25519"),
     ],
 )
@@ -219,7 +219,7 @@ def test_what_else_a_predicate_says_does_not_matter():
 )
 def test_a_signature_of_other_files_or_another_name_is_refused(other):
     told = refused(trusting(1), signing_key(1).sign(other))
-    assert "somebody has changed registry or store" in told
+    assert "the registry or the object store was tampered with" in told
     assert trusting(1).require(other, [signing_key(1).sign(other)], NAME) == signing_key(1).id
 
 
@@ -357,20 +357,18 @@ def test_a_bundle_that_is_far_too_long_is_refused_unread():
 
 def test_the_error_says_what_there_is_and_what_to_do():
     good = signing_key(1).sign(STATEMENT)
-    start = f"{NAME} bears no signature of a trusted key: "
-    assert refused(trusting(2)) == (
-        f"{start}nobody has signed it; sign it (`rowmint models sign`) if you know where it is from"
-    )
+    start = f"{NAME} has no valid signature of a trusted key: "
+    assert refused(trusting(2)) == (f"{start}it is not signed; sign it (`rowmint models sign`) if you trust its origin")
     assert refused(trusting(2), good) == (
-        f"{start}it is signed by {good.key_id[:16]}... only; sign it anew (`rowmint models sign`), or add that public"
+        f"{start}it is signed only by {good.key_id[:16]}...; sign it again (`rowmint models sign`), or add that public"
         " key to the trusted keys"
     )
     assert refused(trusting(1), good, statement=replace(STATEMENT, weights_digest=bytes(32))) == (
-        f"{start}what the trusted key {good.key_id[:16]}... has signed is not these files under this name, so somebody"
-        " has changed registry or store; restore them, or delete the version"
+        f"{start}the signature of the trusted key {good.key_id[:16]}... does not match these files under this name, so"
+        " the registry or the object store was tampered with; restore them from a backup, or delete the version"
     )
 
 
 def test_the_error_shows_few_names_and_no_text_that_a_registry_may_hold():
     told = refused(trusting(1), *[Signature(f"\x1b[2J\nab{index}", "") for index in range(5)])
-    assert re.findall(r"signed by (.*?) only", told) == ["??2??ab0..., ??2??ab1..., ??2??ab2... and 2 more"]
+    assert re.findall(r"signed only by (.*?);", told) == ["??2??ab0..., ??2??ab1..., ??2??ab2... and 2 more"]

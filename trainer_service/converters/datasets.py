@@ -1,4 +1,4 @@
-"""Datasets as messages, and what is asked of them."""
+"""Conversion of datasets and their requests between messages and domain objects."""
 
 import json
 from typing import Any
@@ -17,7 +17,7 @@ def format_from_proto(data_format: dataset_pb2.DataFormat) -> dict[str, Any]:
     """Return a format as JSON values, every default filled in.
 
     Raises:
-        InvalidFieldError: No format is given, or an option is malformed; the error names its path.
+        InvalidFieldError: The format is missing, or an option is invalid; the error names its path.
     """
     match data_format.WhichOneof("format"):
         case "csv":
@@ -61,7 +61,7 @@ def format_to_proto(body: Any) -> dataset_pb2.DataFormat:
 
 
 def overrides_from_proto(dataset: dataset_pb2.Dataset) -> tuple[ColumnSpec, ...]:
-    """Return the declared columns of a dataset to be created."""
+    """Return the declared columns of a dataset to create."""
     return tuple(
         column_from_proto(column, f"dataset.column_overrides[{index}]")
         for index, column in enumerate(dataset.column_overrides)

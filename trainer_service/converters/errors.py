@@ -1,4 +1,4 @@
-"""Domain errors as JSON values, as they cross from a worker to its parent. Pure."""
+"""Conversion of domain errors to and from JSON values, for the transfer from a worker to its parent."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from rowmint.errors import FieldViolation, Reason, RowmintError
 
 
 def error_to_json(error: RowmintError) -> dict[str, Any]:
-    """Return all that a caller is to learn of an error."""
+    """Return an error as JSON values."""
     return {
         "reason": str(error.reason),
         "message": error.message,
@@ -18,7 +18,7 @@ def error_to_json(error: RowmintError) -> dict[str, Any]:
 
 
 def error_from_json(body: Mapping[str, Any]) -> RowmintError:
-    """Return the error that `error_to_json` wrote: of the root class, its reason that of the original."""
+    """Return the error from the result of `error_to_json`: of the base class, with the original's reason."""
     error = RowmintError(
         body["message"],
         metadata=body["metadata"],

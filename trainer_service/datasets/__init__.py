@@ -1,1 +1,1 @@
-"""Datasets: bytes received in segments, and the tables they are found to be."""
+"""Datasets: upload in segments, and ingest into tables."""

@@ -1,4 +1,4 @@
-"""What is learned of a finished column, batch by batch, in bounded memory."""
+"""Profiles of converted columns, computed batch by batch in bounded memory."""
 
 from typing import Any
 
@@ -16,11 +16,11 @@ class ColumnProfile:
     """Counts and extremes of one column.
 
     Attributes:
-        nulls: Missing cells.
-        minimum: Smallest value, or None where there is none.
-        maximum: Largest value, or None where there is none.
-        decimals: Digits after the point that every number of a DOUBLE has, 0 to 15, or None.
-        repeats: Whether a value is known to come up twice; False where that is not known.
+        nulls: Number of missing cells.
+        minimum: Smallest value, or None without values.
+        maximum: Largest value, or None without values.
+        decimals: Digits after the point that represent every value of a DOUBLE, 0 to 15, or None if no number does.
+        repeats: Whether a value is known to occur twice; False if that is unknown.
 
     Args:
         data_type: The column's type.
@@ -39,7 +39,7 @@ class ColumnProfile:
 
     @property
     def values(self) -> int:
-        """Cells that are present."""
+        """Number of cells that are not missing."""
         return self._values
 
     @property
@@ -48,7 +48,7 @@ class ColumnProfile:
         return self.nulls == 0 and self._values > 0 and not self.repeats
 
     def add(self, array: pa.Array) -> None:
-        """Take in a batch of the column's type."""
+        """Add a batch of the column's type."""
         self.nulls += array.null_count
         present = array.drop_null()
         if not len(present):
@@ -73,7 +73,7 @@ class ColumnProfile:
         self._distinct = distinct if self._exact else distinct.slice(0, 0)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the profile as JSON values; ``distinct`` is a lower bound where ``distinct_exact`` is false."""
+        """Return the profile as JSON values; ``distinct`` is a lower bound if ``distinct_exact`` is false."""
         distinct = 0 if self._distinct is None else len(self._distinct)
         body: dict[str, Any] = {
             "nulls": self.nulls,
@@ -81,7 +81,7 @@ class ColumnProfile:
             "distinct_exact": self._exact,
         }
         for name, cell in (("minimum", self.minimum), ("maximum", self.maximum)):
-            # A text cut short would be no extreme, so a long one is left out.
+            # A truncated text would not be an extreme, so long texts are left out.
             if cell is not None and not (isinstance(cell, str) and len(cell) > _MAX_TEXT):
                 body[name] = cell_text(cell)
         return body

@@ -1,16 +1,16 @@
-"""The type of a column: the narrowest that holds every one of its values.
+"""Type inference: the type of a column is the narrowest that represents all of its values.
 
-Text is judged by elimination. Every type is possible at first, each batch strikes out those that do not fit one of its
-values, and what is left at the end decides; so the last row counts as much as the first. The rules:
+The type of text is found by elimination: all types are possible at first, each batch eliminates those that do not fit
+one of its values, and the rest decides; so every row counts equally. The rules:
 
-- ``true``/``false`` (also ``True``, ``TRUE``) are booleans; 0 and 1 are whole numbers.
-- Whole numbers fit int64. With leading zeros ("00123") they are text, and so is a column with a whole number beyond
-  int64: as a double it would lose digits.
-- Numbers with a fraction or an exponent are doubles; whole numbers may stand among them up to 2**53, beyond that the
-  column is text. ``NaN`` among numbers is a missing cell.
-- Days and instants are recognised in ISO 8601 and as %Y/%m/%d, %m/%d/%Y and %d/%m/%Y; of the last two only where some
-  value rules the other out. Days among local instants are midnights; offsets on some values only make text.
-- Spaces around such values do not matter. Everything else is text, kept as it is. A column without values is text.
+- ``true``/``false`` (also ``True``, ``TRUE``) are booleans; 0 and 1 are integers.
+- Integers fit int64. A column with leading zeros ("00123") is text, and so is one with an integer beyond int64, which
+  would lose digits as a double.
+- Numbers with a fraction or an exponent are doubles; integers among them may be up to 2**53, beyond that the column is
+  text. ``NaN`` among numbers is a missing cell.
+- Days and instants are recognised in ISO 8601 and as %Y/%m/%d, %m/%d/%Y and %d/%m/%Y; the last two only if some value
+  excludes the other. Days among local instants are midnights; a column in which only some values have offsets is text.
+- Spaces around such values are ignored. Everything else is text, unchanged. A column without values is text.
 """
 
 from dataclasses import dataclass
@@ -45,28 +45,28 @@ MAX_SCALE = 38
 
 
 class Inference(Enum):
-    """What text may turn out to be."""
+    """Types that are inferred from text."""
 
     ALL = "all"
-    """Anything: the format has no types (CSV)."""
+    """All types: the format is untyped (CSV)."""
     DATETIMES = "datetimes"
-    """Days and instants, which the format cannot write otherwise (JSON)."""
+    """Days and instants, for which the format has no type (JSON)."""
     NONE = "none"
-    """Text: the format has types (Parquet, Arrow)."""
+    """None: the format is typed (Parquet, Arrow)."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a column is converted to.
+    """Target type of the conversion of a column.
 
     Attributes:
-        data_type: Its type.
-        form: How days and instants are written, where they come as text.
-        utc: Whether a TIMESTAMP holds instants in UTC rather than local times.
-        decimals: Digits after the point of a DOUBLE as the text shows them, None where there is no fixed number; of a
-            DECIMAL its scale.
-        trim: Whether spaces around the text are dropped.
-        typed: Whether the values came as numbers rather than text, so that only they can tell the decimals of a DOUBLE.
+        data_type: The data type.
+        form: Format of days and instants given as text.
+        utc: Whether a TIMESTAMP contains instants in UTC instead of local times.
+        decimals: Of a DOUBLE: digits after the point in the text, None if their number is not bounded; of a DECIMAL:
+            its scale.
+        trim: Whether spaces around the text are removed.
+        typed: Whether the input is numbers instead of text; the decimals of a DOUBLE are then found from the values.
     """
 
     data_type: DataType
@@ -78,15 +78,15 @@ class Target:
 
     @property
     def arrow_type(self) -> pa.DataType:
-        """The Arrow type of the finished column."""
+        """The Arrow type of the converted column."""
         return canonical_type(self.data_type, self.decimals, utc=self.utc)
 
 
 def canonical_type(data_type: DataType, decimals: int | None, *, utc: bool) -> pa.DataType:
-    """Return the Arrow type that a column of the canonical table has.
+    """Return the Arrow type of a column of the canonical table.
 
     Args:
-        data_type: How its cells are stored.
+        data_type: Its data type.
         decimals: Digits after the point of a DECIMAL; None for 0.
         utc: Whether a TIMESTAMP is an instant, not a local time.
     """
@@ -107,16 +107,16 @@ def canonical_type(data_type: DataType, decimals: int | None, *, utc: bool) -> p
             return pa.timestamp("us", "UTC" if utc else None)
 
 
-class ColumnJoin:
-    """Joins the types of a column's batches.
+class TypeInference:
+    """Infers the type of a column from its batches.
 
     Args:
-        name: The column.
-        inference: What its text may turn out to be.
-        declared: What was declared of it, or None.
+        name: Name of the column.
+        inference: Types that are inferred from text.
+        declared: The declared column, or None.
 
     Raises:
-        InvalidFieldError: The declared datetime format cannot be read.
+        InvalidFieldError: The declared datetime format is invalid.
     """
 
     def __init__(self, name: str, inference: Inference, declared: ColumnSpec | None) -> None:
@@ -143,7 +143,7 @@ class ColumnJoin:
         self._first_forms = forms
 
     def add(self, array: pa.Array) -> None:
-        """Take in one batch: text, or values of one of the types of `normalised`."""
+        """Add a batch: text, or values of one of the types of `normalised`."""
         if array.null_count == len(array):
             return
         if not pa.types.is_string(array.type):
@@ -158,13 +158,13 @@ class ColumnJoin:
         if self._needs_scale():
             self._learn_scale(values)
         before = (self._bool, self._int, self._double, self._forms)
-        self._strike_out(values)
+        self._eliminate(values)
         if not (self._bool or self._int or self._double or self._forms) and not self._trim:
             trimmed = pc.utf8_trim_whitespace(values)
             if not trimmed.equals(values):
                 self._trim = True
                 self._bool, self._int, self._double, self._forms = before
-                self._strike_out(trimmed)
+                self._eliminate(trimmed)
 
     def _add_typed(self, array: pa.Array) -> None:
         kind = _type_of(array.type)
@@ -186,9 +186,9 @@ class ColumnJoin:
         digits = pc.if_else(pc.equal(point, -1), 0, pc.subtract(pc.subtract(pc.utf8_length(values), point), 1))
         self._scale = max(self._scale, int(pc.max(digits).as_py()))
 
-    def _strike_out(self, values: pa.Array) -> None:
+    def _eliminate(self, values: pa.Array) -> None:
         self._bool = self._bool and _all(pc.is_in(values, value_set=pa.array([*TRUE, *FALSE])))
-        # A whole number is a double too, so doubles are looked at only once something is not whole.
+        # Integers are doubles, too, so doubles are tested only after a value that is not an integer.
         if self._int and not self._all_whole(values):
             self._int = False
         if self._double and not self._int:
@@ -200,7 +200,7 @@ class ColumnJoin:
             numbers = values.cast(pa.int64())
         except pa.ArrowInvalid:
             return False
-        # The round trip finds leading zeros.
+        # The round trip detects leading zeros.
         if not numbers.cast(pa.string()).equals(values):
             return False
         extremes = pc.min_max(numbers).as_py()
@@ -233,13 +233,13 @@ class ColumnJoin:
         return True
 
     def target(self, *, is_key: bool = False) -> Target:
-        """Return what the column is converted to, declarations first.
+        """Return the target type of the column; declarations take precedence.
 
         Args:
-            is_key: Whether it is the declared primary key, which is a whole number or text.
+            is_key: Whether it is the declared primary key, which is an integer or text.
 
         Raises:
-            InvalidFieldError: What is declared cannot be had of what was found; the message names the column.
+            InvalidFieldError: The declaration does not fit the values; the message names the column.
         """
         natural = self._natural()
         declared = self._declared
@@ -261,39 +261,39 @@ class ColumnJoin:
         if kind not in KINDS_OF_TYPE[chosen.data_type]:
             raise InvalidFieldError(
                 "dataset.column_overrides",
-                f"column {self.name!r} holds {chosen.data_type} values, which cannot be {kind}",
+                f"column {self.name!r} has {chosen.data_type} values, which cannot be {kind}",
             )
 
     def _of_kind(self, kind: ColumnKind, natural: Target) -> Target:
-        """Return the type that suits a declared kind; values that do not fit it are found on conversion."""
+        """Return the type for a declared kind; values that do not fit are reported by the conversion."""
         if kind in KINDS_OF_TYPE[natural.data_type] and (self._text_seen or self._seen):
             return natural
-        wanted = {
+        requested = {
             ColumnKind.NUMERICAL: DataType.DOUBLE,
             ColumnKind.DATETIME: DataType.TIMESTAMP,
             ColumnKind.BOOLEAN: DataType.BOOL,
             ColumnKind.ID: DataType.STRING,
         }.get(kind, natural.data_type)
-        return self._as(wanted, natural)
+        return self._as(requested, natural)
 
-    def _as(self, wanted: DataType, natural: Target) -> Target:
-        if wanted is DataType.DECIMAL:
+    def _as(self, requested: DataType, natural: Target) -> Target:
+        if requested is DataType.DECIMAL:
             declared = self._declared.domain.decimals if self._declared is not None else None
-            return Target(wanted, decimals=min(self._scale, MAX_SCALE) if declared is None else declared, trim=True)
-        if wanted is natural.data_type:
+            return Target(requested, decimals=min(self._scale, MAX_SCALE) if declared is None else declared, trim=True)
+        if requested is natural.data_type:
             return natural
-        if wanted in (DataType.DATE, DataType.TIMESTAMP):
+        if requested in (DataType.DATE, DataType.TIMESTAMP):
             form = natural.form
             if form is None:
-                # Of no form: whichever is asked for says which rows are at fault.
+                # No form fits all values: the conversion to the requested one reports the rows that do not fit.
                 form = next(iter(self._first_forms), ISO_LOCAL)
-                if form is ISO_DATE and wanted is DataType.TIMESTAMP:
+                if form is ISO_DATE and requested is DataType.TIMESTAMP:
                     form = ISO_LOCAL
             utc = form.has_offset if self._text_seen else natural.utc
-            return Target(wanted, form, utc=utc and wanted is DataType.TIMESTAMP, trim=True)
-        decimals = self._decimals if wanted is DataType.DOUBLE and self._numbers_seen and self._double else None
-        trim = wanted is not DataType.STRING
-        return Target(wanted, decimals=decimals, trim=trim, typed=not self._text_seen)
+            return Target(requested, form, utc=utc and requested is DataType.TIMESTAMP, trim=True)
+        decimals = self._decimals if requested is DataType.DOUBLE and self._numbers_seen and self._double else None
+        trim = requested is not DataType.STRING
+        return Target(requested, decimals=decimals, trim=trim, typed=not self._text_seen)
 
     def _natural(self) -> Target:
         if self._seen:
@@ -346,4 +346,4 @@ def _all(mask: pa.Array) -> bool:
     return bool(pc.all(mask).as_py())
 
 
-__all__ = ["ISO_OFFSET", "ColumnJoin", "Inference", "Target"]
+__all__ = ["ISO_OFFSET", "Inference", "Target", "TypeInference"]

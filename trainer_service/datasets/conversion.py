@@ -1,4 +1,4 @@
-"""Columns as they were read, turned into what the finished table holds."""
+"""Conversion of columns to their target types."""
 
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -21,23 +21,23 @@ _PLAIN_NUMBER = r"^[+-]?(?:[0-9]{1,38}(?:\.[0-9]*)?|\.[0-9]+)$"
 
 
 class ImpossibleError(Exception):
-    """A column of this type cannot be turned into that type, whatever its values."""
+    """Columns of the source type cannot be converted to the target type, whatever their values."""
 
 
 def convert(array: pa.Array, target: Target, limits: IngestLimits) -> tuple[pa.Array, Mask]:
-    """Return the column as its target type, and which rows could not be turned into it.
+    """Convert a column to its target type, and return the rows that could not be converted.
 
     Args:
         array: Text, or values of one of the types of `normalised`.
-        target: What is wanted.
-        limits: How long a text may be.
+        target: The target type.
+        limits: Limits of the length of a text.
 
     Returns:
-        An array of ``target.arrow_type``, missing where the input was or could not be turned; and the rows of the
-        latter kind, shape (n,).
+        An array of ``target.arrow_type``, missing where the input is missing or could not be converted; and the mask of
+        the latter rows, shape (n,).
 
     Raises:
-        ImpossibleError: No value of such a column could be.
+        ImpossibleError: The types are incompatible.
     """
     if pa.types.is_null(array.type):
         return pa.nulls(len(array), target.arrow_type), np.zeros(len(array), dtype=np.bool_)
@@ -45,7 +45,7 @@ def convert(array: pa.Array, target: Target, limits: IngestLimits) -> tuple[pa.A
     converted = _from_text(array, target) if is_text else _from_typed(array, target)
     bad = mask(pc.and_(array.is_valid(), pc.is_null(converted)))
     if target.data_type is DataType.DOUBLE:
-        # NaN is a missing cell; infinity is no value of a table.
+        # NaN is a missing cell; infinity is invalid.
         not_a_number = mask(pc.is_nan(converted).fill_null(False))
         infinite = mask(pc.is_inf(converted).fill_null(False))
         if is_text:
@@ -63,17 +63,17 @@ def convert(array: pa.Array, target: Target, limits: IngestLimits) -> tuple[pa.A
 
 
 def mask(array: pa.Array) -> Mask:
-    """Return a boolean array without missing values as NumPy's."""
+    """Return a boolean array without missing values as a NumPy array."""
     return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
 def reason(target: Target, limits: IngestLimits) -> str:
-    """Return what is wrong with a value that could not be turned into the target type."""
+    """Return why a value could not be converted to the target type."""
     match target.data_type:
         case DataType.BOOL:
             return "is neither true nor false"
         case DataType.INT64:
-            return "is not a whole number of 64 bits"
+            return "is not a 64-bit integer"
         case DataType.DOUBLE:
             return "is not a finite number"
         case DataType.DECIMAL:
@@ -109,7 +109,7 @@ def _from_text(array: pa.Array, target: Target) -> pa.Array:
             words = pc.is_in(texts, value_set=pa.array([*NOT_A_NUMBER, *INFINITY]))
             return _cast_text(texts, pa.float64(), _LENIENT_NUMBER, also=words)
         case DataType.DECIMAL:
-            # Arrow would take an exponent, whose digits after the point have not been counted.
+            # Arrow accepts exponents, whose digits after the point have not been counted.
             plain = _where(pc.match_substring_regex(texts, _PLAIN_NUMBER), texts)
             return _cast_text(plain, target.arrow_type, _PLAIN_NUMBER)
         case _:
@@ -118,26 +118,26 @@ def _from_text(array: pa.Array, target: Target) -> pa.Array:
             return _instants(micros, ok, target)
 
 
-def _cast_text(texts: pa.Array, wanted: pa.DataType, pattern: str, also: pa.Array | None = None) -> pa.Array:
+def _cast_text(texts: pa.Array, arrow_type: pa.DataType, pattern: str, also: pa.Array | None = None) -> pa.Array:
     try:
-        return texts.cast(wanted)
+        return texts.cast(arrow_type)
     except pa.ArrowInvalid:
         pass
     bare = pc.replace_substring_regex(texts, r"^\+", "")
     fits = pc.match_substring_regex(bare, pattern)
     bare = _where(fits if also is None else pc.or_(fits, also), bare)
     try:
-        return bare.cast(wanted)
+        return bare.cast(arrow_type)
     except pa.ArrowInvalid:
-        # A few values are out of range; which ones, only one look at each tells.
-        return pa.array([_cast_one(text, wanted) for text in bare.to_pylist()], wanted)
+        # Some values are out of range; testing one by one finds which.
+        return pa.array([_cast_one(text, arrow_type) for text in bare.to_pylist()], arrow_type)
 
 
-def _cast_one(text: str | None, wanted: pa.DataType) -> Any:
+def _cast_one(text: str | None, arrow_type: pa.DataType) -> Any:
     if text is None:
         return None
     try:
-        return pa.scalar(text, pa.string()).cast(wanted).as_py()
+        return pa.scalar(text, pa.string()).cast(arrow_type).as_py()
     except pa.ArrowInvalid:
         return None
 
@@ -150,19 +150,19 @@ def _instants(micros: npt.NDArray[np.int64], ok: Mask, target: Target) -> pa.Arr
 
 
 def _from_typed(array: pa.Array, target: Target) -> pa.Array:
-    source, wanted = array.type, target.arrow_type
-    if source == wanted:
+    source, arrow_type = array.type, target.arrow_type
+    if source == arrow_type:
         return array
     if target.data_type is DataType.STRING:
         return to_text(array)
     number = pa.types.is_int64(source) or pa.types.is_float64(source) or pa.types.is_decimal128(source)
     match target.data_type:
         case DataType.INT64 | DataType.DOUBLE | DataType.DECIMAL if number:
-            return _number(array, wanted)
+            return _number(array, arrow_type)
         case DataType.BOOL if pa.types.is_int64(source):
             return _where(pc.is_in(array, value_set=pa.array([0, 1], pa.int64())), pc.equal(array, 1))
         case DataType.TIMESTAMP if pa.types.is_date32(source) or pa.types.is_timestamp(source):
-            return array.cast(pa.timestamp("us", wanted.tz) if wanted.tz else pa.timestamp("us"))
+            return array.cast(pa.timestamp("us", arrow_type.tz) if arrow_type.tz else pa.timestamp("us"))
         case DataType.DATE if pa.types.is_timestamp(source):
             micros = array.cast(pa.int64())
             return _instants(micros.fill_null(0).to_numpy(), mask(micros.is_valid()), target)
@@ -170,20 +170,20 @@ def _from_typed(array: pa.Array, target: Target) -> pa.Array:
             raise ImpossibleError(f"{source} values cannot be read as {target.data_type}")
 
 
-def _number(array: pa.Array, wanted: pa.DataType) -> pa.Array:
+def _number(array: pa.Array, arrow_type: pa.DataType) -> pa.Array:
     try:
-        return array.cast(wanted)
+        return array.cast(arrow_type)
     except pa.ArrowInvalid:
-        return pa.array([_number_one(value, wanted) for value in array.to_pylist()], wanted)
+        return pa.array([_number_one(value, arrow_type) for value in array.to_pylist()], arrow_type)
 
 
-def _number_one(value: Any, wanted: pa.DataType) -> Any:
+def _number_one(value: Any, arrow_type: pa.DataType) -> Any:
     if value is None:
         return None
     try:
-        if pa.types.is_decimal128(wanted):
-            return pa.scalar(Decimal(repr(value) if isinstance(value, float) else value), wanted).as_py()
-        return pa.scalar(value).cast(wanted).as_py()
+        if pa.types.is_decimal128(arrow_type):
+            return pa.scalar(Decimal(repr(value) if isinstance(value, float) else value), arrow_type).as_py()
+        return pa.scalar(value).cast(arrow_type).as_py()
     except (pa.ArrowInvalid, InvalidOperation):
         return None
 
@@ -191,6 +191,6 @@ def _number_one(value: Any, wanted: pa.DataType) -> Any:
 def to_text(array: pa.Array) -> pa.Array:
     """Return values as text: numbers in their shortest exact form, booleans ``true``/``false``, instants ISO 8601."""
     if pa.types.is_float64(array.type):
-        # Arrow writes 1.0 as "1"; a column of text must not depend on where its batches were cut.
+        # Arrow formats 1.0 as "1"; the text must not depend on the batch boundaries.
         return pa.array([None if value is None else repr(value) for value in array.to_pylist()], pa.string())
     return array.cast(pa.string())

@@ -1,4 +1,4 @@
-"""Dates and instants in text: whole columns at once."""
+"""Parsing of dates and instants in text, vectorised over columns."""
 
 import re
 from dataclasses import dataclass, field
@@ -61,15 +61,15 @@ _ISO_ZONE = r"(?P<z>Z|[+-][0-9]{2}(?::?[0-9]{2})?)"
 
 @dataclass(frozen=True)
 class DatetimeForm:
-    """One way to write a day or an instant.
+    """A format of days or instants.
 
-    Fraction digits past the sixth are cut off. Years run from 0001 to 9999; leap seconds are refused.
+    Fraction digits past the sixth are truncated. Years are 0001 to 9999; leap seconds are invalid.
 
     Attributes:
         format: Its strptime format, or empty for ISO 8601.
         pattern: A regular expression with a group for each part.
-        has_time: Whether it tells a time of day.
-        has_offset: Whether it tells an offset from UTC; values are then instants in UTC.
+        has_time: Whether it contains a time of day.
+        has_offset: Whether it contains an offset from UTC; values are then instants in UTC.
         quick: Arrow type whose own parser reads most columns of this form, or None.
     """
 
@@ -81,10 +81,10 @@ class DatetimeForm:
 
     @classmethod
     def of_format(cls, text: str, column: str) -> "DatetimeForm":
-        """Return the form that a strptime format describes.
+        """Parse a strptime format.
 
         Raises:
-            InvalidFieldError: It has a directive we cannot read, or does not tell a whole day.
+            InvalidFieldError: It has an unsupported directive, or does not contain a whole day.
         """
         where = f"datetime_format of column {column!r}"
         spelled = text
@@ -95,7 +95,7 @@ class DatetimeForm:
             directive = match[1]
             if directive not in _DIRECTIVES or (directive != "%" and directive in used):
                 raise InvalidFieldError(
-                    where, f"%{directive} in {text!r} is unknown or repeated; known are %{' %'.join(_DIRECTIVES)}"
+                    where, f"%{directive} in {text!r} is unknown or repeated; supported are %{' %'.join(_DIRECTIVES)}"
                 )
             used.append(directive)
             parts += [re.escape(spelled[position : match.start()]), _DIRECTIVES[directive]]
@@ -103,25 +103,25 @@ class DatetimeForm:
         parts.append(re.escape(spelled[position:]))
         groups = {"b" if directive == "B" else directive for directive in used}
         if not (groups & {"Y", "y"} and groups & {"m", "b"} and "d" in groups) or {"Y", "y"} <= groups:
-            raise InvalidFieldError(where, f"{text!r} must tell year, month and day, each once")
+            raise InvalidFieldError(where, f"{text!r} must contain year, month and day, each once")
         if {"m", "b"} <= groups or {"H", "I"} <= groups or ("I" in groups) != ("p" in groups):
-            raise InvalidFieldError(where, f"{text!r} tells a part twice, or %I without %p")
+            raise InvalidFieldError(where, f"{text!r} contains a part twice, or %I without %p")
         return cls(text, f"^{''.join(parts)}$", bool(groups & {"H", "I"}), "z" in groups)
 
     def parse(self, texts: pa.Array) -> tuple[Micros, Mask]:
-        """Read a column of text.
+        """Parse a column of text.
 
         Args:
-            texts: Strings; missing ones are not read.
+            texts: Strings, shape (n,); may be missing.
 
         Returns:
-            Microseconds since 1970-01-01T00:00:00, shape (n,), and which were read, shape (n,).
+            Microseconds since 1970-01-01T00:00:00, shape (n,), and the mask of those that were parsed, shape (n,).
         """
         if self.quick is not None:
             try:
                 read = texts.cast(self.quick)
             except pa.ArrowInvalid:
-                pass  # Some value is not of this form, or is written in a way that only the pattern knows.
+                pass  # Some value is not of this form, or in a variant that only the pattern supports.
             else:
                 if pa.types.is_date32(self.quick):
                     read = read.cast(pa.timestamp("us"))
@@ -178,13 +178,13 @@ class DatetimeForm:
 
 
 def whole_days(micros: Micros) -> tuple[npt.NDArray[np.int32], Mask]:
-    """Return days since 1970 and which values fall on midnight."""
+    """Return days since 1970, and the mask of values that are midnights."""
     days = np.floor_divide(micros, _DAY)
     return days.astype(np.int32), days * _DAY == micros
 
 
 def _days(year: Micros, month: Micros, day: Micros) -> Micros:
-    """Return days since 1970-01-01 in the proleptic Gregorian calendar, counting years from March."""
+    """Return days since 1970-01-01 in the proleptic Gregorian calendar; years are counted from March."""
     shifted = year - (month <= 2)
     era = np.floor_divide(shifted, 400)
     of_era = shifted - era * 400
@@ -221,4 +221,4 @@ MONTH_FIRST = DatetimeForm.of_format("%m/%d/%Y", "")
 DAY_FIRST = DatetimeForm.of_format("%d/%m/%Y", "")
 
 RECOGNISED = (ISO_DATE, ISO_LOCAL, ISO_OFFSET, YEAR_FIRST, MONTH_FIRST, DAY_FIRST)
-"""Forms that are looked for where none is declared, the narrowest first."""
+"""Forms that are recognised without a declaration, the narrowest first."""

@@ -1,4 +1,4 @@
-"""What was declared of columns, checked by itself and against the data."""
+"""Validation of declared columns, before upload and against the data."""
 
 import math
 from collections.abc import Iterator
@@ -34,20 +34,18 @@ Mask = npt.NDArray[np.bool_]
 
 
 def validate_before_data(overrides: tuple[ColumnSpec, ...], primary_key: str) -> None:
-    """Check what needs no data: patterns and formats can be read, and the primary key is declared nothing else.
+    """Validate patterns, formats and the kind of the primary key, which needs no data.
 
     Args:
         overrides: Declared columns that pass `validate_declared`.
         primary_key: Declared primary key, or empty.
 
     Raises:
-        InvalidFieldError: They cannot, or it is; the error names the field.
+        InvalidFieldError: One is invalid; the error names the field.
     """
-    # A registry keeps it as text of a fixed width, which holds no NUL.
+    # The registry stores it as text of bounded length, which cannot contain NUL.
     if len(primary_key) > MAX_COLUMN_NAME or "\0" in primary_key:
-        raise InvalidFieldError(
-            "dataset.primary_key", f"must have at most {MAX_COLUMN_NAME} characters, none of them NUL"
-        )
+        raise InvalidFieldError("dataset.primary_key", f"must have at most {MAX_COLUMN_NAME} characters, without NUL")
     for index, column in enumerate(overrides):
         path = f"dataset.column_overrides[{index}]"
         if column.id_pattern:
@@ -60,55 +58,56 @@ def validate_before_data(overrides: tuple[ColumnSpec, ...], primary_key: str) ->
                 raise InvalidFieldError(f"{path}.datetime_format", description) from error
         if column.name == primary_key and column.kind not in (None, ColumnKind.ID):
             raise InvalidFieldError(
-                "dataset.primary_key", f"column {primary_key!r} is declared {column.kind}; a primary key is an ID"
+                "dataset.primary_key",
+                f"column {primary_key!r} is declared {column.kind}, but a key must be an ID",
             )
 
 
 def require_columns(overrides: tuple[ColumnSpec, ...], primary_key: str, names: list[str]) -> None:
-    """Check that what was declared names columns of the table.
+    """Check that declared columns and the primary key exist in the table.
 
     Raises:
-        ColumnNotFoundError: It does not; near names are given.
+        ColumnNotFoundError: One does not; the error suggests similar names.
     """
     for name in [*(column.name for column in overrides), *([primary_key] if primary_key else [])]:
         if name not in names:
             raise ColumnNotFoundError(name, near_names(name, names))
 
 
-def fitted_domain(column: ColumnSpec, target: Target) -> Domain:
-    """Return a declared domain with its cells in the column's type.
+def converted_domain(column: ColumnSpec, target: Target) -> Domain:
+    """Return a declared domain with its cells converted to the column's type.
 
     Raises:
         InvalidFieldError: A cell is not of the column's type; the message names the column.
     """
     domain = column.domain
     if domain.decimals is not None and target.data_type not in (DataType.INT64, DataType.DOUBLE, DataType.DECIMAL):
-        raise _wrong(column.name, f"decimals are declared of a column of type {target.data_type}")
+        raise _invalid(column.name, f"decimals are declared for a column of type {target.data_type}, which has none")
     if (domain.minimum is not None or domain.maximum is not None) and target.data_type in (
         DataType.BOOL,
         DataType.STRING,
     ):
-        raise _wrong(column.name, f"bounds are declared of a column of type {target.data_type}, which has no order")
+        raise _invalid(column.name, f"bounds are declared for a column of type {target.data_type}, which has no order")
     return replace(
         domain,
-        categories=tuple(None if cell is None else _fitted(cell, column.name, target) for cell in domain.categories),
-        minimum=None if domain.minimum is None else _fitted(domain.minimum, column.name, target),
-        maximum=None if domain.maximum is None else _fitted(domain.maximum, column.name, target),
+        categories=tuple(None if cell is None else _converted(cell, column.name, target) for cell in domain.categories),
+        minimum=None if domain.minimum is None else _converted(domain.minimum, column.name, target),
+        maximum=None if domain.maximum is None else _converted(domain.maximum, column.name, target),
     )
 
 
-def _wrong(name: str, what: str) -> InvalidFieldError:
+def _invalid(name: str, what: str) -> InvalidFieldError:
     return InvalidFieldError("dataset.column_overrides", f"column {name!r}: {what}")
 
 
-def _fitted(cell: Cell, name: str, target: Target) -> Cell:
-    found = _fit(cell, target)
+def _converted(cell: Cell, name: str, target: Target) -> Cell:
+    found = _convert(cell, target)
     if found is None:
-        raise _wrong(name, f"{shown_cell(cell)} is declared in the domain of a column of type {target.data_type}")
+        raise _invalid(name, f"{shown_cell(cell)} is declared in the domain of a column of type {target.data_type}")
     return found
 
 
-def _fit(cell: Cell, target: Target) -> Cell:  # noqa: PLR0911 - one return a type.
+def _convert(cell: Cell, target: Target) -> Cell:  # noqa: PLR0911 - one return a type.
     number = isinstance(cell, int | float | Decimal) and not isinstance(cell, bool)
     match target.data_type:
         case DataType.BOOL:
@@ -137,15 +136,15 @@ def _fit(cell: Cell, target: Target) -> Cell:  # noqa: PLR0911 - one return a ty
 
 
 def violations(column: pa.Array, domain: Domain, target: Target) -> Iterator[tuple[str, Mask]]:
-    """Yield what a column breaks of its declared domain: the message, and the rows that break it, shape (n,).
+    """Yield each violated part of the declared domain: the message, and the mask of violating rows, shape (n,).
 
     Args:
-        column: Values of ``target.arrow_type``.
-        domain: What is declared, from `fitted_domain`.
+        column: Values of ``target.arrow_type``, shape (n,).
+        domain: The declared domain, from `converted_domain`.
         target: The column's type.
     """
     if domain.nullable is False and column.null_count:
-        yield "is missing; the column is declared to have a value in every row", mask(pc.is_null(column))
+        yield "is missing, but the column is declared not nullable", mask(pc.is_null(column))
     if domain.categories:
         allowed = pa.array([cell for cell in domain.categories if cell is not None], target.arrow_type)
         outside = pc.invert(pc.is_in(column, value_set=allowed))

@@ -1,4 +1,4 @@
-"""How uploaded bytes are to be read: the JSON values of `rowmint.v1.DataFormat`, checked."""
+"""Formats of uploaded bytes, parsed from the JSON values of `rowmint.v1.DataFormat`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ class CsvFormat:
     """The dialect of a CSV file; its first line is the header.
 
     Attributes:
-        delimiter: One ASCII character between fields.
-        quote: One ASCII character around fields; within such a field it is doubled.
-        null_values: Unquoted fields that stand for a missing cell. Naming any replaces the empty field.
+        delimiter: Field separator, one ASCII character.
+        quote: Quote character, ASCII; doubled within a quoted field.
+        null_values: Values of unquoted fields that represent a missing cell; replaces the default, the empty field.
         encoding: One of `ENCODINGS`; a byte order mark is allowed.
     """
 
@@ -30,10 +30,10 @@ class CsvFormat:
             text = getattr(self, name)
             if len(text) != 1 or not text.isascii() or text in "\r\n\0":
                 raise InvalidFieldError(
-                    f"dataset.format.csv.{name}", f"{text!r} must be one ASCII character, no line end"
+                    f"dataset.format.csv.{name}", f"{text!r} must be one ASCII character, not a line ending"
                 )
         if self.delimiter == self.quote:
-            raise InvalidFieldError("dataset.format.csv.quote", "is the delimiter too")
+            raise InvalidFieldError("dataset.format.csv.quote", "must differ from the delimiter")
         if self.encoding not in ENCODINGS:
             raise InvalidFieldError(
                 "dataset.format.csv.encoding", f"{self.encoding!r} is not one of {', '.join(ENCODINGS)}"
@@ -42,7 +42,7 @@ class CsvFormat:
 
 @dataclass(frozen=True)
 class JsonFormat:
-    """One JSON object a line, or one JSON array of objects."""
+    """One JSON object per line, or one JSON array of objects."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ DataFormat = CsvFormat | JsonFormat | ParquetFormat | ArrowStreamFormat
 
 
 def format_from_json(body: Mapping[str, Any]) -> DataFormat:
-    """Return the format that `body` describes: ``{"type": "csv", "delimiter": ...}``; what is left out has its default.
+    """Parse a format, such as ``{"type": "csv", "delimiter": ...}``; missing options have their defaults.
 
     Raises:
-        InvalidFieldError: The type is unknown or an option wrong.
+        InvalidFieldError: The type is unknown or an option is invalid.
     """
     match body.get("type"):
         case "csv":

@@ -1,8 +1,8 @@
-"""Ingest: from uploaded bytes to a finished table, in two passes and bounded memory.
+"""Ingest: converts uploaded bytes to a canonical table, in two passes and bounded memory.
 
-The first pass joins the types of each column over all rows; the second converts every row, checks it against what was
-declared, and writes the canonical Parquet file. ***Each input row is in the finished table exactly once***, or there is
-no finished table.
+The first pass infers the type of each column from all rows; the second converts every row, checks it against the
+declarations, and writes the canonical Parquet file. ***Each input row is in the canonical table exactly once***, or
+ingest fails.
 """
 
 import io
@@ -29,40 +29,40 @@ from rowmint.schema import (
 )
 from rowmint.schema.sdv import sdv_metadata
 from trainer_service.datasets.column_profile import ColumnProfile
-from trainer_service.datasets.column_types import ColumnJoin, Target
+from trainer_service.datasets.column_types import Target, TypeInference
 from trainer_service.datasets.conversion import ImpossibleError, convert, reason
-from trainer_service.datasets.declarations import fitted_domain, require_columns, violations
+from trainer_service.datasets.declarations import converted_domain, require_columns, violations
 from trainer_service.datasets.formats import DataFormat, format_from_json
-from trainer_service.datasets.joined_types import types_from_json, types_to_json
+from trainer_service.datasets.inferred_types import types_from_json, types_to_json
 from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.problems import MAX_PROBLEMS, Problems
 from trainer_service.datasets.readers import TableReader, open_reader
-from trainer_service.datasets.uniqueness import DistinctProof, repeated_rows
+from trainer_service.datasets.uniqueness import DistinctnessTest, repeated_rows
 
 _log = structlog.get_logger(__name__)
 
 SAMPLE_ROWS = 1000
-"""Rows that SDV's detection sees."""
+"""Number of rows given to SDV's detection of the primary key."""
 ID_ROWS = 100
-"""A text column is taken for an id if all of at least this many values are distinct."""
+"""A text column is considered an ID if it has at least this many values, all distinct."""
 _GROUP_ROWS = 65_536
 _GROUP_BYTES = 16 << 20
-# What is looked at at once: proving values distinct takes some thirty times a text's bytes, and a row of one byte some
-# twenty.
+# Size of the slices processed at once: testing for distinct values takes about thirty times a text's bytes, and about
+# twenty times those of a row of one byte.
 _PIECE_ROWS = 1 << 17
 _PIECE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
 class IngestResult:
-    """A finished table.
+    """A canonical table.
 
     Attributes:
-        schema: Its shape.
-        row_count: Its rows, at least 1.
+        schema: Its schema.
+        row_count: Number of rows, at least 1.
         path: The canonical Parquet file, in the scratch directory.
-        profile: What is known of the columns, JSON values of bounded size.
-        sdv_metadata: The shape in SDV's JSON form.
+        profile: Profiles of the columns, JSON values of bounded size.
+        sdv_metadata: The schema in SDV's JSON form.
     """
 
     schema: TableSchema
@@ -73,15 +73,15 @@ class IngestResult:
 
 
 class Column:
-    """What the second pass knows of one column."""
+    """State of the second pass for one column."""
 
     def __init__(self, name: str, target: Target, declared: ColumnSpec | None) -> None:
         self.name = name
         self.target = target
         self.declared = ColumnSpec(name) if declared is None else declared
-        self.domain = fitted_domain(self.declared, target)
+        self.domain = converted_domain(self.declared, target)
         self.profile = ColumnProfile(target.data_type)
-        self.proof: DistinctProof | None = None
+        self.distinctness: DistinctnessTest | None = None
 
 
 def ingest(
@@ -93,66 +93,66 @@ def ingest(
     *,
     limits: IngestLimits | None = None,
     types: Mapping[str, Any] | None = None,
-    joined: Callable[[dict[str, Any]], None] | None = None,
+    on_types: Callable[[dict[str, Any]], None] | None = None,
     progress: Callable[[float], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     propose_key: Callable[[pa.Table], str] | None = None,
 ) -> IngestResult:
-    """Read uploaded bytes as a table.
+    """Convert uploaded bytes to a canonical table.
 
     Args:
         source: The bytes, seekable, for example a `SegmentReader`.
-        data_format: How they are to be read, or its JSON values.
+        data_format: Their format, or its JSON values.
         overrides: Declared columns.
-        primary_key: Declared primary key; empty: one is proposed from the data, and taken if it holds in all rows.
-        scratch: An empty directory; the result's file stays in it.
-        limits: How large the table and its parts may be; None for the defaults.
-        types: What `joined` was given by an ingest of the same bytes: there is no first pass then; None for none.
-        joined: Called with what the first pass found, JSON values.
-        progress: Called now and then with the share done, 0 to 1.
-        cancelled: Asked now and then whether to stop.
-        propose_key: Gives the name of a likely primary key of a sample of at most 1,000 rows, or ""; default: what SDV
-            detects.
+        primary_key: Declared primary key; empty: one is proposed from the data, and used if it is unique in all rows.
+        scratch: An empty directory; the resulting file stays in it.
+        limits: Limits of the table and its parts; None for the defaults.
+        types: Argument of `on_types` in an earlier attempt on the same bytes, which replaces the first pass; or None.
+        on_types: Called with the types that the first pass inferred, JSON values.
+        progress: Called regularly with the share done, 0 to 1.
+        cancelled: Called regularly; returns whether to stop.
+        propose_key: Returns the name of a likely primary key of a sample of at most 1,000 rows, or ""; default: SDV's
+            detection.
 
     Raises:
-        InvalidDataError: The bytes are no table of this format, or break what was declared; the first 100 problems.
+        InvalidDataError: The bytes are not a table of this format, or violate declarations; has the first 100 problems.
         ColumnNotFoundError: A declared column does not exist.
-        InvalidFieldError: A declaration contradicts itself or the column's type.
-        DataLossError: Stored bytes are damaged.
-        CancelledError: `cancelled` said so.
+        InvalidFieldError: A declaration is inconsistent, or does not fit the column's type.
+        DataLossError: Stored bytes are corrupt.
+        CancelledError: `cancelled` returned true.
     """
     validate_declared(overrides)
     if isinstance(data_format, Mapping):
         data_format = format_from_json(data_format)
-    watch = _Watch(source, progress, cancelled)
+    reporter = _ProgressReporter(source, progress, cancelled)
     limits = IngestLimits() if limits is None else limits
     reader = open_reader(source, data_format, limits)
-    columns = None if types is None else _known_types(types, overrides)
+    columns = None if types is None else _earlier_types(types, overrides)
     if columns is None:
-        columns = _join_types(reader, overrides, primary_key, watch)
-        if joined is not None:
-            joined(types_to_json((column.name, column.target) for column in columns))
+        columns = _infer_types(reader, overrides, primary_key, reporter)
+        if on_types is not None:
+            on_types(types_to_json((column.name, column.target) for column in columns))
     path = scratch / "table.parquet"
-    rows = _convert(reader, columns, primary_key, path, watch, limits=limits)
+    rows = _convert(reader, columns, primary_key, path, reporter, limits=limits)
     key = primary_key
     if primary_key:
         _require_unique(reader, columns, primary_key, path)
     else:
         possible = {column.name for column in columns if _may_be_key(column, path)}
-        # Detecting takes seconds: not where nothing that may be detected holds.
+        # Detection takes seconds, so it is skipped if no column can be the primary key.
         proposed = (sdv_primary_key if propose_key is None else propose_key)(_sample(path)) if possible else ""
         key = proposed if proposed in possible else ""
     schema = TableSchema(tuple(_spec(column, rows, key, path) for column in columns), key)
     for column in columns:
-        if column.proof is not None:
-            column.proof.drop()
+        if column.distinctness is not None:
+            column.distinctness.close()
     profile = {"rows": rows, "columns": {column.name: column.profile.to_json() for column in columns}}
-    watch.done()
+    reporter.done()
     return IngestResult(schema, rows, path, profile, sdv_metadata(schema))
 
 
-class _Watch:
-    """Tells progress and asks for a cancel, once a batch."""
+class _ProgressReporter:
+    """Reports progress and checks for cancellation, once per batch."""
 
     def __init__(
         self,
@@ -167,26 +167,26 @@ class _Watch:
         self._share = 0.0
 
     def batch(self, number: int) -> None:
-        """Note a batch of pass `number`, 0 or 1.
+        """Report progress before a batch of pass `number`, 0 or 1.
 
         Raises:
-            CancelledError: The work is to stop.
+            CancelledError: The ingest was cancelled.
         """
         if self._cancelled is not None and self._cancelled():
             raise CancelledError("the ingest was cancelled")
-        # Some formats jump about in the file; what is told never goes back.
+        # Some formats are not read sequentially; the reported progress never decreases.
         self._share = max(self._share, min(0.99, (number + self._source.tell() / self._size) / 2))
         if self._progress is not None:
             self._progress(self._share)
 
     def done(self) -> None:
-        """Note the end."""
+        """Report completion."""
         if self._progress is not None:
             self._progress(1.0)
 
 
 def _pieces(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Yield the same rows, no more than a few megabytes at once save where one row is longer."""
+    """Yield the same rows in slices of a few megabytes at most, unless a single row is larger."""
     for batch in batches:
         left = [batch]
         while left:
@@ -198,60 +198,69 @@ def _pieces(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
                 yield piece
 
 
-def _known_types(types: Mapping[str, Any], overrides: tuple[ColumnSpec, ...]) -> list[Column] | None:
-    """Return the columns that an earlier first pass found; None where they cannot be read."""
+def _earlier_types(types: Mapping[str, Any], overrides: tuple[ColumnSpec, ...]) -> list[Column] | None:
+    """Return the columns inferred by the first pass of an earlier attempt; None if they are not usable."""
     declared = {column.name: column for column in overrides}
     try:
         return [Column(name, target, declared.get(name)) for name, target in types_from_json(types, overrides)]
     except ValueError as error:
-        _log.warning("the first pass is made again", error=str(error))
+        _log.warning("inferred types of an earlier attempt are unusable; the first pass is repeated", error=str(error))
         return None
 
 
-def _join_types(
-    reader: TableReader, overrides: tuple[ColumnSpec, ...], primary_key: str, watch: _Watch
+def _infer_types(
+    reader: TableReader, overrides: tuple[ColumnSpec, ...], primary_key: str, reporter: _ProgressReporter
 ) -> list[Column]:
-    """Return the table's columns with the types that hold all of their values."""
+    """Return the table's columns, with types that represent all of their values."""
     declared = {column.name: column for column in overrides}
-    joins: dict[str, ColumnJoin] = {}
+    inferences: dict[str, TypeInference] = {}
     problems, rows = Problems(), 0
     for batch in _pieces(reader.batches(problems)):
-        watch.batch(0)
+        reporter.batch(0)
         rows += len(batch)
         for name, array in zip(batch.schema.names, batch.columns, strict=True):
-            if name not in joins:
-                joins[name] = ColumnJoin(name, reader.inference, declared.get(name))
-            joins[name].add(array)
+            if name not in inferences:
+                inferences[name] = TypeInference(name, reader.inference, declared.get(name))
+            inferences[name].add(array)
         if problems.full:
             break
     _raise_located(problems, reader)
     if not rows:
         raise InvalidDataError([DataProblem("the file has no rows; a table needs at least one")])
-    if not joins:
-        raise InvalidDataError([DataProblem("the file has no columns")])
-    require_columns(overrides, primary_key, list(joins))
-    return [Column(name, join.target(is_key=name == primary_key), declared.get(name)) for name, join in joins.items()]
+    if not inferences:
+        raise InvalidDataError([DataProblem("the file has no columns; a table needs at least one")])
+    require_columns(overrides, primary_key, list(inferences))
+    return [
+        Column(name, inference.target(is_key=name == primary_key), declared.get(name))
+        for name, inference in inferences.items()
+    ]
 
 
 def _convert(
-    reader: TableReader, columns: list[Column], primary_key: str, path: Path, watch: _Watch, *, limits: IngestLimits
+    reader: TableReader,
+    columns: list[Column],
+    primary_key: str,
+    path: Path,
+    reporter: _ProgressReporter,
+    *,
+    limits: IngestLimits,
 ) -> int:
-    """Write the canonical file and return the number of its rows."""
+    """Write the canonical file and return its number of rows."""
     for index, column in enumerate(columns):
         if column.target.data_type in (DataType.INT64, DataType.STRING):
-            column.proof = DistinctProof(path.with_name(f"keys-{index}"))
+            column.distinctness = DistinctnessTest(path.with_name(f"keys-{index}"))
     schema = pa.schema([(column.name, column.target.arrow_type) for column in columns])
     problems, rows = Problems(), 0
     with _Writer(path, schema) as writer:
         for batch in _pieces(reader.batches(problems)):
-            watch.batch(1)
+            reporter.batch(1)
             found = {name: array for name, array in zip(batch.schema.names, batch.columns, strict=True) if len(batch)}
             arrays = [
                 _convert_column(column, found.get(column.name), len(batch), rows + 1, problems, limits=limits)
                 for column in columns
             ]
             for column, array in zip(columns, arrays, strict=True):
-                _learn(column, array, is_key=column.name == primary_key)
+                _profile(column, array, is_key=column.name == primary_key)
                 if column.name == primary_key and array.null_count:
                     missing = array.is_null().to_numpy(zero_copy_only=False)
                     problems.add_rows("is missing, but is the primary key", missing, rows + 1, column.name)
@@ -278,14 +287,14 @@ def _convert_column(
     return converted
 
 
-def _learn(column: Column, array: pa.Array, *, is_key: bool) -> None:
+def _profile(column: Column, array: pa.Array, *, is_key: bool) -> None:
     column.profile.add(array)
-    if column.proof is not None:
-        column.proof.add(array)
-        # Most columns repeat a value in their first batch and cost nothing from there on.
+    if column.distinctness is not None:
+        column.distinctness.add(array)
+        # Most columns repeat a value in their first batch, and are not tested further.
         if not is_key and not column.profile.all_distinct:
-            column.proof.drop()
-            column.proof = None
+            column.distinctness.close()
+            column.distinctness = None
 
 
 class _Writer:
@@ -294,7 +303,7 @@ class _Writer:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._schema = schema
         self._file = pq.ParquetWriter(path, schema, compression="zstd")
-        self._held: list[pa.RecordBatch] = []
+        self._buffered: list[pa.RecordBatch] = []
         self._rows = 0
         self._bytes = 0
 
@@ -306,20 +315,20 @@ class _Writer:
         self._file.close()
 
     def write(self, batch: pa.RecordBatch) -> None:
-        self._held.append(batch)
+        self._buffered.append(batch)
         self._rows += len(batch)
         self._bytes += batch.nbytes
         if self._rows >= _GROUP_ROWS or self._bytes >= _GROUP_BYTES:
             self._flush()
 
     def _flush(self) -> None:
-        if self._held:
-            self._file.write_table(pa.Table.from_batches(self._held, self._schema), row_group_size=1 << 20)
-        self._held, self._rows, self._bytes = [], 0, 0
+        if self._buffered:
+            self._file.write_table(pa.Table.from_batches(self._buffered, self._schema), row_group_size=1 << 20)
+        self._buffered, self._rows, self._bytes = [], 0, 0
 
 
 def _raise_located(problems: Problems, reader: TableReader) -> None:
-    """Raise what was found, rows with their lines where the format has lines."""
+    """Raise the problems, if any, adding the lines of rows for formats with lines."""
     if not len(problems):
         return
     found = problems.found
@@ -335,7 +344,7 @@ def _raise_located(problems: Problems, reader: TableReader) -> None:
 def _column_batches(path: Path, name: str) -> Iterator[pa.Array]:
     index = pq.read_schema(path).names.index(name)
     with pq.ParquetFile(path) as file:
-        # By position: a name with a dot in it would be taken for a path.
+        # By position, as a name with a dot would be interpreted as a path.
         for group in range(file.num_row_groups):
             leaf = file.metadata.schema.column(index).path
             for batch in file.iter_batches(_GROUP_ROWS, row_groups=[group], columns=[leaf]):
@@ -344,22 +353,22 @@ def _column_batches(path: Path, name: str) -> Iterator[pa.Array]:
 
 def _require_unique(reader: TableReader, columns: list[Column], name: str, path: Path) -> None:
     column = next(column for column in columns if column.name == name)
-    if column.proof is None:
-        raise InvalidFieldError("dataset.primary_key", f"column {name!r} is neither whole numbers nor text")
-    suspects = column.proof.suspects()
-    if len(suspects):
+    if column.distinctness is None:
+        raise InvalidFieldError("dataset.primary_key", f"column {name!r} has neither integers nor text; choose another")
+    repeated = column.distinctness.repeated_keys()
+    if len(repeated):
         problems = Problems()
-        for row, earlier in repeated_rows(_column_batches(path, name), suspects, MAX_PROBLEMS):
+        for row, earlier in repeated_rows(_column_batches(path, name), repeated, MAX_PROBLEMS):
             problems.add(f"repeats the primary key of row {earlier}", row=row, column=name)
         _raise_located(problems, reader)
 
 
 def _is_distinct(column: Column, path: Path) -> bool:
-    """Return whether no cell is missing and no value repeats, over all rows."""
-    if column.proof is None or not column.profile.all_distinct:
+    """Return whether no cell is missing and all values are distinct."""
+    if column.distinctness is None or not column.profile.all_distinct:
         return False
-    suspects = column.proof.suspects()
-    return not len(suspects) or not repeated_rows(_column_batches(path, column.name), suspects, 1)
+    repeated = column.distinctness.repeated_keys()
+    return not len(repeated) or not repeated_rows(_column_batches(path, column.name), repeated, 1)
 
 
 def _may_be_key(column: Column, path: Path) -> bool:
@@ -373,27 +382,27 @@ def _sample(path: Path) -> pa.Table:
 
 
 def sdv_primary_key(sample: pa.Table) -> str:
-    """Return the primary key that SDV detects in a sample, or "" where it detects none."""
-    # What the passes held is given back first: SDV alone takes some 300 MB.
+    """Return the primary key that SDV detects in a sample, or "" if it detects none."""
+    # Unused memory is released first, as SDV takes about 300 MB.
     pa.default_memory_pool().release_unused()
-    from sdv.metadata import Metadata  # noqa: PLC0415 - importing it takes seconds and brings torch.
+    from sdv.metadata import Metadata  # noqa: PLC0415 - takes seconds to import, as it imports torch
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             metadata = Metadata.detect_from_dataframes({"t": sample.to_pandas()})
-        except Exception:  # noqa: BLE001 - a proposal is a convenience; no data set may fail for want of one.
+        except Exception:  # noqa: BLE001 - the detection is optional; its failure must not fail the ingest
             return ""
     return str(metadata.to_dict()["tables"]["t"].get("primary_key") or "")
 
 
 def _spec(column: Column, rows: int, key: str, path: Path) -> ColumnSpec:
-    """Return what the finished schema says of a column: what is declared, and where nothing is, what was found."""
+    """Return the column of the resulting schema: its declaration, completed by what was found in the data."""
     declared, target, profile = column.declared, column.target, column.profile
     kind = declared.kind
     if column.name == key:
         if kind not in (None, ColumnKind.ID):
-            raise InvalidFieldError("dataset.primary_key", f"column {key!r} is declared {kind}; a primary key is an ID")
+            raise InvalidFieldError("dataset.primary_key", f"column {key!r} is declared {kind}, but must be an ID")
         kind = ColumnKind.ID
     if kind is None:
         kind = KINDS_OF_TYPE[target.data_type][0]

@@ -1,4 +1,4 @@
-"""What an upload may ask of the machine that reads it."""
+"""Limits of ingest."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,15 @@ MAX_DECOMPRESSED_BYTES = "ROWMINT_MAX_DECOMPRESSED_BYTES"
 
 @dataclass(frozen=True)
 class IngestLimits:
-    """How large a table and its parts may be; every error that comes of one names the setting that holds it.
+    """Limits of tables and their parts; errors name the setting of the exceeded limit.
 
     Attributes:
-        columns: Columns of a table, at least 1.
-        row_bytes: Bytes of a CSV row or a JSON object as they were written, and of the texts of a Parquet or Arrow row
-            together; at least 1.
-        text_bytes: UTF-8 bytes of one text, at least 1.
-        decompressed_bytes: Bytes of a Parquet or Arrow table once its pages, dictionaries and runs are written out, at
-            least 1. A few hundred bytes of either can describe a table of any length.
+        columns: Maximum number of columns, at least 1.
+        row_bytes: Maximum size of a CSV row or JSON object in the file, and of all texts of a Parquet or Arrow row; at
+            least 1.
+        text_bytes: Maximum length of a text, UTF-8 bytes, at least 1.
+        decompressed_bytes: Maximum size of a Parquet or Arrow table once pages, dictionaries and runs are expanded, at
+            least 1. A few hundred bytes in these formats can describe a table of any length.
     """
 
     columns: int = 4096
@@ -33,23 +33,23 @@ class IngestLimits:
 
     @property
     def columns_reason(self) -> str:
-        """What is said of too many columns, after how many there are."""
-        return f"a table has 1 to {self.columns} ({MAX_COLUMNS})"
+        """Error text of a wrong number of columns, to follow that number."""
+        return f"a table must have 1 to {self.columns} ({MAX_COLUMNS})"
 
     @property
     def row_reason(self) -> str:
-        """What is said of a row that is too long."""
-        return f"is longer than {self.row_bytes} bytes, the most that a row may have ({MAX_ROW_BYTES})"
+        """Error text of a row that is too long."""
+        return f"is longer than {self.row_bytes} bytes, the maximum size of a row ({MAX_ROW_BYTES})"
 
     @property
     def text_reason(self) -> str:
-        """What is said of a text that is too long."""
-        return f"is longer than {self.text_bytes} bytes, the most that a text may have ({MAX_TEXT_BYTES})"
+        """Error text of a text that is too long."""
+        return f"is longer than {self.text_bytes} bytes, the maximum length of a text ({MAX_TEXT_BYTES})"
 
     @property
     def decompressed_reason(self) -> str:
-        """What is said of a table that comes to too much."""
+        """Error text of a table whose expanded size is too large."""
         return (
-            f"comes to more than {self.decompressed_bytes} bytes once written out, the most that a table may have"
+            f"has more than {self.decompressed_bytes} bytes once expanded, the maximum size of a table"
             f" ({MAX_DECOMPRESSED_BYTES}); upload it in parts, or raise the setting"
         )

@@ -1,4 +1,4 @@
-"""What is found wrong with uploaded data while it is read."""
+"""Collection of the problems found in uploaded data."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ MAX_PROBLEMS = 100
 
 
 class Problems:
-    """Collects up to 100 problems, so that a person can mend many at once."""
+    """Collects up to 100 problems, so that many can be fixed at once."""
 
     def __init__(self) -> None:
         self._found: list[DataProblem] = []
@@ -21,7 +21,7 @@ class Problems:
 
     @property
     def full(self) -> bool:
-        """Whether more would not be told anyway."""
+        """Whether the maximum is reached and further problems would not be reported."""
         return len(self._found) >= MAX_PROBLEMS
 
     @property
@@ -30,21 +30,21 @@ class Problems:
         return tuple(self._found)
 
     def add(self, message: str, *, line: int = 0, row: int = 0, column: str = "") -> None:
-        """Note a problem; see `DataProblem`."""
+        """Add a problem; see `DataProblem`."""
         if not self.full:
             self._found.append(DataProblem(message, line, row, column))
 
     def extend(self, problems: Iterable[DataProblem]) -> None:
-        """Note problems found elsewhere."""
+        """Add problems found elsewhere."""
         for problem in problems:
             self.add(problem.message, line=problem.line, row=problem.row, column=problem.column)
 
     def add_rows(self, message: str, bad: npt.NDArray[np.bool_], first_row: int, column: str) -> None:
-        """Note the same problem of every row of a batch that is `bad`.
+        """Add the same problem for every row of a batch that is `bad`.
 
         Args:
-            message: What is wrong.
-            bad: Which rows, shape (rows of the batch,).
+            message: The problem.
+            bad: Mask of the rows, shape (rows of the batch,).
             first_row: Number of the batch's first row, from 1.
             column: The column.
         """
@@ -53,7 +53,7 @@ class Problems:
                 self.add(message, row=first_row + int(index), column=column)
 
     def raise_any(self) -> None:
-        """Raise what was found, ordered by line and row.
+        """Raise the problems, ordered by line and row, if there are any.
 
         Raises:
             InvalidDataError: There is a problem.

@@ -1,4 +1,4 @@
-"""The uploaded bytes as one read-only file over the segments that hold them."""
+"""The uploaded bytes as one read-only file over their segments."""
 
 import bisect
 import hashlib
@@ -12,15 +12,15 @@ from rowmint.registry import SegmentRecord
 
 
 def read_segment(store: ObjectStore, segment: SegmentRecord) -> bytes:
-    """Return a segment's bytes, checked.
+    """Return a segment's bytes, verified.
 
     Raises:
-        DataLossError: The object is missing, or its bytes are not what the registry says.
+        DataLossError: The object is missing, or its bytes do not match the registry.
     """
     data = store.get(segment.object_key)
     if len(data) != segment.size or hashlib.sha256(data).digest() != segment.sha256:
         raise DataLossError(
-            f"segment {segment.index} at byte {segment.offset} is damaged in the store; upload the dataset anew",
+            f"the stored segment {segment.index} at byte {segment.offset} is corrupt; upload the dataset again",
             metadata={"key": segment.object_key},
         )
     return data
@@ -29,15 +29,15 @@ def read_segment(store: ObjectStore, segment: SegmentRecord) -> bytes:
 class SegmentReader(io.RawIOBase):
     """A seekable, read-only binary file: the segments of an upload, end to end.
 
-    One segment is held in memory at a time, each checked against its SHA-256 as it is read. Calls may come from several
-    threads, one after another.
+    One segment at a time is in memory; each is verified with its SHA-256 when it is read. Calls may come from several
+    threads, but not concurrently.
 
     Args:
-        store: Where the segments are.
+        store: Object store of the segments.
         segments: The segments in order, the first at offset 0, without gaps.
 
     Raises:
-        DataLossError: The segments do not follow each other; and, on reading, where one is missing or damaged.
+        DataLossError: The segments are not contiguous; on reading: a segment is missing or corrupt.
     """
 
     def __init__(self, store: ObjectStore, segments: Sequence[SegmentRecord]) -> None:
@@ -46,7 +46,7 @@ class SegmentReader(io.RawIOBase):
         self._segments = tuple(segments)
         self._starts = [segment.offset for segment in self._segments]
         self._position = 0
-        self._held = -1
+        self._loaded = -1
         self._data = b""
         self._lock = threading.Lock()
         self.size = 0
@@ -77,15 +77,15 @@ class SegmentReader(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Fill `buffer` up to its end or the segment's, and return how many bytes that were; 0 at the end."""
+        """Fill `buffer` up to its end or the segment's; return the number of bytes, 0 at the end of the file."""
         with self._lock:
             if self._position >= self.size:
                 return 0
             index = bisect.bisect_right(self._starts, self._position) - 1
-            if index != self._held:
-                # The old segment goes first: two at once would double what reading costs.
-                self._data, self._held = b"", -1
-                self._data, self._held = read_segment(self._store, self._segments[index]), index
+            if index != self._loaded:
+                # The old segment is dropped first: two would double the memory.
+                self._data, self._loaded = b"", -1
+                self._data, self._loaded = read_segment(self._store, self._segments[index]), index
             start = self._position - self._starts[index]
             count = min(len(buffer), len(self._data) - start)
             buffer[:count] = self._data[start : start + count]
@@ -93,7 +93,7 @@ class SegmentReader(io.RawIOBase):
             return count
 
     def read(self, size: int | None = -1) -> bytes:
-        """Return the next `size` bytes, fewer only at the end; all that is left where it is negative or None."""
+        """Return the next `size` bytes, fewer only at the end of the file; all the rest if negative or None."""
         left = max(self.size - self._position, 0)
         wanted = left if size is None or size < 0 else min(size, left)
         parts = bytearray(wanted)

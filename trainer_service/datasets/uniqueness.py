@@ -1,4 +1,4 @@
-"""Whether all values of a column are distinct, in bounded memory."""
+"""Tests whether all values of a column are distinct, in bounded memory."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,20 +11,20 @@ import pyarrow as pa
 Keys = npt.NDArray[np.uint64]
 
 _AT_ONCE = 1 << 22
-"""Keys sorted at once: 32 MiB."""
-_SUSPECTS = 10_000
+"""Hashes sorted at once: 32 MiB."""
+_MAX_REPEATED = 10_000
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64.
 _BASE_INVERSE = pow(_BASE, -1, 1 << 64)
 _SPREAD = np.random.Generator(np.random.Philox(key=0)).integers(1 << 64, size=257, dtype=np.uint64) | np.uint64(1)
 
 
-class DistinctProof:
-    """Collects 64-bit keys of a column's values in a file, and tells which keys came up twice.
+class DistinctnessTest:
+    """Collects 64-bit hashes of a column's values in a file, and finds hashes that occur twice.
 
-    Distinct keys prove distinct values; equal keys are only a suspicion, which `repeated_rows` settles.
+    Distinct hashes prove distinct values; equal hashes may be collisions, which `repeated_rows` resolves.
 
     Args:
-        path: A file for the keys, eight bytes a row; made anew.
+        path: A file for the hashes, eight bytes per row; an existing file is overwritten.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,23 +33,23 @@ class DistinctProof:
         self._count = 0
 
     def add(self, array: pa.Array) -> None:
-        """Take in a batch of int64 values or text; missing cells are left out."""
+        """Add a batch of int64 values or text; missing cells are ignored."""
         keys = keys_of(array.drop_null())
         with self._path.open("ab") as file:
             file.write(keys.tobytes())
         self._count += len(keys)
 
-    def suspects(self) -> Keys:
-        """Return up to 10,000 keys that came up more than once, sorted; none proves the values distinct."""
+    def repeated_keys(self) -> Keys:
+        """Return up to 10,000 hashes that occur more than once, sorted; none proves that the values are distinct."""
         found: list[Keys] = []
         passes = max(1, -(-self._count // _AT_ONCE))
         width = (1 << 64) // passes + 1
         for number in range(passes):
             keys = np.sort(self._between(number * width, (number + 1) * width))
             found.append(np.unique(keys[1:][keys[1:] == keys[:-1]]))
-            if sum(map(len, found)) >= _SUSPECTS:
+            if sum(map(len, found)) >= _MAX_REPEATED:
                 break
-        return np.concatenate(found)[:_SUSPECTS]
+        return np.concatenate(found)[:_MAX_REPEATED]
 
     def _between(self, low: int, high: int) -> Keys:
         """Return the keys in [low, high)."""
@@ -63,18 +63,18 @@ class DistinctProof:
                 parts.append(keys[inside])
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint64)
 
-    def drop(self) -> None:
+    def close(self) -> None:
         """Remove the file."""
         self._path.unlink(missing_ok=True)
 
 
-def repeated_rows(arrays: Iterable[pa.Array], suspects: Keys, limit: int) -> list[tuple[int, int]]:
-    """Return up to `limit` pairs (row, earlier row), from 1, of truly equal values among the suspects.
+def repeated_rows(arrays: Iterable[pa.Array], repeated: Keys, limit: int) -> list[tuple[int, int]]:
+    """Return up to `limit` pairs (row, earlier row), from 1, of equal values among those with repeated hashes.
 
     Args:
         arrays: The column's batches in order.
-        suspects: Sorted keys, from `DistinctProof.suspects`.
-        limit: How many pairs are wanted, at least 1.
+        repeated: Sorted hashes, from `DistinctnessTest.repeated_keys`.
+        limit: Maximum number of pairs, at least 1.
     """
     first: dict[Any, int] = {}
     pairs: list[tuple[int, int]] = []
@@ -82,7 +82,7 @@ def repeated_rows(arrays: Iterable[pa.Array], suspects: Keys, limit: int) -> lis
     for array in arrays:
         places = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
         present = array.drop_null()
-        hits = np.flatnonzero(np.isin(keys_of(present), suspects))
+        hits = np.flatnonzero(np.isin(keys_of(present), repeated))
         for place, value in zip(places[hits], present.take(pa.array(hits)).to_pylist(), strict=True):
             earlier = first.setdefault(value, row + int(place))
             if earlier != row + int(place):
@@ -94,7 +94,7 @@ def repeated_rows(arrays: Iterable[pa.Array], suspects: Keys, limit: int) -> lis
 
 
 def keys_of(array: pa.Array) -> Keys:
-    """Return a key of each value, shape (n,): equal values have equal keys; equal int64 keys have equal values.
+    """Return a 64-bit hash of each value, shape (n,); injective for int64 values.
 
     Args:
         array: int64 values or text, none missing.
@@ -126,7 +126,7 @@ def _powers(base: int, count: int) -> Keys:
 
 
 def _mixed(keys: Keys) -> Keys:
-    """Spread keys over all 64 bits by a bijection (splitmix64's finaliser), so that ranges of them are even."""
+    """Mix hashes with a bijection (splitmix64's finaliser), so that they are uniform over 64 bits."""
     keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return keys ^ (keys >> np.uint64(31))

@@ -1,4 +1,4 @@
-"""Receiving a dataset's bytes: from messages to committed segments."""
+"""Upload of datasets: from messages to committed segments."""
 
 import hashlib
 import time
@@ -34,11 +34,11 @@ _SHA256_BYTES = 32
 
 @dataclass(frozen=True)
 class UploadLimits:
-    """What a project may have; None for any number.
+    """Limits of a project; None for no limit.
 
     Attributes:
-        open_uploads: Datasets that wait for their bytes.
-        project_bytes: Bytes of all datasets, uploads counted until their table is there.
+        open_uploads: Maximum number of UPLOADING datasets.
+        project_bytes: Maximum total bytes of datasets; those of uploads until they are READY, then those of the table.
     """
 
     open_uploads: int | None = None
@@ -46,15 +46,15 @@ class UploadLimits:
 
 
 class UploadService:
-    """Creates datasets and opens writers to them. Safe for any number of threads.
+    """Creates datasets and opens writers to them. Thread-safe.
 
     Args:
         ledger: The datasets.
         store: The data store.
-        segment_bytes: A segment is committed once it has this many bytes.
-        segment_seconds: A segment is committed once its first byte is this old.
-        limits: What a project may have.
-        clock: Seconds that never run backwards.
+        segment_bytes: Size at which a segment is committed.
+        segment_seconds: Age of its first byte at which a segment is committed.
+        limits: Limits of each project.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class UploadService:
         request_id: str = "",
         request_digest: bytes = b"",
     ) -> DatasetRecord:
-        """Create a dataset that waits for its bytes; see `DatasetLedger.create`.
+        """Create a dataset in state UPLOADING; see `DatasetLedger.create`.
 
         Raises:
-            InvalidFieldError: A declared column or the primary key contradicts itself, or a pattern cannot be read.
-            LimitError: Too many datasets of the project wait for their bytes.
-            RequestIdReusedError: The request_id was used with another body.
-            ResourceExistsError: There is a dataset of this name.
+            InvalidFieldError: A declared column, pattern or the primary key is invalid.
+            LimitError: The project has too many UPLOADING datasets.
+            RequestIdReusedError: The request_id was used with a different body.
+            ResourceExistsError: A dataset with this name exists.
         """
         validate_declared(overrides)
         validate_before_data(overrides, primary_key)
@@ -107,7 +107,7 @@ class UploadService:
         )
 
     def open(self, name: DatasetName) -> "Writer":
-        """Return a writer that starts at the dataset's committed size; every older writer is fenced.
+        """Open a writer that starts at the dataset's committed size; older writers are fenced.
 
         Raises:
             ResourceNotFoundError: There is no such dataset.
@@ -116,13 +116,13 @@ class UploadService:
 
 
 class Writer:
-    """One upload stream. Used by one thread at a time; after an error other than a wrong digest it is closed.
+    """Writer of one upload stream. Used by one thread at a time; closed by any error but a digest mismatch.
 
-    Bytes appended are buffered and committed in segments: an immutable object first, then one registry row that counts
-    only while no newer writer has been opened. What is committed stays, whatever happens to the stream.
+    Appended bytes are buffered and committed in segments: first an immutable object, then a registry row, which is
+    refused once a newer writer has been opened. Committed bytes stay, whatever happens to the stream.
 
     Args:
-        service: What it was opened by.
+        service: The service that opened it.
         record: The dataset, with this writer's epoch.
     """
 
@@ -133,12 +133,12 @@ class Writer:
         self._committed = record.committed_size
         self._buffer: list[bytes] = []
         self._buffered = 0
-        self._first_at = 0.0
+        self._first_time = 0.0
         self._open = record.state is DatasetState.UPLOADING
 
     @property
     def committed_size(self) -> int:
-        """Bytes that are safe."""
+        """Bytes committed so far."""
         return self._committed
 
     @property
@@ -147,18 +147,19 @@ class Writer:
         return self._record
 
     def append(self, write_offset: int, data: bytes, crc32c: int | None) -> int:
-        """Take one message and return the bytes committed so far.
+        """Append the data of one message, and return the bytes committed so far.
 
-        On a refusal everything taken before is committed, so that the error's committed size is where to go on.
+        When a message is refused, all previous ones are committed first: the upload can resume at the error's
+        `committed_size`.
 
         Args:
             write_offset: Offset of the first byte in the whole upload.
             data: The bytes, at most 2 MiB.
-            crc32c: CRC-32C of `data`; may be None only where that is empty.
+            crc32c: CRC-32C of `data`; may be None only if `data` is empty.
 
         Raises:
-            WrongStateError: The upload has ended before.
-            WriteOffsetError: The message does not start where the last one ended.
+            WrongStateError: The upload has already ended.
+            WriteOffsetError: The message does not start where the previous one ended.
             InvalidFieldError: `crc32c` is missing, or the message is too large.
             ChecksumError: The bytes do not match `crc32c`.
             FencedError: A newer writer has taken over.
@@ -173,48 +174,47 @@ class Writer:
             self._refuse(write_offset, expected)
         if len(data) > MESSAGE_BYTES:
             self.close()
-            raise InvalidFieldError("data", f"has {len(data)} bytes; a message carries at most {MESSAGE_BYTES}")
+            raise InvalidFieldError("data", f"has {len(data)} bytes; a message may contain at most {MESSAGE_BYTES}")
         if crc32c is None:
             self.close()
-            raise InvalidFieldError("crc32c", "is required where there is data")
+            raise InvalidFieldError("crc32c", "is required unless data is empty")
         actual = google_crc32c.value(data)
         if actual != crc32c:
             self.close()
             raise ChecksumError(
-                f"the message at byte {write_offset} has CRC-32C {actual:08x}, {crc32c:08x} was said; open a new stream"
-                f" from byte {self._committed}",
+                f"the data of the message at byte {write_offset} has CRC-32C {actual:08x}, but the message says"
+                f" {crc32c:08x}; resume with a new stream at byte {self._committed}",
                 metadata={"committed_size": str(self._committed)},
             )
         if not self._buffer:
-            self._first_at = self._service.clock()
+            self._first_time = self._service.clock()
         self._buffer.append(data)
         self._buffered += len(data)
         self.tick()
         return self._committed
 
     def tick(self) -> int:
-        """Commit what is due by size or age, and return the bytes committed; for a stream that has gone quiet.
+        """Commit the buffer if it is due by size or age, and return the bytes committed; called on idle streams.
 
         Raises:
             FencedError: A newer writer has taken over.
         """
-        old = self._service.clock() - self._first_at >= self._service.segment_seconds
-        if self._buffer and (old or self._buffered >= self._service.segment_bytes):
+        due = self._service.clock() - self._first_time >= self._service.segment_seconds
+        if self._buffer and (due or self._buffered >= self._service.segment_bytes):
             self._flush()
         return self._committed
 
     def finish(self, total_size: int, sha256: bytes) -> DatasetRecord:
-        """End the upload and hand it to ingest; harmless where it was ended the same way before.
+        """Finish the upload and create its ingest job. Idempotent for the same size and digest.
 
-        Size and hash are taken over the stored bytes, read back. Where they differ from what is said, the dataset stays
-        UPLOADING with its bytes committed: a mere slip of the client's can be put right, and a truly wrong upload be
-        deleted.
+        Size and digest are computed from the stored bytes, read back. If they differ from the given ones, the dataset
+        stays UPLOADING with its bytes committed, so that the client can correct the values or delete the dataset.
 
         Raises:
             InvalidFieldError: `sha256` is not 32 bytes, or the size is negative.
             DigestMismatchError: Size or SHA-256 is not that of the stored bytes.
             FencedError: A newer writer has taken over.
-            DataLossError: Stored bytes are damaged.
+            DataLossError: Stored bytes are corrupt.
         """
         if len(sha256) != _SHA256_BYTES:
             raise InvalidFieldError("finish_write.sha256", f"has {len(sha256)} bytes; must have {_SHA256_BYTES}")
@@ -224,8 +224,8 @@ class Writer:
         if self._record.state is not DatasetState.UPLOADING:
             if (self._record.total_size, self._record.sha256) != (total_size, sha256):
                 raise DigestMismatchError(
-                    f"{self._record.name} was finished before with another size or SHA-256 ({self._record.total_size}"
-                    " bytes); create another dataset for other bytes",
+                    f"{self._record.name} was already finished with a different size or SHA-256"
+                    f" ({self._record.total_size} bytes); create another dataset for other bytes",
                     metadata={"committed_size": str(self._committed)},
                 )
             return self._record
@@ -233,8 +233,8 @@ class Writer:
         self._flush()
         if total_size != self._committed:
             raise DigestMismatchError(
-                f"total_size {total_size} was said, {self._committed} bytes are stored; send what is missing from there"
-                " on, say the right size, or delete the dataset and upload it anew",
+                f"total_size is {total_size}, but {self._committed} bytes are stored; send the missing bytes, correct"
+                " the size, or delete the dataset and upload it again",
                 metadata={"committed_size": str(self._committed)},
             )
         digest = hashlib.sha256()
@@ -242,8 +242,8 @@ class Writer:
             digest.update(read_segment(self._service.store, segment))
         if digest.digest() != sha256:
             raise DigestMismatchError(
-                f"the stored bytes have SHA-256 {digest.hexdigest()}, {sha256.hex()} was said; compare with the file,"
-                " then say the right one, or delete the dataset and upload it anew",
+                f"the stored bytes have SHA-256 {digest.hexdigest()}, but finish_write says {sha256.hex()}; compare it"
+                " with the file's, then correct it, or delete the dataset and upload it again",
                 metadata={"committed_size": str(self._committed), "sha256": digest.hexdigest()},
             )
         self._record = ledger.finish_upload(self._record.uid, self._record.writer_epoch, total_size, sha256)
@@ -252,10 +252,10 @@ class Writer:
         return self._record
 
     def close(self) -> int:
-        """Commit what is buffered and take no more; return the bytes committed. Closing twice is harmless.
+        """Commit the buffer and close the writer; return the bytes committed. Idempotent.
 
         Raises:
-            FencedError: A newer writer has taken over; what was buffered is dropped.
+            FencedError: A newer writer has taken over; the buffer is discarded.
         """
         if self._open:
             try:
@@ -270,7 +270,10 @@ class Writer:
         state = self._record.state
         if state is DatasetState.UPLOADING:
             raise WrongStateError("this stream is closed; open a new one", metadata={"state": state})
-        raise WrongStateError(f"{self._record.name} is {state}; it takes no more bytes", metadata={"state": state})
+        raise WrongStateError(
+            f"{self._record.name} is {state}; bytes can be written only while it is UPLOADING",
+            metadata={"state": state},
+        )
 
     def _refuse(self, offset: int, expected: int) -> None:
         self.close()
@@ -296,7 +299,7 @@ class Writer:
             self._service.store.delete(key)
             raise
         except BaseException:
-            # Whether the row was written is unknown: only a new stream can tell.
+            # Whether the row was committed is unknown; a new stream reads the committed size.
             self._open = False
             raise
         self._next_index += 1

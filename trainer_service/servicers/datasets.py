@@ -27,10 +27,10 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
     """Receives datasets.
 
     Args:
-        ledger: Datasets.
+        ledger: Ledger of datasets.
         store: The data store.
-        upload: Takes the bytes.
-        wake: Called when an upload is finished and ingest can begin.
+        upload: Creates datasets and receives their bytes.
+        wake: Called when an upload is finished and ingest can start.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         self._closing = asyncio.Event()
 
     def close(self) -> None:
-        """End the uploads: what has come is committed, and their clients go on from there."""
+        """End running uploads; received bytes are committed, so that clients can resume."""
         self._closing.set()
 
     async def CreateDataset(
         self, request: dataset_service_pb2.CreateDatasetRequest, context: Any
     ) -> dataset_pb2.Dataset:
-        """Create a dataset that waits for its bytes."""
+        """Create a dataset in state UPLOADING."""
         return await asyncio.to_thread(self._create, request)
 
     def _create(self, request: dataset_service_pb2.CreateDatasetRequest) -> dataset_pb2.Dataset:
@@ -74,11 +74,11 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
     async def WriteDataset(
         self, request_iterator: AsyncIterator[dataset_service_pb2.WriteDatasetRequest], context: Any
     ) -> dataset_service_pb2.WriteDatasetResponse:
-        """Append bytes; what is committed stays, however the stream ends."""
+        """Append bytes; committed bytes stay, however the stream ends."""
         messages = aiter(request_iterator)
         first = await anext(messages, None)
         if first is None:
-            raise EmptyStreamError("the upload stream carried no message; send at least finish_write")
+            raise EmptyStreamError("the upload stream contained no message; send at least finish_write")
         name = DatasetName.parse(first.name)
         with metrics.upload_open():
             await self._receive(name, first, messages)
@@ -91,28 +91,28 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         first: dataset_service_pb2.WriteDatasetRequest,
         messages: AsyncIterator[dataset_service_pb2.WriteDatasetRequest],
     ) -> None:
-        """Take the messages of an upload stream, `first` read already."""
-        writer = _Turns(await asyncio.to_thread(self._upload.open, name))
+        """Receive the messages of an upload stream, of which `first` has been read."""
+        writer = _SerializedWriter(await asyncio.to_thread(self._upload.open, name))
         try:
             await writer.append(first)
             last = first
-            async with aclosing(_with_pauses(messages, self._upload.segment_seconds, self._closing)) as coming:
-                async for message in coming:
+            async with aclosing(_with_idle_ticks(messages, self._upload.segment_seconds, self._closing)) as received:
+                async for message in received:
                     if message is None:
                         await writer.tick()
                         continue
                     if last.HasField("finish_write"):
-                        raise InvalidFieldError("finish_write", "is set in a message that another one follows")
+                        raise InvalidFieldError("finish_write", "is set in a message that is not the last one")
                     if message.name not in ("", first.name):
-                        changed = f"changed from {first.name!r} to {message.name!r} within a stream"
-                        raise InvalidFieldError("name", changed)
+                        description = f"changed from {first.name!r} to {message.name!r} within a stream"
+                        raise InvalidFieldError("name", description)
                     await writer.append(message)
                     last = message
-            # Only at the stream's end is it known that the last message was the last.
+            # Only the end of the stream shows which message was the last.
             if last.HasField("finish_write"):
                 await writer.finish(last.finish_write)
         finally:
-            # Whatever ended the stream, what came before is committed.
+            # However the stream ended, the received bytes are committed.
             await asyncio.shield(writer.close())
 
     async def GetDataset(self, request: dataset_service_pb2.GetDatasetRequest, context: Any) -> dataset_pb2.Dataset:
@@ -145,15 +145,15 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         sweep(self._ledger, self._store, self._ledger.delete(name))
 
 
-class _Turns:
-    """A writer, called in threads but by one at a time.
+class _SerializedWriter:
+    """A writer that is called in threads, one at a time.
 
-    The thread of a call that was cancelled works on: without turns, the closing that follows would meet it midway.
+    The thread of a cancelled call continues running: without the lock, `close` could run concurrently with it.
     """
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     async def append(self, message: dataset_service_pb2.WriteDatasetRequest) -> None:
         await self._call(self._writer.append, message.write_offset, message.data, optional(message, "crc32c"))
@@ -168,39 +168,39 @@ class _Turns:
         await self._call(self._writer.close)
 
     async def _call(self, method: Callable[..., object], *arguments: object) -> None:
-        def take_turn() -> None:
-            with self._turn:
+        def call_locked() -> None:
+            with self._lock:
                 method(*arguments)
 
-        await asyncio.to_thread(take_turn)
+        await asyncio.to_thread(call_locked)
 
 
-async def _with_pauses(
+async def _with_idle_ticks(
     messages: AsyncIterator[T], seconds: float, closing: asyncio.Event
 ) -> AsyncGenerator[T | None, None]:
-    """Yield the messages, and None whenever none has come for `seconds`.
+    """Yield the messages, and None whenever none was received for `seconds`.
 
     Raises:
         UnavailableError: `closing` is set.
     """
-    coming = asyncio.ensure_future(anext(messages, None))
+    upcoming = asyncio.ensure_future(anext(messages, None))
     closed = asyncio.ensure_future(closing.wait())
     try:
         while True:
-            done, _ = await asyncio.wait({coming, closed}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({upcoming, closed}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if closed in done:
                 raise UnavailableError(
-                    "the trainer is shutting down; what has come is committed: go on from the dataset's committed_size",
+                    "the trainer is shutting down, and received bytes are committed; resume at committed_size",
                     retry_after=1.0,
                 )
             if not done:
                 yield None
                 continue
-            message = coming.result()
+            message = upcoming.result()
             if message is None:
                 return
             yield message
-            coming = asyncio.ensure_future(anext(messages, None))
+            upcoming = asyncio.ensure_future(anext(messages, None))
     finally:
-        coming.cancel()
+        upcoming.cancel()
         closed.cancel()

@@ -47,10 +47,10 @@ def _print_verdict(verdict: Verdict) -> None:
     ]
     print_table(("file", "records", "first", "last", "head"), rows)
     for one in verdict.files:
-        if one.cut_bytes:
+        if one.torn_bytes:
             print_notice(
-                f"{one.file}: {one.cut_bytes:,} bytes after the last record are incomplete: a write is in progress,"
-                " or was cut off"
+                f"{one.file}: {one.torn_bytes:,} bytes after the last record are incomplete: a write is in progress,"
+                " or was interrupted"
             )
 
 
@@ -63,9 +63,9 @@ def _verdict_json(verdict: Verdict) -> dict[str, object]:
                 "first_time": one.first_time,
                 "last_time": one.last_time,
                 "head": str(one.head) if one.records else "",
-                "cut_bytes": one.cut_bytes,
+                "torn_bytes": one.torn_bytes,
             }
             for one in verdict.files
         ],
-        "problems": [{"file": one.file, "line": one.line, "what": one.what} for one in verdict.problems],
+        "problems": [{"file": one.file, "line": one.line, "message": one.message} for one in verdict.problems],
     }

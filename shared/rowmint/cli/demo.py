@@ -130,7 +130,7 @@ class Demo:
         self.step(f"training CTGAN for {epochs} epochs, in batches of {batch_size:,} rows")
         if epochs < _DEFAULT_EPOCHS:
             self.step(
-                f"a quick run: `rowmint train` takes {_DEFAULT_EPOCHS} epochs by default; fewer fit the data badly"
+                f"a quick run: `rowmint train` takes {_DEFAULT_EPOCHS} epochs by default, and fewer give worse rows"
             )
         losses: list[dict[str, float]] = []
         with progress_bar("training", quiet=self.quiet) as bar:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rowmint.observability.settings import tracing_wanted
+from rowmint.observability.environment import tracing_variable
 
 
 @contextmanager
@@ -17,7 +17,7 @@ def traced_command(command: str) -> Iterator[None]:
         UnavailableError: Traces are enabled, and OpenTelemetry is not installed.
         InvalidFieldError: The protocol to send them by is unknown.
     """
-    if command == "serve" or not tracing_wanted():
+    if command == "serve" or not tracing_variable():
         yield
         return
     from rowmint.observability.tracing import configure_tracing  # noqa: PLC0415 - most commands need no traces

@@ -1,1 +1,1 @@
-"""The registry's history: one folder of Alembic revisions a schema, run by `rowmint.registry.migrate`."""
+"""Migrations of the registry: one folder of Alembic revisions per schema, run by `rowmint.registry.migrate`."""

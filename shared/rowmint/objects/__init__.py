@@ -1,8 +1,8 @@
 """Object stores: bytes under immutable keys.
 
-A store holds what is too large for the registry: raw segments, canonical tables, weights. The registry says which
-objects count and what their size and SHA-256 are; a store only keeps bytes. Writing an object is therefore never a
-commit, and an object that no registry row names is garbage, not data.
+A store holds what is too large for the registry: uploaded segments, canonical tables, weights. The registry refers to
+objects and records their size and SHA-256. Writing an object is therefore never a commit, and an object without a
+registry row is garbage.
 """
 
 from rowmint.objects.interface import ObjectStore, validate_key

@@ -1,4 +1,4 @@
-"""Local files that are there whole or not at all, whatever happens while they are written."""
+"""Atomic and durable writing of local files."""
 
 import fcntl
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import mkstemp
 
 COPY_BYTES = 1 << 20
-"""Bytes held at once while an object is copied."""
+"""Chunk size for copying, bytes."""
 _PART = ".part-"
 
 
@@ -27,7 +27,7 @@ def copy_file(source: Path, file: int) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names of a directory's files survive a crash."""
+    """Make changes of a directory's entries durable."""
     file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(file)
@@ -37,8 +37,8 @@ def sync_directory(path: Path) -> None:
 
 @contextmanager
 def _temporary(target: Path, write: Callable[[int], None]) -> Iterator[Path]:
-    """Yield a new synced file beside `target`, written by `write`; it is gone afterwards unless it was renamed."""
-    file, part = _held(target.parent)
+    """Yield a new synced file beside `target`, written by `write`; it is removed at the end unless it was renamed."""
+    file, part = _locked_file(target.parent)
     try:
         write(file)
         os.fsync(file)
@@ -48,30 +48,30 @@ def _temporary(target: Path, write: Callable[[int], None]) -> Iterator[Path]:
         os.close(file)
 
 
-def _held(folder: Path) -> tuple[int, Path]:
-    """Return a new file, open, and locked for as long as it is: what nobody holds was left by one who died."""
+def _locked_file(folder: Path) -> tuple[int, Path]:
+    """Create a file that is locked while it is open; without the lock, it is a leftover of a process that died."""
     while True:
         file, name = mkstemp(prefix=_PART, dir=folder)
         fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file).st_nlink:
             return file, Path(name)
-        os.close(file)  # removed before it was locked
+        os.close(file)  # another process removed it before it was locked
 
 
 def remove_abandoned(root: Path) -> int:
-    """Remove files that processes which have died left half-written; return how many.
+    """Remove temporary files left by processes that died; return their number.
 
-    Any number of processes may write meanwhile, and remove, too.
+    Other processes may write and remove files concurrently.
     """
     found = 0
     for directory, _, names in os.walk(root):
         for name in names:
             if name.startswith(_PART):
-                found += _remove_unheld(Path(directory, name))
+                found += _remove_unlocked(Path(directory, name))
     return found
 
 
-def _remove_unheld(part: Path) -> bool:
+def _remove_unlocked(part: Path) -> bool:
     with suppress(BlockingIOError, FileNotFoundError), part.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         part.unlink()
@@ -80,10 +80,10 @@ def _remove_unheld(part: Path) -> bool:
 
 
 def create(target: Path, write: Callable[[int], None]) -> bool:
-    """Write `target` unless it exists by then; return whether it was written."""
+    """Write `target` unless it already exists; return whether it was written."""
     with _temporary(target, write) as part:
         try:
-            # A link, unlike a rename, cannot replace what another process has put there meanwhile.
+            # Unlike a rename, a link cannot replace a file that another process has created meanwhile.
             os.link(part, target)
         except FileExistsError:
             return False
@@ -92,14 +92,14 @@ def create(target: Path, write: Callable[[int], None]) -> bool:
 
 
 def replace(target: Path, write: Callable[[int], None]) -> None:
-    """Write `target`, in place of what it held; where `write` fails it is left as it was."""
+    """Replace `target` atomically; if `write` fails, it is left unchanged."""
     with _temporary(target, write) as part:
         part.replace(target)
     sync_directory(target.parent)
 
 
 def same_files(left: Path, right: Path) -> bool:
-    """Say whether two files hold the same bytes."""
+    """Return whether two files have the same contents."""
     if left.stat().st_size != right.stat().st_size:
         return False
     with left.open("rb") as one, right.open("rb") as other:

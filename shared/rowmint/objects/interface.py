@@ -1,4 +1,4 @@
-"""What every object store is: its keys and its methods."""
+"""The interface of object stores."""
 
 import re
 from collections.abc import Iterator
@@ -8,31 +8,31 @@ from typing import Protocol
 from rowmint.errors import InvalidFieldError
 
 KEY = re.compile(r"[A-Za-z0-9_@=+-][A-Za-z0-9_@=+.-]*(/[A-Za-z0-9_@=+-][A-Za-z0-9_@=+.-]*)*")
-"""What a key looks like; see `validate_key`."""
+"""Pattern of keys; see `validate_key`."""
 
 
 def validate_key(key: str) -> str:
-    """Return `key` if it may name an object: parts of letters, digits and ``_@=+.-`` joined by ``/``.
+    """Return `key` if it is valid: parts of letters, digits and ``_@=+.-``, joined by ``/``.
 
-    No part is empty or begins with a dot, so no key is absolute, climbs out of its store or names a hidden file.
+    No part is empty or starts with a dot, so no key is absolute, leaves its store or names a hidden file.
 
     Raises:
-        InvalidFieldError: It may not.
+        InvalidFieldError: It is invalid.
     """
     if len(key) > 512 or not KEY.fullmatch(key):
-        raise InvalidFieldError("key", f"{key[:80]!r} cannot name an object")
+        raise InvalidFieldError("key", f"{key[:80]!r} is not a valid object key")
     return key
 
 
 class ObjectStore(Protocol):
     """Bytes under immutable keys.
 
-    Every method may be called from any thread at any time. An object is visible whole or not at all, and once a `put`
-    has returned it survives a crash of the process and the machine. ***A key's bytes never change***: putting the same
-    bytes again is harmless, putting others is refused. Callers make keys unique (an id and an epoch in each), since
-    some remote stores cannot refuse two writers that race. The store keeps no reference to the bytes it is given.
+    Thread-safe. Objects become visible atomically, and are durable once `put` has returned. ***A key's bytes never
+    change***: putting the same bytes again has no effect, putting different bytes is refused. Callers make keys unique
+    (with an id and an epoch), since some remote stores cannot refuse concurrent writers. The store keeps no reference
+    to the bytes it is given.
 
-    Every method raises `InvalidFieldError` for a key that `validate_key` refuses, and `UnavailableError` where the
+    Every method raises `InvalidFieldError` for a key that `validate_key` refuses, and `UnavailableError` if the
     storage cannot be reached or written.
     """
 
@@ -40,14 +40,14 @@ class ObjectStore(Protocol):
         """Store `data`.
 
         Raises:
-            ResourceExistsError: The key holds other bytes.
+            ResourceExistsError: The key exists with different bytes.
         """
 
     def put_file(self, key: str, path: Path) -> None:
-        """Store the bytes of a local file, which is only read and must not change meanwhile.
+        """Store the bytes of a local file, which must not change during the call.
 
         Raises:
-            ResourceExistsError: The key holds other bytes.
+            ResourceExistsError: The key exists with different bytes.
         """
 
     def get(self, key: str) -> bytes:
@@ -58,24 +58,24 @@ class ObjectStore(Protocol):
         """
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
-        """Return exactly `length` bytes from `offset`, both in bytes, 0 or more.
+        """Return exactly `length` bytes from `offset`; both are 0 or more.
 
         Raises:
-            DataLossError: The object is missing or ends before.
+            DataLossError: The object is missing or too short.
         """
 
     def fetch(self, key: str, path: Path) -> None:
-        """Write the object to the local file `path`, replacing it; on failure the file is left as it was.
+        """Write the object to the local file `path`, replacing it; on failure the file is left unchanged.
 
         Raises:
             DataLossError: The object is missing.
         """
 
     def delete(self, key: str) -> None:
-        """Remove the object; harmless where there is none."""
+        """Delete the object. Idempotent."""
 
-    def tidy(self) -> int:
-        """Remove what writers that died have left half-written, which is no object; return how many files it was."""
+    def remove_abandoned(self) -> int:
+        """Remove incomplete writes of processes that died, which are not objects; return their number."""
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Yield the keys that begin with `prefix` (any text, ``""`` for all), in order."""
+        """Yield the keys that start with `prefix` (any text, ``""`` for all), in order."""

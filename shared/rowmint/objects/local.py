@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rowmint.objects.failures import exists, missing, unavailable, validate_range, whole
+from rowmint.objects.failures import exists, missing, require_length, unavailable, validate_range
 from rowmint.objects.files import copy_file, create, remove_abandoned, replace, same_files, sync_directory, write_all
 from rowmint.objects.interface import KEY, validate_key
 
@@ -12,11 +12,11 @@ from rowmint.objects.interface import KEY, validate_key
 class LocalDirectoryStore:
     """An `ObjectStore` in a directory of this machine, shared by any number of processes.
 
-    An object is written to a hidden temporary file, synced, given its name by a link that cannot overwrite, and its
-    directory synced: after a crash it is there whole or not at all.
+    An object is written to a hidden temporary file, which is synced and then linked to its name; the link cannot
+    overwrite, and the directory is synced: after a crash the object is complete or absent.
 
     Args:
-        root: The directory; made with its first object.
+        root: The directory; created with its first object.
     """
 
     def __init__(self, root: Path) -> None:
@@ -40,10 +40,10 @@ class LocalDirectoryStore:
                 self._make_directory(target.parent)
                 if create(target, write):
                     return
-            held = same(target)
+            identical = same(target)
         except OSError as error:
             raise unavailable("written", key, error) from error
-        if not held:
+        if not identical:
             raise exists(key)
 
     def _make_directory(self, directory: Path) -> None:
@@ -72,7 +72,7 @@ class LocalDirectoryStore:
         try:
             with path.open("rb") as file:
                 file.seek(offset)
-                return whole(key, file.read(length), length)
+                return require_length(key, file.read(length), length)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise missing(key) from None
         except OSError as error:
@@ -89,7 +89,7 @@ class LocalDirectoryStore:
             raise unavailable("copied", key, error) from error
 
     def delete(self, key: str) -> None:
-        """See `ObjectStore.delete`. Directories stay: removing one could race with a put."""
+        """See `ObjectStore.delete`. Directories stay: removing one could race with `put`."""
         path = self._path(key)
         try:
             path.unlink()
@@ -99,13 +99,13 @@ class LocalDirectoryStore:
         except OSError as error:
             raise unavailable("deleted", key, error) from error
 
-    def tidy(self) -> int:
-        """See `ObjectStore.tidy`."""
+    def remove_abandoned(self) -> int:
+        """See `ObjectStore.remove_abandoned`."""
         return remove_abandoned(self._root)
 
     def list(self, prefix: str) -> Iterator[str]:
         """See `ObjectStore.list`."""
-        # Only directories that can hold such keys are walked: a store may hold a great many others.
+        # Only directories that can contain such keys are walked, as the store may contain many others.
         base = prefix.rpartition("/")[0]
         if base and not KEY.fullmatch(base):
             return

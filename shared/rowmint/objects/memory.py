@@ -1,16 +1,16 @@
-"""The object store in memory."""
+"""An object store in memory."""
 
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from rowmint.objects.failures import exists, missing, validate_range, whole
+from rowmint.objects.failures import exists, missing, require_length, validate_range
 from rowmint.objects.files import replace, write_all
 from rowmint.objects.interface import validate_key
 
 
 class MemoryStore:
-    """An `ObjectStore` in this process's memory, for tests; nothing survives the object."""
+    """An `ObjectStore` in the memory of this process, for tests."""
 
     def __init__(self) -> None:
         self._objects: dict[str, bytes] = {}
@@ -37,7 +37,7 @@ class MemoryStore:
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         """See `ObjectStore.get_range`."""
         validate_range(offset, length)
-        return whole(key, self.get(key)[offset : offset + length], length)
+        return require_length(key, self.get(key)[offset : offset + length], length)
 
     def fetch(self, key: str, path: Path) -> None:
         """See `ObjectStore.fetch`."""
@@ -48,8 +48,8 @@ class MemoryStore:
         """See `ObjectStore.delete`."""
         self._objects.pop(validate_key(key), None)
 
-    def tidy(self) -> int:
-        """See `ObjectStore.tidy`: nothing is ever half-written here."""
+    def remove_abandoned(self) -> int:
+        """See `ObjectStore.remove_abandoned`; writes to memory are never incomplete."""
         return 0
 
     def list(self, prefix: str) -> Iterator[str]:

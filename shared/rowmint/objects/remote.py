@@ -1,4 +1,4 @@
-"""The object store over a cloud's service."""
+"""Object stores of cloud services."""
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from rowmint.errors import DataLossError, InvalidFieldError
-from rowmint.objects.failures import exists, missing, short, unavailable, validate_range, whole
+from rowmint.objects.failures import exists, missing, require_length, short, unavailable, validate_range
 from rowmint.objects.files import COPY_BYTES, replace, write_all
 from rowmint.objects.interface import validate_key
 
 
 def _with_durations(retry: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return obstore's retry settings; settings in JSON give their durations in seconds."""
+    """Return obstore's retry settings, with durations converted from seconds, as JSON has no duration type."""
     if retry is None:
         return None
     found: dict[str, Any] = dict(retry)
@@ -37,17 +37,19 @@ class RemoteStore:
     @classmethod
     def open(cls, url: str, options: dict[str, Any]) -> "RemoteStore":
         """Return the store at `url`; see `open_store`."""
-        import obstore.store  # noqa: PLC0415 - the embedded default does without it.
+        import obstore.store  # noqa: PLC0415 - not needed with the embedded default
         from obstore.exceptions import BaseError  # noqa: PLC0415
 
         client_options = options.pop("client_options", None)
         retry_config = _with_durations(options.pop("retry_config", None))
         try:
-            make: Any = obstore.store.from_url  # its overloads tell services apart by type; here the URL does.
+            make: Any = obstore.store.from_url  # untyped: its overloads distinguish services, which the URL does here
             store = make(url, config=options or None, client_options=client_options, retry_config=retry_config)
         except (BaseError, ValueError, TypeError) as error:
-            # The text of the error may quote an option, so it is not passed on.
-            raise InvalidFieldError("store_url", f"{url!r} cannot be opened with the options given") from error
+            # The message is not included, as it may quote a credential among the options.
+            raise InvalidFieldError(
+                "store_url", f"{url!r} cannot be opened with the given options; check the names and values of both"
+            ) from error
         return cls(store)
 
     def _call(self, verb: str, key: str, call: Callable[[], Any]) -> Any:
@@ -72,19 +74,19 @@ class RemoteStore:
         size = path.stat().st_size
         if self._create(key, path):
             return
-        if self._size(key) != size or not self._holds(key, path):
+        if self._size(key) != size or not self._equals(key, path):
             raise exists(key)
 
     def _create(self, key: str, body: bytes | Path) -> bool:
-        """Write the object unless the key is taken; return whether it was written."""
+        """Write the object unless the key exists; return whether it was written."""
         import obstore  # noqa: PLC0415
         from obstore.exceptions import AlreadyExistsError, NotFoundError  # noqa: PLC0415
 
         validate_key(key)
 
         def attempt() -> bool:
-            # A conditional put is no commit point on every service and rules out multipart: callers' keys are
-            # unique already, so looking first is what guards against their mistakes.
+            # Not a conditional put, which not every service supports, and none with multipart. Keys are unique
+            # by construction, so checking first only guards against mistakes of callers.
             try:
                 obstore.head(self._store, key)
             except (NotFoundError, FileNotFoundError):
@@ -99,13 +101,13 @@ class RemoteStore:
             except AlreadyExistsError:
                 return False
             except (NotFoundError, FileNotFoundError) as error:
-                # Nothing can be missing but the bucket.
+                # Only the bucket can be missing.
                 raise unavailable("written", key, error) from error
             return True
 
         return bool(self._call("written", key, attempt))
 
-    def _holds(self, key: str, path: Path) -> bool:
+    def _equals(self, key: str, path: Path) -> bool:
         offset = 0
         with path.open("rb") as file:
             while chunk := file.read(8 * COPY_BYTES):
@@ -133,7 +135,7 @@ class RemoteStore:
         if length == 0:
             return b""
         data = self._call("read", key, lambda: obstore.get_range(self._store, key, start=offset, length=length))
-        return whole(key, bytes(data), length)
+        return require_length(key, bytes(data), length)
 
     def fetch(self, key: str, path: Path) -> None:
         """See `ObjectStore.fetch`."""
@@ -148,10 +150,8 @@ class RemoteStore:
         self._call("read", key, lambda: replace(path, copy))
 
     def _size(self, key: str) -> int:
-        """Return the object's size in bytes; `DataLossError` where it is missing."""
         import obstore  # noqa: PLC0415
 
-        validate_key(key)
         return int(self._call("read", key, lambda: obstore.head(self._store, key))["size"])
 
     def delete(self, key: str) -> None:
@@ -164,15 +164,15 @@ class RemoteStore:
         except DataLossError:
             return
 
-    def tidy(self) -> int:
-        """See `ObjectStore.tidy`: such a service shows no object that is not whole, and keeps no part of one."""
+    def remove_abandoned(self) -> int:
+        """See `ObjectStore.remove_abandoned`; these services discard incomplete writes themselves."""
         return 0
 
     def list(self, prefix: str) -> Iterator[str]:
         """See `ObjectStore.list`."""
         import obstore  # noqa: PLC0415
 
-        # These services list by whole path parts; the rest of the prefix is ours to test.
+        # These services list by whole path parts; the rest of the prefix is tested here.
         base = prefix.rpartition("/")[0]
 
         def collect() -> list[str]:

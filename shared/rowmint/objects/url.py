@@ -1,4 +1,4 @@
-"""Stores by URL."""
+"""Opening of object stores by URL."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,25 +13,24 @@ from rowmint.objects.remote import RemoteStore
 
 
 def open_store(url: str, options: Mapping[str, Any] | None = None) -> ObjectStore:
-    """Return the store at `url`.
+    """Open the store at `url`.
 
     Args:
-        url: ``file:///dir``, ``memory://name`` (empty, this object's own; the name is a label), or
+        url: ``file:///dir``, ``memory://name`` (a new, empty store; the name is only a label), or
             ``s3://bucket/prefix``, ``gs://bucket/prefix``, ``az://account/container/prefix``.
-        options: For remote stores only: ``client_options`` and ``retry_config`` (mappings) as obstore names them, the
-            latter's durations in seconds; every other entry is the service's own configuration (``endpoint``,
-            ``region``, keys).
+        options: For remote stores only: ``client_options`` and ``retry_config`` (mappings), named as in obstore, with
+            durations in seconds; all other entries configure the service (``endpoint``, ``region``, keys).
 
     Raises:
-        InvalidFieldError: The URL or an option is not one of these.
+        InvalidFieldError: The URL or an option is invalid.
     """
     parts = urlsplit(url)
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-            raise InvalidFieldError("store_url", f"{url!r} must be file:///absolute/directory")
+            raise InvalidFieldError("store_url", f"{url!r} must be of the form file:///absolute/directory")
         return LocalDirectoryStore(Path(unquote(parts.path)))
     if parts.scheme == "memory":
         return MemoryStore()
     if parts.scheme in ("s3", "gs", "az"):
         return RemoteStore.open(url, dict(options or {}))
-    raise InvalidFieldError("store_url", f"{parts.scheme!r} is not one of file, memory, s3, gs, az")
+    raise InvalidFieldError("store_url", f"the scheme {parts.scheme!r} is not one of file, memory, s3, gs, az")

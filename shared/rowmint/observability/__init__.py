@@ -1,1 +1,1 @@
-"""What the services tell of themselves: metrics, traces, and a line a call."""
+"""Observability of the services: metrics, traces and logged calls."""

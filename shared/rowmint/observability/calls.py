@@ -1,4 +1,4 @@
-"""Every call of a server, from its begin to its end, as what counts, traces and logs calls sees it."""
+"""Observation of the calls of a server, from start to end: the basis of call metrics, traces and logs."""
 
 import asyncio
 import inspect
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import grpc
 
 OTHER = "other"
-"""Stands for methods the server does not have: their names are the client's, and there is no end of them."""
+"""Stands for unknown methods: their names are chosen by clients, so their number is unbounded."""
 
 _REQUEST_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 
@@ -26,18 +26,18 @@ class Call:
 
     Attributes:
         method: ``package.Service/Method``, or `OTHER`.
-        metadata: What the client sent with it, in order.
-        started: When it began, seconds of the monotonic clock.
+        metadata: The client's metadata, in order.
+        started: Start time, seconds of the monotonic clock.
         received_bytes: Bytes of the messages received.
         sent_bytes: Bytes of the messages sent.
-        received: Messages received.
-        sent: Messages sent.
-        status: Name of the status that the client gets, such as ``OK``; empty until it has ended.
-        request_id: Tells it from others, in the log and in the audit log; the client's own, where it has given one.
-        caller: Who calls, once that is known; empty where nobody asks.
-        reason: Why it failed: a name of `rowmint.errors.Reason`; empty where it did not, or not by a domain error.
-        seconds: How long it took; 0 until it has ended.
-        notes: What observers keep about it, each under a key of its own.
+        received: Number of messages received.
+        sent: Number of messages sent.
+        status: Name of the status that the client gets, such as ``OK``; empty until the call has ended.
+        request_id: Identifies the call in the log and the audit log; taken from the client, if it sent one.
+        caller: Name of the authenticated caller; empty before authentication, and without it.
+        reason: Why it failed: a name of `rowmint.errors.Reason`; empty unless a domain error ended it.
+        seconds: Duration; 0 until the call has ended.
+        observer_state: State of observers, each under a key of its own.
     """
 
     method: str
@@ -52,57 +52,57 @@ class Call:
     status: str = ""
     reason: str = ""
     seconds: float = 0.0
-    notes: dict[object, Any] = field(default_factory=dict)
+    observer_state: dict[object, Any] = field(default_factory=dict)
 
 
 _CURRENT: ContextVar[Call | None] = ContextVar("_CURRENT", default=None)
 
 
-def note_reason(reason: str) -> None:
-    """Let the call that is being served, if one is, say why it fails.
+def record_reason(reason: str) -> None:
+    """Set the error reason of the current call, if there is one.
 
     Args:
-        reason: A name of `rowmint.errors.Reason`, never a text that was made for a caller.
+        reason: A name of `rowmint.errors.Reason`, never the message, which may quote the request.
     """
     call = _CURRENT.get()
     if call is not None:
         call.reason = reason
 
 
-def note_caller(name: str) -> None:
-    """Let the call that is being served, if one is, say who calls."""
+def record_caller(name: str) -> None:
+    """Set the caller's name of the current call, if there is one."""
     call = _CURRENT.get()
     if call is not None:
         call.caller = name
 
 
 def current_request_id() -> str:
-    """Return the id of the call that is being served; empty where none is."""
+    """Return the id of the current call; empty if there is none."""
     call = _CURRENT.get()
     return "" if call is None else call.request_id
 
 
 class CallObserver(Protocol):
-    """Is told of every call of a server, on its event loop; must neither wait nor raise."""
+    """Observes every call of a server, on its event loop; must neither block nor raise."""
 
-    def begun(self, call: Call) -> None:
-        """A call has begun. Called in its task: context variables set here hold for as long as it lasts."""
+    def on_start(self, call: Call) -> None:
+        """Handle the start of a call. Runs in its task: context variables set here apply to the whole call."""
         ...
 
-    def ended(self, call: Call) -> None:
-        """A call has ended; it has a status."""
+    def on_end(self, call: Call) -> None:
+        """Handle the end of a call, whose status is set."""
         ...
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Tells observers of calls. It must stand outside whatever decides on a call's status.
+    """Notifies observers of calls. It must be the outermost interceptor, to see each call's final status.
 
-    A call that streams responses costs nothing for each of them but the count of its bytes: its handler's generator is
-    run here, in the place of gRPC's own loop.
+    Streamed responses have no overhead beyond counting their bytes: the handler's generator is iterated here, instead
+    of in gRPC's own loop.
 
     Args:
-        observers: Who is told; in this order at a call's begin, and in the other at its end.
-        clock: Seconds; monotonic.
+        observers: The observers; notified in this order at the start of a call, and in reverse at its end.
+        clock: Monotonic seconds.
     """
 
     def __init__(self, observers: Sequence[CallObserver], clock: Callable[[], float] = time.monotonic) -> None:
@@ -115,34 +115,34 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = OTHER if handler is None else str(handler_call_details.method).removeprefix("/")
         metadata = tuple(handler_call_details.invocation_metadata or ())
         call = Call(method, metadata, self._clock(), _request_id(metadata))
-        course = _Course()
+        outcome = _HandlerOutcome()
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("a call has no task")
+            raise RuntimeError("gRPC handles each call in a task of its own")
         _CURRENT.set(call)
         for observer in self._observers:
-            observer.begun(call)
-        # The task outlives the handler by what gRPC does for it: reading the request, sending the status.
-        task.add_done_callback(partial(self._end, call, course, handler is not None))
+            observer.on_start(call)
+        # The task ends after the handler: it also reads the request and sends the status.
+        task.add_done_callback(partial(self._end, call, outcome, handler is not None))
         if handler is None:
             return None
-        return _wrapped(handler, call, course)
+        return _observed(handler, call, outcome)
 
-    def _end(self, call: Call, course: "_Course", known: bool, _: object) -> None:
+    def _end(self, call: Call, outcome: "_HandlerOutcome", known: bool, _: object) -> None:
         call.seconds = self._clock() - call.started
-        call.status = course.status() if known else grpc.StatusCode.UNIMPLEMENTED.name
+        call.status = outcome.status() if known else grpc.StatusCode.UNIMPLEMENTED.name
         for observer in reversed(self._observers):
-            observer.ended(call)
+            observer.on_end(call)
 
 
 def _request_id(metadata: Sequence[tuple[str, str | bytes]]) -> str:
-    """Return the id that a proxy or client has given a call, where it cannot be any other text, or a new one."""
+    """Return the request id set by a proxy or the client, if it is well-formed, or a new one."""
     given = dict(metadata).get("x-request-id")
     return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-class _Course:
-    """How the handler of a call fared."""
+class _HandlerOutcome:
+    """How the handler of a call ended."""
 
     def __init__(self) -> None:
         self.context: Any = None
@@ -150,8 +150,8 @@ class _Course:
         self.error: BaseException | None = None
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Note an error in what is done here."""
+    def capturing_error(self) -> Iterator[None]:
+        """Record an exception raised in this context."""
         try:
             yield
         except BaseException as error:
@@ -169,9 +169,9 @@ class _Course:
             return grpc.StatusCode.UNKNOWN.name
         if self.returned:
             return grpc.StatusCode.OK.name
-        if self.context is None:  # gone before its request had come
+        if self.context is None:  # cancelled before its request was received
             return grpc.StatusCode.CANCELLED.name
-        # The client hung up or its time was over, which ends the handler's task or fails what it sends.
+        # The client cancelled or the deadline passed, which cancels the handler's task or fails its writes.
         if self.context.time_remaining() == 0:
             return grpc.StatusCode.DEADLINE_EXCEEDED.name
         return grpc.StatusCode.CANCELLED.name
@@ -181,32 +181,36 @@ _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 def _name(code: Any) -> str:
-    """Return the name of a status code in either of the forms that gRPC takes; of none it knows, UNKNOWN."""
+    """Return the name of a status code in either form that gRPC accepts; UNKNOWN for an invalid one."""
     return code.name if isinstance(code, grpc.StatusCode) else _NAMES.get(code, grpc.StatusCode.UNKNOWN.name)
 
 
-def rebuilt(
-    handler: Any, generated: Callable[[Any], Any], awaited: Callable[[Any], Any], decode: Any, encode: Any
+def wrap_handler(
+    handler: Any,
+    wrap_generator: Callable[[Any], Any],
+    wrap_coroutine: Callable[[Any], Any],
+    deserializer: Any,
+    serializer: Any,
 ) -> Any:
-    """Return a handler of the same kind as `handler` that behaves otherwise.
+    """Return a handler of the same kind as `handler` with wrapped behavior.
 
     Args:
         handler: The handler.
-        generated: Returns the new behaviour for one that is a generator of responses.
-        awaited: Returns it for any other: one with a single response, or one that writes its responses itself, as that
-            of grpc.health.v1.Health/Watch does.
-        decode: Makes requests of bytes.
-        encode: Makes bytes of responses.
+        wrap_generator: Wraps a behavior that is an asynchronous generator of responses.
+        wrap_coroutine: Wraps any other behavior: one that returns a single response, or one that writes its responses
+            itself, such as that of grpc.health.v1.Health/Watch.
+        deserializer: The new handler's request deserializer.
+        serializer: The new handler's response serializer.
     """
     sides = ("stream" if streams else "unary" for streams in (handler.request_streaming, handler.response_streaming))
     kind = "_".join(sides)
     inner = getattr(handler, kind)
-    behavior = generated(inner) if inspect.isasyncgenfunction(inner) else awaited(inner)
-    return getattr(grpc, f"{kind}_rpc_method_handler")(behavior, decode, encode)
+    behavior = wrap_generator(inner) if inspect.isasyncgenfunction(inner) else wrap_coroutine(inner)
+    return getattr(grpc, f"{kind}_rpc_method_handler")(behavior, deserializer, serializer)
 
 
-def _wrapped(handler: Any, call: Call, course: _Course) -> Any:
-    """Return a handler like `handler` that keeps `call` and `course` up to date."""
+def _observed(handler: Any, call: Call, outcome: _HandlerOutcome) -> Any:
+    """Return a handler like `handler` that updates `call` and `outcome`."""
 
     def decode(body: bytes) -> Any:
         call.received += 1
@@ -214,41 +218,45 @@ def _wrapped(handler: Any, call: Call, course: _Course) -> Any:
         try:
             return body if read is None else read(body)
         except Exception as error:
-            course.error = error
+            outcome.error = error
             raise
 
     def encode(message: Any) -> bytes:
         try:
             body: bytes = message if write is None else write(message)
         except Exception as error:
-            course.error = error
+            outcome.error = error
             raise
         call.sent += 1
         call.sent_bytes += len(body)
         return body
 
     read, write = handler.request_deserializer, handler.response_serializer
-    return rebuilt(handler, partial(_written, course), partial(_awaited, course), decode, encode)
+    return wrap_handler(handler, partial(_observe_generator, outcome), partial(_observe, outcome), decode, encode)
 
 
-def _awaited(course: _Course, inner: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+def _observe(
+    outcome: _HandlerOutcome, inner: Callable[[Any, Any], Awaitable[Any]]
+) -> Callable[[Any, Any], Awaitable[Any]]:
     async def behavior(request: Any, context: Any) -> Any:
-        course.context = context
-        with course.watched():
+        outcome.context = context
+        with outcome.capturing_error():
             response = await inner(request, context)
-        course.returned = True
+        outcome.returned = True
         return response
 
     return behavior
 
 
-def _written(course: _Course, inner: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Awaitable[None]]:
+def _observe_generator(
+    outcome: _HandlerOutcome, inner: Callable[[Any, Any], Any]
+) -> Callable[[Any, Any], Awaitable[None]]:
     async def behavior(request: Any, context: Any) -> None:
-        course.context = context
-        with course.watched():
+        outcome.context = context
+        with outcome.capturing_error():
             async with aclosing(inner(request, context)) as responses:
                 async for response in responses:
                     await context.write(response)
-        course.returned = True
+        outcome.returned = True
 
     return behavior

@@ -1,4 +1,4 @@
-"""Metrics over HTTP, as Prometheus scrapes them: ``GET /metrics``."""
+"""Prometheus exporter: metrics over HTTP, at ``GET /metrics``."""
 
 import gzip
 import socket
@@ -17,15 +17,15 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from rowmint.errors import UnavailableError
-from rowmint.security.tls_files import SecuredSockets, TlsFiles, names_in
+from rowmint.security.tls_files import SecuredSockets, TlsFiles, peer_names
 
 _log = structlog.get_logger(__name__)
 
-_SECONDS = 30.0  # a scraper that says nothing for so long is given up
+_TIMEOUT_SECONDS = 30.0  # connections that are idle for longer are closed
 
 
 class MetricsServer:
-    """Serves metrics from threads of its own until it is closed.
+    """Serves metrics from its own threads until it is closed.
 
     Attributes:
         port: The port.
@@ -38,7 +38,7 @@ class MetricsServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop serving and give the port back. Closing twice is harmless."""
+        """Stop serving and release the port. Idempotent."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -48,26 +48,26 @@ def serve_metrics(
     listen: str,
     registry: CollectorRegistry,
     tls: TlsFiles | None = None,
-    admits: Callable[[Collection[str]], bool] | None = None,
+    may_scrape: Callable[[Collection[str]], bool] | None = None,
 ) -> MetricsServer:
     """Serve metrics.
 
     Args:
-        listen: ``host:port``; port 0 takes a free one.
-        registry: The metrics; for those of several processes, `shared_registry`.
-        tls: Files of its certificate; None for plain text.
-        admits: Says whether the bearer of a certificate with such names may scrape; None lets everybody.
+        listen: ``host:port``; port 0 for a free one.
+        registry: The metrics; `shared_registry` for those of several processes.
+        tls: Certificate and key files; None for no TLS.
+        may_scrape: Returns whether a client certificate with the given names may scrape; None allows every client.
 
     Raises:
-        UnavailableError: The address cannot be bound, or a file of TLS not be read.
-        InvalidFieldError: A file of TLS cannot be understood.
+        UnavailableError: The address cannot be bound, or a TLS file cannot be read.
+        InvalidFieldError: A TLS file cannot be parsed.
     """
-    # The instants at which counters were made are of no use to anybody and double the answer.
+    # `_created` series are not used, and would double the size of the response.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     host, _, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     handler = type(
-        "_Handler", (_MetricsHandler,), {"registry": registry, "admits": staticmethod(admits or _admits_all)}
+        "_Handler", (_MetricsHandler,), {"registry": registry, "may_scrape": staticmethod(may_scrape or _allow_all)}
     )
     kind = _ServerV6 if ":" in host else _Server
     secured = None if tls is None else SecuredSockets(tls)
@@ -75,21 +75,21 @@ def serve_metrics(
         server = kind((host, int(port)), handler)
     except (OSError, OverflowError, ValueError) as error:
         raise UnavailableError(
-            f"cannot serve metrics on {listen!r}; ROWMINT_METRICS_LISTEN must be host:port of this machine, and free"
+            f"cannot serve metrics on {listen!r}; ROWMINT_METRICS_LISTEN must be a free host:port of this machine"
         ) from error
     server.secured = secured
     return MetricsServer(server)
 
 
-def _admits_all(_: Collection[str]) -> bool:
+def _allow_all(_: Collection[str]) -> bool:
     return True
 
 
 def shared_registry(folder: str) -> CollectorRegistry:
-    """Return the metrics that processes write down in a folder, joined anew whenever they are asked for.
+    """Return a registry that merges, at each scrape, the metrics that processes share through a folder.
 
     Args:
-        folder: What each process was started with as `PROMETHEUS_MULTIPROC_DIR`; empty when the first was.
+        folder: `PROMETHEUS_MULTIPROC_DIR` of each process; must be empty when the first process starts.
     """
     registry = CollectorRegistry()
     MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
@@ -97,7 +97,7 @@ def shared_registry(folder: str) -> CollectorRegistry:
 
 
 def mark_dead(pid: int, folder: str) -> None:
-    """Forget the live values of a process that has ended; what it counted goes on counting."""
+    """Remove the live gauges of a process that has ended; its counters are kept."""
     mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
 
 
@@ -108,21 +108,21 @@ class _Server(ThreadingHTTPServer):
     secured: SecuredSockets | None = None
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Answer a scrape; in a thread of its own, which a handshake may keep waiting."""
+        """Answer a scrape, in its own thread, so that a slow TLS handshake blocks no other scrape."""
         if self.secured is None:
             super().finish_request(request, client_address)
             return
-        request.settimeout(_SECONDS)
+        request.settimeout(_TIMEOUT_SECONDS)
         with self.secured.wrap(request) as wrapped:
             super().finish_request(wrapped, client_address)
 
     def server_bind(self) -> None:
-        # Not that of HTTPServer, which asks a name server for the host's full name.
+        # Not HTTPServer.server_bind, which looks up the host's full name in DNS.
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log what went wrong; but that a scraper hangs up, says nothing or is not let in is no news."""
+        """Log errors, except closed connections, timeouts and failed TLS handshakes."""
         error = sys.exception()
         if not isinstance(error, ConnectionError | TimeoutError | ssl.SSLError):
             _log.error("a scrape failed", exc_info=error)
@@ -134,13 +134,13 @@ class _ServerV6(_Server):
 
 class _MetricsHandler(BaseHTTPRequestHandler):
     registry: CollectorRegistry
-    admits: Callable[[Collection[str]], bool]
-    timeout = _SECONDS
+    may_scrape: Callable[[Collection[str]], bool]
+    timeout = _TIMEOUT_SECONDS
 
     def do_GET(self) -> None:
         """Answer a scrape."""
-        if not self.admits(names_in(self.connection)):
-            self.send_error(HTTPStatus.FORBIDDEN, "the certificate has no role in every project, of which metrics tell")
+        if not self.may_scrape(peer_names(self.connection)):
+            self.send_error(HTTPStatus.FORBIDDEN, "metrics require the role reader in every project ('*')")
             return
         if self.path.partition("?")[0] != "/metrics":
             self.send_error(HTTPStatus.NOT_FOUND, "metrics are at /metrics")
@@ -157,4 +157,4 @@ class _MetricsHandler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing of each scrape."""
+        """Do not log scrapes."""

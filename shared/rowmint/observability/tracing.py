@@ -1,6 +1,7 @@
-"""Traces by OpenTelemetry, set up by its own environment variables; where none asks for them, nothing is loaded.
+"""Tracing with OpenTelemetry, configured by its own environment variables; not imported unless they enable it.
 
-What a span tells: which call, which model version, how many rows, which job. Never a value of a cell or condition.
+Span attributes identify calls, model versions, jobs and numbers of rows, and never contain values of cells or
+conditions.
 """
 
 import threading
@@ -12,47 +13,47 @@ import grpc
 
 from rowmint.errors import InvalidFieldError, UnavailableError
 from rowmint.observability.calls import Call
-from rowmint.observability.settings import tracing_protocol, tracing_wanted
+from rowmint.observability.environment import tracing_protocol, tracing_variable
 from rowmint.spans import fail_span, loaded_trace, trace_parent
 
 Attributes = Mapping[str, str | int | float | bool]
 
-_CLOSE_SECONDS = 2.0  # a collector that is away must not hold up the end of a process
-# Asked every few seconds by whoever balances: a trace of each would bury the others.
+_CLOSE_SECONDS = 2.0  # an unreachable collector must not delay the end of a process
+# Called every few seconds by load balancers: their traces would outnumber all others.
 _UNTRACED = ("grpc.health.v1.", "grpc.reflection.", "xds.service.orca.")
-# Those of a server's own fault, as OpenTelemetry's conventions for RPCs have it.
-_FAULTS = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
+# Statuses that are errors of the server, by OpenTelemetry's semantic conventions for RPCs.
+_SERVER_ERRORS = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 
 
 def configure_tracing(service: str) -> "Tracing | None":
-    """Set up traces where OpenTelemetry's variables ask for them; None, at no cost, where they do not.
+    """Set up tracing if OpenTelemetry's environment variables enable it; return None, at no cost, if not.
 
     Args:
-        service: What the traces call this process, ``rowmint-trainer`` for instance; `OTEL_SERVICE_NAME` goes before.
+        service: Name of this service in traces, such as ``rowmint-trainer``; `OTEL_SERVICE_NAME` takes precedence.
 
     Raises:
-        UnavailableError: They are asked for, but what sends them is not installed.
-        InvalidFieldError: They are to be sent in a way that there is not.
+        UnavailableError: Tracing is enabled, but OpenTelemetry is not installed.
+        InvalidFieldError: The configured protocol is not supported.
     """
-    variable = tracing_wanted()
+    variable = tracing_variable()
     if not variable:
         return None
     name, protocol = tracing_protocol()
     if protocol != "grpc":
-        raise InvalidFieldError(name, f"is {protocol!r}; traces are sent over grpc: set it so, or not at all")
+        raise InvalidFieldError(name, f"is {protocol!r}, but only grpc is supported: set it to grpc, or unset it")
     try:
         return Tracing(service)
     except ImportError as error:
         raise UnavailableError(
-            f"{variable} asks for traces, but OpenTelemetry is not installed: install rowmint[tracing], or unset it"
+            f"{variable} enables tracing, but OpenTelemetry is not installed: install rowmint[tracing], or unset it"
         ) from error
 
 
 class Tracing:
-    """Makes spans and sends them. Safe to use from any thread.
+    """Creates and exports spans. Thread-safe.
 
     Args:
-        service: What the traces call this process.
+        service: Name of this service in traces.
 
     Raises:
         ImportError: OpenTelemetry's SDK or its exporter is not installed.
@@ -64,25 +65,25 @@ class Tracing:
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
-        # What the environment says of the process goes before.
+        # Resource attributes from the environment take precedence.
         resource = Resource.create({"service.name": service}).merge(OTELResourceDetector().detect())
         self.provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self.provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self.provider.get_tracer("rowmint")
 
     def make_global(self) -> None:
-        """Let whatever traces by OpenTelemetry's own means in this process, as our client does, use this."""
+        """Make this the global tracer provider, which the client library uses."""
         from opentelemetry.trace import set_tracer_provider  # noqa: PLC0415
 
         set_tracer_provider(self.provider)
 
-    def serve(self, name: str, metadata: Mapping[str, Any], attributes: Attributes) -> Any:
-        """Begin the span of a call served, current from now on for the task that asks; whoever begins it ends it.
+    def start_server_span(self, name: str, metadata: Mapping[str, Any], attributes: Attributes) -> Any:
+        """Start the span of a served call and make it current in this task; the caller must end it.
 
         Args:
-            name: What it is of.
-            metadata: What the client sent with the call: its span, if it told of one, is the parent.
-            attributes: What it tells.
+            name: Name of the span.
+            metadata: Metadata of the call; the client's span in it, if any, becomes the parent.
+            attributes: Attributes of the span.
         """
         from opentelemetry import context, trace  # noqa: PLC0415
 
@@ -93,18 +94,18 @@ class Tracing:
 
     @contextmanager
     def span(self, name: str, attributes: Attributes, parent: str | None = None) -> Iterator[Any]:
-        """Make a span of what is done in this context, current for this thread or task.
+        """Create a span for this context, current in this thread or task.
 
         Args:
-            name: What it is of.
-            attributes: What it tells.
-            parent: `traceparent` of what caused it (W3C Trace Context); None for the current span, if there is one.
+            name: Name of the span.
+            attributes: Attributes of the span.
+            parent: `traceparent` of the parent (W3C Trace Context); None for the current span, if there is one.
         """
         from opentelemetry.trace import use_span  # noqa: PLC0415
 
         context = None if parent is None else _context_of({"traceparent": parent})
         span = self._tracer.start_span(name, context, attributes=dict(attributes))
-        # An exception's text may hold what no span may tell.
+        # Messages of exceptions are not recorded, as they may quote data.
         with use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
             try:
                 yield span
@@ -113,50 +114,50 @@ class Tracing:
                 raise
 
     def close(self) -> None:
-        """Send what is left, but not for long."""
+        """Export remaining spans, for a short time at most."""
         thread = threading.Thread(target=self.provider.shutdown, name="tracing", daemon=True)
         thread.start()
         thread.join(_CLOSE_SECONDS)
 
 
 class CallTracing:
-    """Makes a span of each call of a server; its parent is the one that the client names in `traceparent`.
+    """Creates a span for each call of a server, a child of the client's span in `traceparent`.
 
     Args:
-        tracing: Makes the spans.
+        tracing: Creates the spans.
     """
 
     def __init__(self, tracing: Tracing) -> None:
         self._tracing = tracing
 
-    def begun(self, call: Call) -> None:
-        """Begin the call's span, current in its task."""
+    def on_start(self, call: Call) -> None:
+        """Start the call's span, current in its task."""
         if call.method.startswith(_UNTRACED):
             return
         service, _, method = call.method.rpartition("/")
-        told = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
-        call.notes[self] = self._tracing.serve(call.method, dict(call.metadata), told)
+        attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+        call.observer_state[self] = self._tracing.start_server_span(call.method, dict(call.metadata), attributes)
 
-    def ended(self, call: Call) -> None:
+    def on_end(self, call: Call) -> None:
         """End the call's span."""
-        span = call.notes.get(self)
+        span = call.observer_state.get(self)
         if span is None:
             return
         span.set_attribute("rpc.grpc.status_code", grpc.StatusCode[call.status].value[0])
-        if call.status in _FAULTS:
+        if call.status in _SERVER_ERRORS:
             fail_span(span, call.status)
         span.end()
 
 
 def annotate(attributes: Attributes) -> None:
-    """Let the current span, if there is one, tell more."""
+    """Set attributes of the current span, if there is one."""
     span = _current_span()
     if span is not None:
         span.set_attributes(dict(attributes))
 
 
 def current_trace_parent() -> str | None:
-    """Return `traceparent` of the current span (W3C Trace Context, 55 characters), or None where there is none."""
+    """Return `traceparent` of the current span (W3C Trace Context, 55 characters), or None if there is none."""
     span = _current_span()
     if span is None:
         return None
@@ -165,13 +166,13 @@ def current_trace_parent() -> str | None:
 
 
 def _current_span() -> Any:
-    """Return the current span; None where nothing has loaded OpenTelemetry, as then there is none."""
+    """Return the current span; None if OpenTelemetry is not imported, as then there is none."""
     trace = loaded_trace()
     return None if trace is None else trace.get_current_span()
 
 
 def _context_of(metadata: Mapping[str, Any]) -> Any:
-    """Return the context that the headers of W3C Trace Context among `metadata` stand for; others are ignored."""
+    """Return the trace context in the W3C Trace Context headers of `metadata`; other metadata is ignored."""
     from opentelemetry.context import Context  # noqa: PLC0415
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
 

@@ -1,7 +1,7 @@
-"""The registry: what exists, in which state, and who works on it. Rows are small; bytes live in an object store.
+"""The registry: datasets, jobs and models in a database; their bytes are in object stores.
 
-It has two schemas. `rowmint_data` holds datasets and jobs and is the trainer's alone; `rowmint_models` holds published
-versions and is all that a sampler reads.
+It has two schemas. `rowmint_data` contains datasets and jobs and is used by the trainer only; `rowmint_models` contains
+models and is the only one that a sampler reads.
 """
 
 from rowmint.registry.dataset_records import CanonicalTable, DatasetRecord, DatasetState, SegmentRecord

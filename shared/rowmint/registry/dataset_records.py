@@ -1,4 +1,4 @@
-"""What the registry knows of a dataset, of a segment of its bytes and of its finished table."""
+"""Records of the registry: datasets, segments of uploads, and canonical tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from rowmint.schema import ColumnSpec, TableSchema
 
 
 class DatasetState(StrEnum):
-    """Where a dataset stands; the names of `rowmint.v1.DatasetState`."""
+    """State of a dataset; the names of `rowmint.v1.DatasetState`."""
 
     UPLOADING = "UPLOADING"
     INGESTING = "INGESTING"
@@ -26,26 +26,28 @@ class DatasetState(StrEnum):
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """One dataset as it was when read.
+    """A dataset as it was when read.
 
     Attributes:
-        uid: What its objects and jobs are keyed by; a name may be used again, a uid is not.
+        uid: Unique id, the key of its objects and jobs; unlike a name it is never reused.
         name: Its name.
-        state: Where it stands.
-        format: How the bytes are to be read, JSON values; the registry does not look inside.
+        state: Its state.
+        format: Format of the bytes, JSON values that the registry does not interpret.
         overrides: Declared columns.
         primary_key: Declared primary key, or empty.
         writer_epoch: Epoch of the newest writer; 0 before the first.
-        segment_count: Segments committed.
-        committed_size: Bytes committed.
+        segment_count: Number of committed segments.
+        committed_size: Committed bytes.
         total_size: Bytes of the whole upload, once finished.
         sha256: SHA-256 of the whole upload, once finished.
-        row_count: Rows of the finished table.
-        schema: Shape of the finished table.
-        sdv_metadata: The same in SDV's JSON form.
-        canonical_key: Object that holds the finished table; with its size in bytes and SHA-256.
-        profile: What is known of the columns, JSON values.
-        errors: What is wrong with the data.
+        row_count: Number of rows of the table, once READY.
+        schema: Schema of the table, once READY.
+        sdv_metadata: The schema in SDV's JSON form.
+        canonical_key: Key of the object with the canonical table, once READY.
+        canonical_size: Size of this object, bytes.
+        canonical_sha256: SHA-256 of this object.
+        profile: Profiles of the columns, JSON values.
+        errors: Problems of the data.
         create_time: When it was created.
         update_time: When it last changed state.
     """
@@ -75,14 +77,14 @@ class DatasetRecord:
 
 @dataclass(frozen=True)
 class SegmentRecord:
-    """One committed stretch of an upload.
+    """A committed segment of an upload.
 
     Attributes:
         index: Its number, from 0.
-        offset: Its first byte within the upload.
-        size: Bytes, at least 1.
+        offset: Offset of its first byte in the upload.
+        size: Size in bytes, at least 1.
         sha256: SHA-256 of its bytes.
-        object_key: Object that holds it.
+        object_key: Key of the object that contains it.
     """
 
     index: int
@@ -94,16 +96,16 @@ class SegmentRecord:
 
 @dataclass(frozen=True)
 class CanonicalTable:
-    """What ingest found.
+    """The result of an ingest job: a table in Rowmint's own format.
 
     Attributes:
-        schema: The table's shape.
-        sdv_metadata: The same in SDV's JSON form.
-        row_count: Rows.
-        object_key: Object that holds the table; with its size in bytes and SHA-256.
-        size: Bytes of the object.
+        schema: Schema of the table.
+        sdv_metadata: The schema in SDV's JSON form.
+        row_count: Number of rows.
+        object_key: Key of the object that contains the table.
+        size: Size of the object, bytes.
         sha256: SHA-256 of the object.
-        profile: What is known of the columns, JSON values.
+        profile: Profiles of the columns, JSON values.
     """
 
     schema: TableSchema

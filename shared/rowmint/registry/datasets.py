@@ -1,4 +1,4 @@
-"""The ledger of datasets and of the segments that hold their bytes."""
+"""The ledger of datasets and of the segments of their uploads."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -28,13 +28,13 @@ from rowmint.schema import ColumnSpec
 
 
 class DatasetLedger(GarbageLedger):
-    """Datasets, one transaction a call. Safe for any number of threads and processes.
+    """Datasets, one transaction per call. Safe for any number of threads and processes.
 
-    Every method raises `UnavailableError` where the database cannot be used.
+    Every method raises `UnavailableError` if the database cannot be used.
 
     Args:
         engine: An engine of both schemas.
-        new_uid: Gives 32 hex digits, never the same twice.
+        new_uid: Returns a new unique id, 32 hex digits.
     """
 
     def __init__(self, engine: Engine, new_uid: Callable[[], str]) -> None:
@@ -53,22 +53,22 @@ class DatasetLedger(GarbageLedger):
         request_digest: bytes = b"",
         max_open: int | None = None,
     ) -> DatasetRecord:
-        """Create a dataset that waits for its bytes, or return the one that the same request created before.
+        """Create a dataset in state UPLOADING, or return the one that the same request created before.
 
         Args:
             project: Its project.
-            dataset_id: Last part of its name; empty: one is made.
-            data_format: How the bytes are to be read, JSON values.
-            overrides: Declared columns, checked already.
+            dataset_id: Last part of its name; empty: one is generated.
+            data_format: Format of the bytes, JSON values.
+            overrides: Declared columns, validated.
             primary_key: Declared primary key, or empty.
-            request_id: What makes a repeated call harmless, or empty.
+            request_id: Idempotency key of the call, or empty.
             request_digest: SHA-256 of the request's body; equal exactly for equal bodies.
-            max_open: How many datasets of the project may wait for their bytes at once; None for any number.
+            max_open: Maximum number of UPLOADING datasets of the project; None for no limit.
 
         Raises:
-            LimitError: There are as many as allowed.
-            RequestIdReusedError: The request_id was used with another body.
-            ResourceExistsError: There is a dataset of this name.
+            LimitError: The project has as many UPLOADING datasets as allowed.
+            RequestIdReusedError: The request_id was used with a different body.
+            ResourceExistsError: A dataset with this name exists.
         """
         uid = self._new_uid()
         name = DatasetName(project, dataset_id or f"dataset-{uid[:12]}")
@@ -95,7 +95,7 @@ class DatasetLedger(GarbageLedger):
                 },
             )
             if inserted:
-                _require_few_open(connection, project, max_open)
+                _enforce_open_limit(connection, project, max_open)
                 return dataset_record(_row(connection, name))
             own = datasets.c.project == project
             earlier = earlier_row(connection, datasets, own, request_id, request_digest)
@@ -107,7 +107,7 @@ class DatasetLedger(GarbageLedger):
         """Return a dataset.
 
         Raises:
-            ResourceNotFoundError: There is none of this name.
+            ResourceNotFoundError: There is no dataset with this name.
         """
         with reading(self._engine) as connection:
             return dataset_record(_row(connection, name))
@@ -116,7 +116,7 @@ class DatasetLedger(GarbageLedger):
         """Return a dataset.
 
         Raises:
-            ResourceNotFoundError: There is none of this uid, for example since it was deleted.
+            ResourceNotFoundError: There is no dataset with this uid, for example because it was deleted.
         """
         with reading(self._engine) as connection:
             return dataset_record(_row_by_uid(connection, uid))
@@ -125,7 +125,7 @@ class DatasetLedger(GarbageLedger):
         """Return a page of a project's datasets, newest first.
 
         Raises:
-            InvalidFieldError: `page_size` or `page_token` is wrong.
+            InvalidFieldError: `page_size` or `page_token` is invalid.
         """
         request = PageRequest.parse(f"datasets:{project}", page_size, page_token, (int, str))
         key = tuple_(datasets.c.create_time, datasets.c.uid)
@@ -148,18 +148,18 @@ class DatasetLedger(GarbageLedger):
             )
 
     def take_writer(self, name: DatasetName) -> DatasetRecord:
-        """Make the caller the dataset's only writer; the record's `writer_epoch` is what it writes with.
+        """Make the caller the only writer of a dataset, identified by the record's `writer_epoch`.
 
-        A dataset that is not UPLOADING is returned unchanged: nothing can be written to it.
+        A dataset that is not UPLOADING cannot be written to and is returned unchanged.
 
         Raises:
-            ResourceNotFoundError: There is none of this name.
+            ResourceNotFoundError: There is no dataset with this name.
         """
         with writing(self._engine) as connection:
             row = _row(connection, name, lock=True)
             if row.state == DatasetState.UPLOADING:
-                taken = update(datasets).where(datasets.c.uid == row.uid)
-                connection.execute(taken.values(writer_epoch=row.writer_epoch + 1, update_time=DatabaseNow()))
+                statement = update(datasets).where(datasets.c.uid == row.uid)
+                connection.execute(statement.values(writer_epoch=row.writer_epoch + 1, update_time=DatabaseNow()))
                 row = _row_by_uid(connection, row.uid)
             return dataset_record(row)
 
@@ -169,12 +169,12 @@ class DatasetLedger(GarbageLedger):
         Args:
             uid: The dataset.
             epoch: The writer's epoch.
-            segment: What is stored.
-            max_bytes: Bytes that the project's datasets may have together, the segment included; None for any number.
+            segment: The stored segment.
+            max_bytes: Maximum total bytes of the project's datasets, including the segment; None for no limit.
 
         Raises:
-            FencedError: A newer writer has taken over, or the upload is finished or gone.
-            LimitError: The project would have too many bytes.
+            FencedError: A newer writer has taken over, the upload is finished, or the dataset was deleted.
+            LimitError: The project would exceed its limit.
         """
         with writing(self._engine) as connection:
             row = _writable(connection, uid, epoch)
@@ -183,7 +183,7 @@ class DatasetLedger(GarbageLedger):
                     f"segment {segment.index} at byte {segment.offset} does not follow the last one committed",
                     metadata={"committed_size": str(row.committed_size)},
                 )
-            _require_room(connection, row.project, segment.size, max_bytes)
+            _enforce_byte_limit(connection, row.project, segment.size, max_bytes)
             connection.execute(
                 insert(segments).values(
                     dataset_uid=uid,
@@ -203,22 +203,23 @@ class DatasetLedger(GarbageLedger):
             return committed
 
     def finish_upload(self, uid: str, epoch: int, total_size: int, sha256: bytes) -> DatasetRecord:
-        """End the upload and hand the dataset to ingest, as one step. Ending it twice the same way is harmless.
+        """Finish the upload and create the ingest job, in one transaction. Idempotent for the same size and digest.
 
         Raises:
-            DigestMismatchError: `total_size` is not what is committed, or the upload was ended another way before.
-            FencedError: A newer writer has taken over, or the dataset is gone.
+            DigestMismatchError: `total_size` is not the committed size, or the upload was finished with other values.
+            FencedError: A newer writer has taken over, or the dataset was deleted.
         """
         with writing(self._engine) as connection:
             row = connection.execute(select(datasets).where(datasets.c.uid == uid).with_for_update()).one_or_none()
             if row is not None and row.state != DatasetState.UPLOADING:
                 if (row.total_size, row.sha256) != (total_size, sha256):
-                    raise DigestMismatchError("the upload was finished before with another size or SHA-256")
+                    raise DigestMismatchError("the upload was already finished with a different size or SHA-256")
                 return dataset_record(row)
             row = _writable(connection, uid, epoch)
             if row.committed_size != total_size:
                 raise DigestMismatchError(
-                    f"total_size {total_size} was said, {row.committed_size} bytes are stored",
+                    f"total_size is {total_size}, but {row.committed_size} bytes are stored; send the missing bytes, or"
+                    " delete the dataset and upload it again",
                     metadata={"committed_size": str(row.committed_size)},
                 )
             _set_state(connection, uid, DatasetState.INGESTING, total_size=total_size, sha256=sha256)
@@ -237,13 +238,13 @@ class DatasetLedger(GarbageLedger):
             return dataset_record(_row_by_uid(connection, uid))
 
     def mark_ready(self, uid: str, job_uid: str, epoch: int, table: CanonicalTable) -> tuple[str, ...]:
-        """Make the dataset READY and end its ingest job, as one step.
+        """Set the dataset READY and end its ingest job, in one transaction.
 
         Returns:
-            Keys of the raw segments' objects, which are garbage from now on (see `garbage`).
+            Keys of the segments' objects, which are garbage from now on (see `garbage`).
 
         Raises:
-            FencedError: A newer attempt has taken over, or the dataset is gone.
+            FencedError: A newer attempt has taken over, or the dataset was deleted.
         """
         with writing(self._engine) as connection:
             lock_job(connection, job_uid, epoch)
@@ -272,7 +273,7 @@ class DatasetLedger(GarbageLedger):
         *,
         reason: Reason = Reason.INVALID_DATA,
     ) -> None:
-        """Make the dataset FAILED with the first 100 problems and end its ingest job, as one step.
+        """Set the dataset FAILED with the first 100 problems and end its ingest job, in one transaction.
 
         Raises:
             FencedError: A newer attempt has taken over.
@@ -281,28 +282,28 @@ class DatasetLedger(GarbageLedger):
         with writing(self._engine) as connection:
             lock_job(connection, job_uid, epoch)
             fail_dataset(connection, uid, found)
-            message = found[0].message if found else "the data cannot be read"
+            message = found[0].message if found else "the data cannot be read as a table"
             end_job(connection, job_uid, JobState.FAILED, error={"reason": reason, "message": message})
 
     def delete(self, name: DatasetName) -> tuple[str, ...]:
-        """Delete a dataset; an ingest that is at work on it is overtaken.
+        """Delete a dataset; a running ingest job of it is cancelled.
 
         Returns:
             Keys of its objects, which are garbage from now on (see `garbage`).
 
         Raises:
-            ResourceNotFoundError: There is none of this name.
+            ResourceNotFoundError: There is no dataset with this name.
             WrongStateError: A job that reads it has not ended.
         """
         with writing(self._engine) as connection:
-            # Jobs before the dataset: the order in which every other transaction locks them.
+            # Jobs are locked before the dataset, in the same order as in every other transaction.
             uid = _row(connection, name).uid
             ingest = select(jobs).where(jobs.c.dataset_uid == uid, jobs.c.kind == JobKind.INGEST).with_for_update()
             unfinished = [job for job in connection.execute(ingest) if not JobState(job.state).ended]
             row = _row(connection, name, lock=True)
             if unfinished_jobs(connection, row.uid):
                 raise WrongStateError(
-                    f"a job works on {name}; cancel it or wait for its end", metadata={"state": row.state}
+                    f"a job uses {name}; cancel it or wait for its end", metadata={"state": row.state}
                 )
             for job in unfinished:
                 end_job(connection, job.uid, JobState.CANCELLED)
@@ -314,9 +315,9 @@ class DatasetLedger(GarbageLedger):
             return keys
 
     def expire(self, idle_seconds: float) -> int:
-        """Fail uploads that have received nothing for so long and return how many; their bytes are garbage then.
+        """Fail uploads without writes for `idle_seconds`; return their number. Their bytes become garbage.
 
-        A writer that is still open is fenced.
+        Writers that are still open are fenced.
         """
         limit = DatabaseNow() - round(idle_seconds * 1_000_000)
         idle = and_(datasets.c.state == DatasetState.UPLOADING, datasets.c.update_time <= limit)
@@ -328,17 +329,17 @@ class DatasetLedger(GarbageLedger):
             for row in rows:
                 _drop_segments(connection, row.uid)
                 message = (
-                    f"the upload was abandoned: {row.committed_size} bytes came, and then none for {idle_seconds:g} s;"
-                    " delete the dataset and upload it again"
+                    f"the upload was abandoned: {row.committed_size} bytes were received, then none for"
+                    f" {idle_seconds:g} s; delete the dataset and upload it again"
                 )
                 fail_dataset(connection, row.uid, [DataProblem(message)])
-                emptied = update(datasets).where(datasets.c.uid == row.uid)
-                connection.execute(emptied.values(segment_count=0, committed_size=0))
+                statement = update(datasets).where(datasets.c.uid == row.uid)
+                connection.execute(statement.values(segment_count=0, committed_size=0))
             return len(rows)
 
 
 def fail_dataset(connection: Connection, uid: str, problems: Iterable[DataProblem]) -> None:
-    """Make a dataset FAILED, in the caller's transaction."""
+    """Set a dataset FAILED, in the caller's transaction."""
     errors = [
         {"message": problem.message, "line": problem.line, "row": problem.row, "column": problem.column}
         for problem in problems
@@ -350,7 +351,7 @@ def require_ready(connection: Connection, uid: str) -> None:
     """Lock a dataset against deletion, in the caller's transaction.
 
     Raises:
-        ResourceNotFoundError: There is none of this uid.
+        ResourceNotFoundError: There is no dataset with this uid.
         WrongStateError: It is not READY.
     """
     row = connection.execute(select(datasets).where(datasets.c.uid == uid).with_for_update(read=True)).one_or_none()
@@ -358,47 +359,47 @@ def require_ready(connection: Connection, uid: str) -> None:
         raise ResourceNotFoundError(f"dataset {uid} was deleted")
     if row.state != DatasetState.READY:
         raise WrongStateError(
-            f"{DatasetName(row.project, row.dataset_id)} is {row.state}; a job needs it READY",
+            f"{DatasetName(row.project, row.dataset_id)} is {row.state}, but a job requires it to be READY",
             metadata={"state": row.state},
         )
 
 
-def _require_few_open(connection: Connection, project: str, most: int | None) -> None:
-    """Refuse a dataset that has just been inserted where there are too many that wait for their bytes."""
-    if most is None:
+def _enforce_open_limit(connection: Connection, project: str, limit: int | None) -> None:
+    """Refuse a dataset that was just inserted if its project now has too many in state UPLOADING."""
+    if limit is None:
         return
     if connection.dialect.name == "postgresql":
-        # Two calls at once would each not see what the other has inserted.
+        # Serialises concurrent calls, which would not see each other's inserts.
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"rowmint:open:{project}", 0))))
     waiting = and_(datasets.c.project == project, datasets.c.state == DatasetState.UPLOADING)
     found = connection.execute(select(func.count()).select_from(datasets).where(waiting)).scalar_one()
-    if found > most:
+    if found > limit:
         raise LimitError(
-            f"{ProjectName(project)} has {most} datasets that wait for their bytes already; finish or delete one, or"
-            " raise ROWMINT_MAX_OPEN_UPLOADS",
-            metadata={"limit": str(most), "setting": "ROWMINT_MAX_OPEN_UPLOADS"},
+            f"{ProjectName(project)} already has {limit} unfinished uploads, the maximum; finish one or delete its"
+            " dataset, or raise ROWMINT_MAX_OPEN_UPLOADS",
+            metadata={"limit": str(limit), "setting": "ROWMINT_MAX_OPEN_UPLOADS"},
         )
 
 
-def _require_room(connection: Connection, project: str, size: int, most: int | None) -> None:
-    """Refuse bytes beyond a project's share. Writers at the same moment may each get one segment too many through."""
-    if most is None:
+def _enforce_byte_limit(connection: Connection, project: str, size: int, limit: int | None) -> None:
+    """Refuse bytes beyond a project's limit. Each concurrent writer may exceed it by one segment."""
+    if limit is None:
         return
-    # What is uploaded counts until the table is there, and the table from then on.
-    held = case((datasets.c.state == DatasetState.READY, datasets.c.canonical_size), else_=datasets.c.committed_size)
-    total = select(func.coalesce(func.sum(held), 0)).where(datasets.c.project == project)
+    # Uploaded bytes count until the dataset is READY, then the size of the table.
+    stored = case((datasets.c.state == DatasetState.READY, datasets.c.canonical_size), else_=datasets.c.committed_size)
+    total = select(func.coalesce(func.sum(stored), 0)).where(datasets.c.project == project)
     found = connection.execute(total).scalar_one()
-    if int(found) + size > most:
+    if int(found) + size > limit:
         raise LimitError(
-            f"{ProjectName(project)} has {found} bytes of datasets, and {size} more would be over its {most}; delete"
-            " datasets, or raise ROWMINT_MAX_PROJECT_BYTES",
-            metadata={"limit": str(most), "setting": "ROWMINT_MAX_PROJECT_BYTES"},
+            f"{ProjectName(project)} has {found} bytes of datasets; {size} more would exceed its limit of {limit};"
+            " delete datasets, or raise ROWMINT_MAX_PROJECT_BYTES",
+            metadata={"limit": str(limit), "setting": "ROWMINT_MAX_PROJECT_BYTES"},
         )
 
 
 def _set_state(connection: Connection, uid: str, state: DatasetState, **values: Any) -> None:
-    changed = update(datasets).where(datasets.c.uid == uid)
-    connection.execute(changed.values(state=state, update_time=DatabaseNow(), **values))
+    statement = update(datasets).where(datasets.c.uid == uid)
+    connection.execute(statement.values(state=state, update_time=DatabaseNow(), **values))
 
 
 def _drop_segments(connection: Connection, uid: str) -> tuple[str, ...]:
@@ -428,8 +429,8 @@ def _writable(connection: Connection, uid: str, epoch: int) -> Row[Any]:
     row = connection.execute(select(datasets).where(datasets.c.uid == uid).with_for_update()).one_or_none()
     if row is None or row.state != DatasetState.UPLOADING or row.writer_epoch != epoch:
         raise FencedError(
-            f"writer with epoch {epoch} has been overtaken by a newer stream, or the upload has ended; read the dataset"
-            " and resume from its committed_size",
+            f"the writer with epoch {epoch} was replaced by a newer stream, or the upload has ended; read the dataset"
+            " and resume at its committed_size",
             metadata={"epoch": str(epoch)},
         )
     return row

@@ -1,6 +1,6 @@
-"""Declared columns as the registry stores them.
+"""Storage of declared columns in the registry.
 
-A declared column may have cells but no type, so each cell is stored with its own.
+A declared column may have cells but no data type, so the type of each cell is stored with it.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def declared_to_json(column: ColumnSpec) -> dict[str, Any]:
 
 
 def declared_from_json(body: Mapping[str, Any]) -> ColumnSpec:
-    """Return the declared column that `declared_to_json` wrote."""
+    """Return the declared column from the result of `declared_to_json`."""
     bare = {key: value for key, value in body["column"].items() if key not in ("categories", "minimum", "maximum")}
     column = ColumnSpec.from_json(bare)
     cells = body["cells"]

@@ -1,8 +1,8 @@
-"""Engines and transactions: the one place where SQLite and PostgreSQL differ.
+"""Engines and transactions; handles the differences between SQLite and PostgreSQL.
 
 On SQLite each schema is a file of its own, attached under the schema's name. A transaction over both files commits file
-by file, models first: a crash in between can leave a published version whose job still looks unfinished, never a
-finished job without its version. `JobLedger.claim` repairs the former.
+by file, models first: a crash in between can leave a published version whose job is still unfinished, never a finished
+job without its version. `JobLedger.claim` repairs the former.
 """
 
 import sqlite3
@@ -27,7 +27,7 @@ from rowmint.registry.tables import DATA, MODELS
 _log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 1.0
-# Longer than any transaction here takes, shorter than a caller's patience.
+# Longer than any transaction of the registry, shorter than typical deadlines of callers.
 _BUSY_SECONDS = 30.0
 _WRITE = "rowmint_write"
 # Made by later revisions than the first: where only they are missing, the registry is there but older.
@@ -37,7 +37,7 @@ _LATER_TABLES = ("deleted_versions", "staged_versions", "version_signatures")
 class DatabaseNow(FunctionElement[int]):
     """The database's clock: microseconds since 1970-01-01T00:00:00Z, UTC.
 
-    On PostgreSQL it is the time of the statement rather than of the transaction, which may have waited for a lock.
+    On PostgreSQL it is the time of the statement, not of the transaction, which may have waited for a lock.
     """
 
     type = BigInteger()
@@ -56,22 +56,22 @@ def _now_postgresql(*_: Any, **__: Any) -> str:
 
 
 def connect(url: str, field: str, *, schemas: tuple[str, ...], models_url: str = "", read_only: bool = False) -> Engine:
-    """Return an engine; nothing is opened before the first transaction.
+    """Create an engine; nothing is opened before the first transaction.
 
     Args:
-        url: ``sqlite:///directory`` (files ``data.db`` and ``models.db`` in it), ``sqlite:///file.db`` (where only one
-            schema is requested), or a ``postgresql+psycopg://`` URL.
-        field: Name of the setting, for the error.
-        schemas: The schemas wanted.
-        models_url: Where `rowmint_models` is, if not in the same place; on PostgreSQL it must be the same database.
-        read_only: Whether every write is refused.
+        url: ``sqlite:///directory`` (with the files ``data.db`` and ``models.db``), ``sqlite:///file.db`` (for a single
+            schema), or a ``postgresql+psycopg://`` URL.
+        field: Name of the setting, for errors.
+        schemas: The schemas to use.
+        models_url: URL of `rowmint_models`, if different; on PostgreSQL it must be the same database.
+        read_only: Whether writes are refused.
 
     Raises:
-        InvalidFieldError: A URL is none of these.
+        InvalidFieldError: A URL is invalid.
     """
     parsed = _parse(url, field)
     if parsed.get_backend_name() == "postgresql":
-        if models_url and _place(_parse(models_url, "models_registry_url")) != _place(parsed):
+        if models_url and _address(_parse(models_url, "models_registry_url")) != _address(parsed):
             raise InvalidFieldError(
                 "models_registry_url", "must name the same PostgreSQL database as the data registry"
             )
@@ -82,7 +82,7 @@ def connect(url: str, field: str, *, schemas: tuple[str, ...], models_url: str =
             connect_args={
                 "options": options,
                 "connect_timeout": 10,
-                # A server that is cut off, rather than down, is given up within half a minute.
+                # A connection to an unreachable server is closed within half a minute.
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
@@ -96,10 +96,10 @@ def connect(url: str, field: str, *, schemas: tuple[str, ...], models_url: str =
     if models_url and MODELS in files:
         other = _parse(models_url, "models_registry_url")
         if other.get_backend_name() != "sqlite" or not other.database:
-            raise InvalidFieldError("models_registry_url", "must be SQLite too where the data registry is")
+            raise InvalidFieldError("models_registry_url", "must be a SQLite URL, as the data registry is SQLite")
         files[MODELS] = _sqlite_file(other, MODELS)
     if len(set(files.values())) != len(files):
-        raise InvalidFieldError(field, "names one file for two schemas; name their directory")
+        raise InvalidFieldError(field, "names one file for two schemas; give a directory instead")
     return _sqlite_engine(files, read_only=read_only)
 
 
@@ -107,11 +107,11 @@ def _parse(url: str, field: str) -> URL:
     try:
         return make_url(url)
     except (ArgumentError, ValueError) as error:
-        # The URL may hold a password: it is not quoted.
+        # The URL is not quoted, as it may contain a password.
         raise InvalidFieldError(field, "is not a database URL") from error
 
 
-def _place(url: URL) -> tuple[str | None, int, str | None]:
+def _address(url: URL) -> tuple[str | None, int, str | None]:
     return url.host, url.port or 5432, url.database
 
 
@@ -129,7 +129,7 @@ def _sqlite_engine(files: Mapping[str, Path], *, read_only: bool) -> Engine:
             "file::memory:", uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
-            # Models first: files commit in the order they were attached (see the module's docstring).
+            # Models first: files are committed in the order they were attached (see the module's docstring).
             for schema in sorted(files, key=lambda name: name != MODELS):
                 mode = "rw" if read_only else "rwc"
                 connection.execute(f"ATTACH ? AS {schema}", (f"{files[schema].as_uri()}?mode={mode}",))
@@ -148,7 +148,7 @@ def _sqlite_engine(files: Mapping[str, Path], *, read_only: bool) -> Engine:
 
 
 def _use_wal(connection: sqlite3.Connection, schema: str) -> None:
-    # The change needs the file alone and does not wait by itself while another process makes it.
+    # The change needs exclusive access, and does not wait by itself for another process that is making it.
     deadline = time.monotonic() + _BUSY_SECONDS
     while connection.execute(f"PRAGMA {schema}.journal_mode").fetchone()[0] != "wal":
         try:
@@ -164,7 +164,7 @@ def _with_events(engine: Engine, *, read_only: bool) -> Engine:
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
-            # Read, then update under a plain BEGIN fails as soon as another writer commits in between.
+            # With a plain BEGIN, an update after a read fails if another writer has committed in between.
             write = connection.get_execution_options().get(_WRITE, False) and not read_only
             connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
@@ -173,11 +173,11 @@ def _with_events(engine: Engine, *, read_only: bool) -> Engine:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """Open a transaction that sees one state of the registry.
+    """Open a read transaction, which sees one consistent state of the registry.
 
     Raises:
-        UnavailableError: The registry cannot be reached, or is not there yet.
-        DataLossError: Its file is damaged.
+        UnavailableError: The registry cannot be reached, or does not exist yet.
+        DataLossError: Its file is corrupt.
     """
     with _domain_errors(), engine.connect() as connection, connection.begin():
         yield connection
@@ -185,11 +185,11 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """Open a transaction that writes; on SQLite it has the write lock from the start. An exception rolls it back.
+    """Open a write transaction, with the write lock from the start on SQLite. An exception rolls it back.
 
     Raises:
-        UnavailableError: The registry cannot be reached or written, or is not there yet.
-        DataLossError: Its file is damaged.
+        UnavailableError: The registry cannot be reached or written, or does not exist yet.
+        DataLossError: Its file is corrupt.
     """
     with _domain_errors(), engine.connect().execution_options(**{_WRITE: True}) as connection, connection.begin():
         yield connection
@@ -205,7 +205,7 @@ def _domain_errors() -> Iterator[None]:
         text_of = str(error.orig)
         if "malformed" in text_of or "not a database" in text_of:
             raise DataLossError(
-                "the registry's file is damaged; restore it from a backup", metadata={"part": "registry"}
+                "the registry's file is corrupt; restore it from a backup", metadata={"part": "registry"}
             ) from error
         state = getattr(error.orig, "sqlstate", None)
         # 42P01 and 3F000: no such table or schema; class 40: serialisation; 08, 53, 57: connection and server.
@@ -215,34 +215,34 @@ def _domain_errors() -> Iterator[None]:
         unknown = any(words in text_of for words in ("no such column", "has no column named"))
         if older or unknown or state == "42703":
             raise UnavailableError(
-                "the registry is older than this code; start the trainer, which brings it up to date",
+                "the registry's schema is older than this release; start the trainer, which migrates it",
                 retry_after=_RETRY_SECONDS,
             ) from error
         if absent or "unable to open" in text_of:
             raise UnavailableError(
-                "the registry is not there yet; it is made when the trainer starts", retry_after=_RETRY_SECONDS
+                "the registry does not exist yet; start the trainer, which creates it", retry_after=_RETRY_SECONDS
             ) from error
         busy = any(words in text_of for words in ("locked", "disk I/O error", "disk is full", "readonly"))
         if busy or error.connection_invalidated or (state or "")[:2] in ("08", "25", "40", "53", "55", "57"):
-            raise UnavailableError("the registry cannot be used now", retry_after=_RETRY_SECONDS) from error
+            raise UnavailableError("the registry cannot be used now; retry", retry_after=_RETRY_SECONDS) from error
         if state is None and type(error.orig).__name__ == "OperationalError":
-            raise UnavailableError("the registry cannot be reached now", retry_after=_RETRY_SECONDS) from error
+            raise UnavailableError("the registry cannot be reached now; retry", retry_after=_RETRY_SECONDS) from error
         raise
     except (SQLAlchemyError, OSError) as error:
         if isinstance(error, OSError) or "QueuePool limit" in str(error):
-            raise UnavailableError("the registry cannot be reached now", retry_after=_RETRY_SECONDS) from error
+            raise UnavailableError("the registry cannot be reached now; retry", retry_after=_RETRY_SECONDS) from error
         raise
 
 
 def insert_if_absent(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
-    """Insert a row unless a unique key is taken; return whether it was inserted."""
+    """Insert a row unless one of its unique keys exists; return whether it was inserted."""
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     statement = dialect.insert(table).values(**values).on_conflict_do_nothing()
     return connection.execute(statement.returning(*table.primary_key.columns)).first() is not None
 
 
 def note_garbage(connection: Connection, table: Table, keys: Sequence[str]) -> None:
-    """Put object keys on a list of garbage; those on it already are left."""
+    """Add object keys to a table of garbage, except those that it already contains."""
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     if keys:
         statement = dialect.insert(table).on_conflict_do_nothing()
@@ -250,22 +250,23 @@ def note_garbage(connection: Connection, table: Table, keys: Sequence[str]) -> N
 
 
 def migrate(engine: Engine, revisions: Mapping[str, str] | None = None) -> None:
-    """Bring both schemas to a version, making what is missing. Idempotent.
+    """Migrate both schemas to a revision, creating them if needed. Idempotent.
 
-    Any number of processes may do so at once. Each schema has its own history and its own transaction, so that a crash
-    between them leaves nothing half-done. A schema that is newer than this code is left alone: versions only add.
+    Any number of processes may do so concurrently. Each schema has its own history and its own transaction, so that a
+    crash in between leaves no schema incomplete. A schema that is newer than this code is not changed, as revisions
+    only add to it.
 
     Args:
         engine: An engine of both schemas.
-        revisions: Revision wanted by schema, such as ``{"rowmint_data": "data_0001"}``, or ``base`` for nothing; a
-            schema that is beyond it goes back. Default: the newest of each.
+        revisions: Target revision by schema, such as ``{"rowmint_data": "data_0001"}``, or ``base`` for none; a newer
+            schema is downgraded to it. Default: the newest revision of each.
 
     Raises:
         InvalidFieldError: There is no such revision.
         UnavailableError: The database cannot be reached or written.
     """
-    wanted = dict.fromkeys((MODELS, DATA), "head") if revisions is None else revisions
-    for schema, revision in wanted.items():
+    targets = dict.fromkeys((MODELS, DATA), "head") if revisions is None else revisions
+    for schema, revision in targets.items():
         with writing(engine) as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(7265773109)"))
@@ -274,7 +275,7 @@ def migrate(engine: Engine, revisions: Mapping[str, str] | None = None) -> None:
 
 
 def _migrate(connection: Connection, schema: str, revision: str) -> None:
-    # Imported here: samplers and workers never migrate, and it takes a quarter of a second.
+    # Imported here, as it takes a quarter of a second and samplers and workers never migrate.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
     from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
@@ -293,7 +294,7 @@ def _migrate(connection: Connection, schema: str, revision: str) -> None:
     context = MigrationContext.configure(connection, opts={"version_table_schema": schema})
     current = context.get_current_revision()
     if current is not None and current not in known:
-        _log.warning("the registry is newer than this code; it is left as it is", schema=schema, revision=current)
+        _log.warning("the registry is newer than this release; it is not migrated", schema=schema, revision=current)
         return
     target = known[0] if revision == "head" else revision
     backwards = current is not None and (target == "base" or known.index(target) > known.index(current))

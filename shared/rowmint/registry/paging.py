@@ -1,4 +1,4 @@
-"""Pages of a list: size limits, opaque tokens, and instants as the records show them."""
+"""Paging of lists: limits of the page size, opaque tokens, and times of records."""
 
 import base64
 import binascii
@@ -23,7 +23,7 @@ class Page(Generic[T]):
 
     Attributes:
         items: The records.
-        next_page_token: Token of the next page; empty on the last.
+        next_page_token: Token that requests the next page; empty on the last page.
     """
 
     items: tuple[T, ...]
@@ -32,12 +32,12 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True)
 class PageRequest:
-    """A checked request for a page.
+    """A validated request for a page.
 
     Attributes:
-        scope: What is listed; a token of another list is refused.
-        size: Records wanted, 1 to 1,000.
-        after: Key of the last record of the page before, or None.
+        scope: Identifies the list; tokens of other lists are refused.
+        size: Maximum number of records, 1 to 1,000.
+        after: Key of the last record of the previous page, or None for the first page.
     """
 
     scope: str
@@ -46,10 +46,10 @@ class PageRequest:
 
     @classmethod
     def parse(cls, scope: str, size: int | None, token: str, key: tuple[type, ...]) -> "PageRequest":
-        """Check what a caller sent; `key` gives the types of a record's key.
+        """Validate the fields of a request; `key` gives the types of a record's key.
 
         Raises:
-            InvalidFieldError: `page_size` is out of range, or `page_token` is not one of this list.
+            InvalidFieldError: `page_size` is out of range, or `page_token` is not a token of this list.
         """
         size = DEFAULT_PAGE_SIZE if size is None else size
         if not 1 <= size <= MAX_PAGE_SIZE:
@@ -57,7 +57,7 @@ class PageRequest:
         return cls(scope, size, _decode(token, scope, key) if token else None)
 
     def page(self, rows: list[tuple[tuple[str | int, ...], T]]) -> Page[T]:
-        """Return the page made of up to ``size + 1`` pairs of key and record."""
+        """Return the page of up to ``size + 1`` pairs of key and record."""
         kept = rows[: self.size]
         token = ""
         if len(rows) > self.size:
@@ -67,15 +67,17 @@ class PageRequest:
 
 
 def _decode(token: str, scope: str, key: tuple[type, ...]) -> tuple[str | int, ...]:
-    wrong = InvalidFieldError("page_token", "is not a next_page_token of this list; leave it empty to start again")
+    invalid = InvalidFieldError(
+        "page_token", "is not a next_page_token of this list; leave it empty to start with the first page"
+    )
     try:
         body = json.loads(base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True))
     except (binascii.Error, UnicodeError, ValueError, RecursionError) as error:
-        raise wrong from error
+        raise invalid from error
     if not isinstance(body, list) or body[:1] != [scope] or [type(part) for part in body[1:]] != list(key):
-        raise wrong
+        raise invalid
     if any(isinstance(part, int) and not -(2**63) <= part < 2**63 for part in body[1:]):
-        raise wrong
+        raise invalid
     return tuple(body[1:])
 
 

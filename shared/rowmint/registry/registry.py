@@ -18,14 +18,14 @@ def _random_uid() -> str:
 
 
 class Registry:
-    """Both schemas, as the trainer sees them. Safe for any number of threads; each process opens its own.
+    """The registry with both schemas, for the trainer. Thread-safe; each process opens its own.
 
     Attributes:
         engine: The engine, for `migrate`.
         datasets: Datasets and segments.
         jobs: Jobs and their events.
         models: Models and versions.
-        orphans: Objects that no row names.
+        orphans: Objects that no row refers to.
     """
 
     def __init__(self, engine: Engine, new_uid: Callable[[], str] = _random_uid) -> None:
@@ -41,26 +41,26 @@ class Registry:
 
 
 def open_registry(url: str, *, models_url: str = "", read_only: bool = False) -> Registry:
-    """Return the registry at `url`; nothing is opened before its first use, nothing made before `migrate`.
+    """Open the registry at `url`; connections are opened on first use, and `migrate` creates the schemas.
 
     Args:
-        url: ``sqlite:///directory`` (four slashes where it is absolute), holding ``data.db`` and ``models.db``, or
+        url: ``sqlite:///directory`` (four slashes if absolute) with the files ``data.db`` and ``models.db``, or
             ``postgresql+psycopg://...``.
-        models_url: Where the schema `rowmint_models` is, if elsewhere: another directory or ``.db`` file; on PostgreSQL
-            it can only be the same database.
-        read_only: Whether every write is refused.
+        models_url: URL of the schema `rowmint_models`, if different: another directory or ``.db`` file; on PostgreSQL
+            it must be the same database.
+        read_only: Whether writes are refused.
 
     Raises:
-        InvalidFieldError: A URL is none of these.
+        InvalidFieldError: A URL is invalid.
     """
     return Registry(connect(url, "data_registry_url", schemas=SCHEMAS, models_url=models_url, read_only=read_only))
 
 
 class ModelsRegistry:
-    """The schema `rowmint_models` alone, read only, as a sampler sees it; the data are never opened.
+    """The registry with the schema `rowmint_models` only, read-only, for samplers; `rowmint_data` is never opened.
 
     Attributes:
-        models: Models and versions; whatever would write raises `UnavailableError`.
+        models: Models and versions; writes raise `UnavailableError`.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -73,12 +73,12 @@ class ModelsRegistry:
 
 
 def open_models_registry(url: str) -> ModelsRegistry:
-    """Return the models at `url`, to be read only. It need not be there yet: calls then raise `UnavailableError`.
+    """Open the models at `url`, read-only. While the schema does not exist, calls raise `UnavailableError`.
 
     Args:
-        url: ``sqlite:///file.db``, ``sqlite:///directory`` (holding ``models.db``), or ``postgresql+psycopg://...``.
+        url: ``sqlite:///file.db``, ``sqlite:///directory`` (with ``models.db``), or ``postgresql+psycopg://...``.
 
     Raises:
-        InvalidFieldError: The URL is none of these.
+        InvalidFieldError: The URL is invalid.
     """
     return ModelsRegistry(connect(url, "models_registry_url", schemas=(MODELS,), read_only=True))

@@ -1,1 +1,1 @@
-"""What both services share of gRPC: server, error table, health, converters, and the service that both offer."""
+"""gRPC code shared by both services: server, errors, access control, converters, and the model service."""

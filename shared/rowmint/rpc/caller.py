@@ -1,24 +1,24 @@
-"""Who makes the call that is being served, for methods that show more to some roles than to others."""
+"""The caller of the current call, for methods whose results depend on the caller's role."""
 
 from contextvars import ContextVar
 
-from rowmint.security.identity import ANYBODY, Identity, Role
+from rowmint.security.identity import ANONYMOUS, Identity, Role
 
 # Where access control is off, every caller has every role.
-_CALLER: ContextVar[Identity] = ContextVar("_CALLER", default=ANYBODY)
+_CALLER: ContextVar[Identity] = ContextVar("_CALLER", default=ANONYMOUS)
 
 
 def set_caller(identity: Identity) -> None:
-    """Let the call that is served in this task be one by `identity`."""
+    """Set the caller of the call that this task serves."""
     _CALLER.set(identity)
 
 
 def sees_unpublished(project: str) -> bool:
-    """Return whether the caller may know of versions that are staged or rejected: role trainer or admin.
+    """Return whether the caller may see staged and rejected versions: requires the role trainer or admin.
 
-    To be called in the task that serves the call, not on a thread of a pool.
+    Must be called in the task that serves the call, not in a thread of a pool.
 
     Args:
         project: Id of the project that the versions are in.
     """
-    return _CALLER.get().may(Role.TRAINER, project)
+    return _CALLER.get().has_role(Role.TRAINER, project)

@@ -1,7 +1,7 @@
-"""Load reports for balancers (ORCA, gRFC A51): what a server tells of itself, asked for or at the end of a call.
+"""Load reports for load balancers (ORCA, gRFC A51): out of band, as a stream, and per call, in trailing metadata.
 
-The messages are those of `xds.data.orca.v3` and `xds.service.orca.v3`, of which the fields used here are described
-below; they live in a pool of their own, so that whoever loads the full ones into the default pool is not disturbed.
+The messages are those of `xds.data.orca.v3` and `xds.service.orca.v3`, declared below with the fields used here. They
+live in a descriptor pool of their own, so that the full definitions can still be loaded into the default pool.
 """
 
 import asyncio
@@ -19,18 +19,18 @@ SERVICE = "xds.service.orca.v3.OpenRcaService"
 TRAILER = "endpoint-load-metrics-bin"
 """Trailing metadata that carries the report of one call."""
 
-_SHORTEST_SECONDS = 0.1  # between two reports, however often a client asks for them
-_DEFAULT_SECONDS = 1.0
+_MIN_INTERVAL_SECONDS = 0.1  # lower bound of the report interval that a client can request
+_DEFAULT_INTERVAL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """How busy a server is.
+    """Load of a server.
 
     Attributes:
-        utilization: Of what the server is limited by; 1 where it is fully at work, more where work waits.
-        rate: Units of work done, a second. A balancer gives weight to rate divided by utilization.
-        errors: Calls it turned away, a second.
+        utilization: Utilization of the limiting resource; 1 if fully busy, more if work is queued.
+        rate: Units of work done per second. A balancer weights servers by rate divided by utilization.
+        errors: Calls rejected per second.
     """
 
     utilization: float
@@ -39,7 +39,7 @@ class LoadReport:
 
 
 def _messages() -> tuple[Any, Any]:
-    kinds = descriptor_pb2.FieldDescriptorProto
+    field_types = descriptor_pb2.FieldDescriptorProto
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(DURATION.serialized_pb)
     report = descriptor_pb2.FileDescriptorProto(
@@ -47,17 +47,17 @@ def _messages() -> tuple[Any, Any]:
     )
     message = report.message_type.add(name="OrcaLoadReport")
     for number, name in ((6, "rps_fractional"), (7, "eps"), (9, "application_utilization")):
-        message.field.add(name=name, number=number, type=kinds.TYPE_DOUBLE, label=kinds.LABEL_OPTIONAL)
+        message.field.add(name=name, number=number, type=field_types.TYPE_DOUBLE, label=field_types.LABEL_OPTIONAL)
     request = descriptor_pb2.FileDescriptorProto(
         name="rowmint/orca_request.proto", package="xds.service.orca.v3", syntax="proto3", dependency=[DURATION.name]
     )
-    asked = request.message_type.add(name="OrcaLoadReportRequest")
-    asked.field.add(
+    message = request.message_type.add(name="OrcaLoadReportRequest")
+    message.field.add(
         name="report_interval",
         number=1,
-        type=kinds.TYPE_MESSAGE,
+        type=field_types.TYPE_MESSAGE,
         type_name=".google.protobuf.Duration",
-        label=kinds.LABEL_OPTIONAL,
+        label=field_types.LABEL_OPTIONAL,
     )
     for file in (report, request):
         pool.AddSerializedFile(file.SerializeToString())
@@ -69,29 +69,29 @@ def _messages() -> tuple[Any, Any]:
 _Report, _Request = _messages()
 
 
-def serialized(report: LoadReport) -> bytes:
-    """Return the bytes of an `OrcaLoadReport`."""
+def serialize(report: LoadReport) -> bytes:
+    """Serialize a report as `OrcaLoadReport`."""
     message = _Report(rps_fractional=report.rate, eps=report.errors, application_utilization=report.utilization)
     return bytes(message.SerializeToString(deterministic=True))
 
 
 def trailer(report: LoadReport) -> tuple[str, bytes]:
-    """Return the trailing metadata that tells a call's client of the server's load."""
-    return TRAILER, serialized(report)
+    """Return the trailing metadata that reports the server's load to the client of a call."""
+    return TRAILER, serialize(report)
 
 
 def load_service(report: Callable[[], LoadReport]) -> Service:
-    """Return the service that tells clients of the load, again and again, until they hang up.
+    """Return the service that streams load reports to clients until they cancel.
 
     Args:
-        report: Says what the load is now.
+        report: Returns the current load.
     """
 
     async def stream_core_metrics(request: Any, _: Any) -> AsyncIterator[bytes]:
-        asked = request.report_interval.ToMicroseconds() / 1e6 if request.HasField("report_interval") else 0.0
-        seconds = max(asked or _DEFAULT_SECONDS, _SHORTEST_SECONDS)
+        requested = request.report_interval.ToMicroseconds() / 1e6 if request.HasField("report_interval") else 0.0
+        seconds = max(requested or _DEFAULT_INTERVAL_SECONDS, _MIN_INTERVAL_SECONDS)
         while True:
-            yield serialized(report())
+            yield serialize(report())
             await asyncio.sleep(seconds)
 
     def register(server: grpc.aio.Server) -> None:

@@ -1,4 +1,4 @@
-"""A service as a process: its command line, its log, its settings, and how it says that it cannot run."""
+"""Entry point of a service process: command line, settings, logging, and errors at start."""
 
 import argparse
 import asyncio
@@ -25,17 +25,17 @@ def run(
     serve: Callable[[S], Coroutine[Any, Any, None]],
     options: Mapping[str, str] | None = None,
 ) -> None:
-    """Run a service until it ends; exit with one line on standard error, and code 1, where it cannot run.
+    """Run a service until it ends; exit with one line on standard error, and code 1, if it cannot run.
 
     Args:
         label: ``trainer`` or ``sampler``.
-        settings: Reads the settings from the environment.
+        settings: Class of the settings, which are read from the environment.
         serve: Serves until a signal.
-        options: Settings that the command line may give, too, and what its help says of them; each takes a number.
+        options: Help texts, by name, of the settings that can also be given on the command line; each takes a number.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m {label}_service",
-        description=f"Serves the {label}. Settings are read from the environment (ROWMINT_*); none is needed.",
+        description=f"Serves the {label}. Settings are read from the environment (ROWMINT_*); all have defaults.",
     )
     for name, text in (options or {}).items():
         parser.add_argument(f"--{name.replace('_', '-')}", metavar="N", default=argparse.SUPPRESS, help=text)
@@ -44,11 +44,11 @@ def run(
         found = settings(**given)
         configure_logs(label, log_format=found.log_format, level=found.log_level)
         asyncio.run(serve(found))
-        _leave()
+        _exit()
     except ValidationError as error:
-        sys.exit(f"{label}: the settings are wrong: {'; '.join(map(_told, error.errors()))}")
+        sys.exit(f"{label}: the settings are invalid: {'; '.join(map(_setting_problem, error.errors()))}")
     except SettingsError as error:
-        sys.exit(f"{label}: the settings are wrong: {error}")
+        sys.exit(f"{label}: the settings are invalid: {error}")
     except RowmintError as error:
         sys.exit(f"{label}: {error.message}")
     except OSError as error:
@@ -56,11 +56,11 @@ def run(
         sys.exit(f"{label}: {name}{error.strerror or error}")
 
 
-def _leave() -> NoReturn:
-    """End the process with code 0: everything is closed, and there is nothing left for the interpreter to take down.
+def _exit() -> NoReturn:
+    """End the process with code 0, without finalizing the interpreter; everything has been closed.
 
-    gRPC's own threads are still there. One that asks for the interpreter while it is being taken down is ended within
-    C++ code that allows no such end, and the whole process aborts (seen once in some hundred ends).
+    gRPC's own threads are still running. If one acquires the GIL during finalization, Python ends that thread inside
+    C++ code that does not allow it, and the process aborts (seen about once in a hundred exits).
     """
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
@@ -69,7 +69,7 @@ def _leave() -> NoReturn:
     os._exit(0)
 
 
-def _told(problem: Any) -> str:
-    """Return one line about a setting; its value may be a secret and is not shown."""
+def _setting_problem(problem: Any) -> str:
+    """Return one line about an invalid setting; without its value, which may be a secret."""
     name = "".join(f"ROWMINT_{part}: ".upper() for part in problem["loc"][:1])
     return name + str(problem["msg"]).removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""The gRPC server both services run: errors, health, reflection, drain."""
+"""The gRPC server that both services run: errors, health, reflection, draining."""
 
 import asyncio
 import signal
@@ -17,25 +17,25 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from rowmint.errors import Reason, RowmintError, UnavailableError
-from rowmint.observability.calls import Call, CallInterceptor, CallObserver, note_reason, rebuilt
+from rowmint.observability.calls import Call, CallInterceptor, CallObserver, record_reason, wrap_handler
 from rowmint.rpc import status
-from rowmint.rpc.access import AccessInterceptor, Auditor, Authenticator, rules_of
+from rowmint.rpc.access import AccessInterceptor, Auditor, Authenticator, access_rules
 from rowmint.rpc.tls import server_credentials
 from rowmint.security.tls_files import TlsFiles
 
 _log = structlog.get_logger(__name__)
 
-_QUIET_SECONDS = 0.25  # a call that was on its way when clients were told to go has come by then
+_IDLE_SECONDS = 0.25  # calls that were in transit when clients got GOAWAY have arrived by then
 
 
 @dataclass(frozen=True)
 class Service:
-    """A servicer and how it joins a server.
+    """A gRPC service and how it is added to a server.
 
     Attributes:
         name: Full name, such as ``rowmint.v1.SamplingService``.
         register: Adds the servicer to a server.
-        reflected: Whether reflection tells of it; it can only where its descriptor is in the default pool.
+        reflected: Whether reflection lists it; requires its descriptor in the default pool.
     """
 
     name: str
@@ -45,15 +45,15 @@ class Service:
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How a server listens.
+    """Options of a server.
 
     Attributes:
-        listen: ``host:port``; port 0 takes a free one.
-        grace_seconds: How long calls in flight may go on after SIGTERM.
-        max_message_bytes: Largest message received.
-        max_connection_age_seconds: After this a connection is asked to be opened anew, so that clients find new
+        listen: ``host:port``; port 0 for a free one.
+        grace_seconds: Time that running calls get to finish after SIGTERM.
+        max_message_bytes: Maximum size of a received message.
+        max_connection_age_seconds: Age at which a connection gets GOAWAY, so that clients reconnect and find new
             replicas; 0 for never.
-        max_call_seconds: How long a call may go on on a connection that is being given up; 0 for as long as it takes.
+        max_call_seconds: Time that a call may continue on a connection after GOAWAY; 0 for no limit.
         shares_port: Whether other processes may listen on the same port.
     """
 
@@ -66,13 +66,13 @@ class ServerOptions:
 
 
 @dataclass(frozen=True)
-class Guard:
-    """Who may reach a server, and who is let in.
+class ServerSecurity:
+    """Transport security, authentication and audit of a server.
 
     Attributes:
-        tls: Files of its certificate; None for plain text.
-        authenticator: Tells who calls; None lets anybody do everything.
-        audit: Keeps every decision; None keeps none.
+        tls: Certificate and key files; None for no TLS.
+        authenticator: Authenticates callers; None grants every caller every role.
+        audit: Records every decision; None for no audit log.
     """
 
     tls: TlsFiles | None = None
@@ -80,45 +80,45 @@ class Guard:
     audit: Auditor | None = None
 
 
-UNGUARDED = Guard()
-"""In plain text, and open to anybody: for a server that only this machine reaches."""
+INSECURE = ServerSecurity()
+"""No TLS and no authentication: for a server on a loopback address."""
 
 
-class _OwnCalls:
-    """Counts calls of our own services: every one of them ends. Observes the calls of one server."""
+class _RunningCalls:
+    """Counts running calls of Rowmint's own services, all of which end by themselves. Observes one server."""
 
     def __init__(self) -> None:
         self._running = 0
-        self._begun = 0
-        self._none = asyncio.Event()
-        self._none.set()
+        self._started = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
-    async def quiet(self, seconds: float) -> None:
-        """Wait until none has been running for `seconds`."""
+    async def wait_idle(self, seconds: float) -> None:
+        """Wait until no call has been running for `seconds`."""
         while True:
-            await self._none.wait()
-            begun = self._begun
+            await self._idle.wait()
+            started = self._started
             await asyncio.sleep(seconds)
-            if begun == self._begun:
+            if started == self._started:
                 return
 
-    def begun(self, call: Call) -> None:
+    def on_start(self, call: Call) -> None:
         """Count a call."""
         if call.method.startswith("rowmint."):
             self._running += 1
-            self._begun += 1
-            self._none.clear()
+            self._started += 1
+            self._idle.clear()
 
-    def ended(self, call: Call) -> None:
-        """Forget it."""
+    def on_end(self, call: Call) -> None:
+        """Stop counting a call."""
         if call.method.startswith("rowmint."):
             self._running -= 1
             if not self._running:
-                self._none.set()
+                self._idle.set()
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Turns domain errors into aborts, and everything else into INTERNAL with an id and no detail."""
+    """Turns domain errors into statuses, and all other exceptions into INTERNAL with an error id and no detail."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Wrap the handler of a call."""
@@ -127,12 +127,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             return None
         method = str(handler_call_details.method)
         decode = _decoder(handler.request_deserializer)
-        guards = partial(_guard_stream, method), partial(_guard_unary, method)
-        return rebuilt(handler, *guards, decode, handler.response_serializer)
+        behaviors = partial(_converted_stream, method), partial(_converted_unary, method)
+        return wrap_handler(handler, *behaviors, decode, handler.response_serializer)
 
 
-class _NoMessage:
-    """Stands for bytes that are no message: an error raised while gRPC decodes them would be told as UNKNOWN."""
+class _UndecodableMessage:
+    """Stands for bytes that cannot be decoded: gRPC would report an error of the deserializer as UNKNOWN."""
 
 
 def _decoder(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -140,51 +140,53 @@ def _decoder(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
         try:
             return decode(body)
         except DecodeError:
-            return _NoMessage()
+            return _UndecodableMessage()
 
     return read
 
 
-class _Requests:
-    """The messages of a stream; one that cannot be read is refused."""
+class _DecodedMessages:
+    """The messages of a request stream; raises at one that could not be decoded."""
 
     def __init__(self, messages: AsyncIterator[Any]) -> None:
-        self._messages = messages  # not `aiter` of it, which would begin to read what nobody may want
+        self._messages = messages  # not `aiter` of it, which would already start reading
 
-    def __aiter__(self) -> "_Requests":
+    def __aiter__(self) -> "_DecodedMessages":
         return self
 
     async def __anext__(self) -> Any:
-        return _readable(await anext(self._messages))
+        return _decoded(await anext(self._messages))
 
 
-def _readable(request: Any) -> Any:
-    if isinstance(request, _NoMessage):
-        error = RowmintError("the request's bytes are no message of the method's type; look at the client")
-        error.reason = Reason.INVALID_FIELD  # of which none can be named
+def _decoded(request: Any) -> Any:
+    if isinstance(request, _UndecodableMessage):
+        error = RowmintError(
+            "the request's bytes cannot be decoded as a message of the method's type; check the client's stubs"
+        )
+        error.reason = Reason.INVALID_FIELD  # without a field violation, as no field is known
         raise error
-    return _Requests(request) if isinstance(request, AsyncIterator) else request
+    return _DecodedMessages(request) if isinstance(request, AsyncIterator) else request
 
 
-def _guard_unary(method: str, inner: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+def _converted_unary(method: str, inner: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
     async def behavior(request: Any, context: Any) -> Any:
         try:
-            return await inner(_readable(request), context)
-        except Exception as error:  # noqa: BLE001 - the edge of the service
+            return await inner(_decoded(request), context)
+        except Exception as error:  # noqa: BLE001 - every exception must become a status
             await _abort(error, method, context)
 
     return behavior
 
 
-def _guard_stream(
+def _converted_stream(
     method: str, inner: Callable[[Any, Any], AsyncGenerator[Any, None]]
 ) -> Callable[[Any, Any], AsyncIterator[Any]]:
     async def behavior(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            async with aclosing(inner(_readable(request), context)) as responses:
+            async with aclosing(inner(_decoded(request), context)) as responses:
                 async for response in responses:
                     yield response
-        except Exception as error:  # noqa: BLE001 - the edge of the service
+        except Exception as error:  # noqa: BLE001 - every exception must become a status
             await _abort(error, method, context)
 
     return behavior
@@ -197,12 +199,13 @@ async def _abort(error: Exception, method: str, context: Any) -> None:
         error_id = uuid.uuid4().hex
         _log.error("call failed", method=method, error_id=error_id, exc_info=error)
         error = RowmintError(
-            f"a fault of the service; its log says more under {error_id}", metadata={"error_id": error_id}
+            f"internal error of the service; ask its operator to look for error id {error_id} in its log",
+            metadata={"error_id": error_id},
         )
     elif error.reason is Reason.DATA_LOSS:
-        # Whoever runs the service has to mend it. The message may quote what is damaged, and stays with the caller.
-        _log.error("stored bytes are damaged", method=method, about=error.metadata)
-    note_reason(error.reason)
+        # The operator has to fix it. The message may quote damaged data, so only the caller gets it.
+        _log.error("stored bytes are corrupt", method=method, metadata=error.metadata)
+    record_reason(error.reason)
     found = status.to_status(error)
     await context.abort(found.code, found.details, (*found.trailing_metadata, *status.trailers(error)))
 
@@ -211,16 +214,16 @@ class Server:
     """A gRPC server on one event loop.
 
     Args:
-        services: What it offers, beside health and reflection.
-        options: How it listens.
-        observers: Told of every call, health and reflection included.
-        guard: Who may reach it, and who is let in.
+        services: Its services, beside health and reflection.
+        options: Its options.
+        observers: Observers of every call, health and reflection included.
+        security: TLS, authentication and audit log.
 
     Raises:
-        ValueError: A method of our contract has no rule of access.
+        ValueError: A method of Rowmint's services has no access rule.
 
     Attributes:
-        port: Where it listens; 0 before `start`.
+        port: The port it listens on; 0 before `start`.
     """
 
     def __init__(
@@ -228,16 +231,16 @@ class Server:
         services: Sequence[Service],
         options: ServerOptions,
         observers: Sequence[CallObserver] = (),
-        guard: Guard = UNGUARDED,
+        security: ServerSecurity = INSECURE,
     ) -> None:
         self._options = options
-        self._guard = guard
+        self._security = security
         self.port = 0
         self._names = [service.name for service in services]
         reflected = [service.name for service in services if service.reflected]
         self._health = HealthServicer()
         settings: list[tuple[str, Any]] = [
-            # A second server must not bind the same port silently, but on purpose.
+            # Unless requested, a second server must not silently bind the same port.
             ("grpc.so_reuseport", int(options.shares_port)),
             ("grpc.max_receive_message_length", options.max_message_bytes),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
@@ -248,15 +251,15 @@ class Server:
             settings.append(("grpc.max_connection_age_ms", int(options.max_connection_age_seconds * 1000)))
             if options.max_call_seconds > 0:
                 settings.append(("grpc.max_connection_age_grace_ms", int(options.max_call_seconds * 1000)))
-        self._calls = _OwnCalls()
-        rules = rules_of([name for name in self._names if name.startswith("rowmint.")])
-        # Observers stand outermost: the status that counts is the one that the client gets.
+        self._calls = _RunningCalls()
+        rules = access_rules([name for name in self._names if name.startswith("rowmint.")])
+        # Observers are outermost, so that they see the status that the client gets.
         interceptors: list[grpc.aio.ServerInterceptor] = [
             CallInterceptor([self._calls, *observers]),
             ErrorInterceptor(),
         ]
-        if guard.authenticator is not None or guard.audit is not None:
-            interceptors.append(AccessInterceptor(rules, guard.authenticator, guard.audit))
+        if security.authenticator is not None or security.audit is not None:
+            interceptors.append(AccessInterceptor(rules, security.authenticator, security.audit))
         self._server = grpc.aio.server(interceptors=interceptors, options=settings)
         for service in services:
             service.register(self._server)
@@ -271,10 +274,10 @@ class Server:
             The port.
 
         Raises:
-            UnavailableError: The address cannot be bound, or a file of TLS not be read.
-            InvalidFieldError: A file of TLS cannot be understood.
+            UnavailableError: The address cannot be bound, or a TLS file cannot be read.
+            InvalidFieldError: A TLS file cannot be parsed.
         """
-        tls = None if self._guard.tls is None else server_credentials(self._guard.tls)
+        tls = None if self._security.tls is None else server_credentials(self._security.tls)
         try:
             if tls is None:
                 port = self._server.add_insecure_port(self._options.listen)
@@ -282,7 +285,7 @@ class Server:
                 port = self._server.add_secure_port(self._options.listen, tls)
         except RuntimeError as error:
             raise UnavailableError(
-                f"cannot listen on {self._options.listen!r}; it must be host:port of this machine, and free"
+                f"cannot listen on {self._options.listen!r}; it must be a free host:port of this machine"
             ) from error
         await self._server.start()
         self.port = int(port)
@@ -290,55 +293,58 @@ class Server:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return self.port
 
-    async def retire(self) -> None:
-        """Report NOT_SERVING; calls are served as ever."""
+    async def report_not_serving(self) -> None:
+        """Report NOT_SERVING to health checks; calls are still served."""
         await self._health.enter_graceful_shutdown()
 
     async def drain(self) -> None:
-        """Refuse new calls, let running ones end within the grace.
+        """Refuse new calls, and let running calls finish within the grace period.
 
-        Those that have no end of their own, as health watches and load reports have none, are not waited for.
+        Calls that do not end by themselves (health watches and load reports) are not waited for.
         """
         stopping = asyncio.create_task(self._server.stop(self._options.grace_seconds))
-        quiet = asyncio.create_task(self._calls.quiet(_QUIET_SECONDS))
-        await asyncio.wait((stopping, quiet), return_when=asyncio.FIRST_COMPLETED)
-        quiet.cancel()
+        idle = asyncio.create_task(self._calls.wait_idle(_IDLE_SECONDS))
+        await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
         await self._server.stop(None)
         await stopping
 
     async def stop(self) -> None:
-        """End every call at once."""
+        """Cancel every call immediately."""
         await self._server.stop(None)
 
 
 async def serve_until_signal(
-    server: Server, label: str, closing: Callable[[], Awaitable[None]], hurrying: Callable[[], None] = lambda: None
+    server: Server,
+    label: str,
+    close: Callable[[], Awaitable[None]],
+    on_second_signal: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
+    """Serve until SIGTERM or SIGINT, then drain; a second signal stops the server immediately.
 
     Args:
         server: The server.
-        label: What the log calls it.
-        closing: Ends what else is at work; begun once the first signal has arrived and the server reports NOT_SERVING,
-            and waited for beside the calls that are drained.
-        hurrying: Called when the second signal arrives; `closing` is still waited for.
+        label: Name of the service in the log.
+        close: Closes the rest of the process; started after the first signal, once the server reports NOT_SERVING, and
+            awaited together with the draining of calls.
+        on_second_signal: Called on the second signal; `close` is still awaited.
     """
     loop = asyncio.get_running_loop()
-    asked = asyncio.Semaphore(0)
+    signals = asyncio.Semaphore(0)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.release)
+        loop.add_signal_handler(number, signals.release)
     port = await server.start()
     _log.info("serving", service=label, port=port)
-    await asked.acquire()
+    await signals.acquire()
     _log.info("draining", service=label)
-    await server.retire()
-    ended: asyncio.Future[Any] = asyncio.gather(closing(), server.drain())
-    second: asyncio.Future[bool] = asyncio.create_task(asked.acquire())
-    waited: set[asyncio.Future[Any]] = {ended, second}
+    await server.report_not_serving()
+    closed: asyncio.Future[Any] = asyncio.gather(close(), server.drain())
+    second: asyncio.Future[bool] = asyncio.create_task(signals.acquire())
+    waited: set[asyncio.Future[Any]] = {closed, second}
     await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-    if not ended.done():
-        hurrying()
+    if not closed.done():
+        on_second_signal()
         await server.stop()
     second.cancel()
-    await asyncio.gather(ended, second, return_exceptions=True)
+    await asyncio.gather(closed, second, return_exceptions=True)
     _log.info("stopped", service=label)

@@ -1,4 +1,4 @@
-"""Settings that both services share: what a service tells of itself, and whom it lets in."""
+"""Settings that both services share: logging, metrics, listening, TLS, authentication, audit log."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -11,12 +11,12 @@ from rowmint.security.tls_files import TlsFiles
 
 
 class ObservabilitySettings(BaseSettings):
-    """The part of a service's settings that is about its log and its metrics.
+    """Settings of logging and metrics.
 
     Attributes:
-        log_format: How the log is written: for people, or one JSON object a line.
-        log_level: The least that is logged.
-        metrics_listen: Address of the metrics, ``host:port``, port 0 for a free one; empty for none.
+        log_format: Format of the log: readable text, or one JSON object per line.
+        log_level: Lowest level that is logged.
+        metrics_listen: Address that serves metrics, ``host:port``, port 0 for a free one; empty for none.
     """
 
     model_config = SettingsConfigDict(env_prefix="ROWMINT_", frozen=True)
@@ -27,20 +27,19 @@ class ObservabilitySettings(BaseSettings):
 
 
 class ServiceSettings(ObservabilitySettings):
-    """The part that both services have. All files are read anew when they change.
+    """Settings that both services have. All files are reloaded when they change.
 
     Attributes:
-        listen: Address served, ``host:port``.
-        tls_certificate: File of the server's certificate, and those between it and its authority, PEM; empty for plain
-            text.
+        listen: Address to serve on, ``host:port``.
+        tls_certificate: File of the server's certificate chain, PEM; empty for no TLS.
         tls_key: File of its private key, PEM.
-        tls_client_ca: File of the authorities that clients' certificates must come from, PEM; empty: none is asked for.
-        access_file: File of API keys and certificates and what each may do; `rowmint keys` writes it.
-        jwt_keys: Keys that sign bearer tokens: file of a JWKS or PEM key, or ``https://`` address of a JWKS.
-        jwt_issuer: Who must have issued a token.
-        jwt_audience: Whom a token must be for.
+        tls_client_ca: File of the authorities of client certificates, PEM; empty: no client certificate is required.
+        access_file: File of API keys and certificates and the roles granted to them; written by `rowmint keys`.
+        jwt_keys: Keys that verify bearer tokens: file of a JWKS or PEM key, or ``https://`` URL of a JWKS.
+        jwt_issuer: Required issuer of tokens.
+        jwt_audience: Required audience of tokens.
         audit_log: Folder of the audit log; empty for none.
-        insecure: Whether it may listen beyond this machine in plain text, or without asking who calls.
+        insecure: Whether it may listen on other than loopback addresses without TLS or without authentication.
     """
 
     listen: str = ""
@@ -55,55 +54,56 @@ class ServiceSettings(ObservabilitySettings):
     insecure: bool = False
 
     @model_validator(mode="after")
-    def _belong_together(self) -> Self:
+    def _are_consistent(self) -> Self:
         if bool(self.tls_certificate) != bool(self.tls_key):
-            raise ValueError("ROWMINT_TLS_CERTIFICATE and ROWMINT_TLS_KEY go together: set both or neither")
+            raise ValueError("ROWMINT_TLS_CERTIFICATE and ROWMINT_TLS_KEY belong together: set both or neither")
         if self.tls_client_ca and not self.tls_certificate:
             raise ValueError(
-                "ROWMINT_TLS_CLIENT_CA needs ROWMINT_TLS_CERTIFICATE and ROWMINT_TLS_KEY: mutual is both ways"
+                "ROWMINT_TLS_CLIENT_CA (mutual TLS) requires ROWMINT_TLS_CERTIFICATE and ROWMINT_TLS_KEY: set them, too"
             )
-        if self.tls_client_ca and not self.asks_who_calls:
+        if self.tls_client_ca and not self.requires_credentials:
             raise ValueError(
-                "ROWMINT_TLS_CLIENT_CA says who may connect, not what they may do: set ROWMINT_ACCESS_FILE, too"
-                " (`rowmint keys grant`), or ROWMINT_JWT_KEYS"
+                "ROWMINT_TLS_CLIENT_CA authenticates clients, but grants them no roles: also set ROWMINT_ACCESS_FILE"
+                " (`rowmint keys grant`) or ROWMINT_JWT_KEYS"
             )
         if self.jwt_keys and not (self.jwt_issuer and self.jwt_audience):
             raise ValueError(
-                "ROWMINT_JWT_KEYS needs ROWMINT_JWT_ISSUER and ROWMINT_JWT_AUDIENCE: its keys may sign for others, too"
+                "ROWMINT_JWT_KEYS requires ROWMINT_JWT_ISSUER and ROWMINT_JWT_AUDIENCE, as its keys may also sign"
+                " tokens for other services: set them, too"
             )
         return self
 
     @model_validator(mode="after")
-    def _lets_nobody_in_by_accident(self) -> Self:
+    def _are_secure_unless_declared_insecure(self) -> Self:
         if self.insecure:
             return self
-        told = "or ROWMINT_INSECURE=true if whatever can reach it may"
-        if not listens_here(self.listen):
+        otherwise = "or ROWMINT_INSECURE=true if the network is trusted"
+        if not is_loopback_address(self.listen):
             if not self.tls_certificate:
                 raise ValueError(
-                    f"ROWMINT_LISTEN {self.listen!r} is reached from other machines, and those on the way could read"
-                    f" along: set ROWMINT_TLS_CERTIFICATE and ROWMINT_TLS_KEY, {told}"
+                    f"ROWMINT_LISTEN {self.listen!r} is reachable from other machines, without encryption: set"
+                    f" ROWMINT_TLS_CERTIFICATE and ROWMINT_TLS_KEY, {otherwise}"
                 )
-            if not self.asks_who_calls:
+            if not self.requires_credentials:
                 raise ValueError(
-                    f"ROWMINT_LISTEN {self.listen!r} is reached from other machines, and everybody there could do"
-                    f" everything: set ROWMINT_ACCESS_FILE or ROWMINT_JWT_KEYS, {told}"
+                    f"ROWMINT_LISTEN {self.listen!r} is reachable from other machines, without authentication: set"
+                    f" ROWMINT_ACCESS_FILE or ROWMINT_JWT_KEYS, {otherwise}"
                 )
-        if self.metrics_listen and not listens_here(self.metrics_listen) and not self.tls_client_ca:
+        if self.metrics_listen and not is_loopback_address(self.metrics_listen) and not self.tls_client_ca:
             raise ValueError(
-                f"ROWMINT_METRICS_LISTEN {self.metrics_listen!r} is reached from other machines, and asks nobody for"
-                f" credentials: set ROWMINT_TLS_CLIENT_CA, {told}"
+                f"ROWMINT_METRICS_LISTEN {self.metrics_listen!r} is reachable from other machines, without"
+                f" authentication: set ROWMINT_TLS_CLIENT_CA, {otherwise}"
             )
         return self
 
     @property
-    def asks_who_calls(self) -> bool:
-        """Whether a call needs credentials."""
+    def requires_credentials(self) -> bool:
+        """Whether calls must be authenticated."""
         return bool(self.access_file or self.jwt_keys)
 
     @property
     def tls_files(self) -> TlsFiles | None:
-        """The files of TLS, or None for plain text."""
+        """The certificate and key files, or None without TLS."""
         if not self.tls_certificate:
             return None
         return TlsFiles(
@@ -111,6 +111,6 @@ class ServiceSettings(ObservabilitySettings):
         )
 
 
-def listens_here(listen: str) -> bool:
-    """Return whether ``host:port`` is an address that only this machine reaches."""
+def is_loopback_address(listen: str) -> bool:
+    """Return whether ``host:port`` is a loopback address."""
     return is_loopback(listen.rpartition(":")[0].strip("[]"))

@@ -1,4 +1,4 @@
-"""The one table from domain errors to gRPC status codes, and what goes with them (AIP-193)."""
+"""Mapping of domain errors to gRPC status codes and error details (AIP-193)."""
 
 import re
 from collections.abc import Mapping
@@ -48,33 +48,35 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
 def to_status(error: RowmintError) -> grpc.Status:
     """Return the status of a domain error: code, message, ErrorInfo, and BadRequest or RetryInfo where they apply.
 
-    All of it travels in trailers, which a client takes up to 8 KiB of, the message percent-encoded and the rest in
-    base64: texts that hold a caller's own words are cut.
+    All of it is sent in trailers, of which a client accepts 8 KiB, the message percent-encoded and the details in
+    base64: texts that may quote the request are truncated.
     """
-    metadata = {name: _cut(text, 200) for name, text in list(error.metadata.items())[:8]}
+    metadata = {name: _truncated(text, 200) for name, text in list(error.metadata.items())[:8]}
     packed = [_pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))]
     if error.violations:
         violations = [
-            BadRequest.FieldViolation(field=_cut(violation.field, 200), description=_cut(violation.description, 300))
+            BadRequest.FieldViolation(
+                field=_truncated(violation.field, 200), description=_truncated(violation.description, 300)
+            )
             for violation in error.violations[:3]
         ]
         packed.append(_pack(BadRequest(field_violations=violations)))
     if error.retry_after is not None:
         packed.append(_pack(RetryInfo(retry_delay=_seconds(error.retry_after))))
     code = CODES[error.reason]
-    message = _cut(re.sub(r"\s+", " ", error.message), 600)
+    message = _truncated(re.sub(r"\s+", " ", error.message), 600)
     return rpc_status.to_status(Status(code=code.value[0], message=message, details=packed))
 
 
 def trailers(error: RowmintError) -> tuple[tuple[str, str], ...]:
-    """Return the trailers beside the status: gRPC's own retry obeys the pushback, not the RetryInfo."""
+    """Return additional trailers: gRPC's built-in retries use the pushback trailer, not the RetryInfo."""
     if error.retry_after is None:
         return ()
     return (("grpc-retry-pushback-ms", str(int(error.retry_after * 1000))),)
 
 
-def _cut(text: str, most: int) -> str:
-    """Return the beginning of `text` that has at most `most` bytes in UTF-8."""
+def _truncated(text: str, most: int) -> str:
+    """Return `text`, truncated to at most `most` bytes of UTF-8."""
     raw = text.encode("utf-8", "replace")
     return text if len(raw) <= most else raw[: most - 3].decode("utf-8", "ignore") + "..."
 

@@ -1,43 +1,43 @@
-"""TLS of a server, its certificates taken anew when their files change."""
+"""TLS of a gRPC server; certificates are reloaded when their files change."""
 
 import grpc
 
+from rowmint.security.reloaded_file import ReloadedFile
 from rowmint.security.tls_files import TlsFiles, TlsMaterial
-from rowmint.security.watched import Watched
 
 
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Return credentials of a server; each handshake is made with the certificate that the files hold then.
+    """Return credentials of a server; each handshake uses the certificate that is then in the files.
 
     Args:
         files: Certificate, key and, for mutual TLS, the authorities of clients.
 
     Raises:
-        UnavailableError: One cannot be read.
-        InvalidFieldError: One cannot be understood, or key and certificate do not belong together.
+        UnavailableError: A file cannot be read.
+        InvalidFieldError: A file cannot be parsed, or key and certificate do not match.
     """
-    watched = files.watch()
-    seen, first = watched.read()
-    fetch = _Fetch(watched, seen)
+    material = files.load()
+    generation, first = material.read()
+    fetch = _ConfigurationFetcher(material, generation)
     return grpc.dynamic_ssl_server_credentials(
         _configuration(first),
-        fetch,  # type: ignore[arg-type]  # None stands for "as before"
+        fetch,  # type: ignore[arg-type]  # None stands for "unchanged"
         require_client_authentication=first.client_ca is not None,
     )
 
 
-class _Fetch:
-    """Asked by gRPC at each handshake, one at a time."""
+class _ConfigurationFetcher:
+    """Called by gRPC at each handshake, never concurrently."""
 
-    def __init__(self, watched: Watched[TlsMaterial], seen: int) -> None:
-        self._watched = watched
-        self._seen = seen
+    def __init__(self, material: ReloadedFile[TlsMaterial], generation: int) -> None:
+        self._material = material
+        self._generation = generation
 
     def __call__(self) -> grpc.ServerCertificateConfiguration | None:
-        generation, material = self._watched.read()
-        if generation == self._seen:
-            return None  # as before
-        self._seen = generation
+        generation, material = self._material.read()
+        if generation == self._generation:
+            return None  # unchanged
+        self._generation = generation
         return _configuration(material)
 
 

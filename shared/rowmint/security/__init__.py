@@ -1,4 +1,4 @@
-"""Who may do what, and how anybody can tell afterwards: identities, keys, tokens, signatures, the audit log.
+"""Authentication, authorization, signatures and the audit log.
 
-Nothing here knows of gRPC; `rowmint.rpc` asks it at each call.
+Nothing here depends on gRPC; `rowmint.rpc` calls it for each RPC.
 """

@@ -1,4 +1,4 @@
-"""The access file: API keys and certificates, and what each may do.
+"""The access file: API keys and certificates, and the roles granted to each.
 
     {
       "keys": [
@@ -10,8 +10,8 @@
       ]
     }
 
-A key's text is ``rowmint_<id>_<secret>``; the file holds its SHA-256. A salted, slow hash guards what people make up;
-the secret has 256 random bits, and nobody finds those by trying, however fast the hash.
+A key's text is ``rowmint_<id>_<secret>``; the file holds its SHA-256. A salted, slow hash is for passwords chosen by
+people; the secret has 256 random bits, which cannot be guessed, however fast the hash.
 """
 
 import fcntl
@@ -34,18 +34,18 @@ from rowmint.objects import files
 from rowmint.security.identity import Grants, Identity, parse_grants
 
 KEY_PREFIX = "rowmint_"
-"""What the text of every API key starts with; no other credential does."""
+"""Prefix of the text of every API key, and of no other credential."""
 
 _KEY_TEXT = re.compile(rf"{KEY_PREFIX}([0-9a-f]{{12}})_[A-Za-z0-9_-]{{43}}")
 _KEY_FIELDS = ("id", "name", "sha256", "grants", "create_time", "expire_time")
 _CERTIFICATE_FIELDS = ("name", "grants")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})")
-_NOBODYS = "0" * 64
-"""Compared with where there is no such key: the SHA-256 of no text that anybody knows."""
+_UNMATCHED_SHA256 = "0" * 64
+"""Compared with the given key where the id is unknown, so that both cases take equal time; no known text has it."""
 _MAX_KEY_NAME = 100
 _MAX_CERTIFICATE_NAME = 2048
 """Characters; the longest SPIFFE id has as many."""
-_PRIVATE = 0o600
+_OWNER_ONLY = 0o600
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class AccessKey:
     """An API key, without its secret.
 
     Attributes:
-        id: 12 hexadecimal digits; part of the key's text, and no secret.
-        name: Who holds it. Two keys may have one name, while one takes over from the other.
+        id: 12 hexadecimal digits; part of the key's text, not secret.
+        name: Name of its holder. Two keys may have the same name, so that one can replace the other without a gap.
         sha256: SHA-256 of its whole text, hexadecimal.
-        grants: What it may do.
-        create_time: When it was made.
-        expire_time: When it ends, or None where it does not.
+        grants: The roles it grants, by project.
+        create_time: When it was created.
+        expire_time: When it expires, or None if it does not expire.
     """
 
     id: str
@@ -71,11 +71,11 @@ class AccessKey:
 
 @dataclass(frozen=True)
 class AccessCertificate:
-    """What the bearer of a certificate may do.
+    """The roles granted to a client certificate.
 
     Attributes:
-        name: The certificate's common name, or one of its subject alternative names; compared as it is written.
-        grants: What it may do.
+        name: The certificate's common name, or one of its subject alternative names; compared literally.
+        grants: The roles, by project.
     """
 
     name: str
@@ -84,7 +84,7 @@ class AccessCertificate:
 
 @dataclass(frozen=True)
 class AccessList:
-    """What an access file holds."""
+    """The content of an access file."""
 
     keys: tuple[AccessKey, ...] = ()
     certificates: tuple[AccessCertificate, ...] = ()
@@ -94,64 +94,68 @@ class AccessList:
         return {key.id: key for key in self.keys}
 
     def identify_key(self, text: str, now: datetime) -> Identity | None:
-        """Return whose key this is, or None where it is nobody's or has expired."""
+        """Return the identity of a key's holder, or None if the key is unknown or has expired."""
         match = _KEY_TEXT.fullmatch(text)
         if match is None:
             return None
         found = self._by_id.get(match[1])
-        if not hmac.compare_digest(_sha256(text), _NOBODYS if found is None else found.sha256) or found is None:
+        expected = _UNMATCHED_SHA256 if found is None else found.sha256
+        if not hmac.compare_digest(_sha256(text), expected) or found is None:
             return None
         if found.expire_time is not None and found.expire_time <= now:
             return None
         return Identity(f"key:{found.name}", found.grants)
 
     def identify_certificate(self, names: Collection[str]) -> Identity | None:
-        """Return who bears a certificate with these names, or None where it is nobody known.
+        """Return the identity of a certificate with these names, or None if none of them has an entry.
 
-        Grants of several names are not added up: the entry that comes first in the file decides.
+        If several names have entries, the first entry in the file applies; grants are not combined.
         """
         found = next((certificate for certificate in self.certificates if certificate.name in names), None)
         return None if found is None else Identity(f"certificate:{found.name}", found.grants)
 
 
 class AccessFile:
-    """An access file in use: read anew when it changes. Safe to use from any thread.
+    """An access file in use: reloaded when it changes. Thread-safe.
 
-    A change that cannot be understood leaves what it held before in force.
+    If a changed file cannot be parsed, the previous content stays in use.
 
     Args:
         path: The file.
 
     Raises:
         UnavailableError: It cannot be read.
-        InvalidFieldError: It cannot be understood.
+        InvalidFieldError: It cannot be parsed.
     """
 
     def __init__(self, path: Path) -> None:
-        from rowmint.security.watched import Watched  # noqa: PLC0415 - logs; who writes the file does without
+        # Imports structlog, which commands that only write the file do not need.
+        from rowmint.security.reloaded_file import ReloadedFile  # noqa: PLC0415
 
-        self._watched = Watched([path], partial(_parse_contents, path), "the access file")
+        self._file = ReloadedFile([path], partial(_parse_contents, path), "the access file")
 
     def identify_key(self, text: str, now: datetime) -> Identity | None:
         """See `AccessList.identify_key`."""
-        return self._watched.value.identify_key(text, now)
+        return self._file.value.identify_key(text, now)
 
     def identify_certificate(self, names: Collection[str]) -> Identity | None:
         """See `AccessList.identify_certificate`."""
-        return self._watched.value.identify_certificate(names)
+        return self._file.value.identify_certificate(names)
 
 
 def read_access(path: Path) -> AccessList:
-    """Return what an access file holds.
+    """Return the content of an access file.
 
     Raises:
         UnavailableError: It cannot be read.
-        InvalidFieldError: It cannot be understood; the error says which entry is wrong.
+        InvalidFieldError: It cannot be parsed; the error names the invalid entry.
     """
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        raise UnavailableError(f"{path}: there is no such access file; `rowmint keys create` makes one") from error
+        raise UnavailableError(
+            f"{path}: the access file does not exist; create it with `rowmint keys create`"
+        ) from error
     except OSError as error:
         raise UnavailableError(f"{path}: {error.strerror or 'cannot be read'}") from error
     return parse_access(content, str(path))
@@ -160,57 +164,57 @@ def read_access(path: Path) -> AccessList:
 def create_key(
     path: Path, name: str, grants: Grants, now: datetime, lifetime: timedelta | None = None
 ) -> tuple[str, AccessKey]:
-    """Add a new key to an access file, which is made where there is none; return its text and its entry.
+    """Add a new key to an access file, created if it does not exist; return the key's text and its entry.
 
-    The text is nowhere else: who loses it makes another key.
+    The text is stored nowhere: a lost key cannot be recovered, only replaced.
 
     Args:
         path: The file.
-        name: Who holds the key.
-        grants: What it may do.
-        now: The time now.
-        lifetime: Time after which it ends, or None where it does not.
+        name: Name of the key's holder.
+        grants: The roles it grants, by project.
+        now: The current time.
+        lifetime: Time after which it expires, or None if it does not expire.
 
     Raises:
         UnavailableError: The file cannot be read.
-        InvalidFieldError: It cannot be understood, or the name is none.
+        InvalidFieldError: It cannot be parsed, or the name is invalid.
     """
     key_id = secrets.token_hex(6)
     text = f"{KEY_PREFIX}{key_id}_{secrets.token_urlsafe(32)}"
     created = now.replace(microsecond=0)
     key = AccessKey(key_id, name, _sha256(text), grants, created, None if lifetime is None else created + lifetime)
-    _change(path, lambda access: replace(access, keys=(*access.keys, key)), make=True)
+    _update(path, lambda access: replace(access, keys=(*access.keys, key)), create=True)
     return text, key
 
 
 def revoke_key(path: Path, key_id: str) -> None:
-    """Take a key out of an access file.
+    """Remove a key from an access file.
 
     Raises:
-        ResourceNotFoundError: It is not in there.
+        ResourceNotFoundError: The file has no such key.
         UnavailableError: The file cannot be read.
-        InvalidFieldError: It cannot be understood.
+        InvalidFieldError: It cannot be parsed.
     """
 
     def without(access: AccessList) -> AccessList:
         kept = tuple(key for key in access.keys if key.id != key_id)
         if len(kept) == len(access.keys):
             raise ResourceNotFoundError(
-                f"{path}: there is no key {_shown(key_id)}; `rowmint keys list` shows which are"
+                f"{path}: there is no key {_shown(key_id)}; `rowmint keys list` shows the existing ones"
             )
         return replace(access, keys=kept)
 
-    _change(path, without)
+    _update(path, without)
 
 
 def grant_certificate(path: Path, name: str, grants: Grants) -> AccessCertificate:
-    """Let the bearer of a certificate do something; return its entry.
+    """Grant roles to a certificate; return its entry.
 
-    What it may do in other projects stays. The file is made where there is none.
+    Its roles in other projects stay. The file is created if it does not exist.
 
     Raises:
         UnavailableError: The file cannot be read.
-        InvalidFieldError: It cannot be understood, or the name is none.
+        InvalidFieldError: It cannot be parsed, or the name is invalid.
     """
 
     def granted(access: AccessList) -> AccessList:
@@ -221,52 +225,53 @@ def grant_certificate(path: Path, name: str, grants: Grants) -> AccessCertificat
         )
         return replace(access, certificates=tuple(changed))
 
-    access = _change(path, granted, make=True)
+    access = _update(path, granted, create=True)
     return next(one for one in access.certificates if one.name == name)
 
 
 def ungrant_certificate(path: Path, name: str) -> None:
-    """Take a certificate's name, and all that it may do, out of an access file.
+    """Remove a certificate's name, with all its grants, from an access file.
 
     Raises:
-        ResourceNotFoundError: It is not in there.
+        ResourceNotFoundError: The file has no such name.
         UnavailableError: The file cannot be read.
-        InvalidFieldError: It cannot be understood.
+        InvalidFieldError: It cannot be parsed.
     """
 
     def without(access: AccessList) -> AccessList:
         kept = tuple(one for one in access.certificates if one.name != name)
         if len(kept) == len(access.certificates):
             raise ResourceNotFoundError(
-                f"{path}: nothing is granted to a certificate named {name!r}; `rowmint keys list` shows to which it is"
+                f"{path}: no roles are granted to a certificate named {name!r}; `rowmint keys list` shows the existing"
+                " grants"
             )
         return replace(access, certificates=kept)
 
-    _change(path, without)
+    _update(path, without)
 
 
-def _change(path: Path, change: Callable[[AccessList], AccessList], *, make: bool = False) -> AccessList:
-    """Change an access file: whoever reads it meanwhile finds the old or the new one, and no other change is lost."""
-    path = path.resolve()  # where it is a link, the link stays
-    if make:
+def _update(path: Path, change: Callable[[AccessList], AccessList], *, create: bool = False) -> AccessList:
+    """Change an access file atomically: readers see the old or the new content, and no concurrent update is lost."""
+    path = path.resolve()  # a symbolic link stays, its target is replaced
+    if create:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     elif not path.exists():
         return change(read_access(path))
     with _locked(path):
-        access = change(AccessList() if make and not path.exists() else read_access(path))
+        access = change(AccessList() if create and not path.exists() else read_access(path))
         content = _formatted(access)
-        # Nothing is written that could not be read.
+        # Parsed before it is written: invalid content is never stored.
         access = parse_access(content, str(path))
         files.replace(path, lambda file: _write(file, content, path))
     return access
 
 
 def _write(file: int, content: bytes, target: Path) -> None:
-    """Write a new file that they can read who could read the old one, and nobody else."""
+    """Write a new file with owner and mode of the one it replaces, or for the owner only if there is none."""
     try:
         old = target.stat()
     except FileNotFoundError:
-        os.fchmod(file, _PRIVATE)
+        os.fchmod(file, _OWNER_ONLY)
     else:
         new = os.fstat(file)
         if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
@@ -277,9 +282,9 @@ def _write(file: int, content: bytes, target: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Be the only one who changes a file. What is locked lies beside it, as the file itself is replaced."""
+    """Hold the exclusive lock for updates of a file: a lock file beside it, as the file itself is replaced."""
     lock = os.open(
-        path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _PRIVATE
+        path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _OWNER_ONLY
     )
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -293,7 +298,7 @@ def _sha256(text: str) -> str:
 
 
 def _shown(key_id: str) -> str:
-    """Return an id for an error: who gives a whole key instead of its id shall not find it in a log."""
+    """Return an id for an error message; a whole key given by mistake must not end up in a log."""
     return repr(key_id) if len(key_id) <= 12 else "of that id (12 hexadecimal digits)"
 
 
@@ -316,7 +321,7 @@ def _formatted(access: AccessList) -> bytes:
 
 
 def role_names(grants: Grants) -> dict[str, str]:
-    """Return grants as `parse_grants` takes them."""
+    """Return grants in the form that `parse_grants` takes."""
     return {project: role.name.lower() for project, role in grants.items()}
 
 
@@ -330,14 +335,14 @@ def _parse_contents(path: Path, contents: Sequence[bytes]) -> AccessList:
 
 
 def parse_access(content: bytes, where: str) -> AccessList:
-    """Return what the content of an access file says.
+    """Parse the content of an access file.
 
     Args:
-        content: JSON, as this module's description has it.
+        content: JSON, in the form that this module's docstring shows.
         where: Path of the file, for errors.
 
     Raises:
-        InvalidFieldError: It says something else; the error tells which entry is wrong, and never a digest.
+        InvalidFieldError: The content is invalid; the error names the entry, and never quotes a digest.
     """
     try:
         given = json.loads(content, object_pairs_hook=_without_repeats)
@@ -345,8 +350,8 @@ def parse_access(content: bytes, where: str) -> AccessList:
         raise InvalidFieldError(where, f"is not JSON: {error.msg} in line {error.lineno}") from error
     except _RepeatedError as error:
         raise InvalidFieldError(where, f"an object has two fields named {error.name!r}") from error
-    except (ValueError, RecursionError) as error:  # no UTF-8, a number of thousands of digits, lists in lists in lists
-        raise InvalidFieldError(where, "is not JSON that can be read") from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, nesting too deep
+        raise InvalidFieldError(where, "is not JSON that can be parsed") from error
     _check_fields(given, ("keys", "certificates"), (), where)
     access = AccessList(
         tuple(_key(entry, f"{where}: keys[{number}]") for number, entry in _entries(given, "keys", where)),
@@ -361,7 +366,7 @@ def parse_access(content: bytes, where: str) -> AccessList:
 
 
 class _RepeatedError(Exception):
-    """A JSON object says a field twice: whoever reads it may take the one for the other."""
+    """A JSON object has a field twice, which parsers resolve differently."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -399,7 +404,7 @@ def _check_unique(values: Sequence[str], where: str, what: str) -> None:
     seen = set()
     for number, value in enumerate(values):
         if value in seen:
-            raise InvalidFieldError(f"{where}[{number}].{what}", f"{value!r} is in an entry before, too")
+            raise InvalidFieldError(f"{where}[{number}].{what}", f"{value!r} is also in an earlier entry")
         seen.add(value)
 
 
@@ -425,16 +430,16 @@ def _certificate(given: Any, where: str) -> AccessCertificate:
 
 
 def _matching(given: object, pattern: str, where: str, form: str) -> str:
-    # What it is instead is not told: a key may have been put where its digest belongs.
+    # The value is not quoted: a key may have been put where its digest belongs.
     if not isinstance(given, str) or not re.fullmatch(pattern, given):
-        raise InvalidFieldError(where, f"must be {form}, small letters")
+        raise InvalidFieldError(where, f"must be {form}, lower case")
     return given
 
 
 def _name(given: object, longest: int, where: str) -> str:
-    """Return a name that may stand in a log line."""
+    """Return a name that is safe in a log line."""
     if not isinstance(given, str) or not 0 < len(given) <= longest or not given.isprintable() or given != given.strip():
-        raise InvalidFieldError(where, f"must be 1 to {longest} printable characters, no space at either end")
+        raise InvalidFieldError(where, f"must be 1 to {longest} printable characters, without outer spaces")
     return given
 
 

@@ -1,4 +1,4 @@
-"""The audit log: who called what, and whether they were let through; nothing is answered before it is kept."""
+"""The audit log: callers, methods and authorization decisions, stored durably before a call is handled."""
 
 import asyncio
 import hashlib
@@ -13,21 +13,21 @@ from pathlib import Path
 import structlog
 
 from rowmint.errors import RowmintError, UnavailableError
-from rowmint.security.audit_chain import Head, bounded
+from rowmint.security.audit_chain import Head, sanitised
 from rowmint.security.audit_file import GROUP, AuditFile, file_stem
 from rowmint.security.decisions import AuditEntry
 
 _log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 1.0
-_MAX_WAITING = 10_000
-# Records between two heads that the log tells.
-_TELL_EVERY = 1_000
+_MAX_PENDING = 10_000
+# Records between two heads that are reported in the service's log.
+_HEAD_INTERVAL = 1_000
 
 
 @dataclass(frozen=True)
-class _Waiting:
-    """An entry that is not kept yet, and who waits for it."""
+class _Pending:
+    """An entry that is not yet written, and the future that is resolved once it is."""
 
     values: Mapping[str, str]
     future: asyncio.Future[None]
@@ -35,20 +35,20 @@ class _Waiting:
 
 
 class AuditLog:
-    """Keeps decisions in a file of this process. Any number of event loops and tasks may share it.
+    """Writes decisions to a file of this process. Any number of event loops and tasks may share it.
 
-    `rowmint.security.audit_chain` says what is in the file. A thread writes; whoever waits while it does shares the
-    next write. The service's own log is told the head of the chain every thousand records and at the end: so that it
-    exists elsewhere, and a file that was cut can be told from one that was not.
+    `rowmint.security.audit_chain` defines the file's format. A thread writes; entries that arrive during a write are
+    written together by the next one (group commit). The head of the chain is reported in the service's own log every
+    thousand records and on closing, so that a truncated file can be detected.
 
     Args:
-        folder: Where the file lies; made, for its owner only, where it is not there.
+        folder: Folder of the file; created, accessible only to its owner, if it does not exist.
         service: ``trainer`` or ``sampler``; part of the file's name.
         host: Name of this machine, likewise.
-        clock: Gives the time, aware of its zone.
+        clock: Returns the current time, aware of its zone.
 
     Raises:
-        DataLossError: The end of the file was changed since it was written.
+        DataLossError: The end of the file was modified since it was written.
         UnavailableError: The folder or the file cannot be opened.
     """
 
@@ -61,112 +61,112 @@ class AuditLog:
             self._file = AuditFile(folder, self._stem)
         except OSError as error:
             raise UnavailableError(
-                f"the audit log cannot be opened: {error.strerror}; ROWMINT_AUDIT_LOG must name a folder that this"
-                " process may write to"
+                f"the audit log cannot be opened: {error.strerror}; set ROWMINT_AUDIT_LOG to a folder that this"
+                " process can write to"
             ) from error
-        self._waiting: deque[_Waiting] = deque()
+        self._pending: deque[_Pending] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._failing = False
-        self._told = self._file.head
+        self._reported = self._file.head
         self._thread = threading.Thread(target=self._write_all, name="audit", daemon=True)
         self._thread.start()
 
     @property
     def head(self) -> Head:
-        """The last record that is kept."""
+        """The last record written."""
         return self._file.head
 
     async def record(self, entry: AuditEntry) -> None:
-        """Return once an entry is kept for good.
+        """Write an entry; return once it is durable.
 
-        It is kept even where the task that waits is cancelled.
+        The entry is written even if the awaiting task is cancelled.
 
         Raises:
-            UnavailableError: It cannot be, or not now; what it is about must not be done.
+            UnavailableError: It cannot be written; the call must be rejected.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         with self._changed:
-            if self._closing or len(self._waiting) >= _MAX_WAITING:
+            if self._closing or len(self._pending) >= _MAX_PENDING:
                 raise _unavailable()
-            # Within the lock: later records do not tell earlier times.
-            self._waiting.append(_Waiting(_told(entry, self._clock()), future, loop))
+            # The time is taken under the lock, so that it never decreases from record to record.
+            self._pending.append(_Pending(_record_values(entry, self._clock()), future, loop))
             self._changed.notify()
         await future
 
     def close(self) -> None:
-        """Write what waits, tell the head, and give the file back. Entries that come later are refused."""
+        """Write pending entries, report the head, and close the file. Later entries are refused."""
         with self._changed:
             if self._closing:
                 return
             self._closing = True
             self._changed.notify()
         self._thread.join()
-        self._tell_head()
+        self._report_head()
         self._file.close()
 
     def _write_all(self) -> None:
-        while group := self._next():
+        while group := self._next_group():
             error: RowmintError | None = None
             try:
-                self._write([waiting.values for waiting in group])
-            except Exception as failure:  # noqa: BLE001 - the edge of a thread, which must not die
-                self._tell_failure(failure)
+                self._write([pending.values for pending in group])
+            except Exception as failure:  # noqa: BLE001 - the thread must survive any failure
+                self._report_failure(failure)
                 error = _unavailable()
-            _answer(group, error)
+            _resolve(group, error)
 
-    def _next(self) -> list[_Waiting]:
-        """Wait for entries and return some; none once the log is closed and all are written."""
+    def _next_group(self) -> list[_Pending]:
+        """Wait for entries and return up to `GROUP` of them; empty once the log is closed and all are written."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closing)
-            return [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
+            self._changed.wait_for(lambda: self._pending or self._closing)
+            return [self._pending.popleft() for _ in range(min(GROUP, len(self._pending)))]
 
     def _write(self, records: Sequence[Mapping[str, str]]) -> None:
         if self._file.moved():
-            self._begin_anew()
+            self._start_new_file()
         if self._file.changed():
-            _log.error("the audit log was changed by somebody else", file=self._file.name, **_head(self._file.head))
+            _log.error("the audit log was modified by another process", file=self._file.name, **_head(self._file.head))
         self._file.append(records)
         if self._failing:
             self._failing = False
             _log.info("the audit log can be written again", file=self._file.name)
-        if self._file.head.sequence - self._told.sequence >= _TELL_EVERY:
-            self._tell_head()
+        if self._file.head.sequence - self._reported.sequence >= _HEAD_INTERVAL:
+            self._report_head()
 
-    def _begin_anew(self) -> None:
-        """Go on in another file: somebody has moved this one away, as one does whose disk is full of them."""
+    def _start_new_file(self) -> None:
+        """Continue in a new file after the current one was moved away, for example by log rotation."""
         new = AuditFile(self._folder, self._stem)
-        _log.warning("the audit log was moved; another is begun", file=self._file.name, **_head(self._file.head))
+        _log.warning("the audit log was moved; a new file is started", file=self._file.name, **_head(self._file.head))
         self._file.close()
-        self._file, self._told = new, new.head
+        self._file, self._reported = new, new.head
 
-    def _tell_head(self) -> None:
-        self._told = self._file.head
-        _log.info("audit log", file=self._file.name, **_head(self._told))
+    def _report_head(self) -> None:
+        self._reported = self._file.head
+        _log.info("audit log", file=self._file.name, **_head(self._reported))
 
-    def _tell_failure(self, failure: Exception) -> None:
-        """Tell once why nothing can be kept: calls without number may be refused for it."""
+    def _report_failure(self, failure: Exception) -> None:
+        """Log the first of consecutive failures only, as every call is refused while they last."""
         if self._failing:
             return
         self._failing = True
         if isinstance(failure, OSError):
-            _log.error("the audit log cannot be written: calls are refused", why=failure.strerror)
+            _log.error("the audit log cannot be written: calls are refused", error=failure.strerror)
         else:
             _log.error("the audit log cannot be written: calls are refused", exc_info=failure)
 
 
-def _told(entry: AuditEntry, time: datetime) -> Mapping[str, str]:
-    """Return what a record tells of an entry."""
+def _record_values(entry: AuditEntry, time: datetime) -> Mapping[str, str]:
+    """Return the fields of an entry's record."""
     resource = entry.resource.encode("utf-8", "surrogatepass")
     return {
         "time": f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z",
-        "who": bounded(entry.who),
-        "method": bounded(entry.method),
+        "who": sanitised(entry.caller),
+        "method": sanitised(entry.method),
         "resource": hashlib.sha256(resource).hexdigest() if resource else "",
         "decision": entry.decision,
-        "reason": bounded(entry.reason),
-        "request_id": bounded(entry.request_id),
+        "reason": sanitised(entry.reason),
+        "request_id": sanitised(entry.request_id),
     }
 
 
@@ -176,23 +176,23 @@ def _head(head: Head) -> dict[str, int | str]:
 
 def _unavailable() -> UnavailableError:
     return UnavailableError(
-        "the audit log cannot be written, and what it does not tell is not done; try again, and if that does not help,"
-        " whoever runs the service finds the cause in its log",
+        "the audit log cannot be written, so the call was not handled; retry it, and if the error persists, ask the"
+        " operator to look for the cause in the service's log",
         retry_after=_RETRY_SECONDS,
     )
 
 
-def _answer(group: Sequence[_Waiting], error: RowmintError | None) -> None:
-    """Tell those who wait that their entries are kept, or that they are not."""
+def _resolve(group: Sequence[_Pending], error: RowmintError | None) -> None:
+    """Resolve the futures of written entries, or fail them with an error."""
     by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
-    for waiting in group:
-        by_loop.setdefault(waiting.loop, []).append(waiting.future)
+    for pending in group:
+        by_loop.setdefault(pending.loop, []).append(pending.future)
     for loop, futures in by_loop.items():
-        with suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(_settle, futures, error)
+        with suppress(RuntimeError):  # the loop is closed: its futures are no longer awaited
+            loop.call_soon_threadsafe(_set_outcome, futures, error)
 
 
-def _settle(futures: Sequence[asyncio.Future[None]], error: RowmintError | None) -> None:
+def _set_outcome(futures: Sequence[asyncio.Future[None]], error: RowmintError | None) -> None:
     for future in futures:
         if future.done():  # cancelled
             continue

@@ -1,14 +1,14 @@
-"""The records of an audit log, and what ties each to the one before it.
+"""The records of an audit log, and the hash chain that links them.
 
-A record is a line: its JSON in the one form that RFC 8785 gives it, which tells the SHA-256 of the record before it and
-its own. Whoever knows one record's hash therefore knows all that came before: nothing of it can be edited, removed,
-inserted or moved without every later hash changing. What is after the last known hash can be cut off unseen; that is
-why hashes are told elsewhere from time to time.
+A record is a line: canonical JSON (RFC 8785) with the SHA-256 of the previous record and of itself. The hash of one
+record therefore fixes all records before it: none can be edited, removed, inserted or moved without changing every
+later hash. Records after the last known hash can be truncated without a trace, so hashes are also reported elsewhere
+from time to time.
 
-A write that is cut, by a full disk or the end of the process, leaves bytes that are no record. They stay, since nothing
-that was written is ever removed, and the next record tells their SHA-256 as ``torn``: so they are no sign of tampering.
-No record that was acknowledged is among them. A line that is an object of JSON and yet no record is never left by a cut
-write, as the beginning of a record is no JSON: whatever stands after it, somebody has edited a record.
+An interrupted write, because of a full disk or the end of the process, leaves bytes that are not a record (a torn
+write). They stay, since nothing written is ever removed, and the next record contains their SHA-256 as ``torn``, which
+distinguishes them from tampering. They never contain an acknowledged record. A line that is a JSON object but not a
+valid record cannot be a torn write, as a prefix of a record is not valid JSON: it was tampered with.
 """
 
 import hashlib
@@ -21,23 +21,23 @@ from typing import Any
 from rowmint.security.decisions import DECISIONS
 
 GENESIS = "0" * 64
-"""What the first record of a file tells as the hash before it."""
+"""Previous hash of the first record of a file."""
 MAX_LINE_BYTES = 8 * 1024
-"""Bytes of the longest record, with its newline."""
+"""Maximum size of a record, newline included."""
 
 _TEXTS = ("who", "method", "reason", "request_id")
 _REQUIRED = frozenset({"sequence", "time", *_TEXTS, "resource", "decision", "previous", "hash"})
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
-_NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MAX_TEXT = 256
-# The largest integer that every reader of JSON has exactly.
+# The largest integer that all JSON parsers represent exactly.
 _MAX_SEQUENCE = 2**53 - 1
 
 
 @dataclass(frozen=True)
 class Head:
-    """Where a file of an audit log has come to; the next record follows it.
+    """The last record of a file of an audit log, which the next record refers to.
 
     Attributes:
         sequence: Number of the last record, from 1; 0 before the first.
@@ -53,13 +53,13 @@ class Head:
 
 @dataclass(frozen=True)
 class Record:
-    """What is read of a record.
+    """The verified fields of a record.
 
     Attributes:
         head: Its number and hash.
-        previous: The hash that it tells of the record before it, hex.
+        previous: Hash of the previous record, hex.
         time: When it was made, RFC 3339, UTC.
-        torn: SHA-256 of the bytes of cut writes before it, hex; empty where there are none.
+        torn: SHA-256 of the bytes of torn writes before it, hex; empty if there are none.
     """
 
     head: Head
@@ -69,30 +69,30 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Flaw:
-    """Why a line is no record.
+class InvalidRecord:
+    """Why a line is not a record.
 
     Attributes:
-        what: What is wrong with it.
-        edited: Whether a cut write cannot have left it.
+        problem: What is wrong with it.
+        tampered: Whether it cannot be the rest of a torn write.
     """
 
-    what: str
-    edited: bool
+    problem: str
+    tampered: bool
 
 
-def bounded(text: str) -> str:
-    """Return what a record tells of a text that may be a caller's: not too much, and nothing that is no character."""
-    return _NO_TEXT.sub("?", text[:_MAX_TEXT])
+def sanitised(text: str) -> str:
+    """Return untrusted text as stored in records: truncated, with control and invalid characters replaced."""
+    return _UNSAFE.sub("?", text[:_MAX_TEXT])
 
 
 def canonical(values: Mapping[str, str | int]) -> bytes:
-    """Return the JSON of an object as RFC 8785 writes it.
+    """Return the canonical JSON (RFC 8785) of an object.
 
-    Python's own writer does so for what records hold: ASCII keys, texts, and integers below 2**53.
+    For the values of records (ASCII keys, strings, and integers below 2**53), Python's own encoder produces it.
 
     Raises:
-        UnicodeEncodeError: A text is not Unicode.
+        UnicodeEncodeError: A string is not valid Unicode.
     """
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
 
@@ -101,49 +101,49 @@ def make_record(head: Head, values: Mapping[str, str], torn: str = "") -> tuple[
     """Return the line of a new record, newline included, and its head.
 
     Args:
-        head: The record it follows.
-        values: What it tells, beside what ties it to others.
-        torn: SHA-256 of the bytes of cut writes since that record, hex; empty where there are none.
+        head: The previous record.
+        values: Its fields, except those of the chain.
+        torn: SHA-256 of the bytes of torn writes since that record, hex; empty if there are none.
     """
-    told: dict[str, str | int] = {**values, "sequence": head.sequence + 1, "previous": head.hash}
+    fields: dict[str, str | int] = {**values, "sequence": head.sequence + 1, "previous": head.hash}
     if torn:
-        told["torn"] = torn
-    digest = hashlib.sha256(canonical(told)).hexdigest()
-    return canonical({**told, "hash": digest}) + b"\n", Head(head.sequence + 1, digest)
+        fields["torn"] = torn
+    digest = hashlib.sha256(canonical(fields)).hexdigest()
+    return canonical({**fields, "hash": digest}) + b"\n", Head(head.sequence + 1, digest)
 
 
-def read_record(line: bytes) -> Record | Flaw:
-    """Return the record that a line holds, without its newline, or why it is none."""
+def read_record(line: bytes) -> Record | InvalidRecord:
+    """Parse and verify a line, without its newline; return the record, or why it is not one."""
     try:
-        told = json.loads(line.decode("utf-8"))
+        fields = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError):
-        return Flaw("no record: it is not JSON", edited=False)
-    if not isinstance(told, dict):  # a few characters of garbage, such as a digit
-        return Flaw("no record: it is no object of JSON", edited=False)
-    if not _well_formed(told):
-        return Flaw("no record: its fields are not those of one", edited=True)
-    claimed = told.pop("hash")
+        return InvalidRecord("not a record: it is not JSON", tampered=False)
+    if not isinstance(fields, dict):  # a few characters of garbage, such as a digit
+        return InvalidRecord("not a record: it is not a JSON object", tampered=False)
+    if not _well_formed(fields):
+        return InvalidRecord("not a record: its fields are not those of a record", tampered=True)
+    claimed = fields.pop("hash")
     try:
-        own = hashlib.sha256(canonical(told)).hexdigest()
-        as_written = canonical({**told, "hash": claimed}) == line
+        actual = hashlib.sha256(canonical(fields)).hexdigest()
+        as_written = canonical({**fields, "hash": claimed}) == line
     except UnicodeEncodeError:
-        return Flaw("no record: it holds what is not Unicode", edited=True)
-    if own != claimed:
-        return Flaw(f"edited: record {told['sequence']} does not have the hash that it tells", edited=True)
+        return InvalidRecord("not a record: it contains invalid Unicode", tampered=True)
+    if actual != claimed:
+        return InvalidRecord(f"edited: record {fields['sequence']} does not match its hash", tampered=True)
     if not as_written:
-        return Flaw(f"edited: record {told['sequence']} is not in the form in which it was written", edited=True)
-    return Record(Head(told["sequence"], claimed), told["previous"], told["time"], told.get("torn", ""))
+        return InvalidRecord(f"edited: record {fields['sequence']} is not in canonical form", tampered=True)
+    return Record(Head(fields["sequence"], claimed), fields["previous"], fields["time"], fields.get("torn", ""))
 
 
-def _well_formed(told: dict[str, object]) -> bool:
-    """Return whether an object has the fields of a record, each of the kind it must be."""
-    if not told.keys() >= _REQUIRED or not told.keys() <= _REQUIRED | {"torn"}:
+def _well_formed(fields: dict[str, object]) -> bool:
+    """Return whether an object has the fields of a record, with valid values."""
+    if not fields.keys() >= _REQUIRED or not fields.keys() <= _REQUIRED | {"torn"}:
         return False
-    sequence = told["sequence"]
+    sequence = fields["sequence"]
     if not isinstance(sequence, int) or isinstance(sequence, bool) or not 0 < sequence <= _MAX_SEQUENCE:
         return False
-    texts = {name: value for name, value in told.items() if isinstance(value, str)}
-    if len(texts) != len(told) - 1:
+    texts = {name: value for name, value in fields.items() if isinstance(value, str)}
+    if len(texts) != len(fields) - 1:
         return False
     digests = (texts["previous"], texts["hash"], texts["resource"] or GENESIS, texts.get("torn", GENESIS))
     return (
@@ -155,71 +155,71 @@ def _well_formed(told: dict[str, object]) -> bool:
 
 @dataclass
 class Chain:
-    """Follows the lines of a file from one record to the next.
+    """Verifies the chain of records in a file, line by line.
 
     Attributes:
-        head: The last record; None where the next one may be any, as after one that was edited.
-        torn_bytes: Bytes since that record that belong to none.
-        torn_line: Number of the first line of those.
-        torn_what: What is wrong with it.
-        taken: The record that was the line taken last; None where that was none.
+        head: The last record; None if the next record may be any, as after one that was tampered with.
+        torn_bytes: Bytes of torn writes since that record.
+        torn_line: Number of the first line of these bytes.
+        torn_problem: What is wrong with that line.
+        record: The record on the line added last; None if that line is not a record.
     """
 
     head: Head | None = field(default_factory=Head)
     torn_bytes: int = 0
     torn_line: int = 0
-    torn_what: str = ""
-    taken: Record | None = None
+    torn_problem: str = ""
+    record: Record | None = None
     _torn: Any = field(default_factory=hashlib.sha256)
 
     @property
     def torn(self) -> str:
-        """SHA-256 of the bytes since the last record that belong to none, hex; empty where there are none."""
+        """SHA-256 of the bytes of torn writes since the last record, hex; empty if there are none."""
         return str(self._torn.hexdigest()) if self.torn_bytes else ""
 
     def copy(self) -> "Chain":
-        """Return another that goes on from the same place."""
+        """Return a copy in the same state."""
         return replace(self, _torn=self._torn.copy())
 
-    def take(self, number: int, line: bytes) -> tuple[int, str] | None:
-        """Go on to a line.
+    def add(self, number: int, line: bytes) -> tuple[int, str] | None:
+        """Verify the next line.
 
         Args:
             number: Its number.
             line: The line, newline included.
 
         Returns:
-            The number of the line where something is wrong, and what; None where the line is a record that follows the
-            last one, or may be what a cut write has left.
+            The line number and description of a problem; None if the line is a record that continues the chain, or
+            may be a torn write.
         """
-        found = _LONG if len(line) > MAX_LINE_BYTES else read_record(line[:-1])
-        self.taken = found if isinstance(found, Record) else None
+        found = _TOO_LONG if len(line) > MAX_LINE_BYTES else read_record(line[:-1])
+        self.record = found if isinstance(found, Record) else None
         if isinstance(found, Record):
-            return self._follow(number, found)
-        self.skip(number, line, found.what)
-        if not found.edited:
+            return self._add_record(number, found)
+        self.skip(number, line, found.problem)
+        if not found.tampered:
             return None
         self.head = None
-        return number, found.what
+        return number, found.problem
 
-    def skip(self, number: int, data: bytes, what: str = "") -> None:
-        """Go past bytes that belong to no record: a line, or a piece of a long one."""
+    def skip(self, number: int, data: bytes, problem: str = "") -> None:
+        """Skip bytes that are not part of a record: a line, or a piece of an overlong line."""
         if not self.torn_bytes:
-            self.torn_line, self.torn_what = number, what or _LONG.what
+            self.torn_line, self.torn_problem = number, problem or _TOO_LONG.problem
         self._torn.update(data)
         self.torn_bytes += len(data)
 
-    def _follow(self, number: int, record: Record) -> tuple[int, str] | None:
-        wrong = None if self.head is None else self._wrong(self.head, number, record)
+    def _add_record(self, number: int, record: Record) -> tuple[int, str] | None:
+        problem = None if self.head is None else self._link_problem(self.head, number, record)
         self.head = record.head
         self.torn_bytes, self._torn = 0, hashlib.sha256()
-        return wrong
+        return problem
 
-    def _wrong(self, last: Head, number: int, record: Record) -> tuple[int, str] | None:
+    def _link_problem(self, last: Head, number: int, record: Record) -> tuple[int, str] | None:
         if record.torn != self.torn:
             if self.torn_bytes:
-                return self.torn_line, self.torn_what
-            return number, f"record {record.head.sequence} tells of a cut write before it that is not there"
+                return self.torn_line, self.torn_problem
+            return number, f"record {record.head.sequence} refers to a torn write before it, which is missing"
         sequence, expected = record.head.sequence, last.sequence + 1
         if sequence > expected:
             missing = (
@@ -227,10 +227,10 @@ class Chain:
             )
             return number, f"{missing} missing before record {sequence}"
         if sequence < expected:
-            return number, f"record {sequence} stands after record {last.sequence}: it was inserted or moved"
+            return number, f"record {sequence} comes after record {last.sequence}: it was inserted or moved"
         if record.previous != last.hash:
-            return number, f"record {sequence} does not follow the one before it: one of the two was replaced"
+            return number, f"record {sequence} does not match the hash of the previous record: one was replaced"
         return None
 
 
-_LONG = Flaw("no record: it is longer than any", edited=False)
+_TOO_LONG = InvalidRecord("not a record: it is too long", tampered=False)

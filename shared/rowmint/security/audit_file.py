@@ -1,4 +1,4 @@
-"""One file of an audit log, as the process sees it that writes it."""
+"""One file of an audit log, for the process that writes it."""
 
 import fcntl
 import os
@@ -9,36 +9,36 @@ from pathlib import Path
 
 from rowmint.errors import DataLossError
 from rowmint.objects.files import sync_directory
-from rowmint.security.audit_chain import MAX_LINE_BYTES, Chain, Flaw, Head, make_record, read_record
+from rowmint.security.audit_chain import MAX_LINE_BYTES, Chain, Head, InvalidRecord, make_record, read_record
 
 GROUP = 256
-"""Records written at once, at most."""
-# Holds more than the largest group: whatever one write has torn, the record before that is found in it.
+"""Maximum number of records of one write."""
+# Larger than the largest group, so that it contains the last record before a torn write.
 _WINDOW_BYTES = (GROUP + 2) * MAX_LINE_BYTES
 
 
 class AuditFile:
-    """A file that only grows, locked for as long as it is open. Not safe for several threads.
+    """An append-only file, locked while it is open. Not thread-safe.
 
     Args:
-        folder: Where it lies; must exist.
-        stem: Its name, but for a number: the first is taken whose file no other process holds. So a service that is
-            started again goes on with its file, and several beside each other have one each.
+        folder: Its folder; must exist.
+        stem: Its name without number and suffix. The lowest number is used whose file is not locked by another
+            process, so that a restarted service continues its file, and concurrent processes use different ones.
 
     Raises:
-        DataLossError: The end of the file is not as this writes it: somebody has changed it.
+        DataLossError: The end of the file was tampered with.
         OSError: It cannot be opened.
     """
 
     def __init__(self, folder: Path, stem: str) -> None:
         self._path, self._file = _claim(folder, stem)
         try:
-            self._chain, self._cut = _read_end(self._file, self.name)
+            self._chain, self._partial = _read_end(self._file, self.name)
             self._size = os.fstat(self._file).st_size
         except BaseException:
             os.close(self._file)
             raise
-        self._apart = False
+        self._needs_newline = False
 
     @property
     def name(self) -> str:
@@ -51,7 +51,7 @@ class AuditFile:
         return self._chain.head or Head()
 
     def moved(self) -> bool:
-        """Return whether another file, or none, is where this one was."""
+        """Return whether the file is no longer at its path: moved, removed or replaced."""
         try:
             there = self._path.stat()
         except FileNotFoundError:
@@ -59,32 +59,33 @@ class AuditFile:
         return not os.path.samestat(there, os.fstat(self._file))
 
     def changed(self) -> bool:
-        """Return whether somebody else has written to the file, or cut it, since it was opened or this was asked last.
+        """Return whether the file was modified by others since it was opened or since the previous call.
 
-        The chain goes on from the last record that was written here: whoever reads the file sees what was done.
+        The chain continues from the last record written here, so that verification finds the modification.
         """
         size = os.fstat(self._file).st_size
         if size == self._size:
             return False
-        # What comes next stands on a line of its own, whatever is before it.
-        self._size, self._apart = size, True
+        # The next record starts on a new line, whatever the file now ends with.
+        self._size, self._needs_newline = size, True
         return True
 
     def append(self, records: Sequence[Mapping[str, str]]) -> None:
-        """Write records, at most `GROUP`, and make them last.
+        """Write up to `GROUP` records durably.
 
         Args:
-            records: What each tells, beside what ties it to others.
+            records: Fields of each, except those of the chain.
 
         Raises:
-            OSError: It failed: no record may be taken for written, though some may be. The file can be written on.
+            OSError: Writing failed: none of the records may be acknowledged, although some may have been written. A
+                later call may succeed.
         """
         chain = self._chain.copy()
         lines = []
-        if self._cut or self._apart:
+        if self._partial or self._needs_newline:
             lines.append(b"\n")
-        if self._cut:
-            chain.take(0, self._cut + b"\n")
+        if self._partial:
+            chain.add(0, self._partial + b"\n")
         head, torn = chain.head or Head(), chain.torn
         for values in records:
             line, head = make_record(head, values, torn)
@@ -95,37 +96,37 @@ class AuditFile:
         try:
             while written < len(data):
                 written += os.write(self._file, data[written:])
-            # Where this fails the records can be read, and yet may be lost with the machine. Later ones are chained to
-            # them all the same, so that the loss would be seen.
+            # If this fails, the records are readable, but not durable. Later records are chained to them all the same,
+            # so that their loss would be detected.
             os.fsync(self._file)
         except OSError:
-            self._note(data[:written])
+            self._account_for(data[:written])
             raise
         finally:
             self._size += written
-            self._apart = self._apart and not written
-        self._chain, self._cut = Chain(head), b""
+            self._needs_newline = self._needs_newline and not written
+        self._chain, self._partial = Chain(head), b""
 
     def close(self) -> None:
-        """Close the file, and give its lock back."""
+        """Close the file, which releases its lock."""
         os.close(self._file)
 
-    def _note(self, data: bytes) -> None:
-        """Take account of what was written of a group that failed."""
-        if self._apart and not self._cut:
+    def _account_for(self, data: bytes) -> None:
+        """Advance the chain over the bytes written before a write failed."""
+        if self._needs_newline and not self._partial:
             data = data[1:]
-        *lines, self._cut = (self._cut + data).split(b"\n")
+        *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
-            self._chain.take(0, line + b"\n")
+            self._chain.add(0, line + b"\n")
 
 
 def file_stem(service: str, host: str) -> str:
-    """Return how the names of the files of a service on a host begin."""
+    """Return the stem of the file names of a service on a host."""
     return "-".join(re.sub(r"[^0-9A-Za-z._-]", "_", part) or "_" for part in (service, host))
 
 
 def _claim(folder: Path, stem: str) -> tuple[Path, int]:
-    """Return the first file that no other process holds, made where there is none, and its descriptor."""
+    """Lock the first file that no other process has locked, creating it if needed; return path and descriptor."""
     for number in count(1):
         path = folder / f"{stem}-{number}.jsonl"
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -139,35 +140,35 @@ def _claim(folder: Path, stem: str) -> tuple[Path, int]:
             raise
         else:
             return path, file
-    raise AssertionError("there is always another number")
+    raise AssertionError("the numbers are unlimited")
 
 
 def _read_end(file: int, name: str) -> tuple[Chain, bytes]:
-    """Return the chain after the last newline of a file, and the bytes after that.
+    """Return the chain up to the last newline of a file, and the bytes after it.
 
     Raises:
-        DataLossError: Somebody has changed the file.
+        DataLossError: The end of the file was tampered with.
     """
     size = os.fstat(file).st_size
     start = max(0, size - _WINDOW_BYTES)
     window = b""
     while start + len(window) < size and (data := os.pread(file, _WINDOW_BYTES, start + len(window))):
         window += data
-    *lines, cut = window.split(b"\n")
+    *lines, partial = window.split(b"\n")
     chain = Chain(None if start else Head())
     for line in lines[1:] if start else lines:  # the first may have begun before the window
-        if (wrong := chain.take(0, line + b"\n")) is not None:
-            raise _tampered(name, wrong[1])
+        if (problem := chain.add(0, line + b"\n")) is not None:
+            raise _tampered(name, problem[1])
     if chain.head is None:
-        raise _tampered(name, "there is no record")
-    found = read_record(cut)
-    if isinstance(found, Flaw) and found.edited:
-        raise _tampered(name, found.what)
-    return chain, cut
+        raise _tampered(name, "it contains no record")
+    found = read_record(partial)
+    if isinstance(found, InvalidRecord) and found.tampered:
+        raise _tampered(name, found.problem)
+    return chain, partial
 
 
-def _tampered(name: str, what: str) -> DataLossError:
+def _tampered(name: str, problem: str) -> DataLossError:
     return DataLossError(
-        f"the end of the audit log {name} was changed: {what}; keep the file, but move it out of the folder, ask"
-        " `rowmint audit verify` what else is wrong with it, and start again"
+        f"the end of the audit log {name} was modified: {problem}; move the file out of the folder, examine it with"
+        " `rowmint audit verify`, and start the service again"
     )

@@ -1,4 +1,4 @@
-"""Reads audit logs and tells what was done to them since they were written."""
+"""Verification of audit logs."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -13,36 +13,36 @@ _MAX_PROBLEMS = 10
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is wrong.
+    """A problem found by verification.
 
     Attributes:
-        file: Name of the file; empty where none is to blame alone.
-        line: Number of the line, from 1; 0 where none is to blame alone.
-        what: What is wrong with it.
+        file: Name of the file; empty if the problem is not located in one file.
+        line: Number of the line, from 1; 0 if the problem is not located on one line.
+        message: Description.
     """
 
     file: str
     line: int
-    what: str
+    message: str
 
     def __str__(self) -> str:
         line = f", line {self.line}" if self.line else ""
-        return f"{self.file}{line}: {self.what}" if self.file else self.what
+        return f"{self.file}{line}: {self.message}" if self.file else self.message
 
 
 @dataclass(frozen=True)
 class FileReport:
-    """What is in one file.
+    """Result of verifying one file.
 
     Attributes:
         file: Its name.
-        records: How many records.
-        first_time: Time of the first record, RFC 3339; empty where there is none.
-        last_time: Time of the last.
+        records: Number of records.
+        first_time: Time of the first record, RFC 3339; empty if there is none.
+        last_time: Time of the last record.
         head: The last record.
-        cut_bytes: Bytes after the last record that are none: a write is going on or was cut, and the service has not
-            been started since.
-        problems: What is wrong, at most ten things.
+        torn_bytes: Bytes after the last record that are not a record: a write is in progress, or was interrupted and
+            the service has not been started since.
+        problems: Problems, at most ten.
     """
 
     file: str
@@ -50,17 +50,17 @@ class FileReport:
     first_time: str
     last_time: str
     head: Head
-    cut_bytes: int
+    torn_bytes: int
     problems: tuple[Problem, ...]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is in a folder of files, or one.
+    """Result of verifying a folder of files, or one file.
 
     Attributes:
-        files: The files, in the order of their names.
-        problems: What is wrong, in all of them and beyond.
+        files: The files, ordered by name.
+        problems: Problems of all files, and those not located in one file.
     """
 
     files: tuple[FileReport, ...]
@@ -68,41 +68,43 @@ class Verdict:
 
 
 def parse_head(text: str) -> Head:
-    """Return the head that a text tells, such as ``1000:5e88...``.
+    """Parse a head, such as ``1000:5e88...``.
 
     Raises:
-        InvalidFieldError: It is none.
+        InvalidFieldError: The text is not a head.
     """
     sequence, _, digest = text.partition(":")
     digest = digest.lower()
     if not (sequence.isascii() and sequence.isdigit() and len(digest) == 64 and set(digest) <= set("0123456789abcdef")):
-        raise InvalidFieldError("since", f"{text!r} must be SEQUENCE:HASH, as the service's log tells them")
+        raise InvalidFieldError("since", f"{text!r} must be SEQUENCE:HASH, as reported in the service's log")
     return Head(int(sequence), digest)
 
 
 def verify(path: Path, since: Collection[Head] = ()) -> Verdict:
-    """Read a file, or all of a folder, to the end. Memory does not grow with their size.
+    """Verify a file, or all files of a folder. Memory does not grow with their size.
 
     Args:
         path: The file, or the folder.
-        since: Heads noted earlier; each must still be a record in one of the files.
+        since: Heads known from the service's log; each must be a record in one of the files.
 
     Raises:
         InvalidFieldError: There is no audit log.
-        OSError: One cannot be read.
+        OSError: A file cannot be read.
     """
     paths = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if not paths:
-        raise InvalidFieldError("folder", f"no audit log (*.jsonl) is in {path}; ROWMINT_AUDIT_LOG says where they are")
+        raise InvalidFieldError(
+            "folder", f"{path} contains no audit log (*.jsonl); give the folder that ROWMINT_AUDIT_LOG names"
+        )
     missing = set(since)
     files = [_verify_file(one, missing) for one in paths]
-    alone = files[0].file if len(files) == 1 else ""
+    only_file = files[0].file if len(files) == 1 else ""
     lost = [
         Problem(
-            alone,
+            only_file,
             0,
-            f"record {head.sequence} with the hash {head.hash} is nowhere: it was replaced, or the end of its file was"
-            " cut off",
+            f"record {head.sequence} with hash {head.hash} is missing: it was replaced, or the end of its file was"
+            " truncated",
         )
         for head in sorted(missing, key=lambda head: (head.sequence, head.hash))
     ]
@@ -110,7 +112,7 @@ def verify(path: Path, since: Collection[Head] = ()) -> Verdict:
 
 
 def _verify_file(path: Path, missing: set[Head]) -> FileReport:
-    """Read a file; of `missing` what is found in it is removed."""
+    """Verify a file, and remove the heads found in it from `missing`."""
     chain = Chain()
     records, first_time, last_time, last = 0, "", "", Head()
     problems: list[Problem] = []
@@ -119,21 +121,21 @@ def _verify_file(path: Path, missing: set[Head]) -> FileReport:
             if not whole:
                 chain.skip(number, piece)
                 continue
-            wrong = chain.take(number, piece)
-            if wrong is not None and len(problems) < _MAX_PROBLEMS:
-                problems.append(Problem(path.name, *wrong))
-            if chain.taken is not None:
-                records, last, last_time = records + 1, chain.taken.head, chain.taken.time
+            problem = chain.add(number, piece)
+            if problem is not None and len(problems) < _MAX_PROBLEMS:
+                problems.append(Problem(path.name, *problem))
+            if chain.record is not None:
+                records, last, last_time = records + 1, chain.record.head, chain.record.time
                 first_time = first_time or last_time
                 missing.discard(last)
     return FileReport(path.name, records, first_time, last_time, last, chain.torn_bytes, tuple(problems))
 
 
 def _pieces(file: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
-    """Yield lines, with their numbers and newlines, and pieces of lines that are longer than any record, or unended."""
-    number, begins = 1, True
+    """Yield line number, bytes, and whether they are a whole line, not a piece of an overlong or unterminated one."""
+    number, at_start = 1, True
     while data := file.readline(MAX_LINE_BYTES + 1):
-        ended = data.endswith(b"\n")
-        yield number, data, begins and ended
-        begins = ended
-        number += ended
+        at_end = data.endswith(b"\n")
+        yield number, data, at_start and at_end
+        at_start = at_end
+        number += at_end

@@ -1,6 +1,6 @@
-"""Certificates (RFC 5280) for trying out and for small deployments: an authority of one's own, and what it issues.
+"""A private certificate authority (RFC 5280) for evaluation and small deployments.
 
-Keys are ECDSA over P-256. A larger deployment has its own authority, and needs nothing of this.
+Keys are ECDSA over P-256. Larger deployments use their own authority instead.
 """
 
 import ipaddress
@@ -24,8 +24,8 @@ AUTHORITY_DAYS = 3652
 CERTIFICATE_DAYS = 90
 MAX_NAME = 64
 """Characters of a common name (RFC 5280, appendix A.1: ub-common-name)."""
-_EARLIER = timedelta(minutes=5)
-"""Before now a certificate begins to be valid: clocks differ."""
+_BACKDATING = timedelta(minutes=5)
+"""A certificate is valid from this long before now, as clocks differ."""
 _DNS_NAME = re.compile(
     r"(?=.{1,253}$)(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
 )
@@ -40,11 +40,11 @@ class CertificateAndKey:
 
 
 def make_authority(name: str, now: datetime) -> CertificateAndKey:
-    """Return a new authority, valid for ten years. It issues certificates, but no further authorities.
+    """Return a new authority, valid for ten years. It can issue certificates, but not intermediate authorities.
 
     Args:
         name: Its common name.
-        now: The time now.
+        now: The current time.
 
     Raises:
         InvalidFieldError: The name is empty or too long.
@@ -69,20 +69,20 @@ def issue_certificate(
     uris: Sequence[str] = (),
     days: int = CERTIFICATE_DAYS,
 ) -> CertificateAndKey:
-    """Return a new certificate: of a client, and of a server, too, where hosts are given.
+    """Return a new client certificate, which is also a server certificate if hosts are given.
 
-    It ends with its authority at the latest.
+    It expires no later than its authority.
 
     Args:
-        authority: Who issues it.
+        authority: The issuing authority.
         name: Its common name.
-        now: The time now.
-        hosts: DNS names and IP addresses that clients reach the server by.
-        uris: Further names of it, such as ``spiffe://example.org/nightly``.
-        days: How long it is valid.
+        now: The current time.
+        hosts: DNS names and IP addresses of the server.
+        uris: URI alternative names, such as ``spiffe://example.org/nightly``.
+        days: Validity, days.
 
     Raises:
-        InvalidFieldError: A name, host, URI or the days cannot be, or the authority is none that can issue now.
+        InvalidFieldError: A name, host, URI or the number of days is invalid, or the authority is invalid or expired.
     """
     issuer, issuer_key = _loaded(authority, now)
     if days < 1:
@@ -111,11 +111,11 @@ def _loaded(authority: CertificateAndKey, now: datetime) -> tuple[x509.Certifica
     except (ValueError, TypeError, x509.ExtensionNotFound) as error:
         raise InvalidFieldError("authority", "its certificate or its private key cannot be read") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-        raise InvalidFieldError("authority", "the private key is not that of its certificate")
+        raise InvalidFieldError("authority", "the private key does not match its certificate")
     if not constraints.ca:
-        raise InvalidFieldError("authority", "its certificate is none of an authority")
+        raise InvalidFieldError("authority", "its certificate is not the certificate of an authority")
     if certificate.not_valid_after_utc <= now:
-        raise InvalidFieldError("authority", "its certificate has expired; make another one, in another folder")
+        raise InvalidFieldError("authority", "its certificate has expired; create a new authority in another folder")
     return certificate, key
 
 
@@ -128,7 +128,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _EARLIER)
+        .not_valid_before(now - _BACKDATING)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
@@ -146,7 +146,7 @@ def _host(text: str) -> x509.GeneralName:
         pass
     if not _DNS_NAME.fullmatch(text):
         raise InvalidFieldError(
-            "host", f"{text!r} is no DNS name and no IP address, such as rowmint.example or 10.0.0.7"
+            "host", f"{text!r} must be a DNS name or an IP address, such as rowmint.example or 10.0.0.7"
         )
     return x509.DNSName(text)
 
@@ -154,16 +154,13 @@ def _host(text: str) -> x509.GeneralName:
 def _uri(text: str) -> x509.GeneralName:
     try:
         parts = urlsplit(text)
-        absolute = bool(parts.scheme and (parts.netloc or parts.path)) and text.isprintable() and " " not in text
-        return _made_uri(text, absolute)
-    except ValueError as error:
-        raise InvalidFieldError("uri", f"{text!r} is no URI, such as spiffe://example.org/nightly") from error
-
-
-def _made_uri(text: str, absolute: bool) -> x509.GeneralName:
-    if not absolute:
-        raise ValueError(text)
-    return x509.UniformResourceIdentifier(text)
+        absolute = bool(parts.scheme and (parts.netloc or parts.path))
+        name = x509.UniformResourceIdentifier(text)
+    except ValueError:
+        absolute = False
+    if not absolute or not text.isprintable() or " " in text:
+        raise InvalidFieldError("uri", f"{text!r} must be a URI, such as spiffe://example.org/nightly")
+    return name
 
 
 def _key_usage(*, authority: bool) -> x509.KeyUsage:

@@ -1,4 +1,4 @@
-"""What is decided about calls, as it is kept."""
+"""Authorization decisions, as the audit log records them."""
 
 from dataclasses import dataclass
 
@@ -10,18 +10,18 @@ DECISIONS = (ALLOWED, DENIED, UNAUTHENTICATED)
 
 @dataclass(frozen=True)
 class AuditEntry:
-    """One decision.
+    """The decision about one call.
 
     Attributes:
-        who: Who called: the name of an identity.
+        caller: Name of the caller's identity.
         method: ``package.Service/Method``.
-        resource: Full name of what the call is about; empty where that is not known. Only its digest is kept.
+        resource: Full name of the resource called for; empty if it is unknown. Only its digest is recorded.
         decision: `ALLOWED`, `DENIED` or `UNAUTHENTICATED`.
-        reason: Why not: a name of `rowmint.errors.Reason`; empty where it was allowed.
-        request_id: Id of the call, as the log tells it.
+        reason: Why the call was rejected: a name of `rowmint.errors.Reason`; empty if it was allowed.
+        request_id: Id of the call, as in the service's log.
     """
 
-    who: str
+    caller: str
     method: str
     resource: str
     decision: str

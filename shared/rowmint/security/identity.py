@@ -1,4 +1,4 @@
-"""Who calls, and what they may do in which project."""
+"""Identities of callers, and the roles granted to them by project."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from rowmint.errors import InvalidFieldError
 from rowmint.names import validate_id
 
 EVERY_PROJECT = "*"
-"""Stands for every project in a grant, those yet to come included."""
+"""Stands for every project in a grant, including projects created later."""
 
 
 class Role(IntEnum):
-    """What a caller may do in a project; each role may do what those before it may. As `rowmint.v1.Role`."""
+    """What a caller may do in a project; each role includes those before it. Numbered as `rowmint.v1.Role`."""
 
     READER = 1
     TRAINER = 2
@@ -25,14 +25,14 @@ Grants = Mapping[str, Role]
 
 
 def parse_grants(given: object, field: str) -> Grants:
-    """Return the grants that a JSON object tells, such as ``{"flights": "trainer", "*": "reader"}``.
+    """Parse the grants of a JSON object, such as ``{"flights": "trainer", "*": "reader"}``.
 
     Args:
         given: The object.
-        field: Where it stands, for the error.
+        field: Its path, for the error.
 
     Raises:
-        InvalidFieldError: It is no such object.
+        InvalidFieldError: It is not an object of roles by project.
     """
     if not isinstance(given, Mapping):
         raise InvalidFieldError(field, 'must be an object of roles by project, such as {"flights": "trainer"}')
@@ -48,21 +48,21 @@ def parse_grants(given: object, field: str) -> Grants:
 
 @dataclass(frozen=True)
 class Identity:
-    """Somebody who calls.
+    """An authenticated caller.
 
     Attributes:
-        name: Who, such as ``key:ci``, ``certificate:ada`` or ``token:ada``; told in the audit log.
-        grants: What they may do.
+        name: Name, such as ``key:ci``, ``certificate:ada`` or ``token:ada``; recorded in the audit log.
+        grants: Roles by project.
     """
 
     name: str
     grants: Grants
 
-    def may(self, role: Role, project: str) -> bool:
-        """Return whether they have a role, or a higher one, in a project."""
+    def has_role(self, role: Role, project: str) -> bool:
+        """Return whether the caller has a role, or a higher one, in a project."""
         held = max(self.grants.get(project, 0), self.grants.get(EVERY_PROJECT, 0))
         return held >= role
 
 
-ANYBODY = Identity("anybody", MappingProxyType({EVERY_PROJECT: Role.ADMIN}))
-"""Whoever can reach a service that asks for no credentials."""
+ANONYMOUS = Identity("anonymous", MappingProxyType({EVERY_PROJECT: Role.ADMIN}))
+"""Every caller of a service that requires no credentials."""

@@ -1,12 +1,12 @@
-"""Which hosts only this machine reaches."""
+"""Which hosts are loopback addresses."""
 
 import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host, without a port or brackets, is this machine's own.
+    """Return whether a host, without port or brackets, is a loopback address.
 
-    Of names, ``localhost`` alone is: what any other stands for may change.
+    Of host names only ``localhost`` counts: what other names resolve to may change.
     """
     if host == "localhost":
         return True

@@ -1,13 +1,14 @@
-"""Signatures of model versions: who vouches that these files are this model's.
+"""Signatures of model versions, which attest that files belong to a model.
 
-What is signed is an in-toto Statement v1 in a DSSE envelope, and both stand in a Sigstore bundle, as OpenSSF model
-signing 1.0 lays them out. The key is Ed25519 (RFC 8032); signing twice gives the same bytes. Nothing of a bundle is
-believed before its signature is found to be a trusted key's, not even which key it says.
+The signed statement is an in-toto Statement v1 in a DSSE envelope within a Sigstore bundle, as in OpenSSF model
+signing 1.0. The key is Ed25519 (RFC 8032), so signing is deterministic. No field of a bundle, not even its key id, is
+trusted before the signature has been verified with a trusted key.
 """
 
-# NOTE[DIFF] to OpenSSF model signing: the subject's digest is `manifest_digest`, by which the registry knows a version,
-# where theirs is the SHA-256 of the resources' digests in a row; its name is the model's full name, where theirs is a
-# folder's; the hint is the SHA-256 of the key's DER form, where theirs is of its PEM text; and they know no Ed25519.
+# NOTE[DIFF] to OpenSSF model signing: the subject's digest is `manifest_digest`, by which the registry identifies a
+# version, instead of the SHA-256 of the concatenated digests of the resources; its name is the model's full name,
+# instead of a folder's; the hint is the SHA-256 of the key's DER form, instead of its PEM text; and the key type
+# Ed25519 is not in theirs.
 
 import base64
 import hashlib
@@ -28,17 +29,17 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 
-# Ours has some 1,500 bytes; more is nobody's signature, and is not parsed.
+# Bundles made here have some 1,500 bytes; anything longer is refused without parsing.
 _MAX_BUNDLE = 64 * 1024
-_NO_DIGIT = re.compile(r"[^0-9a-f]")
+_NOT_HEX = re.compile(r"[^0-9a-f]")
 _PUBLIC_KEY = re.compile(r"-----BEGIN PUBLIC KEY-----\s.*?\s-----END PUBLIC KEY-----", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Statement:
-    """What a signature says: these files are a version of this model.
+    """The signed statement: these files are a version of this model.
 
-    The version's number is not told, as it is given only when the version is published.
+    It does not contain the version number, which is assigned only on publishing.
 
     Attributes:
         model: The model.
@@ -70,8 +71,8 @@ class Statement:
             },
         }
 
-    def is_made_by(self, body: Any) -> bool:
-        """Return whether an in-toto statement says this; what else its predicate says does not matter."""
+    def matches(self, body: Any) -> bool:
+        """Return whether an in-toto statement states this; other fields of its predicate are ignored."""
         own = self.to_json()
         try:
             return all(body[part] == own[part] for part in ("_type", "subject", "predicateType")) and all(
@@ -86,7 +87,7 @@ class Signature:
     """A signature of a version.
 
     Attributes:
-        key_id: Whose it says it is; see `key_id`.
+        key_id: Id of the key that is claimed to have made it; see `key_id`.
         bundle_json: The Sigstore bundle, JSON.
     """
 
@@ -97,9 +98,9 @@ class Signature:
 def generate_signing_key() -> tuple[bytes, bytes]:
     """Return a new key: the private key (PKCS #8) and the public key (SubjectPublicKeyInfo), both PEM.
 
-    The private one is not encrypted: whoever writes it keeps it from others.
+    The private key is not encrypted: the caller must protect it.
     """
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - only where something is signed
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - only needed for signing
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - likewise
 
     private = Ed25519PrivateKey.generate()
@@ -112,22 +113,22 @@ def generate_signing_key() -> tuple[bytes, bytes]:
 
 
 def key_id(public_pem: bytes) -> str:
-    """Return the name of a public key: the SHA-256 of its DER form (SubjectPublicKeyInfo), 64 hex digits.
+    """Return the id of a public key: the SHA-256 of its DER form (SubjectPublicKeyInfo), 64 hex digits.
 
     Args:
         public_pem: The key, PEM.
 
     Raises:
-        InvalidFieldError: It is no Ed25519 public key.
+        InvalidFieldError: It is not an Ed25519 public key.
     """
     return _id_of(_public_key(public_pem))
 
 
 class SigningKey:
-    """A private key that signs versions. Immutable, thread-safe; it is shown nowhere.
+    """A private key that signs versions. Immutable, thread-safe; its representation does not reveal it.
 
     Attributes:
-        id: Name of its public key; see `key_id`.
+        id: Id of its public key; see `key_id`.
     """
 
     def __init__(self, key: "Ed25519PrivateKey") -> None:
@@ -139,15 +140,15 @@ class SigningKey:
 
     @classmethod
     def parse(cls, private_pem: bytes) -> "SigningKey":
-        """Return the key that a file holds.
+        """Parse the content of a key file.
 
         Args:
             private_pem: The key, PKCS #8, PEM, not encrypted.
 
         Raises:
-            InvalidFieldError: It is none; what it is instead is not quoted.
+            InvalidFieldError: It is not such a key; the error does not quote the content.
         """
-        from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - only where something is signed
+        from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - only needed for signing
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - likewise
         from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 - likewise
 
@@ -157,15 +158,15 @@ class SigningKey:
             raise InvalidFieldError("signing key", "is encrypted; store it without a password") from None
         except (ValueError, UnsupportedAlgorithm):
             raise InvalidFieldError(
-                "signing key", "is no private key in PEM; `rowmint keys signing FOLDER` makes one"
+                "signing key", "is not a private key in PEM; create one with `rowmint keys signing FOLDER`"
             ) from None
         if not isinstance(key, Ed25519PrivateKey):
-            raise InvalidFieldError("signing key", "is not Ed25519; `rowmint keys signing FOLDER` makes one that is")
+            raise InvalidFieldError("signing key", "is not Ed25519; create one with `rowmint keys signing FOLDER`")
         return cls(key)
 
     def sign(self, statement: Statement) -> Signature:
-        """Return a signature of what `statement` says; always the same bytes."""
-        import rfc8785  # noqa: PLC0415 - only where something is signed; who verifies may not have it
+        """Return the signature of a statement; deterministic."""
+        import rfc8785  # noqa: PLC0415 - only needed for signing; not installed where signatures are only verified
 
         payload = rfc8785.dumps(statement.to_json())
         envelope: dict[str, Any] = {
@@ -182,10 +183,10 @@ class SigningKey:
 
 
 class TrustedKeys:
-    """Public keys whose signatures count. Immutable, thread-safe.
+    """Public keys whose signatures are trusted. Immutable, thread-safe.
 
     Attributes:
-        ids: Their names; see `key_id`.
+        ids: Their ids; see `key_id`.
     """
 
     def __init__(self, keys: Mapping[str, "Ed25519PublicKey"]) -> None:
@@ -194,13 +195,13 @@ class TrustedKeys:
 
     @classmethod
     def parse(cls, text: bytes) -> "TrustedKeys":
-        """Return the keys that a file holds. One that holds none trusts nobody.
+        """Parse the content of a file of trusted keys. With an empty file no signature is trusted.
 
         Args:
             text: Public keys, PEM, one after the other; lines between them are blank or begin with ``#``.
 
         Raises:
-            InvalidFieldError: There is something else in it, or a key is not Ed25519.
+            InvalidFieldError: There is anything else in it, or a key is not Ed25519.
         """
         try:
             given = text.decode()
@@ -208,26 +209,26 @@ class TrustedKeys:
             raise InvalidFieldError("trusted keys", "must be public keys in PEM") from None
         if "PRIVATE KEY-----" in given:
             raise InvalidFieldError(
-                "trusted keys", "hold a private key, which belongs to the trainer alone; write its public key instead"
+                "trusted keys", "contain a private key, which belongs to the trainer alone; use its public key instead"
             )
         for line in _PUBLIC_KEY.sub("", given).splitlines():
             if line.strip() and not line.startswith("#"):
                 raise InvalidFieldError(
-                    "trusted keys", "must be whole public keys in PEM; there is something else, too"
+                    "trusted keys", "must contain only complete public keys in PEM, blank lines and lines with '#'"
                 )
         keys = [_public_key(found.encode()) for found in _PUBLIC_KEY.findall(given)]
         return cls({_id_of(key): key for key in keys})
 
     def require(self, statement: Statement, signatures: Iterable[Signature], name: ModelVersionName) -> str:
-        """Return the name of a trusted key that has signed what `statement` says.
+        """Return the id of a trusted key that has signed a statement.
 
         Args:
-            statement: What must be signed; made of the files at hand and the name that was asked for.
-            signatures: What the registry has; not believed.
+            statement: The statement, made from the fetched files and the requested name.
+            signatures: Signatures in the registry; untrusted input.
             name: The version, for the error.
 
         Raises:
-            UntrustedModelError: None has; the message says what there is instead, and what to do.
+            UntrustedModelError: No trusted key has signed it; the message says which signatures exist and what to do.
         """
         others, broken = [], []
         for signature in signatures:
@@ -238,21 +239,23 @@ class TrustedKeys:
             else:
                 broken.append(signature.key_id)
         if broken:
-            why = (
-                f"what the trusted key {_brief(broken)} has signed is not these files under this name, so somebody has"
-                " changed registry or store; restore them, or delete the version"
+            cause = (
+                f"the signature of the trusted key {_brief(broken)} does not match these files under this name, so the"
+                " registry or the object store was tampered with; restore them from a backup, or delete the version"
             )
         elif others:
-            why = (
-                f"it is signed by {_brief(others)} only; sign it anew (`rowmint models sign`), or add that public key"
+            cause = (
+                f"it is signed only by {_brief(others)}; sign it again (`rowmint models sign`), or add that public key"
                 " to the trusted keys"
             )
         else:
-            why = "nobody has signed it; sign it (`rowmint models sign`) if you know where it is from"
-        raise UntrustedModelError(f"{name} bears no signature of a trusted key: {why}", metadata={"name": str(name)})
+            cause = "it is not signed; sign it (`rowmint models sign`) if you trust its origin"
+        raise UntrustedModelError(
+            f"{name} has no valid signature of a trusted key: {cause}", metadata={"name": str(name)}
+        )
 
     def _has_signed(self, statement: Statement, signature: Signature) -> bool:
-        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - only where something is verified
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - only needed for verification
 
         if len(signature.bundle_json) > _MAX_BUNDLE:
             return False
@@ -265,38 +268,38 @@ class TrustedKeys:
             (given,) = envelope["signatures"]
             payload = base64.b64decode(envelope["payload"], validate=True)
             self._keys[signature.key_id].verify(base64.b64decode(given["sig"], validate=True), pae(payload))
-            return statement.is_made_by(json.loads(payload))
+            return statement.matches(json.loads(payload))
         except (KeyError, TypeError, ValueError, RecursionError, InvalidSignature):
             return False
 
 
 def pae(payload: bytes) -> bytes:
-    """Return the bytes that are signed for a payload of ours (DSSE v1, pre-authentication encoding)."""
+    """Return the signed bytes of a payload of type `PAYLOAD_TYPE` (DSSE v1, pre-authentication encoding)."""
     return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
 
 
 def _public_key(public_pem: bytes) -> "Ed25519PublicKey":
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - only where keys are read
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - only needed to parse keys
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - likewise
     from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415 - likewise
 
     try:
         key = load_pem_public_key(public_pem)
     except (ValueError, UnsupportedAlgorithm):
-        raise InvalidFieldError("public key", "is none in PEM") from None
+        raise InvalidFieldError("public key", "is not a public key in PEM") from None
     if not isinstance(key, Ed25519PublicKey):
         raise InvalidFieldError("public key", "is not Ed25519")
     return key
 
 
 def _id_of(key: "Ed25519PublicKey") -> str:
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - only where keys are read
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - only needed to parse keys
 
     der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(der).hexdigest()
 
 
 def _brief(ids: list[str]) -> str:
-    """Return key names as a message may hold them, whatever the registry says they are."""
-    shown = ", ".join(_NO_DIGIT.sub("?", one[:16]) + "..." for one in ids[:3])
+    """Return key ids, shortened and sanitised for a message, as those in the registry are untrusted."""
+    shown = ", ".join(_NOT_HEX.sub("?", one[:16]) + "..." for one in ids[:3])
     return shown if len(ids) <= 3 else f"{shown} and {len(ids) - 3} more"

@@ -1,4 +1,4 @@
-"""The files that TLS is made of."""
+"""Certificate and key files of TLS, and sockets secured by them."""
 
 import socket
 import ssl
@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from rowmint.errors import InvalidFieldError
-from rowmint.security.watched import Watched
+from rowmint.security.reloaded_file import ReloadedFile
 
 
 @dataclass(frozen=True)
 class TlsMaterial:
-    """What the files hold, PEM.
+    """Contents of the files, PEM.
 
     Attributes:
-        certificate: Certificate of this end and those between it and its authority.
+        certificate: Certificate chain of this process, its own first.
         key: Its private key.
-        client_ca: Authorities of the other end, or None where it need not show a certificate.
+        client_ca: Authorities of peers, or None if peers need no certificate.
     """
 
     certificate: bytes
@@ -29,31 +29,31 @@ class TlsMaterial:
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """Where they are.
+    """Paths of the files.
 
     Attributes:
-        certificate: Certificate of this end, PEM.
+        certificate: Certificate chain of this process, PEM.
         key: Its private key, PEM, not encrypted.
-        client_ca: Authorities of the other end, PEM, or None where it need not show a certificate.
+        client_ca: Authorities of peers, PEM, or None if peers need no certificate.
     """
 
     certificate: Path
     key: Path
     client_ca: Path | None = None
 
-    def watch(self) -> Watched[TlsMaterial]:
-        """Return what they hold, taken anew when they change.
+    def load(self) -> ReloadedFile[TlsMaterial]:
+        """Return their contents, which are reloaded when they change.
 
         Raises:
-            UnavailableError: One cannot be read.
-            InvalidFieldError: One cannot be understood, or key and certificate do not belong together.
+            UnavailableError: A file cannot be read.
+            InvalidFieldError: A file cannot be parsed, or key and certificate do not match.
         """
         paths = [self.certificate, self.key, *([] if self.client_ca is None else [self.client_ca])]
-        return Watched(paths, _parse, "TLS")
+        return ReloadedFile(paths, _parse, "TLS")
 
 
 def _parse(contents: Sequence[bytes]) -> TlsMaterial:
-    """Check what gRPC would only tell of at a handshake, and then nobody but its log."""
+    """Validate the contents, which gRPC would only do at a handshake, reporting failures to its own log only."""
     from cryptography import x509  # noqa: PLC0415 - only where there is TLS
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
 
@@ -64,38 +64,38 @@ def _parse(contents: Sequence[bytes]) -> TlsMaterial:
     except TypeError as error:
         raise InvalidFieldError("TLS", "the private key is encrypted; store it without a password") from error
     if private.public_key() != own.public_key():
-        raise InvalidFieldError("TLS", "the private key is not that of the certificate; both must be of one pair")
+        raise InvalidFieldError("TLS", "the private key does not match the certificate; both must be of one key pair")
     for authorities in client_ca:
         x509.load_pem_x509_certificates(authorities)
     return TlsMaterial(certificate, key, client_ca[0] if client_ca else None)
 
 
 class SecuredSockets:
-    """Turns accepted sockets into TLS ones, each with the certificate that the files hold then. For any thread.
+    """Wraps accepted sockets in TLS, with the certificate current at each handshake. Thread-safe.
 
     Args:
         files: Certificate, key and, for mutual TLS, the authorities of clients.
 
     Raises:
-        UnavailableError: One cannot be read.
-        InvalidFieldError: One cannot be understood, or key and certificate do not belong together.
+        UnavailableError: A file cannot be read.
+        InvalidFieldError: A file cannot be parsed, or key and certificate do not match.
     """
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
-        self._watched = files.watch()
+        self._material = files.load()
         self._lock = threading.Lock()
         self._generation = 0
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
 
     def wrap(self, accepted: socket.socket) -> ssl.SSLSocket:
-        """Make the handshake and return the socket.
+        """Perform the handshake and return the secured socket.
 
         Raises:
-            OSError: The other end does not do its part.
+            OSError: The handshake failed.
         """
         with self._lock:
-            generation, _ = self._watched.read()
+            generation, _ = self._material.read()
             if generation != self._generation:
                 self._context = self._new_context()
                 self._generation = generation
@@ -111,10 +111,10 @@ class SecuredSockets:
         return context
 
 
-def names_in(connection: socket.socket) -> list[str]:
-    """Return the names in the other end's verified certificate: its alternative names, then its common name.
+def peer_names(connection: socket.socket) -> list[str]:
+    """Return the names in the peer's verified certificate: its alternative names, then its common name.
 
-    None are returned where it has shown no certificate, and in plain text.
+    Empty without a peer certificate, and without TLS.
     """
     shown: Any = (isinstance(connection, ssl.SSLSocket) and connection.getpeercert()) or {}
     common = [value for part in shown.get("subject", ()) for key, value in part if key == "commonName"]

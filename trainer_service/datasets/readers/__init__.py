@@ -1,6 +1,6 @@
-"""Readers: uploaded bytes as batches of columns, one module a format.
+"""Readers of uploaded bytes as batches of columns, one module per format.
 
-Every reader gives its batches as often as it is asked to, in the same order, holding no more than a few at a time.
+The batches of a reader can be iterated repeatedly, in the same order; at most a few are in memory at a time.
 """
 
 import io
@@ -23,7 +23,7 @@ class TableReader(Protocol):
     """Reads one upload as a table. Used by one thread at a time.
 
     Attributes:
-        inference: What its text may turn out to be.
+        inference: Types that are inferred from its text.
     """
 
     inference: Inference
@@ -31,31 +31,31 @@ class TableReader(Protocol):
     def batches(self, problems: Problems) -> Iterator[pa.RecordBatch]:
         """Yield the table's rows in order, from the first one.
 
-        Columns are text or of the types that `readers.arrow_types.normalised` gives, and may come to be only in a later
-        batch: they are missing in all rows before. A row that is a problem is noted and left out; reading goes on while
-        `problems` is not full.
+        Columns are text or of the types that `readers.arrow_types.normalised` returns. A column may appear only in a
+        later batch: its cells are missing in all rows before. Invalid rows are added to `problems` and skipped; reading
+        continues until `problems` is full.
 
         Raises:
-            InvalidDataError: Reading cannot go on.
-            DataLossError: Stored bytes are damaged.
+            InvalidDataError: Reading cannot continue.
+            DataLossError: Stored bytes are corrupt.
         """
         ...
 
     def lines_of(self, rows: Collection[int]) -> dict[int, int]:
-        """Return the line, from 1, of each of these rows, from 1; empty where the format has no lines."""
+        """Return the line, from 1, of each of these rows, from 1; empty if the format has no lines."""
         ...
 
 
 def open_reader(source: io.RawIOBase, data_format: DataFormat, limits: IngestLimits) -> TableReader:
-    """Return the reader of a format.
+    """Open the reader of a format.
 
     Args:
         source: The bytes, seekable.
-        data_format: How they are to be read.
-        limits: How large the table and its parts may be.
+        data_format: Their format.
+        limits: Limits of the table and its parts.
 
     Raises:
-        InvalidDataError: The beginning, or the footer, is not of this format.
+        InvalidDataError: The start or the footer of the file is not of this format.
     """
     match data_format:
         case CsvFormat():

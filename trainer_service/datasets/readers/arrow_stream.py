@@ -1,8 +1,9 @@
 """Arrow IPC streams with flat columns, uncompressed.
 
-The bytes are checked before Arrow sees them (https://arrow.apache.org/docs/format/Columnar.html, "Encapsulated message
-format"): a message may declare any length, and a compressed body any size once unpacked, so lengths are bounded and
-compression refused. The few fields needed are read from the message's flatbuffer by hand.
+The bytes are validated before they are passed to Arrow (https://arrow.apache.org/docs/format/Columnar.html,
+"Encapsulated message format"): a message may declare any length, and a compressed body any decompressed size, so
+lengths are bounded and compression is refused. The few fields needed for this are read directly from the message's
+flatbuffer.
 """
 
 import io
@@ -34,10 +35,10 @@ class ArrowStreamReader:
 
     Args:
         source: The bytes, seekable.
-        limits: What the table may come to.
+        limits: Limits of the table.
 
     Raises:
-        InvalidDataError: They are not an Arrow IPC stream, or have columns that a flat table cannot hold.
+        InvalidDataError: They are not an Arrow IPC stream, or have columns of unsupported types.
     """
 
     inference = Inference.NONE
@@ -63,7 +64,7 @@ class ArrowStreamReader:
             except StopIteration:
                 return
             except (pa.ArrowException, OSError, ValueError) as error:
-                message = "the batch that begins with this row is damaged; write the stream anew"
+                message = "the batch that starts with this row is corrupt; write the stream again"
                 raise InvalidDataError([*problems.found, DataProblem(message, row=row)]) from error
             for piece in normalised(batch, row, problems, self._limits):
                 expansion.add(piece, row)
@@ -76,15 +77,15 @@ class ArrowStreamReader:
 
 
 class _CheckedStream(io.RawIOBase):
-    """The same bytes, each message checked before its first byte is given out."""
+    """The same bytes; each message is validated before its first byte is returned."""
 
     def __init__(self, source: io.RawIOBase) -> None:
         super().__init__()
         self._source = source
-        self._given: bytes = b""
+        self._header: bytes = b""
         self._at = 0
         self._body = 0  # bytes of the message's body that are still in the source
-        self._dictionaries: dict[int, int] = {}  # bytes of each that is held
+        self._dictionaries: dict[int, int] = {}  # bytes of each dictionary in use
         self._ended = False
 
     def readable(self) -> bool:
@@ -101,41 +102,41 @@ class _CheckedStream(io.RawIOBase):
         while left and (piece := self._piece(left)):
             parts.append(piece)
             left -= len(piece)
-        # A body comes in one piece: joining would hold it twice.
+        # A body is read as one piece: joining would copy it.
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _piece(self, size: int) -> bytes:
-        """Return the next bytes of the message at hand, at most `size`; none at the end of the stream."""
-        if self._at == len(self._given) and not self._body and not self._ended:
-            self._given, self._at = self._next_message(), 0
-            self._ended = not self._given
-        if self._at == len(self._given) and self._body:
+        """Return the next bytes of the current message, at most `size`; empty at the end of the stream."""
+        if self._at == len(self._header) and not self._body and not self._ended:
+            self._header, self._at = self._next_message(), 0
+            self._ended = not self._header
+        if self._at == len(self._header) and self._body:
             piece = self._exactly(min(size, self._body))
             self._body -= len(piece)
             return piece
-        piece = self._given[self._at : self._at + size]
+        piece = self._header[self._at : self._at + size]
         self._at += len(piece)
         return piece
 
     def _next_message(self) -> bytes:
-        """Return one message's framing and header, its body to come; empty at the end of the stream."""
+        """Return the framing and header of the next message; empty at the end of the stream."""
         prefix = self._source.read(4) or b""
         if prefix == _CONTINUATION:
             prefix += self._exactly(4)
         if len(prefix) < 4 and prefix:
-            raise _damaged("ends within a message")
+            raise _stream_error("ends within a message")
         length = int.from_bytes(prefix[-4:], "little", signed=True)
         if length == 0:
             return prefix
         if not 0 < length <= _MAX_METADATA:
-            raise _damaged(f"has a message header of {length} bytes")
+            raise _stream_error(f"has a message header of {length} bytes")
         metadata = self._exactly(length)
         try:
             body = self._checked_body_length(metadata)
         except (struct.error, IndexError) as error:
-            raise _damaged("has a message header that contradicts itself") from error
+            raise _stream_error("has an inconsistent message header") from error
         if not 0 <= body <= _MAX_BODY:
-            raise _damaged(f"has a batch of {body} bytes; write batches of at most {_MAX_BODY >> 20} MiB")
+            raise _stream_error(f"has a batch of {body} bytes; write batches of at most {_MAX_BODY >> 20} MiB")
         self._body = body
         return prefix + metadata
 
@@ -143,9 +144,9 @@ class _CheckedStream(io.RawIOBase):
         """Return the length of a message's body, in bytes.
 
         Raises:
-            InvalidDataError: The body is compressed, has more rows than its bytes can hold, or is one dictionary too
-                many.
-            struct.error: The flatbuffer points outside itself.
+            InvalidDataError: The body is compressed, has more rows than its bytes can contain, or exceeds the memory
+                of dictionaries.
+            struct.error: The flatbuffer has an offset outside itself.
         """
         message = _Table(metadata, struct.unpack_from("<I", metadata, 0)[0])
         kind = message.scalar(_MESSAGE_TYPE, "<B")
@@ -155,33 +156,33 @@ class _CheckedStream(io.RawIOBase):
             return body
         batch = header.table(_DICTIONARY_DATA) if kind == _DICTIONARY_BATCH else header
         if batch is not None and batch.table(_RECORD_BATCH_COMPRESSION) is not None:
-            raise _damaged("is compressed; write it without compression")
+            raise _stream_error("is compressed; write it without compression")
         rows = 0 if batch is None else batch.scalar(_RECORD_BATCH_LENGTH, "<q")
-        # A bit is the least a row has; columns of no type have not even that.
+        # A row has at least one bit, except in columns of type null.
         if not 0 <= rows <= 8 * max(body, 0) + _MAX_EMPTY_ROWS:
-            raise _damaged(f"has a batch of {rows} rows in {body} bytes")
+            raise _stream_error(f"has a batch of {rows} rows in {body} bytes")
         if kind == _DICTIONARY_BATCH:
             number = header.scalar(_DICTIONARY_ID, "<q")
             before = self._dictionaries.get(number, 0) if header.scalar(_DICTIONARY_IS_DELTA, "<B") else 0
             self._dictionaries[number] = before + max(body, 0)
-            # A dictionary is held to the end of the stream, or until another takes its place.
+            # A dictionary stays in memory until the end of the stream, or until it is replaced.
             if sum(self._dictionaries.values()) > _MAX_BODY:
-                raise _damaged(f"has dictionaries of more than {_MAX_BODY >> 20} MiB; write their texts as such")
+                raise _stream_error(f"has dictionaries of more than {_MAX_BODY >> 20} MiB; write plain columns")
         return body
 
     def _exactly(self, size: int) -> bytes:
         data = self._source.read(size) or b""
         if len(data) != size:
-            raise _damaged("ends within a message")
+            raise _stream_error("ends within a message")
         return data
 
 
-def _damaged(what: str) -> InvalidDataError:
+def _stream_error(what: str) -> InvalidDataError:
     return InvalidDataError([DataProblem(f"the Arrow stream {what}")])
 
 
 class _Table:
-    """A table of a flatbuffer; `struct` refuses every read outside the buffer."""
+    """A table of a flatbuffer; `struct` raises on reads outside the buffer."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self._data, self._at = data, at
@@ -191,8 +192,8 @@ class _Table:
         self._size = struct.unpack_from("<H", data, self._fields)[0]
 
     def _offset(self, field: int) -> int:
-        slot = 4 + 2 * field
-        return struct.unpack_from("<H", self._data, self._fields + slot)[0] if slot + 2 <= self._size else 0
+        entry = 4 + 2 * field
+        return struct.unpack_from("<H", self._data, self._fields + entry)[0] if entry + 2 <= self._size else 0
 
     def scalar(self, field: int, kind: str) -> int:
         offset = self._offset(field)

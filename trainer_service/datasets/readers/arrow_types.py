@@ -1,4 +1,4 @@
-"""Typed columns, as Parquet and Arrow bring them, brought to the few types that ingest knows."""
+"""Normalisation of the typed columns of Parquet and Arrow to the few types that ingest supports."""
 
 import re
 from collections.abc import Iterator
@@ -19,16 +19,16 @@ _MAX_DESCRIPTION = 1 << 20
 _DAY = 86_400_000_000
 _YEARS = "lies outside the years 0001 to 9999"
 EXPANDED_BYTES = 16 << 20
-"""What one batch may come to once dictionaries and views are written out."""
-_CELL_BYTES = 16  # the widest cell that is no text
+"""Maximum size of a batch once dictionaries and views are expanded."""
+_CELL_BYTES = 16  # of the widest type other than text
 _ROWS = 65_536
 
 
 class Expansion:
-    """Counts what a table comes to once it is written out.
+    """Counts the expanded size of a table.
 
     Args:
-        limits: The most it may be.
+        limits: Limits of the table.
     """
 
     def __init__(self, limits: IngestLimits) -> None:
@@ -36,12 +36,12 @@ class Expansion:
         self._bytes = 0
 
     def add(self, piece: pa.RecordBatch, row: int) -> None:
-        """Count a piece, of which `row` is about the first.
+        """Add a slice that starts at about `row`.
 
         Raises:
-            InvalidDataError: It is too much now.
+            InvalidDataError: The table is too large.
         """
-        # A missing cell of no type has no bytes, but takes its time all the same.
+        # Cells of type null have no bytes, but take time to process.
         self._bytes += max(piece.nbytes, len(piece) * max(piece.num_columns, 1))
         if self._bytes > self._limits.decompressed_bytes:
             raise InvalidDataError([DataProblem(f"the table {self._limits.decompressed_reason}", row=row)])
@@ -51,8 +51,8 @@ def check_names(names: list[str], limits: IngestLimits, line: int = 0) -> None:
     """Check the names of a table's columns.
 
     Raises:
-        InvalidDataError: There is none, too many, or one that is empty, too long, given twice or holds U+0000; each is
-            listed.
+        InvalidDataError: There are none or too many, or a name is empty, too long, repeated or contains U+0000; all
+            problems are listed.
     """
     problems = Problems()
     if not 1 <= len(names) <= limits.columns:
@@ -60,13 +60,13 @@ def check_names(names: list[str], limits: IngestLimits, line: int = 0) -> None:
     seen: dict[str, int] = {}
     for position, name in enumerate(names, 1):
         if not name:
-            problems.add(f"column {position} has no name; give every column one", line=line)
+            problems.add(f"column {position} has no name; every column needs one", line=line)
         elif len(name) > MAX_COLUMN_NAME:
             problems.add(f"the name of column {position} is longer than {MAX_COLUMN_NAME} characters", line=line)
         elif _SURROGATE.search(name):
-            problems.add(f"the name of column {position} has half of a surrogate pair, which is no text", line=line)
+            problems.add(f"the name of column {position} has an unpaired surrogate, which is not valid text", line=line)
         elif "\0" in name:
-            problems.add(f"the name of column {position} holds U+0000, which no name may", line=line)
+            problems.add(f"the name of column {position} contains U+0000, which is not allowed", line=line)
         elif name in seen:
             message = f"columns {seen[name]} and {position} have the same name; rename one"
             problems.add(message, line=line, column=name)
@@ -76,10 +76,10 @@ def check_names(names: list[str], limits: IngestLimits, line: int = 0) -> None:
 
 
 def check_types(schema: pa.Schema, limits: IngestLimits) -> None:
-    """Check that every column is of a type that a flat table may hold.
+    """Check that every column is of a supported type.
 
     Raises:
-        InvalidDataError: Some are not; each is listed.
+        InvalidDataError: Some are not; all are listed.
     """
     try:
         names = list(schema.names)
@@ -90,14 +90,14 @@ def check_types(schema: pa.Schema, limits: IngestLimits) -> None:
         raise InvalidDataError([DataProblem("a column's name or type is not UTF-8")]) from error
     check_names(names, limits)
     if len(described) > _MAX_DESCRIPTION:
-        raise InvalidDataError([DataProblem("the columns' types are described at too great a length")])
+        raise InvalidDataError([DataProblem("the description of the columns' types is too long; use simpler types")])
     problems = Problems()
     for column in schema:
         inner = _inner(column.type)
         if not _is_flat(inner) or (inner is not column.type and pa.types.is_string_view(inner)):
             problems.add(
-                f"is of type {column.type}; a table holds booleans, numbers, decimals of up to 38 digits, text, dates"
-                " and timestamps: convert or drop it",
+                f"is of type {column.type}; supported are booleans, numbers, decimals of up to 38 digits, text, dates"
+                " and timestamps: convert or drop the column",
                 column=column.name,
             )
     problems.raise_any()
@@ -118,27 +118,27 @@ def _is_flat(kind: pa.DataType) -> bool:
 def normalised(
     batch: pa.RecordBatch, first_row: int, problems: Problems, limits: IngestLimits
 ) -> Iterator[pa.RecordBatch]:
-    """Yield a batch in one or more pieces of few types.
+    """Yield a batch in one or more slices with few types.
 
     They are null, bool, int64, float64, decimal128, string, date32, timestamp[us] and timestamp[us, UTC].
 
     Args:
-        batch: A batch whose types `check_types` has passed; from whoever uploaded it, so its offsets and text are
-            checked here first.
+        batch: A batch whose types have passed `check_types`; it is untrusted, so its offsets and text are validated
+            here first.
         first_row: Number of its first row, from 1.
-        problems: Takes the rows with values that have no place in these types.
-        limits: How long texts and rows may be.
+        problems: Receives the rows with values that these types cannot represent.
+        limits: Limits of texts and rows.
 
     Raises:
-        InvalidDataError: The batch contradicts itself, or one text is far too long.
+        InvalidDataError: The batch is inconsistent, or a text is too long.
     """
     try:
         batch.validate(full=True)
     except pa.ArrowInvalid as error:
         raise InvalidDataError(
-            [DataProblem("the batch of this row is damaged; write the file anew", row=first_row)]
+            [DataProblem("the batch of this row is corrupt; write the file again", row=first_row)]
         ) from error
-    columns = [_cleared(column) if pa.types.is_string_view(column.type) else column for column in batch.columns]
+    columns = [_cleared_views(column) if pa.types.is_string_view(column.type) else column for column in batch.columns]
     batch = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
     step = _rows_at_a_time(batch, first_row, limits)
     for start in range(0, len(batch), step):
@@ -152,7 +152,7 @@ def normalised(
 
 
 def _check_rows(columns: list[pa.Array], first_row: int, problems: Problems, limits: IngestLimits) -> None:
-    """Note the rows whose texts are too long together."""
+    """Report the rows whose texts together are too long."""
     texts = [column for column in columns if pa.types.is_string(column.type) and len(column) > column.null_count]
     if sum(pc.max(pc.binary_length(column)).as_py() for column in texts) <= limits.row_bytes:
         return
@@ -162,10 +162,10 @@ def _check_rows(columns: list[pa.Array], first_row: int, problems: Problems, lim
     problems.add_rows(limits.row_reason, lengths > limits.row_bytes, first_row, "")
 
 
-def _cleared(array: pa.Array) -> pa.Array:
-    """Return text views whose missing cells point nowhere.
+def _cleared_views(array: pa.Array) -> pa.Array:
+    """Return a string view array in which the views of missing cells are zero.
 
-    Validation passes over what stands in a missing cell, but a cast follows it: bytes made for that read any memory.
+    Validation ignores the views of missing cells, but a cast follows them: crafted bytes could read any memory.
     """
     if not array.null_count:
         return array
@@ -177,7 +177,7 @@ def _cleared(array: pa.Array) -> pa.Array:
 
 
 def _rows_at_a_time(batch: pa.RecordBatch, first_row: int, limits: IngestLimits) -> int:
-    """Return how many rows may be written out at once: one long text can stand behind any number of cells."""
+    """Return how many rows can be expanded at once, as many cells can refer to one long text."""
     longest = _CELL_BYTES * max(batch.num_columns, 1)
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         texts = column.dictionary if pa.types.is_dictionary(column.type) else column
@@ -223,16 +223,16 @@ def _normalised(array: pa.Array, name: str, first_row: int, problems: Problems) 
 
 
 def _instants(array: pa.Array, name: str, first_row: int, problems: Problems) -> pa.Array:
-    wanted = pa.timestamp("us", None if array.type.tz is None else "UTC")
+    target = pa.timestamp("us", None if array.type.tz is None else "UTC")
     per_micro = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 1}[array.type.unit]
     numbers = array.cast(pa.int64())
     if array.type.unit == "ns":
-        # Digits past the microsecond are cut off, towards the past; all of its range lies within our years.
+        # Digits past the microsecond are truncated towards the past; its whole range is within years 0001 to 9999.
         micros = np.floor_divide(numbers.fill_null(0).to_numpy(), 1000)
-        return pa.array(micros, pa.int64(), mask=~mask(numbers.is_valid())).cast(wanted)
+        return pa.array(micros, pa.int64(), mask=~mask(numbers.is_valid())).cast(target)
     outside = _outside(numbers, -(-FIRST_MICROS // per_micro), LAST_MICROS // per_micro)
     problems.add_rows(_YEARS, outside, first_row, name)
-    return pc.multiply(_without(numbers, outside), per_micro).cast(wanted)
+    return pc.multiply(_without(numbers, outside), per_micro).cast(target)
 
 
 def _outside(numbers: pa.Array, low: int, high: int) -> Mask:

@@ -1,6 +1,6 @@
-"""The bytes of a CSV file as UTF-8, checked on the way: encoding and quotes (RFC 4180).
+"""The bytes of a CSV file as UTF-8, with validation of encoding and quotes (RFC 4180).
 
-Arrow's CSV parser forgives a stray or missing quote by joining fields and rows. Here it is an error with its line.
+Arrow's CSV parser tolerates a stray or missing quote by joining fields and rows; here it is an error with its line.
 """
 
 import codecs
@@ -15,7 +15,7 @@ from trainer_service.datasets.formats import CsvFormat
 from trainer_service.datasets.limits import IngestLimits
 
 BLOCK_BYTES = 4 << 20
-"""Bytes that are parsed at once, and more where a row is longer."""
+"""Size of the blocks that are parsed at once; larger if a row is longer."""
 _CHUNK = 1 << 20
 _LF, _CR = 0x0A, 0x0D
 
@@ -23,13 +23,13 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class CsvBytes(io.RawIOBase):
-    """A CSV file's bytes from its start: UTF-8 without byte order mark, ending in a line end.
+    """A CSV file's bytes from its start: UTF-8 without byte order mark, ending in a newline.
 
     Args:
         source: The uploaded bytes, seekable.
-        dialect: How they are written.
-        limits: How long a row may be.
-        checked: Whether encoding, quotes and lengths are checked, which the first reading does.
+        dialect: Their CSV dialect.
+        limits: Limits of a row.
+        checked: Whether to validate encoding, quotes and lengths, as on the first reading.
     """
 
     def __init__(self, source: io.RawIOBase, dialect: CsvFormat, limits: IngestLimits, *, checked: bool) -> None:
@@ -48,7 +48,7 @@ class CsvBytes(io.RawIOBase):
         """Fill as much of `buffer` as one chunk allows.
 
         Raises:
-            InvalidDataError: The bytes are not in the declared encoding, a quote is out of place, or a row too long.
+            InvalidDataError: The bytes are not in the declared encoding, a quote is misplaced, or a row is too long.
         """
         if not self._left:
             self._left = next(self._chunks, b"")
@@ -58,9 +58,9 @@ class CsvBytes(io.RawIOBase):
         return count
 
     def read(self, size: int | None = -1) -> bytes:
-        """Return the next block, or as much of it as `size` allows, where that is neither negative nor None.
+        """Return the next block, or at most `size` bytes of it, unless `size` is negative or None.
 
-        Arrow takes what one call gives for a block, and a row may end in the next block, but not in the one after.
+        Arrow treats the result of one call as a block, and a row may end in the next block, but not in the one after.
         """
         block = self._left or next(self._chunks, b"")
         end = len(block) if size is None or size < 0 else size
@@ -72,7 +72,7 @@ def _utf8_chunks(source: io.RawIOBase, dialect: CsvFormat, *, checked: bool) -> 
     source.seek(0)
     utf8 = dialect.encoding == "utf-8"
     decoder = codecs.getincrementaldecoder("utf-8" if utf8 else dialect.encoding)("strict")
-    line, first, held = 1, True, b""
+    line, first, pending = 1, True, b""
     while True:
         raw = source.read(_CHUNK) or b""
         if utf8 and not checked:
@@ -90,18 +90,18 @@ def _utf8_chunks(source: io.RawIOBase, dialect: CsvFormat, *, checked: bool) -> 
             text, first = text.removeprefix(codecs.BOM_UTF8), False
         if text:
             line += text.count(b"\n") if checked else 0
-            if held:
-                yield held
-            held = text
+            if pending:
+                yield pending
+            pending = text
         if not raw:
             break
-    if held:
-        # The last chunk is held back so that its line end comes with it.
-        yield held if held.endswith(b"\n") else held + b"\n"
+    if pending:
+        # The last chunk is delayed, so that a newline can be appended to it.
+        yield pending if pending.endswith(b"\n") else pending + b"\n"
 
 
 def _quotes_checked(chunks: Iterator[bytes], delimiter: int, quote: int) -> Iterator[bytes]:
-    """Yield the chunks, each after its quotes were found to open and close whole fields."""
+    """Yield the chunks, after checking that quotes open and close whole fields."""
     inside, before, closing, line, opened = False, _LF, False, 1, 1
     neighbours = np.zeros(256, dtype=np.bool_)
     neighbours[[delimiter, quote, _LF, _CR]] = True
@@ -119,7 +119,7 @@ def _quotes_checked(chunks: Iterator[bytes], delimiter: int, quote: int) -> Iter
             bad = np.flatnonzero(bad_open | bad_close)
             if len(bad):
                 first = int(at[bad[0]])
-                what = "a quote stands within an unquoted field" if bad_open[bad[0]] else "text follows a closing quote"
+                what = "a quote occurs within an unquoted field" if bad_open[bad[0]] else "text follows a closing quote"
                 raise _stray(line + chunk[:first].count(b"\n"), what)
             if len(at):
                 inside = bool(inside) ^ bool(len(at) % 2)
@@ -136,14 +136,14 @@ def _quotes_checked(chunks: Iterator[bytes], delimiter: int, quote: int) -> Iter
 
 
 def _whole_rows(chunks: Iterator[bytes], quote: int, limits: IngestLimits) -> Iterator[bytes]:
-    """Yield the same bytes in blocks of about 4 MiB, each with the end of a row in it.
+    """Yield the same bytes in blocks of about 4 MiB, each containing the end of a row.
 
     Raises:
-        InvalidDataError: A row is longer than it may be; its first line is told.
+        InvalidDataError: A row is too long; the error has its first line.
     """
-    inside, length = False, 0  # whether in quotes, and bytes of the row at hand, where a chunk begins
-    line = row_line = 1  # where the chunk begins, and where that row does
-    held: list[bytes] = []
+    inside, length = False, 0  # at the start of a chunk: whether in quotes, and bytes of the current row
+    line = row_line = 1  # first line of the chunk, and of the current row
+    pending: list[bytes] = []
     ended = False
     for chunk in chunks:
         ends = _row_ends(chunk, quote, inside=inside)
@@ -153,7 +153,7 @@ def _whole_rows(chunks: Iterator[bytes], quote: int, limits: IngestLimits) -> It
         if len(long):
             start = int(before[long[0]]) + 1
             row_line = line + chunk[:start].count(b"\n") if long[0] else row_line
-            message = f"the row that begins here {limits.row_reason}; is a quote missing?"
+            message = f"the row that starts here {limits.row_reason}; check for a missing quote"
             raise InvalidDataError([DataProblem(message, line=row_line)])
         length = int(lengths[-1])
         inside ^= bool(chunk.count(quote) % 2)
@@ -161,16 +161,16 @@ def _whole_rows(chunks: Iterator[bytes], quote: int, limits: IngestLimits) -> It
             row_line = line + chunk[: int(ends[-1]) + 1].count(b"\n")
             ended = True
         line += chunk.count(b"\n")
-        held.append(chunk)
-        if ended and sum(map(len, held)) >= BLOCK_BYTES:
-            yield b"".join(held)
-            held, ended = [], False
-    if held:
-        yield b"".join(held)
+        pending.append(chunk)
+        if ended and sum(map(len, pending)) >= BLOCK_BYTES:
+            yield b"".join(pending)
+            pending, ended = [], False
+    if pending:
+        yield b"".join(pending)
 
 
 def _row_ends(chunk: bytes, quote: int, *, inside: bool) -> npt.NDArray[np.int64]:
-    """Return where rows end, at line ends outside quotes; `inside`: whether the chunk begins within quotes."""
+    """Return the positions of row ends: newlines outside quotes. `inside`: whether the chunk starts within quotes."""
     data = np.frombuffer(chunk, dtype=np.uint8)
     ends = np.flatnonzero((data == _LF) | (data == _CR))
     if inside or quote in chunk:
@@ -180,18 +180,18 @@ def _row_ends(chunk: bytes, quote: int, *, inside: bool) -> npt.NDArray[np.int64
 
 
 def _stray(line: int, what: str) -> InvalidDataError:
-    message = f"{what}; a field with quotes in it is quoted as a whole and each inner quote doubled"
+    message = f"{what}; quote every field that contains quotes, and double each quote in it"
     return InvalidDataError([DataProblem(message, line=line)])
 
 
 def lines_of_records(
     source: io.RawIOBase, dialect: CsvFormat, records: Collection[int], *, skip_empty: bool
 ) -> dict[int, int]:
-    """Return the line, from 1, at which each of these records, from 1, begins; the header is record 1.
+    """Return the first line, from 1, of each of these records, from 1; the header is record 1.
 
-    Quotes are taken to be in order. The whole file is read.
+    Quotes must be valid. Reads up to the last of the records.
     """
-    wanted = np.array(sorted(records), dtype=np.int64)
+    requested = np.array(sorted(records), dtype=np.int64)
     found: dict[int, int] = {}
     record, line, carried = 0, 1, b""
     for chunk in _utf8_chunks(source, dialect, checked=False):
@@ -207,19 +207,19 @@ def lines_of_records(
         full = ~((length == 0) | ((length == 1) & (data[starts] == _CR))) | (not skip_empty)
         numbers = record + np.cumsum(full)
         lines = line + np.searchsorted(ends, starts)
-        for index in np.flatnonzero(full & np.isin(numbers, wanted)):
+        for index in np.flatnonzero(full & np.isin(numbers, requested)):
             found[int(numbers[index])] = int(lines[index])
         record = int(numbers[-1])
         line += int(np.searchsorted(ends, outer[-1] + 1))
-        # A record that goes on in the next chunk is looked at again there, from its beginning.
+        # A record that continues in the next chunk is processed again there, from its start.
         carried = data[outer[-1] + 1 :].tobytes()
-        if len(found) == len(wanted):
+        if len(found) == len(requested):
             break
     return found
 
 
 def _line_ends(data: Bytes) -> npt.NDArray[np.int64]:
-    """Return where lines end: at LF, or at a CR that no LF follows; a CR at the very end may yet be followed."""
+    """Return the positions of line ends: LF, or CR without LF; a CR at the very end may be followed by LF later."""
     alone = (data[:-1] == _CR) & (data[1:] != _LF)
     ends = data == _LF
     ends[:-1] |= alone

@@ -1,4 +1,4 @@
-"""CSV files: every column as text; what the text means is found by the type join."""
+"""CSV files: every column as text, whose type is inferred later."""
 
 import csv
 import io
@@ -21,16 +21,16 @@ _HEADER = 1 << 20
 class CsvReader:
     """Reads a CSV file block by block; see `TableReader`.
 
-    A quoted field is never missing: a quoted empty one is an empty text. Lines without any character are skipped, save
-    in a file of one column, where they are missing cells (or empty texts, as ``null_values`` says).
+    A quoted field is never missing: a quoted empty field is an empty text. Empty lines are skipped, except in a file
+    with one column, where they are missing cells (or empty texts, depending on ``null_values``).
 
     Args:
         source: The bytes, seekable.
-        dialect: How they are written.
-        limits: How many columns there may be, and how long a row.
+        dialect: Their CSV dialect.
+        limits: Limits of columns and rows.
 
     Raises:
-        InvalidDataError: There is no header, or it has an empty name or one twice.
+        InvalidDataError: There is no header, or it has an empty or repeated name.
     """
 
     inference = Inference.ALL
@@ -50,14 +50,14 @@ class CsvReader:
         )
         beginning, ended = "", False
         while not ended:
-            # As much again as is there: a header line of any length within the limit is read in a few goes.
-            wanted = max(_HEADER, len(beginning))
-            more = text.read(wanted)
+            # The amount doubles, so that a long header line is parsed only a few times.
+            amount = max(_HEADER, len(beginning))
+            more = text.read(amount)
             beginning += more
             if not beginning.strip():
                 raise InvalidDataError([DataProblem("the file is empty; its first line must name the columns")])
-            ended = len(more) < wanted
-            names = self._names_in(beginning, whole=ended)
+            ended = len(more) < amount
+            names = self._parse_header(beginning, complete=ended)
             if names is not None:
                 break
         if not names:
@@ -65,25 +65,26 @@ class CsvReader:
         check_names(names, self._limits, line=1)
         return names
 
-    def _names_in(self, beginning: str, *, whole: bool) -> list[str] | None:
-        """Return the fields of the first line; None where it goes on behind `beginning`, which is not the `whole`."""
+    def _parse_header(self, beginning: str, *, complete: bool) -> list[str] | None:
+        """Return the fields of the first line; None if `beginning` is not the `complete` file and ends within it."""
         lines = io.StringIO(beginning, newline="")
         reader = csv.reader(lines, delimiter=self._dialect.delimiter, quotechar=self._dialect.quote, strict=True)
         try:
             names = next(reader)
         except (csv.Error, StopIteration) as error:
-            if lines.tell() == len(beginning) and not whole:
+            if lines.tell() == len(beginning) and not complete:
                 return None
-            raise InvalidDataError([DataProblem("the header line cannot be read", line=1)]) from error
-        return None if lines.tell() == len(beginning) and not whole else names
+            message = "the header line cannot be parsed; check its quotes"
+            raise InvalidDataError([DataProblem(message, line=1)]) from error
+        return None if lines.tell() == len(beginning) and not complete else names
 
     def batches(self, problems: Problems) -> Iterator[pa.RecordBatch]:
         """See `TableReader.batches`."""
         width = len(self._names)
         ragged: list[tuple[int, int]] = []
 
-        def note(row: arrow_csv.InvalidRow) -> str:
-            # Told from the hundredth on to stop, Arrow leaves the rest of the block alone.
+        def on_invalid_row(row: arrow_csv.InvalidRow) -> str:
+            # With "error", Arrow stops within the block.
             if len(ragged) < MAX_PROBLEMS:
                 ragged.append((row.number, row.actual_columns))
             return "skip" if len(ragged) < MAX_PROBLEMS else "error"
@@ -95,7 +96,7 @@ class CsvReader:
                 stream,
                 read_options=arrow_csv.ReadOptions(
                     use_threads=False,
-                    # The stream gives blocks of its own size, larger only where a row is.
+                    # The stream returns blocks of its own size, which are larger only if a row is.
                     block_size=2 * BLOCK_BYTES + self._limits.row_bytes,
                     column_names=self._names,
                     skip_rows_after_names=1,
@@ -104,9 +105,9 @@ class CsvReader:
                     delimiter=self._dialect.delimiter,
                     quote_char=self._dialect.quote,
                     newlines_in_values=True,
-                    # In a file of one column an empty line is a row.
+                    # In a file with one column, an empty line is a row.
                     ignore_empty_lines=width > 1,
-                    invalid_row_handler=note,
+                    invalid_row_handler=on_invalid_row,
                 ),
                 convert_options=arrow_csv.ConvertOptions(
                     column_types=dict.fromkeys(self._names, pa.string()),
@@ -121,18 +122,18 @@ class CsvReader:
                 if len(batch):
                     yield batch
         except InvalidDataError as error:
-            self._tell(ragged, problems)
+            self._report(ragged, problems)
             problems.extend(error.problems)
             problems.raise_any()
         except pa.ArrowInvalid as error:
-            self._tell(ragged, problems)
-            problems.add("the file cannot be read as CSV; check delimiter and quotes")  # where there is room for more
+            self._report(ragged, problems)
+            problems.add("the file cannot be read as CSV; check delimiter and quotes")
             raise InvalidDataError(problems.found) from error
         else:
             self._checked = True
-            self._tell(ragged, problems)
+            self._report(ragged, problems)
 
-    def _tell(self, ragged: list[tuple[int, int]], problems: Problems) -> None:
+    def _report(self, ragged: list[tuple[int, int]], problems: Problems) -> None:
         if not ragged:
             return
         lines = self._lines({number for number, _ in ragged})

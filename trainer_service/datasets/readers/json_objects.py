@@ -1,4 +1,4 @@
-"""JSON: one object a line, or one array of objects, recognised by the first character."""
+"""JSON: one object per line, or one array of objects; the first character decides which."""
 
 import codecs
 import io
@@ -19,26 +19,26 @@ from trainer_service.datasets.readers.arrow_types import check_names
 _SHOWN = 256
 _CHUNK = 1 << 20
 _ROWS = 8192
-_CELLS = 1 << 20  # an object may bring a column that all others of its batch then have too
+_CELLS = 1 << 20  # one object can add a column to all others of its batch
 _BATCH_CHARACTERS = 4 << 20
 _SPACE = " \t\r\n"
 _SPACES = re.compile(f"[{_SPACE}]*")
-# A text, whole or cut off at the end; or what stands between values.
+# A string, complete or truncated at the end; or a structural character.
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{,}\]]', re.DOTALL)
 
 Located = tuple[int, int, Any]
-"""Line from 1, length in characters, and what stands there."""
+"""Line from 1, length in characters, and the value."""
 
 
 class JsonReader:
-    """Reads JSON objects; see `TableReader`. A key that an object lacks is a missing cell, and so is null.
+    """Reads JSON objects; see `TableReader`. Absent keys and null are missing cells.
 
     Args:
         source: The bytes, UTF-8, seekable.
-        limits: How many columns there may be, and how long an object.
+        limits: Limits of columns and objects.
 
     Raises:
-        InvalidDataError: The file is empty, or begins neither with an object nor with an array.
+        InvalidDataError: The file is empty, or starts with neither an object nor an array.
     """
 
     inference = Inference.DATETIMES
@@ -55,9 +55,9 @@ class JsonReader:
             if start in ("[", "{"):
                 return start
             if start:
-                message = "the file begins neither with { nor with [; it must hold JSON objects"
+                message = "the file starts with neither { nor [; it must contain JSON objects"
                 raise InvalidDataError([DataProblem(message, line=1)])
-        raise InvalidDataError([DataProblem("the file is empty; it must hold JSON objects")])
+        raise InvalidDataError([DataProblem("the file is empty; it must contain JSON objects")])
 
     def batches(self, problems: Problems) -> Iterator[pa.RecordBatch]:
         """See `TableReader.batches`."""
@@ -75,7 +75,7 @@ class JsonReader:
                 problems.add(message, line=line, column=_shown(key))
             known.update(found)
             if len(known) > self._limits.columns:
-                message = f"{len(known)} different keys have come up by here; {self._limits.columns_reason}"
+                message = f"there are {len(known)} different keys up to here; {self._limits.columns_reason}"
                 raise InvalidDataError([*problems.found, DataProblem(message, line=line)])
             rows.append({} if nested else found)
             characters += length
@@ -91,19 +91,19 @@ class JsonReader:
         check_names(names or ["-"], self._limits)
         columns = [_column([row.get(name) for row in rows], name, first_row, problems) for name in names]
         if not names:
-            # Objects without any key are rows all the same.
+            # Objects without keys are rows, too.
             return pa.RecordBatch.from_struct_array(pa.array([{}] * len(rows), pa.struct([])))
         return pa.RecordBatch.from_arrays(columns, names=names)
 
     def lines_of(self, rows: Collection[int]) -> dict[int, int]:
         """See `TableReader.lines_of`; the file is read once more."""
-        wanted, found, row = set(rows), {}, 0
+        requested, found, row = set(rows), {}, 0
         for line, _, value in self._located(Problems()):
             if isinstance(value, dict):
                 row += 1
-                if row in wanted:
+                if row in requested:
                     found[row] = line
-            if len(found) == len(wanted):
+            if len(found) == len(requested):
                 break
         return found
 
@@ -116,7 +116,7 @@ class JsonReader:
         """Yield the file's text in pieces.
 
         Raises:
-            InvalidDataError: It is not UTF-8; the line is told.
+            InvalidDataError: It is not UTF-8; the error has the line.
         """
         self._source.seek(0)
         decoder, line, first = codecs.getincrementaldecoder("utf-8")("strict"), 1, True
@@ -161,7 +161,7 @@ class JsonReader:
 
 
 class _ArrayScanner:
-    """Reads the elements of one JSON array, holding no more of it than the one being read and a chunk."""
+    """Reads the elements of one JSON array; only the current element and a chunk are in memory."""
 
     def __init__(
         self, texts: Iterator[str], decoder: json.JSONDecoder, problems: Problems, limits: IngestLimits
@@ -177,10 +177,10 @@ class _ArrayScanner:
         """Yield each element.
 
         Raises:
-            InvalidDataError: The array is malformed; what follows cannot be told apart.
+            InvalidDataError: The array is malformed; later elements cannot be located.
         """
         self._next_character()
-        self._at += 1  # the opening bracket, seen already.
+        self._at += 1  # the opening bracket, already checked
         separator = "]" if self._next_character() == "]" else ","
         self._at += separator == "]"
         while separator == ",":
@@ -217,19 +217,19 @@ class _ArrayScanner:
                 located = self._here(), end - self._at, value
                 self._at = end
                 return located
-            # A number at the end of what is there may go on in the next piece: once more.
+            # A number at the end of the text may continue in the next piece: parse again.
 
     def _more(self) -> bool:
-        """Read on; return whether there was anything."""
+        """Read more text; return whether there was any."""
         self._here()
         pieces = [self._text[self._at :]]
-        # As much again as is there: an element read in vain is then read in vain a few times only.
-        wanted = max(_CHUNK, len(pieces[0]))
-        while wanted > 0 and not self._ended:
+        # The amount doubles, so that an incomplete element is parsed only a few times.
+        amount = max(_CHUNK, len(pieces[0]))
+        while amount > 0 and not self._ended:
             piece = next(self._texts, None)
             self._ended = piece is None
             pieces.append(piece or "")
-            wanted -= len(pieces[-1])
+            amount -= len(pieces[-1])
         self._text, self._at, self._counted = "".join(pieces), 0, 0
         return any(pieces[1:])
 
@@ -253,11 +253,11 @@ class _ArrayScanner:
 
 
 class _RefusedError(ValueError):
-    """What stands there is whole but not allowed: reading on would not help."""
+    """The value is complete but not allowed: reading more text would not help."""
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise _RefusedError(f"{name} is no JSON value; write null for a missing number")
+    raise _RefusedError(f"{name} is not a JSON value; write null for a missing number")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -270,7 +270,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _shown(key: str) -> str:
-    """Return a key as a message may hold it: of bounded length, and text."""
+    """Return a key, truncated and as valid text, for a message."""
     return key[:_SHOWN].encode("utf-8", "replace").decode()
 
 
@@ -286,10 +286,10 @@ def _exceeds(text: str, limits: IngestLimits) -> bool:
 
 
 def _check_structure(text: str, start: int, limits: IngestLimits) -> None:
-    """Check that a long text holds no more values than a row has: parsed, each may take thirty times its text.
+    """Check that a long text has no more values than a row may have: parsed, each may take thirty times its size.
 
     Raises:
-        _RefusedError: It does.
+        _RefusedError: It has more.
     """
     if len(text) - start <= _CHUNK:
         return
@@ -314,7 +314,7 @@ def _meaning(error: Exception) -> str:
 
 
 def _column(values: list[Any], name: str, first_row: int, problems: Problems) -> pa.Array:
-    """Return the cells of one column of a batch: typed where they are of one kind, else all as text."""
+    """Return the cells of one column of a batch: typed if all are of one kind, else all as text."""
     kinds = set(map(type, values)) - {type(None)}
     if not kinds:
         return pa.nulls(len(values))
@@ -333,13 +333,13 @@ def _column(values: list[Any], name: str, first_row: int, problems: Problems) ->
     except UnicodeEncodeError:
         for index, text in enumerate(texts):
             if text is not None and any("\ud800" <= character <= "\udfff" for character in text):
-                problems.add("has half of a surrogate pair, which is no text", row=first_row + index, column=name)
+                problems.add("has an unpaired surrogate, which is not valid text", row=first_row + index, column=name)
                 texts[index] = None
         return pa.array(texts, pa.string())
 
 
 def _text(value: Any) -> str:
-    """Return a cell as text; what `conversion.to_text` makes of a typed one."""
+    """Return a cell as text, in the same form as `conversion.to_text`."""
     if isinstance(value, str):
         return value
     return json.dumps(value) if isinstance(value, bool) else repr(value)

@@ -14,8 +14,8 @@ from trainer_service.datasets.readers.arrow_types import EXPANDED_BYTES, Expansi
 from trainer_service.datasets.readers.parquet_pages import ParquetFooter
 
 _ROWS = 16_384
-_CELL_BYTES = 16  # the widest cell that is no text
-_LEAST_CELL_BYTES = 4
+_CELL_BYTES = 16  # of the widest type other than text
+_MIN_CELL_BYTES = 4
 
 
 class ParquetReader:
@@ -23,10 +23,10 @@ class ParquetReader:
 
     Args:
         source: The bytes, seekable.
-        limits: What the table may come to.
+        limits: Limits of the table.
 
     Raises:
-        InvalidDataError: They are not a Parquet file, or have columns that a flat table cannot hold.
+        InvalidDataError: They are not a Parquet file, or have columns of unsupported types.
     """
 
     inference = Inference.NONE
@@ -34,7 +34,7 @@ class ParquetReader:
     def __init__(self, source: io.RawIOBase, limits: IngestLimits) -> None:
         self._source = source
         self._limits = limits
-        self._steps: list[tuple[int, int]] = []  # rows, and those read at once, of each group whose pages are checked
+        self._steps: list[tuple[int, int]] = []  # rows and batch size of each validated row group
         self._unpacked = 0
         self._footer = ParquetFooter(source, limits)
         check_types(self._open().schema_arrow, limits)
@@ -46,7 +46,7 @@ class ParquetReader:
             return pq.ParquetFile(self._source, buffer_size=1 << 20, pre_buffer=False)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InvalidDataError(
-                [DataProblem("the bytes are no whole Parquet file; check the declared format, or write the file anew")]
+                [DataProblem("the bytes are not a complete Parquet file; check the declared format, or write it again")]
             ) from error
 
     def batches(self, problems: Problems) -> Iterator[pa.RecordBatch]:
@@ -59,7 +59,7 @@ class ParquetReader:
             try:
                 batches = file.iter_batches(batch_size=step, row_groups=[number], use_threads=False)
             except (pa.ArrowException, OSError, ValueError) as error:
-                raise _damaged(row, problems) from error
+                raise _corrupt_error(row, problems) from error
             end = row + rows
             while (batch := _next(batches, row, problems)) is not None:
                 for piece in normalised(batch, row, problems, self._limits):
@@ -67,13 +67,13 @@ class ParquetReader:
                     yield piece
                 row += len(batch)
             if row != end:
-                raise _damaged(row, problems)
+                raise _corrupt_error(row, problems)
 
     def _checked(self, number: int, row: int) -> tuple[int, int]:
-        """Check the pages of a row group; return its rows, and how many are read at once."""
+        """Validate the pages of a row group; return its number of rows, and how many are read at once."""
         pages = self._footer.pages(number, row)
-        # A run may stand for any number of cells, but each takes its room in the end.
-        self._unpacked += max(pages.unpacked, _LEAST_CELL_BYTES * pages.rows * pages.columns)
+        # A run can encode any number of cells, but each takes memory once expanded.
+        self._unpacked += max(pages.unpacked, _MIN_CELL_BYTES * pages.rows * pages.columns)
         if self._unpacked > self._limits.decompressed_bytes:
             raise InvalidDataError([DataProblem(f"the table {self._limits.decompressed_reason}", row=row)])
         row_bytes = pages.longest_texts + _CELL_BYTES * max(pages.columns, 1)
@@ -88,9 +88,9 @@ def _next(batches: Iterator[pa.RecordBatch], row: int, problems: Problems) -> pa
     try:
         return next(batches, None)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise _damaged(row, problems) from error
+        raise _corrupt_error(row, problems) from error
 
 
-def _damaged(row: int, problems: Problems) -> InvalidDataError:
-    message = "the Parquet file is damaged from about this row on; write it anew"
+def _corrupt_error(row: int, problems: Problems) -> InvalidDataError:
+    message = "the Parquet file is corrupt from about this row on; write it again"
     return InvalidDataError([*problems.found, DataProblem(message, row=row)])

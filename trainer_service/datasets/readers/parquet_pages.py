@@ -1,9 +1,9 @@
-"""What a Parquet file claims, checked before anything is made room for.
+"""Validation of a Parquet file's metadata before memory is allocated for it.
 
-A footer of a few bytes may announce millions of structures, and a page's header any size once unpacked; Arrow makes
-room for what they say (https://parquet.apache.org/docs/file-format/). So both are read by hand first, also because
-pyarrow's own view of a damaged column chunk ends the process. How far the pages of a chunk expand once values are
-written out is found too, as one text of a dictionary can stand in every row.
+A footer of a few bytes can declare millions of structures, and a page header any decompressed size; Arrow allocates
+what they declare (https://parquet.apache.org/docs/file-format/). Both are therefore parsed here first, also because
+pyarrow's own accessors abort the process on a corrupt column chunk. The expanded size of each chunk's pages is computed
+as well, as every row can refer to the same long text of a dictionary.
 """
 
 import io
@@ -32,10 +32,10 @@ _MAGIC = b"PAR1"
 _MAX_FOOTER = 64 << 20
 _MAX_PAGE = 256 << 20
 _MAX_DICTIONARY = 64 << 20
-# What reading may hold at once: of each column one page and its dictionary; or the footer.
-_MAX_HELD = 1 << 30
-_HEADERS = (512, 64 << 10, 16 << 20)  # bytes read for a page's header, which is mostly small
-_SCHEMA_ELEMENTS = 4  # of a column, at most: a list has three
+# Memory while reading: one page and the dictionary of each column; or the footer.
+_MAX_MEMORY = 1 << 30
+_HEADERS = (512, 64 << 10, 16 << 20)  # bytes read for a page header, which is mostly small
+_SCHEMA_ELEMENTS = 4  # maximum per column: a list has three
 # Numbers of fields and values in parquet.thrift.
 _SCHEMA, _GROUPS = 2, 4
 _GROUP_COLUMNS, _GROUP_ROWS = 1, 3
@@ -46,20 +46,19 @@ _PAGE_TYPE, _PAGE_UNPACKED, _PAGE_PACKED, _PAGE_DATA, _PAGE_DATA_2 = 1, 2, 3, 5,
 _VALUES, _ENCODING, _ENCODING_2 = 1, 2, 4
 _DATA, _INDEX, _DICTIONARY, _DATA_2 = range(4)
 _BYTE_ARRAY = 6
-_PREFIXES = 7  # DELTA_BYTE_ARRAY: a text is a part of the one before it, and what follows.
+_DELTA_BYTE_ARRAY = 7  # each text is encoded as a prefix of the previous one and a suffix
 _CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 
 
 @dataclass(frozen=True)
 class GroupPages:
-    """What reading a row group takes.
+    """Sizes of a row group.
 
     Attributes:
-        rows: Its rows.
-        columns: Its columns.
-        unpacked: Bytes of its pages once unpacked.
-        longest_texts: Bytes that one row's texts may come to, where they need not stand in the file as often as there
-            are rows: from dictionaries, or from prefixes.
+        rows: Number of rows.
+        columns: Number of columns.
+        unpacked: Decompressed size of its pages, bytes.
+        longest_texts: Maximum size of one row's texts that are encoded by reference (dictionaries and prefixes), bytes.
     """
 
     rows: int
@@ -69,17 +68,17 @@ class GroupPages:
 
 
 class ParquetFooter:
-    """The footer of a Parquet file, found to be sound and of bounded size.
+    """The validated footer of a Parquet file, of bounded size.
 
     Args:
         source: The file, seekable.
-        limits: How many columns there may be.
+        limits: Limits of the table.
 
     Attributes:
         row_groups: Number of row groups.
 
     Raises:
-        InvalidDataError: There is none, or it describes more than may be held.
+        InvalidDataError: There is none, or it is invalid or too large.
     """
 
     def __init__(self, source: io.RawIOBase, limits: IngestLimits) -> None:
@@ -89,25 +88,27 @@ class ParquetFooter:
         tail = source.read(8) or b""
         if self._size < 12 or tail[4:] != _MAGIC:
             raise InvalidDataError(
-                [DataProblem("the bytes are no whole Parquet file; check the declared format, or write the file anew")]
+                [DataProblem("the bytes are not a complete Parquet file; check the declared format, or write it again")]
             )
         length = struct.unpack_from("<I", tail)[0]
         if length > min(self._size - 12, _MAX_FOOTER):
-            raise _damaged(f"says its footer has {length} bytes; the file has {self._size}, a footer {_MAX_FOOTER}")
+            raise _corrupt_error(
+                f"declares a footer of {length} bytes, but the file has {self._size} and the maximum is {_MAX_FOOTER}"
+            )
         source.seek(self._size - 8 - length)
         self._footer = source.read(length) or b""
         self._groups: list[int] = []  # where each begins in the footer
         try:
             self._scan(limits)
         except MalformedError as error:
-            raise _damaged(f"has a footer that {error}") from error
+            raise _corrupt_error(f"has a footer that {error}") from error
         except CostError as error:
-            message = f"would take more than {_MAX_HELD >> 20} MiB; write fewer and larger row groups"
+            message = f"would take more than {_MAX_MEMORY >> 20} MiB of memory; write fewer and larger row groups"
             raise InvalidDataError([DataProblem(f"the footer of the Parquet file {message}")]) from error
         self.row_groups = len(self._groups)
 
     def _scan(self, limits: IngestLimits) -> None:
-        reader = CompactReader(self._footer, _MAX_HELD)
+        reader = CompactReader(self._footer, _MAX_MEMORY)
         for field, kind in reader.fields():
             if kind in (TRUE, FALSE):
                 continue
@@ -118,38 +119,38 @@ class ParquetFooter:
             if field == _SCHEMA and size > _SCHEMA_ELEMENTS * limits.columns + 1:
                 raise InvalidDataError([DataProblem(f"has {size - 1} columns or more; {limits.columns_reason}")])
             if field == _GROUPS and (element != STRUCT or self._groups):
-                raise MalformedError("has row groups of no kind, or twice")
+                raise MalformedError("has invalid or repeated row groups")
             for _ in range(size):
                 if field == _GROUPS:
                     self._groups.append(reader.at)
                 reader.skip(element, 1, 1)
 
     def pages(self, number: int, first_row: int) -> GroupPages:
-        """Check the pages of a row group.
+        """Validate the pages of a row group.
 
         Args:
             number: The row group, from 0.
             first_row: Number of its first row, from 1.
 
         Raises:
-            InvalidDataError: A page contradicts itself, or they would take more than may be held.
+            InvalidDataError: A page is inconsistent, or they would take too much memory.
         """
         columns, rows = self._group(number)
-        unpacked = held = longest = 0
+        unpacked = memory = longest = 0
         for column in columns:
             chunk = _Chunk(self._source, self._size, column, first_row)
             chunk.walk(rows)
             unpacked += chunk.unpacked
-            held += chunk.largest + chunk.dictionary
+            memory += chunk.largest + chunk.dictionary
             longest += max(chunk.longest_text, chunk.largest_prefixed)
-        if held > _MAX_HELD:
-            message = f"the pages of this row group would take {held} bytes at once, at most {_MAX_HELD} are allowed"
+        if memory > _MAX_MEMORY:
+            message = f"the pages of this row group would take {memory} bytes of memory, more than {_MAX_MEMORY}"
             raise InvalidDataError([DataProblem(f"{message}; write smaller pages or row groups", row=first_row)])
         return GroupPages(rows, len(columns), unpacked, longest)
 
     def _group(self, number: int) -> tuple[list["_Column"], int]:
-        """Return the columns of a row group, and its rows; the scan has read it before."""
-        reader = CompactReader(self._footer, _MAX_HELD, self._groups[number])
+        """Return the columns and number of rows of a row group, which the scan has validated."""
+        reader = CompactReader(self._footer, _MAX_MEMORY, self._groups[number])
         columns: list[_Column] = []
         rows = -1
         for field, kind in reader.fields():
@@ -160,13 +161,13 @@ class ParquetFooter:
             elif kind not in (TRUE, FALSE):
                 reader.skip(kind)
         if rows < 0:
-            raise _damaged(f"has a row group of {rows} rows")
+            raise _corrupt_error(f"has a row group of {rows} rows")
         return columns, rows
 
 
 @dataclass(frozen=True)
 class _Column:
-    """The metadata of a column chunk; what is missing is -1."""
+    """The metadata of a column chunk; missing numbers are -1."""
 
     name: str
     numbers: dict[int, int]
@@ -184,7 +185,7 @@ class _Column:
                 if inner == _META_PATH and inner_kind == LIST:
                     element, size = reader.elements()
                     if element != BINARY:
-                        raise _damaged("has a column whose name is no text")
+                        raise _corrupt_error("has a column whose name is not text")
                     path = [reader.binary()[:256].decode(errors="replace") for _ in range(size)]
                 elif inner in _META_NUMBERS and inner_kind in (I32, I64):
                     numbers[inner] = reader.integer()
@@ -207,35 +208,35 @@ class _Chunk:
         self._at, self._end = start, start + number(_META_SIZE, -1)
         self._values = number(_META_VALUES, -1)
         if not (0 <= start <= self._end <= size and self._values >= 0):
-            raise self._damaged("lies outside the file")
+            raise self._corrupt_error("lies outside the file")
         self.unpacked = self.largest = self.dictionary = self.longest_text = self.largest_prefixed = 0
 
-    def _damaged(self, what: str) -> InvalidDataError:
-        message = f"this column {what}; the Parquet file is damaged, write it anew"
+    def _corrupt_error(self, what: str) -> InvalidDataError:
+        message = f"this column {what}; the Parquet file is corrupt, write it again"
         return InvalidDataError([DataProblem(message, row=self._row, column=self._column.name)])
 
     def walk(self, rows: int) -> None:
-        """Look at every page.
+        """Validate every page.
 
         Args:
-            rows: Rows of the group, each of which has one value in a flat column, missing or not.
+            rows: Number of rows of the group; a flat column has one value per row, missing or not.
 
         Raises:
-            InvalidDataError: One contradicts itself, or is too large.
+            InvalidDataError: A page is inconsistent or too large.
         """
         if self._values != rows:
-            raise self._damaged(f"has {self._values} values in a row group of {rows} rows")
+            raise self._corrupt_error(f"has {self._values} values in a row group of {rows} rows")
         seen, first = 0, True
         while seen < self._values and self._at < self._end:
             page = self._header()
             kind, packed, unpacked = (_number(page, field) for field in (_PAGE_TYPE, _PAGE_PACKED, _PAGE_UNPACKED))
             if not 0 <= packed <= self._end - self._at or unpacked < 0:
-                raise self._damaged(f"has a page of {packed} bytes packed, {unpacked} unpacked, which it cannot have")
+                raise self._corrupt_error(f"has a page of invalid sizes: {packed} bytes, {unpacked} decompressed")
             most = _MAX_DICTIONARY if kind == _DICTIONARY else _MAX_PAGE
             if unpacked > most:
-                raise self._damaged(f"has a page that says it unpacks to {unpacked} bytes; a page has at most {most}")
+                raise self._corrupt_error(f"has a page of {unpacked} bytes decompressed; the maximum is {most}")
             if kind == _DICTIONARY and not first:
-                raise self._damaged("has a dictionary behind its first page")
+                raise self._corrupt_error("has a dictionary after its first page")
             if kind == _DICTIONARY:
                 self.dictionary = unpacked
                 self.longest_text = self._longest(packed, unpacked)
@@ -245,7 +246,7 @@ class _Chunk:
             self._at += packed
             first = False
         if seen != self._values:
-            raise self._damaged(f"has pages of {seen} values; {self._values} were said")
+            raise self._corrupt_error(f"has pages with {seen} values, but declares {self._values}")
 
     def _header(self) -> Struct:
         for size in _HEADERS:
@@ -256,31 +257,31 @@ class _Chunk:
                 page = reader.struct()
             except MalformedError as error:
                 if len(data) < size:
-                    raise self._damaged(f"has a page whose header {error}") from error
+                    raise self._corrupt_error(f"has a page whose header {error}") from error
                 continue
             except CostError:
                 break
             self._at += reader.at
             return page
-        raise self._damaged("has a page whose header is too long")
+        raise self._corrupt_error("has a page whose header is too long")
 
     def _data_page(self, page: Struct, kind: int, unpacked: int) -> int:
-        """Return how many values a page holds."""
+        """Return the number of values of a page."""
         body = page.get({_DATA: _PAGE_DATA, _DATA_2: _PAGE_DATA_2}.get(kind, 0), {})
         if kind == _INDEX:
             return 0
         if not isinstance(body, dict) or not body:
-            raise self._damaged("has a page of unknown kind")
+            raise self._corrupt_error("has a page of unknown kind")
         values = _number(body, _VALUES)
         if values < 0:
-            raise self._damaged(f"has a page of {values} values")
+            raise self._corrupt_error(f"has a page of {values} values")
         self.largest = max(self.largest, unpacked)
-        if _number(body, _ENCODING if kind == _DATA else _ENCODING_2) == _PREFIXES:
+        if _number(body, _ENCODING if kind == _DATA else _ENCODING_2) == _DELTA_BYTE_ARRAY:
             self.largest_prefixed = max(self.largest_prefixed, unpacked)
         return values
 
     def _longest(self, packed: int, unpacked: int) -> int:
-        """Return the bytes of the longest text of a dictionary; no more than an upper bound where it is unreadable."""
+        """Return the length of the longest text of a dictionary, bytes; an upper bound if it cannot be decompressed."""
         if self._column.numbers.get(_META_TYPE) != _BYTE_ARRAY:
             return 0
         self._source.seek(self._at)
@@ -307,5 +308,5 @@ def _number(page: Struct, field: int) -> int:
     return value if isinstance(value, int) else -1
 
 
-def _damaged(what: str) -> InvalidDataError:
-    return InvalidDataError([DataProblem(f"the Parquet file {what}; it is damaged, write it anew")])
+def _corrupt_error(what: str) -> InvalidDataError:
+    return InvalidDataError([DataProblem(f"the Parquet file {what}; it is corrupt, write it again")])

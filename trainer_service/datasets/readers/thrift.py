@@ -1,4 +1,4 @@
-"""Thrift's compact protocol, as far as the metadata of Parquet needs it.
+"""Thrift's compact protocol: the subset used by Parquet's metadata.
 
 https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
 """
@@ -11,8 +11,8 @@ _WIDTHS = {BYTE: 1, DOUBLE: 8, UUID: 16}
 _MAX_DEPTH = 16
 _MAX_VARINT = 10
 
-# What an element of a list costs once it is read: about the size of Arrow's structures, one of a column chunk holding
-# all others of it. Lists of column chunks are those within an element of another list.
+# Memory of a list element once parsed: about the size of Arrow's structures; that of a column chunk includes its nested
+# structures. Lists of column chunks are the lists within elements of other lists.
 _CHUNK_COST, _STRUCT_COST, _VALUE_COST = 1500, 300, 64
 _CHUNKS = 2
 
@@ -21,22 +21,22 @@ Struct = dict[int, "int | Struct"]
 
 
 class MalformedError(Exception):
-    """The bytes are not what the protocol says."""
+    """The bytes violate the protocol."""
 
 
 class CostError(Exception):
-    """The bytes describe more than was allowed."""
+    """The declared structures exceed the memory budget."""
 
 
 class CompactReader:
-    """Reads values from bytes; every read is bounded by them.
+    """Reads values from bytes, with bounds checks.
 
-    Each method raises MalformedError where the bytes end too early or are no such value, and CostError where lists cost
-    more than the budget.
+    Each method raises MalformedError if the bytes end too early or are invalid, and CostError if lists exceed the
+    budget.
 
     Args:
         data: The bytes.
-        budget: Bytes that lists may come to in memory.
+        budget: Memory budget of lists, bytes.
         at: Position of the first value.
 
     Attributes:
@@ -49,9 +49,9 @@ class CompactReader:
         self.at = at
 
     def fields(self) -> Iterator[tuple[int, int]]:
-        """Yield number and type of each field of the structure that begins here; the caller reads or skips its value.
+        """Yield number and type of each field of the next structure; the caller must read or skip its value.
 
-        A boolean's value is its type: there is nothing to read.
+        The value of a boolean is encoded in its type: there is nothing to read.
         """
         field = 0
         while kind := (head := self._byte()) & 0x0F:
@@ -59,7 +59,7 @@ class CompactReader:
             yield field, kind
 
     def struct(self, depth: int = 0) -> Struct:
-        """Return the structure that begins here; what else its fields hold is passed over."""
+        """Return the next structure; fields of other types are skipped."""
         if depth > _MAX_DEPTH:
             raise MalformedError("is nested too deeply")
         found: Struct = {}
@@ -73,18 +73,18 @@ class CompactReader:
         return found
 
     def integer(self) -> int:
-        """Return the integer that begins here."""
+        """Return the next integer."""
         value = self._varint()
         return (value >> 1) ^ -(value & 1)
 
     def binary(self) -> bytes:
-        """Return the bytes that begin here."""
+        """Return the next byte string."""
         length = self._varint()
         self._advance(length)
         return self._data[self.at - length : self.at]
 
     def elements(self, lists: int = 0) -> tuple[int, int]:
-        """Return type and number of the elements of the list that begins here, which is within so many `lists`."""
+        """Return type and number of the elements of the next list, which is nested in so many `lists`."""
         head = self._byte()
         size = head >> 4
         size = self._varint() if size == 0x0F else size
@@ -92,7 +92,7 @@ class CompactReader:
         return head & 0x0F, size
 
     def skip(self, kind: int, depth: int = 0, lists: int = 0) -> None:
-        """Pass over a value of this type."""
+        """Skip a value of this type."""
         if depth > _MAX_DEPTH:
             raise MalformedError("is nested too deeply")
         if kind in _INTEGERS:
@@ -116,11 +116,11 @@ class CompactReader:
                 if inner not in (TRUE, FALSE):
                     self.skip(inner, depth + 1, lists)
         else:
-            raise MalformedError(f"holds a value of the unknown type {kind}")
+            raise MalformedError(f"contains a value of the unknown type {kind}")
 
     def _charge(self, kinds: list[int], size: int, lists: int) -> None:
         if size > len(self._data) - self.at:
-            raise MalformedError(f"has a list of {size} elements, which its bytes cannot hold")
+            raise MalformedError(f"has a list of {size} elements, more than its bytes can contain")
         cost = (_CHUNK_COST if lists + 1 == _CHUNKS else _STRUCT_COST) if STRUCT in kinds else _VALUE_COST
         self._left -= size * cost
         if self._left < 0:
@@ -136,13 +136,13 @@ class CompactReader:
 
     def _byte(self) -> int:
         if self.at >= len(self._data):
-            raise MalformedError("is cut off")
+            raise MalformedError("is truncated")
         self.at += 1
         return self._data[self.at - 1]
 
     def _advance(self, count: int) -> None:
         if count > len(self._data) - self.at:
-            raise MalformedError("is cut off")
+            raise MalformedError("is truncated")
         self.at += count
 
     def _varint(self) -> int:

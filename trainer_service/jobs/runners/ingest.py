@@ -72,7 +72,7 @@ class IngestRunner:
                 services.scratch,
                 limits=services.limits,
                 types=None if saved is None else json.loads(saved),
-                joined=joined,
+                on_types=joined,
                 cancelled=attempt.stopped,
                 propose_key=propose_key,
             )

@@ -21,7 +21,7 @@ from trainer_service.jobs.checkpoints import JobCheckpoints
 from trainer_service.jobs.runner import JobOutputs
 from trainer_service.jobs.services import JobServices
 from trainer_service.object_keys import version_keys
-from trainer_service.signer import KeySource, watch_signing_key
+from trainer_service.signer import KeySource, open_signing_key
 from trainer_service.tables import fetch_table
 
 FETCHING = "fetching"
@@ -38,7 +38,7 @@ class TrainRunner:
         """Fit a model to a dataset, verify it, and make the version; see `JobRunner.run`."""
         services.warmed_up()
         # Read first: a key that cannot be read is to be known before the fit, not after it.
-        key = watch_signing_key(services.signing_key)
+        key = open_signing_key(services.signing_key)
         fitted = fit_model(attempt, services)
         verified = verify(attempt, fitted)
         version = publish(attempt, services, verified, key)

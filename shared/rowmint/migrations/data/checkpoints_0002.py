@@ -1,4 +1,4 @@
-"""Gives jobs a checkpoint."""
+"""Adds checkpoints of jobs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,10 +10,10 @@ _SCHEMA = "rowmint_data"
 
 
 def upgrade() -> None:
-    """Add the column; code that knows nothing of it leaves it empty."""
+    """Add the column, which is nullable, as older releases do not set it."""
     op.add_column("jobs", sa.Column("checkpoint", sa.JSON()), schema=_SCHEMA)
 
 
 def downgrade() -> None:
-    """Drop it: jobs that are claimed again start from the beginning."""
+    """Drop the column: further attempts of jobs start from the beginning."""
     op.drop_column("jobs", "checkpoint", schema=_SCHEMA)

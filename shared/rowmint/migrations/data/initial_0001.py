@@ -1,4 +1,4 @@
-"""Makes the tables of `rowmint_data`."""
+"""Creates the tables of `rowmint_data`."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ _SCHEMA = "rowmint_data"
 
 
 def upgrade() -> None:
-    """Make every table."""
+    """Create every table."""
     op.create_table(
         "datasets",
         sa.Column("uid", sa.String(32), primary_key=True),

@@ -1,4 +1,4 @@
-"""Gives jobs the trace that they belong to."""
+"""Adds the trace context of jobs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,10 +10,10 @@ _SCHEMA = "rowmint_data"
 
 
 def upgrade() -> None:
-    """Add the column; code that knows nothing of it leaves it empty."""
+    """Add the column, which is nullable, as older releases do not set it."""
     op.add_column("jobs", sa.Column("trace_parent", sa.String(55)), schema=_SCHEMA)
 
 
 def downgrade() -> None:
-    """Drop it: what works on jobs that are there begins traces of its own."""
+    """Drop the column: workers start new traces for existing jobs."""
     op.drop_column("jobs", "trace_parent", schema=_SCHEMA)

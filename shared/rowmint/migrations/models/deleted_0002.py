@@ -1,4 +1,4 @@
-"""Adds the versions that are deleted and not yet purged."""
+"""Adds deleted versions that are not yet purged."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ _SCHEMA = "rowmint_models"
 
 
 def upgrade() -> None:
-    """Make the table; to code that knows nothing of it, what is in it does not exist."""
+    """Create the table; to older releases, deleted versions do not exist."""
     op.create_table(
         "deleted_versions",
         sa.Column("model_uid", sa.String(32), sa.ForeignKey(f"{_SCHEMA}.models.uid"), primary_key=True),
@@ -39,5 +39,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop it: deleted versions cannot be restored, and their objects are swept as any that no row names."""
+    """Drop the table: deleted versions cannot be restored, and their objects are collected as garbage."""
     op.drop_table("deleted_versions", schema=_SCHEMA)

@@ -1,4 +1,4 @@
-"""Makes the tables of `rowmint_models`."""
+"""Creates the tables of `rowmint_models`."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ _SCHEMA = "rowmint_models"
 
 
 def upgrade() -> None:
-    """Make every table."""
+    """Create every table."""
     op.create_table(
         "garbage",
         sa.Column("object_key", sa.String(512), primary_key=True),

@@ -10,7 +10,7 @@ _SCHEMA = "rowmint_models"
 
 
 def upgrade() -> None:
-    """Make the table; to code that knows nothing of it, no version is signed."""
+    """Create the table; to older releases, no version is signed."""
     op.create_table(
         "version_signatures",
         sa.Column("model_uid", sa.String(32), sa.ForeignKey(f"{_SCHEMA}.models.uid"), primary_key=True),
@@ -23,5 +23,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop it: samplers that serve signed versions only serve none until they are signed again."""
+    """Drop the table: samplers that require signatures serve no version until it is signed again."""
     op.drop_table("version_signatures", schema=_SCHEMA)

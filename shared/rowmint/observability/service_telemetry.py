@@ -1,4 +1,4 @@
-"""What a service tells of itself, for as long as it serves."""
+"""Metrics, traces and call log of a service, for as long as it serves."""
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 import structlog
 from prometheus_client import CollectorRegistry
 
-from rowmint.observability.access import CallLog
+from rowmint.observability.call_log import CallLog
 from rowmint.observability.calls import CallObserver
 from rowmint.observability.exporter import serve_metrics
 from rowmint.observability.metrics import CallMetrics
@@ -17,32 +17,32 @@ _log = structlog.get_logger(__name__)
 
 
 @contextmanager
-def observed(
+def service_telemetry(
     service: str,
     registry: CollectorRegistry,
     calls: CallMetrics,
     metrics_listen: str,
     *,
     tls: TlsFiles | None = None,
-    admits: Callable[[Collection[str]], bool] | None = None,
+    may_scrape: Callable[[Collection[str]], bool] | None = None,
 ) -> Iterator[tuple[CallObserver, ...]]:
-    """Serve the metrics and set up the traces that are asked for; give what is to be told of a server's calls.
+    """Serve metrics and set up tracing, as configured; yield the observers of a server's calls.
 
     Args:
         service: ``trainer`` or ``sampler``.
-        registry: The metrics served.
-        calls: Those of them that are about calls.
-        metrics_listen: Where they are served, ``host:port``; empty for nowhere.
-        tls: Files of the certificate that they are served with; None for plain text.
-        admits: Says whether the bearer of a certificate with such names may scrape; None lets everybody.
+        registry: The metrics to serve.
+        calls: The call metrics among them.
+        metrics_listen: Address to serve them on, ``host:port``; empty for none.
+        tls: Certificate and key files of the metrics server; None for no TLS.
+        may_scrape: Returns whether a client certificate with the given names may scrape; None allows every client.
 
     Raises:
-        UnavailableError: The address cannot be bound, or traces are asked for and OpenTelemetry is not installed.
-        InvalidFieldError: Traces are to be sent in a way that there is not.
+        UnavailableError: The address cannot be bound, or tracing is configured and OpenTelemetry is not installed.
+        InvalidFieldError: Tracing is configured with an unsupported protocol.
     """
     with ExitStack() as stack:
         if metrics_listen:
-            server = serve_metrics(metrics_listen, registry, tls, admits)
+            server = serve_metrics(metrics_listen, registry, tls, may_scrape)
             stack.callback(server.close)
             _log.info("serving metrics", service=service, port=server.port)
         tracing = configure_tracing(f"rowmint-{service}")

@@ -1,4 +1,4 @@
-"""What the first pass over an upload found, as JSON: an ingest that is taken up again need not find it again."""
+"""Inferred types as JSON: a later attempt of an ingest reuses them instead of repeating the first pass."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ _FORMAT = 1
 
 
 def types_to_json(columns: Iterable[tuple[str, Target]]) -> dict[str, Any]:
-    """Return the columns of a table and what each is converted to, as JSON values."""
+    """Return the names and target types of columns as JSON values."""
     return {
         "format": _FORMAT,
         "columns": [
@@ -30,10 +30,10 @@ def types_to_json(columns: Iterable[tuple[str, Target]]) -> dict[str, Any]:
 
 
 def types_from_json(body: Mapping[str, Any], overrides: Sequence[ColumnSpec]) -> list[tuple[str, Target]]:
-    """Return what `types_to_json` gave.
+    """Return the names and target types from the result of `types_to_json`.
 
     Raises:
-        ValueError: It is not what this code writes; the first pass is to be made again.
+        ValueError: It is invalid or of another version; the first pass must be repeated.
     """
     declared = {column.name: column for column in overrides}
     try:
@@ -54,7 +54,7 @@ def types_from_json(body: Mapping[str, Any], overrides: Sequence[ColumnSpec]) ->
             for entry in body["columns"]
         ]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"what was found of the columns is malformed: {error!r}") from error
+        raise ValueError(f"the inferred types are malformed: {error!r}") from error
 
 
 def _form(body: Mapping[str, str] | None, declared: ColumnSpec | None) -> DatetimeForm | None:

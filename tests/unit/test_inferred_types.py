@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rowmint.schema import ColumnKind, ColumnSpec
+from trainer_service.datasets.inferred_types import types_from_json
 from trainer_service.datasets.ingest import ingest
-from trainer_service.datasets.joined_types import types_from_json
 
 CSV = (
     b"id,day,local,instant,us,mine,flag,number,price,text\n"
@@ -34,7 +34,7 @@ def first(kind, folder):
     data_format, data = FORMATS[kind]
     found = []
     result = ingest(
-        io.BytesIO(data), data_format, overrides(kind), "", folder, joined=found.append, propose_key=lambda _: ""
+        io.BytesIO(data), data_format, overrides(kind), "", folder, on_types=found.append, propose_key=lambda _: ""
     )
     return result, json.loads(json.dumps(found[0]))
 
@@ -52,7 +52,7 @@ def test_an_ingest_that_knows_the_types_reads_once_and_ends_alike(kind, tmp_path
         "",
         tmp_path / "second",
         types=types,
-        joined=joined.append,
+        on_types=joined.append,
         progress=shares.append,
         propose_key=lambda _: "",
     )
@@ -87,7 +87,7 @@ def test_what_cannot_be_read_is_found_again(what, tmp_path):
         "",
         tmp_path / "second",
         types=broken,
-        joined=joined.append,
+        on_types=joined.append,
         propose_key=lambda _: "",
     )
     assert len(joined) == 1

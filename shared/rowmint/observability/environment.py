@@ -1,15 +1,15 @@
-"""Environment variables that belong to Prometheus and OpenTelemetry, not to us; this needs neither."""
+"""Environment variables of Prometheus and OpenTelemetry, read without importing either."""
 
 import os
 
 
 def multiprocess_folder() -> str:
-    """Return the folder through which processes that serve together share their metrics; empty where there is none."""
+    """Return the folder through which processes share their metrics; empty if metrics are not shared."""
     return os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
 
 
-def tracing_wanted() -> str:
-    """Return the name of the variable that asks for traces to be sent somewhere; empty where none does."""
+def tracing_variable() -> str:
+    """Return the name of the variable that enables tracing by naming an endpoint; empty if tracing is disabled."""
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return ""
     if os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
@@ -19,7 +19,7 @@ def tracing_wanted() -> str:
 
 
 def tracing_protocol() -> tuple[str, str]:
-    """Return the variable that says how traces are sent, and what it says: ``grpc`` by default."""
+    """Return the name of the variable that sets the OTLP protocol, and its value, ``grpc`` by default."""
     named = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
     name = next((name for name in named if os.environ.get(name, "").strip()), named[-1])
     return name, os.environ.get(name, "").strip().lower() or "grpc"

@@ -1,4 +1,4 @@
-"""What guards a server, composed of its settings."""
+"""Security of a server, composed from its settings: TLS, authentication, audit log."""
 
 import socket
 import time
@@ -7,17 +7,19 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from rowmint.rpc.server import Guard
+from rowmint.rpc.server import ServerSecurity
 from rowmint.rpc.settings import ServiceSettings
 from rowmint.security.identity import EVERY_PROJECT, Role
 
 
-def scraper_admission(settings: ServiceSettings) -> Callable[[Collection[str]], bool] | None:
-    """Return what says whether the bearer of a certificate may read metrics, which tell of all projects; None: all may.
+def scraper_authorization(settings: ServiceSettings) -> Callable[[Collection[str]], bool] | None:
+    """Return a function that says whether a client certificate with the given names may read metrics.
+
+    Metrics cover all projects, so reading them requires the role reader in every project. None: every client may.
 
     Raises:
         UnavailableError: The access file cannot be read.
-        InvalidFieldError: It cannot be understood.
+        InvalidFieldError: It cannot be parsed.
     """
     if not (settings.tls_client_ca and settings.access_file):
         return None
@@ -25,29 +27,29 @@ def scraper_admission(settings: ServiceSettings) -> Callable[[Collection[str]], 
 
     access = AccessFile(Path(settings.access_file))
 
-    def admits(names: Collection[str]) -> bool:
+    def may_scrape(names: Collection[str]) -> bool:
         found = access.identify_certificate(names)
-        return found is not None and found.may(Role.READER, EVERY_PROJECT)
+        return found is not None and found.has_role(Role.READER, EVERY_PROJECT)
 
-    return admits
+    return may_scrape
 
 
 @contextmanager
-def guarded(settings: ServiceSettings, label: str, now: Callable[[], datetime]) -> Iterator[Guard]:
-    """Give what guards a server, for as long as it serves.
+def server_security(settings: ServiceSettings, label: str, now: Callable[[], datetime]) -> Iterator[ServerSecurity]:
+    """Open the security of a server, for as long as it serves.
 
     Args:
         settings: Settings of the service.
         label: ``trainer`` or ``sampler``.
-        now: Gives the present time, with its zone: when credentials expire, and when calls were judged.
+        now: Returns the current time, with its zone; used for expiry of credentials and times in the audit log.
 
     Raises:
-        UnavailableError: A file that it takes cannot be read, or the audit log not be written.
-        InvalidFieldError: One of them cannot be understood.
+        UnavailableError: One of its files cannot be read, or the audit log cannot be written.
+        InvalidFieldError: One of its files cannot be parsed.
     """
-    # Loaded where asked for: what reads keys and certificates takes its time to start.
+    # Imported only if needed: the libraries for keys and certificates are slow to import.
     authenticator = None
-    if settings.asks_who_calls:
+    if settings.requires_credentials:
         from rowmint.security.access_file import AccessFile  # noqa: PLC0415
         from rowmint.security.authenticator import Authenticator  # noqa: PLC0415
 
@@ -59,12 +61,12 @@ def guarded(settings: ServiceSettings, label: str, now: Callable[[], datetime]) 
         access = AccessFile(Path(settings.access_file)) if settings.access_file else None
         authenticator = Authenticator(access, tokens, now)
     if not settings.audit_log:
-        yield Guard(settings.tls_files, authenticator)
+        yield ServerSecurity(settings.tls_files, authenticator)
         return
     from rowmint.security.audit import AuditLog  # noqa: PLC0415
 
     audit = AuditLog(Path(settings.audit_log), label, socket.gethostname(), now)
     try:
-        yield Guard(settings.tls_files, authenticator, audit)
+        yield ServerSecurity(settings.tls_files, authenticator, audit)
     finally:
         audit.close()

@@ -1,0 +1,61 @@
+"""Prose in code, protos and documents uses plain technical English: see the glossary, docs/concepts.md."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PLACES = ("README.md", "docs", "protos", "shared", "trainer_service", "sampler_service")
+# Dated records of decisions are not rewritten.
+EXCLUDED = {ROOT / "docs" / "decisions.md"}
+SUFFIXES = {".md", ".proto", ".py", ".pyi", ".sql", ".toml", ".yaml", ".yml"}
+
+SUGGESTIONS = {
+    r"\bgo(es|ing|ne)? on with\b": "resume, continue",
+    r"\banew\b": "again",
+    r"\bafresh\b": "again; generated",
+    r"\bnobody\b": "name the caller, client, process or thread that does not",
+    r"\bwhoever\b": "the caller, the client, the operator",
+    r"\bsomebody\b": "a caller, a client, another process",
+    r"\bmend(s|ed|ing)?\b": "fix, repair",
+    r"\blet in\b": "authenticated, authorized",
+}
+
+
+def findings(name: str, text: str) -> Iterator[str]:
+    """Yield a line for each phrase in a text that has a plainer word: where it is, and what to write."""
+    for number, line in enumerate(text.splitlines(), 1):
+        for pattern, suggestion in SUGGESTIONS.items():
+            for match in re.finditer(pattern, line, re.IGNORECASE):
+                yield f"{name}:{number}: {match[0]!r}; write: {suggestion}"
+
+
+def files() -> Iterator[Path]:
+    """Yield the files with prose that is read by users and contributors."""
+    for place in PLACES:
+        path = ROOT / place
+        found = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.suffix in SUFFIXES)
+        yield from (one for one in found if one not in EXCLUDED)
+
+
+def test_plain_words_are_used():
+    found = [
+        finding
+        for path in files()
+        for finding in findings(str(path.relative_to(ROOT)), path.read_text(encoding="utf-8"))
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The stream is gone on with.", ["x:1: 'gone on with'; write: resume, continue"]),
+        ("one\nMended, and made anew", ["x:2: 'anew'; write: again", "x:2: 'Mended'; write: fix, repair"]),
+        ("amend a renewal; recommended; a new one; ongoing", []),
+    ],
+)
+def test_phrases_are_found_as_whole_words(text, expected):
+    assert list(findings("x", text)) == expected

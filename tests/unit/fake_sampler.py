@@ -1,0 +1,233 @@
+"""A fake sampler, whose calls fail as a test says."""
+
+from collections import deque
+
+import google_crc32c
+import grpc
+
+from rowmint.v1 import (
+    model_pb2,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    sampling_pb2,
+    sampling_service_pb2_grpc,
+    value_pb2,
+)
+from tests.unit.fake_failures import refuse
+from tests.unit.fake_rows import GRID, SCHEMA, VERSION, lead_and_end, row_bytes
+
+
+class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_service_pb2_grpc.ModelServiceServicer):
+    """Deterministic rows; `cuts` says how the next calls fail, one entry for each call, None for one that succeeds."""
+
+    def __init__(self, cuts=(), lead_alone=False, plan=b"p" * 32, model=b"m" * 32):
+        self.cuts = deque(cuts)
+        self.lead_alone = lead_alone
+        self.plan = plan
+        self.model = model
+        self.requests = []
+        self.completions = []
+        self.address = ""
+        self.peers = set()
+        self.reports = None
+        self.kill = lambda: None
+
+    def cut_of(self, request):
+        """Return how a call fails."""
+        return self.cuts.popleft() if self.cuts else None
+
+    def header(self, request):
+        return sampling_pb2.SampleHeader(
+            model_version=VERSION,
+            model_digest=self.model,
+            plan_digest=self.plan,
+            seed=request.seed if request.HasField("seed") else 77,
+            grid=GRID,
+            rows=request.rows,
+            start_row=request.start_row,
+            end_row=request.end_row if request.HasField("end_row") else request.rows,
+            schema=SCHEMA,
+        )
+
+    def lead_and_end(self, format_):
+        return lead_and_end(format_)
+
+    def row_bytes(self, format_, first, count):
+        return row_bytes(format_, first, count)
+
+    def Sample(self, request, context):  # noqa: N802
+        self.requests.append(request)
+        self.peers.add(context.peer())
+        if self.address:
+            context.send_initial_metadata((("rowmint-replica", self.address),))
+        if request.model.endswith("/nothing"):
+            refuse(context, grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", "there is no model nothing")
+        cut = self.cut_of(request)
+        header = self.header(request)
+        yield sampling_pb2.SampleResponse(header=header)
+        lead, end = self.lead_and_end(request.format)
+        pending = lead if request.framing != sampling_pb2.FRAMING_CONTINUE else b""
+        row = header.start_row
+        sent = 0
+        if cut is not None and not cut.after and (yield from self.misbehave(cut, row, context)):
+            return
+        if pending and self.lead_alone:
+            yield self.message(row, 0, pending)
+            pending = b""
+            sent += 1
+        while row < header.end_row:
+            if cut is not None and sent == cut.after:
+                stop = yield from self.misbehave(cut, row, context)
+                if stop:
+                    return
+            stop = min(row - row % GRID + GRID, header.end_row)
+            data = pending + self.row_bytes(request.format, row, stop - row)
+            pending = b""
+            if stop == request.rows:
+                data += end
+            yield self.message(row, stop - row, data)
+            sent += 1
+            row = stop
+        yield sampling_pb2.SampleResponse(
+            summary=sampling_pb2.SampleSummary(
+                candidates=2 * (row - header.start_row),
+                accepted=row - header.start_row,
+                rows_delivered=row - header.start_row,
+                complete=True,
+                next_row=row,
+            )
+        )
+
+    def misbehave(self, cut, row, context):
+        match cut.kind:
+            case "abort":
+                context.abort(cut.code, "Received RST_STREAM with error code 2")
+            case "refuse":
+                refuse(context, cut.code, cut.reason, "refused by the test", retry_after=cut.retry_after)
+            case "crc":
+                yield sampling_pb2.SampleResponse(
+                    data=sampling_pb2.SampleData(first_row=row, row_count=1, data=b"x", crc32c=1)
+                )
+            case "gap":
+                yield self.message(row + GRID, GRID, b"later")
+            case "silent":
+                return True
+            case "early":
+                yield sampling_pb2.SampleResponse(
+                    summary=sampling_pb2.SampleSummary(candidates=10, accepted=5, complete=False, next_row=row)
+                )
+                return True
+            case "kill":
+                self.kill()
+                context.abort(grpc.StatusCode.UNAVAILABLE, "killed")
+        return True
+
+    @staticmethod
+    def message(first, count, data):
+        return sampling_pb2.SampleResponse(
+            data=sampling_pb2.SampleData(first_row=first, row_count=count, data=data, crc32c=google_crc32c.value(data))
+        )
+
+    def PlanSample(self, request, context):  # noqa: N802
+        if request.sample.model.endswith("/nothing"):
+            refuse(context, grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", "there is no model nothing")
+        header = self.header(request.sample)
+        half = request.sample.rows // 2 // GRID * GRID
+        first, second = sampling_pb2.SampleRequest(), sampling_pb2.SampleRequest()
+        first.CopyFrom(request.sample)
+        second.CopyFrom(request.sample)
+        first.end_row = second.start_row = half
+        second.framing = sampling_pb2.FRAMING_CONTINUE
+        return sampling_pb2.PlanSampleResponse(
+            header=header, parts=[first, second], acceptance=0.5, block_size=GRID // 2
+        )
+
+    def CompleteRows(self, requests, context):  # noqa: N802
+        config = next(requests).config
+        self.completions.append(config)
+        if self.address:
+            context.send_initial_metadata((("rowmint-replica", self.address),))
+        cut = self.cuts.popleft() if self.cuts else None
+        yield sampling_pb2.CompleteRowsResponse(
+            header=sampling_pb2.SampleHeader(
+                model_version=VERSION,
+                model_digest=self.model,
+                seed=config.seed if config.HasField("seed") else 77,
+                schema=SCHEMA,
+            )
+        )
+        index = config.start_row
+        for sent, request in enumerate(requests):
+            if cut is not None and sent == cut.after:
+                for response in self.misbehave(cut, index, context):
+                    if response.HasField("summary"):
+                        yield sampling_pb2.CompleteRowsResponse(summary=response.summary)
+                    else:
+                        wrong = sampling_pb2.CompletedRow(row=response.data.first_row)
+                        yield sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows(rows=[wrong]))
+                return
+            rows = []
+            for partial in request.rows.rows:
+                known = partial.known
+                made = {
+                    "origin": value_pb2.Value(string_value="JFK"),
+                    "dep_delay": value_pb2.Value(int64_value=index),
+                    "arr_delay": value_pb2.Value(double_value=0.5),
+                }
+                values = [known[name] if name in known else made[name] for name in made]
+                rows.append(
+                    sampling_pb2.CompletedRow(row=index, values=values, effective_sample_size=12.5, tolerance=0.1)
+                )
+                index += 1
+            yield sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows(rows=rows))
+        yield sampling_pb2.CompleteRowsResponse(summary=sampling_pb2.SampleSummary(complete=True, next_row=index))
+
+    def GetModelVersion(self, request, context):  # noqa: N802
+        if "nothing" in request.name:
+            refuse(context, grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", f"there is no {request.name}")
+        return self.version()
+
+    @staticmethod
+    def version():
+        return model_pb2.ModelVersion(
+            name=VERSION,
+            version=1,
+            family="ctgan",
+            schema=SCHEMA,
+            model_digest=b"m" * 32,
+            training_rows=1000,
+            state=model_pb2.MODEL_VERSION_STATE_PUBLISHED,
+        )
+
+    def GetModel(self, request, context):  # noqa: N802
+        return model_pb2.Model(name=request.name, latest_version=VERSION, aliases={"latest": 1})
+
+    def ListModels(self, request, context):  # noqa: N802
+        if not request.page_token:
+            return model_service_pb2.ListModelsResponse(
+                models=[model_pb2.Model(name="projects/default/models/a", latest_version=VERSION)], next_page_token="b"
+            )
+        return model_service_pb2.ListModelsResponse(models=[model_pb2.Model(name="projects/default/models/b")])
+
+    def ListModelVersions(self, request, context):  # noqa: N802
+        return model_service_pb2.ListModelVersionsResponse(model_versions=[self.version()])
+
+
+class DemoSampler(FakeSampler):
+    """Rows that satisfy the demo's conditions, in the columns it compares."""
+
+    def lead_and_end(self, format_):
+        return b"origin,carrier,dep_delay,arr_delay,distance\n", b""
+
+    def row_bytes(self, format_, first, count):
+        rows = range(first, first + count)
+        return "".join(f"JFK,B6,{61 + row % 200},{row % 300},{row}.5\n" for row in rows).encode()
+
+
+def alike(cuts=(), count=2, **options):
+    """Samplers of which it does not matter which is called: they share how calls fail, and the list of requests."""
+    made = [FakeSampler(**options) for _ in range(count)]
+    shared = deque(cuts)
+    for one in made:
+        one.cuts, one.requests, one.completions = shared, made[0].requests, made[0].completions
+    return made
