@@ -185,7 +185,7 @@ def bombs_of_compression() -> None:
         lexicon = Page(DICTIONARY, data, 1000, unpacked=60 << 20)
         equal(Refused, type(read(_one(lexicon, SPOKEN, codec=codec, kind=BYTE_ARRAY), PARQUET)))
     many = Chunk((replace(NUMBERS, unpacked=250 << 20, data=b"x"),), codec=ZSTD)
-    refused(File(((many,) * 10,)).to_bytes(), PARQUET, "at once")
+    refused(File(((many,) * 10,)).to_bytes(), PARQUET, "bytes of memory")
 
 
 def runs_that_stand_for_billions() -> None:

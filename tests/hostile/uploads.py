@@ -69,7 +69,7 @@ def refused(data: bytes, data_format: DataFormat, words: str, limits: IngestLimi
     if not isinstance(found, Refused):
         raise AssertionError(f"a table of {found.num_rows} rows was made of bytes that are none")
     if words not in found.message:
-        raise AssertionError(f"{words!r} is not said, but {found.message!r}")
+        raise AssertionError(f"{words!r} is not in {found.message!r}")
     return found
 
 
