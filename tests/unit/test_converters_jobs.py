@@ -33,7 +33,7 @@ from trainer_service.fitting.families.independent.config import IndependentConfi
 from trainer_service.fitting.monitoring.progress import FitEvent, Phase
 from trainer_service.jobs.runners import PHASES
 from trainer_service.jobs.runners.train import _payload
-from trainer_service.servicers.datasets import _Turns
+from trainer_service.servicers.datasets import _SerializedWriter
 from trainer_service.servicers.training import TrainingServicer
 
 NOW = datetime(2024, 5, 1, 12, 30, tzinfo=UTC)
@@ -285,12 +285,12 @@ def test_a_writer_is_closed_only_after_what_it_was_doing():
 
     async def test() -> None:
         writer: Any = SimpleNamespace(tick=tick, close=lambda: done.append("close"))
-        turns = _Turns(writer)
-        ticking = asyncio.create_task(turns.tick())
+        serialized = _SerializedWriter(writer)
+        ticking = asyncio.create_task(serialized.tick())
         await asyncio.to_thread(started.wait, 20)
         ticking.cancel()
         await asyncio.gather(ticking, return_exceptions=True)
-        closing = asyncio.create_task(turns.close())
+        closing = asyncio.create_task(serialized.close())
         await asyncio.sleep(0)
         go.set()
         await closing

@@ -28,9 +28,9 @@ def test_every_setting_is_read_somewhere(package: str, settings: type):
         and isinstance(node.value, ast.Name)
         and node.value.id == ("self" if path.name == "settings.py" else "settings")
     }
-    # Those of the log, and of who is let in, are read where every service is started.
+    # Those of the log, and of authentication and authorization, are read where every service is started.
     shared = (
-        ast.parse((ROOT / "shared/rowmint/rpc/guard.py").read_text()),
+        ast.parse((ROOT / "shared/rowmint/rpc/server_security.py").read_text()),
         ast.parse((ROOT / "shared/rowmint/rpc/settings.py").read_text()),
     )
     read |= {node.attr for tree in shared for node in ast.walk(tree) if isinstance(node, ast.Attribute)}

@@ -15,6 +15,7 @@ from rowmint.rpc.caller import sees_unpublished
 from rowmint.rpc.converters import schema_to_proto, timestamp
 from rowmint.rpc.server import Service
 from rowmint.security.signing import Signature
+from rowmint.synthesizer.interface import ConditionSupport, Mechanism, Unit
 from rowmint.v1 import model_pb2, model_service_pb2, model_service_pb2_grpc
 
 _STATES = {
@@ -22,14 +23,14 @@ _STATES = {
     VersionState.PUBLISHED: model_pb2.MODEL_VERSION_STATE_PUBLISHED,
     VersionState.REJECTED: model_pb2.MODEL_VERSION_STATE_REJECTED,
 }
-_UNITS = {"row": model_pb2.GENERATION_UNIT_ROW, "sequence": model_pb2.GENERATION_UNIT_SEQUENCE}
+_UNITS = {Unit.ROW: model_pb2.GENERATION_UNIT_ROW, Unit.SEQUENCE: model_pb2.GENERATION_UNIT_SEQUENCE}
 _CONDITIONS = {
-    "rejection": model_pb2.CONDITION_SUPPORT_REJECTION,
-    "exact": model_pb2.CONDITION_SUPPORT_EXACT,
+    ConditionSupport.REJECTION: model_pb2.CONDITION_SUPPORT_REJECTION,
+    ConditionSupport.EXACT: model_pb2.CONDITION_SUPPORT_EXACT,
 }
 _MECHANISMS = {
-    "dp_sgd": model_pb2.PRIVACY_MECHANISM_DP_SGD,
-    "noisy_marginals": model_pb2.PRIVACY_MECHANISM_NOISY_MARGINALS,
+    Mechanism.DP_SGD: model_pb2.PRIVACY_MECHANISM_DP_SGD,
+    Mechanism.NOISY_MARGINALS: model_pb2.PRIVACY_MECHANISM_NOISY_MARGINALS,
 }
 
 
@@ -52,7 +53,7 @@ def model_to_proto(record: ModelRecord) -> model_pb2.Model:
 def capabilities_to_proto(declared: Mapping[str, Any] | None) -> model_pb2.Capabilities | None:
     """Return the message of what a manifest declares under ``capabilities``; None where it declares nothing.
 
-    A word that this code does not know, as newer code may have written it, becomes the enum's unspecified value.
+    A value that this code does not know, written by newer code, becomes the enum's unspecified value.
     """
     if declared is None:
         return None
