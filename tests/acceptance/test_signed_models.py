@@ -217,8 +217,8 @@ def test_a_service_does_not_start_with_a_key_that_is_none_and_does_not_show_it(t
     (tmp_path / "private.pem").write_text(private)
     (tmp_path / "public.pem").write_text(public)
     for module, setting, file, words in (
-        ("trainer_service", "ROWMINT_SIGNING_KEY", "public.pem", "signing key: is no private key in PEM"),
-        ("sampler_service", "ROWMINT_TRUSTED_KEYS", "private.pem", "trusted keys: hold a private key"),
+        ("trainer_service", "ROWMINT_SIGNING_KEY", "public.pem", "signing key: is not a private key in PEM"),
+        ("sampler_service", "ROWMINT_TRUSTED_KEYS", "private.pem", "trusted keys: contain a private key"),
     ):
         told = refused_start(tmp_path, "-m", module, **{setting: str(tmp_path / file)})
         assert (words in told, private.splitlines()[1] in told) == (True, False)
