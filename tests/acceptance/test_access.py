@@ -301,7 +301,7 @@ def test_metrics_are_told_over_mutual_tls_to_who_may_see_every_project(guarded: 
 @pytest.mark.parametrize("service", ["trainer_service", "sampler_service"])
 def test_no_service_starts_open_to_the_network(tmp_path: Path, service: str) -> None:
     said = refused_start(tmp_path, "-m", service, ROWMINT_LISTEN="0.0.0.0:0")
-    assert "ROWMINT_LISTEN '0.0.0.0:0' is reached from other machines" in said
+    assert "ROWMINT_LISTEN '0.0.0.0:0' is reachable from other machines" in said
     assert "ROWMINT_INSECURE=true" in said
 
 

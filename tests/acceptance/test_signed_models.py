@@ -116,7 +116,7 @@ def test_what_a_trainer_publishes_is_signed_and_served(shared: House) -> None:
             {"name": f"projects/{PROJECT}/models/customers", "digest": {"sha256": found.manifest_digest.hex()}}
         ]
         assert client.verify_version("customers", PAIRS[0][1]) == IDS[0]
-        with pytest.raises(UntrustedModelError, match="is signed by"):
+        with pytest.raises(UntrustedModelError, match="is signed only by"):
             client.verify_version("customers", PAIRS[1][1])
         with pytest.raises(InvalidFieldError, match="private key"):
             client.verify_version("customers", PAIRS[0][0])
@@ -161,7 +161,7 @@ def test_keys_are_changed_while_the_sampler_runs(house: House) -> None:
         assert (served(client, version("ctgan")), served(client, version("tvae"))) == (10, 10)
         house.trust(1)
         assert served(client, version("ctgan")) == 10
-        assert f"is signed by {IDS[0][:16]}... only" in refusal(client, version("tvae"))
+        assert f"is signed only by {IDS[0][:16]}..." in refusal(client, version("tvae"))
         house.trust()
         refusal(client, version("ctgan"))
         house.trust(1)
@@ -207,7 +207,7 @@ def test_who_can_write_registry_and_store_but_has_no_key_cannot_have_a_model_ser
                 connection.execute(
                     insert(version_signatures).values(bundles["ctgan"] | {"bundle": forged, "key_id": IDS[1]})
                 )
-            assert f"is signed by {IDS[1][:16]}... only" in refusal(client, version("ctgan"))
+            assert f"is signed only by {IDS[1][:16]}..." in refusal(client, version("ctgan"))
         finally:
             registry.close()
 
@@ -217,8 +217,8 @@ def test_a_service_does_not_start_with_a_key_that_is_none_and_does_not_show_it(t
     (tmp_path / "private.pem").write_text(private)
     (tmp_path / "public.pem").write_text(public)
     for module, setting, file, words in (
-        ("trainer_service", "ROWMINT_SIGNING_KEY", "public.pem", "signing key: is no private key in PEM"),
-        ("sampler_service", "ROWMINT_TRUSTED_KEYS", "private.pem", "trusted keys: hold a private key"),
+        ("trainer_service", "ROWMINT_SIGNING_KEY", "public.pem", "signing key: is not a private key in PEM"),
+        ("sampler_service", "ROWMINT_TRUSTED_KEYS", "private.pem", "trusted keys: contain a private key"),
     ):
         told = refused_start(tmp_path, "-m", module, **{setting: str(tmp_path / file)})
         assert (words in told, private.splitlines()[1] in told) == (True, False)
