@@ -14,6 +14,7 @@ REPORT = """<?xml version="1.0" encoding="utf-8"?>
 <testcase classname="tests.unit.test_durations" name="a" time="1.25"/>
 <testcase classname="tests.unit.test_durations.TestOfAClass" name="b" time="0.5"/>
 <testcase classname="tests.unit.test_supply" name="c[x.y]" time="2.0"><failure message="m">text</failure></testcase>
+<testcase classname="" name="tests.unit.test_broken" time="0.5"><error message="collection failure"/></testcase>
 </testsuite></testsuites>
 """
 TABLE = [Row("test", 100.0, "a.py"), Row("test", 300.0, "b.py"), Row("system", 50.0, "a.py")]
