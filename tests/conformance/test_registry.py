@@ -9,7 +9,7 @@ from decimal import Decimal
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import func, select, text, update
+from sqlalchemy import event, func, insert, select, text, update
 from sqlalchemy.engine import make_url
 
 from rowmint.errors import (
@@ -407,6 +407,17 @@ class RegistrySuite:
             (JobKind.TRAIN, JobState.RUNNING): 1,
         }
 
+    def test_jobs_of_kinds_that_only_newer_code_knows_are_left_out_and_left_alone(self, registry):
+        train(registry)
+        job = registry.jobs.claim("w", 60, TRAIN)
+        with writing(registry.engine) as connection:
+            row = dict(connection.execute(select(jobs)).mappings().first())
+            newer = {**row, "uid": "0" * 32, "job_id": "later", "kind": "of-later", "lease_until": 1}
+            connection.execute(insert(jobs), newer)
+        assert registry.jobs.claim("w", 60, (*INGEST, *TRAIN)) is None
+        assert registry.jobs.census()[JobKind.TRAIN, JobState.RUNNING] == 1
+        assert list(registry.jobs.lease_ages()) == [job.name]
+
     def test_a_lease_is_as_old_as_its_last_heartbeat(self, registry):
         assert registry.jobs.lease_ages() == {}
         dataset = ready(registry)
@@ -653,6 +664,23 @@ class RegistrySuite:
         assert registry.models.get(MODEL).latest is None
         with pytest.raises(ResourceNotFoundError, match="latest"):
             registry.models.resolve(ModelVersionRef(MODEL, alias="latest"))
+
+    def test_latest_is_resolved_while_the_version_it_points_at_is_deleted(self, registry, url):
+        for index in (1, 2):
+            publish(registry, f"v{index}")
+        other = open_registry(url)
+        deleted = []
+
+        @event.listens_for(registry.engine, "after_cursor_execute")
+        def after(connection, cursor, statement, *_):
+            if "model_aliases" in statement and not deleted:
+                deleted.append(ModelVersionName("p", "m", 2))
+                other.models.delete_version(deleted[0], 3600)
+
+        latest = ModelVersionRef(MODEL, alias="latest")
+        # As it was when the read began, and as it is afterwards.
+        assert [registry.models.resolve(latest).name.version for _ in range(2)] == [2, 1]
+        other.close()
 
     def test_models_are_listed_by_name_in_pages(self, registry):
         for index, model in enumerate(("b", "c", "a")):
