@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import MetaData, Table, inspect, select, text, update
+from sqlalchemy import MetaData, Table, insert, inspect, select, text, update
 
 from rowmint.errors import InvalidFieldError, ResourceNotFoundError, UnavailableError
 from rowmint.names import DatasetName, ModelName, ModelVersionName, ModelVersionRef, TrainingJobName
@@ -27,8 +28,9 @@ from rowmint.registry import (
     open_registry,
 )
 from rowmint.registry.engine import reading, writing
-from rowmint.registry.tables import DATA, MODELS, SCHEMAS, jobs, metadata
+from rowmint.registry.tables import DATA, MODELS, SCHEMAS, jobs, metadata, models
 from tests.golden.old_code import scenario
+from tests.waiting import wait_until
 
 OLD = {DATA: "data_0001", MODELS: "models_0001"}
 NOTHING = {DATA: "base", MODELS: "base"}
@@ -426,3 +428,20 @@ class TestPostgres(MigrationsSuite):
     @pytest.fixture
     def url(self, postgres_url):
         return postgres_url
+
+    def test_a_publication_under_way_and_a_migration_do_not_block_each_other_for_good(self, newest):
+        head = revisions(newest.engine)
+        migrate(newest.engine, revisions={**head, MODELS: "models_0003"})
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        migrating = threading.Thread(target=migrate, args=(newest.engine,))
+        with writing(newest.engine) as connection:
+            # The statements of a publication, in its order.
+            connection.execute(text(f"SELECT count(*) FROM {MODELS}.model_versions"))
+            migrating.start()
+            with reading(newest.engine) as other:
+                wait_until(lambda: other.execute(waiting).scalar_one() > 0, "a migration that waits")
+            uid = "0" * 32
+            connection.execute(insert(models).values(uid=uid, project="p", model_id="m", last_version=0, create_time=0))
+            connection.execute(text(f"DELETE FROM {MODELS}.model_versions"))
+        migrating.join()
+        assert revisions(newest.engine) == head

@@ -11,6 +11,9 @@ _SCHEMA = "rowmint_models"
 
 def upgrade() -> None:
     """Make the table and the columns; to code that knows nothing of them, what is in them does not exist."""
+    # First, and in the order in which a publication locks tables: a foreign key to `models` locks that one.
+    for table in ("model_versions", "deleted_versions"):
+        op.add_column(table, sa.Column("capabilities", sa.JSON()), schema=_SCHEMA)
     op.create_table(
         "staged_versions",
         sa.Column("model_uid", sa.String(32), sa.ForeignKey(f"{_SCHEMA}.models.uid"), primary_key=True),
@@ -40,8 +43,6 @@ def upgrade() -> None:
         schema=_SCHEMA,
     )
     op.create_index("ix_staged_versions_purge", "staged_versions", ["purge_time"], schema=_SCHEMA)
-    for table in ("model_versions", "deleted_versions"):
-        op.add_column(table, sa.Column("capabilities", sa.JSON()), schema=_SCHEMA)
 
 
 def downgrade() -> None:
