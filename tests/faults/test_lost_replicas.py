@@ -133,7 +133,7 @@ def test_a_replica_told_to_end_waits_no_longer_than_its_grace_for_a_stalled_read
 
 
 def test_a_second_signal_ends_a_replica_at_once(replicas: Services, unharmed: Unharmed) -> None:
-    replica = replicas.sampler(ROWMINT_GRACE_SECONDS="600")
+    replica = replicas.sampler(ROWMINT_GRACE_SECONDS="600", ROWMINT_WRITE_TIMEOUT="3600")
     with opened(replica.address, golden_request(unharmed.address, 10**7)) as call:
         assert next(call).HasField("header")
         wait_until_idle(replica.pid, "the sampler waiting for its reader")
@@ -147,7 +147,7 @@ def test_a_second_signal_ends_a_replica_at_once(replicas: Services, unharmed: Un
 def test_a_replica_that_drains_takes_no_new_stream_and_the_client_asks_the_other(
     replicas: Services, unharmed: Unharmed
 ) -> None:
-    ending, staying = replicas.sampler(ROWMINT_GRACE_SECONDS="600"), replicas.sampler()
+    ending, staying = replicas.sampler(ROWMINT_GRACE_SECONDS="600", ROWMINT_WRITE_TIMEOUT="3600"), replicas.sampler()
     request = golden_request(unharmed.address, 5_000)
     whole = unharmed.data(request)
     with opened(ending.address, golden_request(unharmed.address, 10**7)) as call:

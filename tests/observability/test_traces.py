@@ -116,7 +116,7 @@ def test_a_stream_that_is_gone_on_with_is_one_span_with_an_event_for_each_time(w
         return found if len(found) == resumes + 1 else []
 
     outcomes = [leg.attributes["rowmint.outcome"] for leg in watched.collector.wait(legs, "every call of the stream")]
-    assert sorted(outcomes) == ["max_duration"] * resumes + ["complete"]
+    assert sorted(outcomes) == ["complete"] + ["max_duration"] * resumes
 
 
 def test_the_parts_of_a_stream_read_at_once_belong_to_the_trace_of_their_reader(watched: Watched):
@@ -175,7 +175,7 @@ def test_traces_asked_for_without_opentelemetry_are_refused_in_one_line(module, 
     run = f"{HIDDEN}\nimport runpy; sys.argv = [{module!r}]; runpy.run_module({module!r}, run_name='__main__')"
     told = {"PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
     last = refused_start(tmp_path, "-c", run, **told).splitlines()[-1]
-    assert "OTEL_EXPORTER_OTLP_ENDPOINT asks for traces" in last
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT enables tracing" in last
     assert "rowmint[tracing]" in last
 
 
