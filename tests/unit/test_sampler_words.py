@@ -11,6 +11,7 @@ from rowmint.sampling.formats import RowFormat
 from rowmint.synthesizer import choose_kernel
 from sampler_service.requests import SampleRequest
 from tests.golden.streams import WHERES, golden_shelf, read, reference, sampler_of
+from tests.seeds import seeded
 
 
 @pytest.mark.parametrize("purpose", ["noise", "slot:1", "driver"])
@@ -60,7 +61,8 @@ def test_streams_draw_every_word_once(family, monkeypatch):
     assert len(np.unique(sample)) == len(sample)
 
 
-def test_rows_of_different_seeds_and_blocks_are_not_alike():
+@pytest.mark.parametrize("seeds", seeded((1, 2), (3, 4), (5, 6)))
+def test_rows_of_different_seeds_and_blocks_are_not_alike(seeds):
     with sampler_of(golden_shelf(), choose_kernel("numpy")) as sampler:
 
         async def ratios(**more):
@@ -69,7 +71,7 @@ def test_rows_of_different_seeds_and_blocks_are_not_alike():
             )
             return np.concatenate([batch.columns[0].values for batch in (await read(sampler, asked)).batches])
 
-        one, other = asyncio.run(ratios(seed=1)), asyncio.run(ratios(seed=2))
+        one, other = (asyncio.run(ratios(seed=seed)) for seed in seeds)
     for left, right in [(one, other), (one[:4096], one[4096:]), (one[:4096], other[4096:])]:
         assert abs(np.corrcoef(left[: len(right)], right)[0, 1]) < 0.06
         assert np.mean(left == right) < 0.01
