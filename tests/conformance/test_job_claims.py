@@ -10,7 +10,7 @@ from rowmint.registry import JobKind, JobState, Registry, job_claims, migrate, o
 from rowmint.registry.engine import reading, writing
 from rowmint.registry.job_kinds import RULES, job_name, kind_of
 from rowmint.registry.tables import jobs
-from tests.conformance.test_registry import INGEST, TRAIN, expire, ready, train, uploaded
+from tests.conformance.registries import INGEST, TRAIN, expire, ready, train, uploaded
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

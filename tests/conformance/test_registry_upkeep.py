@@ -19,7 +19,7 @@ from rowmint.registry import (
 )
 from rowmint.registry.engine import writing
 from rowmint.registry.tables import datasets, deleted_versions
-from tests.conformance.test_registry import (
+from tests.conformance.registries import (
     INGEST,
     MODEL,
     TRAIN,

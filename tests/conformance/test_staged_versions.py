@@ -15,7 +15,7 @@ from rowmint.registry import AttemptRef, JobState, Maker, VersionState, migrate,
 from rowmint.registry.engine import writing
 from rowmint.registry.tables import jobs, staged_versions
 from rowmint.security.signing import Signature
-from tests.conformance.test_registry import MODEL, TRAIN, new_version, publish, train
+from tests.conformance.registries import MODEL, TRAIN, new_version, publish, train
 
 FIRST, SECOND, THIRD = (ModelVersionName("p", "m", number) for number in (1, 2, 3))
 CAPABILITIES = {"unit": "row", "conditions": "rejection", "likelihood": False, "privacy": []}

@@ -9,7 +9,7 @@ import pytest
 from rowmint.client import Client, RowmintCallError, parallel
 from rowmint.sampling.rows import RowSource
 from tests.faults.golden_home import GRID, NO_TRAINER, golden_version, publish_golden
-from tests.integration.test_sampling import replica
+from tests.integration.served_replica import replica
 
 BLOCK = 2 * GRID
 ROWS = 6 * BLOCK + 77
