@@ -195,9 +195,7 @@ def test_conditional_rows_are_like_rejected_ones(
 
 
 @pytest.mark.parametrize("family", LEARNED)
-def test_a_value_written_over_other_rows_would_be_seen(
-    plain: dict[str, tuple[PlainRun, PlainRun]], family: str
-) -> None:
+def test_a_value_written_over_other_rows_is_detected(plain: dict[str, tuple[PlainRun, PlainRun]], family: str) -> None:
     one, other = plain[family]
     city = one.first.column_names.index("city")
     categories = one.first["city"].combine_chunks().dictionary
@@ -221,7 +219,7 @@ def test_category_marginals_are_those_of_the_data(many: dict[str, pa.Table], rea
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
-def test_nulls_bounds_and_lattices_are_those_of_the_data(
+def test_nulls_bounds_and_decimal_grids_are_those_of_the_data(
     many: dict[str, pa.Table], real: pa.Table, family: str
 ) -> None:
     made = many[family]

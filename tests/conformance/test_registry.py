@@ -153,7 +153,7 @@ class TestSqlite(OnSqlite, AccessSuite):
             reader.models.get(MODEL)
         reader.close()
 
-    def test_a_crash_between_the_files_migrations_is_mended(self, tmp_path):
+    def test_a_crash_between_the_migrations_of_two_files_is_repaired(self, tmp_path):
         for made in (MODELS, DATA):
             registry = open_registry(f"sqlite:///{tmp_path}/{made}")
             migrate(registry.engine)
@@ -193,7 +193,7 @@ class TestPostgres(OnPostgres, AccessSuite):
 
         def change_and_be_cut_off():
             with writing(registry.engine) as connection:
-                connection.execute(update(jobs).where(jobs.c.uid == made.uid).values(holder="nobody"))
+                connection.execute(update(jobs).where(jobs.c.uid == made.uid).values(holder="unknown"))
                 backend = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
                 postgres.execute(sql.SQL("SELECT pg_terminate_backend({})").format(backend))
                 connection.execute(select(func.count()).select_from(jobs))
@@ -203,7 +203,7 @@ class TestPostgres(OnPostgres, AccessSuite):
         assert registry.jobs.get(made.name) == job
         assert registry.jobs.heartbeat(job.uid, job.epoch) is False
 
-    def test_a_wrong_password_is_told_without_it(self, url, postgres):
+    def test_a_wrong_password_is_reported_without_its_text(self, url, postgres):
         wrong = open_registry(postgres.url(make_url(url).database, password="not-the-password"))
         with pytest.raises(UnavailableError) as caught:
             wrong.models.get(MODEL)

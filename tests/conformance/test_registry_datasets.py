@@ -149,7 +149,7 @@ class DatasetSuite(RegistrySuite):
             registry.datasets.finish_upload(record.uid, epoch, 3, bytes(32))
         assert registry.datasets.get(record.name).state is DatasetState.UPLOADING
 
-    def test_ready_tells_the_table_and_frees_the_segments(self, registry):
+    def test_ready_records_the_table_and_frees_the_segments(self, registry):
         record = uploaded(registry)
         job = registry.jobs.claim("w", 60, INGEST)
         assert registry.datasets.mark_ready(record.uid, job.uid, job.epoch, TABLE) == ("raw/0-0",)
@@ -165,7 +165,7 @@ class DatasetSuite(RegistrySuite):
         with pytest.raises(FencedError):
             registry.datasets.mark_ready(record.uid, job.uid, job.epoch, TABLE)
 
-    def test_failed_tells_the_first_hundred_problems(self, registry):
+    def test_a_failed_dataset_keeps_the_first_hundred_problems(self, registry):
         record = uploaded(registry)
         job = registry.jobs.claim("w", 60, INGEST)
         problems = [DataProblem(f"wrong {index}", index, index, "c") for index in range(150)]

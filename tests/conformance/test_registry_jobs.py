@@ -144,7 +144,7 @@ class JobSuite(RegistrySuite):
         with writing(registry.engine) as connection:
             hour = jobs.c.lease_until - 3_600_000_000
             connection.execute(update(jobs).where(jobs.c.uid == job.uid).values(lease_until=hour))
-        # Its time is over, and nobody has taken the job up: it is still the one to look at.
+        # Its time is over, and no trainer has taken the job up: it is still the one to look at.
         found = registry.jobs.lease_ages()
         assert list(found) == [job.name]
         assert 0 <= age < 60
@@ -158,7 +158,7 @@ class JobSuite(RegistrySuite):
         registry.jobs.finish_cancelled(other.uid, other.epoch)
         assert registry.jobs.lease_ages() == {}
 
-    def test_a_job_keeps_the_span_that_asked_for_it(self, registry):
+    def test_a_job_keeps_the_span_of_its_request(self, registry):
         parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
         dataset = ready(registry)
         made = train(registry, "j", dataset, trace_parent=parent, request_id="r", request_digest=b"1" * 32)
@@ -180,17 +180,17 @@ class JobSuite(RegistrySuite):
         dataset = uploaded(registry, "e")
         ended: list[tuple[JobKind, JobState]] = []
 
-        def tell(kind, state):
-            # It is committed: whoever is told may look.
+        def report(kind, state):
+            # It is committed before it is reported.
             ended.append((kind, registry.jobs.get_by_uid(job.uid).state))
             assert ended[-1][1] is state
 
         for kinds in (TRAIN, INGEST):
             for attempt in (1, 2, 3):
-                job = registry.jobs.claim("w", 60, kinds, ended=tell)
+                job = registry.jobs.claim("w", 60, kinds, ended=report)
                 assert job.attempt == attempt
                 expire(registry, job.uid)
-            assert registry.jobs.claim("w", 60, kinds, ended=tell) is None
+            assert registry.jobs.claim("w", 60, kinds, ended=report) is None
             assert ended.pop() == (kinds[0], JobState.FAILED)
             assert ended == []
             failed = registry.jobs.get_by_uid(job.uid)
@@ -256,7 +256,7 @@ class JobSuite(RegistrySuite):
         registry.jobs.cancel_request(made.name)
         expire(registry, job.uid)
         ended = []
-        assert registry.jobs.claim("x", 60, TRAIN, ended=lambda *told: ended.append(told)) is None
+        assert registry.jobs.claim("x", 60, TRAIN, ended=lambda *reported: ended.append(reported)) is None
         assert registry.jobs.get(made.name).state is JobState.CANCELLED
         assert ended == [(JobKind.TRAIN, JobState.CANCELLED)]
 

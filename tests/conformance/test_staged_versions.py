@@ -214,7 +214,7 @@ def test_a_promoted_version_cannot_be_rejected(registry):
 # rejecting
 
 
-def test_a_rejected_version_tells_why_and_the_first_reason_is_kept(registry):
+def test_a_rejected_version_keeps_its_first_reason(registry):
     staged = stage(registry)
     rejected = registry.models.reject(FIRST, "rows repeat the training data")
     assert rejected == replace(

@@ -161,6 +161,6 @@ def header_of(weights: bytes) -> tuple[Json, bytes]:
 
 
 def file_of(header: Json, data: bytes, size: int | None = None) -> bytes:
-    """Return a safetensors file; `size` is what it says its header's size is, None for the truth."""
+    """Return a safetensors file; `size` is what it says its header's size is, None for its true size."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text) if size is None else size) + text + data

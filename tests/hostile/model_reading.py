@@ -94,7 +94,7 @@ def first_rows(model: Model) -> dict[RowFormat, Any]:
 
 
 def tests_of(column: ColumnSpec) -> Iterator[Test]:
-    """Yield conditions that `column` may be asked for."""
+    """Yield conditions that are valid for `column`."""
     domain = column.domain
     if domain.categories:
         yield AnyOf((domain.categories[0], domain.categories[-1]))

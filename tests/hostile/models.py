@@ -1,4 +1,4 @@
-"""Hostile models: manifests and weights of which somebody has changed anything, digests made right again included.
+"""Hostile models: manifests and weights with anything in them modified, digests computed again included.
 
 Each ends in `DataLossError` when it is read, or it is a sound model: whatever is drawn from it is what its schema says,
 in every format, and the same with every kernel.
@@ -60,10 +60,10 @@ from tests.hostile.uploads import equal, mutants
 def slots_beyond_their_column() -> None:
     columns, slots = tensors("ctgan")["drivers.column"], tensors("ctgan")["drivers.slot"]
     for column, slot in ((0, 0), (3, 99), (8, 0), (-1, 0), (2**62, 0), (1, 10), (1, -1), (1, 2**62), (2, 3), (7, 0)):
-        asked = columns.copy(), slots.copy()
-        asked[0][-1], asked[1][-1] = column, slot
+        requested = columns.copy(), slots.copy()
+        requested[0][-1], requested[1][-1] = column, slot
         note(f"column {column}, slot {slot}")
-        refused(*with_tensors("ctgan", drivers__column=asked[0], drivers__slot=asked[1]), "condition vector")
+        refused(*with_tensors("ctgan", drivers__column=requested[0], drivers__slot=requested[1]), "condition vector")
     body = manifest_of("tvae")
     for head in (0, 7, 9, 12, 13, 2**40, -1):
         body["generator"]["codecs"][1]["head"] = head
@@ -82,7 +82,7 @@ def moments_outside_the_calendar() -> None:
         body = manifest_of("independent")
         body["generator"]["codecs"][5] |= {"origin": origin, "step": step}
         refused(sealed(body), weights, "years 1 to 9999")
-    # The whole calendar, whose last microsecond is rounded up when it is told from the first.
+    # The whole calendar, whose last microsecond is rounded up when it is counted from the first.
     body = manifest_of("independent")
     body["generator"]["codecs"][5] |= {"origin": "-62135596800000000", "step": "1"}
     whole = np.array([0.0, float(253_402_300_799_999_999 + 62_135_596_800_000_000)])

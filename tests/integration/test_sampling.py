@@ -53,9 +53,9 @@ def request(**more) -> sampling_pb2.SampleRequest:
     return sampling_pb2.SampleRequest(**{"model": f"projects/{PROJECT}/models/ctgan", "rows": ROWS, "seed": 7, **more})
 
 
-def sampled(stub, asked):
+def sampled(stub, requested):
     """Return header, data messages and summary, checking their order and sums."""
-    responses = list(stub.Sample(asked, timeout=60))
+    responses = list(stub.Sample(requested, timeout=60))
     kinds = [response.WhichOneof("message") for response in responses]
     assert kinds == ["header", *["data"] * (len(kinds) - 2), "summary"]
     header, data, summary = responses[0].header, [response.data for response in responses[1:-1]], responses[-1].summary
@@ -97,9 +97,9 @@ FORMATS = [
 @pytest.mark.parametrize("row_format", FORMATS)
 def test_two_replicas_share_a_stream(stubs, row_format):
     one, other = stubs
-    asked = request(where=WHERE, format=row_format)
-    header, whole, _ = sampled(one, asked)
-    assert joined(sampled(other, asked)[1]) == joined(whole)
+    requested = request(where=WHERE, format=row_format)
+    header, whole, _ = sampled(one, requested)
+    assert joined(sampled(other, requested)[1]) == joined(whole)
     # Ended after 4,096 rows, resumed at the other replica.
     first = request(where=WHERE, format=row_format, end_row=2 * GRID)
     rest = request(
@@ -111,7 +111,7 @@ def test_two_replicas_share_a_stream(stubs, row_format):
         expected_plan_digest=header.plan_digest,
     )
     assert joined(sampled(one, first)[1], sampled(other, rest)[1]) == joined(whole)
-    planned = one.PlanSample(sampling_pb2.PlanSampleRequest(sample=asked, parts=3))
+    planned = one.PlanSample(sampling_pb2.PlanSampleRequest(sample=requested, parts=3))
     assert planned.header == header
     assert planned.conditioned_column == "city"
     assert 0 < planned.acceptance < 1
@@ -120,7 +120,7 @@ def test_two_replicas_share_a_stream(stubs, row_format):
     assert joined(*parts) == joined(whole)
 
 
-def test_the_data_say_what_was_asked(stubs):
+def test_the_rows_satisfy_the_request(stubs):
     header, data, summary = sampled(stubs[0], request(where=WHERE, columns=["age", "city", "id"]))
     table = pa.ipc.open_stream(joined(data)).read_all()
     assert table.schema.names == ["age", "city", "id"] == [column.name for column in header.schema.columns]
@@ -152,10 +152,10 @@ def test_a_version_is_found_by_any_name(stubs, name):
     assert sampled(stubs[1], request(model=digest, rows=10))[0] == header
 
 
-def test_a_seed_is_drawn_and_told(stubs):
-    asked = request(rows=10)
-    asked.ClearField("seed")
-    assert sampled(stubs[0], asked)[0].seed == 99
+def test_a_seed_is_drawn_and_reported(stubs):
+    requested = request(rows=10)
+    requested.ClearField("seed")
+    assert sampled(stubs[0], requested)[0].seed == 99
 
 
 def failure(call) -> tuple[grpc.StatusCode, ErrorInfo, list[str]]:
@@ -201,10 +201,10 @@ def equals(column, **value):
 def test_bad_input_has_a_typed_error(stubs, change, code, reason, fields):
     if "where" in change:
         change = {**change, "where": condition_pb2.Where(predicates=change["where"])}
-    asked = request(**change)
+    requested = request(**change)
     for call in (
-        lambda: list(stubs[0].Sample(asked)),
-        lambda: stubs[0].PlanSample(sampling_pb2.PlanSampleRequest(sample=asked)),
+        lambda: list(stubs[0].Sample(requested)),
+        lambda: stubs[0].PlanSample(sampling_pb2.PlanSampleRequest(sample=requested)),
     ):
         found_code, info, found_fields = failure(call)
         assert (found_code.name, info.reason) == (code, reason)
@@ -225,8 +225,8 @@ def test_damaged_weights_are_data_loss(home, tmp_path):
     path.chmod(0o644)
     path.write_bytes(bytes(data))
     with replica(tmp_path) as (address, _), grpc.insecure_channel(address) as channel:
-        asked = request(model=f"projects/{PROJECT}/models/tvae")
-        code, info, _ = failure(lambda: list(SamplingServiceStub(channel).Sample(asked)))
+        requested = request(model=f"projects/{PROJECT}/models/tvae")
+        code, info, _ = failure(lambda: list(SamplingServiceStub(channel).Sample(requested)))
         assert (code, info.reason) == (grpc.StatusCode.DATA_LOSS, "DATA_LOSS")
 
 

@@ -82,7 +82,7 @@ def part(value):
 
 
 def forged(header, payload=None, signature=b"x"):
-    """A token of any parts, whoever would make it."""
+    """A token of any parts, also of those that no issuer would sign."""
     return f"{part(header)}.{part(claims() if payload is None else payload)}.{part(signature)}"
 
 

@@ -95,7 +95,7 @@ def test_no_row_comes_twice_more_often(family):
     assert distinct(rows_of(model, conditions, 2)) >= plain - ROWS // 100
 
 
-def test_a_column_is_what_the_candidates_own_condition_asks():
+def test_a_column_satisfies_the_condition_vector_of_its_candidate():
     model = read_model(*stored("ctgan"), choose_kernel("numpy"))
     arrays = safetensors.numpy.load(stored("ctgan")[1])
     proposal = model.synthesizer.propose((), COLUMNS)
@@ -103,10 +103,10 @@ def test_a_column_is_what_the_candidates_own_condition_asks():
     found = proposal.candidates(key, 4096)
     made = proposal.finish(found, key).columns
     condition = found.latents["condition"]
-    asked, slots = arrays["drivers.column"][condition], arrays["drivers.slot"][condition]
+    requested, slots = arrays["drivers.column"][condition], arrays["drivers.slot"][condition]
     for name in ("grade", "flag", "tier"):
         column = model.schema.column(name)
-        own = np.flatnonzero(asked == model.schema.names.index(name))
+        own = np.flatnonzero(requested == model.schema.names.index(name))
         missing = len(column.domain.categories)  # the slot behind the categories'
         assert len(own) > 100
         assert np.where(slots[own] == missing, -1, slots[own]).tolist() == made[name].values[own].tolist()

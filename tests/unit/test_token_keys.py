@@ -39,7 +39,7 @@ def private_pem():
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reported"),
     [
         (lambda: b"", "must hold one public key"),
         (lambda: b"ssh-ed25519 AAAA", "must hold one public key"),
@@ -59,12 +59,12 @@ def private_pem():
         (lambda: jwks(jwk(rsa.generate_private_key(65537, 1024))), "has no key that can verify tokens"),
     ],
 )
-def test_a_service_does_not_start_on_keys_that_verify_nothing(tmp_path, content, told):
+def test_a_service_does_not_start_on_keys_that_verify_nothing(tmp_path, content, reported):
     path = tmp_path / "keys"
     path.write_bytes(content())
     with pytest.raises(InvalidFieldError) as caught:
         TokenVerifier(str(path), ISSUER, AUDIENCE)
-    assert told in caught.value.message
+    assert reported in caught.value.message
     assert str(path) in caught.value.message
     assert "c2VjcmV0" not in caught.value.message
 
@@ -75,7 +75,7 @@ def test_a_service_does_not_start_without_its_file_of_keys(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "reported"),
     [
         ("http://issuer.example/jwks", "keys sent without TLS can be forged; use https://"),
         ("http://10.0.0.1/jwks", "keys sent without TLS can be forged; use https://"),
@@ -90,10 +90,10 @@ def test_a_service_does_not_start_without_its_file_of_keys(tmp_path):
         ("https://[::1/jwks", "is not a URL that can be parsed"),
     ],
 )
-def test_keys_come_from_nowhere_that_others_can_speak_for(url, told):
+def test_keys_are_fetched_over_authenticated_urls_only(url, reported):
     with pytest.raises(InvalidFieldError) as caught:
         TokenVerifier(url, ISSUER, AUDIENCE)
-    assert told in caught.value.message
+    assert reported in caught.value.message
     assert "secret" not in caught.value.message
 
 
@@ -104,7 +104,7 @@ class KeyServer:
         self.body = b""
         self.status = 200
         self.headers = {}
-        self.asked = []
+        self.requested = []
         self.open = threading.Event()
         self.open.set()
         self.waiting = threading.Semaphore(0)
@@ -112,7 +112,7 @@ class KeyServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                outer.asked.append(self.path)
+                outer.requested.append(self.path)
                 outer.waiting.release()
                 outer.open.wait(30)
                 self.send_response(outer.status)
@@ -123,7 +123,7 @@ class KeyServer:
                 try:
                     self.wfile.write(with_body)
                 except OSError:
-                    return  # whoever asked has had enough
+                    return  # the client has closed the connection
 
             def log_message(self, *_):
                 return
@@ -165,7 +165,7 @@ def issuer():
 
 
 class Clock:
-    """Monotonic seconds that pass when told to."""
+    """Monotonic seconds that are set by the test."""
 
     def __init__(self):
         self.seconds = 1000.0
@@ -195,11 +195,11 @@ async def settle(verifier):
 
 
 def test_keys_are_fetched_when_first_needed_and_then_kept(issuer, clock, fetching):
-    assert issuer.asked == []
+    assert issuer.requested == []
     assert [identify(fetching, by(0, "a")) for _ in range(3)] == [ADA] * 3
     clock.seconds += FRESH_SECONDS - 1
     assert identify(fetching, by(0, "a")) == ADA
-    assert issuer.asked == ["/keys?tenant=q"]
+    assert issuer.requested == ["/keys?tenant=q"]
 
 
 def test_a_key_that_is_taken_out_is_refused_after_five_minutes(issuer, clock, fetching):
@@ -208,7 +208,7 @@ def test_a_key_that_is_taken_out_is_refused_after_five_minutes(issuer, clock, fe
     clock.seconds += FRESH_SECONDS
     assert refusal(fetching, by(0, "a")) == INVALID
     assert identify(fetching, by(1, "b")) == ADA
-    assert len(issuer.asked) == 2
+    assert len(issuer.requested) == 2
 
 
 def test_a_new_key_is_fetched_when_a_token_names_it(issuer, clock, fetching):
@@ -216,25 +216,25 @@ def test_a_new_key_is_fetched_when_a_token_names_it(issuer, clock, fetching):
     issuer.body = jwks(jwk(private("EdDSA"), kid="a"), jwk(private("EdDSA", 1), kid="b"))
     clock.seconds += PAUSE_SECONDS
     assert identify(fetching, by(1, "b")) == ADA
-    assert len(issuer.asked) == 2
+    assert len(issuer.requested) == 2
 
 
 def test_unknown_keys_cause_a_fetch_every_ten_seconds_at_most(issuer, clock, fetching):
     assert identify(fetching, by(0, "a")) == ADA
     assert {refusal(fetching, by(1, f"x{number}")) for number in range(20)} == {INVALID}
-    assert len(issuer.asked) == 1
+    assert len(issuer.requested) == 1
     clock.seconds += PAUSE_SECONDS - 0.1
     assert refusal(fetching, by(1, "x")) == INVALID
-    assert len(issuer.asked) == 1
+    assert len(issuer.requested) == 1
     clock.seconds += 0.1
     assert {refusal(fetching, by(1, f"x{number}")) for number in range(20)} == {INVALID}
-    assert len(issuer.asked) == 2
+    assert len(issuer.requested) == 2
 
 
-def test_what_is_no_token_causes_no_fetch(issuer, fetching):
+def test_a_text_that_is_not_a_token_causes_no_fetch(issuer, fetching):
     for token in ("a.b.c", forged({"alg": "none"}), forged({"alg": "HS256"}), "a" * 9000):
         refusal(fetching, token)
-    assert issuer.asked == []
+    assert issuer.requested == []
 
 
 def test_many_calls_at_once_wait_for_one_fetch(issuer, fetching):
@@ -250,7 +250,7 @@ def test_many_calls_at_once_wait_for_one_fetch(issuer, fetching):
     found = asyncio.run(many())
     assert isinstance(found[0], asyncio.CancelledError)
     assert found[1:] == [ADA] * 19
-    assert len(issuer.asked) == 1
+    assert len(issuer.requested) == 1
 
 
 def test_the_event_loop_is_free_while_keys_are_fetched(issuer, fetching):
@@ -280,7 +280,7 @@ def test_while_the_issuer_is_away_the_last_keys_stay_in_force(issuer, clock, fet
 
     with capture_logs() as logs:
         assert asyncio.run(hours()) == [ADA] * 15
-    assert len(issuer.asked) == 6
+    assert len(issuer.requested) == 6
     assert [line["log_level"] for line in logs] == ["warning"]
     assert "HTTP status 503" in logs[0]["error"]
     assert "tenant" not in str(logs)
@@ -311,7 +311,7 @@ def test_once_the_issuer_is_away_no_call_with_a_known_key_waits_for_it(issuer, c
         return found
 
     assert asyncio.run(call()) == ADA
-    assert len(issuer.asked) == 3
+    assert len(issuer.requested) == 3
 
 
 def test_without_any_keys_yet_a_call_may_be_tried_again(issuer, clock, fetching):
@@ -321,14 +321,14 @@ def test_without_any_keys_yet_a_call_may_be_tried_again(issuer, clock, fetching)
     assert caught.value.retry_after == PAUSE_SECONDS
     with pytest.raises(UnavailableError):
         identify(fetching, by(0, "a"))
-    assert len(issuer.asked) == 1
+    assert len(issuer.requested) == 1
     issuer.status = 200
     clock.seconds += PAUSE_SECONDS
     assert identify(fetching, by(0, "a")) == ADA
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "reported"),
     [
         (b"", "must hold one public key"),
         (b"<html>", "must hold one public key"),
@@ -338,13 +338,13 @@ def test_without_any_keys_yet_a_call_may_be_tried_again(issuer, clock, fetching)
         pytest.param(b" " * (MAX_BYTES + 1), "more than 1048576 bytes", id="large"),
     ],
 )
-def test_a_set_that_cannot_be_used_leaves_the_last_one_in_force(issuer, clock, fetching, body, told):
+def test_a_set_that_cannot_be_used_leaves_the_last_one_in_force(issuer, clock, fetching, body, reported):
     assert identify(fetching, by(0, "a")) == ADA
     issuer.body = body
     clock.seconds += FRESH_SECONDS
     with capture_logs() as logs:
         assert identify(fetching, by(0, "a")) == ADA
-    assert [told in line["error"] for line in logs] == [True]
+    assert [reported in line["error"] for line in logs] == [True]
     assert "c2VjcmV0" not in str(logs)
 
 
@@ -355,7 +355,7 @@ def test_a_redirect_is_not_followed(issuer, clock, fetching):
         issuer.headers = {"Location": other.url}
         with pytest.raises(UnavailableError):
             identify(fetching, by(1, "b"))
-        assert other.asked == []
+        assert other.requested == []
 
 
 def tls_context(made, folder):
@@ -381,7 +381,7 @@ def drip(server, context, start, end, given_up):
                 answering.sendall(b" ")
             answering.sendall(end)
         except OSError:
-            return  # whoever asked has had enough
+            return  # the client has closed the connection
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -429,7 +429,7 @@ def test_no_more_is_read_of_a_set_than_it_may_have(clock, monkeypatch):
     assert ["more than 1048576 bytes" in line["error"] for line in logs] == [True]
 
 
-def test_nobody_there_is_an_issuer_that_is_away(clock):
+def test_an_address_without_a_server_is_an_unavailable_issuer(clock):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     verifier = TokenVerifier(f"http://localhost:{port}/keys", ISSUER, AUDIENCE, clock)
@@ -450,7 +450,7 @@ def test_keys_come_over_tls_from_a_server_that_is_who_it_says(tmp_path, monkeypa
             try:
                 return identify(TokenVerifier(server.url, ISSUER, AUDIENCE, clock), by(0, "a"))
             except UnavailableError:
-                assert server.asked == []
+                assert server.requested == []
                 return None
 
     own = issue_certificate(authority, "server", now, hosts=["127.0.0.1"])

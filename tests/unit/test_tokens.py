@@ -48,7 +48,7 @@ def verifier(pem):
     return TokenVerifier(str(pem), ISSUER, AUDIENCE)
 
 
-def test_a_token_tells_who_bears_it_and_what_they_may_do(verifier):
+def test_a_token_identifies_its_bearer_and_roles(verifier):
     token = signed(private("EdDSA"), "EdDSA", rowmint={"*": "reader", "flights": "admin"})
     assert identify(verifier, token) == Identity("token:ada", {"*": Role.READER, "flights": Role.ADMIN})
 
@@ -73,15 +73,15 @@ def test_any_other_payload_has_no_valid_signature(verifier):
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE", "", None, 7, ["EdDSA"], {"EdDSA": 1}])
-def test_an_unsigned_token_is_refused_however_it_says_so(verifier, algorithm):
+def test_an_unsigned_token_is_refused_in_every_spelling(verifier, algorithm):
     for signature in (b"", b"x"):
         assert refusal(verifier, forged({"alg": algorithm, "typ": "JWT"}, signature=signature)) == UNTAKEN
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
 @pytest.mark.parametrize("kind", ["RS256", "ES256", "EdDSA"])
-def test_what_everybody_may_know_signs_nothing(tmp_path, algorithm, kind):
-    """The public key as the secret of an HMAC: whoever lets the token choose takes that."""
+def test_a_public_key_is_not_accepted_as_a_shared_secret(tmp_path, algorithm, kind):
+    """The public key as the secret of an HMAC: a verifier that lets the token choose accepts that."""
     path = tmp_path / "key.pem"
     text = public_pem(private(kind))
     path.write_bytes(text)
@@ -178,7 +178,7 @@ def test_two_keys_may_have_one_name(tmp_path):
     ["../../../../dev/null", "/dev/null", "' OR 1=1 --", "http://127.0.0.1:9/keys", "a\x00", "\ud800", "a" * 4000],
 )
 def test_the_name_of_a_key_is_compared_and_nothing_else(tmp_path, kid):
-    """A name that opens a file of known content, such as an empty one, would let anybody sign."""
+    """A name that opens a file of known content, such as an empty one, would let any caller sign."""
     verifier = by_set(tmp_path, jwk(private("EdDSA"), kid="a"))
     assert refusal(verifier, signed(private("EdDSA", 1), "EdDSA", {"kid": kid})) == INVALID
     assert refusal(verifier, signed(private("EdDSA"), "EdDSA", {"kid": kid})) == INVALID
@@ -189,7 +189,7 @@ def test_a_name_of_a_key_is_text(verifier, kid):
     assert refusal(verifier, forged({"alg": "EdDSA", "kid": kid})) == MALFORMED
 
 
-def test_a_key_that_the_token_brings_is_not_looked_at(verifier):
+def test_a_key_inside_the_token_is_ignored(verifier):
     own = private("EdDSA", 1)
     header = {"jwk": jwk(own), "jku": "http://127.0.0.1:9/", "x5u": "http://127.0.0.1:9/", "x5c": ["AA"]}
     assert refusal(verifier, signed(own, "EdDSA", header)) == INVALID
@@ -197,7 +197,7 @@ def test_a_key_that_the_token_brings_is_not_looked_at(verifier):
 
 
 @pytest.mark.parametrize("critical", [["exp"], ["b64"], [], None, "b64"])
-def test_what_a_token_calls_critical_is_never_ignored(verifier, critical):
+def test_critical_headers_are_never_ignored(verifier, critical):
     # Some releases of PyJWT find that before us, and some do not.
     message = refusal(verifier, forged({"alg": "EdDSA", "crit": critical, "exp": 1, "b64": True}))
     assert message in {"the token has critical header fields, which are not supported here", MALFORMED}
@@ -234,7 +234,7 @@ def test_a_payload_that_is_not_base64_is_refused(verifier):
         pytest.param(part(b'{"alg":' + b"[" * 5000) + ".e30.e30", id="deep algorithm"),
     ],
 )
-def test_what_is_no_token_is_malformed(verifier, token):
+def test_a_text_that_is_not_a_token_is_malformed(verifier, token):
     assert refusal(verifier, token) == MALFORMED
 
 
@@ -257,7 +257,7 @@ def test_a_signed_payload_that_holds_no_claims_is_malformed(verifier, payload):
     assert refusal(verifier, token) == MALFORMED
 
 
-def test_a_long_token_is_refused_before_anybody_reads_it(verifier, monkeypatch):
+def test_a_long_token_is_refused_before_it_is_parsed(verifier, monkeypatch):
     room = signed(private("EdDSA"), "EdDSA", pad="")
     padded = signed(private("EdDSA"), "EdDSA", pad="a" * ((8190 - len(room)) * 3 // 4))
     assert 8180 < len(padded) <= 8192
@@ -270,7 +270,7 @@ def test_a_long_token_is_refused_before_anybody_reads_it(verifier, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reported"),
     [
         ({"exp": SECONDS - 30}, "the token has expired; request a new one from its issuer"),
         ({"exp": 0}, "the token has expired; request a new one from its issuer"),
@@ -322,10 +322,10 @@ def test_a_long_token_is_refused_before_anybody_reads_it(verifier, monkeypatch):
         ),
     ],
 )
-def test_a_token_whose_claims_do_not_hold_is_refused_and_told_why(verifier, changes, told):
+def test_a_token_with_invalid_claims_is_refused_with_the_reason(verifier, changes, reported):
     # PyJWT itself would refuse to write some of these.
     payload = json.dumps(claims(**changes)).encode()
-    assert refusal(verifier, jwt.api_jws.encode(payload, private("EdDSA"), "EdDSA")) == told
+    assert refusal(verifier, jwt.api_jws.encode(payload, private("EdDSA"), "EdDSA")) == reported
 
 
 @pytest.mark.parametrize(
@@ -341,11 +341,11 @@ def test_a_token_whose_claims_do_not_hold_is_refused_and_told_why(verifier, chan
         {"other": {"rowmint": "admin"}},
     ],
 )
-def test_a_token_whose_claims_hold_is_taken(verifier, changes):
+def test_a_token_with_valid_claims_is_accepted(verifier, changes):
     assert identify(verifier, signed(private("EdDSA"), "EdDSA", **changes)) == ADA
 
 
-def test_a_token_without_grants_for_anything_is_somebody_who_may_do_nothing(verifier):
+def test_a_token_without_grants_identifies_a_caller_without_roles(verifier):
     assert identify(verifier, signed(private("EdDSA"), "EdDSA", rowmint={})) == Identity("token:ada", {})
 
 
@@ -356,7 +356,7 @@ def test_a_token_ends_by_the_clock_it_is_given(verifier):
     assert refusal(verifier, token, NOW - timedelta(seconds=31)).startswith("the token is not valid yet")
 
 
-def test_a_claim_is_not_told_of_before_the_signature_is_valid(verifier):
+def test_no_claim_is_reported_before_the_signature_is_valid(verifier):
     assert refusal(verifier, signed(private("EdDSA", 1), "EdDSA", exp=0, aud="other", iss="other")) == INVALID
 
 
