@@ -1,10 +1,12 @@
 """What families declare: it agrees with the proto, with the forward halves, and with itself."""
 
+import json
 import re
 import runpy
 from pathlib import Path
 
 import pytest
+import rfc8785
 from typer.testing import CliRunner
 
 from rowmint.artifact import read_model
@@ -110,11 +112,19 @@ def test_capabilities_come_back_from_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", [{"unit": "table"}, {"conditions": "perhaps"}, {"likelihood": 1}, {"privacy": ["trust"]}, {"privacy": 3}]
+    "part", [{"unit": "table"}, {"conditions": "perhaps"}, {"likelihood": 1}, {"privacy": 3}, {"privacy": None}]
 )
 def test_capabilities_that_this_version_does_not_know_are_refused(part: dict[str, object]) -> None:
     with pytest.raises((ValueError, TypeError)):
         Capabilities.from_json({**Capabilities().to_json(), **part})
+
+
+def test_a_model_of_a_mechanism_that_this_version_does_not_know_is_read() -> None:
+    manifest, weights = stored("tvae")
+    declared = {**Capabilities().to_json(), "privacy": ["dp_sgd", "of a later version"]}
+    manifest = rfc8785.dumps({**json.loads(manifest), "capabilities": declared})
+    model = read_model(manifest, weights, choose_kernel("numpy"))
+    assert model.capabilities.privacy == {Mechanism.DP_SGD}
 
 
 def test_settings_have_the_types_of_the_api() -> None:
