@@ -1,5 +1,6 @@
 """What families declare: it agrees with the proto, with the forward halves, and with itself."""
 
+import inspect
 import json
 import re
 import runpy
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from rowmint.artifact import read_model
 from rowmint.cli.app import app
+from rowmint.cli.jobs import train
 from rowmint.client.families import TrainingField, family_fields, family_names, training_fields
 from rowmint.conditions import AnyOf, Predicate, canonical
 from rowmint.errors import DataLossError, InvalidFieldError
@@ -139,7 +141,15 @@ def test_settings_have_the_types_of_the_api() -> None:
 
 def test_the_command_has_an_option_for_every_setting() -> None:
     shown = CliRunner().invoke(app, ["train", "--help"]).output
-    assert [field.name for field in training_fields() if f"--{field.name.replace('_', '-')}" not in shown] == []
+    names = {field.name for field in training_fields()}
+    assert [name for name in names if f"--{name.replace('_', '-')}" not in shown] == []
+    # No other option of the command hides one of them, but --primary-key, which sets it where no file is uploaded.
+    options = {
+        name: getattr(parameter.annotation, "__metadata__", (None,))[0]
+        for name, parameter in inspect.signature(train).parameters.items()
+    }
+    generated = {name for name, option in options.items() if getattr(option, "rich_help_panel", None) == "Training"}
+    assert names - generated == {"primary_key"}
 
 
 def test_a_range_is_checked_and_said_once() -> None:
