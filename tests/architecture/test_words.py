@@ -23,6 +23,10 @@ SUGGESTIONS = {
     r"\bsomebody\b": "a caller, a client, another process",
     r"\bmend(s|ed|ing)?\b": "fix, repair",
     r"\blet in\b": "authenticated, authorized",
+    r"\blegs?\b": "attempt",
+    r"\bhear[ds]?\b": "receive; on_event",
+    r"\bstor(y|ies)\b": "telemetry",
+    r"\bcourse\b": "metrics, events",
 }
 
 
