@@ -97,7 +97,7 @@ def test_unknown_families_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("family", "column"), [("ctgan", "city"), ("tvae", ""), ("independent", "city")])
-def test_candidates_are_driven_towards_a_condition_where_the_family_can(family: str, column: str) -> None:
+def test_candidates_are_drawn_for_a_condition_where_the_family_can(family: str, column: str) -> None:
     model = read_model(*stored(family), choose_kernel("numpy"))
     tests = canonical([Predicate("city", AnyOf(("Zürich",)))], model.schema)
     assert model.synthesizer.conditioned_column(tests) == column

@@ -236,7 +236,7 @@ class Synthesizer(Protocol):
         ...
 
     def conditioned_column(self, tests: Sequence[ColumnCondition]) -> str:
-        """Return the column that candidates are driven towards under `tests`, or an empty string."""
+        """Return the first tested column that candidates are drawn for, not only tested for; empty for none."""
         ...
 
     def completer(self, key: TileKey, options: CompletionOptions) -> Completer:
