@@ -59,7 +59,7 @@ def test_a_new_file_may_take_the_floor_and_no_more():
     assert line.startswith("c.py took 13 s, 3.1% of tier 'test'; the table of durations gives it 0.0%: ")
 
 
-def test_a_tier_without_rows_asks_for_some():
+def test_a_tier_without_durations_is_refused():
     (line,) = slower_files("full", {"a.py": 1.0}, TABLE)
     assert line == "the table of durations has nothing to compare tier 'full' with: run `make durations`"
 
@@ -71,4 +71,4 @@ def test_the_command_checks_a_report(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert out == "durations: tier 'none' took 4 s in 2 files\n"
     assert err.startswith("durations: the table of durations has nothing to compare tier 'none' with")
-    assert main("tell", f"none={report}") == 2
+    assert main("show", f"none={report}") == 2

@@ -214,13 +214,13 @@ def test_killing_waits_for_no_worker(make, tmp_path):
 
 def test_a_job_claimed_while_closing_is_given_back(make):
     class Slow(Ledger):
-        asked = threading.Event()
+        requested = threading.Event()
         answer = threading.Event()
 
         def claim(self, holder, lease_seconds, kinds, **more):
             if JobKind.INGEST in kinds:
                 return None
-            self.asked.set()
+            self.requested.set()
             self.answer.wait(PATIENCE)
             return super().claim(holder, lease_seconds, kinds, **more)
 
@@ -228,7 +228,7 @@ def test_a_job_claimed_while_closing_is_given_back(make):
         ledger = Slow(job("a"))
         one = make(ledger, ECHO)
         serving = asyncio.create_task(one.run())
-        await until(ledger.asked.is_set)
+        await until(ledger.requested.is_set)
         await one.close()
         ledger.answer.set()
         await serving
@@ -255,7 +255,7 @@ def test_a_job_its_worker_has_ended_may_be_given_back_again(make, tmp_path):
     run(test)
 
 
-def test_the_job_of_a_dead_worker_is_left_to_its_lease(make, tmp_path):
+def test_the_job_of_a_killed_worker_keeps_its_lease(make, tmp_path):
     async def test() -> None:
         ledger = Ledger(job("a"))
         one = make(ledger, WORKS)
@@ -414,11 +414,11 @@ def test_a_wake_up_is_not_lost(make, tmp_path):
 def test_an_estimate_that_is_cancelled_ends_its_worker(make, tmp_path):
     async def test() -> None:
         one = make(Ledger(), WORKS)
-        asked = asyncio.create_task(one.estimate({"do": "estimate"}))
+        requested = asyncio.create_task(one.estimate({"do": "estimate"}))
         await until(lambda: bool(marks(tmp_path)))
         waiting = asyncio.create_task(one.estimate({"do": "estimate"}))
-        asked.cancel()
-        await asyncio.gather(asked, return_exceptions=True)
+        requested.cancel()
+        await asyncio.gather(requested, return_exceptions=True)
         assert not alive(marks(tmp_path)[0])
         await until(lambda: len(marks(tmp_path)) == 2)
         os.kill(next(filter(alive, marks(tmp_path))), 9)
