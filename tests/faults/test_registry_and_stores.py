@@ -159,7 +159,7 @@ def test_loaded_models_are_served_and_calls_for_others_are_retried_later(
         assert rows(client, loaded) == expected[loaded]
 
 
-def test_while_the_registry_is_down_the_trainer_says_when_to_come_back(
+def test_while_the_registry_is_down_the_trainer_sends_a_retry_delay(
     storage: Storage, services: Services, postgres: PostgresServer
 ) -> None:
     trainer = services.start("trainer_service", storage.trainer())

@@ -202,7 +202,7 @@ def test_keys_are_fetched_when_first_needed_and_then_kept(issuer, clock, fetchin
     assert issuer.requested == ["/keys?tenant=q"]
 
 
-def test_a_key_that_is_taken_out_is_refused_after_five_minutes(issuer, clock, fetching):
+def test_a_removed_key_is_refused_after_five_minutes(issuer, clock, fetching):
     assert identify(fetching, by(0, "a")) == ADA
     issuer.body = jwks(jwk(private("EdDSA", 1), kid="b"))
     clock.seconds += FRESH_SECONDS
@@ -266,7 +266,7 @@ def test_the_event_loop_is_free_while_keys_are_fetched(issuer, fetching):
     assert asyncio.run(both()) == ADA
 
 
-def test_while_the_issuer_is_away_the_last_keys_stay_in_force(issuer, clock, fetching):
+def test_while_the_issuer_is_unavailable_the_last_keys_stay_in_force(issuer, clock, fetching):
     assert identify(fetching, by(0, "a")) == ADA
     issuer.status = 503
 
@@ -291,7 +291,7 @@ def test_while_the_issuer_is_away_the_last_keys_stay_in_force(issuer, clock, fet
     assert refusal(fetching, by(0, "a")) == INVALID
 
 
-def test_once_the_issuer_is_away_no_call_with_a_known_key_waits_for_it(issuer, clock, fetching):
+def test_no_call_with_a_known_key_waits_for_an_unavailable_issuer(issuer, clock, fetching):
     assert identify(fetching, by(0, "a")) == ADA
     issuer.status = 503
     clock.seconds += FRESH_SECONDS
