@@ -1,4 +1,4 @@
-"""Alerts and dashboards: they ask for figures that are there, each alert is evaluated, and each has its page."""
+"""Alerts and dashboards: they query metrics that are exported, each alert is evaluated, and each has its page."""
 
 import json
 import re

@@ -64,7 +64,7 @@ def test_an_upload_a_fit_and_streams_outlive_it(
     how: Callable[..., None],
     what: str,
 ) -> None:
-    # A lease that outlasts the outage: what is at work goes on, rather than being taken up again.
+    # A lease that outlasts the outage: running jobs continue, rather than being taken up again.
     settings = {"ROWMINT_LEASE_SECONDS": "30", "ROWMINT_CHECKPOINT_SECONDS": "0.5"}
     trainer = services.start("trainer_service", storage.trainer(**settings))
     sampler = services.start("sampler_service", storage.sampler())

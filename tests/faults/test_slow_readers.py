@@ -72,7 +72,7 @@ def test_memory_stays_bounded_however_slowly_ten_million_rows_are_read(
         for _ in range(3):
             for _ in range(25):
                 next(call)
-            # A server that did not wait for its reader would go on to the stream's end, minutes from here.
+            # A server that did not wait for its reader would continue to the stream's end, minutes from here.
             wait_until_idle(sampler.pid, "the sampler waiting for its reader", 30)
             most = max(most, anonymous_bytes(sampler.pid) - before)
     assert most < BOUND

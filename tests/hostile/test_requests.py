@@ -1,6 +1,6 @@
 """Hostile requests to a real trainer and a real sampler: each gets a right answer or a typed refusal.
 
-Every field of every request changed, several at once, requests at random, and bytes that are no request: a sample of
+Every field of every request changed, several at once, requests at random, and bytes that are not a request: a sample of
 them in `make test-system`, every way of every field in `make test-full`. After each test both services answer as ever,
 have not grown, and have logged no fault.
 """

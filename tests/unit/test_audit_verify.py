@@ -136,7 +136,7 @@ def test_any_single_change_is_found_with_the_known_head(tmp_path_factory, text):
     if text == TEXT:
         return
     verdict = judged(tmp_path_factory.mktemp("log"), text, [HEAD])
-    # Bytes that follow the last record may be a write that is going on; they take nothing away.
+    # Bytes that follow the last record may be a write in progress; they take nothing away.
     appended = text.startswith(TEXT) and verdict.files[0].torn_bytes == len(text) - len(TEXT)
     assert reported(verdict) != [] or appended
 
