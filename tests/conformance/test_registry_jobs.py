@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import insert, select, update
 
 from rowmint.errors import (
     CancelledError,
@@ -133,6 +133,17 @@ class JobSuite(RegistrySuite):
             (JobKind.TRAIN, JobState.PENDING): 2,
             (JobKind.TRAIN, JobState.RUNNING): 1,
         }
+
+    def test_jobs_of_kinds_that_only_newer_code_knows_are_left_out_and_left_alone(self, registry):
+        train(registry)
+        job = registry.jobs.claim("w", 60, TRAIN)
+        with writing(registry.engine) as connection:
+            row = dict(connection.execute(select(jobs)).mappings().first())
+            newer = {**row, "uid": "0" * 32, "job_id": "later", "kind": "of-later", "lease_until": 1}
+            connection.execute(insert(jobs), newer)
+        assert registry.jobs.claim("w", 60, (*INGEST, *TRAIN)) is None
+        assert registry.jobs.census()[JobKind.TRAIN, JobState.RUNNING] == 1
+        assert list(registry.jobs.lease_ages()) == [job.name]
 
     def test_a_lease_is_as_old_as_its_last_heartbeat(self, registry):
         assert registry.jobs.lease_ages() == {}

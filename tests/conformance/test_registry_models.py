@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from rowmint.errors import (
     FencedError,
@@ -14,6 +14,7 @@ from rowmint.errors import (
 from rowmint.names import ModelName, ModelVersionName, ModelVersionRef, TrainingJobName
 from rowmint.registry import (
     JobState,
+    open_registry,
 )
 from rowmint.registry.engine import writing
 from rowmint.registry.tables import jobs
@@ -136,6 +137,23 @@ class ModelSuite(RegistrySuite):
         assert registry.models.get(MODEL).latest is None
         with pytest.raises(ResourceNotFoundError, match="latest"):
             registry.models.resolve(ModelVersionRef(MODEL, alias="latest"))
+
+    def test_latest_is_resolved_while_the_version_it_points_at_is_deleted(self, registry, url):
+        for index in (1, 2):
+            publish(registry, f"v{index}")
+        other = open_registry(url)
+        deleted = []
+
+        @event.listens_for(registry.engine, "after_cursor_execute")
+        def after(connection, cursor, statement, *_):
+            if "model_aliases" in statement and not deleted:
+                deleted.append(ModelVersionName("p", "m", 2))
+                other.models.delete_version(deleted[0], 3600)
+
+        latest = ModelVersionRef(MODEL, alias="latest")
+        # As it was when the read began, and as it is afterwards.
+        assert [registry.models.resolve(latest).name.version for _ in range(2)] == [2, 1]
+        other.close()
 
     def test_models_are_listed_by_name_in_pages(self, registry):
         for index, model in enumerate(("b", "c", "a")):

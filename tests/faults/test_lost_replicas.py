@@ -133,7 +133,7 @@ def test_a_terminated_replica_waits_for_a_stalled_reader_within_its_grace_only(
 
 
 def test_a_second_signal_ends_a_replica_at_once(replicas: Services, undisturbed: Undisturbed) -> None:
-    replica = replicas.sampler(ROWMINT_GRACE_SECONDS="600")
+    replica = replicas.sampler(ROWMINT_GRACE_SECONDS="600", ROWMINT_WRITE_TIMEOUT="3600")
     with opened(replica.address, golden_request(undisturbed.address, 10**7)) as call:
         assert next(call).HasField("header")
         wait_until_idle(replica.pid, "the sampler waiting for its reader")
@@ -147,7 +147,7 @@ def test_a_second_signal_ends_a_replica_at_once(replicas: Services, undisturbed:
 def test_a_draining_replica_takes_no_new_stream_and_the_client_uses_the_other(
     replicas: Services, undisturbed: Undisturbed
 ) -> None:
-    ending, staying = replicas.sampler(ROWMINT_GRACE_SECONDS="600"), replicas.sampler()
+    ending, staying = replicas.sampler(ROWMINT_GRACE_SECONDS="600", ROWMINT_WRITE_TIMEOUT="3600"), replicas.sampler()
     request = golden_request(undisturbed.address, 5_000)
     whole = undisturbed.data(request)
     with opened(ending.address, golden_request(undisturbed.address, 10**7)) as call:

@@ -128,13 +128,13 @@ def test_processes_that_share_a_port_are_read_from_together(replicas: Services, 
 def test_a_replica_that_drains_gets_no_stream_of_a_client_that_knows_it(
     replicas: Services, undisturbed: Undisturbed, balancing: str
 ) -> None:
-    ending, staying = replicas.sampler(ROWMINT_GRACE_SECONDS="600"), replicas.sampler()
-    with (
-        Client(NO_TRAINER, [ending.address, staying.address], balancing=balancing) as client,
-        opened(ending.address, golden_request(undisturbed.address, 10**7)) as call,
-    ):
-        assert next(call).HasField("header")
+    ending, staying = replicas.sampler(ROWMINT_GRACE_SECONDS="600", ROWMINT_WRITE_TIMEOUT="3600"), replicas.sampler()
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(Client(NO_TRAINER, [ending.address, staying.address], balancing=balancing))
         wait_until(lambda: len(spread(client, 4)) == 2, "streams at both")
+        # Then only: by its load, a replica with a stream may be given no other for long.
+        call = stack.enter_context(opened(ending.address, golden_request(undisturbed.address, 10**7)))
+        assert next(call).HasField("header")
         wait_until_idle(ending.pid, "the sampler waiting for its reader")
         ending.process.send_signal(signal.SIGTERM)
         wait_until(lambda: ending.address not in spread(client, 2), "the news that it drains")

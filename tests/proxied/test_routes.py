@@ -103,7 +103,7 @@ def test_streams_are_spread(two: Deployment) -> None:
 
 
 def test_a_replica_that_drains_gets_no_new_stream(deployment: Deployment) -> None:
-    ending = deployment.sampler(ROWMINT_GRACE_SECONDS="600")
+    ending = deployment.sampler(ROWMINT_GRACE_SECONDS="600", ROWMINT_WRITE_TIMEOUT="3600")
     staying = deployment.sampler()
     deployment.start_envoy()
     whole = Undisturbed(staying.address)

@@ -116,6 +116,15 @@ def test_training_of_a_dataset_by_id_and_its_estimate(fakes):
     assert json.loads(succeed(fakes, "train", "f", "--staged", "--no-wait", "--json").stdout)["staged"] is True
 
 
+def test_the_primary_key_is_the_datasets_or_overrides_it(fakes, flights):
+    succeed(fakes, "train", str(flights), "--primary-key", "origin", "--no-wait", "--json")
+    assert fakes.trainer.created[0].dataset.primary_key == "origin"
+    succeed(fakes, "train", "f", "--primary-key", "origin", "--no-wait", "--json")
+    uploaded, dataset = (job.training_job.config for job in fakes.trainer.jobs)
+    assert not uploaded.HasField("primary_key")
+    assert dataset.primary_key == "origin"
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
@@ -125,6 +134,8 @@ def test_training_of_a_dataset_by_id_and_its_estimate(fakes):
         (["train", "f", "--family", "gan"], "choose one of ctgan, tvae, independent"),
         (["train", "nope/f.csv"], "there is no file 'nope/f.csv'"),
         (["train", "-"], "--model: is required"),
+        (["train", "f", "--delimiter", ";"], "--delimiter: describes a file; 'f' is a dataset"),
+        (["train", "f", "--column", "a=id"], "--column: describes a file"),
         (["datasets", "show", "nope"], "there is no projects/default/datasets/nope (RESOURCE_NOT_FOUND)"),
         (["datasets", "upload", "nope.csv"], "nope.csv: No such file or directory"),
         (["datasets", "upload", "nope.xlsx"], "choose one of csv, tsv"),

@@ -43,6 +43,14 @@ def modes(folder):
     return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
 
 
+def test_keys_are_made_before_the_certificates_that_the_environment_names(access, monkeypatch):
+    monkeypatch.setenv("ROWMINT_CA", "keys/not-made-yet.pem")
+    monkeypatch.setenv("ROWMINT_PROJECT", "ships")
+    succeed("create", "a", "--role", "reader")
+    (key,) = read_access(access).keys
+    assert dict(key.grants) == {"ships": Role.READER}
+
+
 def test_a_new_key_is_printed_alone_and_once(access):
     done = succeed("create", "ci", "--role", "trainer", "--project", "flights", "--days", "30")
     text = done.stdout.removesuffix("\n")

@@ -67,6 +67,14 @@ def test_a_given_value_wins():
     assert ClientSettings.load({"project": "acme"}, {"ROWMINT_PROJECT": "A B"}).project == "acme"
 
 
+def test_tls_that_is_declined_is_not_implied_by_the_environment():
+    variables = ("ROWMINT_CA", "ROWMINT_CERTIFICATE", "ROWMINT_KEY", "ROWMINT_SERVER_NAME")
+    environment = dict.fromkeys(variables, __file__)
+    assert ClientSettings.load({}, environment).credentials().tls
+    assert ClientSettings.load({"tls": False}, environment).credentials() == Credentials(tls=False)
+    assert ClientSettings.load({"tls": False, "authorities": __file__}, environment).credentials().tls
+
+
 def test_a_given_token_replaces_the_token_of_the_environment():
     by_file = ClientSettings.load({"token_file": "key"}, {"ROWMINT_TOKEN": "rowmint_x"})
     assert (by_file.token, by_file.token_file) == ("", "key")

@@ -98,6 +98,12 @@ def test_every_state_and_phase_has_a_number():
     assert sorted(DATASET_STATES.values()) == dataset_pb2.DatasetState.values()[1:]
 
 
+def test_a_phase_of_a_later_release_has_no_number():
+    assert job_to_proto(replace(JOB, phase="evaluating")).phase == training_job_pb2.JOB_PHASE_UNSPECIFIED
+    event = EventRecord("u", 4, NOW, 2, JobState.RUNNING, "evaluating", {})
+    assert event_to_proto(event, JOB.model).phase == training_job_pb2.JOB_PHASE_UNSPECIFIED
+
+
 def test_a_job_message_has_every_known_field():
     running = job_to_proto(JOB, PROGRESS)
     assert (running.name, running.state, running.phase, running.attempt) == (

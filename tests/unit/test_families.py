@@ -1,14 +1,18 @@
 """What families declare: it agrees with the proto, with the forward halves, and with itself."""
 
+import inspect
+import json
 import re
 import runpy
 from pathlib import Path
 
 import pytest
+import rfc8785
 from typer.testing import CliRunner
 
 from rowmint.artifact import read_model
 from rowmint.cli.app import app
+from rowmint.cli.jobs import train
 from rowmint.client.families import TrainingField, family_fields, family_names, training_fields
 from rowmint.conditions import AnyOf, Predicate, canonical
 from rowmint.errors import DataLossError, InvalidFieldError
@@ -93,7 +97,7 @@ def test_unknown_families_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("family", "column"), [("ctgan", "city"), ("tvae", ""), ("independent", "city")])
-def test_candidates_are_driven_towards_a_condition_where_the_family_can(family: str, column: str) -> None:
+def test_candidates_are_drawn_for_a_condition_where_the_family_can(family: str, column: str) -> None:
     model = read_model(*stored(family), choose_kernel("numpy"))
     tests = canonical([Predicate("city", AnyOf(("Zürich",)))], model.schema)
     assert model.synthesizer.conditioned_column(tests) == column
@@ -110,11 +114,19 @@ def test_capabilities_are_restored_from_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", [{"unit": "table"}, {"conditions": "perhaps"}, {"likelihood": 1}, {"privacy": ["trust"]}, {"privacy": 3}]
+    "part", [{"unit": "table"}, {"conditions": "perhaps"}, {"likelihood": 1}, {"privacy": 3}, {"privacy": None}]
 )
 def test_capabilities_that_this_version_does_not_know_are_refused(part: dict[str, object]) -> None:
     with pytest.raises((ValueError, TypeError)):
         Capabilities.from_json({**Capabilities().to_json(), **part})
+
+
+def test_a_model_of_a_mechanism_that_this_version_does_not_know_is_read() -> None:
+    manifest, weights = stored("tvae")
+    declared = {**Capabilities().to_json(), "privacy": ["dp_sgd", "of a later version"]}
+    manifest = rfc8785.dumps({**json.loads(manifest), "capabilities": declared})
+    model = read_model(manifest, weights, choose_kernel("numpy"))
+    assert model.capabilities.privacy == {Mechanism.DP_SGD}
 
 
 def test_settings_have_the_types_of_the_api() -> None:
@@ -129,7 +141,15 @@ def test_settings_have_the_types_of_the_api() -> None:
 
 def test_the_command_has_an_option_for_every_setting() -> None:
     shown = CliRunner().invoke(app, ["train", "--help"]).output
-    assert [field.name for field in training_fields() if f"--{field.name.replace('_', '-')}" not in shown] == []
+    names = {field.name for field in training_fields()}
+    assert [name for name in names if f"--{name.replace('_', '-')}" not in shown] == []
+    # No other option of the command hides one of them, but --primary-key, which sets it where no file is uploaded.
+    options = {
+        name: getattr(parameter.annotation, "__metadata__", (None,))[0]
+        for name, parameter in inspect.signature(train).parameters.items()
+    }
+    generated = {name for name, option in options.items() if getattr(option, "rich_help_panel", None) == "Training"}
+    assert names - generated == {"primary_key"}
 
 
 def test_a_range_is_checked_and_said_once() -> None:

@@ -321,6 +321,38 @@ def test_no_job_is_claimed_before_a_worker_is_ready(make, tmp_path):
     assert ledger.released == [("a", 1)]
 
 
+def test_an_estimate_does_not_take_the_worker_of_a_job_that_is_being_claimed(make, tmp_path):
+    class Slow(Ledger):
+        begun = threading.Event()
+        proceed = threading.Event()
+
+        def claim(self, holder, lease_seconds, kinds, **more):
+            found = super().claim(holder, lease_seconds, kinds, **more)
+            if found is not None:
+                self.begun.set()
+                assert self.proceed.wait(PATIENCE)
+            return found
+
+    async def test() -> None:
+        ledger = Slow(job("a"))
+        one = make(ledger, WORKS)
+        serving = asyncio.create_task(one.run())
+        await until(ledger.begun.is_set)
+        spare = one._spare._starting
+        estimating = asyncio.create_task(one.estimate({"do": "estimate"}))
+        await asyncio.sleep(0)
+        assert one._spare._starting is spare
+        ledger.proceed.set()
+        await until(lambda: len(marks(tmp_path)) == 2)
+        await one.close()
+        await serving
+        with pytest.raises(UnavailableError, match="died"):
+            await estimating
+        assert ledger.released == [("a", 1)]
+
+    run(test)
+
+
 def test_a_worker_that_died_while_it_waited_is_replaced_before_a_job_is_claimed(make, tmp_path):
     ledger = Ledger()
     others = new_children()

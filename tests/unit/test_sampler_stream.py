@@ -308,6 +308,30 @@ def test_a_stream_whose_budget_is_exhausted_ends_before_the_gap(sampler, exhaust
     assert asyncio.run(received()) == (4096, "4098")
 
 
+def test_a_stream_that_is_drained_before_a_gap_ends_without_an_error(sampler, monkeypatch):
+    real = RowSource.block
+
+    def block(self, number, needed, stopped=lambda: False):
+        found = real(self, number, needed, stopped)
+        if number != 1:
+            return found
+        columns = {name: array.take(slice(0, GRID + 2)) for name, array in found.columns.items()}
+        return replace(found, rows=GRID + 2, columns=columns)
+
+    monkeypatch.setattr(RowSource, "block", block)
+
+    async def received():
+        stream = await sampler.open(spec(rows=20_000, message_bytes=16 * 1024))
+        rows = 0
+        async for message in stream.messages():
+            rows += message.row_count
+            stream.drain()
+        return rows, stream.summary
+
+    rows, summary = asyncio.run(received())
+    assert (rows, summary.next_row, summary.complete) == (2 * GRID, 2 * GRID, False)
+
+
 def test_a_partial_stream_names_what_is_missing(sampler, exhausted):
     base = spec(rows=20_000, columns=COLUMNS)
     partial = run(sampler, replace(base, allow_partial=True))

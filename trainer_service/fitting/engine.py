@@ -98,7 +98,7 @@ def fit(
     if cancelled():
         raise CancelledError("the fit was cancelled")
     epochs = fitted.fitter.epochs if isinstance(fitted.fitter, IterativeFitter) else 0
-    report(FitEvent(Phase.VERIFYING, fitted.history.epochs, epochs, message="exporting the generator"))
+    report(FitEvent(Phase.VERIFYING, fitted.history.epochs, epochs, message="exporting the model"))
     network = fitted.fitter.export(ExportOptions() if export is None else export)
     learned = TableSchema(tuple(column.spec for column in encoded.fitted), effective.primary_key)
     codecs = [column.codec for column in encoded.fitted]

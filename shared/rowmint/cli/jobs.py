@@ -101,10 +101,17 @@ def train(
     settings: dict[str, object],
 ) -> None:
     """Train a model of a table and publish it."""
-    config = training_config(family, {**parse_settings(set_), **settings})
     is_file = data == "-" or Path(data).is_file()
-    if not is_file and ("/" in data or "." in data) and not data.startswith("projects/"):
-        raise InvalidFieldError("DATA", f"there is no file {data!r}, and a dataset's id has no '/' or '.'")
+    if not is_file:
+        if ("/" in data or "." in data) and not data.startswith("projects/"):
+            raise InvalidFieldError("DATA", f"there is no file {data!r}, and a dataset's id has no '/' or '.'")
+        of_files = {"format": format, "delimiter": delimiter, "null": null, "encoding": encoding, "column": column}
+        for option, value in of_files.items():
+            if value:
+                raise InvalidFieldError(f"--{option}", f"describes a file; {data!r} is a dataset, uploaded before")
+        if primary_key:
+            settings = {**settings, "primary_key": primary_key}
+    config = training_config(family, {**parse_settings(set_), **settings})
     if model is None:
         if data == "-":
             raise InvalidFieldError("--model", "is required when the table comes from standard input")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rowmint.cli.output import JsonOption, client_settings, print_json, print_notice, print_table
+from rowmint.client.settings import VARIABLES
 from rowmint.errors import InvalidFieldError, ResourceExistsError
 from rowmint.names import validate_id
 from rowmint.security.identity import EVERY_PROJECT, Grants, parse_grants
@@ -191,7 +192,8 @@ def _now() -> datetime:
 
 
 def _grants(context: typer.Context, role: str, projects: list[str] | None) -> Grants:
-    given = projects or [client_settings(context).project]
+    # Certificates that the environment names may be what is about to be made.
+    given = projects or [client_settings(context, VARIABLES.keys() - {"project"}).project]
     for project in given:
         if project != EVERY_PROJECT:
             validate_id(project, "--project")

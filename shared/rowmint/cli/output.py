@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
@@ -25,14 +25,14 @@ _Message = TypeVar("_Message", bound=Message)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
-def client_settings(context: typer.Context) -> ClientSettings:
-    """Return the settings of the command line's options and the environment.
+def client_settings(context: typer.Context, ignored: Collection[str] = ()) -> ClientSettings:
+    """Return the settings of the command line's options and the environment; see `ClientSettings.load`.
 
     Raises:
         InvalidFieldError: A variable has a value that it cannot have.
     """
-    load: Callable[[], ClientSettings] = context.obj
-    return load()
+    load: Callable[..., ClientSettings] = context.obj
+    return load(ignored=ignored)
 
 
 def connect(context: typer.Context) -> Client:

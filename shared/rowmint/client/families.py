@@ -1,6 +1,6 @@
 """The families that can be trained and their hyper-parameters, as the API's message of a configuration describes them.
 
-Nothing here names a family: one more member of `TrainingConfig.family` is one more family, its fields are keyword
+Only the default names a family: one more member of `TrainingConfig.family` is one more family, its fields are keyword
 arguments of the client and options of `rowmint train`.
 """
 

@@ -87,6 +87,9 @@ class ClientSettings:
         if explicit.keys() & {"token", "token_file"}:
             # One replaces the other.
             explicit = {"token": "", "token_file": "", **explicit}
+        if explicit.get("tls") is False:
+            # What would imply TLS is not taken from the environment.
+            explicit = {"authorities": "", "certificate": "", "key": "", "server_name": "", **explicit}
         read = {
             name: _parse(name, variables[variable])
             for name, variable in VARIABLES.items()

@@ -65,7 +65,8 @@ class StreamAssembly:
         block_size: Rows of a block.
 
     Attributes:
-        unfilled: The block whose candidate budget was exhausted, where rows may not be left out.
+        unfilled: The block whose candidate budget was exhausted, where rows may not be left out and the stream was not
+            cut before it.
     """
 
     def __init__(self, header: StreamHeader, encoder: Encoder, framing: Framing, block_size: int) -> None:
@@ -128,6 +129,8 @@ class StreamAssembly:
         for batch in batches:
             if self._draining or (self._expired and self._next_row > self._header.start_row):
                 self._cut = True
+                # A gap after the cut is one that the stream which resumes this one comes to.
+                self.unfilled = None
                 return
             if self._group.batches and self._group.size + batch.size > self._framing.message_bytes:
                 yield self._group.message()

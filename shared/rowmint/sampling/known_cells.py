@@ -28,8 +28,7 @@ class KnownCells:
     """
 
     def __init__(self, schema: TableSchema) -> None:
-        self._columns = [_KnownColumn(column) for column in schema.columns]
-        self._names = schema.names
+        self._columns = {column.name: _KnownColumn(column) for column in schema.columns}
 
     def checked(self, row: int, known: Mapping[str, Cell]) -> dict[str, Cell]:
         """Return the known cells as the model knows them, in the schema's order: weights are multiplied in that order.
@@ -44,18 +43,18 @@ class KnownCells:
             InvalidConditionError: A cell is not a value of its column.
         """
         for name in known:
-            if name not in self._names:
-                error = ColumnNotFoundError(name, near_names(name, list(self._names)))
+            if name not in self._columns:
+                error = ColumnNotFoundError(name, near_names(name, list(self._columns)))
                 raise _of_row(error, row)
         found = {}
-        for column in self._columns:
-            if column.name in known:
+        for name, column in self._columns.items():
+            if name in known:
                 try:
-                    found[column.name] = column.checked(known[column.name])
+                    found[name] = column.checked(known[name])
                 except ValueError as error:
                     raise InvalidConditionError(
-                        f"row {row}, column {column.name!r}: {error}",
-                        metadata={"row": str(row), "column": column.name},
+                        f"row {row}, column {name!r}: {error}",
+                        metadata={"row": str(row), "column": name},
                     ) from error
                 except ValueNotFoundError as error:
                     raise _of_row(error, row) from error
@@ -66,7 +65,6 @@ class _KnownColumn:
     """Checks known cells of one column."""
 
     def __init__(self, column: ColumnSpec) -> None:
-        self.name = column.name
         self._column = column
         self._categories = CategoryIndex(column)
 

@@ -28,7 +28,7 @@ class PlannedSample:
     Attributes:
         header: Its header.
         plan: Its plan.
-        conditioned_column: Column whose category conditions the network, or empty.
+        conditioned_column: See `Synthesizer.conditioned_column`.
         parts: Parts whose data, joined, is the stream's.
     """
 

@@ -71,10 +71,13 @@ class Capabilities:
     def from_json(cls, body: JsonObject) -> Self:
         """Return the capabilities that `to_json` wrote.
 
+        Mechanisms that this version does not know are left out: no row depends on them, and a newer trainer's models
+        are served by older samplers.
+
         Raises:
             KeyError: A part is missing.
             TypeError: A part is of another type.
-            ValueError: A value is not one that this version knows.
+            ValueError: The unit, or how conditions are met, is not one that this version knows.
         """
         likelihood = body["likelihood"]
         if not isinstance(likelihood, bool):
@@ -83,7 +86,7 @@ class Capabilities:
             Unit(body["unit"]),
             ConditionSupport(body["conditions"]),
             likelihood,
-            frozenset(Mechanism(mechanism) for mechanism in body["privacy"]),
+            frozenset(mechanism for mechanism in Mechanism if mechanism in tuple(body["privacy"])),
         )
 
 
@@ -233,7 +236,7 @@ class Synthesizer(Protocol):
         ...
 
     def conditioned_column(self, tests: Sequence[ColumnCondition]) -> str:
-        """Return the column that candidates are driven towards under `tests`, or an empty string."""
+        """Return the first tested column that candidates are drawn for, not only tested for; empty for none."""
         ...
 
     def completer(self, key: TileKey, options: CompletionOptions) -> Completer:

@@ -600,8 +600,9 @@ class PlanSampleResponse(google.protobuf.message.Message):
     acceptance: builtins.float
     """Expected share of candidates that satisfy the conditions, 0 to 1."""
     conditioned_column: builtins.str
-    """The conditioned column: the first column under a condition whose category the generator's condition vector can
-    specify. Empty if there is none, and for families without condition vectors.
+    """The conditioned column: the first column under a condition that candidates are drawn for, rather than only tested
+    for. CTGAN: the first that has condition vectors; independent: the first under a condition, drawn from its
+    restricted marginal; TVAE: none. Empty if there is none.
     """
     tile_size: builtins.int
     """Number of candidates in a tile."""
