@@ -16,7 +16,7 @@ class Tier(StrEnum):
     SYSTEM = "system"
     """Real processes, PostgreSQL, S3, Envoy, clients in other languages."""
     FULL = "full"
-    """What takes hours: run by hand where a change touches its subject."""
+    """What takes hours: run manually where a change touches its subject."""
     BENCHMARK = "benchmark"
     """Measures, and prints a table."""
 
@@ -43,7 +43,7 @@ FOLDERS: Mapping[str, Tier] = {
 SERVERS = frozenset({"postgres", "swift"})
 """Fixtures that start a server."""
 SERVER_PARAMETERS = frozenset({"postgresql"})
-"""Parameters of a fixture that asks for such a server only then."""
+"""Parameters of a fixture that needs such a server only then."""
 DEFAULT = (Tier.TEST, Tier.SYSTEM)
 """What `pytest` runs where no tier is named."""
 

@@ -65,7 +65,7 @@ def request_of(method: str, project: str, last: str) -> object:
 
 @dataclass
 class Guarded:
-    """Services that ask for a certificate, and then for a key unless something is granted to it.
+    """Services that require a certificate, and then for a key unless something is granted to it.
 
     Attributes:
         services: A trainer and two samplers.

@@ -46,7 +46,7 @@ def addresses(shared_services: Services, fitted: Fitted) -> list[str]:
         (["complete", "customers", "known.csv", "-o", "rows.csv"], ["row 0: ", "'Osol'", "similar values are 'Oslo'"]),
     ],
 )
-def test_a_wrong_use_is_one_line(addresses, tmp_path, monkeypatch, arguments, parts):
+def test_a_wrong_use_is_reported_in_one_line(addresses, tmp_path, monkeypatch, arguments, parts):
     monkeypatch.chdir(tmp_path)
     files = {"ragged.csv": "a,b\n1,2\n3\n", "fine.csv": "a,b\n1,2\n3,4\n", "known.csv": "city\nOsol\n"}
     for name, text in files.items():
@@ -59,7 +59,7 @@ def test_a_wrong_use_is_one_line(addresses, tmp_path, monkeypatch, arguments, pa
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
 
 
-def test_the_process_says_it_too(addresses):
+def test_the_process_reports_an_error_in_one_line(addresses):
     command = [sys.executable, "-c", "from rowmint.cli import main; main()", *addresses, "models", "show", "none"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1

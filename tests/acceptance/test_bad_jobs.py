@@ -126,7 +126,7 @@ def test_a_configuration_that_cannot_be(create, fitted, config, field, words):
         (independent(primary_key="custmer"), "custmer", "customer"),
     ],
 )
-def test_an_unknown_column_gets_near_ones(create, fitted, config, column, near):
+def test_an_unknown_column_is_refused_with_similar_names(create, fitted, config, column, near):
     refusal = refused_job(create, fitted, request(fitted, config))
     assert refusal.kind == ("INVALID_ARGUMENT", "COLUMN_NOT_FOUND")
     assert refusal.metadata == {"column": column, "near": near}

@@ -167,7 +167,7 @@ def test_too_many_conditions(stubs, fitted):
     assert "has 65 entries; at most 64" in refusal.message
 
 
-def test_a_value_never_seen_gets_near_ones(stubs, fitted):
+def test_an_unseen_value_is_refused_with_similar_ones(stubs, fitted):
     refusal = refused_sample(
         stubs, fitted, request(fitted, where=condition_pb2.Where(predicates=[equals("city", string_value="Osol")]))
     )
@@ -179,7 +179,7 @@ def test_a_value_never_seen_gets_near_ones(stubs, fitted):
     )
 
 
-def test_an_unknown_column_gets_near_ones(stubs, fitted):
+def test_an_unknown_column_is_refused_with_similar_names(stubs, fitted):
     refusal = refused_sample(
         stubs, fitted, request(fitted, where=condition_pb2.Where(predicates=[equals("incom", int64_value=1)]))
     )

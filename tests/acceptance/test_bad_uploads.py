@@ -162,7 +162,7 @@ def parquet(**columns) -> bytes:
         ("json", b'{"a":1}\n{"a":\n', 2, 0, "", "is not a JSON object"),
     ],
 )
-def test_bytes_that_are_no_table_fail_with_the_place(client, stub, *, form, data, line, row, column, words):
+def test_bytes_that_are_not_a_table_fail_with_the_place(client, stub, *, form, data, line, row, column, words):
     name = client.create_dataset(format=form).name
     send(stub, name, *whole(data))
     with pytest.raises(InvalidDataError, match=words) as caught:

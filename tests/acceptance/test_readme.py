@@ -86,7 +86,7 @@ def placed(command, environment):
 
 @pytest.fixture
 def python_rows(folder, environment):
-    """What the Python client gives of the stream that grpcurl and buf ask for; other tests publish new versions."""
+    """What the Python client gives of the stream that grpcurl and buf request; other tests publish new versions."""
     with Client(environment["ROWMINT_TRAINER"], environment["ROWMINT_SAMPLER"]) as client:
         client.sample_to_file(folder / "expected", "shop", rows=5, seed=7, where={"city": "Oslo"}, format="ndjson")
     return (folder / "expected").read_text()

@@ -280,7 +280,7 @@ def test_services_write_no_cell(vault: Vault):
     assert {name: found for name, text in vault.texts.items() if (found := values_in(text, [*CELLS, *SENT]))} == {}
 
 
-def test_what_was_looked_at_is_all_there_is_and_not_empty(vault: Vault):
+def test_every_output_is_searched_and_none_is_empty(vault: Vault):
     logs = [name for name in vault.texts if name.endswith(".log")]
     audits = [name for name in vault.texts if name.endswith(".jsonl")]
     assert len(logs) == 3
@@ -357,7 +357,7 @@ def test_an_income_is_found():
     assert leaks(f'could not convert "{income}"') == ["line 1: an income"]
 
 
-def test_the_logs_of_a_whole_session_are_looked_through(tmp_path: Path):
+def test_the_logs_of_all_services_are_searched(tmp_path: Path):
     folder = tmp_path / "test-one" / "home"
     folder.mkdir(parents=True)
     (folder / "trainer_service-1.log").write_text("fine\n")

@@ -212,7 +212,7 @@ def test_a_model_forged_in_registry_and_store_without_a_key_is_not_served(deploy
             registry.close()
 
 
-def test_a_service_does_not_start_with_a_key_that_is_none_and_does_not_show_it(tmp_path: Path) -> None:
+def test_a_service_does_not_start_with_a_malformed_key_and_does_not_show_it(tmp_path: Path) -> None:
     private, public = (path.decode() for path in PAIRS[0])
     (tmp_path / "private.pem").write_text(private)
     (tmp_path / "public.pem").write_text(public)

@@ -1,4 +1,4 @@
-"""Alerts and dashboards: they ask for figures that are there, each alert is evaluated, and each has its page."""
+"""Alerts and dashboards: they query metrics that are exported, each alert is evaluated, and each has its page."""
 
 import json
 import re
@@ -164,7 +164,7 @@ def test_every_queried_metric_is_exported(shown: Shown) -> None:
     assert len({name for name, _ in requested}) > 40
 
 
-def test_what_is_chosen_by_is_a_value_that_there_is(shown: Shown) -> None:
+def test_every_matched_value_exists(shown: Shown) -> None:
     for where, text in expressions():
         assert unknown_matches(text, shown) == [], where
     evaluated = {series["series"] for test in EVALUATED for series in test["input_series"]}
@@ -191,7 +191,7 @@ def test_values_shown_are_those_of_the_closed_sets(shown: Shown) -> None:
         'rowmint_rows_sent_total{row_format="parquet"} offset 10m',
     ],
 )
-def test_a_value_that_there_is_not_is_found(expression: str) -> None:
+def test_an_unknown_value_is_found(expression: str) -> None:
     assert len(unknown_matches(expression, {"rowmint_rows_sent_total": {"row_format": {"csv", "arrow"}}})) == 1
 
 

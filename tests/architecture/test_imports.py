@@ -108,7 +108,7 @@ def test_the_core_knows_no_wire_and_no_service():
     assert _broken(arrow for arrow in _imports_of(*forbidden) if _is_core(arrow[0])) == []
 
 
-def test_only_the_edges_see_the_stubs():
+def test_only_the_edges_import_the_stubs():
     def allowed(module):
         own = set(module.name.split(".")[1:])
         # A `__main__` adds the servicers to a server.
@@ -154,16 +154,16 @@ def test_nothing_unpickles():
     assert _broken(calls) == []
 
 
-def test_torch_is_seen_by_fitting_alone():
+def test_only_fitting_imports_torch():
     arrows = _imports_of("torch", "ctgan", "sklearn", "rdt", "copulas")
     assert _broken(arrow for arrow in arrows if not within(arrow[0].name, "trainer_service.fitting")) == []
 
 
-def test_onnxruntime_is_seen_by_the_kernels_alone():
+def test_only_the_kernels_import_onnxruntime():
     assert {module.name for module, _, _ in _imports_of("onnxruntime", "onnx")} == {"rowmint.synthesizer.exact.kernels"}
 
 
-def test_sdv_and_pandas_are_seen_by_the_trainer_alone():
+def test_only_the_trainer_imports_sdv_and_pandas():
     arrows = _imports_of("sdv", "sdmetrics", "pandas")
     assert _broken(arrow for arrow in arrows if not within(arrow[0].name, "trainer_service")) == []
 
@@ -190,7 +190,7 @@ def test_only_settings_and_the_command_line_read_the_environment():
     assert _broken(reads) == []
 
 
-def test_nothing_goes_by_a_wall_clock_but_the_registrys():
+def test_only_the_registry_reads_a_wall_clock():
     reads = [
         (module, node.lineno, _dotted(node))
         for module in modules()

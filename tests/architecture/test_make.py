@@ -26,7 +26,7 @@ def test_each_tier_has_its_target(target: str, tier: Tier) -> None:
     assert f"--tier {tier}" in recipe(target)
 
 
-def test_ci_runs_both_tiers_and_whatever_watches_over_them() -> None:
+def test_ci_runs_both_tiers_and_their_checks() -> None:
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     made = [line.split()[1] for line in lines if line.startswith("make ")]
     assert made == ["test", "test-system", "audit", "soak-quick", "durations-check"]

@@ -75,7 +75,7 @@ def _found(node: ast.AST, clocked: set[str], *, waits: bool) -> Iterator[tuple[i
 
 
 def _hides_failure(handler: ast.ExceptHandler) -> bool:
-    """Say whether a handler goes on after an assertion has failed."""
+    """Say whether a handler continues after an assertion has failed."""
     caught = handler.type is not None and "AssertionError" in ast.unparse(handler.type)
     return caught and not isinstance(handler.body[-1], ast.Return | ast.Raise)
 

@@ -19,7 +19,7 @@ EXCLUDED = {
 SUFFIXES = {".md", ".mjs", ".proto", ".py", ".pyi", ".sh", ".sql", ".toml", ".yaml", ".yml"}
 
 SUGGESTIONS = {
-    r"\bgo(es|ing|ne)? on with\b": "resume, continue",
+    r"\b(go(es|ing|ne)?|went) on with\b": "resume, continue",
     r"\b(asked|told)\b": "requested; reported",
     r"\banew\b": "again",
     r"\bafresh\b": "again; generated",

@@ -86,7 +86,7 @@ def rate(client: Client, version: str, rows: int, where: object, seed: int) -> f
 
 
 def rates(client: Client, version: str) -> dict[str, Any]:
-    """Rows a second, each the median of three streams of different seeds; `long` goes on where candidates repeat."""
+    """Rows a second, each the median of three streams of different seeds; `long` continues where candidates repeat."""
     rate(client, version, 50_000, None, 0)
     found: dict[str, Any] = {"all": statistics.median(rate(client, version, LONG, None, seed) for seed in (1, 2, 3))}
     for name, (where, rows) in WHERE.items():

@@ -261,7 +261,7 @@ class JobSuite(RegistrySuite):
         with pytest.raises(ResourceNotFoundError):
             registry.jobs.cancel_request(TrainingJobName("p", "none"))
 
-    def test_a_cancelled_job_whose_worker_died_is_ended(self, registry):
+    def test_a_cancelled_job_of_a_crashed_worker_is_ended(self, registry):
         made = train(registry)
         job = registry.jobs.claim("w", 60, TRAIN)
         registry.jobs.cancel_request(made.name)

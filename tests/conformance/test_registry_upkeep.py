@@ -159,7 +159,7 @@ def test_a_job_that_gets_further_may_be_taken_up_again_and_again(registry):
 # quotas
 
 
-def test_a_project_has_so_many_open_uploads_and_no_more(registry):
+def test_open_uploads_of_a_project_are_bounded(registry):
     for index in range(2):
         registry.datasets.create("p", f"d{index}", data_format={}, max_open=2)
     with pytest.raises(LimitError, match="projects/p already has 2 unfinished uploads") as caught:
@@ -171,7 +171,7 @@ def test_a_project_has_so_many_open_uploads_and_no_more(registry):
     registry.datasets.create("p", "d2", data_format={}, max_open=2)
 
 
-def test_an_upload_that_is_finished_is_open_no_more(registry):
+def test_a_finished_upload_is_no_longer_open(registry):
     uploaded(registry, "done")
     registry.datasets.create("p", "d", data_format={}, max_open=1)
 
@@ -255,7 +255,7 @@ def test_what_is_finished_is_never_abandoned(registry):
 # deleted versions
 
 
-def test_a_deleted_version_is_gone_and_can_be_had_back(registry):
+def test_a_deleted_version_is_not_served_and_can_be_restored(registry):
     publish(registry, "v1")
     version = publish(registry, "v2")
     registry.models.delete_version(SECOND, 3600)

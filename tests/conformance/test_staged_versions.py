@@ -321,7 +321,7 @@ def test_a_staged_version_is_signed_and_stays_signed_when_it_is_promoted(registr
 
 
 @pytest.mark.parametrize("state", [VersionState.STAGED, VersionState.REJECTED])
-def test_a_deleted_version_comes_back_in_the_state_it_had(registry, state):
+def test_a_restored_version_has_the_state_it_had(registry, state):
     version = stage(registry)
     if state is VersionState.REJECTED:
         version = registry.models.reject(FIRST, "why")
@@ -364,7 +364,7 @@ def test_at_most_so_many_are_purged_at_once(registry):
     assert [registry.models.purge(2) for _ in range(3)] == [2, 2, 0]
 
 
-def test_objects_of_staged_and_rejected_versions_are_no_orphans(registry):
+def test_objects_of_staged_and_rejected_versions_are_not_orphans(registry):
     made = {}
     for key in "abc":
         version = stage(registry, key)

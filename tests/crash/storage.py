@@ -147,7 +147,7 @@ class Inside:
         return self._swept() == (set(), *map(set, self._named())) and self._strays() == []
 
     def _strays(self) -> list[str]:
-        """Return files of embedded stores that are no objects: half-written ones."""
+        """Return files of embedded stores that are not objects: half-written ones."""
         if not self.embedded:
             return []
         files = [file for name in ("data", "models") for file in (self.home / name).rglob("*") if file.is_file()]

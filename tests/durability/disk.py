@@ -77,7 +77,7 @@ class Disk:
     """A folder's files as a trace of events leaves them, on the disk and in the memory of the machine before it.
 
     Args:
-        trace: The events; what is no change of files is passed over.
+        trace: The events; events that change no file are skipped.
     """
 
     def __init__(self, trace: Iterable[Event] = ()) -> None:

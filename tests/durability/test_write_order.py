@@ -118,7 +118,7 @@ def test_an_object_is_deleted_only_after_the_registry_no_longer_refers_to_it(out
     assert len(gone) == len(set(gone)) > 0
 
 
-def test_garbage_is_struck_off_only_once_it_is_gone_for_certain(outcome):
+def test_garbage_leaves_the_registry_only_after_a_durable_deletion(outcome):
     missing, struck = [], []
     for (_, before), (commit, after) in pairwise(snapshots(outcome)):
         for path in sorted(garbage(before) - garbage(after)):

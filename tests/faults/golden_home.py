@@ -15,7 +15,7 @@ from tests.golden.streams import PROJECT, record
 GRID = 2048
 """Rows of a grid cell of the golden models."""
 NO_TRAINER = "127.0.0.1:1"
-"""What a client is given that asks samplers only."""
+"""The trainer's address of a client that calls samplers only."""
 _WHERE = {"age": (20, None), "flag": [True, None]}
 
 

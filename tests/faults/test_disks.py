@@ -1,4 +1,4 @@
-"""Disks that are full or refuse every write: what was acknowledged is kept, and all goes on when there is room."""
+"""Disks that are full or refuse every write: acknowledged bytes are kept, and all continues when there is room."""
 
 import contextlib
 import hashlib

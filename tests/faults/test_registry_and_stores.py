@@ -64,7 +64,7 @@ def test_an_upload_a_fit_and_streams_outlive_it(
     how: Callable[..., None],
     what: str,
 ) -> None:
-    # A lease that outlasts the outage: what is at work goes on, rather than being taken up again.
+    # A lease that outlasts the outage: running jobs continue, rather than being taken up again.
     settings = {"ROWMINT_LEASE_SECONDS": "30", "ROWMINT_CHECKPOINT_SECONDS": "0.5"}
     trainer = services.start("trainer_service", storage.trainer(**settings))
     sampler = services.start("sampler_service", storage.sampler())
@@ -159,7 +159,7 @@ def test_loaded_models_are_served_and_calls_for_others_are_retried_later(
         assert rows(client, loaded) == expected[loaded]
 
 
-def test_while_the_registry_is_down_the_trainer_says_when_to_come_back(
+def test_while_the_registry_is_down_the_trainer_sends_a_retry_delay(
     storage: Storage, services: Services, postgres: PostgresServer
 ) -> None:
     trainer = services.start("trainer_service", storage.trainer())

@@ -72,7 +72,7 @@ def test_memory_stays_bounded_however_slowly_ten_million_rows_are_read(
         for _ in range(3):
             for _ in range(25):
                 next(call)
-            # A server that did not wait for its reader would go on to the stream's end, minutes from here.
+            # A server that did not wait for its reader would continue to the stream's end, minutes from here.
             wait_until_idle(sampler.pid, "the sampler waiting for its reader", 30)
             most = max(most, anonymous_bytes(sampler.pid) - before)
     assert most < BOUND
@@ -119,7 +119,7 @@ def test_a_reader_that_stalls_too_long_gets_the_reason_its_stream_ended(
         assert "resume from the row after the last one received" in refusal.message
 
 
-def test_a_client_that_reads_on_after_its_stream_was_given_up_gets_every_row(
+def test_a_client_that_reads_on_after_a_write_timeout_gets_every_row(
     replicas: Services, undisturbed: Undisturbed
 ) -> None:
     sampler = replicas.sampler(ROWMINT_WRITE_TIMEOUT="1", ROWMINT_MAX_STREAMS="1")

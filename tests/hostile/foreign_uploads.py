@@ -57,7 +57,7 @@ def every_upload_under_every_declaration() -> None:
 
 
 def noise() -> None:
-    """Random bytes are no typed file, and no JSON."""
+    """Random bytes are neither a typed file nor JSON."""
     draw = random.Random(11)
     for number in range(300):
         data = draw.randbytes(draw.choice((1, 10, 100, 1000)))

@@ -53,7 +53,7 @@ def kernel(name: str) -> Kernel:
 
 
 def read(manifest: bytes, weights: bytes, *, every: bool = False, kernels: Sequence[str] = KERNELS) -> Refused | Sound:
-    """Read a model as the sampler does and draw from it. Any other error goes on.
+    """Read a model as the sampler does and draw from it. Any other error is raised.
 
     Args:
         manifest: Bytes of `manifest.json`.

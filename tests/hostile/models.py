@@ -169,7 +169,7 @@ def damaged_manifests(family: str) -> None:
 def _measured(case: Callable[[], None]) -> Callable[[], None]:
     def run() -> None:
         for name in KERNELS:
-            kernel(name)  # what they take is no model's
+            kernel(name)  # their memory is not a model's
         with GROWTH.measured():
             case()
 

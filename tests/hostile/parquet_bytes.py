@@ -1,4 +1,4 @@
-"""Parquet files written by hand, so that every number in them may lie.
+"""Parquet files written byte by byte, so that every number in them may lie.
 
 Thrift's compact protocol (https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md) and the
 numbers of parquet.thrift (https://github.com/apache/parquet-format).

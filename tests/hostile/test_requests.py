@@ -1,6 +1,6 @@
 """Hostile requests to a real trainer and a real sampler: each gets a right answer or a typed refusal.
 
-Every field of every request changed, several at once, requests at random, and bytes that are no request: a sample of
+Every field of every request changed, several at once, requests at random, and bytes that are not a request: a sample of
 them in `make test-system`, every way of every field in `make test-full`. After each test both services answer as ever,
 have not grown, and have logged no fault.
 """
@@ -165,7 +165,7 @@ def test_requests_at_random_are_answered_or_refused(world: World, place: str, na
 
 @pytest.mark.parametrize(("place", "name"), AT)
 @ONE_OF
-def test_bytes_that_are_no_request_harm_nothing(world: World, place: str, name: str, one_of: int) -> None:
+def test_damaged_bytes_are_answered_or_refused(world: World, place: str, name: str, one_of: int) -> None:
     draw = random.Random(f"{place} {name}")
     for base in BASES[name]:
         assert outcomes(world, place, name, sampled(cut(base), one_of)) == []
@@ -405,7 +405,7 @@ def test_the_events_of_an_ended_job_after_odd_numbers(world: World, after: int |
 
 
 @pytest.mark.parametrize("after", [-1, -(2**63)])
-def test_the_events_after_a_number_below_none_are_refused(world: World, after: int) -> None:
+def test_a_negative_event_number_is_refused(world: World, after: int) -> None:
     for name in (LIVE, ENDED, ""):
         request = training_service_pb2.WatchTrainingJobRequest(name=name, after_sequence=after)
         refusal = refused(world.responses, "TrainingService.WatchTrainingJob", request)

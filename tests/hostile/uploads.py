@@ -37,7 +37,7 @@ class Refused:
 
 
 def read(data: bytes, data_format: DataFormat, limits: IngestLimits | None = None, **more: Any) -> pa.Table | Refused:
-    """Ingest bytes as the trainer does; return the table or what is wrong. Any other error goes on."""
+    """Ingest bytes as the trainer does; return the table or what is wrong. Any other error is raised."""
     scratch = Path(os.environ["HOSTILE_SCRATCH"])
     for file in scratch.iterdir():
         file.unlink()

@@ -224,7 +224,7 @@ def test_every_method_with_every_role_and_a_resource_of_another_project():
     assert len(cases) > 300
 
 
-def test_who_is_not_known_reaches_no_method():
+def test_an_unauthenticated_caller_reaches_no_method():
     async def test(gate):
         callers = (None, "", "unknown")
         calls = itertools.product(METHODS, callers)
@@ -259,7 +259,7 @@ def test_a_request_that_names_nothing_is_refused_before_its_method():
         "projects/-/x",
     ],
 )
-def test_a_name_that_could_be_read_in_two_ways_is_no_name(name):
+def test_a_name_that_could_be_read_in_two_ways_is_not_a_name(name):
     async def test(gate):
         request = request_of("rowmint.v1.ModelService/GetModel", first="mine")
         request.name = name
@@ -298,7 +298,7 @@ def test_every_decision_is_kept_before_it_takes_effect():
     assert len({entry.request_id for entry in kept.entries}) == 3
 
 
-def test_what_cannot_be_kept_is_not_done():
+def test_a_call_that_cannot_be_audited_is_refused():
     async def test(gate):
         code, details = await gate.call(
             "rowmint.v1.ModelService/GetModel", request_of("rowmint.v1.ModelService/GetModel", first="mine"), "reader"

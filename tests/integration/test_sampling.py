@@ -237,7 +237,7 @@ def test_a_registry_that_is_not_there_yet(tmp_path):
 
 
 def refused(call):
-    """Return code, reason, setting and pushback of a call that asks its client to wait."""
+    """Return code, reason, setting and pushback of a call that is refused with a retry delay."""
     with pytest.raises(grpc.RpcError) as raised:
         call()
     details = rpc_status.from_call(raised.value).details

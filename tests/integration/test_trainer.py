@@ -299,7 +299,7 @@ def test_a_job_outlives_a_terminated_and_a_killed_trainer(services: Services):
     watcher = Thread(target=watch)
     watcher.start()
     assert watching.wait(30)
-    # Well within the grace: a stream that would go on for as long as the job does not hold it up.
+    # Well within the grace: a stream that would last as long as the job does not delay it.
     assert trainer.terminate() == 0
     watcher.join(30)
     assert said[0].kind == ("UNAVAILABLE", "UNAVAILABLE")

@@ -212,7 +212,7 @@ def test_tables_of_the_models_are_read_and_not_written(boundary: Boundary, table
         refused(boundary, statement.format(name, COLUMN.get(name, "version_num")))
 
 
-def test_tables_yet_to_come_are_as_those_that_are_there(boundary: Boundary):
+def test_future_tables_have_the_privileges_of_existing_ones(boundary: Boundary):
     with connected(boundary.trainer_url) as connection:
         for schema in (DATA, MODELS):
             connection.execute(f"CREATE TABLE {schema}.{YET_TO_COME} (value integer)")
@@ -265,7 +265,7 @@ def test_tables_yet_to_come_are_as_those_that_are_there(boundary: Boundary):
         "SET session_replication_role = replica",
     ],
 )
-def test_no_way_around_the_tables_is_open(boundary: Boundary, statement: str):
+def test_the_samplers_role_cannot_bypass_the_privileges_of_tables(boundary: Boundary, statement: str):
     # A database is made outside of transactions only, and another session must be there to be ended.
     with connected(boundary.trainer_url), connected(boundary.sampler_url) as connection:
         connection.autocommit = True

@@ -125,7 +125,7 @@ def test_several_processes_are_one_in_the_metrics(watched: Watched, tmp_path):
 
 @pytest.mark.parametrize("module", ["trainer_service", "sampler_service"])
 @pytest.mark.parametrize("listen", ["clash", "256.0.0.1:0", "127.0.0.1:99999"])
-def test_an_address_that_cannot_be_served_is_said_at_once(watched: Watched, module, listen, tmp_path):
+def test_an_address_that_cannot_be_bound_is_reported_at_once(watched: Watched, module, listen, tmp_path):
     if listen == "clash":
         listen = f"127.0.0.1:{metrics_port(watched.sampler)}"
     said = refused_start(tmp_path, "-m", module, ROWMINT_METRICS_LISTEN=listen)

@@ -78,7 +78,7 @@ def test_the_spans_of_a_stream_have_version_and_rows_and_no_condition(watched: W
     assert "Samarkand" not in reported
 
 
-def test_a_refused_call_has_its_status_and_is_no_fault_of_the_server(watched: Watched):
+def test_a_refused_call_has_its_status_and_no_server_fault(watched: Watched):
     def refused(spans: list[Span]) -> list[Span]:
         return [span for span in spans if span.name == SAMPLE and span.attributes.get("rpc.grpc.status_code") == 3]
 
@@ -186,12 +186,10 @@ def test_traces_without_opentelemetry_are_refused_in_one_line(module, tmp_path):
     assert "rowmint[tracing]" in last
 
 
-def test_a_way_to_send_traces_that_there_is_not_is_refused(tmp_path):
+def test_an_unknown_trace_exporter_is_refused(tmp_path):
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
-    assert (
-        "OTEL_EXPORTER_OTLP_PROTOCOL"
-        in refused_start(tmp_path, "-m", "sampler_service", **environment).splitlines()[-1]
-    )
+    last = refused_start(tmp_path, "-m", "sampler_service", **environment).splitlines()[-1]
+    assert "OTEL_EXPORTER_OTLP_PROTOCOL" in last
 
 
 def test_without_traces_nothing_of_opentelemetry_is_loaded(tmp_path):

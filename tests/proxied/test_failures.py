@@ -62,7 +62,7 @@ def staged(stage: Stage):
 
 
 @pytest.mark.parametrize("method", UNARY)
-def test_a_unary_call_that_changes_nothing_is_tried_twice_again(stage, staged, method) -> None:
+def test_a_unary_call_without_effects_is_retried_twice(stage, staged, method) -> None:
     files = stage.samplers("unavailable", "unavailable")
     with pytest.raises(grpc.RpcError) as raised:
         UNARY[method](staged)
@@ -100,7 +100,7 @@ def streamed(channel: grpc.Channel, files: list[Path]) -> grpc.StatusCode:
 
 
 @pytest.mark.parametrize("behaviour", ["unavailable", "full", "quota", "late"])
-def test_a_stream_of_rows_that_a_replica_has_seen_is_not_tried_again(stage, staged, behaviour) -> None:
+def test_a_completion_that_a_replica_has_received_is_not_retried(stage, staged, behaviour) -> None:
     code = streamed(staged, stage.samplers(behaviour, behaviour))
     assert code is (grpc.StatusCode.RESOURCE_EXHAUSTED if behaviour == "quota" else grpc.StatusCode.UNAVAILABLE)
 
@@ -110,7 +110,7 @@ def test_a_completion_that_killed_a_replica_is_not_retried(fakes, channel) -> No
     assert code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL}
 
 
-def test_rows_that_have_come_are_delivered_before_the_failure(stage, staged) -> None:
+def test_received_rows_are_delivered_before_the_failure(stage, staged) -> None:
     files = stage.samplers("late", "late")
     call = SamplingServiceStub(staged).Sample(sampling_pb2.SampleRequest(), timeout=PATIENCE)
     assert next(call) == sampling_pb2.SampleResponse()
@@ -150,7 +150,7 @@ def test_calls_that_cannot_reach_a_replica_any_more_go_to_another(deployment, ch
     assert noted([staying]) == ["Sample"] * 20
 
 
-def test_a_replica_whose_calls_break_is_left_out_though_it_looks_healthy(deployment, fakes, channel) -> None:
+def test_a_replica_whose_calls_break_is_excluded_though_it_looks_healthy(deployment, fakes, channel) -> None:
     failing, good = fakes("dying", "good")
 
     def left_out() -> bool:
@@ -169,7 +169,7 @@ def test_a_replica_whose_calls_break_is_left_out_though_it_looks_healthy(deploym
 
 
 @pytest.mark.parametrize("behaviour", ["full", "quota"])
-def test_a_replica_that_says_when_to_come_again_is_not_left_out(stage, staged, behaviour) -> None:
+def test_a_replica_that_sends_a_retry_delay_is_not_excluded(stage, staged, behaviour) -> None:
     files = stage.samplers(behaviour, behaviour)
     for _ in range(60):
         with pytest.raises(grpc.RpcError):

@@ -168,5 +168,5 @@ def ask_by_grpc(channel: grpc.Channel, path: str, body: Any) -> None:
         ("/quitquitquit", {}, 404),
     ],
 )
-def test_what_is_no_call_is_refused(two: Deployment, path: str, body: Any, status: int) -> None:
+def test_what_is_not_a_call_is_refused(two: Deployment, path: str, body: Any, status: int) -> None:
     assert two.get(path, body).status == status

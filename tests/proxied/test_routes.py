@@ -61,7 +61,7 @@ def test_no_stream_has_an_end_in_time(two: Deployment, settings: dict[str, Any])
     assert two.figure("cluster.samplers.upstream_rq_timeout") == 0
 
 
-def test_limits_are_no_defaults(two: Deployment) -> None:
+def test_limits_are_not_defaults(two: Deployment) -> None:
     reported = json.loads(two.requested("/clusters?format=json"))["cluster_statuses"]
     for name in ("samplers", "trainers"):
         (cluster,) = [one for one in reported if one["name"] == name]

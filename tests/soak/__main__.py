@@ -38,7 +38,7 @@ _PAUSE = (0.2, 0.7)
 that is slow or busy there are fewer kills, so that as much gets done between."""
 _REPORT_SECONDS = 60.0
 _LONGER_SECONDS = 480.0
-"""So much longer it goes on where something has not been tried yet: on a machine that is slow or busy."""
+"""So much longer it runs where something has not been tried yet: on a machine that is slow or busy."""
 _LAST_TASK_SECONDS = 300.0
 
 
@@ -150,7 +150,7 @@ def _address() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the options, run the soak, and report."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=30.0, help="how long load and kills go on, at least")
+    parser.add_argument("--minutes", type=float, default=30.0, help="how long load and kills last, at least")
     parser.add_argument("--seed", type=int, default=1, help="seed of load and kills")
     parser.add_argument("--postgres", action="store_true", help="PostgreSQL and Swift, not the embedded default")
     requested = parser.parse_args(arguments)

@@ -54,7 +54,7 @@ def _carry_out(do: Callable[[Task], None], task: Task) -> None:
         task.tally.add(f"unexpected error: {type(error).__name__}")
         task.tally.expect(False, f"{about}: {type(error).__name__}: {error}")
     if task.again:
-        task.tally.add("tasks that another process went on with")
+        task.tally.add("tasks that another process resumed")
     task.tally.add("tasks")
 
 

@@ -26,7 +26,7 @@ def move_aliases(task: Task) -> None:
 
 
 def delete_and_bring_back(task: Task) -> None:
-    """Delete a version while a stream of it goes on, and perhaps bring it back."""
+    """Delete a version while a stream of it is read, and perhaps restore it."""
     first = _published(task, 1)
     _published(task, 2)
     if task.again and not _is_there(task, first):

@@ -24,7 +24,7 @@ HASTE = {
     "ROWMINT_CHECKPOINT_SECONDS": "0.2",
     "ROWMINT_SEGMENT_BYTES": "16384",
     "ROWMINT_SWEEP_SECONDS": "2",
-    # Longer than a stream of a deleted version goes on; what is purged in the end is waited for.
+    # Longer than a stream of a deleted version lasts; what is purged in the end is waited for.
     "ROWMINT_KEEP_DELETED_SECONDS": "30",
     "ROWMINT_GRACE_SECONDS": "5",
 }

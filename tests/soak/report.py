@@ -15,7 +15,7 @@ from tests.soak.uploads import FORMATS as UPLOAD_FORMATS
 _IN_TASKS = (
     "rows delivered",
     "resumed streams",
-    "streams another process went on with",
+    "streams that another process resumed",
     "streams with conditions",
     "streams in parts",
     "rows completed",
@@ -23,7 +23,7 @@ _IN_TASKS = (
     "aliases moved",
     "versions deleted",
     "versions undeleted",
-    "tasks that another process went on with",
+    "tasks that another process resumed",
     *(f"streams: {form}" for form in STREAM_FORMATS),
     *(f"uploads: {form}" for form in UPLOAD_FORMATS),
     *(f"fits: {family}" for family in FAMILIES),
@@ -45,7 +45,7 @@ class Report:
 
     Attributes:
         seed: Its seed.
-        minutes: How long load and kills went on.
+        minutes: How long load and kills lasted.
         tally: What was counted, and what was wrong.
         killer: What was killed.
         starts: How often each process was started.

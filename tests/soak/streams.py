@@ -36,7 +36,7 @@ def read(task: Task) -> None:
     request, expected = _drawn(task)
     part = Part(task.file)
     if part.rows:
-        task.tally.add("streams another process went on with")
+        task.tally.add("streams that another process resumed")
     slowly = task.draw.random() < 0.5
 
     def note(stream: SampleStream, body: bytes, rows: int) -> None:
@@ -193,7 +193,7 @@ class Part:
         self._log = self._progress.open("ab", buffering=0)
 
     def rest(self, request: sampling_pb2.SampleRequest) -> sampling_pb2.SampleRequest:
-        """Return the request that asks for what has not come yet."""
+        """Return the request for what has not been received yet."""
         found = sampling_pb2.SampleRequest()
         found.CopyFrom(request)
         if self._known:

@@ -60,7 +60,7 @@ def _send(task: Task, table: bytes, form: str) -> None:
             if error.reason != Reason.RESOURCE_NOT_FOUND:
                 raise
         else:
-            task.tally.add("uploads another process went on with", int(0 < found.committed_size < len(data)))
+            task.tally.add("uploads that another process resumed", int(0 < found.committed_size < len(data)))
             task.client.resume_upload(task.name, data, wait=False)
             return
     task.client.upload(data, task.name, format=form, primary_key="customer", wait=False)

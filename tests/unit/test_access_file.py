@@ -122,7 +122,7 @@ def test_a_wrong_entry_is_refused_with_its_position(change, reported):
 
 
 @pytest.mark.parametrize("missing", list(ENTRY))
-def test_an_entry_says_all_there_is_to_say(missing):
+def test_an_entry_has_every_field(missing):
     entry = {name: value for name, value in ENTRY.items() if name != missing}
     assert refusal(content(entry)) == f"access.json: keys[0]: has no field {missing!r}"
 
@@ -155,7 +155,7 @@ def test_an_entry_says_all_there_is_to_say(missing):
         ),
     ],
 )
-def test_a_file_that_is_none_is_refused(given, reported):
+def test_a_malformed_file_is_refused(given, reported):
     assert refusal(given) == reported
 
 
@@ -258,7 +258,7 @@ def test_what_is_not_there_cannot_be_revoked(path):
     assert path.read_bytes() == before
 
 
-def test_a_file_that_is_not_there_is_made_by_what_adds_and_by_nothing_else(path):
+def test_a_missing_file_is_created_by_additions_only(path):
     for change in (lambda: revoke_key(path, "000000000000"), lambda: ungrant_certificate(path, "ada")):
         with pytest.raises(UnavailableError, match="does not exist; create it with `rowmint keys create`"):
             change()
@@ -267,7 +267,7 @@ def test_a_file_that_is_not_there_is_made_by_what_adds_and_by_nothing_else(path)
     assert read_access(path) == AccessList((), (AccessCertificate("ada", READER),))
 
 
-def test_a_certificate_is_granted_more_and_then_nothing(path):
+def test_roles_of_a_certificate_are_added_and_then_removed(path):
     grant_certificate(path, "ada", READER)
     grant_certificate(path, SPIFFE, ADMIN)
     assert grant_certificate(path, "ada", {"*": Role.READER, "flights": Role.TRAINER}) == AccessCertificate(
@@ -312,7 +312,7 @@ def test_the_file_and_its_folder_are_their_owners_alone(tmp_path):
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_who_was_let_read_the_file_may_read_it_after_a_change(path):
+def test_a_change_keeps_the_mode_of_the_file(path):
     create_key(path, "ci", READER, NOW)
     path.chmod(0o640)
     create_key(path, "ada", READER, NOW)

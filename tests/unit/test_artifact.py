@@ -77,7 +77,7 @@ def _tile(model):
     return found.size, {name: array.values.tolist() for name, array in proposal.finish(found, key).columns.items()}
 
 
-def test_a_model_comes_back_as_it_was_written(artifact):
+def test_a_model_is_restored_as_it_was_written(artifact):
     model = read_model(artifact.manifest, artifact.weights, KERNEL, artifact.manifest_digest)
     assert model.digest == artifact.model_digest
     assert model.schema == SCHEMA
@@ -200,7 +200,7 @@ def test_a_section_that_makes_no_model_is_refused(artifact, generator):
     "manifest",
     [b"", b"{", b"[]", b"null", b"{}", b'{"generator": 3}', b"\xff\xfe", b"[" * 200_000, b'{"generator": {"a": NaN}}'],
 )
-def test_bytes_that_are_no_manifest_are_refused(manifest):
+def test_bytes_that_are_not_a_manifest_are_refused(manifest):
     with pytest.raises(DataLossError):
         read_manifest(manifest)
 
@@ -249,6 +249,6 @@ def test_condition_vectors_must_fit_the_columns(artifact, changes):
         b"PK\x03\x04archive/data.pkl",
     ],
 )
-def test_weights_that_are_no_safetensors_are_refused_and_never_run(artifact, weights):
+def test_weights_that_are_not_safetensors_are_refused_and_never_run(artifact, weights):
     with pytest.raises(DataLossError, match="malformed"):
         read_model(*_with(artifact, weights=weights), KERNEL)

@@ -280,7 +280,7 @@ def test_heartbeats_continue_after_one_fails():
         assert not attempt.stopped()
 
 
-def test_what_is_away_is_waited_for_and_no_longer_than_patience_lasts():
+def test_an_unavailable_service_is_awaited_within_the_limit():
     calls: list[bool] = []
 
     def call(again: bool) -> str:
@@ -298,7 +298,7 @@ def test_what_is_away_is_waited_for_and_no_longer_than_patience_lasts():
     assert calls == [False]
 
 
-def test_who_is_to_stop_waits_for_nothing():
+def test_a_stop_ends_every_wait():
     attempt = Attempt(None, SimpleNamespace(uid="u", epoch=1, name="j"), BEAT, PATIENCE)
 
     def call(again: bool) -> None:

@@ -91,7 +91,7 @@ def test_folder_and_file_are_their_owners_only(tmp_path):
     assert stat.S_IMODE((tmp_path / "audit" / "sampler-host-1.jsonl").stat().st_mode) == 0o600
 
 
-def test_a_decision_that_there_is_not_is_refused():
+def test_an_unknown_decision_is_refused():
     with pytest.raises(ValueError, match="'maybe' must be one of allowed, denied, unauthenticated"):
         entry(decision="maybe")
 
@@ -139,7 +139,7 @@ class Gate:
         assert self.go.wait(PATIENCE)
 
 
-def test_who_waits_while_another_is_written_shares_the_next_sync(tmp_path, monkeypatch):
+def test_entries_that_wait_for_a_sync_share_the_next_one(tmp_path, monkeypatch):
     log = opened(tmp_path)
     gate = Gate()
     monkeypatch.setattr(audit_file.os, "fsync", gate)
@@ -264,7 +264,7 @@ def test_the_first_record_may_be_the_one_that_was_cut(tmp_path):
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_last_record_that_was_edited_is_no_cut_write(tmp_path, ended):
+def test_an_edited_last_record_is_not_a_torn_write(tmp_path, ended):
     log = opened(tmp_path)
     keep(log, entry("one"))
     keep(log, entry("two"))
@@ -471,7 +471,7 @@ asyncio.run(main())
 """
 
 
-def test_who_is_killed_at_any_time_has_kept_every_record_that_was_acknowledged(tmp_path):
+def test_a_kill_at_any_time_loses_no_acknowledged_record(tmp_path):
     acknowledged = []
     for life, after in enumerate((1, 40, 9, 300, 77, 150)):
         printed = tmp_path / f"acknowledged-{life}"

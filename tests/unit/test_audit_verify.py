@@ -132,11 +132,11 @@ def changes(draw):
 
 
 @given(changes())
-def test_any_single_change_is_found_by_who_knows_the_head(tmp_path_factory, text):
+def test_any_single_change_is_found_with_the_known_head(tmp_path_factory, text):
     if text == TEXT:
         return
     verdict = judged(tmp_path_factory.mktemp("log"), text, [HEAD])
-    # Bytes that follow the last record may be a write that is going on; they take nothing away.
+    # Bytes that follow the last record may be a write in progress; they take nothing away.
     appended = text.startswith(TEXT) and verdict.files[0].torn_bytes == len(text) - len(TEXT)
     assert reported(verdict) != [] or appended
 
@@ -190,7 +190,7 @@ def test_a_record_that_was_edited_with_its_hash_breaks_the_next(tmp_path):
     ]
 
 
-def test_a_whole_chain_written_from_scratch_is_found_by_who_knows_a_head(tmp_path):
+def test_a_whole_chain_written_from_scratch_is_found_with_a_known_head(tmp_path):
     forged = b"".join(chain(who="key:other")[0])
     assert reported(judged(tmp_path, forged)) == []
     (found,) = reported(judged(tmp_path, forged, [HEAD]))
@@ -200,7 +200,7 @@ def test_a_whole_chain_written_from_scratch_is_found_by_who_knows_a_head(tmp_pat
     )
 
 
-def test_a_cut_tail_is_found_by_who_knows_a_head_in_it(tmp_path):
+def test_a_cut_tail_is_found_with_a_head_in_it(tmp_path):
     cut = b"".join(LINES[:5])
     early = Head(4, json.loads(LINES[3])["hash"])
     assert reported(judged(tmp_path, cut, [early])) == []
@@ -214,7 +214,7 @@ def test_a_torn_write_is_reported_until_the_next_record_names_it(tmp_path):
     assert (verdict.files[0].records, verdict.files[0].torn_bytes) == (5, 40)
 
 
-def test_a_record_whose_fields_are_of_the_wrong_kind_is_none():
+def test_a_record_with_fields_of_a_wrong_type_is_malformed():
     invalid = InvalidRecord("not a record: its fields are not those of a record", tampered=True)
     good = json.loads(LINES[0])
     assert read_record(LINES[0][:-1]) != invalid
@@ -255,7 +255,7 @@ def test_a_folder_without_a_log_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "1", "x:" + GENESIS, "1:" + "g" * 64, "1:abc", f"-1:{GENESIS}", f"²:{GENESIS}"])
-def test_what_is_no_head_is_refused(text):
+def test_what_is_not_a_head_is_refused(text):
     with pytest.raises(InvalidFieldError, match="SEQUENCE:HASH"):
         parse_head(text)
 

@@ -279,7 +279,7 @@ def test_a_call_whose_time_is_over_says_so():
     within(test)
 
 
-def test_a_client_that_goes_before_its_request_has_come_is_counted():
+def test_a_client_that_leaves_before_its_request_arrives_is_counted():
     async def test(world):
         arrived = asyncio.Event()
 
@@ -300,7 +300,7 @@ def test_a_client_that_goes_before_its_request_has_come_is_counted():
     within(test)
 
 
-def test_methods_that_there_are_not_are_other():
+def test_unknown_methods_are_counted_as_other():
     async def test(world):
         for name in ("/test.Echo/Nothing", "/secret-4711/Thing"):
             assert (await code_of(world.channel.unary_unary(name)(b"x"))) is grpc.StatusCode.UNIMPLEMENTED

@@ -145,7 +145,7 @@ def test_a_name_that_cannot_be_is_refused(name):
         *("a" * 64, "a." * 127 + "aa"),
     ],
 )
-def test_what_is_no_host_is_refused(host):
+def test_what_is_not_a_host_is_refused(host):
     with pytest.raises(InvalidFieldError, match="must be a DNS name or an IP address, such as"):
         issue_certificate(AUTHORITY, "server", NOW, hosts=["a.example", host])
 
@@ -153,12 +153,12 @@ def test_what_is_no_host_is_refused(host):
 @pytest.mark.parametrize(
     "uri", ["", "ada", "spiffe:", "spiffe://", "//a", "spiffe://a b", "spiffe://ü", "a://[", "a://b\n"]
 )
-def test_what_is_no_uri_is_refused(uri):
+def test_what_is_not_a_uri_is_refused(uri):
     with pytest.raises(InvalidFieldError, match=r"must be a URI, such as spiffe://example\.org/nightly"):
         issue_certificate(AUTHORITY, "ada", NOW, uris=[SPIFFE, uri])
 
 
-def test_an_authority_that_is_none_issues_nothing():
+def test_a_malformed_authority_issues_nothing():
     other = make_authority("other", NOW)
     mixed = CertificateAndKey(AUTHORITY.certificate, other.key)
     with pytest.raises(InvalidFieldError, match="authority: the private key does not match its certificate"):

@@ -164,7 +164,7 @@ def test_an_unusable_checkpoint_is_ignored_and_the_fit_starts_again(whole, after
     ] != []
 
 
-def test_a_fit_that_diverges_later_goes_back_to_the_best_weights_before_the_checkpoint(tmp_path, monkeypatch):
+def test_a_fit_that_diverges_later_returns_to_the_best_weights_before_the_checkpoint(tmp_path, monkeypatch):
     config = CONFIGS["tvae"]
     data = left_at(config, tmp_path, 2 * STEPS + 1)
     step = TvaeFitter.step

@@ -81,7 +81,7 @@ def test_a_dialect_is_passed_on(fakes, flights):
     assert fakes.trainer.created[0].dataset.primary_key == "id"
 
 
-def test_standard_input_is_uploaded_with_its_format_said(fakes):
+def test_standard_input_is_uploaded_with_a_given_format(fakes):
     succeed(fakes, "datasets", "upload", "-", "--format", "csv", "--id", "s", input=b"a\n1\n")
     assert fakes.trainer.stored["projects/default/datasets/s"] == b"a\n1\n"
     assert "--format" in fail(fakes, "datasets", "upload", "-", input=b"a\n1\n")
@@ -162,7 +162,7 @@ def test_misuse_has_an_exit_code_of_its_own(fakes, arguments):
     assert "--help`" in fail(fakes, *arguments, code=2)
 
 
-def test_no_service_is_one_line_too():
+def test_an_unreachable_service_is_reported_in_one_line():
     with services() as found:
         found.sampler_addresses = ["127.0.0.1:1"]
         assert "is `rowmint serve` running there" in fail(found, "sample", "flights", "-n", "5")

@@ -189,7 +189,7 @@ def test_an_unknown_balancing_is_refused():
         Client(balancing="least_request")
 
 
-def test_a_config_is_one_that_grpc_takes():
+def test_the_service_config_is_accepted_by_grpc():
     for balancing in ("weighted", "round_robin"):
         options = [("grpc.service_config", service_config(balancing))]
         with grpc.insecure_channel("ipv4:127.0.0.1:1", options) as channel:

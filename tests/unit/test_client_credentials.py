@@ -62,7 +62,7 @@ def test_a_token_file_is_read_again_for_each_call(tmp_path):
         ({"tls": False, "server_name": "rowmint"}, "certificates need TLS"),
     ],
 )
-def test_what_does_not_go_together_is_refused(given, said):
+def test_contradicting_options_are_refused(given, said):
     with pytest.raises(InvalidFieldError, match=said):
         Credentials(**given)
 

@@ -56,7 +56,7 @@ def test_a_broken_upload_is_resumed_from_the_committed_bytes(cut):
         assert found.waits[0] == cut.retry_after
 
 
-def test_many_breaks_with_progress_are_no_reason_to_give_up():
+def test_many_breaks_with_progress_are_retried():
     found, dataset = upload_to(FakeTrainer([Cut(1)] * 5))
     assert found.trainer.stored[dataset.name] == BYTES
     assert found.trainer.writes == [index * 1024 * 1024 for index in range(6)]
@@ -144,7 +144,7 @@ def test_the_digest_is_that_of_all_bytes_wherever_reading_began(make, first):
     assert source.digest() == hashlib.sha256(BYTES).digest()
 
 
-def test_a_source_that_cannot_seek_keeps_so_many_bytes_and_no_more():
+def test_a_source_without_seek_buffers_a_bounded_number_of_bytes():
     source = UploadSource(OneWay(BYTES), replay_bytes=1000)
     offset = 0
     while data := source.read_at(offset, 300):

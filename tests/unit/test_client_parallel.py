@@ -361,7 +361,7 @@ def test_each_call_has_a_connection_of_its_own_where_there_is_one_address():
     assert len(sampler.peers) == PARALLEL
 
 
-def test_a_part_is_not_given_up_while_others_come_further():
+def test_a_part_is_not_given_up_while_others_progress():
     class Busy(FakeSampler):
         """Refuses the first part until three others have been read, each after another refusal."""
 

@@ -205,7 +205,7 @@ def test_a_dead_replica_is_passed_over_at_once():
         assert client.get_version("flights").name == VERSION
 
 
-def test_no_replica_at_all_is_reported_soon():
+def test_a_missing_replica_is_reported_soon():
     waits = []
     with Client("127.0.0.1:1", ["127.0.0.1:1", "127.0.0.1:2"], retry=RetryPolicy(sleep=waits.append)) as client:
         with pytest.raises(RowmintCallError, match="is `rowmint serve` running there") as caught:
@@ -281,7 +281,7 @@ def test_completed_rows_come_in_order_over_breaks(cut):
     assert [(config.start_row, config.seed) for config in samplers[0].completions] == [(0, 3), (cut.after * 128, 3)]
 
 
-def test_a_completion_that_nothing_breaks_is_one_call():
+def test_an_unbroken_completion_is_one_call():
     with services() as found, client_of(found) as client:
         stream = client.complete_rows("flights", known_rows(1_000))
         assert len(list(stream)) == 1_000

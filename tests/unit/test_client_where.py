@@ -215,7 +215,7 @@ def test_what_cannot_be_read_is_named(text, part):
         parse_where([text], SCHEMA)
 
 
-def test_an_unknown_column_gets_near_names():
+def test_an_unknown_column_is_reported_with_similar_names():
     with pytest.raises(ColumnNotFoundError, match="did you mean 'whole'"):
         where_message({"wholes": 1}, SCHEMA)
     with pytest.raises(ColumnNotFoundError, match="did you mean 'text'"):

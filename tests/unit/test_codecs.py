@@ -160,7 +160,7 @@ def test_other_choices_are_untouched_by_rare_category_draws():
 
 
 @pytest.mark.parametrize(("size", "frequent", "nullable"), [(4, 4, False), (4, 2, True), (0, 0, True), (3, 0, False)])
-def test_a_category_codec_comes_back_from_its_manifest(size, frequent, nullable):
+def test_a_category_codec_is_restored_from_its_manifest(size, frequent, nullable):
     codec = _category(size, frequent, nullable)
     body, arrays = codec.to_manifest()
     back = load_codec(_category_column(size, nullable), body, arrays)
@@ -202,7 +202,7 @@ EXACT = st.integers(-(2**53), 2**53)
 
 @settings(max_examples=200)
 @given(st.lists(EXACT, min_size=1, max_size=20), st.integers(-(2**53), 2**53), st.integers(1, 1000))
-def test_integers_come_back_from_the_step_grid(steps, origin, step):
+def test_integers_are_restored_from_the_step_grid(steps, origin, step):
     steps = [value // (2 * step) for value in steps]
     values = np.array([origin + step * value for value in steps], np.int64)
     codec = _numeric(origin=origin, step=step)
@@ -214,7 +214,7 @@ def test_integers_come_back_from_the_step_grid(steps, origin, step):
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20), st.integers(-(2**63), 2**63 - 1))
-def test_integers_of_any_width_come_back_as_near_as_a_double_tells(values, origin):
+def test_integers_of_any_width_are_restored_to_the_precision_of_a_double(values, origin):
     codec = _numeric(origin=origin)
     x = codec.positions(np.array(values))
     for value, position, back in zip(values, x.tolist(), codec.natives(x).tolist(), strict=True):
@@ -263,7 +263,7 @@ TYPED = [
 
 @settings(max_examples=200)
 @given(st.data())
-def test_decimals_and_moments_come_back_as_points(data):
+def test_decimals_and_moments_are_restored_as_points(data):
     column, strategy = data.draw(st.sampled_from(TYPED))
     cells = data.draw(st.lists(strategy, min_size=1, max_size=10))
     natives = np.array([int(native_number(cell, column)) for cell in cells], np.int64)
@@ -392,7 +392,7 @@ DOUBLE = replace(NUMBER, data_type=DataType.DOUBLE)
         (DOUBLE, {"integral": False, "decimals": 15, "nullable": True}),
     ],
 )
-def test_a_numeric_codec_comes_back_from_its_manifest(column, changes):
+def test_a_numeric_codec_is_restored_from_its_manifest(column, changes):
     codec = _numeric(**changes)
     body, arrays = codec.to_manifest()
     back = load_codec(column, body, arrays)
@@ -430,7 +430,7 @@ def test_a_numeric_codec_without_an_array_is_refused(name):
         load_codec(NUMBER, body, {key: array for key, array in arrays.items() if key != name})
 
 
-def test_a_day_is_no_special_case():
+def test_days_are_decoded_like_other_numbers():
     codec = _numeric(origin=int(native_number(date(2013, 1, 1), DAY)), points=np.array([0.0, 364.0]))
     decoded = codec.decode(np.array([0, 1]), None).values.tolist()
     assert [native_cell(value, DAY) for value in decoded] == [date(2013, 1, 1), date(2013, 12, 31)]

@@ -41,7 +41,7 @@ CELLS = [
 
 
 @given(st.data())
-def test_a_cell_comes_back_from_its_native_number(data):
+def test_a_cell_is_restored_from_its_native_number(data):
     column, cells = data.draw(st.sampled_from(CELLS))
     cell = data.draw(cells)
     native = native_number(cell, column)

@@ -182,7 +182,7 @@ def test_torch_is_named_first_and_as_in_the_makefile():
     assert dockerfile.index(version[1]) < dockerfile.index("'.[trainer,postgres,tracing]'")
 
 
-def test_health_checks_in_images_are_commands_that_there_are():
+def test_health_checks_in_images_are_existing_commands():
     for service in ("trainer", "sampler"):
         dockerfile = (TOP / f"{service}_service" / "Dockerfile").read_text().replace("\\\n", "")
         check = re.search(r"^HEALTHCHECK .* CMD (\[.*\])$", dockerfile, re.MULTILINE)
@@ -199,7 +199,7 @@ def port_of(address):
     return address["socket_address"]["port_value"]
 
 
-def test_the_parts_look_for_each_other_where_they_listen(compose, envoy):
+def test_services_are_configured_with_the_addresses_they_listen_on(compose, envoy):
     services = compose["services"]
     listeners = {one["name"]: port_of(one["address"]) for one in envoy["static_resources"]["listeners"]}
     assert services["envoy"]["ports"] == [f"127.0.0.1:7402:{listeners['rowmint']}"]

@@ -327,7 +327,7 @@ def test_what_is_always_missing_cannot_be_present():
         canonical([Predicate("void", AnyOf(("x",)))], schema)
 
 
-def test_a_value_never_seen_gets_near_ones():
+def test_an_unseen_value_is_refused_with_similar_ones():
     schema = _schema(True)
     with pytest.raises(ValueNotFoundError) as caught:
         canonical([Predicate("text", AnyOf(("x", "zurich")))], schema)
@@ -353,7 +353,7 @@ def test_a_range_needs_an_order_and_a_bound():
 
 
 @pytest.mark.parametrize("test", [AnyOf((1,)), IsNull(), IsNull(False), Range(1)])
-def test_what_identifies_a_row_is_no_condition(test):
+def test_identifiers_are_not_conditions(test):
     columns = (
         ColumnSpec("id", ColumnKind.ID, DataType.INT64),
         ColumnSpec("key", ColumnKind.NUMERICAL, DataType.INT64),

@@ -145,7 +145,7 @@ def test_probes_are_taken_where_nothing_is_said_of_them() -> None:
     assert (made.probe_epochs, made.patience, made.keep_best) == (3, 4, True)
 
 
-def test_a_job_of_before_there_were_probes_has_none() -> None:
+def test_a_job_older_than_probes_has_none() -> None:
     made = TrainingConfig(CtganConfig(), seed=1, probe_epochs=3, patience=4, keep_best=True)
     body = to_json(made)
     assert (body["probe_epochs"], body["patience"], body["keep_best"]) == (3, 4, True)

@@ -82,7 +82,7 @@ def where_message(predicates):
 
 @settings(deadline=None)
 @given(SCHEMAS)
-def test_a_schema_comes_back(schema):
+def test_a_schema_is_restored(schema):
     message = schema_pb2.TableSchema.FromString(converters.schema_to_proto(schema).SerializeToString())
     columns = tuple(converters.column_from_proto(column, "c") for column in message.columns)
     assert TableSchema(columns, message.primary_key) == schema
@@ -90,7 +90,7 @@ def test_a_schema_comes_back(schema):
 
 @settings(deadline=None)
 @given(PREDICATES)
-def test_predicates_come_back(predicates):
+def test_predicates_are_restored(predicates):
     message = condition_pb2.Where.FromString(where_message(predicates).SerializeToString())
     assert converters.predicates_from_proto(message) == predicates
 

@@ -188,7 +188,7 @@ def test_a_dataset_message_has_every_known_field():
 
 
 @pytest.mark.parametrize("name", ["csv", "json", "parquet", "arrow_stream"])
-def test_a_format_comes_back(name: str):
+def test_a_format_is_restored(name: str):
     message = dataset_pb2.DataFormat()
     getattr(message, name).SetInParent()
     body = format_from_proto(message)

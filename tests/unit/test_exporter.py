@@ -97,7 +97,7 @@ class Refuses(Collector):
         (TimeoutError(), []),
     ],
 )
-def test_a_scraper_that_hangs_up_is_no_news_and_anything_else_is(server, registry, error, reported):
+def test_only_errors_other_than_a_closed_connection_are_logged(server, registry, error, reported):
     refuses = Refuses(error)
     registry.register(refuses)
     with structlog.testing.capture_logs() as lines, pytest.raises(OSError, match="without response"):

@@ -104,7 +104,7 @@ def test_candidates_are_drawn_for_a_condition_where_the_family_can(family: str, 
     assert model.synthesizer.conditioned_column(()) == ""
 
 
-def test_capabilities_come_back_from_json() -> None:
+def test_capabilities_are_restored_from_json() -> None:
     some = Capabilities(
         Unit.SEQUENCE, ConditionSupport.EXACT, likelihood=True, privacy=frozenset({Mechanism.DP_SGD, *Mechanism})
     )

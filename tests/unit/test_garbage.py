@@ -100,7 +100,7 @@ def test_an_abandoned_upload_leaves_nothing_but_its_reason(registry, stores, swe
     assert found.errors[0].message.startswith("the upload was abandoned")
 
 
-def test_what_cannot_be_deleted_now_goes_with_the_next_sweep(registry, stores, sweeper):
+def test_what_cannot_be_deleted_is_deleted_by_the_next_sweep(registry, stores, sweeper):
     data, _ = stores
     upload(registry, data)
     registry.datasets.delete(NAME)

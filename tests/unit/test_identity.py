@@ -175,7 +175,7 @@ def test_a_row_past_the_last_id_is_out_of_range():
         (TEXT, IdentityCodec(False, 0, 1000, "N[0-9]{3}")),
     ],
 )
-def test_a_codec_comes_back_from_its_manifest(column, codec):
+def test_a_codec_is_restored_from_its_manifest(column, codec):
     body, arrays = codec.to_manifest()
     assert load_codec(column, body, arrays) == codec
 

@@ -273,7 +273,7 @@ def test_a_proof_finds_what_repeats(tmp_path_factory, values, cut):
     assert (len(suspects) == 0) == (len(set(values)) == len(values))
 
 
-def test_a_collision_of_keys_is_no_repeat():
+def test_colliding_hashes_of_different_keys_are_not_repeats():
     values = pa.array(["a", "b", None, "a"])
     everything = keys_of(pa.array(["a", "b"]))
     assert repeated_rows([values], everything, 10) == [(4, 1)]

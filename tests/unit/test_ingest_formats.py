@@ -92,7 +92,7 @@ def test_json_types(read, write):
     assert result.schema.column("d").domain.decimals == 1
 
 
-def test_json_text_is_no_number(read):
+def test_json_text_is_not_a_number(read):
     assert read(lines({"a": "1"}, {"a": "2"}), JSON)[0].schema.column("a").data_type is DataType.STRING
 
 
@@ -285,7 +285,7 @@ def test_many_row_groups_and_batches(read):
         assert read(data, data_format)[1].to_pydict() == table.to_pydict()
 
 
-def test_damaged_files_are_no_crash(read):
+def test_damaged_files_cause_no_crash(read):
     table = pa.table({"a": list(range(2000)), "b": [f"text {index}" for index in range(2000)]})
     for data, data_format in ((parquet(table), PARQUET), (arrow(table, 100), ARROW)):
         for cut in (len(data) - 1, len(data) // 2, 50):
@@ -329,7 +329,7 @@ def test_bad_text_in_arrow_is_found(read):
     assert "corrupt" in problems(read, data.replace(b"abcdefgh", b"abc\xff\xfefgh"), ARROW)[1]
 
 
-def test_a_dictionary_is_no_bomb(read, monkeypatch):
+def test_a_dictionary_that_expands_too_far_is_refused(read, monkeypatch):
     monkeypatch.setattr(arrow_types, "EXPANDED_BYTES", 1 << 20)
     indices = pa.array([0] * 100_000, pa.int32())
     table = pa.table({"a": pa.DictionaryArray.from_arrays(indices, pa.array(["x" * 60_000]))})

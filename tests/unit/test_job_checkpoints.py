@@ -60,7 +60,7 @@ def test_the_newest_is_kept_and_the_one_before_is_deleted(registry, store):
     assert registry.datasets.garbage() == ()
 
 
-def test_a_store_that_is_away_stops_nothing(registry, store):
+def test_a_store_that_is_unavailable_stops_nothing(registry, store):
     attempt = attempt_at(registry)
     kept = JobCheckpoints(registry, store, attempt, 60)
     kept.save(1, b"1")
@@ -74,7 +74,7 @@ def test_a_store_that_is_away_stops_nothing(registry, store):
 
 
 @pytest.mark.parametrize("what", ["missing", "damaged", "short"])
-def test_a_checkpoint_that_is_no_more_what_it_was_is_none(registry, store, what):
+def test_a_damaged_checkpoint_is_not_used(registry, store, what):
     attempt = attempt_at(registry)
     kept = JobCheckpoints(registry, store, attempt, 60)
     kept.save(1, b"first")

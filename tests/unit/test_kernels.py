@@ -162,7 +162,7 @@ def test_a_tie_goes_to_the_even_one():
     ]  # fmt: skip
 
 
-def test_sums_that_are_no_float32_are_rounded_before_they_are_scaled():
+def test_sums_that_are_not_float32_are_rounded_before_they_are_scaled():
     # From 2**24 on neighbours of int32 are one float32; ties there go to even too.
     sums = [
         sign * (2**power + offset) for sign in (1, -1) for power in range(24, 31) for offset in range(-130, 131, 13)

@@ -165,19 +165,19 @@ def spoilt(epoch: int, value: float = math.nan) -> Callable[[int], float]:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_no_number_fails_the_fit(value: float) -> None:
+def test_a_loss_that_is_not_a_number_fails_the_fit(value: float) -> None:
     steps = Steps(spoilt(1, value))
     with pytest.raises(TrainingFailedError, match=r"the loss loss is -?(nan|inf) in epoch 1 of 5.*[Ll]ower the learn"):
         follow(steps)
     assert steps.taken == 4
 
 
-def test_a_loss_that_is_no_number_fails_the_fit_though_there_were_probes() -> None:
+def test_a_loss_that_is_not_a_number_fails_the_fit_though_there_were_probes() -> None:
     with pytest.raises(TrainingFailedError, match=r"nan in epoch 4 of 5.*with keep_best"):
         follow(Steps(spoilt(4)), monitor([0.5] * 5))
 
 
-def test_with_keep_best_a_loss_that_is_no_number_ends_with_the_best_weights() -> None:
+def test_with_keep_best_a_loss_that_is_not_a_number_ends_with_the_best_weights() -> None:
     steps = Steps(spoilt(4))
     history, events = follow(steps, monitor([0.5, 0.9, 0.6], keep_best=True))
     assert steps.restored == [[20]]
@@ -187,7 +187,7 @@ def test_with_keep_best_a_loss_that_is_no_number_ends_with_the_best_weights() ->
     assert "the loss loss is nan in epoch 4 of 5; going back to epoch 2" in events[-1].message
 
 
-def test_keep_best_has_nothing_to_go_back_to_before_its_first_probe() -> None:
+def test_keep_best_has_no_weights_to_return_to_before_its_first_probe() -> None:
     steps = Steps(spoilt(2))
     with pytest.raises(TrainingFailedError, match="nan in epoch 2 of 5"):
         follow(steps, monitor([0.5] * 5, every=3, keep_best=True))
@@ -201,7 +201,7 @@ def test_two_collapsed_probes_fail_the_fit() -> None:
     assert steps.taken == 30
 
 
-def test_one_collapsed_probe_is_none() -> None:
+def test_one_collapsed_probe_does_not_end_a_fit() -> None:
     history, _ = follow(Steps(), monitor([ALIKE, 0.5, ALIKE, 0.6, ALIKE]))
     assert (history.epochs, history.ended) == (5, "complete")
     assert [probe["distinct"] for probe in history.probes] == [0.001, 1.0, 0.001, 1.0, 0.001]
@@ -230,7 +230,7 @@ def test_a_network_that_has_just_begun_may_collapse_without_loss_of_patience() -
     assert (history.epochs, history.published_epoch, history.ended) == (5, 5, "complete")
 
 
-def test_a_score_that_is_no_number_counts_as_collapsed() -> None:
+def test_a_score_that_is_not_a_number_counts_as_collapsed() -> None:
     nothing = Score(math.nan, math.nan, 1.0)
     with pytest.raises(TrainingFailedError, match="nearly all rows are alike in epoch 2"):
         follow(Steps(), monitor([nothing, nothing], keep_best=True))
@@ -313,7 +313,9 @@ def diverging(monkeypatch: pytest.MonkeyPatch, family: str, at: int) -> None:
 
 
 @pytest.mark.parametrize("family", ITERATIVE)
-def test_a_fit_whose_weights_are_no_numbers_fails(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_whose_weights_are_not_numbers_fails(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     diverging(monkeypatch, family, 12)
     with pytest.raises(TrainingFailedError, match=r"the fit diverged: the \w+ loss is nan in epoch 3 of 5"):
         fit_table(TABLE, config(longer(family, 5), probe_epochs=1), tmp_path)

@@ -51,7 +51,7 @@ def test_it_brings_a_registry_forth_and_back(tmp_path):
         (["nothing=head"], 2, "'nothing' is not a schema; schemas are rowmint_data, rowmint_models"),
     ],
 )
-def test_what_it_refuses_it_says_in_a_line(tmp_path, arguments, code, words):
+def test_a_refusal_is_one_line(tmp_path, arguments, code, words):
     done = run(f"sqlite:///{tmp_path}/registry", *arguments)
     assert (done.returncode, words in done.stderr.splitlines()[-1]) == (code, True)
     assert "Traceback" not in done.stderr

@@ -117,7 +117,7 @@ def test_a_malformed_name_names_the_field(parser, text):
 
 
 @pytest.mark.parametrize("alias", ["projects/p/models/m@best", "projects/p/models/m@sha256:" + "0" * 64])
-def test_an_alias_is_no_version_name(alias):
+def test_an_alias_is_not_a_version_name(alias):
     with pytest.raises(InvalidFieldError, match="versions/"):
         ModelVersionName.parse(alias)
 

@@ -132,7 +132,7 @@ def test_a_number_of_layers_that_cannot_be_is_refused(count):
         load_network({"hidden_layers": count}, {}, concatenate=False, conditions=0, kernel=KERNELS["numpy"])
 
 
-def test_a_network_comes_back_from_its_arrays():
+def test_a_network_is_restored_from_its_arrays():
     random = np.random.Generator(np.random.Philox(9))
     layers = {"layer.0": _layer(random, 6, 5), "layer.1": _layer(random, 11, 4), "output": _layer(random, 15, 3)}
     arrays = {key: array for name, layer in layers.items() for key, array in layer.to_arrays(name).items()}
@@ -151,7 +151,7 @@ def test_a_selection_is_in_the_requested_order():
     assert chosen.scale.tolist() == [layer.scale[2], layer.scale[0], layer.scale[2]]
 
 
-def test_a_layer_comes_back_from_its_arrays():
+def test_a_layer_is_restored_from_its_arrays():
     layer = _layer(np.random.Generator(np.random.Philox(7)), 3, 2)
     back = Layer.from_arrays(layer.to_arrays("x"), "x")
     for name in ("weight", "bias", "scale"):

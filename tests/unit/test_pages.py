@@ -21,7 +21,7 @@ PAGES = [*pages(), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 PRESENT = [page for page in PAGES if page.name not in {"decisions.md", "CHANGELOG.md"}]
 
 
-def test_every_promise_is_held_by_tests_and_none_other_is_listed():
+def test_every_promise_and_no_other_is_listed_with_its_tests():
     held = traceability.held()
     assert set(held) == set(traceability.promised())
     assert [promise for promise, tests in held.items() if not tests] == []

@@ -136,7 +136,7 @@ def test_a_registry_that_says_another_digest(catalog, executor, field):
         asyncio.run(cache_of(catalog, executor).get(reference("ctgan")))
 
 
-def test_bytes_that_are_no_model(executor):
+def test_bytes_that_are_not_a_model(executor):
     catalog = golden_catalog()
     record = catalog.records["ctgan"]
     catalog.store.put("broken", b"{}")

@@ -128,7 +128,7 @@ def away():
     return found
 
 
-def test_while_the_registry_is_away_what_was_resolved_is_served(away):
+def test_while_the_registry_is_unavailable_what_was_resolved_is_served(away):
     spec = SampleRequest(100, model=reference("ctgan"), seed=7, row_format=RowFormat.CSV)
     with sampler_of(away, KERNEL) as sampler:
         before = asyncio.run(read(sampler, spec)).data
@@ -141,7 +141,7 @@ def test_while_the_registry_is_away_what_was_resolved_is_served(away):
         asyncio.run(read(sampler, replace(spec, model=reference("tvae"))))
 
 
-def test_a_version_known_to_be_gone_is_not_served_when_the_registry_goes_away(away):
+def test_a_version_known_to_be_gone_is_not_served_when_the_registry_becomes_unavailable(away):
     spec = SampleRequest(100, model=reference("ctgan"), seed=7, row_format=RowFormat.CSV)
     with sampler_of(away, KERNEL) as sampler:
         asyncio.run(read(sampler, spec))

@@ -132,7 +132,7 @@ def test_a_rejected_version_is_given_to_no_caller(catalog, ask):
     ask(steps)
 
 
-def test_while_the_registry_is_away_a_version_known_to_be_rejected_is_given_to_no_caller(catalog, ask):
+def test_while_the_registry_is_unavailable_a_version_known_to_be_rejected_is_given_to_no_caller(catalog, ask):
     async def steps(get):
         await get(REF, may=True)
         catalog.record = replace(catalog.record, state=VersionState.REJECTED, rejection_reason="too far from the data")
@@ -145,7 +145,7 @@ def test_while_the_registry_is_away_a_version_known_to_be_rejected_is_given_to_n
     ask(steps)
 
 
-def test_while_the_registry_is_away_what_one_caller_was_given_is_not_given_to_another(catalog, ask):
+def test_while_the_registry_is_unavailable_what_one_caller_was_given_is_not_given_to_another(catalog, ask):
     async def steps(get):
         staged = await get(REF, may=True)
         catalog.away = True

@@ -125,7 +125,7 @@ def test_every_outcome_has_its_field_in_the_message():
     assert {field.name: value for field, value in message.ListFields()} == found.ended
 
 
-def test_what_is_read_is_as_it_was_then(counted):
+def test_a_reading_is_a_snapshot(counted):
     counted.count_rows(VERSION, 5)
     (before,) = read(counted)
     counted.count_rows(VERSION, 5)

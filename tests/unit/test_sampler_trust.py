@@ -133,7 +133,7 @@ def test_a_refusal_is_not_cached_as_the_version_may_be_signed_later(world, trust
     accepted(trust, world)
 
 
-def test_a_key_that_is_taken_out_counts_no_more(world, trust, keys):
+def test_a_removed_key_is_no_longer_trusted(world, trust, keys):
     world.sign("ctgan", KEYS[0])
     accepted(trust, world)
     keys.hold(1)
@@ -144,7 +144,7 @@ def test_a_key_that_is_taken_out_counts_no_more(world, trust, keys):
     refused(trust, world)
 
 
-def test_keys_are_changed_while_the_registry_is_away(world, trust, keys):
+def test_keys_are_changed_while_the_registry_is_unavailable(world, trust, keys):
     world.sign("ctgan", KEYS[0])
     world.sign("ctgan", KEYS[1])
     accepted(trust, world)
@@ -233,7 +233,7 @@ def test_without_trusted_keys_signatures_are_not_looked_at(world, executor):
     assert world.requested == []
 
 
-def test_a_loaded_model_is_served_no_more_once_its_key_is_taken_out(world, trust, keys, executor):
+def test_a_loaded_model_is_no_longer_served_once_its_key_is_removed(world, trust, keys, executor):
     world.sign("ctgan", KEYS[0])
 
     async def ask():
@@ -296,7 +296,7 @@ def test_weights_alone_cannot_be_swapped_behind_a_signed_manifest(world, trust, 
         get(world, trust, executor)
 
 
-def test_a_registry_that_hangs_holds_up_none_that_is_known(world, trust, executor, monkeypatch):
+def test_a_registry_that_hangs_delays_none_that_is_known(world, trust, executor, monkeypatch):
     monkeypatch.setattr(model_cache, "_RESOLVE_SECONDS", 0.2)
     world.sign("ctgan", KEYS[0])
     world.sign("tvae", KEYS[0])

@@ -116,7 +116,7 @@ def test_a_text_of_another_type_is_refused(text, data_type):
 
 @settings(deadline=None)
 @given(SCHEMAS)
-def test_json_comes_back_as_the_same_schema(schema):
+def test_json_is_restored_as_the_same_schema(schema):
     back = TableSchema.from_json(json.loads(json.dumps(schema.to_json())))
     assert back == schema
     for one, other in zip(schema.columns, back.columns, strict=True):
@@ -146,7 +146,7 @@ def test_a_duplicate_column_is_refused():
         TableSchema((ColumnSpec("a"), ColumnSpec("b"), ColumnSpec("a")))
 
 
-def test_an_unknown_column_gets_near_ones():
+def test_an_unknown_column_is_refused_with_similar_names():
     schema = TableSchema((ColumnSpec("dep_delay"), ColumnSpec("arr_delay"), ColumnSpec("origin")))
     with pytest.raises(ColumnNotFoundError) as caught:
         schema.column("dep_dellay")

@@ -51,7 +51,7 @@ def test_settings_that_admit_unauthenticated_callers_are_refused(settings, given
         OUTSIDE | {"insecure": True, "metrics_listen": "0.0.0.0:9464"},
     ],
 )
-def test_what_is_sound_or_wanted_is_taken(settings, given):
+def test_consistent_settings_are_accepted(settings, given):
     found = settings(**given)
     assert found.requires_credentials == ("access_file" in given or "jwt_keys" in given)
     assert (found.tls_files is not None) == ("tls_certificate" in given)

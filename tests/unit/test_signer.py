@@ -135,7 +135,7 @@ def test_a_key_file_is_read_again_when_it_changes(tmp_path):
     assert source().id == SigningKey.parse(other).id
 
 
-def test_a_key_file_that_holds_none_is_refused_and_none_is_none(tmp_path):
+def test_a_file_without_a_key_is_refused_and_no_file_means_no_key(tmp_path):
     assert open_signing_key("") is None
     path = tmp_path / "signing-key.pem"
     with pytest.raises(UnavailableError, match=r"ROWMINT_SIGNING_KEY.*signing-key\.pem"):

@@ -111,7 +111,7 @@ def test_a_private_key_is_not_shown():
         (private_pem(Ed448PrivateKey.generate()), "is not Ed25519"),
     ],
 )
-def test_what_is_no_signing_key_is_refused_unquoted(pem, words):
+def test_what_is_not_a_signing_key_is_refused_unquoted(pem, words):
     with pytest.raises(InvalidFieldError, match=words) as caught:
         SigningKey.parse(pem)
     assert "c2VjcmV0" not in "".join(traceback.format_exception(caught.value))
@@ -329,13 +329,13 @@ def test_a_signature_kept_under_another_trusted_keys_name_is_refused():
         '{"a":' * 10_000 + "1" + "}" * 10_000,
     ],
 )
-def test_what_is_no_bundle_is_refused(bundle):
+def test_what_is_not_a_bundle_is_refused(bundle):
     refused(trusting(1), Signature(signing_key(1).id, bundle))
 
 
 @pytest.mark.parametrize("place", ["payload", "sig"])
 @pytest.mark.parametrize("value", [None, 1, [], "", "*", "AAA", "AAAA AAAA", "ä"])
-def test_a_bundle_whose_bytes_are_none_is_refused(place, value):
+def test_a_bundle_of_malformed_bytes_is_refused(place, value):
     body = json.loads(signing_key(1).sign(STATEMENT).bundle_json)
     (body["dsseEnvelope"] if place == "payload" else body["dsseEnvelope"]["signatures"][0])[place] = value
     refused(trusting(1), Signature(signing_key(1).id, json.dumps(body)))

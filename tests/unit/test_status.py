@@ -80,7 +80,7 @@ def test_violations_become_a_bad_request():
 @pytest.mark.parametrize(
     ("seconds", "milliseconds", "pushback"), [(0.0, 0, "0"), (0.25, 250, "250"), (90.0, 90_000, "90000")]
 )
-def test_what_may_succeed_later_says_when(seconds, milliseconds, pushback):
+def test_a_temporary_error_has_a_retry_delay(seconds, milliseconds, pushback):
     error = RowmintError("x", retry_after=seconds)
     assert _unpack(status.to_status(error))[RetryInfo].retry_delay.ToMilliseconds() == milliseconds
     assert status.trailers(error) == (("grpc-retry-pushback-ms", pushback),)

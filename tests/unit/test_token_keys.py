@@ -202,7 +202,7 @@ def test_keys_are_fetched_when_first_needed_and_then_kept(issuer, clock, fetchin
     assert issuer.requested == ["/keys?tenant=q"]
 
 
-def test_a_key_that_is_taken_out_is_refused_after_five_minutes(issuer, clock, fetching):
+def test_a_removed_key_is_refused_after_five_minutes(issuer, clock, fetching):
     assert identify(fetching, by(0, "a")) == ADA
     issuer.body = jwks(jwk(private("EdDSA", 1), kid="b"))
     clock.seconds += FRESH_SECONDS
@@ -266,7 +266,7 @@ def test_the_event_loop_is_free_while_keys_are_fetched(issuer, fetching):
     assert asyncio.run(both()) == ADA
 
 
-def test_while_the_issuer_is_away_the_last_keys_stay_in_force(issuer, clock, fetching):
+def test_while_the_issuer_is_unavailable_the_last_keys_stay_in_force(issuer, clock, fetching):
     assert identify(fetching, by(0, "a")) == ADA
     issuer.status = 503
 
@@ -291,7 +291,7 @@ def test_while_the_issuer_is_away_the_last_keys_stay_in_force(issuer, clock, fet
     assert refusal(fetching, by(0, "a")) == INVALID
 
 
-def test_once_the_issuer_is_away_no_call_with_a_known_key_waits_for_it(issuer, clock, fetching):
+def test_no_call_with_a_known_key_waits_for_an_unavailable_issuer(issuer, clock, fetching):
     assert identify(fetching, by(0, "a")) == ADA
     issuer.status = 503
     clock.seconds += FRESH_SECONDS
@@ -412,7 +412,7 @@ def test_a_server_that_drips_is_given_up(tmp_path, clock, monkeypatch, scheme, d
 
 
 def test_no_more_is_read_of_a_set_than_it_may_have(clock, monkeypatch):
-    # Less than the server goes on for: who waits for the rest is late.
+    # Less than the server needs: a fetch that waits for the rest is late.
     monkeypatch.setattr("rowmint.security.token_keys.FETCH_SECONDS", 2.0)
     start = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n" + b" " * (MAX_BYTES + 1)
     given_up = threading.Event()

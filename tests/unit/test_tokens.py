@@ -54,7 +54,7 @@ def test_a_token_identifies_its_bearer_and_roles(verifier):
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "PS256", "ES256", "EdDSA"])
-def test_every_algorithm_that_is_taken_is_verified_by_pem_and_by_set(algorithm, tmp_path):
+def test_every_accepted_algorithm_is_verified_by_pem_and_by_set(algorithm, tmp_path):
     path = tmp_path / "key.pem"
     path.write_bytes(public_pem(private(algorithm)))
     token = signed(private(algorithm), algorithm)
@@ -97,7 +97,7 @@ def test_a_public_key_is_not_accepted_as_a_shared_secret(tmp_path, algorithm, ki
 
 
 @pytest.mark.parametrize("algorithm", ["RS384", "RS512", "PS512", "ES384", "ES256K", "Ed448", "eddsa", "RS256 "])
-def test_an_algorithm_that_is_not_taken_is_refused(verifier, algorithm):
+def test_an_algorithm_that_is_not_accepted_is_refused(verifier, algorithm):
     assert refusal(verifier, forged({"alg": algorithm})) == UNTAKEN
 
 

@@ -67,7 +67,7 @@ def test_a_phase_has_its_seconds_and_how_the_attempt_ended_in_it(answer, outcome
     assert grown == [2.0, 3.5, 1.0, 0.0 if state is None else 1.0, answer.get("garbage", 0)]
 
 
-def test_what_alerts_look_at_is_there_before_it_happens():
+def test_metrics_of_alerts_exist_before_their_first_event():
     """A series that begins with its first event has no increase."""
     fresh = (
         "from prometheus_client import generate_latest; from trainer_service import metrics;"
@@ -90,7 +90,7 @@ def test_what_alerts_look_at_is_there_before_it_happens():
     assert died | ended <= shown
 
 
-def test_a_job_that_is_given_up_is_counted_by_who_was_to_take_it_up(make):  # noqa: F811 - the fixture
+def test_a_job_that_is_given_up_is_counted_by_the_trainer_that_claims_it(make):  # noqa: F811 - the fixture
     class GivesUp(Ledger):
         def claim(self, holder, lease_seconds, kinds, *, max_project_jobs, ended):
             if self.waiting and JobKind.TRAIN in kinds:
@@ -185,7 +185,7 @@ def test_jobs_are_shown_from_the_last_reading_and_a_scrape_reads_nothing():
 
 
 @pytest.mark.parametrize("error", [UnavailableError("away"), ZeroDivisionError()])
-def test_after_a_registry_that_was_away_jobs_are_shown_again(error):
+def test_after_a_registry_that_was_unavailable_jobs_are_shown_again(error):
     registry, clock = Registry(), Clock()
     collector = metrics.JobCollector(registry, pause_seconds=0.001, keep_seconds=20.0, clock=clock)
     collector.start()
@@ -205,7 +205,7 @@ def test_after_a_registry_that_was_away_jobs_are_shown_again(error):
     assert not collector._thread.is_alive()
 
 
-def test_a_registry_that_hangs_holds_up_no_scrape():
+def test_a_registry_that_hangs_delays_no_scrape():
     registry, clock = Registry(), Clock()
     collector = metrics.JobCollector(registry, pause_seconds=0.001, keep_seconds=20.0, clock=clock)
     collector.refresh()

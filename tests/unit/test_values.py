@@ -26,14 +26,14 @@ CELLS = st.one_of(
 
 
 @given(CELLS)
-def test_a_cell_comes_back(cell):
+def test_a_cell_is_restored(cell):
     back = values.value_to_cell(values.cell_to_value(cell), "f")
     assert back == cell
     assert type(back) is type(cell)
 
 
 @given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(timezone(timedelta(hours=5)))))  # noqa: DTZ001
-def test_an_instant_comes_back_in_utc(moment):
+def test_an_instant_is_restored_in_utc(moment):
     value = values.cell_to_value(moment)
     assert value.timestamp_value.endswith("Z")
     assert values.value_to_cell(value, "f") == moment
