@@ -202,6 +202,7 @@ class ModelCache:
             self._resolved.pop(ref, None)
             raise
         if record.state is VersionState.REJECTED:
+            self._resolved.pop(ref, None)
             raise WrongStateError(
                 f"{record.name} was rejected and is never served ({record.rejection_reason}); take a published version"
                 f" of {ref.model}, such as its latest",

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings Debian packages: debian_tools.sh FOLDER INSTALLED... -- UNPACKED...
 #
-# What is INSTALLED is so by apt-get where root runs this. For anybody else it is unpacked below FOLDER, with all that
+# What is INSTALLED is so by apt-get where root runs this. For another user it is unpacked below FOLDER, with all that
 # it needs and the machine lacks; a compiler cannot be had so and must be there. What is UNPACKED is never installed:
 # packages that would start a server are only taken apart.
 set -euo pipefail

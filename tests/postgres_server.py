@@ -24,7 +24,7 @@ from psycopg import sql
 from tests.acceptance.processes import children_of, free_port
 from tests.waiting import wait_until
 
-# PostgreSQL refuses to run as root; this is `nobody` on every Linux.
+# PostgreSQL refuses to run as root; this is the user `nobody` on every Linux.
 NOBODY = 65534
 USER = "postgres"
 # Becomes another user and then a program. What `subprocess` has for it forks, and runs gRPC's handlers of a fork in the
@@ -96,7 +96,7 @@ class PostgresServer:
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
-        """Remove a database that `create_database` made, with whoever is connected to it."""
+        """Remove a database that `create_database` made, and end its connections."""
         name = url.rpartition("/")[2]
         self.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 

@@ -31,7 +31,7 @@ ACCESS_KEY = "test:tester"
 _MINUTE = timedelta(minutes=1)
 
 # A node is never given up and a listing never lags, however slow the machine: the only node is the right one, and
-# what a listing misses in time it would miss until a daemon that does not run here mends it.
+# what a listing misses in time it would miss until a daemon that does not run here repairs it.
 _PATIENT = """
 conn_timeout = 30
 node_timeout = 60

@@ -14,7 +14,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIEN
     """Wait for a condition, with a bound.
 
     Args:
-        condition: Asked again and again, on the caller's thread.
+        condition: Called again and again, on the caller's thread.
         what: What is waited for, for the failure.
         seconds: The bound.
     """

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rowmint.client import Client
+from tests.acceptance.leaks import leaks_of_services
 from tests.acceptance.processes import Services, customers_csv
-from tests.acceptance.telltales import leaks_of_services
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,7 +17,7 @@ def _no_log_tells_too_much(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     yield
     found = list(leaks_of_services(tmp_path_factory.getbasetemp()))
     if found:
-        pytest.fail("logs tell what they must not:\n" + "\n".join(found[:20]), pytrace=False)
+        pytest.fail("logs have what they must not:\n" + "\n".join(found[:20]), pytrace=False)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def services(tmp_path: Path) -> Iterator[Services]:
 
 @pytest.fixture(scope="session")
 def shared_services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    """One trainer and two samplers for tests that harm neither: `started` holds them in that order."""
+    """One trainer and two samplers for tests that disturb neither: `started` holds them in that order."""
     found = Services(tmp_path_factory.mktemp("home"))
     found.trainer()
     found.sampler()

@@ -1,4 +1,4 @@
-"""Who is let in by real services over mutual TLS, and what a stranger learns of a project: nothing."""
+"""Real services over mutual TLS authenticate and authorize calls; others learn nothing of a project."""
 
 import os
 import re
@@ -105,7 +105,7 @@ class Guarded:
         )
 
     def call(self, method: str, request: object, key: str) -> tuple[str, str, tuple[tuple[str, object], ...]]:
-        """Call a method with a key; return all that the caller is told."""
+        """Call a method with a key; return all that the caller gets."""
         descriptor = METHODS[method]
         service = self.services.started[1 if ".SamplingService/" in method else 0]
         kind = "_".join(
@@ -141,7 +141,7 @@ def write(folder: Path, name: str, pair: CertificateAndKey) -> dict[str, str]:
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
     authority = make_authority("tests", now())
-    shown = issue(authority, "somebody")
+    shown = issue(authority, "unknown")
     (folder / "ca.pem").write_bytes(authority.certificate)
     settings = {
         **write(folder, "server", issue(authority, "server", *HERE)),
@@ -168,7 +168,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_strangers_resource_and_none_are_told_apart_by_nothing(guarded: Guarded, method: str) -> None:
+def test_a_resource_of_another_project_and_a_missing_one_are_indistinguishable(guarded: Guarded, method: str) -> None:
     for role in ("reader", "trainer", "admin"):
         there = guarded.call(method, request_of(method, "theirs", "secret"), guarded.keys[role])
         nowhere = guarded.call(method, request_of(method, "theirs", "absent"), guarded.keys[role])
@@ -176,7 +176,7 @@ def test_a_strangers_resource_and_none_are_told_apart_by_nothing(guarded: Guarde
         assert there == nowhere
         assert there[0] == "PERMISSION_DENIED"
         assert (elsewhere[0], elsewhere[1].replace("nobodys", "theirs")) == there[:2]
-    # Whom it is granted to is told the truth.
+    # A caller with a role in the project gets the true reason.
     code, _, _ = guarded.call(method, request_of(method, "theirs", "absent"), guarded.keys["root"])
     assert code not in ("PERMISSION_DENIED", "UNAUTHENTICATED")
 
@@ -193,12 +193,12 @@ def test_the_main_job_over_mutual_tls_by_a_certificate_alone(guarded: Guarded) -
         assert [model.name for model in client.list_models()] == ["projects/mine/models/own"]
 
 
-def test_who_shows_no_certificate_or_a_strangers_does_not_get_through(guarded: Guarded) -> None:
-    stranger = make_authority("stranger", now())
+def test_a_missing_or_untrusted_client_certificate_is_refused(guarded: Guarded) -> None:
+    untrusted = make_authority("untrusted", now())
     key = guarded.keys["root"]
     shown = [
         Credentials(authorities=guarded.authority.certificate, token=key),
-        guarded.credentials(key, issue(stranger, "operator")),
+        guarded.credentials(key, issue(untrusted, "operator")),
         Credentials(tls=False, token=key),
     ]
     for credentials in shown:
@@ -224,9 +224,7 @@ def test_a_server_of_another_authority_is_not_talked_to(guarded: Guarded) -> Non
         ("eyJhbGciOiJub25lIn0.e30.", "the bearer credential is not an API key"),
     ],
 )
-def test_a_wrong_key_is_told_so_and_no_certificate_makes_up_for_it(
-    guarded: Guarded, key: str | None, said: str
-) -> None:
+def test_a_wrong_key_is_refused_whatever_the_certificate(guarded: Guarded, key: str | None, said: str) -> None:
     shown = None if key is None else issue(guarded.authority, "operator")
     credentials = guarded.credentials(key, shown)
     with Client(guarded.trainer.address, guarded.samplers, credentials=credentials, retry=ONCE) as client:
@@ -249,12 +247,12 @@ def test_a_revoked_key_ends_with_the_next_call(guarded: Guarded) -> None:
     assert failure.value.code is grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_a_new_certificate_is_taken_without_a_restart_and_streams_go_on(guarded: Guarded) -> None:
+def test_a_new_certificate_is_loaded_without_a_restart_and_streams_continue(guarded: Guarded) -> None:
     before = peer_certificate(guarded)
     with guarded.client("root", "theirs") as client:
         stream = iter(client.sample("secret", rows=500_000, seed=1))
         first = next(stream)
-        write(guarded.folder, "server", issue(guarded.authority, "server anew", *HERE))
+        write(guarded.folder, "server", issue(guarded.authority, "server again", *HERE))
         wait_until(lambda: peer_certificate(guarded) != before, "the new certificate")
         rows = first.num_rows + sum(batch.num_rows for batch in stream)
     assert rows == 500_000
@@ -283,7 +281,7 @@ def peer_certificate(guarded: Guarded) -> bytes:
         return wrapped.getpeercert(binary_form=True)
 
 
-def test_metrics_are_told_over_mutual_tls_to_who_may_see_every_project(guarded: Guarded) -> None:
+def test_metrics_are_served_over_mutual_tls_to_callers_with_a_role_in_every_project(guarded: Guarded) -> None:
     found = re.search(rb"serving metrics +port=(\d+)", guarded.trainer.log.read_bytes())
     url = f"https://localhost:{int(found[1])}/metrics"
     grant_certificate(guarded.access_file, "prometheus", {"*": Role.READER})
@@ -299,9 +297,9 @@ def test_metrics_are_told_over_mutual_tls_to_who_may_see_every_project(guarded: 
 
 
 @pytest.mark.parametrize("service", ["trainer_service", "sampler_service"])
-def test_no_service_starts_open_to_the_network(tmp_path: Path, service: str) -> None:
+def test_no_service_without_authentication_listens_on_the_network(tmp_path: Path, service: str) -> None:
     said = refused_start(tmp_path, "-m", service, ROWMINT_LISTEN="0.0.0.0:0")
-    assert "ROWMINT_LISTEN '0.0.0.0:0' is reached from other machines" in said
+    assert "ROWMINT_LISTEN '0.0.0.0:0' is reachable from other machines" in said
     assert "ROWMINT_INSECURE=true" in said
 
 
@@ -316,7 +314,7 @@ def test_files_that_are_wrong_let_no_service_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shows", [True, False])
-def test_health_is_told_on_the_command_line_over_mutual_tls(guarded: Guarded, shows: bool) -> None:
+def test_the_command_line_reports_health_over_mutual_tls(guarded: Guarded, shows: bool) -> None:
     shown = write(guarded.folder, "shown", guarded.shown)
     own = {"ROWMINT_CERTIFICATE": shown["ROWMINT_TLS_CERTIFICATE"], "ROWMINT_KEY": shown["ROWMINT_TLS_KEY"]}
     done = subprocess.run(

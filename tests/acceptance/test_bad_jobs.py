@@ -55,12 +55,12 @@ def request(fitted, config, model="never", **wrong) -> training_service_pb2.Crea
     )
 
 
-def refused_job(create, fitted, asked):
+def refused_job(create, fitted, requested):
     """Ask for a job that must be refused, with and without `validate_only`; no job and no model may come of it."""
     before = [job.name for job in fitted.client.list_jobs()]
-    refusal = refused(create, asked)
-    asked.validate_only = True
-    assert refused(create, asked) == refusal
+    refusal = refused(create, requested)
+    requested.validate_only = True
+    assert refused(create, requested) == refusal
     assert [job.name for job in fitted.client.list_jobs()] == before
     with pytest.raises(RowmintCallError, match="there is no"):
         fitted.client.get_model("never")
@@ -70,7 +70,7 @@ def refused_job(create, fitted, asked):
 @pytest.mark.parametrize(
     ("config", "field", "words"),
     [
-        (Config(), "family", "set one of ctgan, tvae or independent"),
+        (Config(), "family", "set one of ctgan, tvae, independent"),
         (Config(ctgan=Ctgan(batch_size=500, pac=7)), "ctgan.batch_size", "must be divisible by pac, which is 7"),
         (Config(ctgan=Ctgan(batch_size=25, pac=5)), "ctgan.batch_size", "is 25; must be even"),
         (Config(ctgan=Ctgan(epochs=0)), "ctgan.epochs", "is 0; must be 1 to 100,000"),
@@ -177,8 +177,8 @@ def test_names_and_ids_of_a_job(create, fitted, wrong, kind, field):
 
 def test_a_job_waits_for_a_finished_dataset(create, fitted):
     name = fitted.client.create_dataset(format="csv").name
-    asked = request(fitted, independent(), dataset=name)
-    refusal = refused_job(create, fitted, asked)
+    requested = request(fitted, independent(), dataset=name)
+    refusal = refused_job(create, fitted, requested)
     assert refusal.kind == ("FAILED_PRECONDITION", "WRONG_STATE")
     assert refusal.metadata == {"state": "UPLOADING"}
     assert f"{name} is UPLOADING; a job needs it READY: finish the upload" in refusal.message
@@ -200,16 +200,16 @@ def test_a_job_that_fails_says_why_and_publishes_nothing(create, fitted):
 
 def test_a_repeated_request_is_one_job_and_another_body_is_refused(create, fitted):
     # No seed is set: the one drawn for the first answer stays.
-    asked = request(fitted, independent(), model="repeated", request_id=str(uuid.uuid4()))
-    job = create(asked).training_job
-    again = create(asked).training_job
+    requested = request(fitted, independent(), model="repeated", request_id=str(uuid.uuid4()))
+    job = create(requested).training_job
+    again = create(requested).training_job
     assert (again.name, again.config) == (job.name, job.config)
     before = [job.name for job in fitted.client.list_jobs()]
     for change in ({"threads": 3}, {"seed": job.config.seed}):
-        other = request(fitted, independent(**change), model="repeated", request_id=asked.request_id)
+        other = request(fitted, independent(**change), model="repeated", request_id=requested.request_id)
         refusal = refused(create, other)
         assert refusal.kind == ("INVALID_ARGUMENT", "REQUEST_ID_REUSED")
-        assert asked.request_id in refusal.message
+        assert requested.request_id in refusal.message
     taken = request(fitted, independent(), training_job_id=job.name.rsplit("/", 1)[1])
     exists = refused(create, taken)
     assert (exists.kind, exists.metadata) == (("ALREADY_EXISTS", "RESOURCE_EXISTS"), {"name": job.name})
@@ -226,12 +226,12 @@ def test_jobs_that_are_not_there_or_have_ended(channel, fitted):
     calls = [
         (stub.GetTrainingJob, training_service_pb2.GetTrainingJobRequest),
         (stub.CancelTrainingJob, training_service_pb2.CancelTrainingJobRequest),
-        (lambda asked: list(stub.WatchTrainingJob(asked)), training_service_pb2.WatchTrainingJobRequest),
+        (lambda requested: list(stub.WatchTrainingJob(requested)), training_service_pb2.WatchTrainingJobRequest),
     ]
-    for call, asked in calls:
-        missing = refused(call, asked(name=name))
+    for call, requested in calls:
+        missing = refused(call, requested(name=name))
         assert (missing.kind, missing.metadata) == (NOT_FOUND, {"name": name})
-        malformed = refused(call, asked(name=f"{PROJECT}/jobs/none"))
+        malformed = refused(call, requested(name=f"{PROJECT}/jobs/none"))
         assert (malformed.kind, malformed.fields) == (INVALID, ["name"])
     negative = refused(calls[2][0], training_service_pb2.WatchTrainingJobRequest(name=ended, after_sequence=-1))
     assert (negative.kind, negative.fields) == (INVALID, ["after_sequence"])
@@ -243,7 +243,7 @@ CUSTOMERS = f"{PROJECT}/models/customers"
 
 
 @pytest.mark.parametrize(
-    ("asked", "kind", "fields", "words"),
+    ("requested", "kind", "fields", "words"),
     [
         (Alias(model=CUSTOMERS, alias="latest", version=1), INVALID, ["alias"], "moved by publishing only"),
         (Alias(model=CUSTOMERS, alias="latest"), INVALID, ["alias"], "moved by publishing only"),
@@ -255,8 +255,8 @@ CUSTOMERS = f"{PROJECT}/models/customers"
         (Alias(model=f"{PROJECT}/models/none", alias="best", version=1), NOT_FOUND, [], "there is no projects/"),
     ],
 )
-def test_an_alias_that_cannot_be_set(channel, fitted, *, asked, kind, fields, words):
-    refusal = refused(ModelAdminServiceStub(channel).SetModelAlias, asked)
+def test_an_alias_that_cannot_be_set(channel, fitted, *, requested, kind, fields, words):
+    refusal = refused(ModelAdminServiceStub(channel).SetModelAlias, requested)
     assert (refusal.kind, refusal.fields) == (kind, fields)
     assert words in refusal.message
     assert dict(fitted.client.get_model("customers").aliases) == {"latest": 1}
@@ -273,8 +273,8 @@ def test_an_alias_that_cannot_be_set(channel, fitted, *, asked, kind, fields, wo
     ],
 )
 def test_a_version_is_deleted_by_its_number_only(channel, fitted, name, kind):
-    asked = model_admin_service_pb2.DeleteModelVersionRequest(name=name)
-    refusal = refused(ModelAdminServiceStub(channel).DeleteModelVersion, asked)
+    requested = model_admin_service_pb2.DeleteModelVersionRequest(name=name)
+    refusal = refused(ModelAdminServiceStub(channel).DeleteModelVersion, requested)
     assert refusal.kind == kind
     assert refusal.fields == (["name"] if kind == INVALID else [])
     assert name in refusal.message
@@ -283,8 +283,8 @@ def test_a_version_is_deleted_by_its_number_only(channel, fitted, name, kind):
 
 def test_a_version_with_an_alias_is_not_deleted(channel, fitted):
     fitted.client.set_alias("customers", "kept", 1)
-    asked = model_admin_service_pb2.DeleteModelVersionRequest(name=fitted.version)
-    refusal = refused(ModelAdminServiceStub(channel).DeleteModelVersion, asked)
+    requested = model_admin_service_pb2.DeleteModelVersionRequest(name=fitted.version)
+    refusal = refused(ModelAdminServiceStub(channel).DeleteModelVersion, requested)
     assert (refusal.kind, refusal.metadata) == (("FAILED_PRECONDITION", "WRONG_STATE"), {"aliases": "kept"})
     assert "move or remove it first" in refusal.message
     fitted.client.set_alias("customers", "kept", None)
@@ -323,7 +323,7 @@ def test_pages_that_cannot_be(channel, fitted):
         (models.ListModels, model_service_pb2.ListModelsRequest, PROJECT),
         (models.ListModelVersions, model_service_pb2.ListModelVersionsRequest, CUSTOMERS),
     ]
-    for call, asked, parent in lists:
+    for call, requested, parent in lists:
         for wrong in ({"page_size": 0}, {"page_size": 1001}, {"page_token": "x"}, {"parent": "?"}):
-            refusal = refused(call, asked(**{"parent": parent, **wrong}))
+            refusal = refused(call, requested(**{"parent": parent, **wrong}))
             assert (refusal.kind, refusal.fields) == (INVALID, list(wrong))

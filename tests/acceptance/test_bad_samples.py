@@ -31,10 +31,10 @@ def request(fitted, **wrong) -> sampling_pb2.SampleRequest:
     return sampling_pb2.SampleRequest(**{"model": fitted.version, "rows": ROWS, "seed": 1, **wrong})
 
 
-def refused_sample(stubs, fitted, asked) -> Refusal:
+def refused_sample(stubs, fitted, requested) -> Refusal:
     """Ask both replicas for rows and one for a plan; all must refuse alike, and serve a proper request after."""
-    one, two = (refused(lambda stub=stub: list(stub.Sample(asked))) for stub in stubs)
-    planned = refused(stubs[0].PlanSample, sampling_pb2.PlanSampleRequest(sample=asked))
+    one, two = (refused(lambda stub=stub: list(stub.Sample(requested))) for stub in stubs)
+    planned = refused(stubs[0].PlanSample, sampling_pb2.PlanSampleRequest(sample=requested))
     assert one == two
     assert planned.kind == one.kind
     assert planned.metadata == one.metadata
@@ -112,7 +112,7 @@ def whole(number) -> Value:
         ([equals("age", decimal_value="30.5")], "age", "holds integers of 64 bits; 30.5 can never occur"),
         ([Predicate(column="city", is_null=True)], "city", "was never missing"),
         ([equals("age", null_value=True)], "age", "was never missing"),
-        # It is not what can be asked of the column.
+        # It is not a condition that the column can have.
         ([equals("customer", int64_value=100_001)], "customer", "identifies rows and is generated"),
         ([between("city", Value(string_value="A"))], "city", "has no order; give values instead of a range"),
         ([equals("age", string_value="thirty")], "age", "is int64: 'thirty' is not a number"),
@@ -202,8 +202,8 @@ def test_a_condition_the_model_never_meets_ends_the_stream_and_says_which(stubs,
 
 def test_parts_that_cannot_be(stubs, fitted):
     for parts in (0, -1, 1025):
-        asked = sampling_pb2.PlanSampleRequest(sample=request(fitted), parts=parts)
-        refusal = refused(stubs[0].PlanSample, asked)
+        requested = sampling_pb2.PlanSampleRequest(sample=request(fitted), parts=parts)
+        refusal = refused(stubs[0].PlanSample, requested)
         assert (refusal.kind, refusal.fields) == (INVALID, ["parts"])
     refusal = refused(stubs[0].PlanSample, sampling_pb2.PlanSampleRequest())
     assert (refusal.kind, refusal.fields) == (INVALID, ["sample.model"])

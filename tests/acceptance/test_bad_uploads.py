@@ -94,7 +94,7 @@ def whole(data) -> list[Message]:
         ([part(0, 9), finish(9), part(9, SIZE)], INVALID, "is not the last one", ["finish_write"], 9),
     ],
 )
-def test_a_broken_stream_keeps_what_was_right_and_goes_on_from_there(
+def test_a_broken_stream_keeps_its_valid_prefix_and_is_resumed(
     client, stub, *, messages, kind, words, fields, committed
 ):
     name = client.create_dataset(format="csv").name
@@ -124,11 +124,11 @@ def test_a_stream_needs_a_message_and_a_dataset(client, stub):
     assert refusal.metadata == {"name": f"{PROJECT}/datasets/none"}
 
 
-def test_an_upload_mended_at_every_turn_is_ready_and_takes_no_more(client, stub):
+def test_an_upload_corrected_after_every_refusal_becomes_ready(client, stub):
     with pytest.raises(InvalidDataError, match="line 3"):
-        client.upload(b"a,b\n1,2\n3\n", "mended", format="csv")
-    client.delete_dataset("mended")
-    name = client.create_dataset("mended", format="csv").name
+        client.upload(b"a,b\n1,2\n3\n", "corrected", format="csv")
+    client.delete_dataset("corrected")
+    name = client.create_dataset("corrected", format="csv").name
     refused(send, stub, name, part(0, 9), part(11, SIZE))
     refused(send, stub, name, part(9, SIZE), finish(sha256=bytes(32)))
     send(stub, name, finish())
@@ -229,7 +229,7 @@ def declares(**wrong) -> dataset_pb2.Dataset:
         ),
         ({"dataset": declares(domain=Domain(minimum=Value()))}, "dataset.column_overrides[1].domain.minimum"),
         (
-            # An instant that cannot be told in UTC.
+            # An instant that cannot be converted to UTC.
             {"dataset": declares(domain=Domain(minimum=Value(timestamp_value="0001-01-01T00:00:00+14:00")))},
             "dataset.column_overrides[1].domain.minimum",
         ),
@@ -244,10 +244,10 @@ def declares(**wrong) -> dataset_pb2.Dataset:
     ],
 )
 def test_a_dataset_that_cannot_be_is_not_created(stub, wrong, field):
-    asked = dataset_service_pb2.CreateDatasetRequest(
+    requested = dataset_service_pb2.CreateDatasetRequest(
         **{"parent": "projects/bad-creations", "dataset": dataset_pb2.Dataset(format=CSV), **wrong}
     )
-    refusal = refused(stub.CreateDataset, asked)
+    refusal = refused(stub.CreateDataset, requested)
     assert refusal.kind == INVALID
     assert refusal.fields == [field]
     assert refusal.message.startswith(f"{field}: ")
@@ -256,14 +256,14 @@ def test_a_dataset_that_cannot_be_is_not_created(stub, wrong, field):
 
 def test_a_repeated_request_has_the_same_answer_and_another_body_is_refused(client, stub):
     request_id = str(uuid.uuid4())
-    asked = dataset_service_pb2.CreateDatasetRequest(
+    requested = dataset_service_pb2.CreateDatasetRequest(
         parent=PROJECT, dataset=dataset_pb2.Dataset(format=CSV), request_id=request_id
     )
-    created = stub.CreateDataset(asked)
-    assert stub.CreateDataset(asked) == created
+    created = stub.CreateDataset(requested)
+    assert stub.CreateDataset(requested) == created
     before = [dataset.name for dataset in client.list_datasets()]
-    asked.dataset.primary_key = "age"
-    refusal = refused(stub.CreateDataset, asked)
+    requested.dataset.primary_key = "age"
+    refusal = refused(stub.CreateDataset, requested)
     assert refusal.kind == ("INVALID_ARGUMENT", "REQUEST_ID_REUSED")
     assert request_id in refusal.message
     taken = dataset_service_pb2.CreateDatasetRequest(
@@ -279,7 +279,7 @@ def test_a_repeated_request_has_the_same_answer_and_another_body_is_refused(clie
 @pytest.mark.parametrize(
     "name", ["", "flights", "projects/p/datasets/", "projects/p/datasets/a/b", "projects/p/models/m"]
 )
-def test_a_malformed_name_tells_the_form(stub, name):
+def test_a_malformed_name_is_refused_with_the_expected_form(stub, name):
     for refusal in (
         refused(stub.GetDataset, dataset_service_pb2.GetDatasetRequest(name=name)),
         refused(stub.DeleteDataset, dataset_service_pb2.DeleteDatasetRequest(name=name)),

@@ -23,7 +23,7 @@ def _processor_flags() -> set[str]:
 
 
 def _dispatched() -> str:
-    """Return the instruction sets that NumPy chose by looking, and may be told to leave alone."""
+    """Return the instruction sets that NumPy chose by looking, and can be configured to ignore."""
     found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
     return " ".join(found)
 

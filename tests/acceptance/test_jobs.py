@@ -1,4 +1,4 @@
-"""Jobs: live events, cancel in mid-epoch, estimates, versions and aliases; what dies is in tests/crash."""
+"""Jobs: live events, cancel in mid-epoch, estimates, versions and aliases; crashes are in tests/crash."""
 
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def test_versions_count_and_latest_moves(client: Client, dataset: dataset_pb2.Da
     assert client.get_version("counted@latest").version == 1
 
 
-def test_an_estimate_tells_the_size_of_a_fit_and_starts_none(client: Client, dataset: dataset_pb2.Dataset) -> None:
+def test_an_estimate_has_the_size_of_a_fit_and_starts_none(client: Client, dataset: dataset_pb2.Dataset) -> None:
     estimate = client.estimate(dataset, "estimated", epochs=4, batch_size=500, threads=1, seed=3)
     assert estimate.steps_per_epoch == 6
     assert estimate.encoded_width > 20
@@ -70,7 +70,7 @@ def test_an_estimate_tells_the_size_of_a_fit_and_starts_none(client: Client, dat
         client.get_job("estimated")
 
 
-def test_a_trainer_that_is_told_to_end_leaves_no_process(services: Services) -> None:
+def test_a_terminated_trainer_leaves_no_process(services: Services) -> None:
     trainer = services.trainer()
     wait_until(lambda: bool(children_of(trainer.pid)), "a warm worker")
     children = children_of(trainer.pid)

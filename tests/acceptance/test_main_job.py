@@ -96,7 +96,7 @@ def test_conditions_hold_for_every_row(client: Client, version: str) -> None:
     assert made["bonus"].null_count == 500
 
 
-def test_values_keep_their_lattice(client: Client, version: str) -> None:
+def test_values_keep_their_decimal_grid(client: Client, version: str) -> None:
     made = client.sample(version, 5_000, seed=6).to_table()
     assert all(value == round(value, 2) for value in made["income"].to_pylist())
     assert {value % 50 for value in made["bonus"].to_pylist() if value is not None} == {0}

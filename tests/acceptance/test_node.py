@@ -33,9 +33,9 @@ def node_client(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory):
+def node_services(tmp_path_factory):
     """A trainer that commits an upload in small pieces, and two samplers, of which a test kills one."""
-    found = Services(tmp_path_factory.mktemp("house"))
+    found = Services(tmp_path_factory.mktemp("services"))
     found.trainer(ROWMINT_SEGMENT_BYTES="65536")
     found.sampler()
     found.sampler()
@@ -192,13 +192,13 @@ def test_node_sees_the_reason_of_an_error(node_client, sampler):
 
 
 @pytest.fixture(scope="module")
-def fitted(node_client, house, tmp_path_factory):
+def fitted(node_client, node_services, tmp_path_factory):
     """The version of a model that Node fitted to a table that it uploaded."""
     table = customers_csv(2_500)
     file = tmp_path_factory.mktemp("table") / "customers.csv"
     file.write_bytes(table)
     words = ("node", "customers", str(file), "customer")
-    status, found = run_node(node_client, house.started[0], *words, script="fit.mjs")
+    status, found = run_node(node_client, node_services.started[0], *words, script="fit.mjs")
     assert status == 0, found
     assert found["dataset"] == {
         "state": "DATASET_STATE_READY",
@@ -216,9 +216,9 @@ def fitted(node_client, house, tmp_path_factory):
     return found["job"]["model_version"]
 
 
-def test_a_stream_in_node_outlives_its_replica(node_client, house, fitted, tmp_path):
+def test_a_stream_in_node_outlives_its_replica(node_client, node_services, fitted, tmp_path):
     node, folder = node_client
-    trainer, lost, kept = house.started
+    trainer, lost, kept = node_services.started
     rows, seed = 150_000, 9  # more than a replica writes ahead of its reader
     output = tmp_path / "rows.csv"
     addresses = f"{lost.address},{kept.address}"
@@ -244,9 +244,11 @@ def test_a_stream_in_node_outlives_its_replica(node_client, house, fitted, tmp_p
     assert output.read_bytes() == (tmp_path / "python.csv").read_bytes()
 
 
-def test_node_is_told_why_an_upload_is_refused(node_client, house, tmp_path):
+def test_node_gets_the_reason_why_an_upload_is_refused(node_client, node_services, tmp_path):
     file = tmp_path / "empty.csv"
     file.write_bytes(b"")
-    status, found = run_node(node_client, house.started[0], "node", "Not An Id", str(file), "", script="fit.mjs")
+    status, found = run_node(
+        node_client, node_services.started[0], "node", "Not An Id", str(file), "", script="fit.mjs"
+    )
     assert status == 1
     assert (found["error"]["code"], found["error"]["reason"]) == ("INVALID_ARGUMENT", "INVALID_FIELD")

@@ -104,7 +104,7 @@ def sampler_alone(published: Published, interpreter: str, **environment: str) ->
 
 
 def client_of(sampler: ServiceProcess) -> Client:
-    return Client(f"127.0.0.1:{free_port()}", sampler.address, PROJECT)  # nobody listens there: the trainer is gone
+    return Client(f"127.0.0.1:{free_port()}", sampler.address, PROJECT)  # nothing listens there: the trainer is gone
 
 
 def used_files(pid: int) -> set[str]:

@@ -1,4 +1,4 @@
-"""Secrets and cells stay where they belong: no log, metric, trace, audit log or error tells them."""
+"""Secrets and cells stay where they belong: no log, metric, trace, audit log or error has them."""
 
 import contextlib
 import json
@@ -25,8 +25,8 @@ from rowmint.security.audit_verify import verify
 from rowmint.security.identity import Role
 from rowmint.v1 import model_service_pb2, schema_pb2
 from rowmint.v1.model_service_pb2_grpc import ModelServiceStub
+from tests.acceptance.leaks import leaks, leaks_of_services, values_in
 from tests.acceptance.processes import ServiceProcess, Services, customers_csv, refused_start
-from tests.acceptance.telltales import leaks, leaks_of_services, told
 from tests.observability.collector import Collector
 from tests.observability.conftest import metrics_port
 from tests.postgres_server import PostgresServer
@@ -44,12 +44,12 @@ DAYS = ["1903-07-19", "1903-11-04", "1904-02-29"]
 AMOUNTS = ["918273.6455", "827364.5546", "736455.4637"]
 CELLS = [*NAMES, *ODD_DAYS, *DAYS, *AMOUNTS]
 # What only requests hold.
-ASKED_NAME = "Kunigunde Asked-4711"
-ASKED_AMOUNT = 800_000.1357
+REQUESTED_NAME = "Kunigunde Requested-4711"
+REQUESTED_AMOUNT = 800_000.1357
 FAR_AMOUNT = 645_546.3728
 REFUSED_CELL = "Kanari-refused-8823"
 COMPLETED_AMOUNT = 554637.2819
-SENT = [ASKED_NAME, str(ASKED_AMOUNT), str(FAR_AMOUNT), REFUSED_CELL, str(COMPLETED_AMOUNT)]
+SENT = [REQUESTED_NAME, str(REQUESTED_AMOUNT), str(FAR_AMOUNT), REFUSED_CELL, str(COMPLETED_AMOUNT)]
 GARBAGE = "kanari.garbage.0a1b2c3d4e5f"
 WRONG_PASSWORD = "kanari-wrong-password-5512"
 WRONG_SECRET = "kanariwrongstoresecret7731"
@@ -66,12 +66,12 @@ def patients_csv(rows: int) -> bytes:
 
 @dataclass
 class Vault:
-    """Services that tell all they can, the main job done with them, and what they told.
+    """Services that log all they can, the main job done with them, and what they wrote.
 
     Attributes:
         home: Their folder.
-        secrets: What nobody but its bearer may see.
-        errors: What callers were told of calls that failed, with the cells that they had sent, or may read in the
+        secrets: What only its bearer may see.
+        errors: Errors of calls that failed, with the cells that they had sent, or may read in the
             model's schema.
         texts: All that the services wrote for others, by what it is.
         audit: Folder of the audit log.
@@ -85,7 +85,7 @@ class Vault:
 
     @contextlib.contextmanager
     def refusing(self, reason: str, *sent: str) -> Iterator[None]:
-        """Do something that must fail, and keep what was told of it."""
+        """Do something that must fail, and keep the error."""
         with pytest.raises((RowmintCallError, InvalidDataError)) as caught:
             yield
         error = caught.value
@@ -108,12 +108,12 @@ def signing_pair(path: Path) -> bytes:
 
 def token(key: bytes, lifetime: timedelta, **claims: object) -> str:
     now = datetime.now(UTC)
-    told = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "iat": now, "exp": now + lifetime, **claims}
-    return jwt.encode(told, key, "EdDSA")
+    payload = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "iat": now, "exp": now + lifetime, **claims}
+    return jwt.encode(payload, key, "EdDSA")
 
 
 def ask_with(address: str, authorization: str, vault: Vault) -> None:
-    """Call with a header of any form, which must be refused; keep what is told of that."""
+    """Call with a header of any form, which must be refused; keep the error."""
     with grpc.insecure_channel(address) as channel:
         request = model_service_pb2.GetModelVersionRequest(name=f"{MODEL}@latest")
         with pytest.raises(grpc.RpcError) as caught:
@@ -137,13 +137,13 @@ def vault(postgres: PostgresServer, swift: SwiftServer, tmp_path_factory: pytest
     private = signing_pair(jwt_key)
     bearer = token(private, timedelta(hours=1), rowmint={PROJECT: "reader"})
     expired = token(private, timedelta(hours=-1), rowmint={PROJECT: "reader"})
-    forged = token(signing_pair(home / "stranger.pem"), timedelta(hours=1), rowmint={PROJECT: "admin"})
+    forged = token(signing_pair(home / "untrusted.pem"), timedelta(hours=1), rowmint={PROJECT: "admin"})
     found.secrets = [
         *(key, other_key, wrong_key, bearer, expired, forged, GARBAGE),
         *(one.rpartition(".")[2] for one in (bearer, expired, forged)),
         *(postgres.password, swift.secret, WRONG_PASSWORD, WRONG_SECRET),
     ]
-    told_all = {
+    verbose_logs = {
         "ROWMINT_METRICS_LISTEN": "127.0.0.1:0",
         "ROWMINT_LOG_FORMAT": "json",
         "ROWMINT_LOG_LEVEL": "debug",
@@ -159,10 +159,10 @@ def vault(postgres: PostgresServer, swift: SwiftServer, tmp_path_factory: pytest
     }
     wrong_options = json.dumps({**swift.options, "secret_access_key": WRONG_SECRET})
     try:
-        trainer = services.trainer(**told_all, ROWMINT_REGISTRY=database, ROWMINT_DATA_STORE=data)
-        sampler = services.sampler(**told_all, ROWMINT_MODELS_REGISTRY=database)
+        trainer = services.trainer(**verbose_logs, ROWMINT_REGISTRY=database, ROWMINT_DATA_STORE=data)
+        sampler = services.sampler(**verbose_logs, ROWMINT_MODELS_REGISTRY=database)
         blind = services.sampler(
-            **{**told_all, "ROWMINT_STORE_OPTIONS": wrong_options}, ROWMINT_MODELS_REGISTRY=database
+            **{**verbose_logs, "ROWMINT_STORE_OPTIONS": wrong_options}, ROWMINT_MODELS_REGISTRY=database
         )
         shown = Credentials(tls=False, token=key)
         with Client(trainer.address, sampler.address, PROJECT, retry=ONCE, credentials=shown) as client:
@@ -227,12 +227,12 @@ def main_job(client: Client) -> None:
 
 
 def refused_cells(client: Client, vault: Vault) -> None:
-    with vault.refusing("VALUE_NOT_FOUND", ASKED_NAME, *NAMES):
-        list(client.sample("patients", 5, where={"name": ASKED_NAME}).chunks())
+    with vault.refusing("VALUE_NOT_FOUND", REQUESTED_NAME, *NAMES):
+        list(client.sample("patients", 5, where={"name": REQUESTED_NAME}).chunks())
     with vault.refusing("INVALID_CONDITION", str(FAR_AMOUNT), min(AMOUNTS), max(AMOUNTS)):
         list(client.sample("patients", 5, where={"amount": (None, FAR_AMOUNT)}).chunks())
-    with vault.refusing("ACCEPTANCE_TOO_LOW", str(ASKED_AMOUNT), NAMES[2]):
-        where = {"amount": (ASKED_AMOUNT, ASKED_AMOUNT), "name": NAMES[2]}
+    with vault.refusing("ACCEPTANCE_TOO_LOW", str(REQUESTED_AMOUNT), NAMES[2]):
+        where = {"amount": (REQUESTED_AMOUNT, REQUESTED_AMOUNT), "name": NAMES[2]}
         list(client.sample("patients", 5, where=where).chunks())
     for row, columns in (
         (f"{NAMES[3]},{REFUSED_CELL}", []),
@@ -272,12 +272,12 @@ def command(vault: Vault, collector: Collector, key: str, services: Services) ->
     vault.texts["the command"] = done.stdout + done.stderr
 
 
-def test_nothing_that_services_write_tells_a_secret(vault: Vault):
-    assert {name: found for name, text in vault.texts.items() if (found := told(text, vault.secrets))} == {}
+def test_services_write_no_secret(vault: Vault):
+    assert {name: found for name, text in vault.texts.items() if (found := values_in(text, vault.secrets))} == {}
 
 
-def test_nothing_that_services_write_tells_a_cell(vault: Vault):
-    assert {name: found for name, text in vault.texts.items() if (found := told(text, [*CELLS, *SENT]))} == {}
+def test_services_write_no_cell(vault: Vault):
+    assert {name: found for name, text in vault.texts.items() if (found := values_in(text, [*CELLS, *SENT]))} == {}
 
 
 def test_what_was_looked_at_is_all_there_is_and_not_empty(vault: Vault):
@@ -294,14 +294,14 @@ def test_what_was_looked_at_is_all_there_is_and_not_empty(vault: Vault):
     assert '"level": "debug"' in calls
 
 
-def test_errors_tell_no_secret_and_no_cell_but_the_callers_own(vault: Vault):
+def test_errors_have_no_secret_and_no_cell_but_the_callers_own(vault: Vault):
     assert len(vault.errors) == 21
     for text, sent in vault.errors:
-        assert told(text, vault.secrets) == []
-        assert set(told(text, [*CELLS, *SENT])) <= set(sent), text
+        assert values_in(text, vault.secrets) == []
+        assert set(values_in(text, [*CELLS, *SENT])) <= set(sent), text
 
 
-def test_the_audit_log_tells_who_was_let_in_and_who_was_not_and_names_no_resource(vault: Vault):
+def test_the_audit_log_has_every_decision_and_names_no_resource(vault: Vault):
     verdict = verify(vault.audit)
     assert [str(problem) for problem in verdict.problems] == []
     lines = [
@@ -329,7 +329,7 @@ def test_the_audit_log_is_its_owners_only(vault: Vault):
 def test_values_are_found_in_any_form():
     value = "Ünsal Öztürk-Ğ"
     for text in (value, json.dumps(value), value.encode().hex(), "=%C3%9Cnsal%20%C3%96zt%C3%BCrk-%C4%9E&"):
-        assert told(f"... {text} ...", [value, "other"]) == [value], text
+        assert values_in(f"... {text} ...", [value, "other"]) == [value], text
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ def test_values_are_found_in_any_form():
         ("key rowmint_0123456789ab of ci; postgresql://127.0.0.1/rowmint; Limassol", []),
     ],
 )
-def test_a_log_that_tells_too_much_is_found(text, expected):
+def test_a_log_line_with_a_secret_is_found(text, expected):
     assert leaks(text) == expected
 
 

@@ -1,4 +1,4 @@
-"""Real services, of which the sampler serves signed versions only: keys come and go, and nobody gets round them."""
+"""Real services, of which the sampler serves signed versions only: keys come and go, and cannot be bypassed."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ def version(model: str) -> str:
     return f"projects/{PROJECT}/models/{model}/versions/1"
 
 
-class House:
+class Deployment:
     """A trainer that signs and a sampler that trusts, over a home in which unsigned models were published before."""
 
     def __init__(self, home: Path) -> None:
@@ -68,15 +68,15 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    house = House(tmp_path_factory.mktemp("home"))
-    yield house
-    house.services.close()
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    deployment = Deployment(tmp_path_factory.mktemp("home"))
+    yield deployment
+    deployment.services.close()
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    found = House(tmp_path)
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
+    found = Deployment(tmp_path)
     yield found
     found.services.close()
 
@@ -87,7 +87,7 @@ def served(client: Client, name: str) -> int:
 
 def refusal(client: Client, name: str) -> str:
     """Return what is said of a version that is served by no call."""
-    told = set()
+    reported = set()
     for call in (
         lambda: client.sample(name, 10, seed=1).to_table(),
         lambda: list(client.complete_rows(name, [{}])),
@@ -97,12 +97,12 @@ def refusal(client: Client, name: str) -> str:
             call()
         assert (caught.value.code.name, caught.value.reason) == ("FAILED_PRECONDITION", "UNTRUSTED_MODEL")
         assert caught.value.metadata["name"] == name
-        told.add(caught.value.message)
-    (message,) = told
+        reported.add(caught.value.message)
+    (message,) = reported
     return message
 
 
-def test_what_a_trainer_publishes_is_signed_and_served(shared: House) -> None:
+def test_what_a_trainer_publishes_is_signed_and_served(shared: Deployment) -> None:
     with shared.client() as client:
         dataset = client.upload(customers_csv(200), "customers", format="csv", primary_key="customer")
         job = client.wait_job(client.train(dataset, "customers", family="independent", seed=1))
@@ -116,13 +116,13 @@ def test_what_a_trainer_publishes_is_signed_and_served(shared: House) -> None:
             {"name": f"projects/{PROJECT}/models/customers", "digest": {"sha256": found.manifest_digest.hex()}}
         ]
         assert client.verify_version("customers", PAIRS[0][1]) == IDS[0]
-        with pytest.raises(UntrustedModelError, match="is signed by"):
+        with pytest.raises(UntrustedModelError, match="is signed only by"):
             client.verify_version("customers", PAIRS[1][1])
         with pytest.raises(InvalidFieldError, match="private key"):
             client.verify_version("customers", PAIRS[0][0])
 
 
-def test_an_unsigned_version_is_served_by_no_call_and_can_be_looked_at(shared: House) -> None:
+def test_an_unsigned_version_is_served_by_no_call_and_can_be_looked_at(shared: Deployment) -> None:
     with shared.client() as client:
         assert "it is not signed; sign it (`rowmint models sign`)" in refusal(client, version("ctgan"))
         found = client.get_version(version("ctgan"))
@@ -131,50 +131,50 @@ def test_an_unsigned_version_is_served_by_no_call_and_can_be_looked_at(shared: H
             client.verify_version(version("ctgan"), PAIRS[0][1])
 
 
-def test_an_old_version_is_served_once_it_is_signed_by_command(shared: House) -> None:
+def test_an_old_version_is_served_once_it_is_signed_by_command(shared: Deployment) -> None:
     trusted = ("--keys", str(shared.trusted), "--json")
     with shared.client() as client:
         refusal(client, version("tvae"))
-        code, told = shared.command("models", "verify", "tvae", *trusted)
-        assert (code, "it is not signed" in told) == (1, True)
-        code, told = shared.command("models", "sign", "tvae/versions/1", "--json")
-        assert (code, [one["key_id"] for one in json.loads(told)["signatures"]]) == (0, [IDS[0]])
+        code, reported = shared.command("models", "verify", "tvae", *trusted)
+        assert (code, "it is not signed" in reported) == (1, True)
+        code, reported = shared.command("models", "sign", "tvae/versions/1", "--json")
+        assert (code, [one["key_id"] for one in json.loads(reported)["signatures"]]) == (0, [IDS[0]])
         first = client.get_version(version("tvae"))
         assert client.sign_version("tvae/versions/1").signatures == first.signatures
         assert shared.command("models", "verify", "tvae", *trusted) == (0, json.dumps({"key_id": IDS[0]}) + "\n")
         assert served(client, version("tvae")) == 10
-    code, told = shared.command("models", "sign", "tvae")
-    assert (code, "tvae/versions/NUMBER" in told) == (1, True)
+    code, reported = shared.command("models", "sign", "tvae")
+    assert (code, "tvae/versions/NUMBER" in reported) == (1, True)
 
 
-def test_keys_are_changed_while_the_sampler_runs(house: House) -> None:
-    with house.client() as client:
+def test_keys_are_changed_while_the_sampler_runs(deployment: Deployment) -> None:
+    with deployment.client() as client:
         for model in ("ctgan", "tvae"):
             client.sign_version(version(model))
             assert served(client, version(model)) == 10
-    house.trust(0, 1)
-    house.trainer.terminate()
-    house.start_trainer(1)
-    with house.client() as client:
+    deployment.trust(0, 1)
+    deployment.trainer.terminate()
+    deployment.start_trainer(1)
+    with deployment.client() as client:
         signed = client.sign_version(version("ctgan"))
         assert [one.key_id for one in signed.signatures] == IDS
         assert (served(client, version("ctgan")), served(client, version("tvae"))) == (10, 10)
-        house.trust(1)
+        deployment.trust(1)
         assert served(client, version("ctgan")) == 10
-        assert f"is signed by {IDS[0][:16]}... only" in refusal(client, version("tvae"))
-        house.trust()
+        assert f"is signed only by {IDS[0][:16]}..." in refusal(client, version("tvae"))
+        deployment.trust()
         refusal(client, version("ctgan"))
-        house.trust(1)
+        deployment.trust(1)
         assert served(client, version("ctgan")) == 10
-        assert house.sampler.process.poll() is None
+        assert deployment.sampler.process.poll() is None
 
 
-def test_who_can_write_registry_and_store_but_has_no_key_cannot_have_a_model_served(house: House) -> None:
-    with house.client() as client:
+def test_a_model_forged_in_registry_and_store_without_a_key_is_not_served(deployment: Deployment) -> None:
+    with deployment.client() as client:
         for model in ("ctgan", "tvae"):
             client.sign_version(version(model))
             assert served(client, version(model)) == 10
-        registry = open_registry(f"sqlite:///{house.home}/registry")
+        registry = open_registry(f"sqlite:///{deployment.home}/registry")
         try:
             with reading(registry.engine) as connection:
                 rows = {row.model_uid: row._asdict() for row in connection.execute(select(model_versions))}
@@ -207,7 +207,7 @@ def test_who_can_write_registry_and_store_but_has_no_key_cannot_have_a_model_ser
                 connection.execute(
                     insert(version_signatures).values(bundles["ctgan"] | {"bundle": forged, "key_id": IDS[1]})
                 )
-            assert f"is signed by {IDS[1][:16]}... only" in refusal(client, version("ctgan"))
+            assert f"is signed only by {IDS[1][:16]}..." in refusal(client, version("ctgan"))
         finally:
             registry.close()
 
@@ -217,8 +217,8 @@ def test_a_service_does_not_start_with_a_key_that_is_none_and_does_not_show_it(t
     (tmp_path / "private.pem").write_text(private)
     (tmp_path / "public.pem").write_text(public)
     for module, setting, file, words in (
-        ("trainer_service", "ROWMINT_SIGNING_KEY", "public.pem", "signing key: is no private key in PEM"),
-        ("sampler_service", "ROWMINT_TRUSTED_KEYS", "private.pem", "trusted keys: hold a private key"),
+        ("trainer_service", "ROWMINT_SIGNING_KEY", "public.pem", "signing key: is not a private key in PEM"),
+        ("sampler_service", "ROWMINT_TRUSTED_KEYS", "private.pem", "trusted keys: contain a private key"),
     ):
-        told = refused_start(tmp_path, "-m", module, **{setting: str(tmp_path / file)})
-        assert (words in told, private.splitlines()[1] in told) == (True, False)
+        reported = refused_start(tmp_path, "-m", module, **{setting: str(tmp_path / file)})
+        assert (words in reported, private.splitlines()[1] in reported) == (True, False)

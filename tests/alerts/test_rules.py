@@ -34,7 +34,7 @@ DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in (DEPLOY / "gra
 OWN = {"up"}
 # Written down with their job by Prometheus.
 ADDED_LABELS = {"job", "instance", "exported_job"}
-# Names that somebody chose.
+# Names that are not OpenTelemetry's.
 FREE_LABELS = {"instance", "exported_job"}
 SERVICES = {one["job_name"] for one in yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]}
 # Of these not every value is shown by services that have worked for a minute and without a fault.
@@ -67,7 +67,7 @@ def selectors(expression: str) -> list[tuple[str, list[promql_parser.Matcher]]]:
     return found
 
 
-def strangers(expression: str, shown: Shown) -> list[tuple[str, str, str]]:
+def unknown_matches(expression: str, shown: Shown) -> list[tuple[str, str, str]]:
     """Return what an expression chooses by and never finds: name, label, and the value or pattern."""
     return [
         (name, matcher.name, matcher.value)
@@ -86,7 +86,7 @@ def values_of(name: str, label: str, shown: Shown) -> set[str]:
 
 
 def finds(matcher: promql_parser.Matcher, values: set[str]) -> bool:
-    """Say whether there are values of the kind that a matcher names, whether it wants those or all others."""
+    """Say whether there are values of the kind that a matcher names, whether it selects those or all others."""
     if matcher.op in (promql_parser.MatchOp.Equal, promql_parser.MatchOp.NotEqual):
         return matcher.value in values
     parts = [matcher.value] if "(" in matcher.value else matcher.value.split("|")
@@ -127,7 +127,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
 
 
 def read(*pages: str) -> Shown:
-    """Return names as Prometheus reads them; a parser that is kind to clients would mend some."""
+    """Return names as Prometheus reads them; a parser that is kind to clients would correct some."""
     seen: Shown = {}
     for page in pages:
         with urlopen(f"http://{page}", timeout=30) as answer:
@@ -147,29 +147,29 @@ def read(*pages: str) -> Shown:
     return seen
 
 
-def test_what_is_asked_for_is_shown(shown: Shown) -> None:
-    asked = {
+def test_every_queried_metric_is_exported(shown: Shown) -> None:
+    requested = {
         (name, label)
         for _, text in expressions()
         for name, matchers in selectors(text)
         for label in {matcher.name for matcher in matchers} or {""}
     }
-    assert {name for name, _ in asked} - set(shown) - OWN == set()
+    assert {name for name, _ in requested} - set(shown) - OWN == set()
     unknown = {
         (name, label)
-        for name, label in asked
+        for name, label in requested
         if label and name not in OWN and shown[name] and label not in shown[name].keys() | ADDED_LABELS
     }
     assert unknown == set()
-    assert len({name for name, _ in asked}) > 40
+    assert len({name for name, _ in requested}) > 40
 
 
 def test_what_is_chosen_by_is_a_value_that_there_is(shown: Shown) -> None:
     for where, text in expressions():
-        assert strangers(text, shown) == [], where
+        assert unknown_matches(text, shown) == [], where
     evaluated = {series["series"] for test in EVALUATED for series in test["input_series"]}
     for series in evaluated:
-        assert strangers(series, shown) == [], series
+        assert unknown_matches(series, shown) == [], series
     assert len(evaluated) > 40
 
 
@@ -192,7 +192,7 @@ def test_values_shown_are_those_of_the_closed_sets(shown: Shown) -> None:
     ],
 )
 def test_a_value_that_there_is_not_is_found(expression: str) -> None:
-    assert len(strangers(expression, {"rowmint_rows_sent_total": {"row_format": {"csv", "arrow"}}})) == 1
+    assert len(unknown_matches(expression, {"rowmint_rows_sent_total": {"row_format": {"csv", "arrow"}}})) == 1
 
 
 def test_every_alert_says_what_is_to_be_done() -> None:
@@ -201,8 +201,8 @@ def test_every_alert_says_what_is_to_be_done() -> None:
         assert rule["labels"]["severity"] in {"critical", "warning", "info"}, name
         assert set(rule["annotations"]) == {"summary", "description"}, name
         assert re.fullmatch(r"\d+[mh]", rule["for"]), name
-        (told,) = re.findall(rf"^\| `{name}` \| {rule['labels']['severity']} \| (.+) \|$", page, re.MULTILINE)
-        assert len(told) > 20, name
+        (reported,) = re.findall(rf"^\| `{name}` \| {rule['labels']['severity']} \| (.+) \|$", page, re.MULTILINE)
+        assert len(reported) > 20, name
     assert len(re.findall(r"^\| `\w+` \| (?:critical|warning|info) \|", page, re.MULTILINE)) == len(RULES)
 
 

@@ -194,7 +194,7 @@ def test_nothing_goes_by_a_wall_clock_but_the_registrys():
     reads = [
         (module, node.lineno, _dotted(node))
         for module in modules()
-        # Who composes hands it to whoever tells people when something was; `rowmint keys` says until when keys hold.
+        # The main module hands the clock to what reports an instant; `rowmint keys` says until when keys hold.
         if not module.name.endswith(".__main__") and module.name != "rowmint.cli.keys"
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Attribute) and _dotted(node).endswith(CLOCKS)

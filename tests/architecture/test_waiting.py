@@ -14,7 +14,7 @@ TESTS = Path(__file__).parents[1]
 ALLOWED = {
     "benchmarks": "measures, and asserts nothing of it",
     "golden/old_code": "code of an older version, as it was",
-    "soak": "a program that lives by the clock for as long as it is told; its slow readers sleep",
+    "soak": "a program that runs for a given time; its slow readers sleep",
     "unit/test_client_balancing.py": "a caller's pause between its attempts, a short one",
     "waiting.py": "the bound of a wait for a condition",
 }

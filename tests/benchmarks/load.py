@@ -1,6 +1,6 @@
 """Load on samplers, from a process of its own: `python -m tests.benchmarks.load TARGET SECONDS VERSION=STREAMS ...`.
 
-As many streams at once as asked for, of 20,000 rows each in Arrow, one after another; prints what came as JSON.
+As many streams at once as requested, of 20,000 rows each in Arrow, one after another; prints what came as JSON.
 TARGET is a gRPC target: an address, or `ipv4:a,b` for calls that take replicas in turn.
 """
 
@@ -38,16 +38,16 @@ def stream_on(channel: grpc.Channel, version: str, begin: float, end: float, cou
     while time.monotonic() < end:
         seed += 1
         request = sampling_pb2.SampleRequest(model=version, rows=ROWS, seed=seed)
-        asked, first = time.monotonic(), 0.0
+        requested, first = time.monotonic(), 0.0
         try:
             for response in stub.Sample(request, timeout=60):
                 now = time.monotonic()
                 rows = response.data.row_count if response.HasField("data") else 0
                 if rows and not first:
                     first = now
-                    # One that was asked for in time is waited for, however long that takes: the slow ones count most.
-                    if asked > begin:
-                        counts.first.append(now - asked)
+                    # One that was requested in time is waited for, however long that takes: the slow ones count most.
+                    if requested > begin:
+                        counts.first.append(now - requested)
                 if now > end and first:
                     break
                 counts.rows += rows if begin < now < end else 0
@@ -55,15 +55,15 @@ def stream_on(channel: grpc.Channel, version: str, begin: float, end: float, cou
             counts.failed += 1
 
 
-def run(target: str, seconds: float, asked: dict[str, int]) -> dict[str, dict[str, float]]:
+def run(target: str, seconds: float, requested: dict[str, int]) -> dict[str, dict[str, float]]:
     """Load `target` and return rows a second, and first-row times in milliseconds, by version."""
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.service_config", service_config("round_robin"))]
-    streams = sum(asked.values())
+    streams = sum(requested.values())
     channels = [grpc.insecure_channel(target, options) for _ in range(-(-streams // _STREAMS_A_CHANNEL))]
     begin = time.monotonic() + _WARM_SECONDS
-    found: dict[str, list[Counts]] = {version: [] for version in asked}
+    found: dict[str, list[Counts]] = {version: [] for version in requested}
     threads = []
-    for version, many in asked.items():
+    for version, many in requested.items():
         for number in range(many):
             found[version].append(Counts())
             arguments = (channels[number % len(channels)], version, begin, begin + seconds, found[version][-1])
@@ -74,10 +74,10 @@ def run(target: str, seconds: float, asked: dict[str, int]) -> dict[str, dict[st
         thread.join()
     for channel in channels:
         channel.close()
-    return {version: told(several, seconds) for version, several in found.items()}
+    return {version: reported(several, seconds) for version, several in found.items()}
 
 
-def told(several: list[Counts], seconds: float) -> dict[str, float]:
+def reported(several: list[Counts], seconds: float) -> dict[str, float]:
     first = sorted(1000 * one for counts in several for one in counts.first)
     cuts = statistics.quantiles(first, n=100) if len(first) > 1 else first * 99
     return {

@@ -1,4 +1,4 @@
-"""Writes the tables of `docs/benchmarks.md` from what `engine` measured; what is told around them is kept."""
+"""Writes the tables of `docs/benchmarks.md` from what `engine` measured; the text around them is kept."""
 
 import statistics
 from pathlib import Path
@@ -53,16 +53,16 @@ def lines(found: dict[str, Any]) -> list[str]:
             f"{own['all'] / sdv['rows_per_second']:.1f}")  # fmt: skip
         for name, what in NAMES.items():
             theirs = sdv.get(name)
-            told = "not offered" if theirs is None else f"{theirs['rows_per_second']:,.0f}"
-            if theirs is not None and theirs["delivered"] < theirs["asked"]:
-                told += f" ({theirs['delivered']} of {theirs['asked']} delivered)"
+            reported = "not offered" if theirs is None else f"{theirs['rows_per_second']:,.0f}"
+            if theirs is not None and theirs["delivered"] < theirs["requested"]:
+                reported += f" ({theirs['delivered']} of {theirs['requested']} delivered)"
             base = theirs["rows_per_second"] if theirs else 0
             for suffix, rows in (("_200", "200"), ("", "20,000"), ("_long", "500,000")):
                 speed = own[name + suffix]
                 row(
                     f"rows/s, {what}, {rows} rows",
                     family,
-                    told,
+                    reported,
                     f"{speed:,.0f}",
                     f"{speed / base:,.0f}" if base else "",
                 )

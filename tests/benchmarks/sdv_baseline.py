@@ -84,16 +84,16 @@ def measure(family: str) -> dict[str, Any]:
     began = time.perf_counter()
     synthesizer.sample(num_rows=count)
     found["rows_per_second"] = count / (time.perf_counter() - began)
-    for name, (values, asked) in CONDITIONS.items():
+    for name, (values, requested) in CONDITIONS.items():
         began = time.perf_counter()
         try:
-            rows = synthesizer.sample_from_conditions([Condition(num_rows=asked, column_values=values)])
+            rows = synthesizer.sample_from_conditions([Condition(num_rows=requested, column_values=values)])
             got = len(rows["adult"] if isinstance(rows, dict) else rows)
             reason = ""
         except Exception as error:  # noqa: BLE001 - that it fails is what is measured
             got, reason = 0, str(error)[:200]
         seconds = time.perf_counter() - began
-        found[name] = {"asked": asked, "delivered": got, "rows_per_second": got / seconds, "error": reason}
+        found[name] = {"requested": requested, "delivered": got, "rows_per_second": got / seconds, "error": reason}
     return found
 
 

@@ -60,8 +60,8 @@ class Bench:
         self._count += 1
         out = self._folder / f"load-{self._count}.json"
         names = {"other": OTHER, FAMILY: golden_version(FAMILY)}
-        asked = [f"{names[name]}={many}" for name, many in streams.items()]
-        command = [sys.executable, "-m", "tests.benchmarks.load", target, str(self._seconds), *asked]
+        requested = [f"{names[name]}={many}" for name, many in streams.items()]
+        command = [sys.executable, "-m", "tests.benchmarks.load", target, str(self._seconds), *requested]
         done = self.deployment.run(["env", f"PYTHONPATH={PAGE.parents[1]}", *command], out)
         if done.wait(120):
             raise RuntimeError(out.read_text()[-2000:])
@@ -111,14 +111,14 @@ def lines(found: dict[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for cell in found["cells"]:
-        told = [f"{cell['replicas']}", f"{cell['streams']}"]
+        reported = [f"{cell['replicas']}", f"{cell['streams']}"]
         for way in ("direct", "proxied"):
             one = cell[way]
-            # Nothing is told of first rows where no stream was asked for once it was warm.
+            # First rows are not reported where no stream was requested once it was warm.
             first = f"{one['p50']:.0f}, {one['p99']:.0f}" if one["streams"] else "-"
-            told += [f"{one['rows_per_second']:,.0f}", first]
+            reported += [f"{one['rows_per_second']:,.0f}", first]
         ratio = cell["proxied"]["rows_per_second"] / cell["direct"]["rows_per_second"]
-        text.append(f"| {' | '.join(told)} | {ratio:.2f} |")
+        text.append(f"| {' | '.join(reported)} | {ratio:.2f} |")
     failed = sum(cell[way]["failed"] for cell in found["cells"] for way in ("direct", "proxied"))
     alone, both = found["fairness"]["alone"], found["fairness"]["both"]
     text += ["", f"Failed calls in all of these: {failed:.0f}.", ""]

@@ -13,10 +13,10 @@ pytestmark = pytest.mark.timeout(1800)
 def test_an_estimate_beside_its_fit(shared_services: Services, family: str) -> None:
     with Client(shared_services.started[0].address) as client:
         dataset = client.upload(customers_csv(3_000), f"estimated-{family}", format="csv", primary_key="customer")
-        asked = {"family": family, "epochs": EPOCHS, "batch_size": 500, "threads": 1, "seed": 3}
-        estimate = client.estimate(dataset, f"estimated-{family}", **asked)
+        requested = {"family": family, "epochs": EPOCHS, "batch_size": 500, "threads": 1, "seed": 3}
+        estimate = client.estimate(dataset, f"estimated-{family}", **requested)
         times = {}
-        for event in client.watch(client.train(dataset, f"estimated-{family}", **asked)):
+        for event in client.watch(client.train(dataset, f"estimated-{family}", **requested)):
             if event.HasField("progress") and event.progress.epoch:
                 times[event.progress.epoch] = event.time.ToMicroseconds() / 1e6
     measured = (times[EPOCHS] - times[1]) / (EPOCHS - 1)

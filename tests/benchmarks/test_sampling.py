@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(1800)
 
 COLUMNS = ["city", "plan", "age", "income"]
 FAR = 10**12 // 4096 * 4096  # both begin a block
-ASKED = [
+REQUESTED = [
     ("all rows", 500_000, None),
     ("one category, 5 %", 50_000, {"city": "Lima"}),
     ("two categories", 20_000, {"city": "Lima", "plan": "plus"}),
@@ -41,7 +41,7 @@ def test_rows_per_second(services: Services, family: str) -> None:
         whole = 0.0
         print(f"\n{family}: through gRPC, client on the same cores, pyarrow {pa.__version__}")
         print(f"{'what':34}{'rows/s':>12}{'ratio':>8}")
-        for what, rows, where in ASKED:
+        for what, rows, where in REQUESTED:
             drain(client, version, 10, where, "arrow")  # the plan is compiled once
             rate = rows / drain(client, version, rows, where, "arrow")
             whole = rate if whole == 0.0 else whole

@@ -1,4 +1,4 @@
-"""A client made of the protos alone, in C++ with Debian's gRPC: it uploads, fits, watches, samples, and is told why."""
+"""A client made of the protos alone, in C++ with Debian's gRPC: it uploads, fits, watches, samples, reads errors."""
 
 import hashlib
 import os
@@ -95,7 +95,7 @@ def test_rows_are_those_of_the_python_client(program, services, version, tmp_pat
     assert theirs.read_bytes() == mine.read_bytes()
 
 
-def test_what_is_wrong_is_told(program, services, version, tmp_path):
+def test_errors_have_their_reason(program, services, version, tmp_path):
     trainer, sampler, _ = (service.address for service in services.started)
     status, lines = run(program, "sample", sampler, version, 10, 1, "csv", "city", "Atlantis", tmp_path / "none")
     assert status == 1

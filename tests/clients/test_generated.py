@@ -73,7 +73,7 @@ def test_typescript_is_compiled_and_reads_the_rows_of_the_python_client(compiled
     assert done.stdout == (tmp_path / "rows").read_bytes()
 
 
-def test_typescript_is_told_what_is_wrong(compiled, sampler):
+def test_typescript_gets_the_reason_of_an_error(compiled, sampler):
     words = [sampler.address, golden_version("independent"), "10", "8", "town", "Oslo"]
     done = subprocess.run([*compiled, *words], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1

@@ -270,11 +270,11 @@ class JobMachine(LedgerMachine):
             self.data_garbage |= job.fail("TRAINING_FAILED", "a loss is nan")
 
     @precondition(lambda self: self.jobs)
-    @rule(number=NUMBER, epoch=OFF, phase=st.sampled_from([None, *PHASES]), told=st.integers(0, 9))
-    def tell(self, number, epoch, phase, told):
+    @rule(number=NUMBER, epoch=OFF, phase=st.sampled_from([None, *PHASES]), reported=st.integers(0, 9))
+    def report(self, number, epoch, phase, reported):
         """Append an event, with a phase or without."""
         job, taken, accepted = self.by(number, epoch)
-        payload: dict[str, Any] = {"progress": {"epoch": told}}
+        payload: dict[str, Any] = {"progress": {"epoch": reported}}
 
         def call():
             if phase is None:

@@ -27,7 +27,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 class BackendSuite:
     """What holds for every backend.
 
-    A subclass gives the fixture `backend`: a function that makes a backend whose workers behave as they are told:
+    A subclass gives the fixture `backend`: a function that makes a backend whose workers behave as named:
 
     - ``answers``: report the phases of the command's list `phases`, then answer ``{"got": the command}``;
     - ``works``: report the phase ``working``, then work until it is to stop, and answer ``{"stopped": true}``;
@@ -149,7 +149,7 @@ class BackendSuite:
 
         run(test)
 
-    def test_what_a_worker_leaves_does_not_touch_the_living(self, backend, temporary):
+    def test_removing_the_files_of_one_worker_leaves_those_of_running_ones(self, backend, temporary):
         async def test() -> None:
             made = backend("works")
             one, other = await asyncio.gather(made.start(), made.start())
@@ -224,7 +224,7 @@ class TestSubprocesses(BackendSuite):
     def temporary(self, tmp_path):
         return lambda: sorted(str(path) for path in (tmp_path / "scratch").rglob("rows"))
 
-    def test_the_exit_code_is_told(self, backend):
+    def test_the_exit_code_is_reported(self, backend):
         async def test() -> None:
             with pytest.raises(UnavailableError, match="exit code 7 before it was ready"):
                 await backend("unstarted").start()
@@ -243,7 +243,7 @@ class TestSubprocesses(BackendSuite):
         run(test)
 
     @pytest.mark.parametrize("answer", ["''", "'{'", "'[1'", "'null'", "'x' * (2 << 20)"])
-    def test_an_answer_that_is_none_is_a_death(self, make, answer):
+    def test_an_unreadable_answer_counts_as_a_crash(self, make, answer):
         async def test() -> None:
             ready = "import sys; print('{\"ready\": true}', flush=True); input()\n"
             worker = await make(ready + f"sys.stdout.write({answer})\n").start()

@@ -1,4 +1,4 @@
-"""Claims are fair between projects and keep a project's limit, whoever claims at the same time; jobs have parts."""
+"""Claims are fair between projects and keep a project's limit, also with many trainers at once; jobs have parts."""
 
 import threading
 
@@ -10,7 +10,7 @@ from rowmint.registry import JobKind, JobState, Registry, job_claims, migrate, o
 from rowmint.registry.engine import reading, writing
 from rowmint.registry.job_kinds import RULES, job_name, kind_of
 from rowmint.registry.tables import jobs
-from tests.conformance.test_registry import INGEST, TRAIN, expire, ready, train, uploaded
+from tests.conformance.registries import INGEST, TRAIN, expire, ready, train, uploaded
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -47,7 +47,7 @@ def copies(registry: Registry, uid: str, count: int) -> None:
         connection.execute(insert(jobs), later)
 
 
-def test_a_thousand_waiting_jobs_of_a_project_starve_no_other(registry):
+def test_a_thousand_waiting_jobs_of_a_project_delay_no_other_project(registry):
     dataset = ready(registry)
     first = train(registry, "first", dataset)
     copies(registry, first.uid, 999)

@@ -26,7 +26,7 @@ def run(machine, opener, examples):
             stateful_step_count=30,
             deadline=None,
             phases=[Phase.generate],
-            # The fixtures are the server and a folder; what an example needs is made anew by the opener.
+            # The fixtures are the server and a folder; what an example needs is made again by the opener.
             suppress_health_check=list(HealthCheck),
         ),
     )

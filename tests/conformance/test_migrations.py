@@ -205,7 +205,7 @@ class MigrationsSuite:
         migrate(oldest.engine, revisions=OLD)
         assert old_rows(oldest.engine) == before
 
-    def test_going_down_forgets_only_what_is_new(self, newest, url, old_code):
+    def test_a_downgrade_removes_only_what_is_new(self, newest, url, old_code):
         scenario.write(newest, "p")
         job = newest.jobs.get(TrainingJobName("p", "released"))
         newest.jobs.save_checkpoint(job.uid, job.epoch, CheckpointRecord("p/checkpoint", 5, b"k" * 32, 7))
@@ -414,7 +414,7 @@ class TestSqlite(MigrationsSuite):
         return f"sqlite:///{tmp_path}/registry"
 
     def differences(self, engine):
-        # SQLite does not tell foreign keys of attached files with their schema.
+        # SQLite does not report foreign keys of attached files with their schema.
         return [
             change
             for change in super().differences(engine)

@@ -176,26 +176,26 @@ class TestLocalDirectoryStore(ObjectStoreSuite):
             LocalDirectoryStore(tmp_path / "s").put("a", b"x")
         assert list((tmp_path / "s").iterdir()) == []
 
-    def test_what_a_dead_writer_left_is_removed_and_what_a_living_one_holds_is_not(self, store, tmp_path):
+    def test_files_of_an_ended_writer_are_removed_and_those_of_a_running_one_kept(self, store, tmp_path):
         folder = tmp_path / "made later"
-        dies = f"""
+        crash = f"""
 import os
 from rowmint.objects import open_store, files
 
 files.os.link = lambda part, target: os._exit(9)
-open_store({folder.as_uri()!r}).put("a/dead", b"rows")
+open_store({folder.as_uri()!r}).put("a/ended", b"rows")
 """
         found = []
 
         def sweeping(file):
-            write_all(file, b"living")
+            write_all(file, b"running")
             found.extend([store.remove_abandoned(), store.remove_abandoned()])
 
         store.put("a/stored", b"stored")
-        assert subprocess.run([sys.executable, "-c", dies], check=False).returncode == 9
-        assert create(folder / "a" / "living", sweeping)
+        assert subprocess.run([sys.executable, "-c", crash], check=False).returncode == 9
+        assert create(folder / "a" / "running", sweeping)
         assert found == [1, 0]
-        assert sorted(path.name for path in (folder / "a").iterdir()) == ["living", "stored"]
+        assert sorted(path.name for path in (folder / "a").iterdir()) == ["running", "stored"]
 
 
 class TestMemoryStore(ObjectStoreSuite):
@@ -278,21 +278,21 @@ class TestSwift(ObjectStoreSuite):
         assert list(store.list("")) == ["parts", "small"]
 
     @pytest.mark.parametrize("option", ["secret_access_key", "access_key_id"])
-    def test_wrong_credentials_are_refused_without_being_told(self, store, s3_bucket, option, tmp_path):
+    def test_wrong_credentials_are_refused_and_not_reported(self, store, s3_bucket, option, tmp_path):
         store.put("k", b"one")
         url, options = s3_bucket
-        stranger = open_store(url, {**options, option: "test:nobody"})
+        unauthorized = open_store(url, {**options, option: "test:unknown"})
         for call in (
-            lambda: stranger.get("k"),
-            lambda: stranger.fetch("k", tmp_path / "out"),
-            lambda: stranger.put("other", b"two"),
-            lambda: stranger.delete("k"),
-            lambda: list(stranger.list("")),
+            lambda: unauthorized.get("k"),
+            lambda: unauthorized.fetch("k", tmp_path / "out"),
+            lambda: unauthorized.put("other", b"two"),
+            lambda: unauthorized.delete("k"),
+            lambda: list(unauthorized.list("")),
         ):
             with pytest.raises(UnavailableError) as caught:
                 call()
-            told = str(caught.value)
-            assert not any(secret in told for secret in ("test:nobody", options["secret_access_key"], "127.0.0.1"))
+            reported = str(caught.value)
+            assert not any(secret in reported for secret in ("test:unknown", options["secret_access_key"], "127.0.0.1"))
         assert (store.get("k"), list(store.list(""))) == (b"one", ["k"])
 
     def test_a_bucket_that_is_not_there_cannot_be_written(self, s3_bucket):

@@ -1,4 +1,4 @@
-"""What a registry keeps in order: checkpoints, quotas, abandoned uploads, deleted versions, objects nobody names."""
+"""What a registry keeps in order: checkpoints, quotas, abandoned uploads, deleted versions, orphans."""
 
 import threading
 
@@ -19,7 +19,7 @@ from rowmint.registry import (
 )
 from rowmint.registry.engine import writing
 from rowmint.registry.tables import datasets, deleted_versions
-from tests.conformance.test_registry import (
+from tests.conformance.registries import (
     INGEST,
     MODEL,
     TRAIN,
@@ -234,7 +234,7 @@ def test_an_abandoned_upload_fails_and_its_bytes_are_garbage(registry):
 
 
 @pytest.mark.parametrize("what", ["segment", "writer"])
-def test_who_writes_has_not_abandoned(registry, what):
+def test_an_active_writer_has_not_abandoned_its_upload(registry, what):
     record = registry.datasets.create("p", "d", data_format={})
     epoch = registry.datasets.take_writer(record.name).writer_epoch
     backdate(registry, datasets, datasets.c.update_time)
@@ -305,7 +305,7 @@ def test_a_job_whose_version_was_deleted_publishes_no_other(registry):
         registry.models.publish(job.uid, job.epoch, MODEL, new_version("b"))
 
 
-# objects nobody names
+# orphans
 
 
 def test_an_object_of_an_attempt_at_work_is_never_an_orphan(registry):
@@ -350,10 +350,10 @@ def test_what_an_ended_attempt_left_is_an_orphan_unless_it_is_named(registry):
         "v1/weights.safetensors": published,
         "v2/manifest.json": published,
         "v1/left": published,
-        "of/nobody": AttemptRef(Maker.JOB, "0" * 32, 1),
+        "of/no/job": AttemptRef(Maker.JOB, "0" * 32, 1),
         "of/no/dataset": AttemptRef(Maker.WRITER, "0" * 32, 1),
     }
-    left = {"raw/left", "table/left", "checkpoints/left", "v1/left", "of/nobody", "of/no/dataset"}
+    left = {"raw/left", "table/left", "checkpoints/left", "v1/left", "of/no/job", "of/no/dataset"}
     assert set(registry.orphans.unneeded(keys)) == left
 
 
@@ -376,7 +376,7 @@ def test_an_event_is_not_written_twice_where_its_answer_was_lost(registry):
     assert registry.jobs.set_phase(job.uid, job.epoch, "fitting", {"message": "fitting"}, again=True) == first
     second = registry.jobs.append_event(job.uid, job.epoch, {"progress": {"epoch": 1}})
     assert registry.jobs.append_event(job.uid, job.epoch, {"progress": {"epoch": 1}}, again=True) == second
-    # What was not written is written now, and what another attempt told is not this one's.
+    # What was not written is written now, and what another attempt reported is not this one's.
     third = registry.jobs.append_event(job.uid, job.epoch, {"progress": {"epoch": 2}}, again=True)
     expire(registry, job.uid)
     later = registry.jobs.claim("two", 60, TRAIN)

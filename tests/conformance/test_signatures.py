@@ -11,7 +11,7 @@ from rowmint.registry import migrate, open_models_registry, open_registry
 from rowmint.registry.engine import reading
 from rowmint.registry.tables import MODELS, version_signatures
 from rowmint.security.signing import Signature
-from tests.conformance.test_registry import MODEL, TRAIN, new_version, train
+from tests.conformance.registries import MODEL, TRAIN, new_version, train
 
 FIRST = ModelVersionName("p", "m", 1)
 ONE, TWO = Signature("1" * 64, '{"of": 1}'), Signature("2" * 64, '{"of": 2}')

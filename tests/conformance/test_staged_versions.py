@@ -15,7 +15,7 @@ from rowmint.registry import AttemptRef, JobState, Maker, VersionState, migrate,
 from rowmint.registry.engine import writing
 from rowmint.registry.tables import jobs, staged_versions
 from rowmint.security.signing import Signature
-from tests.conformance.test_registry import MODEL, TRAIN, new_version, publish, train
+from tests.conformance.registries import MODEL, TRAIN, new_version, publish, train
 
 FIRST, SECOND, THIRD = (ModelVersionName("p", "m", number) for number in (1, 2, 3))
 CAPABILITIES = {"unit": "row", "conditions": "rejection", "likelihood": False, "privacy": []}
@@ -214,7 +214,7 @@ def test_a_promoted_version_cannot_be_rejected(registry):
 # rejecting
 
 
-def test_a_rejected_version_tells_why_and_the_first_reason_is_kept(registry):
+def test_a_rejected_version_keeps_its_first_reason(registry):
     staged = stage(registry)
     rejected = registry.models.reject(FIRST, "rows repeat the training data")
     assert rejected == replace(

@@ -23,7 +23,7 @@ from tests.conformance.ledger_machine import LedgerMachine, Opener, pick
 
 SCHEMA = TableSchema((ColumnSpec("a", ColumnKind.NUMERICAL, DataType.INT64),))
 NUMBER = st.integers(0, 11)
-# Mostly the right one: long stories are made of steps that succeed.
+# Mostly the right one: long runs are made of steps that succeed.
 OFF = st.sampled_from([0, 0, 0, 0, -1, 1])
 RIGHT = st.sampled_from([True, True, True, False])
 
@@ -47,7 +47,7 @@ class ModelDataset:
 
 
 class UploadMachine(LedgerMachine):
-    """Creates, writes, finishes, ingests and deletes, in any order and by whoever is or was in charge."""
+    """Creates, writes, finishes, ingests and deletes, in any order and by the current or an earlier attempt."""
 
     def __init__(self, opener: Opener) -> None:
         super().__init__(opener)

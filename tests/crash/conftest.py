@@ -1,4 +1,4 @@
-"""Stories, lived through two at a time, and the table of what died in them."""
+"""Scenarios, run two at a time, and the table of what was killed in them."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from rowmint.client import datasets
-from tests.crash.house import House
-from tests.crash.story import Lived, live
+from tests.crash.scenario import Outcome, run_scenario
+from tests.crash.storage import Storage
 
 REPORT = pytest.StashKey[list[tuple[str, ...]]]()
-_HEADER = ("story", "back end", "place", "hit", "killed", "seconds", "result")
+_HEADER = ("scenario", "back end", "place", "hit", "killed", "seconds", "result")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -24,17 +24,17 @@ def _small_messages() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def stories() -> Iterator[ThreadPoolExecutor]:
-    """Where stories are lived through, two at a time."""
+def scenarios() -> Iterator[ThreadPoolExecutor]:
+    """Runs scenarios, two at a time."""
     with ThreadPoolExecutor(2) as found:
         yield found
         found.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(scope="session")
-def undisturbed(stories: ThreadPoolExecutor, tmp_path_factory: pytest.TempPathFactory) -> Future[Lived]:
-    """The story in which nothing dies; under way."""
-    return stories.submit(live, House(tmp_path_factory.mktemp("undisturbed")))
+def undisturbed(scenarios: ThreadPoolExecutor, tmp_path_factory: pytest.TempPathFactory) -> Future[Outcome]:
+    """The scenario without a kill; under way."""
+    return scenarios.submit(run_scenario, Storage(tmp_path_factory.mktemp("undisturbed")))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""What is to hold of a job's log, however often its workers died."""
+"""What holds of a job's log, however often its workers were killed."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -29,7 +29,7 @@ def check_log(events: Sequence[pb.TrainingEvent], training: Mapping[str, Any]) -
 
     Args:
         events: The log.
-        training: The manifest's account of the fit: what every attempt told of an epoch is to be what became of it.
+        training: The manifest's account of the fit: what every attempt reported of an epoch is to be the same.
     """
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
     assert (events[0].state, events[-1].state) == (pb.JOB_STATE_PENDING, pb.JOB_STATE_SUCCEEDED)
@@ -39,11 +39,11 @@ def check_log(events: Sequence[pb.TrainingEvent], training: Mapping[str, Any]) -
         if following.attempt == event.attempt and following.state == pb.JOB_STATE_RUNNING:
             assert _PHASES.index(following.phase) >= _PHASES.index(event.phase)
     assert [event.sequence for event in events if event.model_version] == [len(events)]
-    told = [event for event in events if event.HasField("progress") and event.progress.losses]
-    assert {event.progress.epoch for event in told} == set(range(1, training["epochs"] + 1))
-    for event in told:
+    reported = [event for event in events if event.HasField("progress") and event.progress.losses]
+    assert {event.progress.epoch for event in reported} == set(range(1, training["epochs"] + 1))
+    for event in reported:
         epoch = event.progress.epoch
         assert dict(event.progress.losses) == {name: all_[epoch - 1] for name, all_ in training["loss_history"].items()}
-    for attempt in {event.attempt for event in told}:
-        epochs = [event.progress.epoch for event in told if event.attempt == attempt]
+    for attempt in {event.attempt for event in reported}:
+        epochs = [event.progress.epoch for event in reported if event.attempt == attempt]
         assert epochs == list(range(epochs[0], epochs[0] + len(epochs)))

@@ -19,17 +19,17 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Kill:
-    """One death.
+    """One kill.
 
     Attributes:
         place: A name of `rowmint.failpoints.FAILPOINTS`.
         hit: At which of its passings in one process, from 1.
-        chapter: The story's chapter from which on the place is armed; empty: as soon as the kills before have happened.
+        section: The scenario's section from which on the place is armed; empty: once the kills before have happened.
     """
 
     place: str
     hit: int = 1
-    chapter: str = ""
+    section: str = ""
 
     def __str__(self) -> str:
         return f"{self.place}@{self.hit}"
@@ -51,16 +51,16 @@ class Death:
 
 
 class Supervisor:
-    """One trainer, started again whenever it has died; it dies where it is told, one place after another.
+    """One trainer, started again whenever it has died; it dies at the places of `kills`, one after another.
 
-    Used by one thread. What is told in `kills` is armed in turn: the next one once the last has happened and the story
-    has come to its chapter. A worker that dies takes its trainer with it where another kill waits to be armed;
+    Used by one thread. The places of `kills` are armed in turn: the next one once the last has happened and the
+    scenario has come to its section. A worker that dies takes its trainer with it where another kill waits to be armed;
     otherwise the trainer lives on and has to do with it.
 
     Args:
         home: Folder for the log and the markers.
-        environment: What the trainer is told beside its address and the place to die at.
-        kills: Places to die at, in the order of the story.
+        environment: Settings of the trainer beside its address and the place to die at.
+        kills: Places to die at, in the order of the scenario.
     """
 
     def __init__(self, home: Path, environment: Mapping[str, str], kills: Sequence[Kill] = ()) -> None:
@@ -70,14 +70,14 @@ class Supervisor:
         self.failures: list[str] = []
         self.log = home / "trainer.log"
         self.over = threading.Event()
-        """Set when the story is over: whoever else kills the trainer is to stop."""
+        """Set when the scenario is over: other threads must not kill the trainer any more."""
         self._home = home
         self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
         self._next = 0
         self._armed = False
         self._armed_at = 0.0
-        self._chapters: set[str] = {""}
+        self._sections: set[str] = {""}
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
@@ -97,10 +97,10 @@ class Supervisor:
             self._start()
         self._thread.start()
 
-    def chapter(self, name: str) -> None:
-        """Note that the story has come to a chapter; the trainer is killed where a kill has waited for it."""
+    def section(self, name: str) -> None:
+        """Note that the scenario has come to a section; the trainer is killed where a kill has waited for it."""
         with self._lock:
-            self._chapters.add(name)
+            self._sections.add(name)
             if not self._armed and self._due():
                 self._kill()
 
@@ -110,7 +110,7 @@ class Supervisor:
             self._kill()
 
     def close(self) -> None:
-        """End the trainer for good, in good order where it is willing."""
+        """End the trainer for good, in good order where it responds."""
         self.over.set()
         self._done.set()
         if self._thread.is_alive():
@@ -123,14 +123,14 @@ class Supervisor:
                 self._kill()
 
     def _marker(self) -> Path:
-        """Return what the place that is armed leaves behind: a folder for each kill, as one may be told twice."""
+        """Return what the place that is armed leaves behind: a folder for each kill, as one may be listed twice."""
         return self._folder() / str(self.deaths[self._next].kill)
 
     def _folder(self) -> Path:
         return self._home / "markers" / str(self._next)
 
     def _due(self) -> bool:
-        return self._next < len(self.deaths) and self.deaths[self._next].kill.chapter in self._chapters
+        return self._next < len(self.deaths) and self.deaths[self._next].kill.section in self._sections
 
     def _start(self) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("ROWMINT_")}

@@ -6,12 +6,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from rowmint.failpoints import FAILPOINTS
-from tests.crash.house import House
-from tests.crash.story import CSV, Facts, Lived, live
+from tests.crash.scenario import CSV, Facts, Outcome, run_scenario
+from tests.crash.storage import Storage
 from tests.crash.supervisor import Kill
 
-# Deaths follow each other in the order of the story, those of one kind of process in turn where it can be had.
-STORIES = {
+# Kills follow each other in the order of the scenario, those of one kind of process in turn where it can be had.
+SCENARIOS = {
     "uploading": (
         Kill("upload.segment.stored", 2),
         Kill("upload.segment.committed", 3),
@@ -32,25 +32,28 @@ STORIES = {
         Kill("fit.epoch"),
         Kill("publish.manifest.stored"),
         Kill("publish.committed"),
-        Kill("sweep.object.deleted", chapter="delete"),
-        Kill("sweep.forgotten", chapter="end"),
+        Kill("sweep.object.deleted", section="delete"),
+        Kill("sweep.forgotten", section="end"),
     ),
 }
-PLACES = {kill.place: story for story, kills in STORIES.items() for kill in kills}
+PLACES = {kill.place: scenario for scenario, kills in SCENARIOS.items() for kill in kills}
 
 
 @pytest.fixture(scope="module")
-def lived(
-    stories: ThreadPoolExecutor, undisturbed: Future[Lived], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Future[Lived]]:
-    return {name: stories.submit(live, House(tmp_path_factory.mktemp(name)), kills) for name, kills in STORIES.items()}
+def outcomes(
+    scenarios: ThreadPoolExecutor, undisturbed: Future[Outcome], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Future[Outcome]]:
+    return {
+        name: scenarios.submit(run_scenario, Storage(tmp_path_factory.mktemp(name)), kills)
+        for name, kills in SCENARIOS.items()
+    }
 
 
-def test_every_place_has_its_death() -> None:
+def test_every_failpoint_has_a_kill() -> None:
     assert set(PLACES) == FAILPOINTS
 
 
-def test_an_undisturbed_story_is_what_was_asked_for(undisturbed: Future[Lived]) -> None:
+def test_an_undisturbed_scenario_has_the_requested_results(undisturbed: Future[Outcome]) -> None:
     whole = hashlib.sha256(CSV).hexdigest()
     found = undisturbed.result()
     facts = found.facts
@@ -77,10 +80,10 @@ def test_an_undisturbed_story_is_what_was_asked_for(undisturbed: Future[Lived]) 
 
 
 @pytest.mark.parametrize("place", sorted(PLACES))
-def test_a_death_at_each_place_changes_nothing(
-    place: str, lived: dict[str, Future[Lived]], undisturbed: Future[Lived]
+def test_a_kill_at_each_failpoint_changes_nothing(
+    place: str, outcomes: dict[str, Future[Outcome]], undisturbed: Future[Outcome]
 ) -> None:
-    found = lived[PLACES[place]].result()
+    found = outcomes[PLACES[place]].result()
     (death,) = (death for death in found.deaths if death.kill.place == place)
     expected: Facts = undisturbed.result().facts
     assert death.died != ""

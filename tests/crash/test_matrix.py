@@ -1,6 +1,6 @@
 """Each place at several of its passings, on both back ends, and the trainer with all its workers at any moment.
 
-Run by `make test-full`; a table of what died stands at the end.
+Run by `make test-full`; a table of what was killed is printed at the end.
 """
 
 import random
@@ -16,8 +16,8 @@ from rowmint.registry.engine import reading
 from rowmint.registry.job_rows import JobState
 from rowmint.registry.tables import jobs
 from tests.crash.conftest import REPORT
-from tests.crash.house import House, Inside
-from tests.crash.story import Lived, live
+from tests.crash.scenario import Outcome, run_scenario
+from tests.crash.storage import Inside, Storage
 from tests.crash.supervisor import Kill, Supervisor
 from tests.postgres_server import PostgresServer
 from tests.swift_server import SwiftServer
@@ -27,15 +27,15 @@ pytestmark = [pytest.mark.full, pytest.mark.timeout(3_600)]
 BACK_ENDS = ("embedded", "remote")
 
 
-def twice(place: str, chapter: str = "") -> tuple[Kill, Kill]:
+def twice(place: str, section: str = "") -> tuple[Kill, Kill]:
     """The attempt that follows dies at the same place: what is passed once in a process is passed a second time."""
-    return Kill(place, 1, chapter), Kill(place, 1, chapter)
+    return Kill(place, 1, section), Kill(place, 1, section)
 
 
 # The fit has 4 epochs of 6 steps, with probes after the second and the last; a step is counted from where the attempt
-# began, so the first death of a fit in each story is the one that is exactly where it says. A job that gets no further
-# in three attempts has failed: no more than two die before its first checkpoint.
-STORIES: dict[str, tuple[Kill, ...]] = {
+# began, so the first kill of a fit in each scenario is the one that is exactly where it says. A job without progress in
+# three attempts has failed: no more than two die before its first checkpoint.
+SCENARIOS: dict[str, tuple[Kill, ...]] = {
     "first passings": (
         Kill("upload.segment.stored"),
         Kill("upload.segment.committed"),
@@ -48,7 +48,7 @@ STORIES: dict[str, tuple[Kill, ...]] = {
         Kill("publish.weights.stored"),
         Kill("alias.moved"),
         Kill("delete.committed"),
-        Kill("sweep.object.deleted", chapter="delete"),
+        Kill("sweep.object.deleted", section="delete"),
     ),
     "second passings": (
         Kill("upload.segment.stored", 2),
@@ -120,12 +120,12 @@ STORIES: dict[str, tuple[Kill, ...]] = {
 }
 SEEDS = (1,)
 RANDOM_KILLS = 10
-"""In each of a back end's stories: 20 in all."""
+"""In each of a back end's scenarios: 20 in all."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A story, or a number of deaths at random, on a back end."""
+    """A scenario, or a number of kills at random, on a back end."""
 
     back_end: str
     name: str
@@ -137,7 +137,7 @@ class Case:
 
 
 CASES = [
-    *(Case(back_end, name, kills) for back_end in BACK_ENDS for name, kills in STORIES.items()),
+    *(Case(back_end, name, kills) for back_end in BACK_ENDS for name, kills in SCENARIOS.items()),
     *(Case(back_end, f"at random, seed {seed}", seed=seed) for back_end in BACK_ENDS for seed in SEEDS),
 ]
 
@@ -145,7 +145,7 @@ CASES = [
 def kill_at_random(seed: int) -> Callable[[Supervisor, Inside], None]:
     """Return what kills a trainer and its workers some seconds after each other."""
 
-    def meddle(supervisor: Supervisor, inside: Inside) -> None:
+    def disturb(supervisor: Supervisor, inside: Inside) -> None:
         draw = random.Random(seed)
         for _ in range(RANDOM_KILLS):
             pause = draw.uniform(0.3, 5.0)
@@ -156,7 +156,7 @@ def kill_at_random(seed: int) -> Callable[[Supervisor, Inside], None]:
                 return
             supervisor.kill()
 
-    return meddle
+    return disturb
 
 
 def _last_attempt(inside: Inside) -> bool:
@@ -166,38 +166,38 @@ def _last_attempt(inside: Inside) -> bool:
 
 
 @pytest.fixture(scope="session")
-def lived(
-    stories: ThreadPoolExecutor,
-    undisturbed: Future[Lived],
+def outcomes(
+    scenarios: ThreadPoolExecutor,
+    undisturbed: Future[Outcome],
     postgres: PostgresServer,
     swift: SwiftServer,
     tmp_path_factory: pytest.TempPathFactory,
-) -> dict[Case, Future[Lived]]:
+) -> dict[Case, Future[Outcome]]:
     """Every case, under way."""
 
-    def house(case: Case) -> House:
+    def storage(case: Case) -> Storage:
         home = tmp_path_factory.mktemp("matrix")
         if case.back_end == "embedded":
-            return House(home)
-        return House(home, postgres.create_database(), swift.create_bucket(), swift.options)
+            return Storage(home)
+        return Storage(home, postgres.create_database(), swift.create_bucket(), swift.options)
 
-    def run(case: Case, where: House) -> Lived:
-        return live(where, case.kills, None if case.seed is None else kill_at_random(case.seed))
+    def run(case: Case, where: Storage) -> Outcome:
+        return run_scenario(where, case.kills, None if case.seed is None else kill_at_random(case.seed))
 
-    return {case: stories.submit(run, case, house(case)) for case in CASES}
+    return {case: scenarios.submit(run, case, storage(case)) for case in CASES}
 
 
 def test_every_place_is_in_the_matrix() -> None:
-    assert {kill.place for kills in STORIES.values() for kill in kills} == FAILPOINTS
+    assert {kill.place for kills in SCENARIOS.values() for kill in kills} == FAILPOINTS
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_nothing_is_lost_whatever_dies(
-    case: Case, lived: dict[Case, Future[Lived]], undisturbed: Future[Lived], request: pytest.FixtureRequest
+def test_nothing_is_lost_whatever_is_killed(
+    case: Case, outcomes: dict[Case, Future[Outcome]], undisturbed: Future[Outcome], request: pytest.FixtureRequest
 ) -> None:
     report = request.config.stash.setdefault(REPORT, [])
     try:
-        found = lived[case].result()
+        found = outcomes[case].result()
     except BaseException:
         report.append((case.name, case.back_end, "", "", "", "", "FAILED"))
         raise

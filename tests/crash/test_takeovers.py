@@ -13,27 +13,27 @@ from rowmint.registry import JobRecord, JobState
 from rowmint.v1 import training_job_pb2 as pb
 from tests.acceptance.processes import ServiceProcess, Services, children_of
 from tests.crash.event_log import check_log
-from tests.crash.house import House, Inside
-from tests.crash.story import CSV, Lived, patient_client, training_config
+from tests.crash.scenario import CSV, Outcome, patient_client, training_config
+from tests.crash.storage import Inside, Storage
 from tests.waiting import wait_until
 
 
 # Over PostgreSQL, tests/faults/test_wrong_clocks.py has a takeover in every run.
 @pytest.fixture(params=["embedded", pytest.param("postgresql", marks=pytest.mark.full)])
-def house(request: pytest.FixtureRequest, tmp_path) -> House:
+def storage(request: pytest.FixtureRequest, tmp_path) -> Storage:
     registry = "" if request.param == "embedded" else request.getfixturevalue("migrated_postgres_url")
-    return House(tmp_path, registry)
+    return Storage(tmp_path, registry)
 
 
 @pytest.fixture
-def inside(house: House) -> Iterator[Inside]:
-    with house.open() as found:
+def inside(storage: Storage) -> Iterator[Inside]:
+    with storage.open() as found:
         yield found
 
 
 @pytest.fixture
-def services(house: House) -> Iterator[Services]:
-    found = Services(house.home)
+def services(storage: Storage) -> Iterator[Services]:
+    found = Services(storage.home)
     yield found
     found.close()
 
@@ -54,10 +54,10 @@ def uploaded(client: Client) -> None:
     client.upload(CSV, "customers", format="csv", primary_key="customer")
 
 
-def test_another_trainer_takes_over_what_a_dead_one_was_at(house, inside, services, undisturbed):
-    first = services.start("trainer_service", house.trainer())
-    second = services.start("trainer_service", house.trainer())
-    sampler = services.start("sampler_service", house.sampler())
+def test_another_trainer_takes_over_the_jobs_of_a_killed_one(storage, inside, services, undisturbed):
+    first = services.start("trainer_service", storage.trainer())
+    second = services.start("trainer_service", storage.trainer())
+    sampler = services.start("sampler_service", storage.sampler())
     by_pid = {str(trainer.pid): trainer for trainer in (first, second)}
     with patient_client(second.address, sampler.address) as client:
         uploaded(client)
@@ -75,15 +75,15 @@ def test_another_trainer_takes_over_what_a_dead_one_was_at(house, inside, servic
         ended = client.wait_job(job.name, 240)
         events = list(client.watch(job.name, timeout=60))
         version = client.get_version(ended.model_version)
-    lived: Lived = undisturbed.result()
-    assert version.model_digest.hex() == lived.facts.first.digest
-    check_log(events, lived.facts.first.training)
+    outcome: Outcome = undisturbed.result()
+    assert version.model_digest.hex() == outcome.facts.first.digest
+    check_log(events, outcome.facts.first.training)
     assert job_of(inside, job.name).attempt == 2
 
 
-def test_a_job_that_gets_no_further_fails_and_the_trainer_goes_on(house, inside, services, tmp_path):
+def test_a_job_without_progress_fails_and_the_trainer_continues(storage, inside, services, tmp_path):
     # Each attempt is killed as soon as it is at work, before its first checkpoint.
-    trainer = services.start("trainer_service", house.trainer(ROWMINT_CHECKPOINT_SECONDS="3600"))
+    trainer = services.start("trainer_service", storage.trainer(ROWMINT_CHECKPOINT_SECONDS="3600"))
     config = training_config()
     config.ctgan.epochs = 2_000
     with patient_client(trainer.address, trainer.address) as client:
@@ -110,9 +110,9 @@ def test_a_job_that_gets_no_further_fails_and_the_trainer_goes_on(house, inside,
     inside.settle()
 
 
-def test_a_cancel_committed_while_the_worker_is_dead_wins(house, inside, services):
-    # The lease outlives the test: nobody takes the job up before the cancel is committed.
-    trainer = services.start("trainer_service", house.trainer(ROWMINT_LEASE_SECONDS="6"))
+def test_a_cancel_committed_while_the_worker_is_dead_wins(storage, inside, services):
+    # The lease outlives the test: no trainer takes the job up before the cancel is committed.
+    trainer = services.start("trainer_service", storage.trainer(ROWMINT_LEASE_SECONDS="6"))
     config = training_config()
     config.ctgan.epochs = 2_000
     with patient_client(trainer.address, trainer.address) as client:

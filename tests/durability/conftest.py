@@ -1,10 +1,10 @@
-"""Fixtures: the story, lived through once."""
+"""Fixtures: the scenario, run once."""
 
 import pytest
 
-from tests.durability.story import Lived, live
+from tests.durability.scenario import Outcome, run_scenario
 
 
 @pytest.fixture(scope="session")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> Lived:
-    return live(tmp_path_factory.mktemp("story"))
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return run_scenario(tmp_path_factory.mktemp("scenario"))

@@ -113,7 +113,7 @@ class Disk:
         return self._directories[path.parent]
 
     def after_power_loss(self, luck: Luck) -> dict[Path, bytes]:
-        """Return the files there are once the machine has started again; hidden ones, which nobody reads, left out."""
+        """Return the files there are once the machine has started again; without hidden ones, which are never read."""
         contents: dict[int, bytes] = {}
         for number, file in self._files.items():
             lost = file.data[len(file.synced) :]

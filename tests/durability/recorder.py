@@ -78,14 +78,16 @@ class Committed:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the caller of a service has asked for, or has been answered."""
+class Reported:
+    """What the caller of a service has requested, or has been answered."""
 
     what: str
     value: Any = None
 
 
-Event = MadeDirectory | Created | Wrote | SyncedFile | SyncedDirectory | Linked | Renamed | Unlinked | Committed | Told
+Event = (
+    MadeDirectory | Created | Wrote | SyncedFile | SyncedDirectory | Linked | Renamed | Unlinked | Committed | Reported
+)
 
 
 class KilledError(BaseException):
@@ -97,7 +99,7 @@ class Recorder:
 
     Args:
         root: The folder; exists. What is in it already counts as safe.
-        kill_after: The process is taken for dead once it has done so many things: every further call fails.
+        kill_after: The process counts as killed once it has done so many things: every further call fails.
     """
 
     def __init__(self, root: Path, *, kill_after: int | None = None) -> None:
@@ -138,9 +140,9 @@ class Recorder:
         for descriptor in self._opened:
             self._real["close"](descriptor)
 
-    def tell(self, what: str, value: Any = None) -> None:
-        """Note what was asked for or answered."""
-        self.trace.append(Told(what, value))
+    def report(self, what: str, value: Any = None) -> None:
+        """Note what was requested or answered."""
+        self.trace.append(Reported(what, value))
 
     def watch(self, registry: Registry, folder: Path, snapshots: Path) -> None:
         """Record the commits of a registry on SQLite, until this recorder is left.
@@ -175,7 +177,7 @@ class Recorder:
             self._close(descriptor)
 
     def _inside(self, path: Any) -> Path | None:
-        """Return a path relative to the root, or None for one elsewhere; a dead process gets no answer."""
+        """Return a path relative to the root, or None for one elsewhere; a killed process gets no answer."""
         if self._kill_after is not None and len(self.trace) >= self._kill_after:
             raise KilledError
         found = Path(os.path.abspath(os.fsdecode(path)))  # noqa: PTH100 - links are not to be followed

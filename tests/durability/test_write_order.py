@@ -1,4 +1,4 @@
-"""Every object is safe before the registry refers to it, and the registry's row before anybody is told."""
+"""Every object is safe before the registry refers to it, and the registry's row before any answer is sent."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -14,13 +14,13 @@ from tests.durability.recorder import (
     Created,
     Linked,
     MadeDirectory,
+    Reported,
     SyncedDirectory,
     SyncedFile,
-    Told,
     Unlinked,
     Wrote,
 )
-from tests.durability.story import CSV, SEGMENT, VERSIONS, House
+from tests.durability.scenario import CSV, SEGMENT, VERSIONS, Storage
 
 OBJECT = Path("data/raw/1")
 # A folder made, a file written, and named: all that a first object takes, each step in its place.
@@ -38,41 +38,41 @@ STEPS = (
 )
 
 
-def snapshots(lived):
+def snapshots(outcome):
     """Where each commit is in the trace, and the state after it; the state at the start first."""
-    commits = [(index, event.snapshot) for index, event in enumerate(lived.trace) if isinstance(event, Committed)]
-    return [(-1, lived.start), *commits]
+    commits = [(index, event.snapshot) for index, event in enumerate(outcome.trace) if isinstance(event, Committed)]
+    return [(-1, outcome.start), *commits]
 
 
-def test_the_trace_tells_all_that_is_in_the_stores(lived):
-    really = {path: data for path, data in read_files(lived.home).items() if path.parts[0] != "registry"}
-    assert Disk(lived.trace).without_loss() == really
+def test_the_trace_accounts_for_all_that_is_in_the_stores(outcome):
+    really = {path: data for path, data in read_files(outcome.home).items() if path.parts[0] != "registry"}
+    assert Disk(outcome.trace).without_loss() == really
     assert {path.parts[0] for path in really} == {"models"}
 
 
-def test_an_object_is_safe_before_the_registry_refers_to_it(lived):
+def test_an_object_is_safe_before_the_registry_refers_to_it(outcome):
     kinds, missing = [], []
-    for (_, before), (commit, after) in pairwise(snapshots(lived)):
-        known, told = referred(before), referred(after)
-        for path in sorted(told.keys() - known.keys()):
-            kinds.append(told[path])
-            missing += missing_before(lived.trace[:commit], path)
+    for (_, before), (commit, after) in pairwise(snapshots(outcome)):
+        known, reported = referred(before), referred(after)
+        for path in sorted(reported.keys() - known.keys()):
+            kinds.append(reported[path])
+            missing += missing_before(outcome.trace[:commit], path)
     assert missing == []
     segments = kinds.count("segment")
-    # A version's two files are told of by one commit.
+    # A version's two files are recorded by one commit.
     fitted = ["checkpoint", "checkpoint", "manifest", "weights"]
     assert kinds == ["segment"] * segments + ["table"] + fitted * len(VERSIONS)
     assert segments > len(CSV) // (2 * SEGMENT)
 
 
-def test_what_is_told_is_committed_before(lived):
+def test_every_answer_is_committed_before_it_is_sent(outcome):
     """Each answer holds in the registry as it was when it was given, and not only later."""
     shown = []
-    snapshot = lived.start
-    for event in lived.trace:
+    snapshot = outcome.start
+    for event in outcome.trace:
         if isinstance(event, Committed):
             snapshot = event.snapshot
-        elif isinstance(event, Told):
+        elif isinstance(event, Reported):
             shown.append((event.what, event.value, state(snapshot)))
     for what, value, (committed, dataset, versions) in shown:
         if what == "appended":
@@ -106,9 +106,9 @@ def state(snapshot):
     return committed, dataset, [number for (number,) in versions]
 
 
-def test_an_object_goes_only_after_the_registry_has_let_go_of_it(lived):
-    snapshot, gone = lived.start, []
-    for event in lived.trace:
+def test_an_object_is_deleted_only_after_the_registry_no_longer_refers_to_it(outcome):
+    snapshot, gone = outcome.start, []
+    for event in outcome.trace:
         if isinstance(event, Committed):
             snapshot = event.snapshot
         elif isinstance(event, Unlinked) and not event.path.name.startswith("."):
@@ -118,15 +118,15 @@ def test_an_object_goes_only_after_the_registry_has_let_go_of_it(lived):
     assert len(gone) == len(set(gone)) > 0
 
 
-def test_garbage_is_struck_off_only_once_it_is_gone_for_certain(lived):
+def test_garbage_is_struck_off_only_once_it_is_gone_for_certain(outcome):
     missing, struck = [], []
-    for (_, before), (commit, after) in pairwise(snapshots(lived)):
+    for (_, before), (commit, after) in pairwise(snapshots(outcome)):
         for path in sorted(garbage(before) - garbage(after)):
             struck.append(path)
-            missing += missing_after(lived.trace[:commit], path)
+            missing += missing_after(outcome.trace[:commit], path)
     assert missing == []
     assert struck != []
-    assert garbage(snapshots(lived)[-1][1]) == set()
+    assert garbage(snapshots(outcome)[-1][1]) == set()
 
 
 def test_the_order_as_it_should_be_lacks_nothing():
@@ -161,7 +161,7 @@ def moved(step, before):
         (moved(STEPS[3], STEPS[2]), "data was not synced after data/raw was made"),
     ],
 )
-def test_a_step_left_out_or_out_of_place_is_told(trace, missing):
+def test_a_missing_or_misplaced_step_is_reported(trace, missing):
     assert missing_before(trace, OBJECT) == [missing]
 
 
@@ -176,13 +176,13 @@ def test_a_step_left_out_or_out_of_place_is_told(trace, missing):
         ),
     ],
 )
-def test_a_removal_that_may_come_undone_is_told(trace, missing):
+def test_a_removal_that_a_crash_may_undo_is_reported(trace, missing):
     assert missing_after(trace, OBJECT) == missing
 
 
 def test_every_connection_of_the_registry_syncs_each_commit(tmp_path):
-    house = House.open(tmp_path)
-    with reading(house.registry.engine) as one, reading(house.registry.engine) as two:
+    storage = Storage.open(tmp_path)
+    with reading(storage.registry.engine) as one, reading(storage.registry.engine) as two:
         connections = [one, two]
         found = {
             (schema, pragma): [
@@ -191,10 +191,10 @@ def test_every_connection_of_the_registry_syncs_each_commit(tmp_path):
             for schema in (DATA, MODELS)
             for pragma in ("synchronous", "journal_mode")
         }
-    with writing(house.registry.engine) as connection:
+    with writing(storage.registry.engine) as connection:
         for (schema, pragma), values in found.items():
             values.append(connection.exec_driver_sql(f"PRAGMA {schema}.{pragma}").scalar())
-    house.registry.close()
+    storage.registry.close()
     assert found == {
         (DATA, "synchronous"): [2, 2, 2],
         (DATA, "journal_mode"): ["wal", "wal", "wal"],

@@ -6,7 +6,7 @@ from tests.durations.report import Row
 
 FACTOR = 2.0
 """A file may take so many times its committed share of the tier's total, and a floor on top."""
-FLOOR = 0.02
+FLOOR = 0.03
 """Share of the tier's total that is noise: ten seconds of an eight-minute run on two cores are 0.01."""
 
 

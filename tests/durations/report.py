@@ -35,7 +35,10 @@ def seconds_by_file(report: Path, root: Path) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for case in ET.parse(report).getroot().iter("testcase"):  # pytest wrote it
-        file = _file(case.attrib["classname"], root)
+        classname = case.get("classname")
+        if not classname:  # a file that could not be collected, or a run that was broken off
+            continue
+        file = _file(classname, root)
         found[file] = found.get(file, 0.0) + float(case.attrib["time"])
     return found
 

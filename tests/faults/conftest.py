@@ -7,7 +7,7 @@ import pytest
 
 from rowmint.client import datasets
 from tests.acceptance.processes import Services
-from tests.faults.raw_streams import Unharmed
+from tests.faults.raw_streams import Undisturbed
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def small_messages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[Services]:
-    """Services that a test may harm; their home is empty."""
+    """Services that a test may disturb; their home is empty."""
     found = Services(tmp_path)
     yield found
     found.close()
@@ -26,15 +26,15 @@ def services(tmp_path: Path) -> Iterator[Services]:
 
 @pytest.fixture
 def replicas(golden_home: Path) -> Iterator[Services]:
-    """Samplers of the golden models that a test may harm."""
+    """Samplers of the golden models that a test may disturb."""
     found = Services(golden_home)
     yield found
     found.close()
 
 
 @pytest.fixture(scope="session")
-def unharmed(golden_home: Path) -> Iterator[Unharmed]:
-    """A sampler of the golden models that no test harms."""
+def undisturbed(golden_home: Path) -> Iterator[Undisturbed]:
+    """A sampler of the golden models that no test disturbs."""
     found = Services(golden_home)
-    yield Unharmed(found.sampler().address)
+    yield Undisturbed(found.sampler().address)
     found.close()

@@ -65,8 +65,8 @@ def received(address: str, request: sampling_pb2.SampleRequest) -> Received:
     return found
 
 
-def asked_to_wait(error: grpc.RpcError) -> tuple[float, str]:
-    """Return after how many seconds a failed call may be made again, and what gRPC's own retry is told, in ms."""
+def retry_delays(error: grpc.RpcError) -> tuple[float, str]:
+    """Return after how many seconds a failed call may be made again, and the pushback for gRPC's own retry, in ms."""
     retry = RetryInfo()
     status = rpc_status.from_call(error)
     assert status is not None, error
@@ -76,8 +76,8 @@ def asked_to_wait(error: grpc.RpcError) -> tuple[float, str]:
 
 
 @dataclass
-class Unharmed:
-    """A sampler that no test harms: what its streams give is right.
+class Undisturbed:
+    """A sampler that no test disturbs: its streams are the reference.
 
     Attributes:
         address: Its address.
@@ -87,7 +87,7 @@ class Unharmed:
     _known: dict[bytes, bytes] = field(default_factory=dict)
 
     def data(self, request: sampling_pb2.SampleRequest) -> bytes:
-        """Return the bytes of a stream; asked once."""
+        """Return the bytes of a stream; requested once."""
         key = request.SerializeToString(deterministic=True)
         if key not in self._known:
             self._known[key] = received(self.address, request).data

@@ -1,4 +1,4 @@
-"""A client that dies in an upload, the trainer with it or not: another process goes on with the same file."""
+"""A client that is killed in an upload, with or without the trainer: another process resumes with the same file."""
 
 import hashlib
 import json
@@ -12,8 +12,8 @@ import pytest
 from rowmint.client import Client
 from rowmint.names import DatasetName
 from tests.acceptance.processes import Services
-from tests.crash.house import House
-from tests.crash.story import CSV
+from tests.crash.scenario import CSV
+from tests.crash.storage import Storage
 from tests.waiting import wait_until
 
 # Sends the first part of a file through a pipe that is never closed, in messages of a segment each.
@@ -27,13 +27,11 @@ with Client(sys.argv[1]) as client:
 
 
 @pytest.mark.parametrize(("how", "trainer_dies"), [("file", False), ("stdin", True)])
-def test_another_process_goes_on_with_the_upload(
-    services: Services, tmp_path: Path, trainer_dies: bool, how: str
-) -> None:
-    house = House(tmp_path)
-    trainer = services.start("trainer_service", house.trainer())
+def test_another_process_resumes_the_upload(services: Services, tmp_path: Path, trainer_dies: bool, how: str) -> None:
+    storage = Storage(tmp_path)
+    trainer = services.start("trainer_service", storage.trainer())
     (tmp_path / "customers.csv").write_bytes(CSV)
-    with house.open() as inside:
+    with storage.open() as inside:
 
         def committed() -> int:
             found = inside.registry.datasets.list("default").items
@@ -50,7 +48,7 @@ def test_another_process_goes_on_with_the_upload(
         kept = committed()
         assert 0 < kept < len(CSV)
         if trainer_dies:
-            services.start("trainer_service", house.trainer(), port=trainer.port)
+            services.start("trainer_service", storage.trainer(), port=trainer.port)
         command = [sys.executable, "-m", "rowmint.cli", "--trainer", trainer.address, "datasets", "resume", "customers"]
         done = subprocess.run(
             [*command, "-" if how == "stdin" else str(tmp_path / "customers.csv"), "--json"],

@@ -75,7 +75,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     try:
         trainer = services.start("trainer_service", settings, disks.interpreter)
         disks.entered_by(trainer.pid)
-        # The trainer tells of models too.
+        # The trainer serves models too.
         with Client(trainer.address, trainer.address) as client:
             table = client.upload(customers_csv(400), "table", format="csv", primary_key="customer")
             fitted = client.wait_job(client.train(table, "roomy", **SMALL))
@@ -117,7 +117,7 @@ def wait_until_fitting(site: Site, job: training_job_pb2.TrainingJob) -> None:
             return
 
 
-def test_an_upload_that_fills_the_disk_goes_on_from_what_was_acknowledged(site: Site, large: bytes) -> None:
+def test_an_upload_that_fills_the_disk_is_resumed_at_the_acknowledged_bytes(site: Site, large: bytes) -> None:
     client, address = site.client, site.trainer.address
     name = client.create_dataset("large").name
     with site.disks.full("data", left=MIB):
@@ -153,7 +153,7 @@ def test_the_client_waits_for_room_and_finishes_its_upload(site: Site, large: by
     site.client.delete_dataset("patient")
 
 
-def test_a_fit_goes_on_without_its_checkpoints_where_there_is_no_room_for_them(site: Site) -> None:
+def test_a_fit_continues_without_checkpoints_on_a_full_disk(site: Site) -> None:
     job = site.client.train(site.table, "uncheckpointed", **SMALL)
     wait_until_fitting(site, job)
     with site.disks.full("data"):

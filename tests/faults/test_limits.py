@@ -13,7 +13,7 @@ from rowmint.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from tests.acceptance.processes import Services
 from tests.acceptance.refusals import refused
 from tests.faults.golden_home import NO_TRAINER, golden_request
-from tests.faults.raw_streams import Unharmed, opened
+from tests.faults.raw_streams import Undisturbed, opened
 
 PROJECT_BYTES = 3 * MESSAGE_BYTES
 
@@ -81,20 +81,20 @@ def test_a_client_whose_messages_are_too_large_says_which_setting_allows_them(se
     assert raised.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_more_rows_than_the_sampler_allows(replicas: Services, unharmed: Unharmed) -> None:
+def test_more_rows_than_the_sampler_allows(replicas: Services, undisturbed: Undisturbed) -> None:
     sampler = replicas.sampler(ROWMINT_MAX_ROWS="1000")
-    with opened(sampler.address, golden_request(unharmed.address, 1_001)) as call:
+    with opened(sampler.address, golden_request(undisturbed.address, 1_001)) as call:
         refusal = refused(list, call)
     assert refusal.kind == ("RESOURCE_EXHAUSTED", "LIMIT")
     assert refusal.metadata == {"limit": "1000", "setting": "ROWMINT_MAX_ROWS"}
     with Client(NO_TRAINER, sampler.address) as client:
-        stream = client.sample_stream(golden_request(unharmed.address, 1_000))
+        stream = client.sample_stream(golden_request(undisturbed.address, 1_000))
         assert sum(message.row_count for message in stream.messages()) == 1_000
 
 
-def test_a_model_larger_than_the_sampler_may_keep(replicas: Services, unharmed: Unharmed) -> None:
+def test_a_model_larger_than_the_sampler_may_keep(replicas: Services, undisturbed: Undisturbed) -> None:
     sampler = replicas.sampler(ROWMINT_MODEL_CACHE_BYTES="1000")
-    with opened(sampler.address, golden_request(unharmed.address, 10)) as call:
+    with opened(sampler.address, golden_request(undisturbed.address, 10)) as call:
         refusal = refused(list, call)
     assert refusal.kind == ("RESOURCE_EXHAUSTED", "LIMIT")
     assert refusal.metadata == {"limit": "1000", "setting": "ROWMINT_MODEL_CACHE_BYTES"}

@@ -1,4 +1,4 @@
-"""A replica that is killed or told to end while streams run: their clients go on elsewhere, to the same bytes."""
+"""A replica that is killed or terminated while streams run: clients resume them elsewhere, to the same bytes."""
 
 import hashlib
 import signal
@@ -14,7 +14,7 @@ from rowmint.v1 import sampling_pb2
 from tests.acceptance.processes import ServiceProcess, Services
 from tests.faults.golden_home import GRID, NO_TRAINER, golden_request
 from tests.faults.process_figures import wait_until_idle
-from tests.faults.raw_streams import NARROW, Received, Unharmed, opened, received
+from tests.faults.raw_streams import NARROW, Received, Undisturbed, opened, received
 from tests.proxied.deployment import Deployment
 from tests.waiting import PATIENCE, wait_until
 
@@ -28,7 +28,7 @@ PIECES = 3
 STREAMS = 5
 
 
-def told_to_end(replica: ServiceProcess, number: signal.Signals) -> None:
+def end_replica(replica: ServiceProcess, number: signal.Signals) -> None:
     """Send a replica a signal, and wait until it is gone or drains; who reads nothing meanwhile is not at the end."""
     replica.process.send_signal(number)
     if number == signal.SIGKILL:
@@ -44,17 +44,17 @@ def digest(data: bytes) -> str:
 @pytest.mark.parametrize(
     ("number", "form", "rows"), [(signal.SIGTERM, "arrow", ROWS), *((signal.SIGKILL, *form) for form in FORMATS)]
 )
-def test_a_stream_goes_on_at_another_replica(
-    replicas: Services, unharmed: Unharmed, number: signal.Signals, form: str, rows: int
+def test_a_stream_is_resumed_at_another_replica(
+    replicas: Services, undisturbed: Undisturbed, number: signal.Signals, form: str, rows: int
 ) -> None:
     both = {one.address: one for one in (replicas.sampler(), replicas.sampler())}
-    request = golden_request(unharmed.address, rows, form)
-    assert_a_stream_goes_on(both, list(both), request, unharmed, number)
+    request = golden_request(undisturbed.address, rows, form)
+    assert_a_stream_goes_on(both, list(both), request, undisturbed, number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_stream_goes_on_at_another_replica_behind_envoy(
-    golden_home: Path, unharmed: Unharmed, tmp_path: Path, number: signal.Signals
+def test_a_stream_is_resumed_at_another_replica_behind_envoy(
+    golden_home: Path, undisturbed: Undisturbed, tmp_path: Path, number: signal.Signals
 ) -> None:
     deployment = Deployment(golden_home, tmp_path)
     try:
@@ -62,7 +62,7 @@ def test_a_stream_goes_on_at_another_replica_behind_envoy(
         deployment.start_envoy()
         both = {f"{deployment.address_of(one)}:7402": one for one in started}
         assert_a_stream_goes_on(
-            both, [deployment.address], golden_request(unharmed.address, ROWS_BEHIND_ENVOY), unharmed, number
+            both, [deployment.address], golden_request(undisturbed.address, ROWS_BEHIND_ENVOY), undisturbed, number
         )
     finally:
         deployment.close()
@@ -72,11 +72,11 @@ def assert_a_stream_goes_on(
     both: Mapping[str, ServiceProcess],
     addresses: list[str],
     request: sampling_pb2.SampleRequest,
-    unharmed: Unharmed,
+    undisturbed: Undisturbed,
     number: signal.Signals,
 ) -> None:
     """End the replica that serves a stream, by the name that it gave itself in the answer's metadata."""
-    whole = unharmed.data(request)
+    whole = undisturbed.data(request)
     with Client(NO_TRAINER, addresses, channel_options=NARROW) as client:
         stream = client.sample_stream(request)
         pieces = []
@@ -84,25 +84,25 @@ def assert_a_stream_goes_on(
             pieces.append(piece)
             if len(pieces) == PIECES:
                 served = stream.address
-                told_to_end(both[served], number)
+                end_replica(both[served], number)
     assert stream.resumes >= 1
     assert stream.address in both.keys() - {served}
     assert digest(b"".join(pieces)) == digest(whole)
 
 
 @pytest.mark.parametrize(("form", "rows"), FORMATS)
-def test_a_replica_told_to_end_says_where_its_stream_is_gone_on_with(
-    replicas: Services, unharmed: Unharmed, form: str, rows: int
+def test_a_terminated_replica_says_where_its_stream_is_resumed(
+    replicas: Services, undisturbed: Undisturbed, form: str, rows: int
 ) -> None:
     replica = replicas.sampler()
-    request = golden_request(unharmed.address, rows, form)
-    whole = unharmed.data(request)
+    request = golden_request(undisturbed.address, rows, form)
+    whole = undisturbed.data(request)
     first = Received()
     with opened(replica.address, request) as call:
         for index, response in enumerate(call):
             first.take(response)
             if index == PIECES:
-                told_to_end(replica, signal.SIGTERM)
+                end_replica(replica, signal.SIGTERM)
     assert replica.process.wait(PATIENCE) == 0
     next_row = first.summary.next_row
     assert not first.summary.complete
@@ -114,27 +114,27 @@ def test_a_replica_told_to_end_says_where_its_stream_is_gone_on_with(
     request.expected_plan_digest = first.header.plan_digest
     request.start_row = next_row
     request.framing = sampling_pb2.FRAMING_CONTINUE
-    rest = received(unharmed.address, request)
+    rest = received(undisturbed.address, request)
     assert rest.summary.complete
     assert rest.summary.next_row == rows
     assert digest(first.data + rest.data) == digest(whole)
 
 
-def test_a_replica_told_to_end_waits_no_longer_than_its_grace_for_a_stalled_reader(
-    replicas: Services, unharmed: Unharmed
+def test_a_terminated_replica_waits_for_a_stalled_reader_within_its_grace_only(
+    replicas: Services, undisturbed: Undisturbed
 ) -> None:
     # The write timeout is another's: only the grace can end the stream.
     replica = replicas.sampler(ROWMINT_GRACE_SECONDS="1", ROWMINT_WRITE_TIMEOUT="3600")
-    with opened(replica.address, golden_request(unharmed.address, 10**7)) as call:
+    with opened(replica.address, golden_request(undisturbed.address, 10**7)) as call:
         assert next(call).HasField("header")
         wait_until_idle(replica.pid, "the sampler waiting for its reader")
         replica.process.send_signal(signal.SIGTERM)
         assert replica.process.wait(PATIENCE) == 0
 
 
-def test_a_second_signal_ends_a_replica_at_once(replicas: Services, unharmed: Unharmed) -> None:
-    replica = replicas.sampler(ROWMINT_GRACE_SECONDS="600")
-    with opened(replica.address, golden_request(unharmed.address, 10**7)) as call:
+def test_a_second_signal_ends_a_replica_at_once(replicas: Services, undisturbed: Undisturbed) -> None:
+    replica = replicas.sampler(ROWMINT_GRACE_SECONDS="600", ROWMINT_WRITE_TIMEOUT="3600")
+    with opened(replica.address, golden_request(undisturbed.address, 10**7)) as call:
         assert next(call).HasField("header")
         wait_until_idle(replica.pid, "the sampler waiting for its reader")
         replica.process.send_signal(signal.SIGTERM)
@@ -144,13 +144,13 @@ def test_a_second_signal_ends_a_replica_at_once(replicas: Services, unharmed: Un
         assert replica.process.wait(PATIENCE) == 0
 
 
-def test_a_replica_that_drains_takes_no_new_stream_and_the_client_asks_the_other(
-    replicas: Services, unharmed: Unharmed
+def test_a_draining_replica_takes_no_new_stream_and_the_client_uses_the_other(
+    replicas: Services, undisturbed: Undisturbed
 ) -> None:
-    ending, staying = replicas.sampler(ROWMINT_GRACE_SECONDS="600"), replicas.sampler()
-    request = golden_request(unharmed.address, 5_000)
-    whole = unharmed.data(request)
-    with opened(ending.address, golden_request(unharmed.address, 10**7)) as call:
+    ending, staying = replicas.sampler(ROWMINT_GRACE_SECONDS="600", ROWMINT_WRITE_TIMEOUT="3600"), replicas.sampler()
+    request = golden_request(undisturbed.address, 5_000)
+    whole = undisturbed.data(request)
+    with opened(ending.address, golden_request(undisturbed.address, 10**7)) as call:
         assert next(call).HasField("header")
         wait_until_idle(ending.pid, "the sampler waiting for its reader")
         ending.process.send_signal(signal.SIGTERM)
@@ -164,10 +164,10 @@ def test_a_replica_that_drains_takes_no_new_stream_and_the_client_asks_the_other
         assert ending.process.wait(PATIENCE) == 0
 
 
-def test_streams_on_a_killed_replica_all_go_on(replicas: Services, unharmed: Unharmed) -> None:
+def test_all_streams_of_a_killed_replica_are_resumed(replicas: Services, undisturbed: Undisturbed) -> None:
     both = {one.address: one for one in (replicas.sampler(), replicas.sampler())}
-    request = golden_request(unharmed.address, ROWS)
-    whole = digest(unharmed.data(request))
+    request = golden_request(undisturbed.address, ROWS)
+    whole = digest(undisturbed.data(request))
     begun, killed = threading.Barrier(STREAMS + 1), threading.Event()
     serving: list[str] = []
     found: list[tuple[str, bool, str]] = []
@@ -196,10 +196,10 @@ def test_streams_on_a_killed_replica_all_go_on(replicas: Services, unharmed: Unh
     assert sorted(found) == sorted((address, address == victim, whole) for address in serving)
 
 
-def test_without_any_replica_a_stream_ends_with_what_to_do(replicas: Services, unharmed: Unharmed) -> None:
+def test_without_any_replica_a_stream_ends_with_what_to_do(replicas: Services, undisturbed: Undisturbed) -> None:
     replica = replicas.sampler()
     with Client(NO_TRAINER, replica.address, retry=RetryPolicy(attempts=3, first_delay=0.05)) as client:
-        stream = client.sample_stream(golden_request(unharmed.address, 10**6))
+        stream = client.sample_stream(golden_request(undisturbed.address, 10**6))
         chunks = stream.chunks()
         next(chunks)
         replica.kill()

@@ -1,4 +1,4 @@
-"""Several replicas without a proxy, and streams read as parts at once, while replicas are killed and told to end."""
+"""Several replicas without a proxy, and streams read as parts at once, while replicas are killed and terminated."""
 
 import contextlib
 import hashlib
@@ -15,7 +15,7 @@ from rowmint.client import Client, parallel
 from tests.acceptance.processes import ServiceProcess, Services
 from tests.faults.golden_home import NO_TRAINER, golden_request, golden_version
 from tests.faults.process_figures import anonymous_bytes, wait_until_idle
-from tests.faults.raw_streams import Unharmed, opened
+from tests.faults.raw_streams import Undisturbed, opened
 from tests.waiting import PATIENCE, wait_until
 
 ROWS = 90_000
@@ -62,12 +62,12 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("form", "rows"), FORMATS)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_parts_go_on_at_the_replica_that_is_left(
-    replicas: Services, unharmed: Unharmed, form: str, rows: int, number: signal.Signals
+def test_parts_are_resumed_at_the_remaining_replica(
+    replicas: Services, undisturbed: Undisturbed, form: str, rows: int, number: signal.Signals
 ) -> None:
     both = [replicas.sampler(), replicas.sampler()]
-    request = golden_request(unharmed.address, rows, form)
-    whole = unharmed.data(request)
+    request = golden_request(undisturbed.address, rows, form)
+    whole = undisturbed.data(request)
     with Client(NO_TRAINER, [one.address for one in both]) as client:
         pieces, ended = [], None
         with client.sample_stream(request, parallel=3) as stream:
@@ -83,7 +83,7 @@ def test_parts_go_on_at_the_replica_that_is_left(
     assert stream.header.end_row == stream.next_row == rows
 
 
-def test_memory_stays_bounded_however_slowly_parts_are_taken(replicas: Services, unharmed: Unharmed) -> None:
+def test_memory_stays_bounded_however_slowly_parts_are_taken(replicas: Services, undisturbed: Undisturbed) -> None:
     sampler = replicas.sampler()
     arguments = [sys.executable, "-c", READER, sampler.address, golden_version("tvae")]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
@@ -95,16 +95,16 @@ def test_memory_stays_bounded_however_slowly_parts_are_taken(replicas: Services,
             reader.stdin.write(b"\n")
             reader.stdin.flush()
             assert reader.stdout.readline() == b"read 0\n"
-            # It stands still now, and so does the sampler: nothing is computed that nobody has room for.
+            # It stands still now, and so does the sampler: nothing is computed that the client has no room for.
             wait_until_idle(sampler.pid, "the sampler's rest")
             assert anonymous_bytes(reader.pid) - before < BOUND
         reader.stdin.close()
         assert reader.wait(PATIENCE) == 0
 
 
-def test_processes_that_share_a_port_are_read_from_together(replicas: Services, unharmed: Unharmed) -> None:
+def test_processes_that_share_a_port_are_read_from_together(replicas: Services, undisturbed: Undisturbed) -> None:
     sampler = replicas.sampler(ROWMINT_PROCESSES="2")
-    request = golden_request(unharmed.address, ROWS, "csv")
+    request = golden_request(undisturbed.address, ROWS, "csv")
     serving: set[str] = set()
 
     def both_serve() -> bool:
@@ -120,21 +120,21 @@ def test_processes_that_share_a_port_are_read_from_together(replicas: Services, 
         for message in stream.messages():
             data += message.data
             addresses.add(stream.address)
-    assert digest(data) == digest(unharmed.data(request))
+    assert digest(data) == digest(undisturbed.data(request))
     assert addresses == serving
 
 
 @pytest.mark.parametrize("balancing", ["weighted", "round_robin"])
 def test_a_replica_that_drains_gets_no_stream_of_a_client_that_knows_it(
-    replicas: Services, unharmed: Unharmed, balancing: str
+    replicas: Services, undisturbed: Undisturbed, balancing: str
 ) -> None:
-    ending, staying = replicas.sampler(ROWMINT_GRACE_SECONDS="600"), replicas.sampler()
-    with (
-        Client(NO_TRAINER, [ending.address, staying.address], balancing=balancing) as client,
-        opened(ending.address, golden_request(unharmed.address, 10**7)) as call,
-    ):
-        assert next(call).HasField("header")
+    ending, staying = replicas.sampler(ROWMINT_GRACE_SECONDS="600", ROWMINT_WRITE_TIMEOUT="3600"), replicas.sampler()
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(Client(NO_TRAINER, [ending.address, staying.address], balancing=balancing))
         wait_until(lambda: len(spread(client, 4)) == 2, "streams at both")
+        # Then only: by its load, a replica with a stream may be given no other for long.
+        call = stack.enter_context(opened(ending.address, golden_request(undisturbed.address, 10**7)))
+        assert next(call).HasField("header")
         wait_until_idle(ending.pid, "the sampler waiting for its reader")
         ending.process.send_signal(signal.SIGTERM)
         wait_until(lambda: ending.address not in spread(client, 2), "the news that it drains")
@@ -193,7 +193,7 @@ def test_a_slowed_replica_is_given_less(replicas: Services) -> None:
             with slowed(slow):
                 last.clear()
                 # In turn, each would be given half of them however slow it is.
-                wait_until(less, "weights from what the replicas tell of their load")
+                wait_until(less, "weights from what the replicas report of their load")
         finally:
             over.set()
             for reader in readers:

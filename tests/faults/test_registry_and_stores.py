@@ -16,10 +16,10 @@ from rowmint.names import DatasetName, TrainingJobName
 from rowmint.registry import DatasetState
 from rowmint.v1 import training_job_pb2 as pb
 from tests.acceptance.processes import Services, children_of
-from tests.crash.house import House
-from tests.crash.story import CSV, patient_client, training_config
+from tests.crash.scenario import CSV, patient_client, training_config
+from tests.crash.storage import Storage
 from tests.faults.gated_source import GatedSource
-from tests.faults.raw_streams import asked_to_wait, opened
+from tests.faults.raw_streams import opened, retry_delays
 from tests.postgres_server import PostgresServer
 from tests.swift_server import SwiftServer
 from tests.waiting import wait_until
@@ -28,8 +28,8 @@ DIGEST = hashlib.sha256(CSV).digest()
 
 
 @pytest.fixture
-def house(tmp_path, postgres, swift) -> House:
-    return House(tmp_path, postgres.create_database(), swift.create_bucket(), swift.options)
+def storage(tmp_path, postgres, swift) -> Storage:
+    return Storage(tmp_path, postgres.create_database(), swift.create_bucket(), swift.options)
 
 
 def rows(client: Client, version: str) -> bytes:
@@ -56,7 +56,7 @@ def kill(server: PostgresServer | SwiftServer) -> None:
     ("what", "how"), [pytest.param("registry", restart, marks=pytest.mark.full), ("registry", kill), ("store", kill)]
 )
 def test_an_upload_a_fit_and_streams_outlive_it(
-    house: House,
+    storage: Storage,
     services: Services,
     postgres: PostgresServer,
     swift: SwiftServer,
@@ -66,14 +66,14 @@ def test_an_upload_a_fit_and_streams_outlive_it(
 ) -> None:
     # A lease that outlasts the outage: what is at work goes on, rather than being taken up again.
     settings = {"ROWMINT_LEASE_SECONDS": "30", "ROWMINT_CHECKPOINT_SECONDS": "0.5"}
-    trainer = services.start("trainer_service", house.trainer(**settings))
-    sampler = services.start("sampler_service", house.sampler())
+    trainer = services.start("trainer_service", storage.trainer(**settings))
+    sampler = services.start("sampler_service", storage.sampler())
     config = training_config()
     config.ctgan.epochs = 80
     source = GatedSource(CSV, len(CSV) // 2)
     with (
         ThreadPoolExecutor(2) as threads,
-        house.open() as inside,
+        storage.open() as inside,
         patient_client(trainer.address, sampler.address) as client,
         patient_client(trainer.address, sampler.address) as other,
     ):
@@ -133,13 +133,13 @@ def down(server: PostgresServer | SwiftServer) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("what", ["registry down", "registry frozen", "store down"])
-def test_loaded_models_keep_serving_and_unseen_ones_are_asked_to_wait(
-    house: House, services: Services, postgres: PostgresServer, swift: SwiftServer, what: str
+def test_loaded_models_are_served_and_calls_for_others_are_retried_later(
+    storage: Storage, services: Services, postgres: PostgresServer, swift: SwiftServer, what: str
 ) -> None:
     away = {"registry down": lambda: down(postgres), "registry frozen": lambda: frozen(postgres)}
     outage = away.get(what, lambda: down(swift))
-    trainer = services.start("trainer_service", house.trainer(ROWMINT_SWEEP_SECONDS="3600"))
-    sampler = services.start("sampler_service", house.sampler())
+    trainer = services.start("trainer_service", storage.trainer(ROWMINT_SWEEP_SECONDS="3600"))
+    sampler = services.start("sampler_service", storage.sampler())
     with patient_client(trainer.address, sampler.address) as client:
         client.upload(CSV, "customers", format="csv", primary_key="customer")
         loaded, unseen = publish(client, "loaded"), publish(client, "unseen")
@@ -153,16 +153,16 @@ def test_loaded_models_keep_serving_and_unseen_ones_are_asked_to_wait(
             with pytest.raises(grpc.RpcError) as raised:
                 next(call)
             assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
-            assert asked_to_wait(call) == (1.0, "1000")
+            assert retry_delays(call) == (1.0, "1000")
     with patient_client(trainer.address, sampler.address) as client:
         assert len(b"".join(client.sample_stream(request).chunks())) > 0
         assert rows(client, loaded) == expected[loaded]
 
 
 def test_while_the_registry_is_down_the_trainer_says_when_to_come_back(
-    house: House, services: Services, postgres: PostgresServer
+    storage: Storage, services: Services, postgres: PostgresServer
 ) -> None:
-    trainer = services.start("trainer_service", house.trainer())
+    trainer = services.start("trainer_service", storage.trainer())
     impatient = replace(Client(trainer.address)._connection.retry, unary_attempts=1)
     with down(postgres), Client(trainer.address, retry=impatient) as client:
         with pytest.raises(RowmintCallError) as raised:

@@ -10,7 +10,7 @@ import pytest
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
 from tests.acceptance.processes import ServiceProcess, Services, children_of, refused_start
 from tests.faults.golden_home import golden_request
-from tests.faults.raw_streams import Received, Unharmed
+from tests.faults.raw_streams import Received, Undisturbed
 from tests.waiting import wait_until
 
 PROCESSES = 3
@@ -50,25 +50,25 @@ def pids(names: set[str]) -> set[int]:
 
 
 def gone(pid: int) -> bool:
-    """Say whether a process has ended; it may be somebody else's to bury."""
+    """Say whether a process has ended; it may be another process's child."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
 
 
-def test_every_process_answers_alike(shared: ServiceProcess, unharmed: Unharmed) -> None:
-    request = golden_request(unharmed.address, 5000)
-    seen = all_seen(shared.address, request, unharmed.data(request))
+def test_every_process_answers_alike(shared: ServiceProcess, undisturbed: Undisturbed) -> None:
+    request = golden_request(undisturbed.address, 5000)
+    seen = all_seen(shared.address, request, undisturbed.data(request))
     assert {name.rpartition("/")[0] for name in seen} == {shared.address}
     assert pids(seen) == set(children_of(shared.pid))
     assert shared.terminate() == 0
     assert all(map(gone, pids(seen)))
 
 
-def test_a_killed_process_is_replaced_and_the_others_serve_on(shared: ServiceProcess, unharmed: Unharmed) -> None:
-    request = golden_request(unharmed.address, 5000)
-    whole = unharmed.data(request)
+def test_a_killed_process_is_replaced_and_the_others_serve_on(shared: ServiceProcess, undisturbed: Undisturbed) -> None:
+    request = golden_request(undisturbed.address, 5000)
+    whole = undisturbed.data(request)
     before = pids(all_seen(shared.address, request, whole))
     victim = min(before)
     os.kill(victim, signal.SIGKILL)
@@ -85,7 +85,7 @@ def test_processes_end_with_their_parent(shared: ServiceProcess) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "environment", "told"),
+    ("options", "environment", "reported"),
     [
         (["--processes", "0"], {}, "ROWMINT_PROCESSES: Input should be greater than or equal to 1"),
         (
@@ -96,8 +96,8 @@ def test_processes_end_with_their_parent(shared: ServiceProcess) -> None:
         (["--processes", "2"], {"ROWMINT_MODEL_STORE": "no://store"}, "ended with exit code 1"),
     ],
 )
-def test_what_cannot_run_says_so(replicas: Services, options, environment, told) -> None:
-    assert told in refused_start(replicas.home, "-m", "sampler_service", *options, **environment)
+def test_what_cannot_run_says_so(replicas: Services, options, environment, reported) -> None:
+    assert reported in refused_start(replicas.home, "-m", "sampler_service", *options, **environment)
 
 
 def test_a_port_that_is_taken_is_not_shared(replicas: Services, shared: ServiceProcess) -> None:

@@ -15,7 +15,7 @@ from tests.acceptance.processes import ServiceProcess, Services
 from tests.acceptance.refusals import refused
 from tests.faults.golden_home import NO_TRAINER, golden_request, golden_version
 from tests.faults.process_figures import anonymous_bytes, wait_until_idle
-from tests.faults.raw_streams import Unharmed, asked_to_wait, opened, received
+from tests.faults.raw_streams import Undisturbed, opened, received, retry_delays
 from tests.waiting import wait_until
 
 MANY = 10**7
@@ -45,13 +45,13 @@ def streams_ended(sampler: ServiceProcess) -> list[str]:
     return [call["status"] for call in calls if call["method"] == "rowmint.v1.SamplingService/Sample"]
 
 
-def wait_until_given_up(address: str, unharmed: Unharmed) -> None:
+def wait_until_given_up(address: str, undisturbed: Undisturbed) -> None:
     """Wait until a sampler that serves one stream at once serves another: the one before is given up."""
-    request = golden_request(unharmed.address, 10)
+    request = golden_request(undisturbed.address, 10)
 
     def served() -> bool:
         try:
-            return received(address, request).data == unharmed.data(request)
+            return received(address, request).data == undisturbed.data(request)
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.UNAVAILABLE:
                 raise
@@ -60,13 +60,15 @@ def wait_until_given_up(address: str, unharmed: Unharmed) -> None:
     wait_until(served, "another stream being served")
 
 
-def test_memory_stays_bounded_however_slowly_ten_million_rows_are_read(replicas: Services, unharmed: Unharmed) -> None:
+def test_memory_stays_bounded_however_slowly_ten_million_rows_are_read(
+    replicas: Services, undisturbed: Undisturbed
+) -> None:
     sampler = replicas.sampler()
     # Tables and kernels of the model are there before what a stream takes is measured.
-    received(sampler.address, golden_request(unharmed.address, 20_000))
+    received(sampler.address, golden_request(undisturbed.address, 20_000))
     before = anonymous_bytes(sampler.pid)
     most = 0
-    with opened(sampler.address, golden_request(unharmed.address, MANY), WIDE) as call:
+    with opened(sampler.address, golden_request(undisturbed.address, MANY), WIDE) as call:
         for _ in range(3):
             for _ in range(25):
                 next(call)
@@ -76,16 +78,16 @@ def test_memory_stays_bounded_however_slowly_ten_million_rows_are_read(replicas:
     assert most < BOUND
 
 
-def test_memory_stays_bounded_while_many_readers_stall(replicas: Services, unharmed: Unharmed) -> None:
+def test_memory_stays_bounded_while_many_readers_stall(replicas: Services, undisturbed: Undisturbed) -> None:
     sampler = replicas.sampler()
-    received(sampler.address, golden_request(unharmed.address, 20_000))
+    received(sampler.address, golden_request(undisturbed.address, 20_000))
     before = anonymous_bytes(sampler.pid)
     calls = 8
     release = threading.Event()
     begun = threading.Barrier(calls + 1)
 
     def stall() -> None:
-        with opened(sampler.address, golden_request(unharmed.address, MANY), WIDE) as call:
+        with opened(sampler.address, golden_request(undisturbed.address, MANY), WIDE) as call:
             next(call)
             begun.wait(60)
             release.wait(60)
@@ -102,13 +104,15 @@ def test_memory_stays_bounded_while_many_readers_stall(replicas: Services, unhar
     assert most < calls * BOUND / 2
 
 
-def test_a_reader_that_stalls_for_too_long_is_told_why_its_stream_ended(replicas: Services, unharmed: Unharmed) -> None:
+def test_a_reader_that_stalls_too_long_gets_the_reason_its_stream_ended(
+    replicas: Services, undisturbed: Undisturbed
+) -> None:
     sampler = replicas.sampler(ROWMINT_WRITE_TIMEOUT="1", ROWMINT_MAX_STREAMS="1")
-    request = golden_request(unharmed.address, MANY)
+    request = golden_request(undisturbed.address, MANY)
     with opened(sampler.address, request) as call:
         assert next(call).HasField("header")
         wait_until_idle(sampler.pid, "the sampler waiting for its reader")
-        wait_until_given_up(sampler.address, unharmed)
+        wait_until_given_up(sampler.address, undisturbed)
         refusal = refused(list, call)
         assert refusal.kind == ("RESOURCE_EXHAUSTED", "LIMIT")
         assert refusal.metadata["setting"] == "ROWMINT_WRITE_TIMEOUT"
@@ -116,37 +120,37 @@ def test_a_reader_that_stalls_for_too_long_is_told_why_its_stream_ended(replicas
 
 
 def test_a_client_that_reads_on_after_its_stream_was_given_up_gets_every_row(
-    replicas: Services, unharmed: Unharmed
+    replicas: Services, undisturbed: Undisturbed
 ) -> None:
     sampler = replicas.sampler(ROWMINT_WRITE_TIMEOUT="1", ROWMINT_MAX_STREAMS="1")
-    request = golden_request(unharmed.address, 90_000)
-    whole = unharmed.data(request)
+    request = golden_request(undisturbed.address, 90_000)
+    whole = undisturbed.data(request)
     with Client(NO_TRAINER, sampler.address) as client:
         stream = client.sample_stream(request)
         chunks = stream.chunks()
         pieces = [next(chunks)]
-        wait_until_given_up(sampler.address, unharmed)
+        wait_until_given_up(sampler.address, undisturbed)
         pieces += chunks
     assert stream.resumes >= 1
     assert hashlib.sha256(b"".join(pieces)).digest() == hashlib.sha256(whole).digest()
 
 
-def test_one_stream_too_many_is_asked_to_come_back(replicas: Services, unharmed: Unharmed) -> None:
+def test_a_stream_above_the_limit_is_refused_with_a_delay(replicas: Services, undisturbed: Undisturbed) -> None:
     sampler = replicas.sampler(ROWMINT_MAX_STREAMS="1")
-    with opened(sampler.address, golden_request(unharmed.address, MANY)) as call:
+    with opened(sampler.address, golden_request(undisturbed.address, MANY)) as call:
         next(call)
-        with opened(sampler.address, golden_request(unharmed.address, 10)) as second:
+        with opened(sampler.address, golden_request(undisturbed.address, 10)) as second:
             refusal = refused(list, second)
             assert refusal.kind == ("UNAVAILABLE", "UNAVAILABLE")
             assert refusal.metadata == {"limit": "1", "setting": "ROWMINT_MAX_STREAMS"}
-            assert asked_to_wait(second) == (0.1, "100")
+            assert retry_delays(second) == (0.1, "100")
 
 
 @pytest.mark.parametrize(
     ("where", "columns"),
     [
         ({}, []),
-        # So rare that no message comes for many tiles: only the end of the call can tell that the client is gone.
+        # So rare that no message comes for many tiles: only the end of the call shows that the client is gone.
         ({"age": (98, None), "city": ["Rio"], "grade": [3], "tier": [None], "score": (9.9, None)}, ["age", "city"]),
     ],
     ids=["rows", "no rows yet"],

@@ -1,4 +1,4 @@
-"""A trainer that is told to end: what has come is committed, what was learned is kept, and the next one goes on."""
+"""A trainer that is terminated: received bytes are committed, fits are saved, and the next trainer resumes them."""
 
 import hashlib
 import json
@@ -12,8 +12,8 @@ from rowmint.names import DatasetName, TrainingJobName
 from rowmint.registry import JobRecord, JobState
 from tests.acceptance.processes import ServiceProcess, Services
 from tests.crash.event_log import check_log
-from tests.crash.house import House, Inside
-from tests.crash.story import CSV, patient_client, training_config
+from tests.crash.scenario import CSV, patient_client, training_config
+from tests.crash.storage import Inside, Storage
 from tests.faults.gated_source import GatedSource
 from tests.waiting import wait_until
 
@@ -37,14 +37,14 @@ def fitting(inside: Inside, name: TrainingJobName, epoch: int) -> bool:
     return any(event.payload.get("progress", {}).get("epoch", 0) >= epoch for event in events)
 
 
-def test_a_fit_goes_on_from_its_last_step_and_ends_alike(services: Services, tmp_path: Path) -> None:
-    house = House(tmp_path)
+def test_a_fit_is_resumed_at_its_last_step_and_ends_the_same(services: Services, tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
     config = training_config()
     config.ctgan.epochs, config.probe_epochs = EPOCHS, EPOCHS // 2
-    trainer = services.start("trainer_service", house.trainer(**NO_HASTE))
-    sampler = services.start("sampler_service", house.sampler())
+    trainer = services.start("trainer_service", storage.trainer(**NO_HASTE))
+    sampler = services.start("sampler_service", storage.sampler())
     resumed = []
-    with house.open() as inside:
+    with storage.open() as inside:
         with patient_client(trainer.address, sampler.address) as client:
             client.upload(CSV, "customers", format="csv", primary_key="customer")
             whole = client.get_version(client.wait_job(client.train("customers", "whole", config), 240).model_version)
@@ -58,7 +58,7 @@ def test_a_fit_goes_on_from_its_last_step_and_ends_alike(services: Services, tmp
             assert left.checkpoint is not None
             assert left.checkpoint.step >= epoch * STEPS
             resumed.append(left.checkpoint.step)
-            trainer = services.start("trainer_service", house.trainer(**NO_HASTE))
+            trainer = services.start("trainer_service", storage.trainer(**NO_HASTE))
         with patient_client(trainer.address, sampler.address) as client:
             ended = client.wait_job(str(name), 240)
             version = client.get_version(ended.model_version)
@@ -70,11 +70,11 @@ def test_a_fit_goes_on_from_its_last_step_and_ends_alike(services: Services, tmp
 
 
 @pytest.mark.usefixtures("small_messages")
-def test_an_upload_is_ended_with_what_came_committed_and_goes_on(services: Services, tmp_path: Path) -> None:
-    house = House(tmp_path)
+def test_an_upload_ends_with_received_bytes_committed_and_is_resumed(services: Services, tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
     source = GatedSource(CSV, len(CSV) // 2)
-    trainer = services.start("trainer_service", house.trainer(**NO_HASTE))
-    with house.open() as inside, ThreadPoolExecutor(1) as threads, patient_client(trainer.address) as client:
+    trainer = services.start("trainer_service", storage.trainer(**NO_HASTE))
+    with storage.open() as inside, ThreadPoolExecutor(1) as threads, patient_client(trainer.address) as client:
 
         def committed() -> int:
             found = inside.registry.datasets.list("default").items
@@ -85,7 +85,7 @@ def test_an_upload_is_ended_with_what_came_committed_and_goes_on(services: Servi
         # The client waits for its source: the trainer does not wait for the client.
         end(trainer, signal.SIGTERM)
         before = committed()
-        services.start("trainer_service", house.trainer(**NO_HASTE), port=trainer.port)
+        services.start("trainer_service", storage.trainer(**NO_HASTE), port=trainer.port)
         source.open()
         uploading.result(120)
         client.wait_dataset("customers", 120)

@@ -13,8 +13,8 @@ from rowmint.registry import JobRecord
 from rowmint.registry.engine import reading
 from rowmint.v1 import training_job_pb2 as pb
 from tests.acceptance.processes import ServiceProcess, Services, children_of
-from tests.crash.house import House, Inside
-from tests.crash.story import CSV, patient_client, training_config
+from tests.crash.scenario import CSV, patient_client, training_config
+from tests.crash.storage import Inside, Storage
 from tests.faults.wrong_clock import wrong_clock
 from tests.waiting import wait_until
 
@@ -58,17 +58,17 @@ def kill_with_workers(trainer: ServiceProcess) -> None:
 
 # To a clock that is ahead each lease seems to have run out; to one that is behind, none ever.
 @pytest.mark.parametrize("hours", [-7, 7])
-def test_no_job_is_stolen_from_the_living_or_kept_by_the_dead(
+def test_wrong_clocks_neither_take_over_a_live_lease_nor_keep_an_expired_one(
     services: Services, tmp_path: Path, migrated_postgres_url: str, hours: int
 ) -> None:
-    house = House(tmp_path, migrated_postgres_url)
+    storage = Storage(tmp_path, migrated_postgres_url)
     holds, waits = (wrong_clock(tmp_path / "holds", -hours), wrong_clock(tmp_path / "waits", hours))
     # No checkpoint: the fit is not to hurry to its end.
     slow = {"ROWMINT_CHECKPOINT_SECONDS": "3600", "ROWMINT_LEASE_SECONDS": str(LEASE_SECONDS)}
     config = training_config()
     config.ctgan.epochs = 100_000
-    holding = services.start("trainer_service", {**house.trainer(**slow), **holds})
-    with house.open() as inside:
+    holding = services.start("trainer_service", {**storage.trainer(**slow), **holds})
+    with storage.open() as inside:
         with patient_client(holding.address) as client:
             begun = database_seconds(inside)
             dataset = client.upload(CSV, "customers", format="csv", primary_key="customer")
@@ -76,7 +76,7 @@ def test_no_job_is_stolen_from_the_living_or_kept_by_the_dead(
             job = client.train("customers", "people", config)
         name = TrainingJobName.parse(job.name)
         wait_until(lambda: holder(inside.registry.jobs.get(name)) == str(holding.pid), "the job's begin")
-        waiting = services.start("trainer_service", {**house.trainer(**slow), **waits})
+        waiting = services.start("trainer_service", {**storage.trainer(**slow), **waits})
         wait_for_beats(inside, name, holding)
         assert inside.registry.jobs.get(name).attempt == 1
         kill_with_workers(holding)

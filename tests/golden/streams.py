@@ -81,7 +81,7 @@ def record(family: str, manifest: bytes, weights: bytes) -> ModelVersionRecord:
     )
 
 
-class Shelf:
+class Catalog:
     """Models in memory: a store and a resolver that counts."""
 
     def __init__(self) -> None:
@@ -109,12 +109,12 @@ def golden_model(family: str) -> Model:
     return read_model(*stored(family), choose_kernel("numpy"))
 
 
-def golden_shelf() -> Shelf:
+def golden_catalog() -> Catalog:
     """Return the frozen models."""
-    shelf = Shelf()
+    catalog = Catalog()
     for family in FAMILIES:
-        shelf.put(family, *stored(family))
-    return shelf
+        catalog.put(family, *stored(family))
+    return catalog
 
 
 @dataclass(frozen=True)
@@ -155,10 +155,12 @@ async def read(sampler: Sampler, spec: SampleRequest) -> Result:
 
 
 @contextmanager
-def sampler_of(shelf: Shelf, kernel: Kernel, cache_bytes: int = 1 << 28, max_rows: int = MAX_ROWS) -> Iterator[Sampler]:
-    """Compose a sampler of the models on `shelf`; it draws seed 1 where none is given."""
+def sampler_of(
+    catalog: Catalog, kernel: Kernel, cache_bytes: int = 1 << 28, max_rows: int = MAX_ROWS
+) -> Iterator[Sampler]:
+    """Compose a sampler of the models of `catalog`; it draws seed 1 where none is given."""
     with ThreadPoolExecutor(2) as loaders, ThreadPoolExecutor(2) as workers:
-        models = ModelCache(shelf, shelf.store, kernel, loaders, cache_bytes)
+        models = ModelCache(catalog, catalog.store, kernel, loaders, cache_bytes)
         yield Sampler(models, PlanCache(loaders), lambda _: workers, lambda: 1, max_rows=max_rows)
 
 
@@ -184,7 +186,7 @@ async def _digests(sampler: Sampler, chosen: Mapping[str, SampleRequest]) -> dic
 
 def all_digests(kernel: str, *, quick: bool = False) -> dict[str, str]:
     """Return the SHA-256 of every golden stream, computed with `kernel`."""
-    with sampler_of(golden_shelf(), choose_kernel(kernel)) as sampler:
+    with sampler_of(golden_catalog(), choose_kernel(kernel)) as sampler:
         return asyncio.run(_digests(sampler, specs(quick=quick)))
 
 

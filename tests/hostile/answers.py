@@ -38,7 +38,7 @@ READ = 3
 TRAILERS = 8 * 1024
 """Bytes that a client takes of trailers; an entry has 32 beside its name and value (RFC 9113, section 6.5.2)."""
 NEVER = {Reason.INTERNAL, Reason.UNAVAILABLE, Reason.DATA_LOSS, Reason.FENCED}
-"""Reasons of refusals that no request is to blame for: nothing is lost and nobody else writes."""
+"""Reasons of refusals that no request is to blame for: nothing is lost and no other process writes."""
 
 
 def tried(world: World, place: str, name: str, case: Case) -> list[str]:
@@ -99,14 +99,14 @@ def wrong_refusal(world: World, request: Descriptor, error: grpc.RpcError, *, re
     if not status.message or "\n" in status.message or not all(violation.description for violation in violations):
         return f"does not say one line: {status.message!r}"
     if re.search(rf"Traceback|site-packages|File \"|{world.home}|{Path(__file__).parents[2]}", str(status)):
-        return f"tells of the inside: {said}"
+        return f"shows internals: {said}"
     entries = [("grpc-message", quote(status.message)), *error.trailing_metadata()]
     size = sum(32 + len(key) + len(value) * (4 / 3 if isinstance(value, bytes) else 1) for key, value in entries)
     return "" if size < TRAILERS else f"has trailers of {size:.0f} bytes"
 
 
 def names_a_field(message: Descriptor, path: str) -> bool:
-    """Tell whether a path is that of a field of a message, such as `where.predicates[1].equals`."""
+    """Say whether a path is that of a field of a message, such as `where.predicates[1].equals`."""
     match = re.match(r"([a-z0-9_]+)(\[\d+\]|\[(['\"]).*?(?<!\\)\3\])?(?:\.|$)", path)
     if match is None:
         return path.endswith("...")  # a caller's long word in it is cut
@@ -125,7 +125,7 @@ def names_a_field(message: Descriptor, path: str) -> bool:
 
 
 def wrong_answer(world: World, name: str, request: Any, responses: list[Any]) -> str:
-    """Return in what an answer is not what the request asked for; and undo what it did."""
+    """Return in what an answer is not what was requested; and undo what it did."""
     try:
         ANSWERS[name](world, request, responses)
     except AssertionError as error:
@@ -148,15 +148,15 @@ def _page(_: World, request: Any, responses: list[Any]) -> None:
 
 def _created_dataset(world: World, request: Any, responses: list[Any]) -> None:
     (made,) = responses
-    asked = request.dataset
+    requested = request.dataset
     world.send("DatasetService.DeleteDataset", dataset_service_pb2.DeleteDatasetRequest(name=made.name))
     assert made.name.startswith(f"{request.parent}/datasets/{request.dataset_id}")
     assert made.state == dataset_pb2.DATASET_STATE_UPLOADING
-    assert made.format.WhichOneof("format") == asked.format.WhichOneof("format")
-    for said, value in asked.format.csv.ListFields():
+    assert made.format.WhichOneof("format") == requested.format.WhichOneof("format")
+    for said, value in requested.format.csv.ListFields():
         assert getattr(made.format.csv, said.name) == value
-    assert [column.name for column in made.column_overrides] == [column.name for column in asked.column_overrides]
-    assert (made.primary_key, made.committed_size, made.row_count) == (asked.primary_key, 0, 0)
+    assert [column.name for column in made.column_overrides] == [column.name for column in requested.column_overrides]
+    assert (made.primary_key, made.committed_size, made.row_count) == (requested.primary_key, 0, 0)
 
 
 def _written(world: World, request: Any, responses: list[Any]) -> None:
@@ -174,7 +174,7 @@ def _deleted_dataset(world: World, request: Any, responses: list[Any]) -> None:
 
 def _created_job(world: World, request: Any, responses: list[Any]) -> None:
     ((made, estimate),) = ((response.training_job, response.estimate) for response in responses)
-    asked = request.training_job
+    requested = request.training_job
     if request.validate_only:
         assert made.name == ""
         assert estimate.peak_memory_bytes > 0
@@ -182,14 +182,17 @@ def _created_job(world: World, request: Any, responses: list[Any]) -> None:
         cancelled = world.cancel(made.name)
         assert made.name.startswith(f"{request.parent}/trainingJobs/{request.training_job_id}")
         assert cancelled == training_job_pb2.JOB_STATE_CANCELLED
-    assert (made.dataset, made.model) == (asked.dataset, asked.model)
-    family = asked.config.WhichOneof("family")
+    assert (made.dataset, made.model) == (requested.dataset, requested.model)
+    family = requested.config.WhichOneof("family")
     assert made.config.WhichOneof("family") == family
-    for ours, theirs in ((made.config, asked.config), (getattr(made.config, family), getattr(asked.config, family))):
+    for ours, theirs in (
+        (made.config, requested.config),
+        (getattr(made.config, family), getattr(requested.config, family)),
+    ):
         for said, value in theirs.ListFields():
             if said.message_type is None and said.name != "device":
                 assert getattr(ours, said.name) == value
-    assert len(made.config.column_overrides) == len(asked.config.column_overrides)
+    assert len(made.config.column_overrides) == len(requested.config.column_overrides)
 
 
 def _watched(world: World, request: Any, responses: list[Any]) -> None:
@@ -255,7 +258,7 @@ def _sampled(_: World, request: Sample, responses: list[Any]) -> None:
 
 
 def _holds(predicate: condition_pb2.Predicate, row: dict[str, Any]) -> bool:
-    """Tell whether a row is as it was asked for, where that is plain: of texts, whole numbers and truth values."""
+    """Say whether a row is as it was requested, where that is plain: of texts, whole numbers and truth values."""
     if predicate.column not in row or predicate.column not in ("city", "grade", "flag", "age"):
         return True
     cell, test = row[predicate.column], predicate.WhichOneof("test")

@@ -1,7 +1,7 @@
 """Hostile bytes are read in a process of its own, with little memory: what goes wrong there is seen, and ends there.
 
-A case is a function without arguments that raises where something is not as it must be. The child runs the cases it is
-told, by module and name, and answers each with what was raised and how much memory reading took at most.
+A case is a function without arguments that raises where something is not as it must be. The child runs cases by module
+and name, and answers each with what was raised and how much memory reading took at most.
 """
 
 import ctypes
@@ -50,7 +50,7 @@ class Growth:
 
     @contextmanager
     def measured(self) -> Iterator[None]:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins again
         before = _status("VmRSS")
         try:
             yield
@@ -74,7 +74,7 @@ def note(text: str) -> None:
 
 
 class Confined:
-    """Runs cases of one module in a child, and in a new one after a child died.
+    """Runs cases of one module in a child, and in a new one after a child has crashed.
 
     Args:
         module: Name of the module whose `CASES` they are.

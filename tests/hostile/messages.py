@@ -1,4 +1,4 @@
-"""Requests made to do harm: proper ones with a field changed, ones made at random, and bytes that are none.
+"""Hostile requests: proper ones with a field changed, ones made at random, and bytes that are none.
 
 All of it follows the descriptors: a field that is added is tried without a word here. Nothing draws from a global.
 """

@@ -51,7 +51,7 @@ def structure(*fields: Field) -> bytes:
 
 @dataclass(frozen=True)
 class Page:
-    """A page of a column chunk; what its header says of sizes and values may be told apart from what is there."""
+    """A page of a column chunk; what its header says of sizes and values may differ from what is there."""
 
     kind: int = DATA
     data: bytes = b""

@@ -1,4 +1,4 @@
-"""A model whose files somebody has changed is refused with `DataLossError`, or all that it makes is sound."""
+"""A model with modified files is refused with `DataLossError`, or all that it makes is sound."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Requests made to do harm, to a real trainer and a real sampler: each gets a right answer or a typed refusal.
+"""Hostile requests to a real trainer and a real sampler: each gets a right answer or a typed refusal.
 
 Every field of every request changed, several at once, requests at random, and bytes that are no request: a sample of
 them in `make test-system`, every way of every field in `make test-full`. After each test both services answer as ever,
@@ -111,7 +111,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.fixture(autouse=True)
-def unharmed(world: World) -> Iterator[None]:
+def undisturbed(world: World) -> Iterator[None]:
     """After each test both services give right answers, have not grown, and have logged no fault."""
     yield
     digests = json.loads((Path(__file__).parents[1] / "golden" / "digests.json").read_text())
@@ -244,7 +244,7 @@ BAD_UPLOADS: dict[str, tuple[list[Write], str, list[str], int]] = {
 
 def stored(world: World) -> bytes:
     """Send what is missing of `UPLOAD` and return the digest of what is stored then; the dataset stays UPLOADING."""
-    told: list[str] = []
+    reported: list[str] = []
 
     def sent() -> bool:
         rest = UPLOAD[world.dataset(OPEN).committed_size :]
@@ -254,15 +254,15 @@ def stored(world: World) -> bytes:
         refusal = refused(world.write, last)
         # What was sent before a call was cancelled may still be on its way to the store.
         assert refusal.reason in ("WRITE_OFFSET", "DIGEST_MISMATCH")
-        told.extend(refusal.metadata[key] for key in ("sha256",) if key in refusal.metadata)
-        return bool(told)
+        reported.extend(refusal.metadata[key] for key in ("sha256",) if key in refusal.metadata)
+        return bool(reported)
 
     wait_until(sent, "the end of the upload")
-    return bytes.fromhex(told[0])
+    return bytes.fromhex(reported[0])
 
 
 @pytest.mark.parametrize("case", BAD_UPLOADS)
-def test_an_upload_out_of_order_is_refused_and_can_be_gone_on_with(world: World, case: str) -> None:
+def test_an_upload_out_of_order_is_refused_and_can_be_resumed(world: World, case: str) -> None:
     messages, reason, fields, committed = BAD_UPLOADS[case]
     world.create_dataset(OPEN)
     refusal = refused(world.write, *messages)
@@ -273,7 +273,7 @@ def test_an_upload_out_of_order_is_refused_and_can_be_gone_on_with(world: World,
 
 
 @pytest.mark.parametrize("count", range(len(PIECES) + 1))
-def test_an_upload_closed_or_cancelled_at_each_place_is_gone_on_with(world: World, count: int) -> None:
+def test_an_upload_closed_or_cancelled_anywhere_is_resumed(world: World, count: int) -> None:
     sent = [piece(number) for number in range(count)]
     world.create_dataset(OPEN)
     if sent:
@@ -281,7 +281,7 @@ def test_an_upload_closed_or_cancelled_at_each_place_is_gone_on_with(world: Worl
         assert stored(world) == hashlib.sha256(UPLOAD).digest()
     world.create_dataset(OPEN)
     with left_open(world, "DatasetService.WriteDataset", sent):
-        # Whether the last messages still arrive nobody knows, but no half of one does.
+        # The last messages may still arrive or not, but no half of one does.
         places = {sum(map(len, PIECES[:number])) for number in range(count + 1)}
         assert world.dataset(OPEN).committed_size in places
     assert world.dataset(OPEN).committed_size in places
@@ -422,7 +422,7 @@ def test_a_live_job_watched_by_many_that_leave_at_each_place(world: World) -> No
 
 
 @pytest.mark.parametrize("place", ["trainer", "sampler"])
-def test_health_is_asked_of_anything(world: World, place: str) -> None:
+def test_health_is_served_without_credentials(world: World, place: str) -> None:
     path, kind = "/grpc.health.v1.Health/", health_pb2.HealthCheckRequest
     known = {"", "rowmint.v1.ModelService"}
     check = Method(f"{path}Check", kind, health_pb2.HealthCheckResponse, (False, False))
@@ -442,7 +442,7 @@ def test_health_is_asked_of_anything(world: World, place: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["trainer", "sampler"])
-def test_reflection_is_asked_of_anything(world: World, place: str) -> None:
+def test_reflection_is_served_by_every_service(world: World, place: str) -> None:
     kind = reflection_pb2.ServerReflectionRequest
     path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
     method = Method(path, kind, reflection_pb2.ServerReflectionResponse, (True, True))
@@ -457,9 +457,9 @@ def test_reflection_is_asked_of_anything(world: World, place: str) -> None:
             )
         ),
     ]
-    asked = [case.body for base in proper for case in one_changed(base) if len(case.body) < LONG]
-    answers = list(method.call(world.channels[place], asked))
-    assert len(answers) == len(asked)
+    requested = [case.body for base in proper for case in one_changed(base) if len(case.body) < LONG]
+    answers = list(method.call(world.channels[place], requested))
+    assert len(answers) == len(requested)
     assert all(answer.WhichOneof("message_response") for answer in answers)
     (listed,) = method.call(world.channels[place], [proper[0].SerializeToString()])
     assert "rowmint.v1.ModelService" in {service.name for service in listed.list_services_response.service}

@@ -1,4 +1,4 @@
-"""Uploads made to do harm: each ends in an error that names its place, or in the right table, in little memory."""
+"""Hostile uploads: each ends in an error that names its place, or in the right table, in little memory."""
 
 import pytest
 

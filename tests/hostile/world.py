@@ -60,7 +60,7 @@ class World:
         return found.dataset
 
     def create_dataset(self, name: str) -> None:
-        """Make a dataset that waits for its bytes, anew where there is one."""
+        """Make a dataset that waits for its bytes, again where there is one."""
         with contextlib.suppress(grpc.RpcError):
             self.send("DatasetService.DeleteDataset", dataset_service_pb2.DeleteDatasetRequest(name=name))
         request = dataset_service_pb2.CreateDatasetRequest(
@@ -103,7 +103,7 @@ def stopped_worker(world: World) -> Iterator[None]:
 
 
 def _stopped_between_writes(pid: int, home: Path) -> bool:
-    """Stop a worker where it keeps nobody from writing; else let it go on."""
+    """Stop a worker where it blocks no other writer; else let it continue."""
     os.kill(pid, signal.SIGSTOP)
     for name in ("data.db", "models.db"):
         with contextlib.closing(sqlite3.connect(home / "registry" / name, timeout=0.1)) as connection:

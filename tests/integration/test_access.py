@@ -1,4 +1,4 @@
-"""Every method with every role and a stranger's resource: made of the contract's descriptors, over the wire.
+"""Every method with every role and a resource of another project: made of the contract's descriptors, over the wire.
 
 The handlers here only note that they were reached; what real ones answer is in tests/acceptance/test_access.py.
 """
@@ -30,7 +30,7 @@ SERVICES = tuple(f"rowmint.v1.{name}Service" for name in ("Dataset", "ModelAdmin
 METHODS = {
     f"{service}/{method.name}": method for service in SERVICES for method in POOL.FindServiceByName(service).methods
 }
-# Whom the tests call by which token. `mine` is their project, and `theirs` a stranger's.
+# Whom the tests call by which token. `mine` is their project, and `theirs` is another.
 CALLERS = {
     "reader": Identity("reader", {"mine": Role.READER}),
     "trainer": Identity("trainer", {"mine": Role.TRAINER}),
@@ -202,7 +202,7 @@ def test_every_method_takes_the_role_of_its_service():
     assert found == {method: ROLES[method.split("/")[0].split(".")[2].removesuffix("Service")] for method in METHODS}
 
 
-def test_every_method_with_every_role_and_a_strangers_resource():
+def test_every_method_with_every_role_and_a_resource_of_another_project():
     cases = list(itertools.product(METHODS, CALLERS, ("mine", "theirs"), ("mine", "theirs")))
     cases = [case for case in cases if case[2] == case[3] or len(resources_of(case[0])) > 1]
 
@@ -226,7 +226,7 @@ def test_every_method_with_every_role_and_a_strangers_resource():
 
 def test_who_is_not_known_reaches_no_method():
     async def test(gate):
-        callers = (None, "", "somebody")
+        callers = (None, "", "unknown")
         calls = itertools.product(METHODS, callers)
         answers = [await gate.call(method, request_of(method, first="mine"), caller) for method, caller in calls]
         return set(answers), gate.reached
@@ -269,7 +269,7 @@ def test_a_name_that_could_be_read_in_two_ways_is_no_name(name):
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].client_streaming])
-def test_a_stream_cannot_turn_to_a_strangers_resource_later(method):
+def test_a_stream_cannot_switch_to_a_resource_of_another_project(method):
     mine, theirs = request_of(method, first="mine"), request_of(method, first="theirs")
     nothing = GetMessageClass(METHODS[method].input_type)()
 
@@ -289,8 +289,8 @@ def test_every_decision_is_kept_before_it_takes_effect():
             await gate.call(method, request_of(method, first=project), caller)
 
     within(test, audit=kept)
-    told = [(entry.caller, entry.method, entry.resource, entry.decision, entry.reason) for entry in kept.entries]
-    assert told == [
+    reported = [(entry.caller, entry.method, entry.resource, entry.decision, entry.reason) for entry in kept.entries]
+    assert reported == [
         ("reader", method, "projects/mine/things/one", "allowed", ""),
         ("reader", method, "projects/theirs/things/one", "denied", "PERMISSION_DENIED"),
         ("unauthenticated", method, "", "unauthenticated", "UNAUTHENTICATED"),
@@ -320,7 +320,7 @@ def test_a_method_without_a_rule_lets_no_server_start():
         access_rules(["rowmint_test.Lawless"])
 
 
-def test_a_service_without_a_rule_is_served_to_nobody():
+def test_a_service_without_a_rule_is_served_to_no_caller():
     async def echo(request, context):
         return request
 
@@ -344,7 +344,7 @@ def test_a_service_without_a_rule_is_served_to_nobody():
     assert failure.value.code() is not grpc.StatusCode.OK
 
 
-def test_health_is_told_to_anybody_and_reflection_to_whoever_is_known():
+def test_health_is_served_to_every_caller_and_reflection_to_authenticated_ones():
     from grpc_health.v1 import health_pb2, health_pb2_grpc
     from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -353,15 +353,15 @@ def test_health_is_told_to_anybody_and_reflection_to_whoever_is_known():
         codes = []
         for caller in (None, "granted nothing"):
             metadata = () if caller is None else (("authorization", caller),)
-            asked = reflection_pb2_grpc.ServerReflectionStub(gate.channel).ServerReflectionInfo(
+            requested = reflection_pb2_grpc.ServerReflectionStub(gate.channel).ServerReflectionInfo(
                 [reflection_pb2.ServerReflectionRequest(list_services="")], metadata=metadata, timeout=10
             )
             try:
-                async for _ in asked:
+                async for _ in requested:
                     pass
             except grpc.aio.AioRpcError:
                 pass
-            codes.append((await asked.code()).name)
+            codes.append((await requested.code()).name)
         return health.status, codes
 
     assert within(test) == (1, ["UNAUTHENTICATED", "OK"])

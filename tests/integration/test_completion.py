@@ -2,7 +2,7 @@
 
 from rowmint.client import Client
 from tests.faults.golden_home import NO_TRAINER, golden_version, publish_golden
-from tests.integration.test_sampling import replica
+from tests.integration.served_replica import replica
 
 FAMILY = golden_version("ctgan")
 ROWS = 2_000

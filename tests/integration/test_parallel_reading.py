@@ -9,7 +9,7 @@ import pytest
 from rowmint.client import Client, RowmintCallError, parallel
 from rowmint.sampling.rows import RowSource
 from tests.faults.golden_home import GRID, NO_TRAINER, golden_version, publish_golden
-from tests.integration.test_sampling import replica
+from tests.integration.served_replica import replica
 
 BLOCK = 2 * GRID
 ROWS = 6 * BLOCK + 77
@@ -47,7 +47,7 @@ def spans(stream):
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize(
-    "asked",
+    "requested",
     [
         {},
         {"where": WHERE},
@@ -61,9 +61,9 @@ def spans(stream):
     ],
     ids=["all", "where", "columns", "inner", "tail", "one cell", "none", "small messages", "rare"],
 )
-def test_parts_at_once_are_the_single_stream(client, form, asked):
-    family = golden_version("independent") if "end_row" in asked and "where" in asked else CTGAN
-    options = {"seed": 5, "format": form, **asked}
+def test_parts_at_once_are_the_single_stream(client, form, requested):
+    family = golden_version("independent") if "end_row" in requested and "where" in requested else CTGAN
+    options = {"seed": 5, "format": form, **requested}
     single = client.sample(family, ROWS, **options)
     whole = content(single.messages())
     with client.sample(family, ROWS, parallel=3, **options) as stream:
@@ -74,7 +74,7 @@ def test_parts_at_once_are_the_single_stream(client, form, asked):
 
 
 @pytest.fixture
-def starving(monkeypatch):
+def exhausted_budget(monkeypatch):
     """Makes block 3 of every plan find only two rows."""
     real = RowSource.block
 
@@ -88,7 +88,7 @@ def starving(monkeypatch):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_rows_that_starve_are_missing_where_that_is_allowed(client, form, starving):
+def test_rows_of_an_exhausted_block_are_missing_where_partial_is_allowed(client, form, exhausted_budget):
     options = {"seed": 5, "format": form, "allow_partial": True, "message_bytes": 16 * 1024}
     single = client.sample(CTGAN, ROWS, **options)
     whole = content(single.messages())
@@ -98,7 +98,7 @@ def test_rows_that_starve_are_missing_where_that_is_allowed(client, form, starvi
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_rows_before_those_that_starve_are_delivered_and_then_the_error(client, form, starving):
+def test_rows_before_an_exhausted_block_are_delivered_and_then_the_error(client, form, exhausted_budget):
     def read(**more):
         found = []
         with (
@@ -112,24 +112,24 @@ def test_rows_before_those_that_starve_are_delivered_and_then_the_error(client, 
     assert read(parallel=3) == read()
 
 
-def test_what_conditions_never_allow_is_told_as_in_a_single_stream(client):
-    def told(**more):
+def test_conditions_never_met_are_reported_as_in_a_single_stream(client):
+    def reported(**more):
         with client.sample(golden_version("independent"), 64, where={"age": (98, None)}, seed=3, **more) as stream:
             with pytest.raises(RowmintCallError) as raised:
                 list(stream.messages())
             return stream.next_row, raised.value.reason, raised.value.message
 
-    assert told(parallel=2) == told()
+    assert reported(parallel=2) == reported()
 
 
-def test_a_seed_that_nobody_chose_is_one_for_all_parts(client):
+def test_a_drawn_seed_is_the_same_for_all_parts(client):
     stream = client.sample(CTGAN, ROWS, format="csv", parallel=4)
     data = content(stream.messages())
     assert stream.header.seed == 99
     assert data == content(client.sample(CTGAN, ROWS, format="csv", seed=99).messages())
 
 
-def test_a_stream_is_gone_on_with_by_parts(client):
+def test_a_stream_is_resumed_by_parts(client):
     with client.sample(CTGAN, ROWS, seed=5) as first:
         head = list(itertools.islice(first.messages(), 3))
     request = client.sample_request(CTGAN, ROWS, seed=5, start_row=first.next_row)

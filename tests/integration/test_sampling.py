@@ -1,13 +1,9 @@
 """The sampler over real gRPC: two replicas, one registry and one store, a stub-only client."""
 
-import asyncio
 import itertools
 import struct
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 
 import google_crc32c
 import grpc
@@ -16,118 +12,18 @@ import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
-from sqlalchemy import insert
 
-from rowmint.objects import LocalDirectoryStore, open_store
-from rowmint.registry import migrate, open_models_registry, open_registry
-from rowmint.registry.tables import model_aliases, model_versions, models
-from rowmint.rpc.models import model_service
-from rowmint.rpc.orca import LoadReport, load_service
-from rowmint.rpc.server import Server, ServerOptions
-from rowmint.synthesizer import choose_kernel
+from rowmint.objects import LocalDirectoryStore
+from rowmint.registry import migrate, open_registry
 from rowmint.v1 import condition_pb2, model_service_pb2, model_service_pb2_grpc, sampling_pb2, value_pb2
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
-from sampler_service.admission import Admission, Allowance
-from sampler_service.drain import Drain
-from sampler_service.model_cache import ModelCache
-from sampler_service.pacing import Pacing
-from sampler_service.plan_cache import PlanCache
-from sampler_service.replica import Replica
-from sampler_service.sampler import Sampler
-from sampler_service.servicer import SamplingServicer, sampling_service
-from sampler_service.sessions import SessionServices
-from sampler_service.statistics import Statistics
-from tests.golden.make import FAMILIES, SCHEMA, stored
-from tests.golden.streams import PROJECT, record
+from tests.golden.make import FAMILIES, SCHEMA
+from tests.golden.streams import PROJECT
+from tests.integration.served_replica import publish, replica
 from tests.waiting import wait_until
 
 GRID = 2048
 ROWS = 9000
-
-
-def publish(registry, store, family: str) -> None:
-    """Put a golden model where a sampler finds it, as publishing would."""
-    manifest, weights = stored(family)
-    made = record(family, manifest, weights)
-    store.put(made.manifest_key, manifest)
-    store.put(made.weights_key, weights)
-    row = {name: getattr(made, name) for name in model_versions.c.keys() if hasattr(made, name)}  # noqa: SIM118
-    row |= {"schema": made.schema.to_json(), "create_time": 0, "job_uid": family, "version": 1, "model_uid": family}
-    with registry.engine.begin() as connection:
-        own = {"uid": family, "project": PROJECT, "model_id": family, "last_version": 1, "create_time": 0}
-        connection.execute(insert(models).values(own))
-        connection.execute(insert(model_versions).values(row))
-        connection.execute(insert(model_aliases).values(model_uid=family, alias="latest", version=1))
-
-
-@dataclass(frozen=True)
-class Served:
-    """Parts of a sampler that a test looks at, and the loop they are for."""
-
-    admission: Admission
-    drain: Drain
-    pacing: Pacing
-    loop: asyncio.AbstractEventLoop
-
-
-@contextmanager
-def replica(
-    home,
-    kernel: str = "numpy",
-    *,
-    streams: int = 8,
-    project: int = 0,
-    write_timeout: float = 60.0,
-    max_seconds: float = 0.0,
-):
-    """Serve in a thread with an event loop of its own; yield the address and what the test looks at."""
-    registry = open_models_registry(f"sqlite:///{home}/registry/models.db")
-    store = open_store(f"file://{home}/models")
-    started, ending = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
-    found = {}
-
-    async def serve(loaders, workers):
-        cache = ModelCache(registry.models, store, choose_kernel(kernel), loaders, 1 << 28)
-        services = SessionServices(
-            Sampler(cache, PlanCache(loaders), lambda _: workers, lambda: 99),
-            lambda _: workers,
-            Admission(Allowance(streams, 10**6), Allowance(project, 0)),
-            Drain(),
-            Replica(lambda: "one", lambda: LoadReport(0.5, 20.0)),
-            Statistics(registry.models, cache.loaded_bytes, clock=time.monotonic, now=time.time),
-            max_seconds=max_seconds,
-        )
-        pacing = Pacing(write_timeout)
-        server = Server(
-            [
-                sampling_service(SamplingServicer(services, pacing)),
-                model_service(registry.models, store),
-                load_service(lambda: LoadReport(0.5, 20.0)),
-            ],
-            ServerOptions("127.0.0.1:0"),
-        )
-        served = Served(services.admission, services.drain, pacing, asyncio.get_running_loop())
-        found.update(port=await server.start(), served=served)
-        started.set()
-        await ending.wait()
-        await server.stop()
-
-    def run():
-        asyncio.set_event_loop(loop)
-        with ThreadPoolExecutor(2) as loaders, ThreadPoolExecutor(2) as workers:
-            loop.run_until_complete(serve(loaders, workers))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        assert started.wait(30)
-        yield f"127.0.0.1:{found['port']}", found["served"]
-    finally:
-        loop.call_soon_threadsafe(ending.set)
-        thread.join(30)
-        loop.close()
-        registry.close()
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +53,9 @@ def request(**more) -> sampling_pb2.SampleRequest:
     return sampling_pb2.SampleRequest(**{"model": f"projects/{PROJECT}/models/ctgan", "rows": ROWS, "seed": 7, **more})
 
 
-def sampled(stub, asked):
+def sampled(stub, requested):
     """Return header, data messages and summary, checking their order and sums."""
-    responses = list(stub.Sample(asked, timeout=60))
+    responses = list(stub.Sample(requested, timeout=60))
     kinds = [response.WhichOneof("message") for response in responses]
     assert kinds == ["header", *["data"] * (len(kinds) - 2), "summary"]
     header, data, summary = responses[0].header, [response.data for response in responses[1:-1]], responses[-1].summary
@@ -201,9 +97,9 @@ FORMATS = [
 @pytest.mark.parametrize("row_format", FORMATS)
 def test_two_replicas_share_a_stream(stubs, row_format):
     one, other = stubs
-    asked = request(where=WHERE, format=row_format)
-    header, whole, _ = sampled(one, asked)
-    assert joined(sampled(other, asked)[1]) == joined(whole)
+    requested = request(where=WHERE, format=row_format)
+    header, whole, _ = sampled(one, requested)
+    assert joined(sampled(other, requested)[1]) == joined(whole)
     # Ended after 4,096 rows, resumed at the other replica.
     first = request(where=WHERE, format=row_format, end_row=2 * GRID)
     rest = request(
@@ -215,7 +111,7 @@ def test_two_replicas_share_a_stream(stubs, row_format):
         expected_plan_digest=header.plan_digest,
     )
     assert joined(sampled(one, first)[1], sampled(other, rest)[1]) == joined(whole)
-    planned = one.PlanSample(sampling_pb2.PlanSampleRequest(sample=asked, parts=3))
+    planned = one.PlanSample(sampling_pb2.PlanSampleRequest(sample=requested, parts=3))
     assert planned.header == header
     assert planned.conditioned_column == "city"
     assert 0 < planned.acceptance < 1
@@ -224,7 +120,7 @@ def test_two_replicas_share_a_stream(stubs, row_format):
     assert joined(*parts) == joined(whole)
 
 
-def test_the_data_say_what_was_asked(stubs):
+def test_the_rows_satisfy_the_request(stubs):
     header, data, summary = sampled(stubs[0], request(where=WHERE, columns=["age", "city", "id"]))
     table = pa.ipc.open_stream(joined(data)).read_all()
     assert table.schema.names == ["age", "city", "id"] == [column.name for column in header.schema.columns]
@@ -256,10 +152,10 @@ def test_a_version_is_found_by_any_name(stubs, name):
     assert sampled(stubs[1], request(model=digest, rows=10))[0] == header
 
 
-def test_a_seed_is_drawn_and_told(stubs):
-    asked = request(rows=10)
-    asked.ClearField("seed")
-    assert sampled(stubs[0], asked)[0].seed == 99
+def test_a_seed_is_drawn_and_reported(stubs):
+    requested = request(rows=10)
+    requested.ClearField("seed")
+    assert sampled(stubs[0], requested)[0].seed == 99
 
 
 def failure(call) -> tuple[grpc.StatusCode, ErrorInfo, list[str]]:
@@ -305,10 +201,10 @@ def equals(column, **value):
 def test_bad_input_has_a_typed_error(stubs, change, code, reason, fields):
     if "where" in change:
         change = {**change, "where": condition_pb2.Where(predicates=change["where"])}
-    asked = request(**change)
+    requested = request(**change)
     for call in (
-        lambda: list(stubs[0].Sample(asked)),
-        lambda: stubs[0].PlanSample(sampling_pb2.PlanSampleRequest(sample=asked)),
+        lambda: list(stubs[0].Sample(requested)),
+        lambda: stubs[0].PlanSample(sampling_pb2.PlanSampleRequest(sample=requested)),
     ):
         found_code, info, found_fields = failure(call)
         assert (found_code.name, info.reason) == (code, reason)
@@ -329,8 +225,8 @@ def test_damaged_weights_are_data_loss(home, tmp_path):
     path.chmod(0o644)
     path.write_bytes(bytes(data))
     with replica(tmp_path) as (address, _), grpc.insecure_channel(address) as channel:
-        asked = request(model=f"projects/{PROJECT}/models/tvae")
-        code, info, _ = failure(lambda: list(SamplingServiceStub(channel).Sample(asked)))
+        requested = request(model=f"projects/{PROJECT}/models/tvae")
+        code, info, _ = failure(lambda: list(SamplingServiceStub(channel).Sample(requested)))
         assert (code, info.reason) == (grpc.StatusCode.DATA_LOSS, "DATA_LOSS")
 
 

@@ -30,7 +30,7 @@ from rowmint.v1.model_service_pb2_grpc import ModelServiceStub
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
 from sampler_service.__main__ import composed
 from sampler_service.settings import SamplerSettings
-from tests.conformance.test_registry import TRAIN, train
+from tests.conformance.registries import TRAIN, train
 from tests.golden.make import stored
 from tests.golden.streams import record
 from trainer_service.servicers.model_admin import ModelAdminServicer

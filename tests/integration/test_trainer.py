@@ -32,7 +32,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.system
 
 PARENT = "projects/default"
-# A dead worker is noticed soon, and a busy machine is not taken for a dead worker.
+# A crashed worker is detected soon, and a busy machine is not taken for a crashed worker.
 LEASE = {"ROWMINT_LEASE_SECONDS": "2", "ROWMINT_HEARTBEAT_SECONDS": "0.2"}
 LONG = {"epochs": 40, "batch_size": 100, "generator_dim": [32], "discriminator_dim": [32], "threads": 1, "seed": 5}
 
@@ -188,7 +188,7 @@ def test_a_repeated_request_creates_one_dataset(datasets):
     assert refused(datasets.CreateDataset, request).reason == "REQUEST_ID_REUSED"
 
 
-def test_a_job_that_has_ended_is_watched_and_asked_for_again(training, client: Client):
+def test_an_ended_job_is_watched_and_requested_again(training, client: Client):
     ready = client.upload(customers_csv(50), format="csv", primary_key="customer")
     request = job_request(ready.name, request_id=str(uuid4()))
     made = training.CreateTrainingJob(request).training_job
@@ -278,7 +278,7 @@ def gone(children: list[int]) -> bool:
     return not any(Path(f"/proc/{child}").exists() for child in children)
 
 
-def test_a_job_outlives_a_trainer_told_to_end_and_one_that_is_killed(services: Services):
+def test_a_job_outlives_a_terminated_and_a_killed_trainer(services: Services):
     trainer = services.trainer(**LEASE, ROWMINT_GRACE_SECONDS="60")
     with client_of(trainer) as client:
         dataset = client.upload(customers_csv(300), "customers", format="csv", primary_key="customer")

@@ -32,7 +32,7 @@ YET_TO_COME = "yet_to_come"
 
 
 class TwoUsersSwift(SwiftServer):
-    """Swift with a second user, who may do what a bucket's owner lets him and nothing else."""
+    """Swift with a second user, who may do what a bucket's owner allows and nothing else."""
 
     def _configure(self) -> None:
         super()._configure()
@@ -53,8 +53,8 @@ class TwoUsersSwift(SwiftServer):
         S3 has no word for that which Swift knows; Swift's own, in a signed request of S3, it takes.
         """
         name = "readable"
-        asked = obstore.sign(bucket(f"s3://{name}", self.options), "PUT", "", timedelta(minutes=1))
-        urlopen(Request(asked, method="PUT", headers={"X-Container-Read": USER}), timeout=60).close()
+        requested = obstore.sign(bucket(f"s3://{name}", self.options), "PUT", "", timedelta(minutes=1))
+        urlopen(Request(requested, method="PUT", headers={"X-Container-Read": USER}), timeout=60).close()
         return f"s3://{name}"
 
 
@@ -84,8 +84,8 @@ class Boundary:
 
 
 def bucket(url: str, options: dict[str, Any]) -> S3Store:
-    told = {name: value for name, value in options.items() if name not in ("client_options", "retry_config")}
-    return S3Store(url.removeprefix("s3://"), config=told, client_options={"allow_http": True})
+    kept = {name: value for name, value in options.items() if name not in ("client_options", "retry_config")}
+    return S3Store(url.removeprefix("s3://"), config=kept, client_options={"allow_http": True})
 
 
 def keys_in(store: S3Store) -> list[str]:
@@ -266,7 +266,7 @@ def test_tables_yet_to_come_are_as_those_that_are_there(boundary: Boundary):
     ],
 )
 def test_no_way_around_the_tables_is_open(boundary: Boundary, statement: str):
-    # A database is made outside of transactions only, and somebody's session must be there to be ended.
+    # A database is made outside of transactions only, and another session must be there to be ended.
     with connected(boundary.trainer_url), connected(boundary.sampler_url) as connection:
         connection.autocommit = True
         connection.execute("SET default_transaction_read_only = off")
@@ -288,8 +288,8 @@ def test_what_the_planner_knows_of_the_data_is_hidden(boundary: Boundary):
 def test_what_others_ask_the_database_is_hidden(boundary: Boundary):
     with connected(boundary.trainer_url) as other, connected(boundary.sampler_url) as connection:
         other.execute("SELECT 'a cell of the data'")
-        asked = "SELECT query FROM pg_stat_activity WHERE usename = 'rowmint_trainer'"
-        assert connection.execute(asked).fetchall() == [("<insufficient privilege>",)]
+        requested = "SELECT query FROM pg_stat_activity WHERE usename = 'rowmint_trainer'"
+        assert connection.execute(requested).fetchall() == [("<insufficient privilege>",)]
 
 
 def test_nothing_in_the_bucket_of_data_is_read_listed_or_written(boundary: Boundary):
@@ -324,7 +324,7 @@ def test_objects_of_the_bucket_of_models_are_read_and_not_written(boundary: Boun
 
 
 def denied(attempted: Any) -> bool:
-    """Say whether the service refuses something as not allowed; what it lets happen is a failure."""
+    """Say whether the service refuses something as not allowed; what it allows is a failure."""
     with pytest.raises((BaseError, PermissionError)) as caught:
         attempted()
     return any(word in str(caught.value) for word in ("403 Forbidden", "AccessDenied"))

@@ -23,7 +23,7 @@ class Span:
         trace: Its trace, hex.
         id: Its own id, hex.
         parent: The id of the span it hangs on, hex; empty for the root.
-        attributes: What it tells.
+        attributes: Its attributes.
         events: Names and attributes of its events.
         failed: Whether it is marked as one of what failed.
     """

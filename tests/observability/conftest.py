@@ -1,4 +1,4 @@
-"""A trainer and a sampler that tell all they can, and the main job done once by the `rowmint` command."""
+"""A trainer and a sampler that log and export all they can, and the main job done once by the `rowmint` command."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.waiting import PATIENCE, wait_until
 PROJECT = "watched"
 ROWS = 4_000
 CITY = "Quito"
-ASKED = 3_000
+REQUESTED = 3_000
 
 Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]
 """Samples by their names, and then their labels."""
@@ -33,7 +33,7 @@ def lines(service: ServiceProcess) -> list[dict[str, Any]]:
 
 
 def metrics_port(service: ServiceProcess) -> int:
-    """Return where a service serves its metrics, as its log tells, which it does before it serves calls."""
+    """Return where a service serves its metrics, as its log says, which it does before it serves calls."""
     (port,) = (line["port"] for line in lines(service) if line["event"] == "serving metrics")
     return port
 
@@ -57,7 +57,7 @@ class Watched:
         services: The trainer and the sampler.
         collector: Where their traces and those of the command go.
         csv: The table that was fitted.
-        report: What `rowmint sample --json` told.
+        report: Output of `rowmint sample --json`.
         figures: What each service's metrics said when all that was done and nothing else.
     """
 
@@ -100,7 +100,7 @@ class Watched:
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     services = Services(tmp_path_factory.mktemp("watched"))
     collector = Collector()
-    told = {
+    environment = {
         "ROWMINT_METRICS_LISTEN": "127.0.0.1:0",
         "ROWMINT_LOG_FORMAT": "json",
         "ROWMINT_LOG_LEVEL": "debug",
@@ -108,8 +108,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         "OTEL_BSP_SCHEDULE_DELAY": "100",
     }
     try:
-        services.trainer(**told)
-        services.sampler(**told, ROWMINT_THREADS="2")
+        services.trainer(**environment)
+        services.sampler(**environment, ROWMINT_THREADS="2")
         found = Watched(services, collector, customers_csv(ROWS))
         (services.home / "customers.csv").write_bytes(found.csv)
         found.command(
@@ -117,14 +117,14 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         )
         found.report = json.loads(
             found.command(
-                *("sample", "customers", "-n", str(ASKED), "--seed", "3", "--where", f"city = {CITY}"),
+                *("sample", "customers", "-n", str(REQUESTED), "--seed", "3", "--where", f"city = {CITY}"),
                 *("--format", "csv", "--output", "rows.csv", "--json"),
             )
         )
-        # A request whose cell is in no table: what is refused must not be told either.
+        # A request whose cell is in no table: what is refused must not be reported either.
         found.command("sample", "customers", "-n", "5", "--where", "city = Samarkand-4711", code=1)
         trainer, sampler = map(metrics_port, services.started)
-        # A job has succeeded before its worker has told so.
+        # A job has succeeded before its worker has reported it.
         ended = "rowmint_jobs_ended_total"
         wait_until(lambda: sum(scrape(trainer).get(ended, {}).values()) == 2, "the end of both jobs")
         # What the registry says is some seconds old.

@@ -13,7 +13,7 @@ def test_every_line_is_an_object_that_says_when_what_and_who(watched: Watched):
             assert line["timestamp"].endswith("Z")
 
 
-def test_calls_are_told_with_the_trace_they_belong_to(watched: Watched):
+def test_log_lines_of_calls_have_their_trace(watched: Watched):
     calls = [line for line in lines(watched.sampler) if line["event"] == "call"]
     sampled = [line for line in calls if line["method"] == "rowmint.v1.SamplingService/Sample"]
     assert {line["status"] for line in sampled} >= {"INVALID_ARGUMENT"}

@@ -4,7 +4,7 @@ import pytest
 
 from rowmint.client import Client
 from tests.acceptance.processes import Services, refused_start
-from tests.observability.conftest import ASKED, PROJECT, Watched, metrics_port, scrape
+from tests.observability.conftest import PROJECT, REQUESTED, Watched, metrics_port, scrape
 from tests.waiting import wait_until
 from trainer_service.jobs.runners import PHASES
 
@@ -20,7 +20,7 @@ def only(samples, **labels) -> float:
 
 def test_rows_sent_are_the_rows_requested_for(watched: Watched):
     seen = watched.figures["sampler"]
-    assert only(seen["rowmint_rows_sent_total"], project=PROJECT, row_format="csv") == ASKED
+    assert only(seen["rowmint_rows_sent_total"], project=PROJECT, row_format="csv") == REQUESTED
     assert only(seen["rowmint_streams_ended_total"], outcome="complete") >= 1
     assert only(seen["rowmint_streams_ended_total"], outcome="failed") == 0
     assert only(seen["rowmint_first_row_seconds_count"], row_format="csv") == 1
@@ -29,7 +29,7 @@ def test_rows_sent_are_the_rows_requested_for(watched: Watched):
     assert only(seen["rowmint_block_seconds_count"]) == only(seen["rowmint_block_wait_seconds_count"]) >= 1
 
 
-def test_what_is_live_is_nothing_when_nothing_goes_on(watched: Watched):
+def test_live_gauges_are_zero_when_idle(watched: Watched):
     for name in ("queue_blocks", "running_blocks", "streams", "rows_in_flight"):
         assert watched.figures["sampler"][f"rowmint_{name}"] == {(): 0}, name
 
@@ -58,7 +58,7 @@ def test_calls_are_counted_by_method_and_status(watched: Watched):
     assert only(sent, grpc_method=f"{SAMPLING}/Sample") > written
 
 
-def test_a_trainer_tells_of_uploads_jobs_and_phases(watched: Watched):
+def test_a_trainer_reports_uploads_jobs_and_phases(watched: Watched):
     seen = watched.figures["trainer"]
     assert only(seen["rowmint_upload_bytes_total"], project=PROJECT) == len(watched.csv)
     assert seen["rowmint_uploads_open"] == {(): 0}

@@ -1,4 +1,4 @@
-"""What replicas tell of a model, by the RPC, the client and the command."""
+"""What replicas report of a model, by the RPC, the client and the command."""
 
 import json
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ import pytest
 
 from rowmint.client import Client, RetryPolicy, RowmintCallError
 from tests.acceptance.processes import Services, free_port
-from tests.observability.conftest import ASKED, PROJECT, Watched
+from tests.observability.conftest import PROJECT, REQUESTED, Watched
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def idle(watched: Watched):
     services.close()
 
 
-def test_a_replica_tells_what_was_asked_of_it_and_no_other(watched: Watched, idle):
+def test_a_replica_reports_its_own_requests_only(watched: Watched, idle):
     with Client(watched.trainer.address, [watched.sampler.address, idle.address], PROJECT) as client:
         version = client.get_version("customers").name
         served, unserved = client.model_statistics(version)
@@ -27,9 +27,9 @@ def test_a_replica_tells_what_was_asked_of_it_and_no_other(watched: Watched, idl
         assert (served.statistics.replica, unserved.statistics.replica) == (served.address, unserved.address)
         (one,) = served.statistics.model_versions
         assert one.model_version == version
-        # Others may have asked this replica since, but not the first one of all.
+        # Other tests may have called this replica since, but not the first one of all.
         assert one.streams_begun >= one.streams_ended.complete >= 1
-        assert one.rows >= ASKED
+        assert one.rows >= REQUESTED
         assert one.candidates >= one.accepted >= watched.report["accepted"]
         assert one.blocks >= 1
         assert one.block_seconds > 0
@@ -95,15 +95,15 @@ def test_what_there_is_not_is_refused(watched: Watched, name, code):
 
 
 def test_a_replica_that_is_down_does_not_hide_the_others(watched: Watched):
-    nobody = f"127.0.0.1:{free_port()}"
+    unused_address = f"127.0.0.1:{free_port()}"
     quick = RetryPolicy(unary_attempts=2, first_delay=0.01)
-    with Client(watched.trainer.address, [watched.sampler.address, nobody], PROJECT, retry=quick) as client:
+    with Client(watched.trainer.address, [watched.sampler.address, unused_address], PROJECT, retry=quick) as client:
         up, down = client.model_statistics("customers")
         assert up.statistics is not None
-        assert (down.address, down.statistics) == (nobody, None)
+        assert (down.address, down.statistics) == (unused_address, None)
         assert down.error.code is grpc.StatusCode.UNAVAILABLE
     with (
-        Client(watched.trainer.address, nobody, PROJECT, retry=quick) as client,
+        Client(watched.trainer.address, unused_address, PROJECT, retry=quick) as client,
         pytest.raises(RowmintCallError) as caught,
     ):
         client.model_statistics("customers")
@@ -113,7 +113,7 @@ def test_a_replica_that_is_down_does_not_hide_the_others(watched: Watched):
 def test_the_command_shows_a_table_and_json(watched: Watched):
     (found,) = json.loads(watched.command("models", "statistics", "customers", "--json"))
     assert found["address"] == watched.sampler.address
-    assert found["model_versions"][0]["rows"] >= ASKED
+    assert found["model_versions"][0]["rows"] >= REQUESTED
     table = watched.command("models", "statistics", "customers")
     assert "acceptance" in table
     assert watched.sampler.address in table

@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.processes import ROOT, Services, refused_start
 from tests.observability.collector import Span
-from tests.observability.conftest import ASKED, CITY, PROJECT, Watched
+from tests.observability.conftest import CITY, PROJECT, REQUESTED, Watched
 
 INTERNAL, SERVER, CLIENT = 1, 2, 3
 CREATE = "rowmint.v1.TrainingService/CreateTrainingJob"
@@ -59,19 +59,23 @@ def test_a_job_is_one_trace_from_the_command_to_the_phases_of_its_worker(watched
             assert span.attributes["rpc.grpc.status_code"] in (0, 1), span
 
 
-def test_the_spans_of_a_stream_tell_version_and_rows_and_no_condition(watched: Watched):
+def test_the_spans_of_a_stream_have_version_and_rows_and_no_condition(watched: Watched):
     trace = whole_trace(watched, "rowmint sample", SAMPLE)
     sent = [span for span in trace if span.name == SAMPLE and span.kind == SERVER]
     assert len(sent) == 1
     assert sent[0].service == "rowmint-sampler"
-    assert sent[0].attributes["rowmint.rows"] == ASKED
+    assert sent[0].attributes["rowmint.rows"] == REQUESTED
     assert sent[0].attributes["rowmint.outcome"] == "complete"
     assert sent[0].attributes["rowmint.model_version"].startswith(f"projects/{PROJECT}/models/customers/versions/")
-    asked = parent_of(sent[0], trace)
-    assert (asked.service, asked.kind, asked.attributes["rowmint.rows"]) == ("rowmint-client", CLIENT, ASKED)
-    told = repr(watched.collector.wait(lambda spans: spans, "spans"))
-    assert CITY not in told
-    assert "Samarkand" not in told
+    requested = parent_of(sent[0], trace)
+    assert (requested.service, requested.kind, requested.attributes["rowmint.rows"]) == (
+        "rowmint-client",
+        CLIENT,
+        REQUESTED,
+    )
+    reported = repr(watched.collector.wait(lambda spans: spans, "spans"))
+    assert CITY not in reported
+    assert "Samarkand" not in reported
 
 
 def test_a_refused_call_has_its_status_and_is_no_fault_of_the_server(watched: Watched):
@@ -87,7 +91,7 @@ def test_health_checks_make_no_traces(watched: Watched):
     assert not {name for name in names if name.startswith("grpc.health")}
 
 
-def test_a_stream_that_is_gone_on_with_is_one_span_with_an_event_for_each_time(watched: Watched):
+def test_a_resumed_stream_is_one_span_with_an_event_for_each_resumption(watched: Watched):
     services = Services(watched.services.home)
     try:
         sampler = services.sampler(
@@ -105,18 +109,21 @@ def test_a_stream_that_is_gone_on_with_is_one_span_with_an_event_for_each_time(w
     def resumed(spans: list[Span]) -> list[Span]:
         return [span for span in spans if span.name == SAMPLE and span.kind == CLIENT and span.events]
 
-    (stream,) = watched.collector.wait(resumed, "the stream that was gone on with")
+    (stream,) = watched.collector.wait(resumed, "the resumed stream")
     assert [name for name, _ in stream.events] == ["resumed"] * resumes
     rows = [attributes["rowmint.next_row"] for _, attributes in stream.events]
     assert rows == sorted(rows)
     assert stream.attributes["rowmint.rows"] == 600_000
 
-    def legs(spans: list[Span]) -> list[Span]:
+    def attempts(spans: list[Span]) -> list[Span]:
         found = [span for span in spans if span.parent == stream.id]
         return found if len(found) == resumes + 1 else []
 
-    outcomes = [leg.attributes["rowmint.outcome"] for leg in watched.collector.wait(legs, "every call of the stream")]
-    assert sorted(outcomes) == ["max_duration"] * resumes + ["complete"]
+    outcomes = [
+        attempt.attributes["rowmint.outcome"]
+        for attempt in watched.collector.wait(attempts, "every call of the stream")
+    ]
+    assert sorted(outcomes) == ["complete"] + ["max_duration"] * resumes
 
 
 def test_the_parts_of_a_stream_read_at_once_belong_to_the_trace_of_their_reader(watched: Watched):
@@ -150,9 +157,9 @@ def test_rows_that_are_completed_are_one_span(watched: Watched):
         ]
 
     (served,) = watched.collector.wait(server, "the call that completes")
-    (asked,) = (span for span in trace if span.name == complete and span.kind == CLIENT)
-    assert (served.parent, served.attributes["rowmint.rows"], asked.attributes["rowmint.rows"]) == (
-        asked.id,
+    (requested,) = (span for span in trace if span.name == complete and span.kind == CLIENT)
+    assert (served.parent, served.attributes["rowmint.rows"], requested.attributes["rowmint.rows"]) == (
+        requested.id,
         2,
         2,
     )
@@ -171,17 +178,20 @@ sys.meta_path.insert(0, Hidden())
 
 
 @pytest.mark.parametrize("module", ["trainer_service", "sampler_service"])
-def test_traces_asked_for_without_opentelemetry_are_refused_in_one_line(module, tmp_path):
+def test_traces_without_opentelemetry_are_refused_in_one_line(module, tmp_path):
     run = f"{HIDDEN}\nimport runpy; sys.argv = [{module!r}]; runpy.run_module({module!r}, run_name='__main__')"
-    told = {"PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
-    last = refused_start(tmp_path, "-c", run, **told).splitlines()[-1]
-    assert "OTEL_EXPORTER_OTLP_ENDPOINT asks for traces" in last
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+    last = refused_start(tmp_path, "-c", run, **environment).splitlines()[-1]
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT enables tracing" in last
     assert "rowmint[tracing]" in last
 
 
 def test_a_way_to_send_traces_that_there_is_not_is_refused(tmp_path):
-    told = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
-    assert "OTEL_EXPORTER_OTLP_PROTOCOL" in refused_start(tmp_path, "-m", "sampler_service", **told).splitlines()[-1]
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+    assert (
+        "OTEL_EXPORTER_OTLP_PROTOCOL"
+        in refused_start(tmp_path, "-m", "sampler_service", **environment).splitlines()[-1]
+    )
 
 
 def test_without_traces_nothing_of_opentelemetry_is_loaded(tmp_path):

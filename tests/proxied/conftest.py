@@ -11,7 +11,7 @@ from tests.proxied.stage import Stage
 
 @pytest.fixture(scope="session")
 def two(golden_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """Two samplers behind Envoy that no test may harm."""
+    """Two samplers behind Envoy that no test may disturb."""
     found = Deployment(golden_home, tmp_path_factory.mktemp("two"))
     try:
         found.sampler()
@@ -35,7 +35,7 @@ def stage(golden_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def deployment(golden_home: Path, tmp_path: Path) -> Iterator[Deployment]:
-    """A place for samplers and Envoy that a test may harm; nothing is started."""
+    """A place for samplers and Envoy that a test may disturb; nothing is started."""
     found = Deployment(golden_home, tmp_path)
     yield found
     found.close()
@@ -43,7 +43,7 @@ def deployment(golden_home: Path, tmp_path: Path) -> Iterator[Deployment]:
 
 @pytest.fixture
 def fakes(deployment: Deployment) -> Callable[..., list[Path]]:
-    """Starts Envoy before replicas that behave as told; returns the files in which they note their calls."""
+    """Starts Envoy before replicas that behave as configured; returns the files in which they note their calls."""
 
     def start(*behaviours: str) -> list[Path]:
         noted = [deployment.fake_sampler(behaviour) for behaviour in behaviours]

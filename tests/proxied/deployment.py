@@ -40,7 +40,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Fake:
-    """A replica that fails as it is told, and the file in which it notes its calls."""
+    """A replica that fails as its file says, and the file in which it notes its calls."""
 
     process: subprocess.Popen[bytes]
     calls: Path
@@ -70,7 +70,7 @@ class Deployment:
         )
 
     def sampler(self, *, named: bool = True, **environment: str) -> ServiceProcess:
-        """Start a replica; where it is `named`, Envoy will find it. Its own address may be asked, too."""
+        """Start a replica; where it is `named`, Envoy will find it. Its own address may be called, too."""
         return self._start("sampler_service", self.next_address("sampler", named=named), 7402, environment)
 
     def trainer(self, **environment: str) -> ServiceProcess:
@@ -78,7 +78,7 @@ class Deployment:
         return self._start("trainer_service", TRAINER, 7401, environment)
 
     def fake_sampler(self, behaviour: str) -> Path:
-        """Start a replica that fails as told (see `fake_replica.py`); return the file in which it notes its calls."""
+        """Start a replica that fails as configured (see `fake_replica.py`); return the file of its calls."""
         return self.fake_process(behaviour).calls
 
     def fake_trainer(self, behaviour: str) -> Path:
@@ -136,7 +136,7 @@ class Deployment:
         if "trainer" in self._names:
             wait_until(lambda: self.healthy("trainers") == [TRAINER], "Envoy finding the trainer healthy")
 
-    def asked(self, path: str) -> str:
+    def requested(self, path: str) -> str:
         """Return what Envoy's admin interface says."""
         assert self._envoy is not None
         assert self._envoy.poll() is None, self.log.read_text()[-4000:]
@@ -146,10 +146,10 @@ class Deployment:
     def hosts(self, cluster: str) -> Mapping[str, dict[str, Any]]:
         """Return what Envoy thinks of each host of a cluster, by its address."""
         try:
-            told = json.loads(self.asked("/clusters?format=json"))
+            reported = json.loads(self.requested("/clusters?format=json"))
         except (URLError, ConnectionError, json.JSONDecodeError):
             return {}
-        (found,) = [one for one in told["cluster_statuses"] if one["name"] == cluster]
+        (found,) = [one for one in reported["cluster_statuses"] if one["name"] == cluster]
         return {host["address"]["socket_address"]["address"]: host for host in found.get("host_statuses", [])}
 
     def healthy(self, cluster: str) -> list[str]:
@@ -162,8 +162,8 @@ class Deployment:
 
     def figure(self, name: str) -> int:
         """Return one of Envoy's counters or gauges; 0 where it has not been met."""
-        told = json.loads(self.asked(f"/stats?format=json&filter=^{name}$"))
-        return sum(one["value"] for one in told["stats"] if "value" in one)
+        reported = json.loads(self.requested(f"/stats?format=json&filter=^{name}$"))
+        return sum(one["value"] for one in reported["stats"] if "value" in one)
 
     def get(self, path: str, body: Mapping[str, Any] | None = None, method: str | None = None) -> "Answer":
         """Ask the address that clients have over HTTP/1.1; a body is sent as JSON."""

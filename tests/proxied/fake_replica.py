@@ -1,6 +1,6 @@
-"""A replica that fails as it is told: fake_replica.py ADDRESS FILE BEHAVIOUR.
+"""A replica that fails as its file says: fake_replica.py ADDRESS FILE BEHAVIOUR.
 
-It is healthy to whoever asks for its health. Each call of another method becomes a line of the file, the method's name,
+Its health checks succeed. Each call of another method becomes a line of the file, the method's name,
 before it is answered:
 
     good           with an empty message
@@ -76,7 +76,7 @@ async def main(address: str, calls: str, behaviour: str) -> None:
 
 
 if __name__ == "__main__":
-    # One whose life does not matter serves as a child: the parent goes on with the next.
+    # One whose life does not matter serves as a child: the parent continues with the next.
     while sys.argv[3] == "dying" and (child := os.fork()):
         signal.signal(signal.SIGTERM, lambda *_: (os.kill(child, signal.SIGKILL), os._exit(0)))
         os.waitpid(child, 0)

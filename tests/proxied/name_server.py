@@ -1,6 +1,6 @@
 """A name server at 127.0.0.1:53 of its network: name_server.py FILE.
 
-The file has lines `address name`, is read anew for each question and may be changed at any time. Answers may be kept
+The file has lines `address name`, is read again for each question and may be changed at any time. Answers may be kept
 for ten minutes, as Docker's own server says of its answers (RFC 1035 has the format).
 """
 
@@ -13,8 +13,8 @@ _ADDRESS, _INTERNET, _NO_SUCH_NAME = 1, 1, 3
 _KEEP_SECONDS = 600
 
 
-def asked(message: bytes) -> tuple[str, int, int]:
-    """Return the name asked for, the kind of record, and where the question ends."""
+def requested(message: bytes) -> tuple[str, int, int]:
+    """Return the requested name, the kind of record, and where the question ends."""
     labels, at = [], 12
     while length := message[at]:
         labels.append(message[at + 1 : at + 1 + length].decode("ascii", "replace"))
@@ -24,9 +24,9 @@ def asked(message: bytes) -> tuple[str, int, int]:
 
 
 def answer(message: bytes, known: dict[str, list[str]]) -> bytes:
-    name, kind, end = asked(message)
+    name, kind, end = requested(message)
     addresses = known.get(name, []) if kind == _ADDRESS else []
-    flags = 0x8580 | (0 if name in known else _NO_SUCH_NAME)  # an answer, authoritative, recursion as asked for
+    flags = 0x8580 | (0 if name in known else _NO_SUCH_NAME)  # an answer, authoritative, recursion as requested
     records = [
         struct.pack("!HHHIH", 0xC00C, _ADDRESS, _INTERNET, _KEEP_SECONDS, 4) + socket.inet_aton(address)
         for address in addresses

@@ -19,8 +19,8 @@ from tests.waiting import wait_until
 
 _RELAY = Path(__file__).with_name("relay.py")
 _NAME_SERVER = Path(__file__).with_name("name_server.py")
-# Brings loopback up, lets names be asked of the name server, and stays until its input ends: when the test does, at the
-# latest.
+# Brings loopback up, sends questions for names to the name server, and stays until its input ends: when the test does,
+# at the latest.
 _HOLD = """
 import fcntl, socket, struct, subprocess, sys
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
@@ -100,7 +100,7 @@ class Network:
         return subprocess.check_output([*self._enter, sys.executable, "-ISc", code], text=True).split()
 
     def close(self) -> None:
-        """End the relays, and the network where nobody else lives in it."""
+        """End the relays, and the network where no other process runs in it."""
         for relay in self._relays:
             relay.kill()
             relay.wait()

@@ -14,7 +14,7 @@ class Stage:
 
     Attributes:
         deployment: Where they run.
-        folder: An empty folder for what they are told.
+        folder: An empty folder for their configuration.
     """
 
     deployment: Deployment

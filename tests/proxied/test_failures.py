@@ -1,4 +1,4 @@
-"""What Envoy does when replicas fail: what is tried again and what is not, who is left out, and what is told."""
+"""What Envoy does when replicas fail: what it retries and what not, which replica it ejects, and what it reports."""
 
 import contextlib
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def channel(deployment: Deployment):
 
 @pytest.fixture
 def staged(stage: Stage):
-    """A channel to replicas that answer as told."""
+    """A channel to replicas that answer as configured."""
     with grpc.insecure_channel(stage.deployment.address) as found:
         yield found
 
@@ -87,7 +87,7 @@ def test_a_unary_call_ends_well_where_one_replica_can_answer(stage, staged, beha
     assert_one_answers(staged, *stage.samplers(behaviour, "good"))
 
 
-def test_a_unary_call_ends_well_where_one_replica_dies_of_it(fakes, channel) -> None:
+def test_a_unary_call_succeeds_where_one_replica_crashes(fakes, channel) -> None:
     assert_one_answers(channel, *fakes("dead", "good"))
 
 
@@ -105,7 +105,7 @@ def test_a_stream_of_rows_that_a_replica_has_seen_is_not_tried_again(stage, stag
     assert code is (grpc.StatusCode.RESOURCE_EXHAUSTED if behaviour == "quota" else grpc.StatusCode.UNAVAILABLE)
 
 
-def test_a_stream_of_rows_that_a_replica_died_of_is_not_tried_again(fakes, channel) -> None:
+def test_a_completion_that_killed_a_replica_is_not_retried(fakes, channel) -> None:
     code = streamed(channel, fakes("dead", "dead"))
     assert code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL}
 
@@ -129,7 +129,7 @@ def test_what_a_trainer_may_have_done_is_not_tried_again(stage, staged, method) 
 
 
 @pytest.mark.parametrize("method", CHANGING)
-def test_what_a_trainer_died_of_is_not_tried_again(deployment, channel, method) -> None:
+def test_a_call_that_killed_a_trainer_is_not_retried(deployment, channel, method) -> None:
     deployment.fake_sampler("good")
     calls = deployment.fake_trainer("dead")
     deployment.start_envoy()
@@ -144,7 +144,7 @@ def test_calls_that_cannot_reach_a_replica_any_more_go_to_another(deployment, ch
     deployment.start_envoy()
     ending.process.kill()
     ending.process.wait()
-    # Its health check has not failed yet, or has: nobody who calls can tell.
+    # Its health check has not failed yet, or has: a caller cannot see which.
     for _ in range(20):
         assert sample(channel) == [sampling_pb2.SampleResponse()]
     assert noted([staying]) == ["Sample"] * 20

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf import json_format
-from google.rpc import error_details_pb2  # noqa: F401 - known to whoever reads details
+from google.rpc import error_details_pb2  # noqa: F401 - registers the types of details
 from grpc_status import rpc_status
 
 from rowmint.v1 import model_pb2, model_service_pb2, sampling_pb2
@@ -67,7 +67,7 @@ def test_a_version_by_name_alias_and_digest(two: Deployment, channel: grpc.Chann
         assert read(two.get(f"/v1/{name}:version"), model_pb2.ModelVersion()) == version
 
 
-def test_statistics_of_the_replica_that_is_asked(two: Deployment) -> None:
+def test_statistics_are_those_of_the_called_replica(two: Deployment) -> None:
     for name in (VERSION, MODEL):
         answer = two.get(f"/v1/{name}:statistics")
         assert answer.status == 200, answer.body
@@ -133,9 +133,9 @@ def test_errors_have_their_details(two: Deployment, channel: grpc.Channel, path:
     assert answer.status == status
     with pytest.raises(grpc.RpcError) as raised:
         ask_by_grpc(channel, path, body)
-    told = rpc_status.from_call(raised.value)
-    assert told is not None
-    assert answer.json == json_format.MessageToDict(told)
+    reported = rpc_status.from_call(raised.value)
+    assert reported is not None
+    assert answer.json == json_format.MessageToDict(reported)
     assert answer.json["details"][0]["domain"] == "rowmint"
 
 

@@ -92,8 +92,8 @@ def test_the_pages(whole: Deployment, tmp_path: Path) -> None:
         client.wait_job(client.train(dataset, "shop", family="independent", seed=1, threads=1))
     placed = block.replace("127.0.0.1:7402", whole.address)
     assert placed.count(whole.address) == 3
-    told = shell(placed)
-    version, rest = json.JSONDecoder().raw_decode(told)[0], told[json.JSONDecoder().raw_decode(told)[1] :]
+    reported = shell(placed)
+    version, rest = json.JSONDecoder().raw_decode(reported)[0], reported[json.JSONDecoder().raw_decode(reported)[1] :]
     assert version["name"] == "projects/default/models/shop/versions/1"
     *rows, error = [json.loads(line) for line in rest.splitlines()]
     assert len(rows) == 3
@@ -126,7 +126,7 @@ def test_aliases_are_moved_as_json(whole: Deployment, version: str) -> None:
     assert whole.get(f"/v1/{version}").status == 200
 
 
-def test_a_broken_upload_goes_on_where_it_broke(whole: Deployment) -> None:
+def test_a_broken_upload_is_resumed_where_it_broke(whole: Deployment) -> None:
     table = customers_csv(4_000)
     made = whole.get("/v1/projects/default/datasets?dataset_id=broken", {"format": {"csv": {}}})
     name = made.json["name"]
@@ -151,18 +151,18 @@ def test_a_broken_upload_goes_on_where_it_broke(whole: Deployment) -> None:
         end = FinishWrite(total_size=len(table), sha256=hashlib.sha256(table).digest())
 
         def finished() -> bool:
-            """Go on with what is committed; what the broken call still commits makes that wrong, once."""
+            """Resume at what is committed; what the broken call still commits makes that wrong, once."""
             start = committed()
             assert 0 < start < len(table)
             rest = table[start:]
             last = WriteDatasetRequest(name=name, write_offset=start, data=rest, crc32c=google_crc32c.value(rest))
             last.finish_write.CopyFrom(end)
             try:
-                told = stub.WriteDataset(iter([last]), timeout=60)
+                reported = stub.WriteDataset(iter([last]), timeout=60)
             except grpc.RpcError as error:
                 assert error.code() is grpc.StatusCode.OUT_OF_RANGE  # noqa: PT017 - the other end is a success
                 return False
-            return told.dataset.committed_size == len(table)
+            return reported.dataset.committed_size == len(table)
 
         wait_until(finished, "the rest of the upload")
     wait_until(lambda: whole.get(f"/v1/{name}").json["state"] == "DATASET_STATE_READY", "the dataset being ready")

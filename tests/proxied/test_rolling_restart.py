@@ -32,7 +32,7 @@ class Seen:
 
 
 class Readers:
-    """Clients that sample again and again, each stream compared with what it is to be, until they are told to stop."""
+    """Clients that sample again and again, each stream compared with what it is to be, until they are stopped."""
 
     def __init__(self, address: str, expected: dict[str, str]) -> None:
         self._address = address
@@ -94,7 +94,7 @@ class Readers:
 
 @pytest.fixture(scope="module")
 def expected(golden_home) -> dict[str, str]:
-    """The digest of each family's stream, from a replica that nobody harms."""
+    """The digest of each family's stream, from a replica that is never restarted."""
     services = Services(golden_home)
     try:
         with Client(NO_TRAINER, services.sampler().address) as client:
@@ -108,7 +108,7 @@ def expected(golden_home) -> dict[str, str]:
         services.close()
 
 
-TOLD = {"ROWMINT_LOG_FORMAT": "json", "ROWMINT_LOG_LEVEL": "debug"}
+LOGGED = {"ROWMINT_LOG_FORMAT": "json", "ROWMINT_LOG_LEVEL": "debug"}
 
 
 def assert_none_was_cut(replicas: list[ServiceProcess]) -> None:
@@ -135,12 +135,12 @@ def test_direct(golden_home, expected) -> None:
     services = Services(golden_home)
     ports = [free_port() for _ in range(REPLICAS)]
     try:
-        replicas = [services.start("sampler_service", TOLD, port=port) for port in ports]
+        replicas = [services.start("sampler_service", LOGGED, port=port) for port in ports]
         with Readers(",".join(replica.address for replica in replicas), expected) as readers:
 
             def replace(replica: ServiceProcess) -> None:
                 assert replica.terminate() == 0
-                services.start("sampler_service", TOLD, port=replica.port)
+                services.start("sampler_service", LOGGED, port=replica.port)
 
             replace_all(readers, {replica.address: replica for replica in replicas}, replace)
         assert readers.seen.wrong == []
@@ -151,12 +151,12 @@ def test_direct(golden_home, expected) -> None:
 
 
 def test_behind_envoy(deployment: Deployment, expected) -> None:
-    replicas = [deployment.sampler(**TOLD) for _ in range(REPLICAS)]
+    replicas = [deployment.sampler(**LOGGED) for _ in range(REPLICAS)]
     deployment.start_envoy()
     with Readers(deployment.address, expected) as readers:
 
         def replace(replica: ServiceProcess) -> None:
-            new = deployment.address_of(deployment.sampler(**TOLD))
+            new = deployment.address_of(deployment.sampler(**LOGGED))
             wait_until(lambda: new in deployment.healthy("samplers"), "Envoy finding the new replica")
             # Its name goes after it has: what Envoy sends there meanwhile must be sent elsewhere.
             assert replica.terminate() == 0

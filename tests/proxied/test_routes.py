@@ -20,7 +20,7 @@ from rowmint.v1.model_service_pb2_grpc import ModelServiceStub
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
 from tests.faults.golden_home import golden_request, golden_version
 from tests.faults.process_figures import wait_until_idle
-from tests.faults.raw_streams import Unharmed, opened
+from tests.faults.raw_streams import Undisturbed, opened
 from tests.proxied.deployment import Deployment
 from tests.waiting import PATIENCE, wait_until
 
@@ -31,7 +31,7 @@ CALLER = "b7ad6b7169203331"
 @pytest.fixture(scope="module")
 def settings(two: Deployment) -> dict[str, Any]:
     """What Envoy says it runs with."""
-    dump = json.loads(two.asked("/config_dump"))["configs"]
+    dump = json.loads(two.requested("/config_dump"))["configs"]
     (bootstrap,) = [one["bootstrap"] for one in dump if "bootstrap" in one]
     return bootstrap["static_resources"]
 
@@ -62,22 +62,22 @@ def test_no_stream_has_an_end_in_time(two: Deployment, settings: dict[str, Any])
 
 
 def test_limits_are_no_defaults(two: Deployment) -> None:
-    told = json.loads(two.asked("/clusters?format=json"))["cluster_statuses"]
+    reported = json.loads(two.requested("/clusters?format=json"))["cluster_statuses"]
     for name in ("samplers", "trainers"):
-        (cluster,) = [one for one in told if one["name"] == name]
+        (cluster,) = [one for one in reported if one["name"] == name]
         (usual,) = [one for one in cluster["circuit_breakers"]["thresholds"] if "priority" not in one]
         assert usual["max_requests"] == 16_384
         assert usual["max_pending_requests"] == 4_096
 
 
-def test_replicas_that_come_are_found_and_those_that_go_are_forgotten(deployment: Deployment) -> None:
+def test_new_replicas_are_found_and_removed_ones_are_dropped(deployment: Deployment) -> None:
     first = deployment.sampler()
     deployment.start_envoy()
     second = deployment.sampler()
     wait_until(lambda: deployment.healthy("samplers") == ["127.0.0.2", "127.0.0.3"], "Envoy finding the second")
     deployment.set_name("sampler", ["127.0.0.3"])
     assert first.terminate() == 0
-    wait_until(lambda: list(deployment.hosts("samplers")) == ["127.0.0.3"], "Envoy forgetting the first")
+    wait_until(lambda: list(deployment.hosts("samplers")) == ["127.0.0.3"], "Envoy to drop the first")
     with grpc.insecure_channel(deployment.address) as channel:
         for _ in range(4):
             request = golden_request(second.address, 100)
@@ -103,10 +103,10 @@ def test_streams_are_spread(two: Deployment) -> None:
 
 
 def test_a_replica_that_drains_gets_no_new_stream(deployment: Deployment) -> None:
-    ending = deployment.sampler(ROWMINT_GRACE_SECONDS="600")
+    ending = deployment.sampler(ROWMINT_GRACE_SECONDS="600", ROWMINT_WRITE_TIMEOUT="3600")
     staying = deployment.sampler()
     deployment.start_envoy()
-    whole = Unharmed(staying.address)
+    whole = Undisturbed(staying.address)
     request = golden_request(staying.address, 5_000)
     with opened(ending.address, golden_request(staying.address, 10**7)) as held:
         assert next(held).HasField("header")
@@ -125,11 +125,11 @@ def test_a_replica_that_drains_gets_no_new_stream(deployment: Deployment) -> Non
         assert ending.process.wait(PATIENCE) == 0
 
 
-def test_tools_are_told_of_the_samplers_services(two: Deployment) -> None:
+def test_reflection_lists_the_samplers_services(two: Deployment) -> None:
     with grpc.insecure_channel(two.address) as channel:
-        told = ProtoReflectionDescriptorDatabase(channel)
-        assert {"rowmint.v1.SamplingService", "rowmint.v1.ModelService"} <= set(told.get_services())
-        sample = DescriptorPool(told).FindServiceByName("rowmint.v1.SamplingService").FindMethodByName("Sample")
+        reported = ProtoReflectionDescriptorDatabase(channel)
+        assert {"rowmint.v1.SamplingService", "rowmint.v1.ModelService"} <= set(reported.get_services())
+        sample = DescriptorPool(reported).FindServiceByName("rowmint.v1.SamplingService").FindMethodByName("Sample")
     assert sample.GetOptions().Extensions[annotations_pb2.http].post.endswith(":sample")
 
 
@@ -143,9 +143,9 @@ def test_figures_are_shown_and_nothing_else(two: Deployment) -> None:
         for sample in families["envoy_cluster_membership_healthy"].samples
     }
     assert healthy["samplers"] == 2
-    (asked,) = families["envoy_cluster_grpc"].samples
-    assert asked.labels == {"envoy_cluster_name": "samplers"}
-    assert asked.value >= 1
+    (requested,) = families["envoy_cluster_grpc"].samples
+    assert requested.labels == {"envoy_cluster_name": "samplers"}
+    assert requested.value >= 1
     with urlopen(f"http://{two.figures}/ready", timeout=PATIENCE) as answer:
         assert answer.read() == b"LIVE\n"
     for path, method in (

@@ -33,9 +33,9 @@ MESSAGE_BYTES = 16 * 1024
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+def smoke_services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     """A trainer and a sampler."""
-    found = Services(tmp_path_factory.mktemp("house"))
+    found = Services(tmp_path_factory.mktemp("services"))
     try:
         with ThreadPoolExecutor(2) as threads:
             trainer, sampler = threads.submit(found.trainer, ROWMINT_THREADS="1"), threads.submit(found.sampler)
@@ -47,8 +47,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         found.close()
 
 
-def test_the_quickstart(house: Services, tmp_path: Path) -> None:
-    trainer, sampler = house.started
+def test_the_quickstart(smoke_services: Services, tmp_path: Path) -> None:
+    trainer, sampler = smoke_services.started
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -62,8 +62,8 @@ def test_the_quickstart(house: Services, tmp_path: Path) -> None:
     assert (len(lines), {line.split(",")[1] for line in lines}) == (1_000, {"Oslo"})
 
 
-def test_the_main_job(house: Services) -> None:
-    trainer, sampler = house.started
+def test_the_main_job(smoke_services: Services) -> None:
+    trainer, sampler = smoke_services.started
     with Client(trainer.address, sampler.address, "smoke") as client:
         dataset = client.upload(customers_csv(500), "customers", format="csv", primary_key="customer")
         events = list(client.watch(client.train(dataset, "customers", family="independent", seed=1)))
@@ -80,14 +80,14 @@ def test_a_killed_replica(golden_home: Path) -> None:
         with ThreadPoolExecutor(2) as threads:
             both = [started.result() for started in [threads.submit(services.sampler) for _ in range(2)]]
         with Client(NO_TRAINER, [one.address for one in both], channel_options=NARROW) as client:
-            asked = {"seed": 3, "format": "csv", "message_bytes": MESSAGE_BYTES}
-            with client.sample(golden_version("ctgan"), ROWS, **asked) as stream:
+            requested = {"seed": 3, "format": "csv", "message_bytes": MESSAGE_BYTES}
+            with client.sample(golden_version("ctgan"), ROWS, **requested) as stream:
                 chunks = stream.chunks()
                 data = next(chunks)
                 (serving,) = [one for one in both if one.address == stream.address]
                 serving.kill()
                 data += b"".join(chunks)
-            whole = b"".join(client.sample(golden_version("ctgan"), ROWS, **asked).chunks())
+            whole = b"".join(client.sample(golden_version("ctgan"), ROWS, **requested).chunks())
         assert stream.resumes == 1
         assert data == whole
     finally:
@@ -98,7 +98,7 @@ def test_a_call_by_certificate(golden_home: Path, tmp_path: Path) -> None:
     now = datetime.now(UTC)
     authority = make_authority("tests", now)
     server = issue_certificate(authority, "server", now, hosts=("localhost", "127.0.0.1"))
-    ada, stranger = (issue_certificate(authority, name, now) for name in ("ada", "stranger"))
+    ada, unauthorized = (issue_certificate(authority, name, now) for name in ("ada", "unauthorized"))
     files = {"ca": authority.certificate, "server": server.certificate, "key": server.key}
     for name, content in files.items():
         (tmp_path / f"{name}.pem").write_bytes(content)
@@ -118,7 +118,7 @@ def test_a_call_by_certificate(golden_home: Path, tmp_path: Path) -> None:
         with Client(NO_TRAINER, sampler.address, credentials=shown(ada)) as client:
             assert client.sample(golden_version("ctgan"), 10, seed=1).to_table().num_rows == 10
         with (
-            Client(NO_TRAINER, sampler.address, credentials=shown(stranger)) as client,
+            Client(NO_TRAINER, sampler.address, credentials=shown(unauthorized)) as client,
             pytest.raises(RowmintCallError) as refused,
         ):
             client.get_version(golden_version("ctgan"))

@@ -1,7 +1,7 @@
 """The soak: a mixed load on real services while everything is killed at random: ``python -m tests.soak``.
 
 Two trainers, three samplers behind the client's own balancing, and clients in processes of their own; workers,
-trainers, samplers and clients are killed and started again. A replica that nobody disturbs says what every stream is to
+trainers, samplers and clients are killed and started again. A replica that is never killed says what every stream is to
 give. Ends with 1 where anything was lost, duplicated, wrong or unexpected, or where something was never tried.
 """
 
@@ -20,23 +20,23 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.acceptance.processes import customers_csv, free_port
-from tests.crash.house import Inside
+from tests.crash.storage import Inside
 from tests.postgres_server import PostgresServer
-from tests.soak import aftermath
+from tests.soak import final_checks
 from tests.soak.fits import config
-from tests.soak.household import Household, Kept
-from tests.soak.journal import Journal, Tally
 from tests.soak.kills import Killer
 from tests.soak.place import BASE, FAMILIES, HASTE, Place
 from tests.soak.report import Report, progress, untried
+from tests.soak.supervisor import Kept, ProcessSupervisor
+from tests.soak.task_log import Tally, TaskLog
 from tests.swift_server import SwiftServer
 
-CLIENTS = ("reader-1", "uploader-1", "fitter-1", "keeper-1")
+CLIENTS = ("reader-1", "uploader-1", "fitter-1", "manager-1")
 _TRAINERS, _SAMPLERS = 2, 3
 _PAUSE = (0.2, 0.7)
 """Shortest and longest pause between two kills, as shares of what it took to publish the first models: on a machine
-that is slow or busy less dies, so that as much gets done between."""
-_TELL_SECONDS = 60.0
+that is slow or busy there are fewer kills, so that as much gets done between."""
+_REPORT_SECONDS = 60.0
 _LONGER_SECONDS = 480.0
 """So much longer it goes on where something has not been tried yet: on a machine that is slow or busy."""
 _LAST_TASK_SECONDS = 300.0
@@ -44,62 +44,62 @@ _LAST_TASK_SECONDS = 300.0
 
 def soak(place: Place, minutes: float, console: Console) -> Report:
     """Load and kill for some minutes, then look at what is left."""
-    (place.folder / "journals").mkdir()
+    (place.folder / "task_logs").mkdir()
     place.write()
-    household = Household(place.folder)
+    supervisor = ProcessSupervisor(place.folder)
     try:
-        household.add(*_services(place))
-        household.wait_until_up()
-        if household.wrong:
-            raise OSError("the soak cannot begin: " + "; ".join(household.wrong))
+        supervisor.add(*_services(place))
+        supervisor.wait_until_up()
+        if supervisor.wrong:
+            raise OSError("the soak cannot begin: " + "; ".join(supervisor.wrong))
         seconds = _publish(place)
         console.print(f"the first models are published, in {seconds:.0f} s; load and kills begin", highlight=False)
-        with place.house.open() as inside:
+        with place.storage.open() as inside:
             draw = random.Random(f"{place.seed} kills")
-            killer = Killer(household, inside, draw, (_PAUSE[0] * seconds, _PAUSE[1] * seconds))
-            return _loaded(place, household, inside, killer, minutes=minutes, console=console)
+            killer = Killer(supervisor, inside, draw, (_PAUSE[0] * seconds, _PAUSE[1] * seconds))
+            return _loaded(place, supervisor, inside, killer, minutes=minutes, console=console)
     finally:
-        household.close()
+        supervisor.close()
 
 
 def _loaded(
-    place: Place, household: Household, inside: Inside, killer: Killer, *, minutes: float, console: Console
+    place: Place, supervisor: ProcessSupervisor, inside: Inside, killer: Killer, *, minutes: float, console: Console
 ) -> Report:
-    memory = [household.memory()]
+    memory = [supervisor.memory()]
     for number, name in enumerate(CLIENTS):
-        household.add(Kept("client", name, ["-m", "tests.soak.load", str(place.file), name, str(number)]))
-    began = told = time.monotonic()
+        supervisor.add(Kept("client", name, ["-m", "tests.soak.load", str(place.file), name, str(number)]))
+    began = reported = time.monotonic()
     end = began + 60 * minutes
     killer.start()
-    while (now := time.monotonic()) < end or (now < end + _LONGER_SECONDS and untried(_journals(place), killer)):
+    while (now := time.monotonic()) < end or (now < end + _LONGER_SECONDS and untried(_task_logs(place), killer)):
         time.sleep(1.0)
-        if now >= told + _TELL_SECONDS:
-            told += _TELL_SECONDS
-            memory.append(household.memory())
-            console.print(progress(now - began, _journals(place), killer), highlight=False)
+        if now >= reported + _REPORT_SECONDS:
+            reported += _REPORT_SECONDS
+            memory.append(supervisor.memory())
+            console.print(progress(now - began, _task_logs(place), killer), highlight=False)
     passed = time.monotonic() - began
     killer.stop()
     place.over.touch()
-    household.let_clients_end(_LAST_TASK_SECONDS)
-    memory.append(household.memory())
-    household.wait_until_up()
+    supervisor.let_clients_end(_LAST_TASK_SECONDS)
+    memory.append(supervisor.memory())
+    supervisor.wait_until_up()
     console.print("all clients have ended; looking at what is left", highlight=False)
-    tally = _journals(place)
-    tally.take(aftermath.look(inside))
-    tally.wrong += household.wrong
-    return Report(place.seed, passed / 60, tally, killer, household.starts(), memory)
+    tally = _task_logs(place)
+    tally.take(final_checks.look(inside))
+    tally.wrong += supervisor.wrong
+    return Report(place.seed, passed / 60, tally, killer, supervisor.starts(), memory)
 
 
 def _services(place: Place) -> Iterator[Kept]:
-    house = place.house
+    storage = place.storage
     for number, address in enumerate(place.trainers, 1):
-        settings = {**house.trainer(**HASTE), "ROWMINT_LISTEN": address}
+        settings = {**storage.trainer(**HASTE), "ROWMINT_LISTEN": address}
         yield Kept("trainer", f"trainer-{number}", ["-m", "trainer_service"], settings, address)
     for number, address in enumerate((*place.samplers, place.undisturbed), 1):
         kind = "undisturbed" if address == place.undisturbed else "sampler"
         name = kind if kind == "undisturbed" else f"{kind}-{number}"
         settings = {
-            **house.sampler(),
+            **storage.sampler(),
             "ROWMINT_LISTEN": address,
             "ROWMINT_GRACE_SECONDS": HASTE["ROWMINT_GRACE_SECONDS"],
         }
@@ -117,10 +117,10 @@ def _publish(place: Place) -> float:
     return time.monotonic() - began
 
 
-def _journals(place: Place) -> Tally:
+def _task_logs(place: Place) -> Tally:
     found = Tally()
-    for file in sorted((place.folder / "journals").iterdir()):
-        found.take(Journal(file).total())
+    for file in sorted((place.folder / "task_logs").iterdir()):
+        found.take(TaskLog(file).total())
     return found
 
 
@@ -148,23 +148,23 @@ def _address() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read what is asked for, do it, and tell of it."""
+    """Read the options, run the soak, and report."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="how long load and kills go on, at least")
     parser.add_argument("--seed", type=int, default=1, help="seed of load and kills")
     parser.add_argument("--postgres", action="store_true", help="PostgreSQL and Swift, not the embedded default")
-    asked = parser.parse_args(arguments)
+    requested = parser.parse_args(arguments)
     console = Console(width=120)
-    # Whoever ends the soak ends everything it has started.
+    # A signal that ends the soak ends everything it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     home = Path(tempfile.mkdtemp(prefix="rowmint-soak-"))
-    with _opened(home, asked.seed, remote=asked.postgres) as place:
-        report = soak(place, asked.minutes, console)
+    with _opened(home, requested.seed, remote=requested.postgres) as place:
+        report = soak(place, requested.minutes, console)
     report.show(console)
     if report.good:
         shutil.rmtree(home)
         return 0
-    console.print(f"logs, journals and stores are kept in {home}", highlight=False)
+    console.print(f"logs, task logs and stores are kept in {home}", highlight=False)
     return 1
 
 

@@ -1,4 +1,4 @@
-"""Kills, one after another at random moments: what dies and how is drawn from a deck in which each kind lies once."""
+"""Kills, one after another at random moments: target and signal are drawn in rounds of all kinds in random order."""
 
 import contextlib
 import random
@@ -14,16 +14,16 @@ from sqlalchemy import select
 from rowmint.registry.engine import reading
 from rowmint.registry.job_rows import JobState
 from rowmint.registry.tables import jobs
-from tests.crash.house import Inside
+from tests.crash.storage import Inside
 from tests.faults.process_figures import processor_seconds
-from tests.soak.household import Household, Kept, workers_of
+from tests.soak.supervisor import Kept, ProcessSupervisor, workers_of
 
 KINDS = ("worker", "trainer", "sampler", "client")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 _PATIENCE_SECONDS = 20.0
 _GLANCE_SECONDS = 0.25
 _ALONE = 0.75
-"""Share of the kills before which everything is there again that has died."""
+"""Share of the kills before which everything that was killed runs again."""
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class Killer:
     """Kills, from a thread of its own, until it is stopped.
 
     Args:
-        household: Whom to kill; who dies is started again.
+        supervisor: Whose processes to kill; they are started again.
         inside: The registry: a job whose last attempt dies has failed, as it should, and is spared.
         draw: Random numbers.
         pause: Shortest and longest pause between two kills, seconds.
@@ -41,9 +41,11 @@ class Killer:
         kills: How many were killed, by kind and signal.
     """
 
-    def __init__(self, household: Household, inside: Inside, draw: random.Random, pause: tuple[float, float]) -> None:
+    def __init__(
+        self, supervisor: ProcessSupervisor, inside: Inside, draw: random.Random, pause: tuple[float, float]
+    ) -> None:
         self.kills: Counter[tuple[str, signal.Signals]] = Counter()
-        self._household = household
+        self._supervisor = supervisor
         self._inside = inside
         self._draw = draw
         self._pause = pause
@@ -63,15 +65,15 @@ class Killer:
         try:
             self._kill_on()
         except Exception as error:  # noqa: BLE001 - whatever it was: without kills the soak shows little
-            self._household.wrong.append(f"no more was killed: {error!r}")
+            self._supervisor.wrong.append(f"no more was killed: {error!r}")
 
     def _kill_on(self) -> None:
-        blows = _deck(self._draw, [(kind, number) for kind in KINDS for number in SIGNALS])
-        turns = {kind: _deck(self._draw, self._household.of(kind)) for kind in ("trainer", "sampler", "client")}
+        blows = _shuffled(self._draw, [(kind, number) for kind in KINDS for number in SIGNALS])
+        turns = {kind: _shuffled(self._draw, self._supervisor.of(kind)) for kind in ("trainer", "sampler", "client")}
         while not self._done.wait(self._draw.uniform(*self._pause)):
-            # Mostly one at a time, so that a slow machine gets anything done; now and then one more while one is dead.
+            # Mostly one at a time, so that a slow machine gets anything done; now and then one more while one is down.
             if self._draw.random() < _ALONE:
-                self._household.wait_until_up(self._done)
+                self._supervisor.wait_until_up(self._done)
             kind, number = next(blows)
             one = next(turns["trainer" if kind == "worker" else kind])
             end = time.monotonic() + _PATIENCE_SECONDS
@@ -87,19 +89,19 @@ class Killer:
             return False
         # A client waits for a replica that is there; where there is none it says so.
         if kind == "sampler":
-            if sum(other.may_be_killed for other in self._household.of(kind)) < 2:
+            if sum(other.may_be_killed for other in self._supervisor.of(kind)) < 2:
                 return False
             busy = self._busiest_sampler()
-            return busy is not None and self._household.kill(busy, number)
+            return busy is not None and self._supervisor.kill(busy, number)
         if one.name.startswith("reader") and not self._has_part(one):
             return False
         if kind != "worker":
-            return self._household.kill(one, number)
+            return self._supervisor.kill(one, number)
         workers = workers_of(one)
-        return bool(workers) and self._household.kill(one, number, workers[0])
+        return bool(workers) and self._supervisor.kill(one, number, workers[0])
 
     def _has_part(self, reader: Kept) -> bool:
-        """Say whether a reader leaves a part of a stream that another can go on with."""
+        """Say whether a reader leaves a part of a stream that another can resume."""
         with contextlib.suppress(FileNotFoundError):
             found = (self._inside.home / "kept").glob(f"{reader.name}-*.progress")
             return any(file.stat().st_size for file in found)
@@ -107,7 +109,7 @@ class Killer:
 
     def _busiest_sampler(self) -> Kept | None:
         """Return the sampler that has just worked most: it has streams; None where none has worked."""
-        up = [one for one in self._household.of("sampler") if one.may_be_killed]
+        up = [one for one in self._supervisor.of("sampler") if one.may_be_killed]
         with contextlib.suppress(FileNotFoundError):
             before = [processor_seconds(one.pid) for one in up]
             self._done.wait(_GLANCE_SECONDS)
@@ -124,7 +126,7 @@ class Killer:
             return connection.execute(at_work).first() is not None
 
 
-def _deck(draw: random.Random, cards: Sequence[T]) -> Iterator[T]:
-    """Yield each of some cards in an order of chance, then all again in another."""
+def _shuffled(draw: random.Random, items: Sequence[T]) -> Iterator[T]:
+    """Yield each of some items in a random order, then all again in another."""
     while True:
-        yield from draw.sample(cards, len(cards))
+        yield from draw.sample(items, len(items))

@@ -1,4 +1,4 @@
-"""Where the soak takes place: what every process of it is told, in a file."""
+"""Where the soak takes place: what every process of it reads from a file."""
 
 import json
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Self
 
 from rowmint.client import Client, RetryPolicy
-from tests.crash.house import House
-from tests.crash.story import CHANNEL
+from tests.crash.scenario import CHANNEL
+from tests.crash.storage import Storage
 
 BASE = "base"
 """The dataset and, with a family's name behind it, the models that are there from the start and stay."""
@@ -18,7 +18,7 @@ PATIENCE = RetryPolicy(attempts=300, unary_attempts=300, first_delay=0.05, longe
 """Longer than any service takes to be there again."""
 
 HASTE = {
-    # Far longer than a machine that is busy keeps a worker from telling that it lives.
+    # Far longer than a busy machine delays a worker's heartbeat.
     "ROWMINT_LEASE_SECONDS": "10",
     "ROWMINT_HEARTBEAT_SECONDS": "0.5",
     "ROWMINT_CHECKPOINT_SECONDS": "0.2",
@@ -60,9 +60,9 @@ class Place:
         return Path(self.home)
 
     @property
-    def house(self) -> House:
+    def storage(self) -> Storage:
         """Registry and stores."""
-        return House(self.folder, self.registry, self.store, json.loads(self.options))
+        return Storage(self.folder, self.registry, self.store, json.loads(self.options))
 
     @property
     def over(self) -> Path:
@@ -71,7 +71,7 @@ class Place:
 
     @property
     def file(self) -> Path:
-        """File that tells other processes of it."""
+        """File from which other processes read it."""
         return self.folder / "place.json"
 
     def write(self) -> None:

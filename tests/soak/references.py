@@ -1,4 +1,4 @@
-"""What streams are to give: read in one call from a replica that nobody disturbs, once for all who ask."""
+"""What streams are to give: read in one call from a replica that is never killed, once for all clients."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What the soak tells: a line a minute, and a table at the end, with what was wrong and what was never tried."""
+"""What the soak reports: a line a minute, and a table at the end, with what was wrong and what was never tried."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from rowmint.client.sampling import FORMATS as STREAM_FORMATS
-from tests.soak.journal import Tally
 from tests.soak.kills import KINDS, SIGNALS, Killer
 from tests.soak.place import FAMILIES
+from tests.soak.task_log import Tally
 from tests.soak.uploads import FORMATS as UPLOAD_FORMATS
 
 _IN_TASKS = (
@@ -36,7 +36,7 @@ _IN_THE_END = (
     "ingests that ended SUCCEEDED",
 )
 _ZERO = ("rows lost", "rows duplicated")
-_SHOWN_FIRST = ("streams", "rows asked", "rows delivered", *_ZERO, "resumed streams", "resumptions")
+_SHOWN_FIRST = ("streams", "rows requested", "rows delivered", *_ZERO, "resumed streams", "resumptions")
 
 
 @dataclass

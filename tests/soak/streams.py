@@ -1,4 +1,4 @@
-"""Tasks of a reader: streams of rows, whole, in parts, and gone on with; rows that are completed."""
+"""Tasks of a reader: streams of rows, whole, in parts, and resumed; rows that are completed."""
 
 import hashlib
 import json
@@ -13,10 +13,10 @@ from typing import IO, Any
 from rowmint.client import Client, SampleStream
 from rowmint.client.sampling import FORMATS
 from rowmint.v1 import sampling_pb2
-from tests.soak.journal import Tally
 from tests.soak.place import BASE, FAMILIES
 from tests.soak.references import Reference, body_of, completed_digest
 from tests.soak.task import Task
+from tests.soak.task_log import Tally
 
 WHERES: tuple[dict[str, object], ...] = (
     {},
@@ -32,7 +32,7 @@ _SLOW_SECONDS = 0.01
 
 
 def read(task: Task) -> None:
-    """Read a stream to a file; where another process has died at that, go on behind what it has received."""
+    """Read a stream to a file; where another process was killed at that, resume behind what it has received."""
     request, expected = _drawn(task)
     part = Part(task.file)
     if part.rows:
@@ -162,13 +162,13 @@ def check(task: Task, request: sampling_pb2.SampleRequest, found: Reference, exp
     task.tally.add(f"streams: {form}")
     if request.where.predicates:
         task.tally.add("streams with conditions")
-    task.tally.add("rows asked", request.end_row - request.start_row)
+    task.tally.add("rows requested", request.end_row - request.start_row)
     task.tally.add("rows delivered", found.rows)
     task.tally.expect(found == expected, f"{task.name}: {found} came where {expected} was to come, of {request}")
 
 
 class Part:
-    """The part of a stream that has come, in a file, and how far it is, in another: what a death leaves to go on with.
+    """The received part of a stream, in a file, and how far it is, in another: what a killed process leaves to resume.
 
     Attributes:
         file: What came, open to be added to.
@@ -210,7 +210,7 @@ class Part:
         self._size += len(body)
         self._came += rows
         if self._came == 0 or stream.next_row == stream.header.end_row:
-            return  # neither before the first row nor behind the last is there anything to go on with
+            return  # neither before the first row nor behind the last is there anything to resume
         progress = {"rows": self._came, "size": self._size}
         progress |= {name: getattr(stream.header, name).hex() for name in ("model_digest", "plan_digest")}
         self._log.write(json.dumps(progress).encode() + b"\n")

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rowmint.client import Client
-from tests.crash.house import Inside
-from tests.soak.journal import Tally
+from tests.crash.storage import Inside
 from tests.soak.place import Place
 from tests.soak.references import References
+from tests.soak.task_log import Tally
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Task:
         place: Where.
         owner: Name of the client.
         number: The task's number among the client's, from 0.
-        again: Whether another process has begun it, and died.
+        again: Whether another process has begun it, and was killed.
         draw: Its random numbers: the same ones each time it is begun.
         client: Makes the calls.
         inside: Registry and stores, to look at what they hold.

@@ -13,7 +13,7 @@ from rowmint.client import RowmintCallError
 from rowmint.errors import Reason
 from rowmint.names import DatasetName
 from tests.acceptance.processes import customers_csv
-from tests.crash.house import Inside
+from tests.crash.storage import Inside
 from tests.soak.task import Task
 
 FORMATS = ("csv", "tsv", "ndjson", "json", "parquet", "arrow")
@@ -48,7 +48,7 @@ def _drawn(task: Task) -> tuple[bytes, str]:
 
 
 def _send(task: Task, table: bytes, form: str) -> None:
-    """Send a table, or the rest of it where another process has died at that."""
+    """Send a table, or the rest of it where another process was killed at that."""
     data = encoded(table, form)
     task.tally.add("uploads")
     task.tally.add(f"uploads: {form}")

@@ -3,7 +3,7 @@
     python -m tests.supply BIN NAME=ENVIRONMENT ...
 
 BIN holds cyclonedx-py and pip-audit; each bill becomes build/NAME.cdx.json. Ends with 1 where something is wrong. Where
-no advisory service can be reached, it says so, and goes by what is mended in releases that tests/supply/bom.py names.
+no advisory service can be reached, it says so, and goes by the fixes in releases that tests/supply/bom.py names.
 """
 
 import json

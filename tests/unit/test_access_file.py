@@ -80,7 +80,7 @@ def test_an_access_file_is_read_as_it_is_described():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reported"),
     [
         ({"id": "0123456789AB"}, "keys[1].id: must be 12 hexadecimal digits, lower case"),
         ({"id": 12}, "keys[1].id: must be 12 hexadecimal digits, lower case"),
@@ -100,7 +100,7 @@ def test_an_access_file_is_read_as_it_is_described():
         ({"grants": None}, 'keys[1].grants: must be an object of roles by project, such as {"flights": "trainer"}'),
         ({"create_time": None}, "keys[1].create_time: must be a time such as 2026-01-31T08:00:00Z (RFC 3339)"),
         ({"expire_time": "2026-01-31"}, "keys[1].expire_time: must be a time such as 2026-01-31T08:00:00Z (RFC 3339)"),
-        # Without its zone nobody knows when that is.
+        # Without its zone the instant is unknown.
         (
             {"expire_time": "2026-01-31T08:00:00"},
             "keys[1].expire_time: must be a time such as 2026-01-31T08:00:00Z (RFC 3339)",
@@ -115,9 +115,9 @@ def test_an_access_file_is_read_as_it_is_described():
         ),
     ],
 )
-def test_a_wrong_entry_is_refused_and_told_where_it_is(change, told):
+def test_a_wrong_entry_is_refused_with_its_position(change, reported):
     message = refusal(content({**ENTRY, "id": "ba9876543210"}, {**ENTRY, **change}))
-    assert message.startswith(f"access.json: {told}")
+    assert message.startswith(f"access.json: {reported}")
     assert TEXT not in message
 
 
@@ -128,7 +128,7 @@ def test_an_entry_says_all_there_is_to_say(missing):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "reported"),
     [
         (b"", "access.json: is not JSON: Expecting value in line 1"),
         (b"{\n,}", "access.json: is not JSON: Expecting property name enclosed in double quotes in line 2"),
@@ -155,11 +155,11 @@ def test_an_entry_says_all_there_is_to_say(missing):
         ),
     ],
 )
-def test_a_file_that_is_none_is_refused(given, told):
-    assert refusal(given) == told
+def test_a_file_that_is_none_is_refused(given, reported):
+    assert refusal(given) == reported
 
 
-def test_a_key_tells_who_holds_it_and_what_they_may_do():
+def test_a_key_identifies_its_holder_and_its_roles():
     access = parse_access(content(ENTRY), "access.json")
     assert access.identify_key(TEXT, NOW) == Identity("key:ci", READER)
 
@@ -180,7 +180,7 @@ def test_a_key_tells_who_holds_it_and_what_they_may_do():
         TEXT.replace("A", "\u0391"),
     ],
 )
-def test_a_text_that_is_not_the_key_is_nobodys(text):
+def test_a_text_that_is_not_the_key_is_unknown(text):
     assert parse_access(content(ENTRY), "access.json").identify_key(text, NOW) is None
 
 
@@ -205,7 +205,7 @@ def test_of_a_certificates_names_the_one_first_in_the_file_decides_alone():
 
 
 @pytest.mark.parametrize("names", [[], ["Ada"], ["ada "], ["ad"], ["ada.example.org"], [""]])
-def test_a_name_that_is_merely_like_one_is_nobodys(names):
+def test_a_name_that_only_resembles_a_granted_one_is_unknown(names):
     access = parse_access(content(certificates=[{"name": "ada", "grants": {"*": "admin"}}]), "access.json")
     assert access.identify_certificate(names) is None
 
@@ -251,7 +251,7 @@ def test_what_is_not_there_cannot_be_revoked(path):
     with pytest.raises(ResourceNotFoundError, match="there is no key '000000000000'"):
         revoke_key(path, "000000000000")
     with pytest.raises(ResourceNotFoundError) as caught:
-        revoke_key(path, TEXT)  # the whole key, where its id was asked for
+        revoke_key(path, TEXT)  # the whole key, where its id is expected
     assert TEXT not in caught.value.message
     with pytest.raises(ResourceNotFoundError, match="no roles are granted to a certificate named 'ada'"):
         ungrant_certificate(path, "ada")
@@ -361,10 +361,10 @@ class Tokens:
     """Knows one token."""
 
     def __init__(self):
-        self.asked = []
+        self.requested = []
 
     async def identify(self, token, now):
-        self.asked.append((token, now))
+        self.requested.append((token, now))
         if token != "a.b.c":
             raise UnauthenticatedError(
                 "the token's signature cannot be verified with the issuer's keys; request a new token from the issuer"
@@ -401,7 +401,7 @@ def test_a_caller_is_known_by_key_token_or_certificate(access):
     assert identify(authenticator, f"bearer  {TEXT}") == Identity("key:ci", READER)
     assert identify(authenticator, "Bearer a.b.c") == Identity("token:ada", ADMIN)
     assert identify(authenticator, names=["ada", "x"]) == Identity("certificate:ada", ADMIN)
-    assert tokens.asked == [("a.b.c", NOW)]
+    assert tokens.requested == [("a.b.c", NOW)]
 
 
 def test_a_wrong_credential_never_falls_back_to_the_certificate(access):
@@ -433,11 +433,11 @@ def test_another_scheme_is_refused(access, header):
     assert message == f"the authorization header is not of the form 'Bearer <credential>'; {ALL_TAKEN}"
 
 
-def test_nothing_tells_an_unknown_id_from_a_wrong_secret_or_an_expired_key(path):
+def test_an_unknown_id_a_wrong_secret_and_an_expired_key_are_indistinguishable(path):
     path.write_bytes(content(ENTRY, {**ENTRY, "id": "ba9876543210", "expire_time": "2026-01-01T00:00:00Z"}))
     expired, key = create_key(path, "old", READER, NOW - timedelta(days=2), timedelta(days=1))
     authenticator = Authenticator(AccessFile(path), None, lambda: NOW)
-    told = {
+    reported = {
         unknown(authenticator, f"Bearer {text}")
         for text in (
             TEXT[:-1] + "B",
@@ -448,18 +448,18 @@ def test_nothing_tells_an_unknown_id_from_a_wrong_secret_or_an_expired_key(path)
             "rowmint_",
         )
     }
-    assert told == {"the API key is unknown, revoked or expired; request a new one from the administrator"}
+    assert reported == {"the API key is unknown, revoked or expired; request a new one from the administrator"}
 
 
-def test_who_sends_nothing_is_told_what_may_be_sent(access):
+def test_a_call_without_credentials_is_refused_with_the_accepted_ones(access):
     everything = Authenticator(access, Tokens(), lambda: NOW)
     assert unknown(everything) == f"the call has no credentials; {ALL_TAKEN}"
     assert unknown(everything, names=["bob"]) == f"no roles are granted to the client certificate; {ALL_TAKEN}"
     tokens_only = Authenticator(None, Tokens(), lambda: NOW)
-    told = "send a token (JWT) as metadata 'authorization: Bearer ...'"
-    assert unknown(tokens_only) == f"the call has no credentials; {told}"
-    assert unknown(tokens_only, f"Bearer {TEXT}") == f"API keys are not accepted here; {told}"
-    assert unknown(tokens_only, names=["ada"]) == f"no roles are granted to the client certificate; {told}"
+    reported = "send a token (JWT) as metadata 'authorization: Bearer ...'"
+    assert unknown(tokens_only) == f"the call has no credentials; {reported}"
+    assert unknown(tokens_only, f"Bearer {TEXT}") == f"API keys are not accepted here; {reported}"
+    assert unknown(tokens_only, names=["ada"]) == f"no roles are granted to the client certificate; {reported}"
     keys_only = Authenticator(access, None, lambda: NOW)
     assert unknown(keys_only, "Bearer a.b.c").startswith(
         "the bearer credential is not an API key; send an API key as metadata"

@@ -21,7 +21,7 @@ def test_a_project_past_its_share_is_over_quota_and_others_are_not():
     assert (shed, admission.streams) == (["project_streams"], 3)
 
 
-def test_a_full_process_is_overloaded_for_everybody():
+def test_a_full_process_is_overloaded_for_every_project():
     shed = []
     admission = Admission(Allowance(2, 0), Allowance(0, 0), shed.append)
     first, _ = admission.enter("a"), admission.enter("b")

@@ -262,7 +262,7 @@ def test_an_attempt_notices_a_cancel_and_a_successor(registry, stores):
         assert attempt.fenced
 
 
-def test_a_heart_that_misses_a_beat_goes_on():
+def test_heartbeats_continue_after_one_fails():
     beaten = threading.Semaphore(0)
     errors = iter([UnavailableError("away"), ZeroDivisionError()])
 

@@ -28,8 +28,13 @@ PATIENCE = 30.0
 
 
 def entry(request_id="r", **others):
-    told = {"caller": "key:ci", "method": "rowmint.v1.SamplingService/Sample", "resource": MODEL, "decision": "allowed"}
-    return AuditEntry(**{**told, "request_id": request_id, **others})
+    fields = {
+        "caller": "key:ci",
+        "method": "rowmint.v1.SamplingService/Sample",
+        "resource": MODEL,
+        "decision": "allowed",
+    }
+    return AuditEntry(**{**fields, "request_id": request_id, **others})
 
 
 def opened(folder, service="sampler"):
@@ -44,7 +49,7 @@ def keep(log, *entries):
 
 
 def written(folder, number=1):
-    """Return the file, which must be one that nobody has touched, as JSON values."""
+    """Return the file, which must be unmodified, as JSON values."""
     path = folder / f"sampler-host-{number}.jsonl"
     assert [str(problem) for problem in verify(path).problems] == []
     return [
@@ -52,7 +57,7 @@ def written(folder, number=1):
     ]
 
 
-def test_a_record_tells_who_called_what_when_and_what_was_decided(tmp_path):
+def test_a_record_has_caller_method_time_and_decision(tmp_path):
     log = AuditLog(tmp_path / "audit", "sampler", "host", lambda: NOON.astimezone(timezone(timedelta(hours=5))))
     keep(log, entry("one"))
     keep(log, entry("", resource="", decision="denied", reason="PERMISSION_DENIED"))
@@ -91,7 +96,7 @@ def test_a_decision_that_there_is_not_is_refused():
         entry(decision="maybe")
 
 
-def test_a_service_that_is_started_again_goes_on_with_its_chain(tmp_path):
+def test_a_restarted_service_continues_its_chain(tmp_path):
     for number in range(3):
         log = opened(tmp_path)
         keep(log, entry(f"{number}"))
@@ -121,7 +126,7 @@ def test_a_host_of_any_name_makes_a_file_name(tmp_path):
 
 
 class Gate:
-    """Stands in for `os.fsync`: holds the first caller until it is let go."""
+    """Stands in for `os.fsync`: holds the first caller until it is released."""
 
     def __init__(self):
         self.calls = 0
@@ -214,7 +219,7 @@ def test_too_many_that_wait_are_refused(tmp_path, monkeypatch):
     assert len(written(tmp_path)) == 3
 
 
-def test_a_last_line_that_was_cut_anywhere_is_told_by_the_next_record(tmp_path):
+def test_a_last_line_torn_anywhere_is_named_by_the_next_record(tmp_path):
     log = opened(tmp_path)
     keep(log, entry("one"))
     keep(log, entry("two"))
@@ -228,7 +233,7 @@ def test_a_last_line_that_was_cut_anywhere_is_told_by_the_next_record(tmp_path):
         log = opened(tmp_path)
         keep(log, entry("three"))
         log.close()
-        # A record that lacks its newline only is there, though nobody was told so.
+        # A record that lacks its newline only is there, though no caller was answered so.
         kept = ["one", "two", "three"] if place == end - 1 else ["one", "three"]
         found = written(tmp_path)
         assert [one["request_id"] for one in found] == kept, place
@@ -295,15 +300,15 @@ def test_only_the_end_of_a_long_file_is_read_at_the_start(tmp_path, monkeypatch)
         opened(tmp_path)
 
 
-def test_a_file_that_was_moved_away_is_followed_by_another_and_its_head_is_told(tmp_path):
+def test_a_file_that_was_moved_is_followed_by_another_and_its_head_is_logged(tmp_path):
     log = opened(tmp_path)
     keep(log, entry("one"))
     old = log.head
     (tmp_path / "sampler-host-1.jsonl").rename(tmp_path / "old.jsonl")
-    with capture_logs() as told:
+    with capture_logs() as logs:
         keep(log, entry("two"))
     log.close()
-    assert told == [
+    assert logs == [
         {
             "event": "the audit log was moved; a new file is started",
             "log_level": "warning",
@@ -321,13 +326,13 @@ def test_nothing_is_kept_where_the_folder_is_gone(tmp_path):
     log = opened(folder)
     keep(log, entry("one"))
     folder.rename(tmp_path / "away")
-    with capture_logs() as told:
+    with capture_logs() as logs:
         for _ in range(2):
             with pytest.raises(UnavailableError) as caught:
                 keep(log, entry("lost"))
             assert caught.value.retry_after == 1.0
             assert str(folder) not in str(caught.value)
-    assert told == [
+    assert logs == [
         {
             "event": "the audit log cannot be written: calls are refused",
             "log_level": "error",
@@ -340,7 +345,7 @@ def test_nothing_is_kept_where_the_folder_is_gone(tmp_path):
     assert [one["request_id"] for one in written(folder)] == ["one", "two"]
 
 
-def test_a_folder_that_cannot_be_made_is_told_with_the_setting(tmp_path):
+def test_a_folder_that_cannot_be_created_is_reported_with_its_setting(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UnavailableError, match="ROWMINT_AUDIT_LOG") as caught:
         opened(tmp_path / "file" / "audit")
@@ -355,7 +360,7 @@ def test_a_folder_that_cannot_be_made_is_told_with_the_setting(tmp_path):
         (lambda text: b"", "line 1: not a record: it is not JSON"),
     ],
 )
-def test_who_changes_the_file_under_a_service_is_told_of_and_hides_no_later_record(tmp_path, change, problem):
+def test_a_change_of_the_file_under_a_service_is_logged_and_hides_no_later_record(tmp_path, change, problem):
     log = opened(tmp_path)
     keep(log, entry("one"))
     keep(log, entry("two"))
@@ -364,9 +369,9 @@ def test_who_changes_the_file_under_a_service_is_told_of_and_hides_no_later_reco
     os.truncate(path, 0)
     with path.open("ab") as file:
         file.write(change(text))
-    with capture_logs() as told:
+    with capture_logs() as logs:
         keep(log, entry("three"))
-    assert [one["event"] for one in told] == ["the audit log was modified by another process"]
+    assert [one["event"] for one in logs] == ["the audit log was modified by another process"]
     keep(log, entry("four"))
     log.close()
     verdict = verify(path, [log.head])
@@ -375,17 +380,17 @@ def test_who_changes_the_file_under_a_service_is_told_of_and_hides_no_later_reco
     assert path.read_bytes().count(b'"request_id":"four"') == 1
 
 
-def test_the_services_log_is_told_the_head_each_thousand_records_and_at_the_end(tmp_path):
+def test_the_head_is_logged_each_thousand_records_and_at_the_end(tmp_path):
     log = opened(tmp_path)
-    with capture_logs() as told:
+    with capture_logs() as logs:
         keep(log, *(entry(f"{number}") for number in range(1_000)))
         keep(log, *(entry(f"{number}") for number in range(20)))
         log.close()
-    heads = [(one["event"], one["file"], one["sequence"]) for one in told]
+    heads = [(one["event"], one["file"], one["sequence"]) for one in logs]
     assert heads[-1] == ("audit log", "sampler-host-1.jsonl", 1_020)
     assert [sequence for _, _, sequence in heads[:-1]] == [1_000]
     records = {one["sequence"]: one["hash"] for one in written(tmp_path)}
-    assert [records[one["sequence"]] for one in told] == [one["hash"] for one in told]
+    assert [records[one["sequence"]] for one in logs] == [one["hash"] for one in logs]
 
 
 def test_times_are_in_the_order_of_records(tmp_path):
@@ -419,7 +424,7 @@ def keep(*ids):
 
 assert keep("one") == ["NoneType"]
 size = (folder / "sampler-host-1.jsonl").stat().st_size
-# All of the next record but its newline, where less than nothing is asked for: its id is that much longer.
+# All of the next record but its newline, where a negative number is given: its id is that much longer.
 room = size + len("refused") - len("one") - 1 if beyond < 0 else beyond
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, most))
 assert keep("refused") == ["UnavailableError"], beyond
@@ -455,9 +460,9 @@ log = AuditLog(Path(sys.argv[1]), "sampler", "host", lambda: datetime.now(UTC))
 
 async def one_after_the_other(name):
     for number in range(100_000):
-        told = f"{sys.argv[2]}-{name}-{number}"
-        await log.record(AuditEntry("key:ci", "m", "", "allowed", "", told))
-        print(told, flush=True)
+        request = f"{sys.argv[2]}-{name}-{number}"
+        await log.record(AuditEntry("key:ci", "m", "", "allowed", "", request))
+        print(request, flush=True)
 
 async def main():
     await asyncio.gather(*map(one_after_the_other, range(8)))
@@ -469,18 +474,18 @@ asyncio.run(main())
 def test_who_is_killed_at_any_time_has_kept_every_record_that_was_acknowledged(tmp_path):
     acknowledged = []
     for life, after in enumerate((1, 40, 9, 300, 77, 150)):
-        told = tmp_path / f"told-{life}"
-        with told.open("wb") as output:
+        printed = tmp_path / f"acknowledged-{life}"
+        with printed.open("wb") as output:
             writer = subprocess.Popen(
                 [sys.executable, "-c", _WRITER, tmp_path / "audit", str(life)], stdout=output, stderr=subprocess.STDOUT
             )
         try:
-            wait_until(lambda told=told, after=after: told.read_bytes().count(b"\n") >= after, "some records")
+            wait_until(lambda printed=printed, after=after: printed.read_bytes().count(b"\n") >= after, "some records")
         finally:
             writer.send_signal(signal.SIGKILL)
             writer.wait()
         # The last line may be in the writing.
-        acknowledged += told.read_text().split("\n")[:-1]
+        acknowledged += printed.read_text().split("\n")[:-1]
     opened(tmp_path / "audit").close()
     kept = [one["request_id"] for one in written(tmp_path / "audit")]
     assert len(kept) == len(set(kept))

@@ -1,4 +1,4 @@
-"""Audit logs that somebody has changed."""
+"""Audit logs that were modified."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,7 @@ RECORDS = 8
 
 def values(number, **others):
     time = (BEGIN + timedelta(seconds=number)).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
-    told = {
+    fields = {
         "time": time,
         "who": "key:ci",
         "method": "rowmint.v1.SamplingService/Sample",
@@ -38,7 +38,7 @@ def values(number, **others):
         "reason": "",
         "request_id": f"request-{number}",
     }
-    return {**told, **others}
+    return {**fields, **others}
 
 
 def chain(count=RECORDS, **others):
@@ -60,13 +60,13 @@ def judged(tmp_path, text, since=()):
     return verify(path, since)
 
 
-def told(verdict):
+def reported(verdict):
     return [str(problem) for problem in verdict.problems]
 
 
-def test_a_log_that_nobody_has_touched_is_told_as_it_is(tmp_path):
+def test_an_unmodified_log_is_reported_as_sound(tmp_path):
     verdict = judged(tmp_path, TEXT, [HEAD])
-    assert told(verdict) == []
+    assert reported(verdict) == []
     (report,) = verdict.files
     assert (report.file, report.records, report.head, report.torn_bytes) == ("sampler-host-1.jsonl", RECORDS, HEAD, 0)
     assert (report.first_time, report.last_time) == ("2025-03-01T12:00:01.250000Z", "2025-03-01T12:00:08.250000Z")
@@ -74,7 +74,7 @@ def test_a_log_that_nobody_has_touched_is_told_as_it_is(tmp_path):
 
 def test_an_empty_log_is_one(tmp_path):
     verdict = judged(tmp_path, b"")
-    assert told(verdict) == []
+    assert reported(verdict) == []
     assert (verdict.files[0].records, verdict.files[0].head) == (0, Head())
 
 
@@ -86,8 +86,8 @@ def test_records_are_hashed_in_the_form_of_rfc_8785(texts, sequence):
 
 @given(st.text(max_size=2_000))
 def test_what_a_caller_sends_becomes_a_record_that_is_read_again(text):
-    told = {name: sanitised(text) for name in ("who", "method", "reason", "request_id")}
-    line, head = make_record(Head(4, "a" * 64), values(1, **told), torn="b" * 64)
+    fields = {name: sanitised(text) for name in ("who", "method", "reason", "request_id")}
+    line, head = make_record(Head(4, "a" * 64), values(1, **fields), torn="b" * 64)
     assert line.count(b"\n") == 1
     assert len(line) <= MAX_LINE_BYTES
     record = read_record(line[:-1])
@@ -138,7 +138,7 @@ def test_any_single_change_is_found_by_who_knows_the_head(tmp_path_factory, text
     verdict = judged(tmp_path_factory.mktemp("log"), text, [HEAD])
     # Bytes that follow the last record may be a write that is going on; they take nothing away.
     appended = text.startswith(TEXT) and verdict.files[0].torn_bytes == len(text) - len(TEXT)
-    assert told(verdict) != [] or appended
+    assert reported(verdict) != [] or appended
 
 
 def test_every_byte_counts(tmp_path):
@@ -146,7 +146,7 @@ def test_every_byte_counts(tmp_path):
     text = b"".join(lines)
     for place in range(len(text)):
         changed = text[:place] + bytes([text[place] ^ 1]) + text[place + 1 :]
-        assert told(judged(tmp_path, changed, [head])) != [], place
+        assert reported(judged(tmp_path, changed, [head])) != [], place
 
 
 @pytest.mark.parametrize(
@@ -178,13 +178,13 @@ def test_every_byte_counts(tmp_path):
         ),
     ],
 )
-def test_what_was_done_is_told_with_the_line(tmp_path, change, expected):
-    assert told(judged(tmp_path, b"".join(change(LINES))))[0] == f"sampler-host-1.jsonl, {expected}"
+def test_completed_work_is_reported_with_the_error(tmp_path, change, expected):
+    assert reported(judged(tmp_path, b"".join(change(LINES))))[0] == f"sampler-host-1.jsonl, {expected}"
 
 
 def test_a_record_that_was_edited_with_its_hash_breaks_the_next(tmp_path):
     forged, _ = make_record(Head(2, json.loads(LINES[1])["hash"]), values(3, decision="denied"))
-    found = told(judged(tmp_path, b"".join([*LINES[:2], forged, *LINES[3:]])))
+    found = reported(judged(tmp_path, b"".join([*LINES[:2], forged, *LINES[3:]])))
     assert found == [
         "sampler-host-1.jsonl, line 4: record 4 does not match the hash of the previous record: one was replaced"
     ]
@@ -192,8 +192,8 @@ def test_a_record_that_was_edited_with_its_hash_breaks_the_next(tmp_path):
 
 def test_a_whole_chain_written_from_scratch_is_found_by_who_knows_a_head(tmp_path):
     forged = b"".join(chain(who="key:other")[0])
-    assert told(judged(tmp_path, forged)) == []
-    (found,) = told(judged(tmp_path, forged, [HEAD]))
+    assert reported(judged(tmp_path, forged)) == []
+    (found,) = reported(judged(tmp_path, forged, [HEAD]))
     assert found == (
         f"sampler-host-1.jsonl: record 8 with hash {HEAD.hash} is missing: it was replaced, or the end of its file"
         " was truncated"
@@ -203,14 +203,14 @@ def test_a_whole_chain_written_from_scratch_is_found_by_who_knows_a_head(tmp_pat
 def test_a_cut_tail_is_found_by_who_knows_a_head_in_it(tmp_path):
     cut = b"".join(LINES[:5])
     early = Head(4, json.loads(LINES[3])["hash"])
-    assert told(judged(tmp_path, cut, [early])) == []
-    assert len(told(judged(tmp_path, cut, [early, HEAD]))) == 1
+    assert reported(judged(tmp_path, cut, [early])) == []
+    assert len(reported(judged(tmp_path, cut, [early, HEAD]))) == 1
 
 
-def test_a_cut_write_is_told_as_one_until_a_record_tells_of_it(tmp_path):
+def test_a_torn_write_is_reported_until_the_next_record_names_it(tmp_path):
     torn = LINES[5][:40]
     verdict = judged(tmp_path, b"".join(LINES[:5]) + torn)
-    assert told(verdict) == []
+    assert reported(verdict) == []
     assert (verdict.files[0].records, verdict.files[0].torn_bytes) == (5, 40)
 
 
@@ -235,9 +235,9 @@ def test_a_record_whose_fields_are_of_the_wrong_kind_is_none():
         assert read_record(line) == invalid, wrong
 
 
-def test_of_many_problems_ten_are_told(tmp_path):
+def test_ten_of_many_problems_are_reported(tmp_path):
     lines, _ = chain(60)
-    assert len(told(judged(tmp_path, b"".join(lines[::2])))) == 10
+    assert len(reported(judged(tmp_path, b"".join(lines[::2])))) == 10
 
 
 def test_a_folder_is_all_its_files_and_a_head_may_be_in_any(tmp_path):
@@ -246,7 +246,7 @@ def test_a_folder_is_all_its_files_and_a_head_may_be_in_any(tmp_path):
     (tmp_path / "other.txt").write_text("not ours")
     verdict = verify(tmp_path, [HEAD])
     assert [report.file for report in verdict.files] == ["sampler-a-1.jsonl", "sampler-a-2.jsonl"]
-    assert told(verdict) == ["sampler-a-2.jsonl, line 1: record 1 is missing before record 2"]
+    assert reported(verdict) == ["sampler-a-2.jsonl, line 1: record 1 is missing before record 2"]
 
 
 def test_a_folder_without_a_log_is_refused(tmp_path):
@@ -264,7 +264,7 @@ def run(*arguments):
     return CliRunner().invoke(app, ["audit", "verify", *arguments])
 
 
-def test_the_command_tells_records_times_and_head(tmp_path):
+def test_the_command_reports_records_times_and_head(tmp_path):
     (tmp_path / "sampler-a-1.jsonl").write_bytes(TEXT + b'{"dec')
     done = run(str(tmp_path), "--since", str(HEAD))
     assert done.exit_code == 0, done.output

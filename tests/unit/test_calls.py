@@ -1,4 +1,4 @@
-"""What observers of a server's calls are told, and what the metrics of gRFC A66 make of it."""
+"""What observers of a server's calls get, and what the metrics of gRFC A66 make of it."""
 
 import asyncio
 import re
@@ -36,7 +36,7 @@ class Echo:
     async def _obey(self, order: bytes, context) -> None:
         self.begun.set()
         if order == b"abort":
-            await context.abort(grpc.StatusCode.ALREADY_EXISTS, "told so")
+            await context.abort(grpc.StatusCode.ALREADY_EXISTS, "it exists")
         if order == b"domain":
             raise ResourceNotFoundError("there is none")
         if order == b"damaged":
@@ -107,8 +107,8 @@ def _refuse(_: object) -> bytes:
     raise ValueError("not these")
 
 
-class Told:
-    """Keeps every call that it is told of."""
+class Reported:
+    """Keeps every call that is reported to it."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -135,9 +135,9 @@ class World:
 
     def __init__(self) -> None:
         self.echo = Echo()
-        self.told = Told()
+        self.reported = Reported()
         self.registry = CollectorRegistry()
-        self.observers = [CallMetrics(self.registry), self.told, CallLog()]
+        self.observers = [CallMetrics(self.registry), self.reported, CallLog()]
 
     def call(self, method: str, **options) -> object:
         kind = {
@@ -174,7 +174,7 @@ def within(test: Callable[[World], Awaitable[None]]) -> None:
                     await test(world)
             finally:
                 await server.stop()
-            assert world.told.open == 0
+            assert world.reported.open == 0
 
     asyncio.run(bounded())
 
@@ -212,7 +212,7 @@ def test_the_status_is_the_one_that_the_client_gets(method, order, status):
     async def test(world):
         request = sent(order) if method.startswith("Stream") else order
         assert (await code_of(world.call(method)(request))).name == status
-        (call,) = await world.told.ends(1)
+        (call,) = await world.reported.ends(1)
         assert (call.method, call.status) == (f"{SERVICE}/{method}", status)
         assert call.seconds >= 0
         labels = {"grpc_method": f"{SERVICE}/{method}"}
@@ -229,11 +229,11 @@ def test_messages_are_counted_by_the_bytes_they_have_on_the_wire():
             b"",
             b"678",
         ]
-        (call,) = await world.told.ends(1)
+        (call,) = await world.reported.ends(1)
         assert (call.received, call.received_bytes, call.sent, call.sent_bytes) == (3, 8, 3, 8)
         assert [answer async for answer in world.call("UnaryStream")(b"four")] == [b"four"] * 3
         labels = {"grpc_method": f"{SERVICE}/UnaryStream", "grpc_status": "OK"}
-        await world.told.ends(2)
+        await world.reported.ends(2)
         assert world.value("sent_total_compressed_message_size_bytes_sum", **labels) == 12
         assert world.value("rcvd_total_compressed_message_size_bytes_sum", **labels) == 4
         assert world.value("sent_total_compressed_message_size_bytes_count", **labels) == 1
@@ -249,23 +249,23 @@ def test_a_call_that_the_client_gives_up_is_cancelled(method):
         await world.echo.begun.wait()
         call.cancel()
         await world.echo.closed.wait()
-        (told,) = await world.told.ends(1)
-        assert told.status == "CANCELLED"
-        # gRPC tells a reader of its own cancel by that of the task.
+        (reported,) = await world.reported.ends(1)
+        assert reported.status == "CANCELLED"
+        # gRPC reports a reader's own cancel as that of the task.
         await asyncio.gather(reading, return_exceptions=True)
 
     within(test)
 
 
-def test_a_stream_that_nobody_reads_any_more_is_closed_and_cancelled():
+def test_an_abandoned_stream_is_closed_and_cancelled():
     async def test(world):
         call = world.call("Floods")(b"")
         assert len(await call.read()) == 1 << 20
         call.cancel()
         await world.echo.closed.wait()
-        (told,) = await world.told.ends(1)
-        assert told.status == "CANCELLED"
-        assert told.sent_bytes >= 1 << 20
+        (reported,) = await world.reported.ends(1)
+        assert reported.status == "CANCELLED"
+        assert reported.sent_bytes >= 1 << 20
 
     within(test)
 
@@ -273,8 +273,8 @@ def test_a_stream_that_nobody_reads_any_more_is_closed_and_cancelled():
 def test_a_call_whose_time_is_over_says_so():
     async def test(world):
         assert (await code_of(world.call("UnaryStream")(b"wait", timeout=0.2))) is grpc.StatusCode.DEADLINE_EXCEEDED
-        (told,) = await world.told.ends(1)
-        assert told.status == "DEADLINE_EXCEEDED"
+        (reported,) = await world.reported.ends(1)
+        assert reported.status == "DEADLINE_EXCEEDED"
 
     within(test)
 
@@ -291,11 +291,11 @@ def test_a_client_that_goes_before_its_request_has_come_is_counted():
         # A unary handler for a client that streams: its one request never comes.
         call = world.channel.stream_unary(f"/{SERVICE}/UnaryUnary")(late())
         await arrived.wait()
-        while not world.told.open:  # noqa: ASYNC110 - `within` sets the bound
+        while not world.reported.open:  # noqa: ASYNC110 - `within` sets the bound
             await asyncio.sleep(0.005)
         call.cancel()
-        (told,) = await world.told.ends(1)
-        assert (told.status, told.received) == ("CANCELLED", 0)
+        (reported,) = await world.reported.ends(1)
+        assert (reported.status, reported.received) == ("CANCELLED", 0)
 
     within(test)
 
@@ -304,7 +304,7 @@ def test_methods_that_there_are_not_are_other():
     async def test(world):
         for name in ("/test.Echo/Nothing", "/secret-4711/Thing"):
             assert (await code_of(world.channel.unary_unary(name)(b"x"))) is grpc.StatusCode.UNIMPLEMENTED
-        assert [(call.method, call.status) for call in await world.told.ends(2)] == [("other", "UNIMPLEMENTED")] * 2
+        assert [(call.method, call.status) for call in await world.reported.ends(2)] == [("other", "UNIMPLEMENTED")] * 2
         assert world.value("started_total", grpc_method="other") == 2
         assert "secret-4711" not in str(list(world.registry.collect()))
 
@@ -315,8 +315,8 @@ def test_methods_that_there_are_not_are_other():
 def test_bytes_that_no_codec_takes_are_unknown(method, caplog):
     async def test(world):
         assert (await code_of(world.call(method)(b"x"))) is grpc.StatusCode.UNKNOWN
-        (told,) = await world.told.ends(1)
-        assert told.status == "UNKNOWN"
+        (reported,) = await world.reported.ends(1)
+        assert reported.status == "UNKNOWN"
 
     within(test)
 
@@ -328,8 +328,8 @@ def test_health_checks_are_calls_too():
         watching = stub.Watch(health_pb2.HealthCheckRequest())
         assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING
         watching.cancel()
-        told = {call.method: call.status for call in await world.told.ends(2)}
-        assert told == {"grpc.health.v1.Health/Check": "OK", "grpc.health.v1.Health/Watch": "CANCELLED"}
+        reported = {call.method: call.status for call in await world.reported.ends(2)}
+        assert reported == {"grpc.health.v1.Health/Check": "OK", "grpc.health.v1.Health/Watch": "CANCELLED"}
 
     within(test)
 
@@ -340,9 +340,9 @@ def test_a_call_that_fails_says_why(method):
         with structlog.testing.capture_logs() as lines:
             for order in (b"ok", b"domain", b"abort", b"fault", b"damaged", b"checksum"):
                 await code_of(world.call(method)(sent(order) if method.startswith("Stream") else order))
-            told = await world.told.ends(6)
+            reported = await world.reported.ends(6)
         reasons = ["", "RESOURCE_NOT_FOUND", "", "INTERNAL", "DATA_LOSS", "CHECKSUM"]
-        assert [call.reason for call in told] == reasons
+        assert [call.reason for call in reported] == reasons
         calls = [line for line in lines if line["event"] == "call"]
         assert [line.get("reason", "") for line in calls] == reasons
 
@@ -354,7 +354,7 @@ def test_stored_bytes_that_are_damaged_are_logged_by_their_names_alone():
         with structlog.testing.capture_logs() as lines:
             for order in (b"damaged", b"checksum"):
                 await code_of(world.call("UnaryUnary")(order))
-            await world.told.ends(2)
+            await world.reported.ends(2)
         (damaged,) = [line for line in lines if line["log_level"] == "error"]
         assert damaged == {
             "event": "stored bytes are corrupt",
@@ -373,7 +373,7 @@ def test_a_call_writes_a_line_and_its_request_id_goes_with_every_event():
             await code_of(world.call("UnaryUnary")(b"ok", metadata=(("x-request-id", "id-1"),)))
             await code_of(world.call("UnaryUnary")(b"domain", metadata=(("x-request-id", "has a text"),)))
             await code_of(world.call("UnaryUnary")(b"fault", metadata=(("x-request-id", "id-3"),)))
-            await world.told.ends(3)
+            await world.reported.ends(3)
         calls = [line for line in lines if line["event"] == "call"]
         assert [line["log_level"] for line in calls] == ["debug", "info", "info"]
         assert [line["status"] for line in calls] == ["OK", "NOT_FOUND", "INTERNAL"]

@@ -181,7 +181,7 @@ def test_an_authority_that_has_expired_issues_nothing():
         issue_certificate(AUTHORITY, "ada", datetime(2036, 1, 31, 8, 0, tzinfo=UTC))
 
 
-def test_a_private_key_is_not_told():
+def test_a_private_key_is_not_reported():
     assert "PRIVATE" not in repr(AUTHORITY)
 
 
@@ -251,17 +251,17 @@ def test_a_server_of_another_name_or_authority_or_purpose_is_not_believed(handsh
     # A client's certificate that bears a server's name as its own.
     with pytest.raises(ssl.SSLCertVerificationError, match=r"unsuitable certificate purpose|unsupported certificate"):
         handshake.shake(handshake.issue("rowmint.example"), client, "rowmint.example")
-    stranger = make_authority("test authority", handshake.now)
-    server = issue_certificate(stranger, "server", handshake.now, hosts=["rowmint.example"])
+    untrusted = make_authority("test authority", handshake.now)
+    server = issue_certificate(untrusted, "server", handshake.now, hosts=["rowmint.example"])
     with pytest.raises(ssl.SSLCertVerificationError):
         handshake.shake(server, client, "rowmint.example")
 
 
 def test_a_client_of_another_authority_or_past_its_time_is_not_believed(handshake):
     server = handshake.issue("server", hosts=["rowmint.example"])
-    stranger = issue_certificate(make_authority("test authority", handshake.now), "ada", handshake.now)
+    untrusted = issue_certificate(make_authority("test authority", handshake.now), "ada", handshake.now)
     with pytest.raises(ssl.SSLCertVerificationError):
-        handshake.shake(server, stranger, "rowmint.example")
+        handshake.shake(server, untrusted, "rowmint.example")
     old = issue_certificate(handshake.authority, "ada", handshake.now - timedelta(days=91))
     with pytest.raises(ssl.SSLCertVerificationError, match="certificate has expired"):
         handshake.shake(server, old, "rowmint.example")

@@ -154,7 +154,7 @@ def damaged(data: bytes, how: str) -> bytes:
 
 
 @pytest.mark.parametrize("how", ["format", "encoding", "missing", "shape", "history", "truncated"])
-def test_a_checkpoint_of_no_use_is_left_and_the_fit_begins_again(whole, after_seven, tmp_path, how):
+def test_an_unusable_checkpoint_is_ignored_and_the_fit_starts_again(whole, after_seven, tmp_path, how):
     config, expected = whole
     found, events = fitted(config, tmp_path, Kept(found=damaged(after_seven, how)))
     assert found.model_digest == expected.model_digest

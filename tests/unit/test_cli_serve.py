@@ -96,7 +96,7 @@ def test_services_are_started_reported_and_stopped(folder):
     assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
 
 
-def test_one_that_dies_ends_all(folder, started):
+def test_one_process_that_ends_ends_all(folder, started):
     write_service(folder, "sampler", dies=True)
     trainer, sampler = ports(2)
     done = CliRunner().invoke(app, ["serve", "--json", "--trainer-port", trainer, "--sampler-port", sampler])

@@ -1,4 +1,4 @@
-"""Several replicas without a proxy: which one a new stream goes to, and what tells the client so."""
+"""Several replicas without a proxy: which one a new stream goes to, and by which reports of load."""
 
 import threading
 from collections import Counter

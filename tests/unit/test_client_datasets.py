@@ -102,7 +102,7 @@ class OneWay(io.RawIOBase):
         return self._inner.readinto(buffer)
 
 
-def test_a_broken_upload_of_a_source_that_cannot_seek_goes_on_all_the_same():
+def test_a_broken_upload_of_a_source_without_seek_is_resumed():
     found, dataset = upload_to(FakeTrainer([Cut(3), Cut(1), Cut(0)]), OneWay(BYTES))
     assert found.trainer.stored[dataset.name] == BYTES
     assert found.trainer.writes == [0, 3 * 1024 * 1024, 4 * 1024 * 1024, 4 * 1024 * 1024]

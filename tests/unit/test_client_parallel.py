@@ -109,13 +109,13 @@ def test_parts_that_break_are_resumed(row_format, kind):
         assert not found.samplers[0].cuts
 
 
-def test_a_replica_that_dies_costs_nothing(row_format):
+def test_a_crashed_replica_loses_no_call(row_format):
     with services(samplers=alike([None] * 4 + [Cut(1, "kill")])) as found, client_of(found) as client:
         stream = client.sample("flights", ROWS, format=row_format, parallel=PARALLEL)
         assert b"".join(stream.chunks()) == WHOLE[row_format]
 
 
-class Starving(FakeSampler):
+class ExhaustedBudget(FakeSampler):
     """Has no rows from a row on."""
 
     end = 13 * GRID
@@ -134,20 +134,20 @@ class Starving(FakeSampler):
 
 def test_rows_before_an_error_come_before_it():
     received = []
-    with services(samplers=[Starving()]) as found, client_of(found) as client:
+    with services(samplers=[ExhaustedBudget()]) as found, client_of(found) as client:
         stream = client.sample("flights", ROWS, format="csv", parallel=PARALLEL)
         with pytest.raises(RowmintCallError, match="none from") as raised:
             received.extend(stream.chunks())
         assert raised.value.reason == "ACCEPTANCE_TOO_LOW"
-        assert stream.next_row == Starving.end
+        assert stream.next_row == ExhaustedBudget.end
         assert WHOLE["csv"].startswith(b"".join(received))
-        assert b"".join(received).count(b"\n") == 1 + Starving.end
+        assert b"".join(received).count(b"\n") == 1 + ExhaustedBudget.end
         stream.close()
         assert not part_threads()
 
 
 def test_after_a_part_that_failed_none_is_started():
-    class Empty(Starving):
+    class Empty(ExhaustedBudget):
         end = 0
 
     with services(samplers=[Empty()]) as found, client_of(found) as client:
@@ -267,7 +267,7 @@ def test_parts_grow_with_what_came_and_shrink_at_the_end():
 
 
 class Held(FakeSampler):
-    """Sends a first message, then nothing until it is let go or its call has ended."""
+    """Sends a first message, then nothing until it is released or its call has ended."""
 
     def __init__(self):
         super().__init__()

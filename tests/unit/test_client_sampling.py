@@ -163,8 +163,8 @@ def test_a_stream_that_stays_damaged_is_an_error(kind, error):
 
 @pytest.mark.parametrize("after", [0, 3])
 def test_what_is_not_retryable_is_raised_at_once(after):
-    starved = Cut(after, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "ACCEPTANCE_TOO_LOW")
-    sampler = FakeSampler([starved])
+    exhausted = Cut(after, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "ACCEPTANCE_TOO_LOW")
+    sampler = FakeSampler([exhausted])
     with (
         services(samplers=[sampler]) as found,
         client_of(found) as client,

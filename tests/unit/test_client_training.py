@@ -102,10 +102,10 @@ def test_a_job_is_started_once_and_estimated_without():
         [Cut(2, "refuse", grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")],
     ],
 )
-def test_events_are_heard_once_each_over_breaks(cuts):
+def test_each_event_is_received_once_over_breaks(cuts):
     with services(FakeTrainer(watch_cuts=cuts)) as found, client_of(found) as client:
-        heard = [event.sequence for event in client.watch("j1")]
-        assert heard == list(range(1, 8))
+        received = [event.sequence for event in client.watch("j1")]
+        assert received == list(range(1, 8))
         assert [event.sequence for event in client.watch("j1", after=5)] == [6, 7]
         assert list(client.watch("j1", after=7)) == []
         assert client.wait_job("j1").model_version == VERSION

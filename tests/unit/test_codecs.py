@@ -118,8 +118,8 @@ def test_every_small_category_codec_round_trips(nullable):
                 for code, found in zip(codes.tolist(), back.tolist(), strict=True):
                     assert found == code if code < frequent else frequent <= found < size
             for code in codes.tolist():
-                asked = (code,) if code >= 0 else ()
-                allowed = codec.compatible_choices(asked, code < 0)
+                requested = (code,) if code >= 0 else ()
+                allowed = codec.compatible_choices(requested, code < 0)
                 assert np.flatnonzero(allowed).tolist() == [choices[codes.tolist().index(code)]]
 
 
@@ -235,7 +235,7 @@ def test_natives_saturate_at_the_ends_of_int64(position, origin, step):
         assert back == exact
     else:
         assert -(2**63) <= back < 2**63
-        # Never beyond what was asked, and on its side of the origin.
+        # Never beyond what was requested, and on its side of the origin.
         assert min(exact, origin) <= back <= max(exact, origin)
 
 
@@ -337,12 +337,12 @@ def test_decoded_values_keep_to_bounds_and_to_reachable_choices(codec, data):
     present = ~column.missing()
     assert np.array_equal(~present, choices == codec.choices - 1 if codec.nullable else np.zeros(count, np.bool_))
     assert all(low <= value <= high for value in column.values[present].tolist())
-    # A choice found unreachable never decodes to what was asked.
+    # A choice found unreachable never decodes to what was requested.
     first, last = sorted(data.draw(st.lists(st.floats(-2e6, 2e6), min_size=2, max_size=2)))
     null = data.draw(st.booleans())
     reachable = codec.reachable_choices([(first, last)], null)
-    asked = np.where(present, (column.values >= first) & (column.values <= last), null)
-    assert not (asked & ~reachable[choices]).any()
+    requested = np.where(present, (column.values >= first) & (column.values <= last), null)
+    assert not (requested & ~reachable[choices]).any()
 
 
 @settings(max_examples=100)

@@ -76,7 +76,7 @@ def test_the_parts_are_there(compose):
         assert service["restart"] == ("no" if name == "buckets" else "unless-stopped")
 
 
-def test_every_part_tells_its_health(compose):
+def test_every_service_reports_its_health(compose):
     for name, service in compose["services"].items():
         if "build" in service:
             dockerfile = (TOP / service["build"]["dockerfile"]).read_text()
@@ -190,7 +190,7 @@ def test_health_checks_in_images_are_commands_that_there_are():
         assert json.loads(check[1]) == ["rowmint", "health", service]
 
 
-def test_observers_are_started_only_when_asked_for(compose):
+def test_observers_are_started_only_when_requested(compose):
     assert {name for name, service in compose["services"].items() if "profiles" in service} == OBSERVERS
     assert all(compose["services"][name]["profiles"] == ["observability"] for name in OBSERVERS)
 
@@ -236,7 +236,7 @@ def metrics_port(service):
     return int(service["environment"]["ROWMINT_METRICS_LISTEN"].rpartition(":")[2])
 
 
-def test_what_is_mounted_is_what_is_asked_for(compose, envoy):
+def test_mounted_services_are_the_requested_ones(compose, envoy):
     mounted = [mount.split(":")[1] for mount in compose["services"]["envoy"]["volumes"]]
     (transcoder,) = re.findall(r"proto_descriptor: (\S+)", (TOP / "deploy" / "envoy.yaml").read_text())
     folder = compose["services"]["envoy"]["working_dir"]

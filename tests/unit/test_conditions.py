@@ -238,7 +238,7 @@ def test_ways_to_say_the_same_have_one_form(name, tests, nullable):
     assert forms != {b"[]"}
 
 
-def test_a_missing_cell_asked_of_a_column_that_has_none_changes_nothing():
+def test_a_condition_on_missing_cells_of_a_column_without_any_changes_nothing():
     schema = _schema(False)
     assert _json([Predicate("int", AnyOf((1, None)))], schema) == _json([Predicate("int", AnyOf((1,)))], schema)
     assert _json([Predicate("text", AnyOf(("x", None)))], schema) == _json([Predicate("text", AnyOf(("x",)))], schema)

@@ -98,7 +98,13 @@ def test_every_state_and_phase_has_a_number():
     assert sorted(DATASET_STATES.values()) == dataset_pb2.DatasetState.values()[1:]
 
 
-def test_a_job_tells_all_that_is_known():
+def test_a_phase_of_a_later_release_has_no_number():
+    assert job_to_proto(replace(JOB, phase="evaluating")).phase == training_job_pb2.JOB_PHASE_UNSPECIFIED
+    event = EventRecord("u", 4, NOW, 2, JobState.RUNNING, "evaluating", {})
+    assert event_to_proto(event, JOB.model).phase == training_job_pb2.JOB_PHASE_UNSPECIFIED
+
+
+def test_a_job_message_has_every_known_field():
     running = job_to_proto(JOB, PROGRESS)
     assert (running.name, running.state, running.phase, running.attempt) == (
         "projects/p/trainingJobs/j",
@@ -134,7 +140,7 @@ def test_a_job_tells_all_that_is_known():
         ),
     ],
 )
-def test_an_event_tells_what_it_holds_and_no_more(payload: dict[str, Any], field: str, value: object):
+def test_an_event_message_has_the_fields_of_its_kind_only(payload: dict[str, Any], field: str, value: object):
     event = EventRecord("u", 4, NOW, 2, JobState.RUNNING, "fitting", payload)
     message = event_to_proto(event, JOB.model)
     assert getattr(message, field) == value
@@ -144,17 +150,17 @@ def test_an_event_tells_what_it_holds_and_no_more(payload: dict[str, Any], field
     assert whole.progress.epochs == 3
 
 
-def test_a_probe_is_told_with_its_epoch():
+def test_a_probe_is_reported_with_its_epoch():
     event = EventRecord("u", 4, NOW, 2, JobState.RUNNING, "fitting", {})
 
-    def told(progress: dict[str, Any]) -> dict[str, float]:
+    def reported(progress: dict[str, Any]) -> dict[str, float]:
         message = event_to_proto(replace(event, payload={"progress": progress}), JOB.model)
         parsed = training_job_pb2.TrainingEvent.FromString(message.SerializeToString())
         return dict(parsed.progress.probe)
 
     scores = {"quality": 0.75, "shapes": 1.0, "pairs": 0.5, "distinct": 0.0}
-    assert told({**PROGRESS, "probe": scores}) == scores
-    assert told(PROGRESS) == {}  # an epoch without one, and every event of before there were probes
+    assert reported({**PROGRESS, "probe": scores}) == scores
+    assert reported(PROGRESS) == {}  # an epoch without one, and every event of before there were probes
     assert dict(job_to_proto(JOB, {**PROGRESS, "probe": scores}).progress.probe) == scores
 
 
@@ -167,7 +173,7 @@ def test_what_a_fit_reports_becomes_an_event():
     assert _payload(replace(reported, probe={}))["progress"] == expected
 
 
-def test_a_dataset_tells_all_that_is_known():
+def test_a_dataset_message_has_every_known_field():
     message = dataset_to_proto(DATASET)
     assert (message.state, message.row_count, message.primary_key) == (dataset_pb2.DATASET_STATE_READY, 3, "id")
     assert message.format.csv.delimiter == ";"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rowmint.synthesizer.exact import tables
+from tests.seeds import seeded
 from trainer_service.fitting.keys import key
 from trainer_service.fitting.networks import draws as draws_module
 from trainer_service.fitting.networks.draws import Draws, deviates_of
@@ -23,6 +24,8 @@ KINDS = {
     "uneven masks": lambda draws: torch.cat([mask.flatten() for mask in draws.masks(40, (4, 3), 0.3)]),
     "numbers": lambda draws: torch.from_numpy(draws.numbers.integers(0, 1 << 30, 35)),
 }
+
+SEEDS = seeded(1, 2, 3)
 
 
 def made(seed: int = 1, purpose: str = "test", step: int = 0) -> Draws:
@@ -80,8 +83,9 @@ def test_noise_is_what_the_samplers_input_codes_stand_for(rows: int, width: int)
     assert deviates_of(np.array([0, 127], np.uint8)).tolist() == [-4.0, 4.0]
 
 
-def test_noise_is_standard_normal() -> None:
-    noise = made().noise(1000, 1000).double()
+@pytest.mark.parametrize("seed", SEEDS)
+def test_noise_is_standard_normal(seed: int) -> None:
+    noise = made(seed).noise(1000, 1000).double()
     assert noise.mean().item() == pytest.approx(0, abs=5e-3)  # five standard errors
     # Whole codes of 256 equally probable parts: not quite 1, but to the last byte what the sampler draws.
     codes = tables.byte_codes().astype(np.float64)
@@ -112,24 +116,27 @@ def test_gumbels_are_quantiles() -> None:
     assert every.var() == pytest.approx(math.pi**2 / 6, abs=1e-3)
 
 
-def test_the_largest_gumbel_falls_as_a_softmax_says() -> None:
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_largest_gumbel_is_distributed_as_the_softmax(seed: int) -> None:
     logits = torch.tensor([1.0, 0.0, -1.0, -3.0])
-    chosen = (logits + made().gumbel(200_000, 4)).argmax(dim=1)
+    chosen = (logits + made(seed).gumbel(200_000, 4)).argmax(dim=1)
     shares = torch.bincount(chosen, minlength=4) / 200_000
     assert shares.tolist() == pytest.approx(torch.softmax(logits, dim=0).tolist(), abs=5e-3)
 
 
-def test_uniforms_fill_their_interval() -> None:
-    uniform = made().uniform(100_000)
-    assert uniform.flatten()[:400].tolist() == (words16(400) / 65536).tolist()
+@pytest.mark.parametrize("seed", SEEDS)
+def test_uniforms_fill_their_interval(seed: int) -> None:
+    uniform = made(seed).uniform(100_000)
+    assert uniform.flatten()[:400].tolist() == (words16(400, seed) / 65536).tolist()
     assert uniform.min().item() >= 0
     assert uniform.max().item() < 1
     assert uniform.double().mean().item() == pytest.approx(0.5, abs=5e-3)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("dropped", [0.5, 0.1, 0.25, 0.7])
-def test_dropout_keeps_the_mean(dropped: float) -> None:
-    masks = made().masks(1000, (300, 200), dropped)
+def test_dropout_keeps_the_mean(dropped: float, seed: int) -> None:
+    masks = made(seed).masks(1000, (300, 200), dropped)
     for mask in masks:
         assert set(mask.unique().tolist()) == {0.0, np.float32(1 / (1 - dropped)).item()}
         assert mask.double().mean().item() == pytest.approx(1, abs=0.02)

@@ -100,7 +100,7 @@ def test_arrow_is_read_back(table):
 
 
 def _csv_cells(text: str) -> list[list[str | None]]:
-    """Read CSV, telling the empty field from the empty string, which the `csv` module does not."""
+    """Read CSV, distinguishing the empty field from the empty string, which the `csv` module does not."""
     marked = text.replace('"""', "\0")  # no cell here begins or ends with a quote beside a comma
     rows = list(csv.reader(io.StringIO(marked.replace('""', "\1"), newline=""), strict=True))
     restore = {"": None, "\1": ""}

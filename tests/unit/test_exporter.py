@@ -50,7 +50,7 @@ def test_metrics_are_served_as_prometheus_reads_them(server):
     assert samples(body) == {("apples_total", "red"): 3.0}
 
 
-def test_openmetrics_and_gzip_are_served_to_who_asks(server, registry):
+def test_openmetrics_and_gzip_are_served_on_request(server, registry):
     headers, body = fetch(
         server.port, Accept="application/openmetrics-text; version=1.0.0", **{"Accept-Encoding": "gzip"}
     )
@@ -69,13 +69,13 @@ def test_there_is_nothing_else(server, path):
     caught.value.close()
 
 
-def test_who_says_nothing_keeps_nobody_waiting(server):
+def test_a_silent_client_delays_no_other(server):
     with socket.create_connection(("127.0.0.1", server.port)):
         assert fetch(server.port)[1]
 
 
 class Refuses(Collector):
-    """Says nothing before it is asked, and fails then."""
+    """Does nothing before it is called, and fails then."""
 
     def __init__(self, error):
         self.error = error
@@ -88,7 +88,7 @@ class Refuses(Collector):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "reported"),
     [
         (ZeroDivisionError(), ["a scrape failed"]),
         (OSError(28, "no space"), ["a scrape failed"]),
@@ -97,7 +97,7 @@ class Refuses(Collector):
         (TimeoutError(), []),
     ],
 )
-def test_a_scraper_that_hangs_up_is_no_news_and_anything_else_is(server, registry, error, told):
+def test_a_scraper_that_hangs_up_is_no_news_and_anything_else_is(server, registry, error, reported):
     refuses = Refuses(error)
     registry.register(refuses)
     with structlog.testing.capture_logs() as lines, pytest.raises(OSError, match="without response"):
@@ -105,8 +105,8 @@ def test_a_scraper_that_hangs_up_is_no_news_and_anything_else_is(server, registr
     # A connection is closed after what there is to say is said.
     registry.unregister(refuses)
     assert fetch(server.port)[1]
-    assert [line["event"] for line in lines] == told
-    assert [line["exc_info"] for line in lines] == [error] * len(told)
+    assert [line["event"] for line in lines] == reported
+    assert [line["exc_info"] for line in lines] == [error] * len(reported)
 
 
 def test_a_port_is_given_back(registry):
@@ -150,7 +150,7 @@ sys.stdin.read()
 """
 
 
-def test_processes_are_counted_together_and_the_dead_are_not_live(tmp_path):
+def test_processes_are_counted_together_and_ended_ones_are_not_live(tmp_path):
     started = [
         subprocess.Popen(
             [sys.executable, "-c", PROCESS, str(number)],

@@ -64,13 +64,13 @@ def upload(registry, store):
     return record, writer
 
 
-def test_what_is_needed_stays_and_what_died_goes(registry, stores, sweeper):
+def test_needed_objects_stay_and_garbage_is_removed(registry, stores, sweeper):
     data, models = stores
     record, writer = upload(registry, data)
     named = list(data.list(""))
     about_to_be_named = segment_key(record.uid, writer.record.writer_epoch, 99)
     left = [segment_key(record.uid, 0, 1), table_key(record.uid, 1), checkpoint_key("0" * 32, 1, 5)]
-    foreign = "somebody/else"
+    foreign = "foreign/object"
     for key in (about_to_be_named, *left, foreign):
         data.put(key, b"x")
     models.put(f"p/m/{'0' * 32}-1/weights.safetensors", b"x")
@@ -113,13 +113,13 @@ def test_what_cannot_be_deleted_now_goes_with_the_next_sweep(registry, stores, s
     assert (list(data.list("")), registry.datasets.garbage()) == ([], ())
 
 
-def test_temporary_files_of_a_dead_worker_go_and_those_of_a_living_one_stay(sweeper, tmp_path):
-    with ScratchFolder(tmp_path / "scratch") as living:
-        dead = ScratchFolder(tmp_path / "scratch")
-        (dead.path / "table.parquet").write_bytes(b"rows")
-        os.close(dead._lock)  # as its end would
+def test_temporary_files_of_an_ended_worker_are_removed_and_those_of_a_running_one_kept(sweeper, tmp_path):
+    with ScratchFolder(tmp_path / "scratch") as running:
+        ended = ScratchFolder(tmp_path / "scratch")
+        (ended.path / "table.parquet").write_bytes(b"rows")
+        os.close(ended._lock)  # as its end would
         sweeper().sweep()
-        assert [path.exists() for path in (living.path, dead.path)] == [True, False]
+        assert [path.exists() for path in (running.path, ended.path)] == [True, False]
 
 
 def test_a_scratch_folder_that_cannot_be_read_holds_up_nothing(registry, stores, sweeper, tmp_path):

@@ -1,3 +1,5 @@
+"""Ingest of CSV: inferred types, formats, bounds and keys, and errors with the line of each."""
+
 import csv
 import io
 from datetime import UTC, date, datetime, timedelta
@@ -174,7 +176,7 @@ def test_decimals_are_learned_from_the_text(column, fields, decimals):
     assert (spec.data_type, spec.domain.decimals) == (DataType.DOUBLE, decimals)
 
 
-def test_the_schema_tells_kinds_and_bounds(read):
+def test_the_schema_has_kinds_and_bounds(read):
     result, _ = read(b"n,d,t,b,c\n3,2020-01-02,2020-01-01T00:00:00Z,true,x\n-1,2020-01-01,,false,y\n")
     kinds = {spec.name: spec.kind for spec in result.schema.columns}
     assert kinds == {
@@ -193,7 +195,7 @@ def test_the_schema_tells_kinds_and_bounds(read):
     assert result.sdv_metadata == sdv_metadata(result.schema)
 
 
-def test_a_recognised_form_is_remembered(column):
+def test_a_recognised_format_is_cached(column):
     assert column("13/02/2020")[0].datetime_format == "%d/%m/%Y"
     assert column("2020-02-13")[0].datetime_format == ""
 
@@ -280,7 +282,7 @@ def test_duplicate_and_empty_names(read):
     assert problems(read, b",".join(b"c%d" % index for index in range(5000)) + b"\n")[0] == [(1, 0, "")]
 
 
-def test_ragged_rows_tell_line_and_row(read, small_blocks):
+def test_ragged_rows_are_reported_with_line_and_row(read, small_blocks):
     data = b'a,b\n1,2\n3\n"x\ny",5\n\n4,5,6\n"",\n7,8,9\n'
     found, message = problems(read, data)
     assert found == [(3, 2, ""), (7, 4, ""), (9, 6, "")]
@@ -288,7 +290,7 @@ def test_ragged_rows_tell_line_and_row(read, small_blocks):
     assert "and 2 more" in message
 
 
-def test_a_hundred_problems_are_told(read):
+def test_a_hundred_problems_are_reported(read):
     found, _ = problems(read, b"a,b\n" + b"1,2\nx\n" * 1000)
     assert [line for line, _, _ in found] == list(range(3, 203, 2))
 
@@ -313,7 +315,7 @@ def test_stray_quotes_are_found_whatever_the_chunks(read, monkeypatch, data, lin
 
 
 @pytest.mark.parametrize("chunk", [3, 1 << 20])
-def test_a_wrong_encoding_tells_the_line(read, monkeypatch, chunk):
+def test_a_wrong_encoding_is_reported_with_its_line(read, monkeypatch, chunk):
     monkeypatch.setattr(csv_bytes, "_CHUNK", chunk)
     found, message = problems(read, b"a,b\n1,2\n1,\xe9t\xe9\n")
     assert found == [(3, 0, "")]
@@ -329,7 +331,7 @@ def test_a_row_may_be_longer_than_a_block(read, small_blocks):
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_a_row_longer_than_the_limit_tells_the_line_it_begins_at(read, small_blocks, end):
+def test_a_row_longer_than_the_limit_is_reported_with_its_first_line(read, small_blocks, end):
     limits = IngestLimits(row_bytes=600)
     quoted = '"' + f"{'x' * 297},{end}" * 2
     for row, too_long in ((f"1,{'x' * 598}", False), (f"1,{'x' * 599}", True), (f'1,{quoted}"', True)):

@@ -1,3 +1,5 @@
+"""Ingest of columns with declared types, bounds, formats and keys, and of rows that break them."""
+
 import io
 import re
 from datetime import UTC, date, datetime, timedelta

@@ -1,3 +1,5 @@
+"""Ingest of JSON, Parquet and Arrow: types, columns, rows, and errors with the place of each."""
+
 import contextlib
 import io
 import json
@@ -147,9 +149,9 @@ def test_json_without_rows(read, data):
         (b'{"a":' + b"9" * 5000 + b"}", [(1, 0, "")], "4300"),
     ],
 )
-def test_bad_json_tells_the_line(read, data, found, words):
-    told, message = problems(read, data, JSON)
-    assert told == found
+def test_bad_json_is_reported_with_its_line(read, data, found, words):
+    reported, message = problems(read, data, JSON)
+    assert reported == found
     assert words in message
 
 

@@ -124,7 +124,7 @@ def test_a_large_sum_is_exact_to_its_last_digit(k):
     weight = random.integers(100, 128, (k, 40)).astype(np.int8)
     x = np.repeat(random.integers(100, 128, (1, k), np.uint8), 2, axis=0)
     sums = x[0].astype(np.int64) @ weight.astype(np.int64)
-    # Biases that leave only the last digits, of products whose sum may be beyond what a float32 tells apart.
+    # Biases that leave only the last digits, of products whose sum may be beyond the precision of a float32.
     layer = Layer(weight, (np.arange(40) - sums).astype(np.int32), np.ones(40, np.float32))
     for kernel in KERNELS.values():
         assert kernel.output(layer)(x).T.tolist() == [list(range(40))] * 2

@@ -99,7 +99,7 @@ def test_a_thread_that_dies_is_an_object_too():
     assert "ZeroDivisionError" in line["exception"]
 
 
-def test_lines_tell_the_span_they_belong_to():
+def test_log_lines_have_their_span():
     code = (
         "log.info('before')\n"
         "from opentelemetry import trace\n"

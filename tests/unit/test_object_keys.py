@@ -1,11 +1,11 @@
-"""Keys of stored objects: each tells which attempt made it."""
+"""Keys of stored objects: each names the attempt that made it."""
 
 from rowmint.names import ModelName
 from rowmint.registry import AttemptRef, Maker
 from trainer_service.object_keys import attempt_of, checkpoint_key, segment_key, table_key, version_keys
 
 
-def test_keys_of_ours_tell_who_made_them_and_others_do_not():
+def test_object_keys_name_their_maker_and_foreign_keys_none():
     uid = "0123456789abcdef" * 2
     assert attempt_of(segment_key(uid, 12, 3)) == AttemptRef(Maker.WRITER, uid, 12)
     assert attempt_of(table_key(uid, 4)) == AttemptRef(Maker.INGEST, uid, 4)

@@ -214,13 +214,13 @@ def test_killing_waits_for_no_worker(make, tmp_path):
 
 def test_a_job_claimed_while_closing_is_given_back(make):
     class Slow(Ledger):
-        asked = threading.Event()
+        requested = threading.Event()
         answer = threading.Event()
 
         def claim(self, holder, lease_seconds, kinds, **more):
             if JobKind.INGEST in kinds:
                 return None
-            self.asked.set()
+            self.requested.set()
             self.answer.wait(PATIENCE)
             return super().claim(holder, lease_seconds, kinds, **more)
 
@@ -228,7 +228,7 @@ def test_a_job_claimed_while_closing_is_given_back(make):
         ledger = Slow(job("a"))
         one = make(ledger, ECHO)
         serving = asyncio.create_task(one.run())
-        await until(ledger.asked.is_set)
+        await until(ledger.requested.is_set)
         await one.close()
         ledger.answer.set()
         await serving
@@ -255,7 +255,7 @@ def test_a_job_its_worker_has_ended_may_be_given_back_again(make, tmp_path):
     run(test)
 
 
-def test_the_job_of_a_dead_worker_is_left_to_its_lease(make, tmp_path):
+def test_the_job_of_a_killed_worker_keeps_its_lease(make, tmp_path):
     async def test() -> None:
         ledger = Ledger(job("a"))
         one = make(ledger, WORKS)
@@ -321,6 +321,38 @@ def test_no_job_is_claimed_before_a_worker_is_ready(make, tmp_path):
     assert ledger.released == [("a", 1)]
 
 
+def test_an_estimate_does_not_take_the_worker_of_a_job_that_is_being_claimed(make, tmp_path):
+    class Slow(Ledger):
+        begun = threading.Event()
+        proceed = threading.Event()
+
+        def claim(self, holder, lease_seconds, kinds, **more):
+            found = super().claim(holder, lease_seconds, kinds, **more)
+            if found is not None:
+                self.begun.set()
+                assert self.proceed.wait(PATIENCE)
+            return found
+
+    async def test() -> None:
+        ledger = Slow(job("a"))
+        one = make(ledger, WORKS)
+        serving = asyncio.create_task(one.run())
+        await until(ledger.begun.is_set)
+        spare = one._spare._starting
+        estimating = asyncio.create_task(one.estimate({"do": "estimate"}))
+        await asyncio.sleep(0)
+        assert one._spare._starting is spare
+        ledger.proceed.set()
+        await until(lambda: len(marks(tmp_path)) == 2)
+        await one.close()
+        await serving
+        with pytest.raises(UnavailableError, match="died"):
+            await estimating
+        assert ledger.released == [("a", 1)]
+
+    run(test)
+
+
 def test_a_worker_that_died_while_it_waited_is_replaced_before_a_job_is_claimed(make, tmp_path):
     ledger = Ledger()
     others = new_children()
@@ -382,11 +414,11 @@ def test_a_wake_up_is_not_lost(make, tmp_path):
 def test_an_estimate_that_is_cancelled_ends_its_worker(make, tmp_path):
     async def test() -> None:
         one = make(Ledger(), WORKS)
-        asked = asyncio.create_task(one.estimate({"do": "estimate"}))
+        requested = asyncio.create_task(one.estimate({"do": "estimate"}))
         await until(lambda: bool(marks(tmp_path)))
         waiting = asyncio.create_task(one.estimate({"do": "estimate"}))
-        asked.cancel()
-        await asyncio.gather(asked, return_exceptions=True)
+        requested.cancel()
+        await asyncio.gather(requested, return_exceptions=True)
         assert not alive(marks(tmp_path)[0])
         await until(lambda: len(marks(tmp_path)) == 2)
         os.kill(next(filter(alive, marks(tmp_path))), 9)

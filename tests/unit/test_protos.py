@@ -53,7 +53,7 @@ def generator():
     return run
 
 
-def test_the_stubs_are_generated_anew_byte_for_byte(generator, tmp_path):
+def test_the_stubs_are_generated_again_byte_for_byte(generator, tmp_path):
     names = [path.relative_to(ROOT) for path in PROTOS]
     services = [name for name in names if name.stem.endswith("_service")]
     generator(f"--python_out={tmp_path}", f"--mypy_out=quiet:{tmp_path}", *names)
@@ -65,7 +65,7 @@ def test_the_stubs_are_generated_anew_byte_for_byte(generator, tmp_path):
     assert not different, f"run `make protos`: {different} differ from what the protos say"
 
 
-def test_the_descriptors_that_envoy_reads_are_generated_anew_byte_for_byte(generator, tmp_path):
+def test_the_descriptors_that_envoy_reads_are_generated_again_byte_for_byte(generator, tmp_path):
     target = tmp_path / "rowmint.binpb"
     services = sorted(path.relative_to(ROOT) for path in PROTOS if path.stem.endswith("_service"))
     generator("--include_imports", f"--descriptor_set_out={target}", *services, "google/rpc/error_details.proto")

@@ -41,7 +41,7 @@ def test_narrow_words_are_the_wide_ones_cut_from_the_low_end():
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 1001])
-def test_fewer_words_are_the_first_of_more(count):
+def test_fewer_words_are_a_prefix_of_more(count):
     for method, dtype in (("words", np.uint64), ("words32", np.uint32), ("words16", np.uint16)):
         draw = getattr(TILE, method)
         found = draw("a", count)

@@ -19,11 +19,11 @@ from sampler_service.model_cache import ModelCache
 from sampler_service.plan_cache import PlanCache
 from sampler_service.single_flight import SingleFlightCache
 from tests.golden.make import FAMILIES, stored
-from tests.golden.streams import Shelf, golden_model, golden_shelf, reference
+from tests.golden.streams import Catalog, golden_catalog, golden_model, reference
 
 
 class CountingStore(MemoryStore):
-    """Counts reads, and lets a test hold them up."""
+    """Counts reads, and can block them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,8 +40,8 @@ class CountingStore(MemoryStore):
 
 
 @pytest.fixture
-def shelf():
-    made = Shelf()
+def catalog():
+    made = Catalog()
     made.store = CountingStore()
     for family in FAMILIES:
         made.put(family, *stored(family))
@@ -54,31 +54,31 @@ def executor():
         yield threads
 
 
-def cache_of(shelf, executor, max_bytes=1 << 28):
-    return ModelCache(shelf, shelf.store, choose_kernel("numpy"), executor, max_bytes)
+def cache_of(catalog, executor, max_bytes=1 << 28):
+    return ModelCache(catalog, catalog.store, choose_kernel("numpy"), executor, max_bytes)
 
 
-def test_one_load_for_all_callers(shelf, executor):
+def test_one_load_for_all_callers(catalog, executor):
     async def ask():
         loop = asyncio.get_running_loop()
-        cache = cache_of(shelf, executor)
-        shelf.store.gate.clear()
+        cache = cache_of(catalog, executor)
+        catalog.store.gate.clear()
         waiting = [asyncio.ensure_future(cache.get(reference("ctgan"))) for _ in range(10)]
-        await loop.run_in_executor(None, shelf.store.entered.wait, 30)
+        await loop.run_in_executor(None, catalog.store.entered.wait, 30)
         waiting[0].cancel()  # the first caller leaves: the load continues for the others
-        shelf.store.gate.set()
+        catalog.store.gate.set()
         loaded = await asyncio.gather(*waiting[1:])
         assert len({id(each.model) for each in loaded}) == 1
         again = await cache.get(reference("ctgan"))
         assert again.model is loaded[0].model
 
     asyncio.run(ask())
-    assert sorted(shelf.store.reads) == ["ctgan/manifest", "ctgan/weights"]
+    assert sorted(catalog.store.reads) == ["ctgan/manifest", "ctgan/weights"]
 
 
-def test_the_least_recently_used_is_evicted(shelf, executor):
+def test_the_least_recently_used_is_evicted(catalog, executor):
     async def sizes():
-        cache, found = cache_of(shelf, executor), {}
+        cache, found = cache_of(catalog, executor), {}
         for family in FAMILIES:
             before = cache.size_bytes
             await cache.get(reference(family))
@@ -87,102 +87,102 @@ def test_the_least_recently_used_is_evicted(shelf, executor):
 
     measured = asyncio.run(sizes())
     assert all(size > len(stored(family)[0]) for family, size in measured.items())
-    shelf.store.reads.clear()
+    catalog.store.reads.clear()
     room = measured["ctgan"] + measured["tvae"]
 
     async def ask():
-        cache = cache_of(shelf, executor, max(room, *[sum(map(len, stored(family))) for family in FAMILIES]))
+        cache = cache_of(catalog, executor, max(room, *[sum(map(len, stored(family))) for family in FAMILIES]))
         for family in ("ctgan", "tvae", "ctgan", "independent", "ctgan", "tvae"):
             await cache.get(reference(family))
             assert cache.size_bytes <= cache._max_bytes
 
     asyncio.run(ask())
-    loads = [key.split("/")[0] for key in shelf.store.reads if key.endswith("manifest")]
+    loads = [key.split("/")[0] for key in catalog.store.reads if key.endswith("manifest")]
     assert loads == ["ctgan", "tvae", "independent", "tvae"]
 
 
 @pytest.mark.parametrize("part", ["manifest", "weights"])
 @pytest.mark.parametrize("position", [0, 100, -1])
 def test_a_flipped_bit_is_found_before_anything_is_parsed(executor, part, position, monkeypatch):
-    shelf = golden_shelf()
-    data = bytearray(shelf.store.get(f"ctgan/{part}"))
+    catalog = golden_catalog()
+    data = bytearray(catalog.store.get(f"ctgan/{part}"))
     data[position] ^= 1
-    shelf.store.delete(f"ctgan/{part}")
-    shelf.store.put(f"ctgan/{part}", bytes(data))
+    catalog.store.delete(f"ctgan/{part}")
+    catalog.store.put(f"ctgan/{part}", bytes(data))
     parsed = []
     monkeypatch.setattr(model_cache, "read_model", lambda *arguments: parsed.append(arguments))
     with pytest.raises(DataLossError, match="corrupt") as caught:
-        asyncio.run(cache_of(shelf, executor).get(reference("ctgan")))
+        asyncio.run(cache_of(catalog, executor).get(reference("ctgan")))
     assert parsed == []
-    assert caught.value.metadata == {"name": str(shelf.records["ctgan"].name)}
+    assert caught.value.metadata == {"name": str(catalog.records["ctgan"].name)}
 
 
 def test_a_missing_or_short_object(executor):
-    shelf = golden_shelf()
-    weights = shelf.store.get("tvae/weights")
-    shelf.store.delete("tvae/weights")
+    catalog = golden_catalog()
+    weights = catalog.store.get("tvae/weights")
+    catalog.store.delete("tvae/weights")
     with pytest.raises(DataLossError) as caught:
-        asyncio.run(cache_of(shelf, executor).get(reference("tvae")))
-    assert caught.value.metadata == {"key": "tvae/weights", "name": str(shelf.records["tvae"].name)}
-    shelf.store.put("tvae/weights", weights[:-1])
+        asyncio.run(cache_of(catalog, executor).get(reference("tvae")))
+    assert caught.value.metadata == {"key": "tvae/weights", "name": str(catalog.records["tvae"].name)}
+    catalog.store.put("tvae/weights", weights[:-1])
     with pytest.raises(DataLossError):
-        asyncio.run(cache_of(shelf, executor).get(reference("tvae")))
+        asyncio.run(cache_of(catalog, executor).get(reference("tvae")))
 
 
 @pytest.mark.parametrize("field", ["model_digest", "manifest_digest"])
-def test_a_registry_that_says_another_digest(shelf, executor, field):
-    shelf.records["ctgan"] = replace(shelf.records["ctgan"], **{field: bytes(32)})
+def test_a_registry_that_says_another_digest(catalog, executor, field):
+    catalog.records["ctgan"] = replace(catalog.records["ctgan"], **{field: bytes(32)})
     with pytest.raises(DataLossError):
-        asyncio.run(cache_of(shelf, executor).get(reference("ctgan")))
+        asyncio.run(cache_of(catalog, executor).get(reference("ctgan")))
 
 
 def test_bytes_that_are_no_model(executor):
-    shelf = golden_shelf()
-    record = shelf.records["ctgan"]
-    shelf.store.put("broken", b"{}")
+    catalog = golden_catalog()
+    record = catalog.records["ctgan"]
+    catalog.store.put("broken", b"{}")
     digest = hashlib.sha256(b"{}").digest()
-    shelf.records["ctgan"] = replace(
+    catalog.records["ctgan"] = replace(
         record, manifest_key="broken", manifest_size=2, manifest_sha256=digest, manifest_digest=digest
     )
     with pytest.raises(DataLossError):
-        asyncio.run(cache_of(shelf, executor).get(reference("ctgan")))
+        asyncio.run(cache_of(catalog, executor).get(reference("ctgan")))
 
 
-def test_what_failed_is_tried_again(shelf, executor):
+def test_what_failed_is_tried_again(catalog, executor):
     async def ask():
-        cache = cache_of(shelf, executor)
-        weights = shelf.store.get("ctgan/weights")
-        shelf.store.delete("ctgan/weights")
+        cache = cache_of(catalog, executor)
+        weights = catalog.store.get("ctgan/weights")
+        catalog.store.delete("ctgan/weights")
         results = await asyncio.gather(*[cache.get(reference("ctgan")) for _ in range(3)], return_exceptions=True)
         assert [type(result) for result in results] == [DataLossError] * 3
-        shelf.store.put("ctgan/weights", weights)
+        catalog.store.put("ctgan/weights", weights)
         assert (await cache.get(reference("ctgan"))).name.model == "ctgan"
 
     asyncio.run(ask())
 
 
-def test_a_deleted_version_is_not_served_from_the_cache(shelf, executor):
+def test_a_deleted_version_is_not_served_from_the_cache(catalog, executor):
     async def ask():
-        cache = cache_of(shelf, executor)
+        cache = cache_of(catalog, executor)
         await cache.get(reference("ctgan"))
-        del shelf.records["ctgan"]
+        del catalog.records["ctgan"]
         with pytest.raises(ResourceNotFoundError):
             await cache.get(reference("ctgan"))
 
     asyncio.run(ask())
 
 
-def test_a_model_larger_than_the_cache_is_refused_unread(shelf, executor):
+def test_a_model_larger_than_the_cache_is_refused_unread(catalog, executor):
     with pytest.raises(LimitError) as error:
-        asyncio.run(cache_of(shelf, executor, 1000).get(reference("ctgan")))
+        asyncio.run(cache_of(catalog, executor, 1000).get(reference("ctgan")))
     assert error.value.metadata["setting"] == "ROWMINT_MODEL_CACHE_BYTES"
-    assert shelf.store.reads == []
+    assert catalog.store.reads == []
 
 
-def test_a_model_is_warm_when_it_is_handed_out(shelf, executor, monkeypatch):
+def test_a_model_is_warm_when_it_is_handed_out(catalog, executor, monkeypatch):
     drawn = []
     monkeypatch.setattr(model_cache, "draw_first_row", drawn.append)
-    loaded = asyncio.run(cache_of(shelf, executor).get(reference("tvae")))
+    loaded = asyncio.run(cache_of(catalog, executor).get(reference("tvae")))
     assert drawn == [loaded.model]
 
 
@@ -210,15 +210,15 @@ def elsewhere(family):
     return replace(reference(family), model=ModelName("elsewhere", family))
 
 
-def test_projects_share_no_model_even_where_they_are_equal(shelf, executor):
-    own = shelf.records["ctgan"]
+def test_projects_share_no_model_even_where_they_are_equal(catalog, executor):
+    own = catalog.records["ctgan"]
     other = replace(own, name=ModelVersionName("elsewhere", "ctgan", 1))
 
     async def ask():
-        cache = cache_of(shelf, executor)
+        cache = cache_of(catalog, executor)
         first = await cache.get(reference("ctgan"))
         alone = cache.size_bytes
-        shelf.records["ctgan"] = other
+        catalog.records["ctgan"] = other
         second = await cache.get(elsewhere("ctgan"))
         assert second.model is not first.model
         assert second.model.digest == first.model.digest
@@ -230,15 +230,15 @@ def test_projects_share_no_model_even_where_they_are_equal(shelf, executor):
         assert (await cache.get(elsewhere("ctgan"))).model is second.model
 
     asyncio.run(ask())
-    assert sorted(shelf.store.reads) == ["ctgan/manifest"] * 2 + ["ctgan/weights"] * 2
+    assert sorted(catalog.store.reads) == ["ctgan/manifest"] * 2 + ["ctgan/weights"] * 2
 
 
-def test_projects_evict_each_others_models_as_any(shelf, executor):
+def test_projects_evict_each_others_models_as_any(catalog, executor):
     async def ask():
-        cache = cache_of(shelf, executor)
+        cache = cache_of(catalog, executor)
         await cache.get(reference("ctgan"))
         alone = cache.size_bytes
-        cache = cache_of(shelf, executor, max(alone, sum(map(len, stored("ctgan")))) + alone // 2)
+        cache = cache_of(catalog, executor, max(alone, sum(map(len, stored("ctgan")))) + alone // 2)
         for each in (reference("ctgan"), elsewhere("ctgan")):
             await cache.get(each)
             assert cache.size_bytes == alone

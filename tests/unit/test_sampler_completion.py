@@ -18,7 +18,7 @@ from rowmint.schema import DataType
 from rowmint.synthesizer import choose_kernel
 from sampler_service.requests import CompletionRequest
 from tests.golden.make import FAMILIES, SCHEMA
-from tests.golden.streams import golden_shelf, reference, sampler_of
+from tests.golden.streams import golden_catalog, reference, sampler_of
 
 KNOWN = [
     {},
@@ -32,7 +32,7 @@ KNOWN = [
 
 @pytest.fixture(scope="module")
 def sampler():
-    with sampler_of(golden_shelf(), choose_kernel("numpy")) as composed:
+    with sampler_of(golden_catalog(), choose_kernel("numpy")) as composed:
         yield composed
 
 

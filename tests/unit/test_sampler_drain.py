@@ -14,7 +14,7 @@ from rowmint.synthesizer import choose_kernel
 from sampler_service import model_cache
 from sampler_service.requests import SampleRequest
 from sampler_service.sampler import Sampler
-from tests.golden.streams import WHERES, Shelf, golden_shelf, read, reference, sampler_of
+from tests.golden.streams import WHERES, Catalog, golden_catalog, read, reference, sampler_of
 
 GRID = 2048
 KERNEL = choose_kernel("numpy")
@@ -22,7 +22,7 @@ KERNEL = choose_kernel("numpy")
 
 @pytest.fixture(scope="module")
 def sampler():
-    with sampler_of(golden_shelf(), KERNEL) as composed:
+    with sampler_of(golden_catalog(), KERNEL) as composed:
         yield composed
 
 
@@ -105,16 +105,16 @@ def test_a_stream_drained_after_its_last_row_is_complete(sampler):
     assert (summary.complete, summary.next_row, summary.rows_delivered) == (True, 5000, 5000)
 
 
-class Away(Shelf):
-    """A shelf whose registry can be taken away."""
+class Away(Catalog):
+    """A catalog whose registry can become unavailable."""
 
     def __init__(self) -> None:
         super().__init__()
         self.away = False
-        self.asked = 0
+        self.requested = 0
 
     def resolve(self, ref, *, deleted=False, unpublished=False):
-        self.asked += 1
+        self.requested += 1
         if self.away:
             raise UnavailableError("the registry cannot be reached now", retry_after=1.0)
         return super().resolve(ref, deleted=deleted, unpublished=unpublished)
@@ -123,7 +123,7 @@ class Away(Shelf):
 @pytest.fixture
 def away():
     found = Away()
-    full = golden_shelf()
+    full = golden_catalog()
     found.store, found.records = full.store, full.records
     return found
 
@@ -153,7 +153,7 @@ def test_a_version_known_to_be_gone_is_not_served_when_the_registry_goes_away(aw
             asyncio.run(read(sampler, spec))
 
 
-def test_a_registry_that_hangs_is_as_good_as_none(away, monkeypatch):
+def test_a_registry_that_hangs_counts_as_unavailable(away, monkeypatch):
     hang, answered = threading.Event(), super(Away, away).resolve
 
     def resolve(ref, *, deleted=False, unpublished=False):

@@ -9,7 +9,7 @@ from rowmint.sampling.rows import CandidateCache
 from rowmint.synthesizer import choose_kernel
 from sampler_service import plan_cache
 from sampler_service.requests import SampleRequest
-from tests.golden.streams import WHERES, golden_shelf, read, reference, sampler_of
+from tests.golden.streams import WHERES, golden_catalog, read, reference, sampler_of
 
 RARE = SampleRequest(100, model=reference("ctgan"), where=WHERES["many tests"], seed=1)
 ELSEWHERE = replace(RARE, model=replace(RARE.model, model=ModelName("elsewhere", "ctgan")))
@@ -28,7 +28,7 @@ def test_projects_share_neither_plans_nor_candidates(monkeypatch):
         found.append(kept is not None)
         return kept
 
-    with sampler_of(golden_shelf(), choose_kernel("numpy")) as sampler:
+    with sampler_of(golden_catalog(), choose_kernel("numpy")) as sampler:
         monkeypatch.setattr(CandidateCache, "get", noting)
         first = asyncio.run(read(sampler, RARE))
         monkeypatch.setattr(plan_cache, "compile_plan", counting)

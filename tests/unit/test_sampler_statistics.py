@@ -1,4 +1,4 @@
-"""What a sampler counts of its streams: how they fare, and what it remembers."""
+"""What a sampler counts of its streams: their outcomes, and what it keeps."""
 
 import asyncio
 from collections import Counter
@@ -144,7 +144,7 @@ def test_versions_come_in_order_and_those_of_other_models_not_at_all(counted):
         read(counted, "projects/p/models/m@latest")
 
 
-def test_only_those_served_last_are_remembered(counted, monkeypatch):
+def test_only_the_versions_served_last_are_kept(counted, monkeypatch):
     monkeypatch.setattr(statistics, "_VERSIONS", 2)
     for version in (1, 2, 1, 3):
         counted.count_rows(ModelVersionName("p", "m", version), 1)
@@ -152,15 +152,15 @@ def test_only_those_served_last_are_remembered(counted, monkeypatch):
 
 
 def test_only_a_caller_who_may_know_of_them_learns_of_versions_that_are_not_published(clock):
-    asked = []
+    requested = []
 
     def sees_unpublished(project):
-        asked.append(project)
-        return len(asked) > 1
+        requested.append(project)
+        return len(requested) > 1
 
     counted = Statistics(Models(), lambda _: 0, clock=clock, now=clock, sees_unpublished=sees_unpublished)
     for number in (3, 9):
         counted.count_rows(ModelVersionName("p", "m", number), 5)
     assert [one.name.version for one in read(counted)] == [3]
     assert [one.name.version for one in read(counted)] == [3, 9]
-    assert asked == ["p", "p"]
+    assert requested == ["p", "p"]

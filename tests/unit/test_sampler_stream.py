@@ -34,7 +34,7 @@ from rowmint.synthesizer import choose_kernel
 from sampler_service.requests import SampleRequest
 from sampler_service.sampler import Sampler
 from tests.golden.make import FAMILIES, SCHEMA
-from tests.golden.streams import WHERES, golden_model, golden_shelf, read, reference, sampler_of
+from tests.golden.streams import WHERES, golden_catalog, golden_model, read, reference, sampler_of
 
 GRID = 2048
 RARE = (
@@ -46,7 +46,7 @@ RARE = (
 
 @pytest.fixture(scope="module")
 def sampler():
-    with sampler_of(golden_shelf(), choose_kernel("numpy")) as composed:
+    with sampler_of(golden_catalog(), choose_kernel("numpy")) as composed:
         yield composed
 
 
@@ -69,9 +69,9 @@ COLUMNS = tuple(name for name in SCHEMA.names if name != "city")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("where", WHERES)
 def test_a_longer_request_begins_with_a_shorter_one(sampler, family, where):
-    asked = spec(family, 10, where=WHERES[where], columns=COLUMNS)
-    short = run(sampler, asked)
-    long = run(sampler, replace(asked, rows=10_000))
+    requested = spec(family, 10, where=WHERES[where], columns=COLUMNS)
+    short = run(sampler, requested)
+    long = run(sampler, replace(requested, rows=10_000))
     assert len(lines(short)) == 11
     assert lines(long)[:11] == lines(short)
 
@@ -129,7 +129,7 @@ def test_a_stream_may_begin_in_a_later_round_of_its_candidates(sampler):
     base = spec("tvae", 2 * pool + 2 * GRID, where=WHERES["many tests"], columns=columns)
     whole = run(sampler, base)
     start = 2 * pool + GRID
-    with sampler_of(golden_shelf(), choose_kernel("numpy")) as cold:
+    with sampler_of(golden_catalog(), choose_kernel("numpy")) as cold:
         piece = run(cold, replace(base, start_row=start, continued=True))
     assert whole.data.endswith(piece.data)
     assert len(lines(piece)) == GRID
@@ -201,7 +201,7 @@ def test_parts_are_contiguous_and_meet_on_the_grid(start, length, parts, grid, b
 
 def test_both_kernels_give_the_same_bytes(sampler):
     base = spec(rows=6000, where=WHERES["many tests"], row_format=RowFormat.ARROW_STREAM)
-    with sampler_of(golden_shelf(), choose_kernel("onnxruntime")) as other:
+    with sampler_of(golden_catalog(), choose_kernel("onnxruntime")) as other:
         assert run(other, base).data == run(sampler, base).data
 
 
@@ -240,8 +240,8 @@ def test_a_long_header_comes_in_pieces_of_no_row():
             return bytes(range(256)) * 256
 
     model = golden_model("independent")
-    asked = SampleSpec(10, seed=7, row_format=RowFormat.CSV, message_bytes=16 * 1024)
-    prepared = prepare(model, asked, compile_plan(model.digest, model.synthesizer, ()))
+    requested = SampleSpec(10, seed=7, row_format=RowFormat.CSV, message_bytes=16 * 1024)
+    prepared = prepare(model, requested, compile_plan(model.digest, model.synthesizer, ()))
     long = replace(prepared, encoder=Long(model.schema, model.identities, escape_formulas=False))
     found = list(LocalStream(long).messages())
     assert b"".join(message.data for message in found).startswith(long.encoder.header())
@@ -358,8 +358,8 @@ def test_pieces_of_a_partial_stream_join_too(sampler, exhausted):
 
 
 def test_rare_conditions_are_met_or_exhaust_the_budget(sampler):
-    asked = spec("ctgan", 30, where=RARE, columns=("grade", "city", "age"), allow_partial=True)
-    found = run(sampler, asked)
+    requested = spec("ctgan", 30, where=RARE, columns=("grade", "city", "age"), allow_partial=True)
+    found = run(sampler, requested)
     rows = [line.decode().split(",") for line in lines(found)[1:]]
     assert rows
     assert all(row[:2] == ["3", "Rio"] and 30 <= int(row[2]) <= 33 for row in rows)
@@ -403,7 +403,7 @@ def test_what_cannot_be_is_refused(sampler, change, error):
 
 def test_more_rows_than_the_sampler_allows():
     with (
-        sampler_of(golden_shelf(), choose_kernel("numpy"), max_rows=1000) as small,
+        sampler_of(golden_catalog(), choose_kernel("numpy"), max_rows=1000) as small,
         pytest.raises(LimitError) as error,
     ):
         asyncio.run(small.open(spec(rows=1001)))

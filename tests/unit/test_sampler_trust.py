@@ -17,38 +17,38 @@ from rowmint.synthesizer import choose_kernel
 from sampler_service import model_cache
 from sampler_service.model_cache import ModelCache
 from sampler_service.trust import Trust, open_trusted_keys
-from tests.golden.streams import Shelf, golden_shelf, reference
+from tests.golden.streams import Catalog, golden_catalog, reference
 
 PAIRS = [generate_signing_key() for _ in range(3)]
 KEYS = [SigningKey.parse(private) for private, _ in PAIRS]
 MODEL = reference("ctgan").model
 
 
-class SignedShelf:
-    """A shelf whose versions bear signatures; it counts how often they are read, and may be unreachable."""
+class SignedCatalog:
+    """A catalog whose versions bear signatures; it counts how often they are read, and may be unreachable."""
 
     def __init__(self) -> None:
-        self.shelf: Shelf = golden_shelf()
+        self.catalog: Catalog = golden_catalog()
         self.signed: dict[str, list[Signature]] = {}
-        self.asked: list[tuple[str, int]] = []
+        self.requested: list[tuple[str, int]] = []
         self.away = False
         self.gate = threading.Event()
         self.gate.set()
 
     def sign(self, model: str, key: SigningKey) -> None:
-        record = self.shelf.records[model]
+        record = self.catalog.records[model]
         statement = Statement(record.name.parent, record.manifest_digest, record.weights_sha256)
         self.signed.setdefault(model, []).append(key.sign(statement))
 
     def resolve(self, ref, *, deleted=False, unpublished=False):
         if self.away:
             raise UnavailableError("away")
-        return self.shelf.resolve(ref, deleted=deleted, unpublished=unpublished)
+        return self.catalog.resolve(ref, deleted=deleted, unpublished=unpublished)
 
     def signatures(self, model, versions, *, needed=False):
         assert needed
         self.gate.wait(30)
-        self.asked += [(model.model, version) for version in versions]
+        self.requested += [(model.model, version) for version in versions]
         if self.away:
             raise UnavailableError("away")
         return {version: tuple(self.signed.get(model.model, ())) for version in versions}
@@ -73,7 +73,7 @@ class KeysFile:
 
 @pytest.fixture
 def world():
-    return SignedShelf()
+    return SignedCatalog()
 
 
 @pytest.fixture
@@ -93,11 +93,11 @@ def trust(world, keys):
 
 
 def cache_of(world, trust, executor):
-    return ModelCache(world, world.shelf.store, choose_kernel("numpy"), executor, 1 << 28, trust=trust)
+    return ModelCache(world, world.catalog.store, choose_kernel("numpy"), executor, 1 << 28, trust=trust)
 
 
 def refused(trust, world, model="ctgan"):
-    record = world.shelf.records[model]
+    record = world.catalog.records[model]
     assert not trust.is_known(record.name.parent, record)
     with pytest.raises(UntrustedModelError) as caught:
         trust.require(record.name.parent, record)
@@ -106,7 +106,7 @@ def refused(trust, world, model="ctgan"):
 
 
 def accepted(trust, world, model="ctgan"):
-    record = world.shelf.records[model]
+    record = world.catalog.records[model]
     trust.require(record.name.parent, record)
     assert trust.is_known(record.name.parent, record)
 
@@ -114,18 +114,18 @@ def accepted(trust, world, model="ctgan"):
 # the verdict
 
 
-def test_a_verdict_is_asked_for_once_while_the_keys_stay_as_they_are(world, trust):
+def test_a_verdict_is_requested_once_while_the_keys_are_unchanged(world, trust):
     world.sign("ctgan", KEYS[1])
-    record = world.shelf.records["ctgan"]
+    record = world.catalog.records["ctgan"]
     assert not trust.is_known(MODEL, record)
     accepted(trust, world)
     world.away = True
     assert trust.is_known(MODEL, record)
     trust.require(MODEL, record)
-    assert world.asked == [("ctgan", 1)]
+    assert world.requested == [("ctgan", 1)]
 
 
-def test_a_refusal_is_not_remembered_as_the_version_may_be_signed_meanwhile(world, trust):
+def test_a_refusal_is_not_cached_as_the_version_may_be_signed_later(world, trust):
     assert "it is not signed" in refused(trust, world)
     world.sign("ctgan", KEYS[2])
     assert f"signed only by {KEYS[2].id[:16]}..." in refused(trust, world)
@@ -152,13 +152,13 @@ def test_keys_are_changed_while_the_registry_is_away(world, trust, keys):
     keys.hold(1)
     accepted(trust, world)
     keys.hold(2)
-    record = world.shelf.records["ctgan"]
+    record = world.catalog.records["ctgan"]
     assert not trust.is_known(MODEL, record)
     with pytest.raises(UnavailableError):
         trust.require(MODEL, record)
 
 
-def test_a_version_signed_anew_is_found_after_its_first_key_is_taken_out(world, trust, keys):
+def test_a_version_signed_again_is_served_after_its_first_key_is_removed(world, trust, keys):
     world.sign("ctgan", KEYS[0])
     accepted(trust, world)
     keys.hold(1)
@@ -195,7 +195,7 @@ def test_a_sampler_does_not_start_with_a_file_that_holds_something_else(tmp_path
 def test_a_verdict_is_on_these_files_under_this_name_alone(world, trust):
     world.sign("ctgan", KEYS[0])
     accepted(trust, world)
-    record = world.shelf.records["ctgan"]
+    record = world.catalog.records["ctgan"]
     for model, other in (
         (ModelName(MODEL.project, "other"), record),
         (ModelName("other", MODEL.model), record),
@@ -216,12 +216,12 @@ def get(world, trust, executor, model="ctgan"):
 
 def test_a_signed_version_is_served(world, trust, executor):
     world.sign("ctgan", KEYS[0])
-    assert get(world, trust, executor).name == world.shelf.records["ctgan"].name
+    assert get(world, trust, executor).name == world.catalog.records["ctgan"].name
 
 
 def test_nothing_of_an_untrusted_version_is_read(world, trust, executor, monkeypatch):
     read = []
-    monkeypatch.setattr(world.shelf.store, "get", read.append)
+    monkeypatch.setattr(world.catalog.store, "get", read.append)
     with pytest.raises(UntrustedModelError):
         get(world, trust, executor)
     assert read == []
@@ -229,8 +229,8 @@ def test_nothing_of_an_untrusted_version_is_read(world, trust, executor, monkeyp
 
 def test_without_trusted_keys_signatures_are_not_looked_at(world, executor):
     world.signed["ctgan"] = [Signature("x", "spoilt")]
-    assert get(world, None, executor).name == world.shelf.records["ctgan"].name
-    assert world.asked == []
+    assert get(world, None, executor).name == world.catalog.records["ctgan"].name
+    assert world.requested == []
 
 
 def test_a_loaded_model_is_served_no_more_once_its_key_is_taken_out(world, trust, keys, executor):
@@ -251,8 +251,8 @@ def test_a_loaded_model_is_served_no_more_once_its_key_is_taken_out(world, trust
 def test_a_row_that_names_another_models_signed_files_is_refused(world, trust, executor):
     for model in ("ctgan", "tvae"):
         world.sign(model, KEYS[0])
-    own = world.shelf.records["ctgan"].name
-    world.shelf.records["ctgan"] = replace(world.shelf.records["tvae"], name=own)
+    own = world.catalog.records["ctgan"].name
+    world.catalog.records["ctgan"] = replace(world.catalog.records["tvae"], name=own)
     with pytest.raises(UntrustedModelError, match="the object store was tampered with"):
         get(world, trust, executor)
     world.signed["ctgan"] = world.signed["tvae"]  # and its signature, too
@@ -264,7 +264,8 @@ def test_a_row_that_names_another_models_signed_files_is_refused(world, trust, e
 def test_a_signed_version_under_the_name_of_another_model_is_refused(world, trust, executor):
     world.sign("tvae", KEYS[0])
     world.signed["ctgan"] = world.signed["tvae"]
-    world.shelf.records["ctgan"] = world.shelf.records["tvae"]  # its own name, and all: as if the model were renamed
+    # With its own name: as if the model were renamed.
+    world.catalog.records["ctgan"] = world.catalog.records["tvae"]
     with pytest.raises(UntrustedModelError, match="the object store was tampered with"):
         get(world, trust, executor)
 
@@ -272,25 +273,25 @@ def test_a_signed_version_under_the_name_of_another_model_is_refused(world, trus
 @pytest.mark.parametrize("registered", [True, False])
 def test_files_that_are_swapped_for_another_models_are_refused(world, trust, executor, registered):
     world.sign("ctgan", KEYS[0])
-    ours, others = world.shelf.records["ctgan"], world.shelf.records["tvae"]
+    ours, others = world.catalog.records["ctgan"], world.catalog.records["tvae"]
     for key, other in ((ours.manifest_key, others.manifest_key), (ours.weights_key, others.weights_key)):
-        data = world.shelf.store.get(other)
-        world.shelf.store.delete(key)
-        world.shelf.store.put(key, data)
+        data = world.catalog.store.get(other)
+        world.catalog.store.delete(key)
+        world.catalog.store.put(key, data)
     if registered:  # the registry, too, is changed to what is stored now
         places = ("manifest", "weights")
         facts = {f"{place}_{fact}" for place in places for fact in ("size", "sha256")} | {"manifest_digest"}
         changed = {fact: getattr(others, fact) for fact in (*facts, "model_digest")}
-        world.shelf.records["ctgan"] = replace(ours, **changed)
+        world.catalog.records["ctgan"] = replace(ours, **changed)
     with pytest.raises(UntrustedModelError if registered else DataLossError):
         get(world, trust, executor)
 
 
 def test_weights_alone_cannot_be_swapped_behind_a_signed_manifest(world, trust, executor):
     world.sign("ctgan", KEYS[0])
-    ours, others = world.shelf.records["ctgan"], world.shelf.records["tvae"]
+    ours, others = world.catalog.records["ctgan"], world.catalog.records["tvae"]
     changed = {fact: getattr(others, fact) for fact in ("weights_key", "weights_size", "weights_sha256")}
-    world.shelf.records["ctgan"] = replace(ours, **changed)
+    world.catalog.records["ctgan"] = replace(ours, **changed)
     with pytest.raises(UntrustedModelError):
         get(world, trust, executor)
 

@@ -38,7 +38,7 @@ from sampler_service.servicer import SamplingServicer
 from sampler_service.sessions import CompletedRows, SessionServices
 from sampler_service.statistics import Statistics
 from tests.golden.make import FAMILIES
-from tests.golden.streams import golden_model, golden_shelf, reference, sampler_of
+from tests.golden.streams import golden_catalog, golden_model, reference, sampler_of
 
 GRID = 2048
 CITY = Predicate("city", AnyOf(("Zürich",)))
@@ -95,7 +95,7 @@ class Served:
             self.admission,
             self.drain,
             Replica(lambda: "one", lambda: LoadReport(0.5, 20.0)),
-            Statistics(golden_shelf(), lambda _: 0, clock=time.monotonic, now=time.time),
+            Statistics(golden_catalog(), lambda _: 0, clock=time.monotonic, now=time.time),
         )
         self._servicer = SamplingServicer(services, Pacing(60.0))
 
@@ -140,13 +140,13 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served():
-    with sampler_of(golden_shelf(), choose_kernel("numpy")) as sampler, ThreadPoolExecutor(2) as workers:
+    with sampler_of(golden_catalog(), choose_kernel("numpy")) as sampler, ThreadPoolExecutor(2) as workers:
         yield Served(sampler, workers)
 
 
 def spec_of(request: sampling_pb2.SampleRequest) -> SampleSpec:
-    asked = converters.sample_request(request)
-    return SampleSpec(**{name: getattr(asked, name) for name in SampleSpec.__dataclass_fields__})
+    requested = converters.sample_request(request)
+    return SampleSpec(**{name: getattr(requested, name) for name in SampleSpec.__dataclass_fields__})
 
 
 def in_process(model: Model, request: sampling_pb2.SampleRequest) -> list[sampling_pb2.SampleResponse]:
@@ -244,7 +244,7 @@ def test_rows_completed_in_process_are_those_that_are_served(served, family):
 
 
 def test_a_draining_sampler_ends_a_completion_and_refuses_the_next():
-    with sampler_of(golden_shelf(), choose_kernel("numpy")) as sampler, ThreadPoolExecutor(2) as workers:
+    with sampler_of(golden_catalog(), choose_kernel("numpy")) as sampler, ThreadPoolExecutor(2) as workers:
         draining = Served(sampler, workers)
         config = sampling_pb2.CompleteRowsConfig(model="projects/golden/models/tvae/versions/1", seed=9, candidates=256)
 

@@ -69,7 +69,7 @@ def test_projects_take_turns_by_the_time_their_work_takes(one, clock):
     assert len(order) == 63
 
 
-def test_nobody_saves_time_up(one, clock):
+def test_an_idle_project_accumulates_no_credit(one, clock):
     order = []
 
     def work(project):
@@ -91,7 +91,7 @@ def test_nobody_saves_time_up(one, clock):
     assert order[:4].count("late") in {1, 2}
 
 
-def test_who_asks_for_one_long_task_at_a_time_gets_no_more_than_the_others(one, clock):
+def test_a_project_with_one_long_task_at_a_time_gets_no_larger_share(one, clock):
     spent = {"one by one": 0.0, "many": 0.0}
 
     def work(project, seconds):
@@ -102,7 +102,7 @@ def test_who_asks_for_one_long_task_at_a_time_gets_no_more_than_the_others(one, 
         return run
 
     many = [one.submit("many", work("many", 0.005)) for _ in range(4_000)]
-    # Between two of its tasks it has nothing to do, and is forgotten but for what it owes.
+    # Between two of its tasks it has nothing to do, and only its debt is kept.
     while spent["one by one"] < 8.0:
         one.submit("one by one", work("one by one", 0.2)).result(20)
         if spent["many"] >= 20.0:
@@ -112,7 +112,7 @@ def test_who_asks_for_one_long_task_at_a_time_gets_no_more_than_the_others(one, 
     wait(many, 20)
 
 
-def test_who_comes_late_is_not_served_before_those_whose_work_is_not_done_yet(clock):
+def test_a_late_project_is_not_served_before_those_with_pending_work(clock):
     two = FairScheduler(2, clock)
     gate, task = held(two, "long")
     wait([two.submit("busy", lambda: setattr(clock, "now", clock.now + 1.0)) for _ in range(10)], 20)
@@ -152,7 +152,7 @@ def test_work_of_one_project_is_done_in_order(one):
     assert order == list(range(20))
 
 
-def test_a_project_without_work_is_forgotten(one):
+def test_a_project_without_work_is_removed(one):
     wait([one.submit(f"project-{number}", lambda: None) for number in range(50)], 20)
     gate, task = held(one, "last")
     assert set(one._lanes) == {"last"}
@@ -195,7 +195,7 @@ def test_the_load_is_that_of_the_queue(one, clock):
     waiting = [one.submit("a", lambda: None) for _ in range(3)]
     clock.now += 60.0
     load = one.load()
-    # One at work and three that wait, for far longer than the averages remember.
+    # One at work and three that wait, for far longer than the averages reach back.
     assert load.utilization == pytest.approx(4.0)
     assert load.rate == pytest.approx(0.0)
     gate.set()

@@ -159,7 +159,7 @@ def test_near_names_ignore_case():
     assert near_names("NEW york", ["Paris", "New York", "Yorkshire"])[0] == "New York"
 
 
-def test_projection_keeps_the_asked_order():
+def test_projection_keeps_the_requested_order():
     schema = TableSchema((ColumnSpec("a"), ColumnSpec("b"), ColumnSpec("c")), "b")
     assert schema.project(("c", "a")).names == ("c", "a")
     assert not schema.project(("c", "a")).primary_key

@@ -20,18 +20,18 @@ def test_a_folder_is_gone_afterwards(tmp_path):
 
 
 @pytest.mark.parametrize("finder", ["trainer", "worker"])
-def test_what_a_killed_worker_left_is_removed_and_what_a_living_one_has_is_not(tmp_path, finder):
-    with ScratchFolder(tmp_path) as living:
-        (living.path / "table.parquet").write_bytes(b"rows")
-        dead = ScratchFolder(tmp_path)
-        (dead.path / "table.parquet").write_bytes(b"rows")
-        os.close(dead._lock)  # as its end would
+def test_files_of_a_killed_worker_are_removed_and_those_of_a_running_one_kept(tmp_path, finder):
+    with ScratchFolder(tmp_path) as running:
+        (running.path / "table.parquet").write_bytes(b"rows")
+        ended = ScratchFolder(tmp_path)
+        (ended.path / "table.parquet").write_bytes(b"rows")
+        os.close(ended._lock)  # as its end would
         if finder == "trainer":
             remove_abandoned(tmp_path)
         else:
             ScratchFolder(tmp_path).close()
-        assert left(tmp_path) == [living.path.name]
-        assert (living.path / "table.parquet").read_bytes() == b"rows"
+        assert left(tmp_path) == [running.path.name]
+        assert (running.path / "table.parquet").read_bytes() == b"rows"
     assert left(tmp_path) == []
 
 

@@ -1,4 +1,4 @@
-"""Settings of who is let in: what goes together, and what is refused."""
+"""Settings of authentication: what goes together, and what is refused."""
 
 import pytest
 from pydantic import ValidationError
@@ -32,7 +32,7 @@ JWT = {"jwt_keys": "https://id.example.org/keys", "jwt_issuer": "https://id.exam
         ({"jwt_keys": "keys.json", "jwt_issuer": "me"}, "requires ROWMINT_JWT_ISSUER and ROWMINT_JWT_AUDIENCE"),
     ],
 )
-def test_what_would_let_anybody_in_is_refused(settings, given, said):
+def test_settings_that_admit_unauthenticated_callers_are_refused(settings, given, said):
     with pytest.raises(ValidationError) as failure:
         settings(**given)
     assert said in str(failure.value)

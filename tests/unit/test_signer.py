@@ -15,7 +15,7 @@ from rowmint.registry import NewVersion, migrate, open_registry
 from rowmint.registry.engine import writing
 from rowmint.registry.tables import model_versions
 from rowmint.security.signing import SigningKey, Statement, TrustedKeys, generate_signing_key
-from tests.conformance.test_registry import TRAIN, train
+from tests.conformance.registries import TRAIN, train
 from tests.golden.make import stored
 from tests.golden.streams import record
 from trainer_service.signer import VersionSigner, open_signing_key

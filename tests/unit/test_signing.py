@@ -123,8 +123,8 @@ def test_trusted_keys_stand_one_after_the_other_with_remarks_between():
     assert TrustedKeys.parse(text).ids == {signing_key(1).id, signing_key(2).id}
 
 
-@pytest.mark.parametrize("text", [b"", b"\n \n", b"# nobody any more\n"])
-def test_a_file_without_keys_trusts_nobody(text):
+@pytest.mark.parametrize("text", [b"", b"\n \n", b"# no keys any more\n"])
+def test_a_file_without_keys_trusts_no_signature(text):
     keys = TrustedKeys.parse(text)
     assert keys.ids == frozenset()
     refused(keys, signing_key(1).sign(STATEMENT))
@@ -218,8 +218,8 @@ def test_what_else_a_predicate_says_does_not_matter():
     ],
 )
 def test_a_signature_of_other_files_or_another_name_is_refused(other):
-    told = refused(trusting(1), signing_key(1).sign(other))
-    assert "the registry or the object store was tampered with" in told
+    reported = refused(trusting(1), signing_key(1).sign(other))
+    assert "the registry or the object store was tampered with" in reported
     assert trusting(1).require(other, [signing_key(1).sign(other)], NAME) == signing_key(1).id
 
 
@@ -370,5 +370,5 @@ def test_the_error_says_what_there_is_and_what_to_do():
 
 
 def test_the_error_shows_few_names_and_no_text_that_a_registry_may_hold():
-    told = refused(trusting(1), *[Signature(f"\x1b[2J\nab{index}", "") for index in range(5)])
-    assert re.findall(r"signed only by (.*?);", told) == ["??2??ab0..., ??2??ab1..., ??2??ab2... and 2 more"]
+    reported = refused(trusting(1), *[Signature(f"\x1b[2J\nab{index}", "") for index in range(5)])
+    assert re.findall(r"signed only by (.*?);", reported) == ["??2??ab0..., ??2??ab1..., ??2??ab2... and 2 more"]

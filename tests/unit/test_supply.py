@@ -1,4 +1,4 @@
-"""What `make audit` finds, and what it lets pass."""
+"""What `make audit` finds, and what it accepts."""
 
 import json
 
@@ -9,8 +9,10 @@ from tests.supply.bom import problems
 
 
 def component(name, version, *licences):
-    told = [{"expression": one} if " " in one and "::" not in one else {"license": {"name": one}} for one in licences]
-    return {"name": name, "version": version, "licenses": told}
+    declared = [
+        {"expression": one} if " " in one and "::" not in one else {"license": {"name": one}} for one in licences
+    ]
+    return {"name": name, "version": version, "licenses": declared}
 
 
 @pytest.mark.parametrize(
@@ -44,10 +46,10 @@ def test_what_is_required_is_in_the_bill():
 
 def test_a_release_with_a_known_weakness_is_found_without_a_network():
     bom = {"components": [component("torch", "2.9.1+cpu", "BSD-3-Clause"), component("pyjwt", "2.12.0", "MIT")]}
-    assert problems(bom, []) == ["torch 2.9.1+cpu has CVE-2026-24747, which 2.10.0 mends"]
+    assert problems(bom, []) == ["torch 2.9.1+cpu has CVE-2026-24747, fixed in 2.10.0"]
 
 
-def test_weaknesses_that_pip_audit_finds_are_told():
+def test_weaknesses_that_pip_audit_finds_are_reported():
     report = {
         "dependencies": [
             {"name": "a", "version": "1", "vulns": [{"id": "PYSEC-1", "fix_versions": ["1.1"]}]},
@@ -58,18 +60,18 @@ def test_weaknesses_that_pip_audit_finds_are_told():
     }
     assert weaknesses(json.dumps(report), "", 1) == [
         "c could not be looked up: not on PyPI",
-        "a 1 has PYSEC-1; mended in 1.1",
-        "b 2 has PYSEC-2; mended in no release",
+        "a 1 has PYSEC-1; fixed in 1.1",
+        "b 2 has PYSEC-2; fixed in no release",
     ]
 
 
-def test_an_index_that_knows_of_nothing_is_as_good_as_none():
+def test_an_index_without_advisories_counts_as_unreachable():
     skipped = {"name": "a", "skip_reason": "Dependency not found on PyPI and could not be audited: a (1)"}
     with pytest.raises(AwayError):
         weaknesses(json.dumps({"dependencies": [skipped]}), "No known vulnerabilities found", 0)
 
 
-def test_that_nobody_can_be_asked_is_told_apart_from_any_other_failure():
+def test_an_unreachable_advisory_service_is_distinct_from_other_failures():
     with pytest.raises(AwayError):
         weaknesses("", "requests.exceptions.ConnectionError: Max retries exceeded", 1)
     with pytest.raises(RuntimeError, match="pip-audit ended with 2: no such option"):

@@ -144,7 +144,7 @@ def test_codes_drawn_by_bytes_have_the_mean_and_spread_of_a_standard_normal():
     assert codes.max() <= 127
 
 
-def test_normals_and_byte_codes_tell_of_the_same_distribution():
+def test_normals_and_byte_codes_have_the_same_distribution():
     # A byte is the high half of a word: the mean of its 256 quantiles is nearly that of its part.
     means = (tables.normals() / tables.NORMAL_ONE).reshape(256, 256).mean(axis=1)
     assert np.abs(means[128:] - [float(mean) for mean in _part_means()]).max() < 2e-3

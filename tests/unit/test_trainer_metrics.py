@@ -16,7 +16,9 @@ from trainer_service import metrics
 from trainer_service.jobs.runners import PHASES as PHASES_OF
 
 PHASES = "rowmint_job_phase_seconds"
-TELLS = 'print(json.dumps({"phase": "fetching"}), flush=True); print(json.dumps({"phase": "fitting"}), flush=True)\n'
+REPORTS_PHASES = (
+    'print(json.dumps({"phase": "fetching"}), flush=True); print(json.dumps({"phase": "fitting"}), flush=True)\n'
+)
 
 
 def value(name: str, **labels: str) -> float:
@@ -108,14 +110,14 @@ def test_a_job_that_is_given_up_is_counted_by_who_was_to_take_it_up(make):  # no
     run(test)
 
 
-def test_the_phases_of_a_worker_that_dies_are_measured(make):  # noqa: F811 - the fixture
+def test_the_phases_of_a_crashed_worker_are_measured(make):  # noqa: F811 - the fixture
     labels = {"kind": "train", "phase": "fitting", "outcome": "died"}
     before = value(f"{PHASES}_count", **labels), value(f"{PHASES}_count", **{**labels, "outcome": "done"})
     ledger = Ledger(job("a"))
 
     async def test() -> None:
 
-        pool = make(ledger, READS + TELLS + "os.kill(os.getpid(), signal.SIGKILL)\n")
+        pool = make(ledger, READS + REPORTS_PHASES + "os.kill(os.getpid(), signal.SIGKILL)\n")
         running = asyncio.create_task(pool.run())
         await until(lambda: value(f"{PHASES}_count", **labels) > before[0])
         await pool.close()
@@ -128,10 +130,10 @@ def test_the_phases_of_a_worker_that_dies_are_measured(make):  # noqa: F811 - th
 
 
 class Registry:
-    """Counts how often it is asked; away where it is told so, and hangs while it has no turn."""
+    """Counts its readings; away while `away` is set, and hangs while it has no turn."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.requested = 0
         self.error: Exception | None = None
         self.asking = threading.Event()
         self.turn = threading.Event()
@@ -140,7 +142,7 @@ class Registry:
     def census(self):
         self.asking.set()
         assert self.turn.wait(PATIENCE)
-        self.asked += 1
+        self.requested += 1
         if self.error is not None:
             raise self.error
         return {(JobKind.TRAIN, JobState.RUNNING): 2}
@@ -164,12 +166,12 @@ def wait_until(condition: Callable[[], bool]) -> None:
     run(test)
 
 
-def test_jobs_are_shown_as_the_registry_had_them_and_a_scrape_asks_nothing():
+def test_jobs_are_shown_from_the_last_reading_and_a_scrape_reads_nothing():
     registry, clock = Registry(), Clock()
     collector = metrics.JobCollector(registry, keep_seconds=20.0, clock=clock)
     assert list(collector.describe()) != []
     assert collected(collector) == {}
-    assert registry.asked == 0
+    assert registry.requested == 0
     collector.refresh()
     found = collected(collector)
     assert found["rowmint_jobs", "train", "RUNNING"] == 2
@@ -179,7 +181,7 @@ def test_jobs_are_shown_as_the_registry_had_them_and_a_scrape_asks_nothing():
     assert collected(collector) == found
     clock.now = 20.0
     assert collected(collector) == {}
-    assert registry.asked == 1
+    assert registry.requested == 1
 
 
 @pytest.mark.parametrize("error", [UnavailableError("away"), ZeroDivisionError()])
@@ -190,8 +192,8 @@ def test_after_a_registry_that_was_away_jobs_are_shown_again(error):
     try:
         wait_until(lambda: bool(collected(collector)))
         registry.error = error
-        asked = registry.asked
-        wait_until(lambda: registry.asked > asked + 2)
+        requested = registry.requested
+        wait_until(lambda: registry.requested > requested + 2)
         assert collected(collector)
         clock.now = 30.0
         assert collected(collector) == {}

@@ -1,4 +1,4 @@
-"""The services' settings: each is used, and a wrong one is told in one line."""
+"""The services' settings: each is used, and a wrong one is reported in one line."""
 
 import ast
 import json
@@ -38,7 +38,7 @@ def test_every_setting_is_read_somewhere(package: str, settings: type):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reported"),
     [
         ({"workers": 0}, "workers"),
         ({"threads": 257}, "threads"),
@@ -48,8 +48,8 @@ def test_every_setting_is_read_somewhere(package: str, settings: type):
         ({"max_message_bytes": 1024}, "max_message_bytes"),
     ],
 )
-def test_impossible_settings(change, told):
-    with pytest.raises(ValidationError, match=told):
+def test_impossible_settings(change, reported):
+    with pytest.raises(ValidationError, match=reported):
         TrainerSettings(**change)
 
 
@@ -68,14 +68,14 @@ def test_settings_reach_a_worker_as_they_are(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("service", "name", "value", "told"),
+    ("service", "name", "value", "reported"),
     [
         ("trainer", "ROWMINT_THREADS", "none", "ROWMINT_THREADS: Input should be a valid integer"),
         ("trainer", "ROWMINT_STORE_OPTIONS", "{secret", "store_options"),
         ("sampler", "ROWMINT_MODEL_STORE", "ftp://secret", "store_url"),
     ],
 )
-def test_a_wrong_setting_is_told_in_one_line(tmp_path, service, name, value, told):
+def test_a_wrong_setting_is_reported_in_one_line(tmp_path, service, name, value, reported):
     environment = {key: text for key, text in os.environ.items() if not key.startswith("ROWMINT_")}
     done = subprocess.run(
         [sys.executable, "-m", f"{service}_service"],
@@ -88,7 +88,7 @@ def test_a_wrong_setting_is_told_in_one_line(tmp_path, service, name, value, tol
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"{service}: ")
-    assert told in line
+    assert reported in line
     assert "secret" not in line
 
 

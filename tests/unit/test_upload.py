@@ -1,3 +1,5 @@
+"""Uploads: segments, checksums, offsets and writers of the bytes of a dataset."""
+
 import hashlib
 import io
 

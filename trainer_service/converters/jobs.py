@@ -13,7 +13,7 @@ from trainer_service.config import from_json
 from trainer_service.converters.config import config_to_proto
 
 JOB_STATES = {state: training_job_pb2.JobState.Value(f"JOB_STATE_{state}") for state in JobState}
-# Phases of training jobs, by the runner's names; empty for none.
+# Phases of training jobs, by the runner's names; empty for none. Those of workers of a later release are left out.
 JOB_PHASES = {
     "": training_job_pb2.JOB_PHASE_UNSPECIFIED,
     "fetching": training_job_pb2.JOB_PHASE_FETCHING,
@@ -37,7 +37,7 @@ def job_to_proto(job: JobRecord, progress: Mapping[str, Any] | None = None) -> t
         model=job.model,
         config=config_to_proto(from_json(job.config)),
         state=JOB_STATES[job.state],
-        phase=JOB_PHASES[job.phase],
+        phase=JOB_PHASES.get(job.phase, training_job_pb2.JOB_PHASE_UNSPECIFIED),
         attempt=job.attempt,
         staged=job.staged,
         model_version=_version_name(job.model, job.model_version),
@@ -60,7 +60,7 @@ def event_to_proto(event: EventRecord, model: str) -> training_job_pb2.TrainingE
         time=timestamp(event.time),
         attempt=event.attempt,
         state=JOB_STATES[event.state],
-        phase=JOB_PHASES[event.phase],
+        phase=JOB_PHASES.get(event.phase, training_job_pb2.JOB_PHASE_UNSPECIFIED),
         message=payload.get("message", ""),
         model_version=_version_name(model, payload.get("model_version")),
     )

@@ -61,7 +61,7 @@ class WorkerPool:
         self._closing = asyncio.Event()
         # A timed step is worth nothing where others are timed beside it, and each holds a table and a network.
         self._estimates = asyncio.Semaphore(1)
-        # Held from the look for a job until it has its worker: no two may count on the same one.
+        # Held from the look for a job until it has its worker: nothing else may take the one that it counts on.
         self._taking = asyncio.Lock()
 
     def wake(self) -> None:
@@ -81,7 +81,9 @@ class WorkerPool:
             UnavailableError: The worker died, or none can be started, or the pool is closed.
         """
         async with self._estimates:
-            answer = await self._command(await self._take_worker(), body)
+            async with self._taking:
+                worker = await self._take_worker()
+            answer = await self._command(worker, body)
         if not answer:
             raise UnavailableError("the worker died; see the trainer's log", retry_after=1.0)
         return answer

@@ -31,7 +31,7 @@ _RETRY_SECONDS = 1.0
 _BUSY_SECONDS = 30.0
 _WRITE = "rowmint_write"
 # Made by later revisions than the first: where only they are missing, the registry is there but older.
-_LATER_TABLES = ("deleted_versions", "staged_versions", "version_signatures")
+_LATER_TABLES = ("deleted_versions", "staged_versions", "version_signatures", "job_turns")
 
 
 class DatabaseNow(FunctionElement[int]):
@@ -173,14 +173,19 @@ def _with_events(engine: Engine, *, read_only: bool) -> Engine:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """Open a read transaction, which sees one consistent state of the registry.
+    """Open a read transaction, which sees one consistent state of each schema of the registry.
 
     Raises:
         UnavailableError: The registry cannot be reached, or does not exist yet.
         DataLossError: Its file is corrupt.
     """
-    with _domain_errors(), engine.connect() as connection, connection.begin():
-        yield connection
+    with _domain_errors(), engine.connect() as connection:
+        if connection.dialect.name == "postgresql":
+            # By default each statement has a snapshot of its own: an alias read by one could point at a version that
+            # is gone for the next.
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        with connection.begin():
+            yield connection
 
 
 @contextmanager
@@ -210,8 +215,7 @@ def _domain_errors() -> Iterator[None]:
         state = getattr(error.orig, "sqlstate", None)
         # 42P01 and 3F000: no such table or schema; class 40: serialisation; 08, 53, 57: connection and server.
         absent = "no such table" in text_of or state in ("42P01", "3F000")
-        newer = ("deleted_versions", "staged_versions", "version_signatures", "job_turns")
-        older = absent and any(name in text_of for name in newer)
+        older = absent and any(name in text_of for name in _LATER_TABLES)
         unknown = any(words in text_of for words in ("no such column", "has no column named"))
         if older or unknown or state == "42703":
             raise UnavailableError(

@@ -37,6 +37,8 @@ from rowmint.registry.requests import earlier_row
 from rowmint.registry.tables import job_events, jobs
 
 _LAST_EVENTS = 4  # a cancel may have written one in between
+# A trainer of a later release may have created jobs of other kinds beside this one.
+_KNOWN = jobs.c.kind.in_(list(JobKind))
 
 
 class JobLedger:
@@ -191,7 +193,7 @@ class JobLedger:
 
     def census(self) -> dict[tuple[JobKind, JobState], int]:
         """Return how many jobs there are of each kind in each state; those of which there is none are left out."""
-        query = select(jobs.c.kind, jobs.c.state, func.count()).group_by(jobs.c.kind, jobs.c.state)
+        query = select(jobs.c.kind, jobs.c.state, func.count()).where(_KNOWN).group_by(jobs.c.kind, jobs.c.state)
         with reading(self._engine) as connection:
             return {(JobKind(kind), JobState(state)): count for kind, state, count in connection.execute(query)}
 
@@ -202,7 +204,7 @@ class JobLedger:
         """
         age = DatabaseNow() - (jobs.c.lease_until - jobs.c.lease)
         query = select(jobs.c.kind, jobs.c.project, jobs.c.job_id, age).where(
-            jobs.c.state.in_([JobState.RUNNING, JobState.CANCELLING])
+            _KNOWN, jobs.c.state.in_([JobState.RUNNING, JobState.CANCELLING])
         )
         with reading(self._engine) as connection:
             found = connection.execute(query)

@@ -3,8 +3,8 @@
 //     node fit.mjs ADDRESS PROJECT ID FILE PRIMARY_KEY
 //
 // FILE is a CSV file; dataset, training job and model are all called ID. The upload and the watching are each broken
-// off once and gone on with, as after a lost connection. Prints {dataset, committed, broken_after, events, job}: the
-// finished dataset, where the upload was gone on with, the last event before the watching broke off, all events, the
+// off once and resumed, as after a lost connection. Prints {dataset, committed, broken_after, events, job}: the
+// finished dataset, where the upload was resumed, the last event before the watching broke off, all events, the
 // ended job.
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -48,7 +48,7 @@ async function upload(datasets, parent, id, file, primaryKey) {
   await write(datasets, name, bytes, 0, Math.floor(bytes.length / 2));
   let committed = Number((await call(datasets, "GetDataset", { name })).committed_size);
   await write(datasets, name, bytes, committed, bytes.length).catch((error) => {
-    // What the broken stream had still under way may be committed after one has asked: the refusal says how much.
+    // What the broken stream had still under way may be committed after the call: the refusal says how much.
     const { reason, metadata } = errorInfo(error);
     if (reason !== "WRITE_OFFSET") throw error;
     committed = Number(metadata.committed_size);

@@ -2,9 +2,9 @@
 //
 //     node resume.mjs ADDRESS,ADDRESS... MODEL ROWS SEED OUTPUT
 //
-// When the first rows are there it prints {"rows": ...} and waits for a line on its input: whoever reads that can harm
+// When the first rows are there it prints {"rows": ...} and waits for a line on its input: the test can then harm
 // the replica meanwhile. At the end it prints {version, rows, calls}: the version sampled, the rows written to OUTPUT,
-// and for every call the address asked and the row it began with.
+// and for every call the address called and the row it began with.
 import { createWriteStream } from "node:fs";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
@@ -40,7 +40,7 @@ async function main([addresses, model, rows, seed, path]) {
       header ??= found;
       for (const field of ["model_version", "model_digest", "plan_digest", "seed"]) {
         const same = found[field].toString("hex") === header[field].toString("hex");
-        check(same, `the stream that was gone on with has another ${field}`);
+        check(same, `the resumed stream has another ${field}`);
       }
       check(BigInt(found.start_row) === next, `the stream begins at row ${found.start_row}, not ${next}`);
     } else if (response.message === "data") {
@@ -54,7 +54,7 @@ async function main([addresses, model, rows, seed, path]) {
       }
       next += BigInt(row_count);
     } else if (response.message === "summary") {
-      // Not complete: the replica is told to end, or its streams are limited. The next call goes on.
+      // Not complete: the replica is being terminated, or its streams are limited. The next call resumes it.
       const { complete, next_row } = response.summary;
       check(next === BigInt(complete ? rows : next_row), `the stream ended at row ${next}, and says ${next_row}`);
       summed = true;

@@ -1,4 +1,4 @@
-"""A story of a dataset and its models, from the first byte to the end of both; and what it must not lose."""
+"""A scenario of a dataset and its models, from the first byte to the end of both; and what it must not lose."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -28,7 +28,7 @@ from rowmint.registry.engine import writing
 from rowmint.registry.tables import DATA, MODELS, jobs
 from rowmint.synthesizer import choose_kernel
 from tests.durability.order import STORES, referred
-from tests.durability.recorder import Event, Recorder, Told, copy_databases
+from tests.durability.recorder import Event, Recorder, Reported, copy_databases
 from tests.golden.make import artifact
 from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.segments import read_segment
@@ -51,7 +51,7 @@ _LONG = 86_400.0
 
 
 @dataclass(frozen=True)
-class House:
+class Storage:
     """The embedded default below one folder: registry, data and models."""
 
     home: Path
@@ -59,7 +59,7 @@ class House:
     stores: Stores
 
     @classmethod
-    def open(cls, home: Path) -> "House":
+    def open(cls, home: Path) -> "Storage":
         """Open what is in a folder, as a trainer that starts does."""
         registry = open_registry(f"sqlite:///{home}/registry")
         migrate(registry.engine)
@@ -75,8 +75,8 @@ class House:
 
 
 @dataclass(frozen=True)
-class Lived:
-    """A story that is over.
+class Outcome:
+    """A scenario that has ended.
 
     Attributes:
         home: The folder it took place in.
@@ -90,55 +90,55 @@ class Lived:
 
 
 @contextmanager
-def recorded(folder: Path) -> Iterator[tuple[House, Recorder]]:
-    """Open a house in a folder of its own below `folder`, and record what is done in it."""
+def recorded(folder: Path) -> Iterator[tuple[Storage, Recorder]]:
+    """Open a registry and stores in a folder of its own below `folder`, and record what is done in it."""
     home = folder / "home"
     home.mkdir()
-    house = House.open(home)
+    storage = Storage.open(home)
     try:
         copy_databases(home / "registry", folder / "snapshots" / "start")
         with Recorder(home) as recorder:
-            recorder.watch(house.registry, home / "registry", folder / "snapshots")
-            yield house, recorder
+            recorder.watch(storage.registry, home / "registry", folder / "snapshots")
+            yield storage, recorder
     finally:
-        house.registry.close()
+        storage.registry.close()
 
 
-def live(folder: Path) -> Lived:
-    """Live through the whole story below a folder."""
+def run_scenario(folder: Path) -> Outcome:
+    """Run the whole scenario below a folder."""
     scratch = folder / "scratch"
     scratch.mkdir()
-    with recorded(folder) as (house, recorder):
-        tell_story(house, recorder, scratch)
-    return Lived(folder / "home", folder / "snapshots" / "start", recorder.trace)
+    with recorded(folder) as (storage, recorder):
+        run_steps(storage, recorder, scratch)
+    return Outcome(folder / "home", folder / "snapshots" / "start", recorder.trace)
 
 
-def tell_story(house: House, recorder: Recorder, scratch: Path) -> None:
-    """Live through the whole story; every answer is told to the recorder, every wish to delete too."""
-    upload(house, recorder)
-    ingest(house, scratch)
-    recorder.tell("ready")
+def run_steps(storage: Storage, recorder: Recorder, scratch: Path) -> None:
+    """Run the whole scenario; every answer is reported to the recorder, every intent to delete too."""
+    upload(storage, recorder)
+    ingest(storage, scratch)
+    recorder.report("ready")
     for number in VERSIONS:
-        create_job(house, number)
-        publish(house, claimed(house, JobKind.TRAIN))
-        recorder.tell("published", number)
-    delete_version(house, recorder, VERSIONS[0])
-    delete_dataset(house, recorder)
+        create_job(storage, number)
+        publish(storage, claimed(storage, JobKind.TRAIN))
+        recorder.report("published", number)
+    delete_version(storage, recorder, VERSIONS[0])
+    delete_dataset(storage, recorder)
 
 
-def upload(house: House, recorder: Recorder) -> None:
+def upload(storage: Storage, recorder: Recorder) -> None:
     """Upload the table by two streams: the first breaks off midway."""
-    service = house.upload()
+    service = storage.upload()
     service.create("p", "d", data_format={"type": "csv"}, primary_key="id")
-    recorder.tell("created")
+    recorder.report("created")
     first = service.open(NAME)
     middle = 2 * SEGMENT + 7
     append(first, CSV[:middle], recorder)
-    recorder.tell("appended", first.close())
+    recorder.report("appended", first.close())
     second = service.open(NAME)
     append(second, CSV[second.committed_size :], recorder)
     second.finish(len(CSV), hashlib.sha256(CSV).digest())
-    recorder.tell("finished")
+    recorder.report("finished")
 
 
 def append(writer: Writer, data: bytes, recorder: Recorder | None = None) -> None:
@@ -148,71 +148,71 @@ def append(writer: Writer, data: bytes, recorder: Recorder | None = None) -> Non
         message = data[offset : offset + size]
         committed = writer.append(start + offset, message, google_crc32c.value(message))
         if recorder is not None:
-            recorder.tell("appended", committed)
+            recorder.report("appended", committed)
 
 
-def claimed(house: House, kind: JobKind) -> JobRecord:
-    job = house.registry.jobs.claim("me", 600, (kind,))
+def claimed(storage: Storage, kind: JobKind) -> JobRecord:
+    job = storage.registry.jobs.claim("me", 600, (kind,))
     assert job is not None
     return job
 
 
-def ingest(house: House, scratch: Path) -> None:
-    job = claimed(house, JobKind.INGEST)
-    services = JobServices(house.registry, house.stores, scratch, IngestLimits())
-    IngestRunner().run(Attempt(house.registry, job, _BEAT), services)
+def ingest(storage: Storage, scratch: Path) -> None:
+    job = claimed(storage, JobKind.INGEST)
+    services = JobServices(storage.registry, storage.stores, scratch, IngestLimits())
+    IngestRunner().run(Attempt(storage.registry, job, _BEAT), services)
 
 
-def create_job(house: House, number: int) -> None:
-    dataset = house.registry.datasets.get(NAME)
+def create_job(storage: Storage, number: int) -> None:
+    dataset = storage.registry.datasets.get(NAME)
     inputs = {"dataset": str(NAME), "model": str(MODEL)}
-    house.registry.jobs.create(JobKind.TRAIN, "p", f"j{number}", inputs=inputs, config={}, dataset_uid=dataset.uid)
+    storage.registry.jobs.create(JobKind.TRAIN, "p", f"j{number}", inputs=inputs, config={}, dataset_uid=dataset.uid)
 
 
-def publish(house: House, job: JobRecord) -> None:
+def publish(storage: Storage, job: JobRecord) -> None:
     """Keep two checkpoints of a job, then publish what it has fitted."""
-    dataset = house.registry.datasets.get_by_uid(job.dataset_uid)
-    attempt = Attempt(house.registry, job, _BEAT)
-    checkpoints = JobCheckpoints(house.registry, house.stores.data, attempt, 0)
+    dataset = storage.registry.datasets.get_by_uid(job.dataset_uid)
+    attempt = Attempt(storage.registry, job, _BEAT)
+    checkpoints = JobCheckpoints(storage.registry, storage.stores.data, attempt, 0)
     for step in (1, 2):
         checkpoints.save(step, b"all that further steps depend on" * step)
-    services = JobServices(house.registry, house.stores, house.home, IngestLimits())
+    services = JobServices(storage.registry, storage.stores, storage.home, IngestLimits())
     verified = training.verify(attempt, training.FittedVersion(dataset, artifact("independent")))
     training.publish(attempt, services, verified)
 
 
-def delete_version(house: House, recorder: Recorder, number: int) -> None:
-    recorder.tell("deleting version", number)
-    house.registry.models.delete_version(ModelVersionName("p", "m", number))
-    house.sweep()
-    recorder.tell("deleted version", number)
+def delete_version(storage: Storage, recorder: Recorder, number: int) -> None:
+    recorder.report("deleting version", number)
+    storage.registry.models.delete_version(ModelVersionName("p", "m", number))
+    storage.sweep()
+    recorder.report("deleted version", number)
 
 
-def delete_dataset(house: House, recorder: Recorder) -> None:
-    recorder.tell("deleting dataset")
-    sweep(house.registry.datasets, house.stores.data, house.registry.datasets.delete(NAME))
-    recorder.tell("deleted dataset")
+def delete_dataset(storage: Storage, recorder: Recorder) -> None:
+    recorder.report("deleting dataset")
+    sweep(storage.registry.datasets, storage.stores.data, storage.registry.datasets.delete(NAME))
+    recorder.report("deleted dataset")
 
 
-def losses(house: House, told: Iterable[Told]) -> list[str]:
-    """Return what is not as the registry says or as it was told; nothing where all is well."""
+def losses(storage: Storage, reported: Iterable[Reported]) -> list[str]:
+    """Return what is not as the registry says or as it was acknowledged; nothing where all is well."""
     said: dict[str, list[Any]] = {}
-    for one in told:
+    for one in reported:
         said.setdefault(one.what, []).append(one.value)
-    return [*_dataset_losses(house, said), *_version_losses(house, said), *_checkpoint_losses(house)]
+    return [*_dataset_losses(storage, said), *_version_losses(storage, said), *_checkpoint_losses(storage)]
 
 
-def _dataset_losses(house: House, said: dict[str, list[Any]]) -> list[str]:
+def _dataset_losses(storage: Storage, said: dict[str, list[Any]]) -> list[str]:
     try:
-        dataset = house.registry.datasets.get(NAME)
+        dataset = storage.registry.datasets.get(NAME)
     except ResourceNotFoundError:
         if "created" in said and "deleting dataset" not in said:
             return ["the dataset is gone"]
-        left = list(house.stores.data.list("")) if "deleted dataset" in said else []
+        left = list(storage.stores.data.list("")) if "deleted dataset" in said else []
         return [f"{key} is back though it was deleted" for key in left]
     if "deleted dataset" in said:
         return ["the dataset is back though it was deleted"]
-    found = _stored_losses(house, dataset)
+    found = _stored_losses(storage, dataset)
     if dataset.committed_size < max(said.get("appended", [0])):
         found.append(f"{dataset.committed_size} bytes are left of {max(said['appended'])}")
     if "finished" in said and dataset.sha256 != hashlib.sha256(CSV).digest():
@@ -222,44 +222,44 @@ def _dataset_losses(house: House, said: dict[str, list[Any]]) -> list[str]:
     return found
 
 
-def _stored_losses(house: House, dataset: DatasetRecord) -> list[str]:
+def _stored_losses(storage: Storage, dataset: DatasetRecord) -> list[str]:
     try:
         if dataset.state is DatasetState.READY:
             assert dataset.canonical_key is not None
-            table = house.stores.data.get(dataset.canonical_key)
+            table = storage.stores.data.get(dataset.canonical_key)
             whole = (len(table), hashlib.sha256(table).digest()) == (dataset.canonical_size, dataset.canonical_sha256)
             return [] if whole else [f"{dataset.canonical_key} is damaged"]
-        segments = house.registry.datasets.segments(dataset.uid)
-        data = b"".join(read_segment(house.stores.data, segment) for segment in segments)
+        segments = storage.registry.datasets.segments(dataset.uid)
+        data = b"".join(read_segment(storage.stores.data, segment) for segment in segments)
     except DataLossError as error:
         return [error.message]
     return [] if data == CSV[: dataset.committed_size] else ["the bytes are not those that were sent"]
 
 
-def _version_losses(house: House, said: dict[str, list[Any]]) -> list[str]:
-    visible = _visible_versions(house)
+def _version_losses(storage: Storage, said: dict[str, list[Any]]) -> list[str]:
+    visible = _visible_versions(storage)
     kept = set(said.get("published", [])) - set(said.get("deleting version", []))
     found = [f"version {number} is lost" for number in sorted(kept - visible.keys())]
     returned = sorted(visible.keys() & set(said.get("deleted version", [])))
     found += [f"version {number} is back though it was deleted" for number in returned]
     for version in visible.values():
         try:
-            manifest = house.stores.models.get(version.manifest_key)
-            weights = house.stores.models.get(version.weights_key)
+            manifest = storage.stores.models.get(version.manifest_key)
+            weights = storage.stores.models.get(version.weights_key)
             read_model(manifest, weights, choose_kernel("numpy"), version.manifest_digest)
         except DataLossError as error:
             found.append(error.message)
     return found
 
 
-def _checkpoint_losses(house: House) -> list[str]:
+def _checkpoint_losses(storage: Storage) -> list[str]:
     found = []
     for number in VERSIONS:
         try:
-            kept = house.registry.jobs.get(TrainingJobName("p", f"j{number}")).checkpoint
+            kept = storage.registry.jobs.get(TrainingJobName("p", f"j{number}")).checkpoint
             if kept is None:
                 continue
-            data = house.stores.data.get(kept.object_key)
+            data = storage.stores.data.get(kept.object_key)
         except ResourceNotFoundError:
             continue
         except DataLossError as error:
@@ -270,41 +270,41 @@ def _checkpoint_losses(house: House) -> list[str]:
     return found
 
 
-def _visible_versions(house: House) -> dict[int, ModelVersionRecord]:
+def _visible_versions(storage: Storage) -> dict[int, ModelVersionRecord]:
     try:
-        return {version.name.version: version for version in house.registry.models.list_versions(MODEL).items}
+        return {version.name.version: version for version in storage.registry.models.list_versions(MODEL).items}
     except ResourceNotFoundError:
         return {}
 
 
-def go_on(house: House, scratch: Path) -> None:
+def go_on(storage: Storage, scratch: Path) -> None:
     """Start again after a crash, as a trainer does, and bring what was begun to its end: upload, ingest, publishing."""
-    house.sweep()
-    expire_leases(house)
+    storage.sweep()
+    expire_leases(storage)
     try:
-        dataset = house.registry.datasets.get(NAME)
+        dataset = storage.registry.datasets.get(NAME)
     except ResourceNotFoundError:
         return
     if dataset.state is DatasetState.UPLOADING:
-        writer = house.upload().open(NAME)
+        writer = storage.upload().open(NAME)
         append(writer, CSV[writer.committed_size :])
         dataset = writer.finish(len(CSV), hashlib.sha256(CSV).digest())
     if dataset.state is DatasetState.INGESTING:
-        ingest(house, scratch)
-    while (job := house.registry.jobs.claim("me", 600, (JobKind.TRAIN,))) is not None:
-        publish(house, job)
-    house.sweep()
+        ingest(storage, scratch)
+    while (job := storage.registry.jobs.claim("me", 600, (JobKind.TRAIN,))) is not None:
+        publish(storage, job)
+    storage.sweep()
 
 
-def left_over(house: House) -> list[Path]:
+def left_over(storage: Storage) -> list[Path]:
     """Return the stored files that the registry does not refer to."""
-    known = referred(house.home / "registry")
-    stored = [STORES[DATA] / key for key in house.stores.data.list("")]
-    stored += [STORES[MODELS] / key for key in house.stores.models.list("")]
+    known = referred(storage.home / "registry")
+    stored = [STORES[DATA] / key for key in storage.stores.data.list("")]
+    stored += [STORES[MODELS] / key for key in storage.stores.models.list("")]
     return [path for path in stored if path not in known]
 
 
-def expire_leases(house: House) -> None:
+def expire_leases(storage: Storage) -> None:
     """Let every lease run out, as time would."""
-    with writing(house.registry.engine) as connection:
+    with writing(storage.registry.engine) as connection:
         connection.execute(update(jobs).where(jobs.c.lease_until.is_not(None)).values(lease_until=1))

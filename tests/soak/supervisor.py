@@ -1,4 +1,4 @@
-"""The processes of the soak: whatever dies is started again, a service at the same port."""
+"""The processes of the soak: each that ends is started again, a service at the same port."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ class Kept:
         process: What runs now.
         up: Whether it serves.
         starts: How often it was started.
-        told: The signal it was sent, None for none.
+        sent_signal: The last signal it was sent, None for none.
         since: When it was started, or sent the signal.
     """
 
@@ -48,7 +48,7 @@ class Kept:
     process: subprocess.Popen[bytes] | None = None
     up: bool = False
     starts: int = 0
-    told: signal.Signals | None = None
+    sent_signal: signal.Signals | None = None
     since: float = 0.0
 
     @property
@@ -60,10 +60,10 @@ class Kept:
     @property
     def may_be_killed(self) -> bool:
         """Whether it is up, and not ending already."""
-        return self.up and self.told is None
+        return self.up and self.sent_signal is None
 
 
-class Household:
+class ProcessSupervisor:
     """Starts processes and keeps them alive, from a thread of its own, until it is closed.
 
     Args:
@@ -71,7 +71,7 @@ class Household:
 
     Attributes:
         kept: The processes.
-        wrong: What happened to them that nobody did.
+        wrong: Failures that no kill explains.
     """
 
     def __init__(self, home: Path) -> None:
@@ -81,7 +81,7 @@ class Household:
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._clients_end = False
-        self._thread = threading.Thread(target=self._watch, name="household", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._thread.start()
 
     def add(self, *kept: Kept) -> None:
@@ -99,7 +99,7 @@ class Household:
         """Wait until all serve, or something is wrong.
 
         Args:
-            given_up: Set when nobody waits any more; None for never.
+            given_up: Set when the wait is given up; None for never.
         """
         end = time.monotonic() + _START_SECONDS + _END_SECONDS
         known = len(self.wrong)
@@ -118,18 +118,18 @@ class Household:
             except ProcessLookupError:
                 return False
             if pid is None:
-                one.told, one.since = number, time.monotonic()
+                one.sent_signal, one.since = number, time.monotonic()
             return True
 
     def let_clients_end(self, seconds: float) -> None:
-        """Wait until clients have ended by themselves; who dies otherwise is started again."""
+        """Wait until clients have ended by themselves; others are started again."""
         with self._lock:
             self._clients_end = True
         end = time.monotonic() + seconds
         while any(one.process is not None for one in self.of("client")):
             if time.monotonic() > end:
                 left = ", ".join(one.name for one in self.of("client") if one.process is not None)
-                self.wrong.append(f"still at work after {seconds:g} s: {left}; see their logs and journals")
+                self.wrong.append(f"still at work after {seconds:g} s: {left}; see their logs and task logs")
                 return
             time.sleep(_POLL_SECONDS)
 
@@ -146,7 +146,7 @@ class Household:
         return Counter({one.name: one.starts for one in self.kept})
 
     def close(self) -> None:
-        """End all processes, in good order where they are willing."""
+        """End all processes, in good order where they respond."""
         self._done.set()
         self._thread.join()
         running = [one.process for one in self.kept if one.process is not None]
@@ -171,7 +171,7 @@ class Household:
                 cwd=self._home,
             )
         one.starts += 1
-        one.up, one.told, one.since = not one.address, None, time.monotonic()
+        one.up, one.sent_signal, one.since = not one.address, None, time.monotonic()
 
     def _watch(self) -> None:
         while not self._done.wait(_POLL_SECONDS):
@@ -182,14 +182,14 @@ class Household:
                     self._look(one)
 
     def _look(self, one: Kept) -> None:
-        """Start a process again where it has died, and note what nobody did."""
+        """Start a process again where it has ended, and note a failure that no kill explains."""
         if one.process is None:
             return
         code = one.process.poll()
         waited = time.monotonic() - one.since
         if code is None:
-            if one.told is not None and waited > _END_SECONDS:
-                self.wrong.append(f"{one.name} has not ended {_END_SECONDS:g} s after {one.told.name}")
+            if one.sent_signal is not None and waited > _END_SECONDS:
+                self.wrong.append(f"{one.name} has not ended {_END_SECONDS:g} s after {one.sent_signal.name}")
                 one.process.kill()
             elif not one.up and waited > _START_SECONDS:
                 self.wrong.append(f"{one.name} does not serve {_START_SECONDS:g} s after its start; see its log")
@@ -198,11 +198,11 @@ class Household:
         if one.kind == "client" and code == 0 and self._clients_end:
             one.process = None
             return
-        # A service that is told to end does so in good order; a client knows of nothing.
+        # A service that is terminated ends in good order; a client handles no signal.
         expected = {None: (), signal.SIGKILL: (-signal.SIGKILL,), signal.SIGTERM: (0, -signal.SIGTERM)}
-        if code not in expected[one.told] or (one.address and code == -signal.SIGTERM):
+        if code not in expected[one.sent_signal] or (one.address and code == -signal.SIGTERM):
             self.wrong.append(
-                f"{one.name} ended with exit code {code} after {one.told}; see {self._home}/{one.name}.log"
+                f"{one.name} ended with exit code {code} after {one.sent_signal}; see {self._home}/{one.name}.log"
             )
         self._start(one)
 

@@ -57,6 +57,6 @@ def forms_of(value: str) -> set[str]:
     }
 
 
-def told(text: str, values: Iterable[str]) -> list[str]:
+def values_in(text: str, values: Iterable[str]) -> list[str]:
     """Return those of `values` that a text holds in any form."""
     return sorted(value for value in values if any(form in text for form in forms_of(value)))

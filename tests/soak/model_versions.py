@@ -1,4 +1,4 @@
-"""Tasks of one who keeps a model: versions published, aliases moved, versions deleted and brought back."""
+"""Tasks of a manager of models: versions published, aliases moved, versions deleted and brought back."""
 
 from rowmint.client import RowmintCallError
 from rowmint.errors import Reason
@@ -30,7 +30,7 @@ def delete_and_bring_back(task: Task) -> None:
     first = _published(task, 1)
     _published(task, 2)
     if task.again and not _is_there(task, first):
-        return  # the process that died has deleted it: it may be purged at any moment
+        return  # the killed process has deleted it: it may be purged at any moment
     request = task.client.sample_request(first, 60_000, seed=task.draw.randrange(1 << 64), start_row=0, end_row=60_000)
     expected = task.references.of(request)
     with task.client.sample_stream(request) as stream:

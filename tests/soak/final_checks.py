@@ -9,15 +9,15 @@ from sqlalchemy import case, func, select
 from rowmint.registry.engine import reading
 from rowmint.registry.job_rows import JobKind, JobState
 from rowmint.registry.tables import datasets, job_events, jobs
-from tests.crash.house import Inside
-from tests.soak.journal import Tally
+from tests.crash.storage import Inside
+from tests.soak.task_log import Tally
 
 _JOB_SECONDS = 240.0
 _SWEEP_SECONDS = 120.0
 
 
 def look(inside: Inside) -> Tally:
-    """Look at everything that is left; to be called while trainers run and nothing is asked of them.
+    """Look at everything that is left; to be called while trainers run and no request is sent to them.
 
     Args:
         inside: Registry and stores.
@@ -81,7 +81,7 @@ def _objects(inside: Inside, tally: Tally) -> None:
 
     _wait(lambda: not any(stray()), _SWEEP_SECONDS)
     for what, keys in zip(("to be deleted", "in the data store", "in the models' store"), stray(), strict=True):
-        tally.expect(not keys, f"objects {what} that nobody names, or named ones that are not there: {sorted(keys)}")
+        tally.expect(not keys, f"objects {what} without a row, or rows without an object: {sorted(keys)}")
     if not any(stray()):
         tally.expect(inside._stored() == inside._named(), "an object is not what the registry says of it")
     tally.expect(not inside._strays(), f"files half written: {inside._strays()}")
@@ -100,7 +100,7 @@ def _scratch(inside: Inside, tally: Tally) -> None:
 
 
 def _wait(condition: Callable[[], bool], seconds: float) -> None:
-    """Wait for a condition; whoever asks looks again afterwards."""
+    """Wait for a condition; the caller checks it again afterwards."""
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""What a client has done, on disk: whoever starts in its place goes on from there, and the report adds it up."""
+"""What a client has done, on disk: the process that replaces it continues from there, and the report adds it up."""
 
 import json
 import os
@@ -36,7 +36,7 @@ class Tally:
         self.wrong += other.wrong
 
 
-class Journal:
+class TaskLog:
     """A file of lines, each written at once. Its writer may be killed at any moment.
 
     Args:

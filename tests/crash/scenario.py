@@ -1,6 +1,6 @@
-"""One story: a dataset and two versions of a model, from the first byte to the end of both, by the real client.
+"""One scenario: a dataset and two versions of a model, from the first byte to the end of both, by the real client.
 
-Whatever dies on the way, its facts are those of a story in which nothing does.
+Whatever dies on the way, its facts are those of a scenario without a kill.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from rowmint.names import DatasetName, TrainingJobName
 from rowmint.v1 import schema_pb2, training_job_pb2
 from tests.acceptance.processes import CUSTOMERS_HEADER, Services, customers_csv
 from tests.crash.event_log import check_log
-from tests.crash.house import House, Inside
+from tests.crash.storage import Inside, Storage
 from tests.crash.supervisor import Death, Kill, Supervisor
 
 CSV = customers_csv(3_000)
@@ -64,7 +64,7 @@ class VersionFacts:
         versions: How many versions its job has published.
         digest: Its model digest, in hex.
         dataset: The dataset's SHA-256, in hex.
-        training: The manifest's account of the fit, without what tells of time and interruptions.
+        training: The manifest's account of the fit, without times and interruptions.
         rows: SHA-256 of a stream of rows, each time it was read.
     """
 
@@ -78,7 +78,7 @@ class VersionFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is to be seen in a story, the same in each.
+    """What a scenario shows, the same in each.
 
     Attributes:
         committed: Bytes of the upload that are committed when it is finished.
@@ -100,15 +100,15 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Lived:
-    """A story that is over.
+class Outcome:
+    """A scenario that has ended.
 
     Attributes:
         facts: What was seen.
         deaths: What died.
         starts: How often the trainer was started.
         seconds: How long it took.
-        resumed: How many steps of the fit were done each time it was gone on with.
+        resumed: How many steps of the fit were done each time it was resumed.
     """
 
     facts: Facts
@@ -120,42 +120,44 @@ class Lived:
 
 @contextmanager
 def patient_client(trainer: str, sampler: str = "127.0.0.1:1") -> Iterator[Client]:
-    """Open a client that waits for a trainer which is dead."""
+    """Open a client that waits for a trainer that is down."""
     with Client(trainer, sampler, retry=PATIENCE, channel_options=CHANNEL) as client:
         yield client
 
 
-def live(house: House, kills: Sequence[Kill] = (), meddle: Callable[[Supervisor, Inside], None] | None = None) -> Lived:
-    """Live through the story, with a trainer that is killed and a sampler that is not.
+def run_scenario(
+    storage: Storage, kills: Sequence[Kill] = (), disturb: Callable[[Supervisor, Inside], None] | None = None
+) -> Outcome:
+    """Run the scenario, with a trainer that is killed and a sampler that is not.
 
     Args:
-        house: Where; nothing is in it.
+        storage: Where; it must be empty.
         kills: Where the trainer and its workers die.
         meddle: Called in a thread of its own, which it keeps until the supervisor is closed: kills, too.
     """
     began = time.monotonic()
-    supervisor = Supervisor(house.home, house.trainer(), kills)
-    services = Services(house.home)
-    with ThreadPoolExecutor(2) as threads, house.open() as inside:
+    supervisor = Supervisor(storage.home, storage.trainer(), kills)
+    services = Services(storage.home)
+    with ThreadPoolExecutor(2) as threads, storage.open() as inside:
         try:
             supervisor.start()
-            sampler = services.start("sampler_service", house.sampler())
-            meddling = None if meddle is None else threads.submit(meddle, supervisor, inside)
+            sampler = services.start("sampler_service", storage.sampler())
+            disturbing = None if disturb is None else threads.submit(disturb, supervisor, inside)
             with patient_client(supervisor.address, sampler.address) as client:
-                facts, resumed = _tell(client, supervisor, inside, threads)
+                facts, resumed = _run_steps(client, supervisor, inside, threads)
             supervisor.over.set()
-            if meddling is not None:
-                meddling.result()
+            if disturbing is not None:
+                disturbing.result()
             inside.settle()
             inside.rest()
         finally:
             supervisor.close()
             services.close()
     assert supervisor.failures == []
-    return Lived(facts, tuple(supervisor.deaths), supervisor.starts, time.monotonic() - began, resumed)
+    return Outcome(facts, tuple(supervisor.deaths), supervisor.starts, time.monotonic() - began, resumed)
 
 
-def _tell(
+def _run_steps(
     client: Client, supervisor: Supervisor, inside: Inside, threads: ThreadPoolExecutor
 ) -> tuple[Facts, tuple[int, ...]]:
     uploaded = client.upload(CSV, "customers", format="csv", primary_key="customer", wait=False)
@@ -165,7 +167,7 @@ def _tell(
     table = hashlib.sha256(_as_csv(inside)).hexdigest()
     inside.settle()
 
-    supervisor.chapter("first")
+    supervisor.section("first")
     job = client.train("customers", "people", training_config())
     watching = threads.submit(_watch, supervisor.address, job.name)
     first = _published(client, job.name)
@@ -175,11 +177,11 @@ def _tell(
     rows_first = [_rows(client, first.name)]
 
     aliases = [_aliases(client.set_alias("people", "best", 1))]
-    supervisor.chapter("second")
+    supervisor.section("second")
     other = client.train("customers", "people", family="independent", seed=6, threads=1)
     second = _published(client, other.name)
     rows_second = [_rows(client, "people@latest")]
-    supervisor.chapter("moved")
+    supervisor.section("moved")
     aliases.append(_aliases(client.set_alias("people", "best", 2)))
     aliases.append(_aliases(client.get_model("people")))
     rows_first.append(_rows(client, first.name))
@@ -189,13 +191,13 @@ def _tell(
     ]
     inside.settle()
 
-    supervisor.chapter("delete")
+    supervisor.section("delete")
     client.delete_version(first.name)
     gone = [_refusal(lambda: client.get_version(first.name))]
     rows_second.append(_rows(client, "people@best"))
     inside.settle()
 
-    supervisor.chapter("end")
+    supervisor.section("end")
     client.delete_dataset("customers")
     gone.append(_refusal(lambda: client.get_dataset("customers")))
     inside.settle()
@@ -229,9 +231,9 @@ def _published(client: Client, job: str) -> Any:
 
 def _version_facts(version: Any, versions: int, rows: Sequence[str]) -> VersionFacts:
     training = json.loads(version.manifest_json)["training"]
-    told = {name: value for name, value in training.items() if name not in ("duration_seconds", "resumed_steps")}
+    reported = {name: value for name, value in training.items() if name not in ("duration_seconds", "resumed_steps")}
     return VersionFacts(
-        version.name, versions, version.model_digest.hex(), version.dataset_digest.hex(), told, tuple(rows)
+        version.name, versions, version.model_digest.hex(), version.dataset_digest.hex(), reported, tuple(rows)
     )
 
 

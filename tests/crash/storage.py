@@ -1,4 +1,4 @@
-"""Where a story takes place: a registry and two stores, embedded or remote, and what the registry names in them."""
+"""Where a scenario takes place: a registry and two stores, embedded or remote, and what the registry names in them."""
 
 import contextlib
 import hashlib
@@ -18,7 +18,7 @@ from rowmint.registry.engine import reading
 from rowmint.registry.tables import datasets, model_versions, segments
 from tests.waiting import wait_until
 
-# A dead worker's job is taken up after two seconds; a machine that is busy may well keep a living one from telling for
+# A killed worker's job is taken up after two seconds; a busy machine may well delay a running one's heartbeat for
 # one. Everything else happens as soon as it can.
 HASTE = {
     "ROWMINT_LEASE_SECONDS": "2",
@@ -34,7 +34,7 @@ Stored = dict[str, tuple[int, str]]
 
 
 @dataclass(frozen=True)
-class House:
+class Storage:
     """A registry and two stores.
 
     Attributes:
@@ -113,7 +113,7 @@ class Inside:
         scratch = self.home / "scratch"
         wait_until(
             lambda: [found.name for found in scratch.iterdir()] == [".lock"],
-            "the removal of dead processes' temporary files",
+            "the removal of ended processes' temporary files",
         )
 
     def _swept(self) -> tuple[set[str], set[str], set[str]]:
