@@ -299,7 +299,13 @@ def test_a_completion_keeps_the_version_and_the_seed_of_its_first_answer():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("model_digest", b"n" * 32), ("seed", 78), ("model_version", VERSION.replace("1", "2"))]
+    ("name", "value"),
+    [
+        ("model_digest", b"n" * 32),
+        ("plan_digest", b"n" * 32),
+        ("seed", 78),
+        ("model_version", VERSION.replace("1", "2")),
+    ],
 )
 def test_a_replica_with_another_model_does_not_resume_a_completion(name, value):
     completions = []

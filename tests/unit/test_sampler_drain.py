@@ -172,3 +172,22 @@ def test_a_registry_that_hangs_counts_as_unavailable(away, monkeypatch):
             asyncio.run(read(sampler, replace(spec, model=reference("tvae"))))
         assert caught.value.retry_after == 1.0
         hang.set()
+
+
+def test_a_stream_that_names_its_model_is_resumed_though_the_version_was_deleted(away, monkeypatch):
+    found = super(Away, away).resolve
+
+    def resolve(ref, *, deleted=False, unpublished=False):
+        if not deleted:
+            raise ResourceNotFoundError(f"there is no {ref}")
+        return found(ref, deleted=deleted)
+
+    spec = SampleRequest(GRID + 100, model=reference("ctgan"), seed=7, row_format=RowFormat.CSV)
+    with sampler_of(away, KERNEL) as sampler:
+        stream = asyncio.run(sampler.open(spec))
+        whole = asyncio.run(read(sampler, spec)).data
+        monkeypatch.setattr(away, "resolve", resolve)
+        with pytest.raises(ResourceNotFoundError):
+            asyncio.run(read(sampler, spec))
+        named = replace(spec, expected_model_digest=stream.header.model_digest)
+        assert asyncio.run(read(sampler, named)).data == whole
