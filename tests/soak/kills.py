@@ -1,12 +1,14 @@
 """Kills, one after another at random moments: target and signal are drawn in rounds of all kinds in random order."""
 
 import contextlib
+import os
 import random
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import select
@@ -15,7 +17,6 @@ from rowmint.registry.engine import reading
 from rowmint.registry.job_rows import JobState
 from rowmint.registry.tables import jobs
 from tests.crash.storage import Inside
-from tests.faults.process_figures import processor_seconds
 from tests.soak.supervisor import Kept, ProcessSupervisor, workers_of
 
 KINDS = ("worker", "trainer", "sampler", "client")
@@ -111,9 +112,9 @@ class Killer:
         """Return the sampler that has just worked most: it has streams; None where none has worked."""
         up = [one for one in self._supervisor.of("sampler") if one.may_be_killed]
         with contextlib.suppress(FileNotFoundError):
-            before = [processor_seconds(one.pid) for one in up]
+            before = [_processor_seconds(one.pid) for one in up]
             self._done.wait(_GLANCE_SECONDS)
-            worked = [processor_seconds(one.pid) - used for one, used in zip(up, before, strict=True)]
+            worked = [_processor_seconds(one.pid) - used for one, used in zip(up, before, strict=True)]
             if max(worked) > _GLANCE_SECONDS / 10:
                 return up[worked.index(max(worked))]
         return None
@@ -124,6 +125,12 @@ class Killer:
         )
         with reading(self._inside.registry.engine) as connection:
             return connection.execute(at_work).first() is not None
+
+
+def _processor_seconds(pid: int) -> float:
+    """Return the processor time that a process has used, in user mode and in the kernel."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _shuffled(draw: random.Random, items: Sequence[T]) -> Iterator[T]:
