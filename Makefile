@@ -82,7 +82,8 @@ protos: $(PROTOC_READY)
 	$(GENERATE) --grpc_python_out=shared --mypy_grpc_out=quiet:shared $(SERVICES)
 	$(GENERATE) --include_imports --descriptor_set_out=deploy/rowmint.binpb $(SERVICES) google/rpc/error_details.proto
 
-# The pages of docs/ that are generated, and README's table: settings, errors, families, tests that hold promises.
+# The pages of docs/ that are generated, README's table and the client's help on training options: settings, errors,
+# families, tests that hold promises.
 docs: $(DEV)
 	$(BIN)/python -m tests.docs
 

@@ -14,10 +14,35 @@ from rowmint.schema import KINDS_OF_TYPE, ColumnKind, ColumnSpec, DataType, Tabl
 from rowmint.schema.arrays import is_coded
 from trainer_service.fitting.context import Device
 from trainer_service.fitting.families import Family, FamilyConfig, family_named, family_names, family_of
-from trainer_service.fitting.families.hyperparameters import check_integer
+from trainer_service.fitting.families.hyperparameters import (
+    Choice,
+    Flag,
+    Hyperparameter,
+    Integer,
+    Share,
+    check_integer,
+)
 from trainer_service.fitting.options import MAX_CATEGORIES, PREFIX, ColumnOverride, EncodingOptions, HighCardinality
 
 SEED_LIMIT = 1 << 64
+
+SHARED: Mapping[str, Hyperparameter] = {
+    "seed": Integer("Seed of every random draw of the fit", 0, SEED_LIMIT - 1),
+    "device": Choice("Where networks are fitted", tuple(Device)),
+    "threads": Integer("CPU threads; a fit is reproducible only with the same number", 1, 256),
+    "holdout_fraction": Share("Share of the rows kept out of training", 0.5),
+    "probe_epochs": Integer("Epochs between two probes of the quality of generated rows, 0 for none", 0, 100_000),
+    "patience": Integer(
+        "The fit stops when this many consecutive probes are not better than the best one before, 0 for never",
+        0,
+        100_000,
+    ),
+    "keep_best": Flag("Whether the weights of the best probe are published, not the last; patience implies it"),
+}
+"""Settings of every family by name, fields of `TrainingConfig`; those that depend on the table are not among them."""
+
+UNSET: Mapping[str, str] = {"seed": "random", "threads": "the trainer's setting"}
+"""What a job gets where it does not set one of `SHARED`, in words, if that is not the default of `TrainingConfig`."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +92,8 @@ def validate(config: TrainingConfig) -> None:
         InvalidFieldError: A field is out of range; the error names it.
     """
     config.family.validate(f"{PREFIX}.{config.family_name}")
-    check_integer(f"{PREFIX}.seed", config.seed, 0, SEED_LIMIT - 1)
-    check_integer(f"{PREFIX}.threads", config.threads, 1, 256)
-    check_integer(f"{PREFIX}.probe_epochs", config.probe_epochs, 0, 100_000)
-    check_integer(f"{PREFIX}.patience", config.patience, 0, 100_000)
+    for name, setting in SHARED.items():
+        setting.validate(f"{PREFIX}.{name}", getattr(config, name))
     for name, requested in (("patience", config.patience > 0), ("keep_best", config.keep_best)):
         if requested and config.probe_epochs == 0:
             raise InvalidFieldError(f"{PREFIX}.{name}", "needs probes; set probe_epochs to 1 or more")
@@ -78,8 +101,6 @@ def validate(config: TrainingConfig) -> None:
             raise InvalidFieldError(
                 f"{PREFIX}.{name}", f"does not apply to the {config.family_name} family: it is not iterated"
             )
-    if not 0 <= config.holdout_fraction <= 0.5:  # NaN fails too
-        raise InvalidFieldError(f"{PREFIX}.holdout_fraction", f"is {config.holdout_fraction}; must be 0 to 0.5")
     seen: set[str] = set()
     for index, override in enumerate(config.column_overrides):
         path = f"{PREFIX}.column_overrides[{index}]"

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rowmint.cli.app import app
+from rowmint.client.families import field_help, training_fields
 from rowmint.v1 import dataset_pb2, schema_pb2, training_job_pb2
 from tests.unit.fake_failures import Cut
 from tests.unit.fake_rows import VERSION, unbroken
@@ -256,6 +257,51 @@ def test_options_win_over_the_environment():
         assert CliRunner().invoke(app, ["--no-tls", "jobs", "list"], env=bad).exit_code == 0
         # Help needs no valid environment.
         assert CliRunner().invoke(app, ["jobs", "list", "--help"], env=bad).exit_code == 0
+
+
+@pytest.fixture(scope="module")
+def help_of_train():
+    """What `rowmint train --help` prints, in one line, as where it is broken depends on the terminal."""
+    done = CliRunner().invoke(app, ["train", "--help"])
+    assert done.exit_code == 0
+    return " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        "--epochs <int> Passes over the training rows [ctgan, tvae; 1 to 100,000; default: 300]. --batch-size",
+        (
+            "--batch-size <int> Rows per step; even, and divisible by pac [ctgan; 2 to 1,000,000; default: 500]. "
+            "Rows per step [tvae; 1 to 1,000,000; default: 500]. --generator-dim"
+        ),
+        (
+            "Width of each hidden layer of the generator "
+            "[ctgan; 1 to 8 layers of 1 to 4,096; separated by commas; default: 256,256]."
+        ),
+        (
+            "Whether condition vectors are drawn by the logarithm of a category's frequency in training "
+            "[ctgan; default: true]."
+        ),
+        "--device <str> Where networks are fitted [every family; cpu or cuda; default: cpu].",
+        "[every family; 1 to 256; default: the trainer's setting].",
+        "[every family; 0 to 18,446,744,073,709,551,615; default: random].",
+    ],
+)
+def test_help_explains_the_options_of_families(help_of_train, expected):
+    assert expected in help_of_train
+
+
+def test_every_option_of_families_is_explained():
+    # That of the primary key is an option of every upload.
+    fields = {field.name: field for field in training_fields() if field.name != "primary_key"}
+    assert {"epochs", "l2scale", "keep_best"} <= set(fields)
+    assert [
+        (family, field.name)
+        for field in fields.values()
+        for family in field.families or ("",)
+        if field_help(family, field.name) is None
+    ] == []
 
 
 def test_conditions_and_columns_reach_the_service(fakes):

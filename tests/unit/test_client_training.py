@@ -8,6 +8,7 @@ import pytest
 
 from rowmint.client import Client, RetryPolicy, RowmintCallError, training_config
 from rowmint.client.connection import parse_addresses
+from rowmint.client.families import FieldHelp, field_help
 from rowmint.errors import CancelledError, FieldViolation, InvalidFieldError, TrainingFailedError
 from rowmint.v1 import schema_pb2, training_job_pb2
 from tests.unit.fake_failures import Cut, refuse
@@ -51,6 +52,12 @@ def test_hyperparameters_find_their_fields():
     )
     assert expected == config
     assert training_config("independent", {}).WhichOneof("family") == "independent"
+
+
+def test_hyperparameters_are_explained():
+    assert field_help("tvae", "loss_factor") == FieldHelp("Weight of the reconstruction loss", "above 0", "2")
+    assert field_help("", "holdout_fraction") == FieldHelp("Share of the rows kept out of training", "0 to 0.5", "0")
+    assert field_help("", "epochs") is field_help("tvae", "pac") is field_help("gan", "epochs") is None
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,18 @@
-"""The generated pages of docs/ are what is generated now; `make docs` writes them again."""
+"""The generated pages of docs/ and the client's data file are what is generated now; `make docs` writes them again."""
 
 import pytest
 
 from rowmint.errors import Reason
 from rowmint.rpc.status import CODES
 from sampler_service.settings import SamplerSettings
-from tests.docs import configuration, errors, families, traceability
+from tests.docs import configuration, errors, families, hyperparameters, traceability
 from tests.docs.pages import README, cells, table, text
 from trainer_service.settings import TrainerSettings
 
+PAGES = (configuration, errors, families, hyperparameters, traceability)
 
-@pytest.mark.parametrize("page", [configuration, errors, families, traceability], ids=lambda page: page.PAGE.stem)
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.PAGE.stem)
 def test_a_page_is_what_is_generated(page):
     assert page.PAGE.read_text(encoding="utf-8") == page.render(), "run `make docs`"
 

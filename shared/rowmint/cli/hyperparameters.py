@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rowmint.client.families import TrainingField, training_fields
+from rowmint.client.families import FieldHelp, TrainingField, field_help, training_fields
 
 
 def with_training_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -34,13 +34,30 @@ def with_training_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _option(field: TrainingField) -> inspect.Parameter:
     flag = f"--{field.name.replace('_', '-')}"
-    of = f"Hyper-parameter of {', '.join(field.families)}." if field.families else "For every family."
-    if field.values:
-        of = f"{of} One of {', '.join(field.values)}."
-    elif field.repeated:
-        of = f"{of} A list, its members separated by commas."
     names = (f"{flag}/--no-{flag.removeprefix('--')}",) if field.kind is bool else (flag,)
-    option = typer.Option(*names, help=of, rich_help_panel="Training", show_default=False)
+    option = typer.Option(*names, help=_help(field), rich_help_panel="Training", show_default=False)
     kind = field.kind
     annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _help(field: TrainingField) -> str:
+    """Return a sentence for each meaning that a setting has among its families: meaning, families, range, default."""
+    families: dict[FieldHelp | None, list[str]] = {}
+    for family in field.families or ("",):
+        families.setdefault(field_help(family, field.name), []).append(family)
+    return " ".join(_sentence(field, known, ", ".join(names)) for known, names in families.items())
+
+
+def _sentence(field: TrainingField, known: FieldHelp | None, families: str) -> str:
+    among = f"one of {', '.join(field.values)}" if field.values else ""
+    form = "separated by commas" if field.repeated else ""
+    if known is None:
+        meaning = f"Hyper-parameter of {families}" if families else "For every family"
+        notes = [among, form]
+    else:
+        meaning = known.help.replace("`", "")
+        default = known.default.replace(", ", ",") if field.repeated else known.default
+        notes = [families or "every family", known.range or among, form, f"default: {default}"]
+    said = "; ".join(note for note in notes if note)
+    return f"{meaning} [{said}]." if said else f"{meaning}."

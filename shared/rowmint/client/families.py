@@ -1,11 +1,15 @@
 """The families that can be trained and their hyper-parameters, as the API's message of a configuration describes them.
 
 Only the default names a family: one more member of `TrainingConfig.family` is one more family, its fields are keyword
-arguments of the client and options of `rowmint train`.
+arguments of the client and options of `rowmint train`. What each field means is declared by the trainer;
+`hyperparameters.json` holds it for the client.
 """
 
+import functools
+import json
 from dataclasses import dataclass
-from typing import cast
+from importlib import resources
+from typing import Any, cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
@@ -41,6 +45,39 @@ class TrainingField:
     families: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     repeated: bool = False
+
+
+@dataclass(frozen=True)
+class FieldHelp:
+    """What a setting of a training job is.
+
+    Attributes:
+        help: Its meaning, one phrase.
+        range: Its values in words; empty where its type says them.
+        default: The value of a job that does not set it, as text.
+    """
+
+    help: str
+    range: str
+    default: str
+
+
+def field_help(family: str, name: str) -> FieldHelp | None:
+    """Return what a setting is; None where that is not known.
+
+    Args:
+        family: The family whose hyper-parameter it is; empty for a setting that all families share.
+        name: Its name.
+    """
+    declared = _declarations()
+    fields = declared["families"].get(family, {}) if family else declared["shared"]
+    return FieldHelp(**fields[name]) if name in fields else None
+
+
+@functools.cache
+def _declarations() -> dict[str, Any]:
+    text = (resources.files("rowmint.client") / "hyperparameters.json").read_text(encoding="utf-8")
+    return cast("dict[str, Any]", json.loads(text))
 
 
 def family_fields() -> dict[str, Descriptor]:

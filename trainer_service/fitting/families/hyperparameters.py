@@ -77,6 +77,42 @@ class Number:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A number of 0 to `greatest`, both included."""
+
+    help: str
+    greatest: float
+
+    @property
+    def range(self) -> str:
+        """See `Hyperparameter`."""
+        return f"0 to {self.greatest:g}"
+
+    def validate(self, path: str, value: float) -> None:
+        """See `Hyperparameter`."""
+        if not 0 <= value <= self.greatest:  # NaN fails too
+            raise InvalidFieldError(path, f"is {value}; must be {self.range}")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few words."""
+
+    help: str
+    choices: tuple[str, ...]
+
+    @property
+    def range(self) -> str:
+        """See `Hyperparameter`."""
+        return " or ".join(self.choices)
+
+    def validate(self, path: str, value: str) -> None:
+        """See `Hyperparameter`."""
+        if value not in self.choices:
+            raise InvalidFieldError(path, f"is {value}; must be {self.range}")
+
+
+@dataclass(frozen=True)
 class Flag:
     """True or false."""
 
@@ -116,6 +152,15 @@ def check_integer(path: str, value: int, least: int, greatest: int) -> None:
     """
     if not least <= value <= greatest:
         raise InvalidFieldError(path, f"is {value}; must be {least:,} to {greatest:,}")
+
+
+def value_text(value: object) -> str:
+    """Return a value of a hyper-parameter as documentation writes it, which is also how the command reads it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ", ".join(str(member) for member in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def integer(default: int, least: int, greatest: int, about: str) -> int:

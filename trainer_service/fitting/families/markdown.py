@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rowmint.synthesizer import ConditionSupport
 from trainer_service.fitting.families import Family, family_named, family_names
+from trainer_service.fitting.families.hyperparameters import value_text
 
 _CONDITIONS = {ConditionSupport.REJECTION: "by rejection", ConditionSupport.EXACT: "exact"}
 
@@ -28,20 +29,12 @@ def hyperparameters_markdown(family: Family) -> str:
     """Return a table of a family's hyper-parameters, in the order declared; a sentence where it has none."""
     defaults = family.config.defaults()
     rows = [
-        (f"`{name}`", parameter.help, parameter.range or "true or false", f"`{_shown(defaults[name])}`")
+        (f"`{name}`", parameter.help, parameter.range or "true or false", f"`{value_text(defaults[name])}`")
         for name, parameter in family.config.hyperparameters().items()
     ]
     if not rows:
         return f"`{family.name}` has no hyper-parameters.\n"
     return _table(("hyper-parameter", "what it is", "range", "default"), rows)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return ", ".join(str(member) for member in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
