@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rowmint.client.completion import CompletedRow
 from rowmint.errors import InvalidFieldError
 from rowmint.rpc import values
 from rowmint.schema import DataType
-from rowmint.v1 import schema_pb2, value_pb2
+from rowmint.v1 import sampling_pb2, schema_pb2, value_pb2
 
 CELLS = st.one_of(
     st.none(),
@@ -30,6 +31,15 @@ def test_a_cell_is_restored(cell):
     back = values.value_to_cell(values.cell_to_value(cell), "f")
     assert back == cell
     assert type(back) is type(cell)
+
+
+def test_a_completed_row_has_texts_of_any_length():
+    # A trainer may be set to take longer ones, and its models then make them.
+    text = "x" * (values.MAX_TEXT + 1)
+    row = sampling_pb2.CompletedRow(row=3, values=[values.cell_to_value(text)])
+    assert CompletedRow(row, ["note"]) == {"note": text}
+    with pytest.raises(InvalidFieldError, match="at most 65536"):
+        values.value_to_cell(values.cell_to_value(text), "f")
 
 
 @given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(timezone(timedelta(hours=5)))))  # noqa: DTZ001

@@ -34,7 +34,7 @@ class CompletedRow(dict[str, Cell]):
     """
 
     def __init__(self, row: sampling_pb2.CompletedRow, columns: Iterable[str]) -> None:
-        cells = (value_to_cell(value, f"values[{index}]") for index, value in enumerate(row.values))
+        cells = (value_to_cell(value, f"values[{index}]", max_text=None) for index, value in enumerate(row.values))
         super().__init__(zip(columns, cells, strict=True))
         self.row = row.row
         self.effective_sample_size = row.effective_sample_size

@@ -20,7 +20,8 @@ DATA_TYPES = {
 }
 _DATA_TYPES_BACK = {number: data_type for data_type, number in DATA_TYPES.items()}
 
-_MAX_TEXT = 65536
+MAX_TEXT = 65536
+"""Characters that a text in a request may have."""
 _MAX_DIGITS = 100
 _DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _TIMESTAMP = _DATE + r"T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})?"
@@ -36,8 +37,13 @@ def data_type_from_proto(number: int, field: str) -> DataType | None:
     return _DATA_TYPES_BACK[schema_pb2.DataType.ValueType(number)]
 
 
-def value_to_cell(value: value_pb2.Value, field: str) -> Cell:
+def value_to_cell(value: value_pb2.Value, field: str, max_text: int | None = MAX_TEXT) -> Cell:
     """Return the cell of a value.
+
+    Args:
+        value: The value.
+        field: Its path in the request, for the error.
+        max_text: Characters that a text may have; None for any number, as in what a service itself sends.
 
     Raises:
         InvalidFieldError: No kind is set, or it is malformed; the error names `field`.
@@ -56,8 +62,8 @@ def value_to_cell(value: value_pb2.Value, field: str) -> Cell:
                     raise InvalidFieldError(field, f"{value.double_value} is not a finite number")
                 return value.double_value
             case "string_value":
-                if len(value.string_value) > _MAX_TEXT:
-                    raise InvalidFieldError(field, f"has {len(value.string_value)} characters; at most {_MAX_TEXT}")
+                if max_text is not None and len(value.string_value) > max_text:
+                    raise InvalidFieldError(field, f"has {len(value.string_value)} characters; at most {max_text}")
                 return value.string_value
             case "decimal_value":
                 return _decimal(value.decimal_value)
