@@ -1,6 +1,5 @@
 """Disks that are full or refuse every write: acknowledged bytes are kept, and all continues when there is room."""
 
-import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,13 +12,14 @@ from rowmint.client import Client, RetryPolicy, RowmintCallError
 from rowmint.v1 import dataset_pb2, schema_pb2, training_job_pb2
 from rowmint.v1.dataset_service_pb2 import FinishWrite, WriteDatasetRequest
 from rowmint.v1.dataset_service_pb2_grpc import DatasetServiceStub
-from tests.acceptance.processes import ServiceProcess, Services, customers_csv
+from tests.acceptance.processes import ServiceProcess, Services, children_of, customers_csv
 from tests.acceptance.refusals import Refusal, refused
 from tests.faults.small_disks import SmallDisks
 from tests.waiting import wait_until
 
 MIB = 1 << 20
 SEGMENT = 256 * 1024
+PAGE = 4096
 SMALL = {"batch_size": 100, "generator_dim": [16], "discriminator_dim": [16], "threads": 1, "seed": 4, "epochs": 150}
 IMPATIENT = RetryPolicy(attempts=1, unary_attempts=1)
 
@@ -48,14 +48,6 @@ class Site:
         """Say whether a line of the trainer's log holds both."""
         return any(words in line and about in line for line in self.trainer.log.read_text().splitlines())
 
-    @contextlib.contextmanager
-    def full_scratch(self) -> Iterator[None]:
-        """Fill the disk of scratch folders, once no older work's folder is there: it would go later, and leave room."""
-        folder = self.disks.folder("scratch")
-        wait_until(lambda: not any(folder.glob("worker-*")), "the end of older work's scratch folders")
-        with self.disks.full("scratch"):
-            yield
-
     def model_digest(self, job: training_job_pb2.TrainingJob) -> bytes:
         return self.client.get_version(job.model_version).model_digest
 
@@ -83,6 +75,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             yield Site(services, trainer, disks, client, table, digest)
     finally:
         services.close()
+
+
+def wait_until_idle(site: Site) -> None:
+    """Wait until the trainer has no worker but the spare one.
+
+    The worker of an ended job still deletes objects, and holds removed files until it exits: on a disk that a test has
+    filled meanwhile, that makes room.
+    """
+    wait_until(lambda: len(children_of(site.trainer.pid)) <= 1, "the end of the workers of ended jobs")
+
+
+@pytest.fixture(autouse=True)
+def _idle(site: Site) -> None:
+    wait_until_idle(site)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +199,7 @@ def test_a_full_registry_refuses_what_is_new_and_answers_the_rest(site: Site) ->
 
 
 def test_an_ingest_without_room_for_its_scratch_is_done_when_there_is(site: Site, large: bytes) -> None:
-    with site.full_scratch():
+    with site.disks.full("scratch"):
         dataset = site.client.upload(large, "scratched", format="csv", wait=False)
         wait_until(lambda: site.said("broken off, to be tried again", "ingest"), "the ingest broken off")
     assert site.client.wait_dataset(dataset.name, 60).row_count == 1_500
@@ -201,10 +207,25 @@ def test_an_ingest_without_room_for_its_scratch_is_done_when_there_is(site: Site
 
 
 def test_a_fit_without_room_for_its_scratch_is_done_when_there_is(site: Site) -> None:
-    with site.full_scratch():
+    with site.disks.full("scratch"):
         job = site.client.train(site.table, "unscratched", family="independent", seed=1)
         wait_until(lambda: site.said("broken off, to be tried again", job.name), "the fit broken off")
     assert site.client.wait_job(job).model_version == "projects/default/models/unscratched/versions/1"
+
+
+def test_a_fit_without_room_for_its_codes_is_done_when_there_is(site: Site) -> None:
+    """Codes lie in files mapped into memory: a full disk must not end the worker by SIGBUS."""
+    dataset = site.client.upload(customers_csv(4_000), "encoded", format="csv", primary_key="customer")
+    wait_until_idle(site)
+    largest = max(file.stat().st_size for file in site.disks.folder("data").rglob("table-*.parquet"))
+    # Room for the table, and for a few of the dozens of pages that its codes need.
+    with site.disks.full("scratch", left=largest + 4 * PAGE):
+        job = site.client.train(dataset, "unencoded", family="independent", seed=1)
+        wait_until(lambda: site.said("broken off, to be tried again", job.name), "the fit broken off")
+        assert site.said("the disk of the trainer's temporary files is full", job.name)
+    assert site.client.wait_job(job).model_version == "projects/default/models/unencoded/versions/1"
+    assert not site.said("worker died", job.name)
+    site.client.delete_dataset(dataset.name)
 
 
 def test_read_only_stores_refuse_writes_and_give_what_they_hold(site: Site, large: bytes) -> None:

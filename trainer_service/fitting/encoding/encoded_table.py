@@ -15,6 +15,7 @@ from rowmint.codecs import CategoryCodec, NumericCodec
 from rowmint.errors import TrainingFailedError
 from trainer_service.fitting.encoding.column_fits import fit_columns
 from trainer_service.fitting.encoding.fitted_column import FittedColumn
+from trainer_service.fitting.encoding.mapped_array import mapped_array
 from trainer_service.fitting.encoding.summary import summarise
 from trainer_service.fitting.encoding.table import Table
 from trainer_service.fitting.keys import random
@@ -153,11 +154,8 @@ def _encode(
 ) -> EncodedTable:
     encoders = _Encoders(fitted, seed)
     columns, scalars = len(encoders.sizes), encoders.scalars
-    choices = np.memmap(scratch / "choices", encoders.kind, "w+", shape=(rows, columns))
-    # An empty file cannot be mapped.
-    alpha = (
-        np.memmap(scratch / "alpha", np.float32, "w+", shape=(rows, scalars)) if scalars else np.zeros((rows, 0), "f4")
-    )
+    choices = mapped_array(scratch / "choices", encoders.kind, (rows, columns))
+    alpha = mapped_array(scratch / "alpha", np.float32, (rows, scalars))
     counts = [np.zeros(size, np.int64) for size in encoders.sizes]
     start = 0
     for number, batch in enumerate(table.batches(cancelled)):

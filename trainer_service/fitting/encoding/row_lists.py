@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer_service.fitting.encoding.encoded_table import EncodedTable
+from trainer_service.fitting.encoding.mapped_array import mapped_array
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def row_lists(table: EncodedTable, columns: Sequence[int], scratch: Path) -> Row
         scratch: Folder of the file; exists.
     """
     kind = np.int32 if table.rows < 1 << 31 else np.int64
-    lists = np.memmap(scratch / "rows", kind, "w+", shape=(len(columns) * table.rows,))
+    lists = mapped_array(scratch / "rows", kind, (len(columns) * table.rows,))
     offsets = {}
     for number, column in enumerate(columns):
         base = number * table.rows
