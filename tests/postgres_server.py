@@ -22,7 +22,7 @@ import psycopg
 from psycopg import sql
 
 from tests.acceptance.processes import children_of, free_port
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 # PostgreSQL refuses to run as root; this is the user `nobody` on every Linux.
 NOBODY = 65534
@@ -151,7 +151,7 @@ class PostgresServer:
         """End the server as an administrator does: sessions are cut, everything committed is written."""
         if self.process is not None:
             self.process.send_signal(signal.SIGINT)
-            self.process.wait(60)
+            self.process.wait(PATIENCE)
             self.process = None
 
     def kill(self) -> None:
@@ -174,7 +174,10 @@ class PostgresServer:
 
     def close(self) -> None:
         """End the server and remove its folder."""
-        self.stop()
+        try:
+            self.stop()
+        except subprocess.TimeoutExpired:
+            self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _make(self) -> None:
@@ -206,7 +209,7 @@ class PostgresServer:
             password=self.password,
             dbname=database,
             autocommit=True,
-            connect_timeout=10,
+            connect_timeout=int(PATIENCE),
         )
 
     def _reachable_binaries(self) -> Path:

@@ -21,7 +21,7 @@ import obstore
 from obstore.store import S3Store
 
 from tests.acceptance.processes import ROOT, free_port
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 ENVIRONMENT = ROOT / ".venv-swift"
 REGION = "us-east-1"
@@ -209,7 +209,7 @@ class SwiftServer:
         for process in self.processes.values():
             process.terminate()
         for process in self.processes.values():
-            process.wait(30)
+            process.wait(PATIENCE)
         self.processes = {}
 
     def kill(self) -> None:

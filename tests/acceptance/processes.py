@@ -21,19 +21,40 @@ from tests.waiting import PATIENCE, wait_until
 ROOT = Path(__file__).parents[2]
 
 
-def free_port() -> int:
-    """Return a port that is free, and stays so while its service is down.
+_PORTS = range(15_000, 32_000)
+_given: set[int] = set()
 
-    It lies below the range that outgoing connections are given: one that looks for a service which is down may even be
-    given the very port it looks at, and meet itself.
+
+def free_port(following: int = 0) -> int:
+    """Return a port that is free, as so many after it are, and stays so before its service is up and while it is down.
+
+    No port is given twice, and tests that run side by side draw from parts of their own. All lie below the range that
+    outgoing connections are given: one that looks for a service which is down may even be given the very port it looks
+    at, and meet itself.
     """
+    number, count = (
+        int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]),
+        os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"),
+    )
+    size = len(_PORTS) // int(count)
+    part = _PORTS[number * size : (number + 1) * size]
     draw = random.SystemRandom()
     for _ in range(1_000):
-        port = draw.randint(15_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
+        first = draw.choice(part[: size - following])
+        ports = range(first, first + following + 1)
+        if _given.isdisjoint(ports) and all(map(_may_be_bound, ports)):
+            _given.update(ports)
+            return first
+    raise OSError(f"no port from {part[0]} to {part[-1]} is free")
+
+
+def _may_be_bound(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
             probe.bind(("127.0.0.1", port))
-            return port
-    raise OSError("no port from 15000 to 32000 is free")
+        except OSError:
+            return False
+    return True
 
 
 @dataclass

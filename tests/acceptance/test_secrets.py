@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import urllib.request
@@ -34,6 +35,7 @@ from tests.swift_server import SwiftServer
 from tests.waiting import PATIENCE, wait_until
 
 PROJECT = "vault"
+FITTED = re.compile(r'^rowmint_jobs_ended_total\{kind="train",state="SUCCEEDED"\} [1-9]', re.MULTILINE)
 MODEL = f"projects/{PROJECT}/models/patients"
 ONCE = RetryPolicy(attempts=1, unary_attempts=1)
 ISSUER, AUDIENCE = "https://issuer.example", "rowmint"
@@ -193,7 +195,7 @@ def vault(postgres: PostgresServer, swift: SwiftServer, tmp_path_factory: pytest
                 ask_with(service.address, authorization, found)
         command(found, collector, key, services)
         collector.wait(lambda spans: any(span.name == "rowmint sample" for span in spans), "the command's spans")
-        wait_until(lambda: "rowmint_jobs_ended_total" in scraped(trainer), "the end of the jobs")
+        wait_until(lambda: FITTED.search(scraped(trainer)) is not None, "the end of a fit")
         found.texts["metrics"] = "".join(map(scraped, services.started))
         services.close()
         found.texts["traces"] = repr(collector.wait(lambda spans: spans, "spans"))

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from rowmint.errors import UnavailableError
+from tests.waiting import PATIENCE
 from trainer_service.jobs.backends import Worker, WorkerBackend
 from trainer_service.jobs.backends.subprocesses import SubprocessBackend
 
-PATIENCE = 20.0
 LONG = 10 * PATIENCE  # never waited for
 
 

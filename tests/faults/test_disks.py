@@ -239,11 +239,12 @@ def test_read_only_stores_refuse_writes_and_give_what_they_hold(site: Site, larg
         assert "Read-only file system" in refusal.message
         assert client.get_dataset("refused").committed_size == 0
         assert client.get_dataset("table") == site.table
-        job = client.train(site.table, "readonly", family="independent", seed=2)
         # A sampler that has loaded nothing yet: all that it needs can be read.
         sampler = site.services.start("sampler_service", {}, site.disks.interpreter_beside)
         with Client(address, sampler.address) as reader:
             before = b"".join(reader.sample(version, 20_000, seed=1, format="csv").chunks())
+        # Last: it may be attempted three times only, and the services here are slow to start on a busy machine.
+        job = client.train(site.table, "readonly", family="independent", seed=2)
         wait_until(lambda: site.said("broken off, to be tried again", job.name), "the publishing broken off")
     assert write(address, name, large).committed_size == len(large)
     assert client.wait_dataset("refused", 60).row_count == 1_500

@@ -336,11 +336,14 @@ def test_a_completion_without_anything_to_do_ends_when_it_must(home, ended):
 
     with replica(home, max_seconds=max_seconds) as (address, served), grpc.insecure_channel(address) as channel:
         call = SamplingServiceStub(channel).CompleteRows(messages(), timeout=60)
-        assert [next(call).WhichOneof("message") for _ in range(2)] == ["header", "rows"]
-        if ended == "drained":
-            served.loop.call_soon_threadsafe(served.drain.begin)
-        *_, last = call
-        assert (last.summary.complete, last.summary.next_row) == (False, 1)
+        kinds = []
+        for message in call:
+            kinds.append(message.WhichOneof("message"))
+            if ended == "drained" and kinds[-1] == "rows":
+                served.loop.call_soon_threadsafe(served.drain.begin)
+        # A busy machine may have had no time for the row.
+        assert kinds in (["header", "rows", "summary"], ["header", "summary"])
+        assert (message.summary.complete, message.summary.next_row) == (False, kinds.count("rows"))
         idle.set()
 
 

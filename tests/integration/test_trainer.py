@@ -282,7 +282,8 @@ def test_a_job_outlives_a_terminated_and_a_killed_trainer(services: Services):
     trainer = services.trainer(**LEASE, ROWMINT_GRACE_SECONDS="60")
     with client_of(trainer) as client:
         dataset = client.upload(customers_csv(300), "customers", format="csv", primary_key="customer")
-        name = client.train(dataset, "long", **LONG).name
+        # Not at its end before it was interrupted twice.
+        name = client.train(dataset, "long", **{**LONG, "epochs": 200}).name
     progress_of(trainer, name, attempt=1)
     children = children_of(trainer.pid)
     said: list[Refusal] = []

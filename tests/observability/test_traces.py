@@ -92,13 +92,14 @@ def test_health_checks_make_no_traces(watched: Watched):
 
 
 def test_a_resumed_stream_is_one_span_with_an_event_for_each_resumption(watched: Watched):
+    # A message at least is delivered by each attempt: these are fewer than the 128 events that a span holds at most.
     services = Services(watched.services.home)
     try:
         sampler = services.sampler(
             OTEL_EXPORTER_OTLP_ENDPOINT=watched.collector.endpoint, ROWMINT_MAX_STREAM_SECONDS="0.05"
         )
         done = watched.command(
-            *("--sampler", sampler.address, "sample", "customers", "-n", "600000", "--seed", "1", "--json"),
+            *("--sampler", sampler.address, "sample", "customers", "-n", "500000", "--seed", "1", "--json"),
             *("--output", "many.csv"),
         )
     finally:
@@ -113,7 +114,7 @@ def test_a_resumed_stream_is_one_span_with_an_event_for_each_resumption(watched:
     assert [name for name, _ in stream.events] == ["resumed"] * resumes
     rows = [attributes["rowmint.next_row"] for _, attributes in stream.events]
     assert rows == sorted(rows)
-    assert stream.attributes["rowmint.rows"] == 600_000
+    assert stream.attributes["rowmint.rows"] == 500_000
 
     def attempts(spans: list[Span]) -> list[Span]:
         found = [span for span in spans if span.parent == stream.id]

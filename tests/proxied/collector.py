@@ -1,4 +1,7 @@
-"""A collector of OpenTelemetry's spans: collector.py ADDRESS FILE. Each span becomes a line of the file, as JSON."""
+"""A collector of OpenTelemetry's spans: collector.py ADDRESS FILE. Each span becomes a line of the file, as JSON.
+
+The file is there when the collector listens.
+"""
 
 import asyncio
 import json
@@ -13,6 +16,9 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 class _Collector(trace_service_pb2_grpc.TraceServiceServicer):
     def __init__(self, file: Path) -> None:
         self._file = file
+
+    def listens(self) -> None:
+        self._file.touch()
 
     async def Export(self, request: Any, context: Any) -> trace_service_pb2.ExportTraceServiceResponse:  # noqa: N802
         lines = []
@@ -36,10 +42,12 @@ class _Collector(trace_service_pb2_grpc.TraceServiceServicer):
 
 
 async def main(address: str, file: str) -> None:
+    collector = _Collector(Path(file))
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Collector(Path(file)), server)
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
     server.add_insecure_port(address)
     await server.start()
+    collector.listens()
     await server.wait_for_termination()
 
 

@@ -92,9 +92,10 @@ class Deployment:
         """Start a collector of spans where Envoy looks for one; return the file in which it notes them."""
         self.set_name("otel-collector", [COLLECTOR])
         spans = self._folder / "spans"
-        spans.touch()
         program = Path(__file__).with_name("collector.py")
         self.run([sys.executable, program, f"{COLLECTOR}:4317", spans], self._folder / "collector.log")
+        # Envoy drops what it cannot deliver within some seconds.
+        wait_until(spans.exists, "the collector listening")
         return spans
 
     def run(self, command: Sequence[str | Path], log: Path) -> subprocess.Popen[bytes]:

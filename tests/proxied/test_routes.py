@@ -24,6 +24,7 @@ from tests.faults.raw_streams import Undisturbed, opened
 from tests.proxied.deployment import Deployment
 from tests.waiting import PATIENCE, wait_until
 
+STREAMS = 40
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"
 
@@ -89,17 +90,18 @@ def test_streams_are_spread(two: Deployment) -> None:
         version = client.get_version(golden_version("ctgan"))
         request = client.sample_request(version, 10**6, seed=3, message_bytes=16 * 1024)
         calls, replicas = [], []
-        for _ in range(12):
+        for _ in range(STREAMS):
             calls.append(SamplingServiceStub(channel).Sample(request, timeout=60))
             # One after another: Envoy counts a stream only once it has a connection, and before the first it has none.
             replicas.append(dict(calls[-1].initial_metadata())["rowmint-replica"])
         for call in calls:
             call.cancel()
     counts = sorted(replicas.count(one) for one in set(replicas))
-    # The less busy of two drawn at random, with replacement: never all to one, mostly halves.
-    assert sum(counts) == 12
+    # The less busy of two drawn at random, with replacement: even without regard to load, fewer than 5 of 40 at one are
+    # seen once in five million times.
+    assert sum(counts) == STREAMS
     assert len(counts) == 2
-    assert counts[0] >= 3
+    assert counts[0] >= 5
 
 
 def test_a_replica_that_drains_gets_no_new_stream(deployment: Deployment) -> None:

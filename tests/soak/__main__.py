@@ -71,7 +71,11 @@ def _loaded(
     began = reported = time.monotonic()
     end = began + 60 * minutes
     killer.start()
-    while (now := time.monotonic()) < end or (now < end + _LONGER_SECONDS and untried(_task_logs(place), killer)):
+
+    def tried() -> bool:
+        return not untried(_task_logs(place), killer) and final_checks.taken_up_again(inside) > 0
+
+    while (now := time.monotonic()) < end or (now < end + _LONGER_SECONDS and not tried()):
         time.sleep(1.0)
         if now >= reported + _REPORT_SECONDS:
             reported += _REPORT_SECONDS

@@ -35,6 +35,7 @@ from rowmint.registry.tables import jobs
 from rowmint.schema import ColumnSpec, Domain, TableSchema
 from rowmint.synthesizer.interface import Capabilities, Mechanism
 from tests.golden.make import artifact, generator
+from tests.waiting import PATIENCE
 from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.upload import UploadService
 from trainer_service.jobs import worker
@@ -48,7 +49,6 @@ from trainer_service.jobs.stores import Stores
 INGEST = IngestRunner()
 CSV = b"id,city\n1,Oslo\n2,Rome\n3,Oslo\n"
 BEAT = 0.01
-PATIENCE = 20.0
 
 
 class Store(MemoryStore):

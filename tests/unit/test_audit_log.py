@@ -19,12 +19,11 @@ from rowmint.security import audit, audit_file
 from rowmint.security.audit import AuditEntry, AuditLog
 from rowmint.security.audit_chain import GENESIS, Head
 from rowmint.security.audit_verify import verify
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 NOON = datetime(2025, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
 MODEL = "projects/flights/models/delays"
 MODEL_SHA256 = "4dbe4d9a1fdd9be88f3b9e8eb330cddc188d747efc30192e11d07209304e737a"
-PATIENCE = 30.0
 
 
 def entry(request_id="r", **others):

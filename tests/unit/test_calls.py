@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -12,12 +13,12 @@ from prometheus_client import CollectorRegistry
 
 from rowmint.errors import ChecksumError, DataLossError, ResourceNotFoundError
 from rowmint.observability.call_log import CallLog
-from rowmint.observability.calls import Call
+from rowmint.observability.calls import Call, _HandlerOutcome
 from rowmint.observability.metrics import CallMetrics
 from rowmint.rpc.server import Server, ServerOptions, Service
+from tests.waiting import PATIENCE
 
 SERVICE = "test.Echo"
-PATIENCE = 20.0
 KINDS = {
     "UnaryUnary": grpc.unary_unary_rpc_method_handler,
     "UnaryStream": grpc.unary_stream_rpc_method_handler,
@@ -272,11 +273,21 @@ def test_an_abandoned_stream_is_closed_and_cancelled():
 
 def test_a_call_whose_time_is_over_says_so():
     async def test(world):
-        assert (await code_of(world.call("UnaryStream")(b"wait", timeout=0.2))) is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert (await code_of(world.call("UnaryStream")(b"wait", timeout=1))) is grpc.StatusCode.DEADLINE_EXCEEDED
         (reported,) = await world.reported.ends(1)
-        assert reported.status == "DEADLINE_EXCEEDED"
+        # The client, whose time is over first, cancels the call.
+        assert reported.status in {"DEADLINE_EXCEEDED", "CANCELLED"}
 
     within(test)
+
+
+@pytest.mark.parametrize(("left", "status"), [(0.0, "DEADLINE_EXCEEDED"), (0.1, "CANCELLED"), (None, "CANCELLED")])
+def test_a_handler_that_is_cancelled_when_the_time_is_over_has_run_out_of_time(left, status):
+    outcome = _HandlerOutcome()
+    outcome.context = SimpleNamespace(code=lambda: None, time_remaining=lambda: left)
+    with pytest.raises(asyncio.CancelledError), outcome.capturing_error():
+        raise asyncio.CancelledError
+    assert outcome.status() == status
 
 
 def test_a_client_that_leaves_before_its_request_arrives_is_counted():

@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 
 from rowmint.cli import demo as demo_module
 from rowmint.cli.app import app
-from rowmint.cli.demo import free_addresses, open_flights, read_delayed
+from rowmint.cli.demo import open_flights, read_delayed
 from rowmint.cli.marginals import Marginal, compare, shares
 from rowmint.cli.serve import Supervisor, counted_up, is_serving
+from tests.acceptance.processes import free_port
 from tests.unit.fake_sampler import DemoSampler
 from tests.unit.fake_services import start
 from tests.unit.fake_trainer import FakeTrainer
@@ -57,16 +58,12 @@ def started(monkeypatch):
     return found
 
 
-def ports(count):
-    return [address.rpartition(":")[2] for address in free_addresses(count)]
-
-
 def children(process):
     return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
 
 def test_services_are_started_reported_and_stopped(folder):
-    trainer, first = ports(2)
+    trainer, first = str(free_port()), str(free_port(following=1))
     second = str(int(first) + 1)
     command = ["serve", "--json", "--trainer-port", trainer, "--sampler-port", first, "--samplers", "2"]
     process = subprocess.Popen(
@@ -98,7 +95,7 @@ def test_services_are_started_reported_and_stopped(folder):
 
 def test_one_process_that_ends_ends_all(folder, started):
     write_service(folder, "sampler", dies=True)
-    trainer, sampler = ports(2)
+    trainer, sampler = str(free_port()), str(free_port())
     done = CliRunner().invoke(app, ["serve", "--json", "--trainer-port", trainer, "--sampler-port", sampler])
     assert done.exit_code == 1
     assert f"rowmint: the sampler at 127.0.0.1:{sampler} was ended by signal 9" in done.stderr
@@ -107,7 +104,7 @@ def test_one_process_that_ends_ends_all(folder, started):
 
 def test_a_service_that_cannot_start_is_reported(folder):
     (folder / "trainer_service.py").write_text("raise SystemExit(3)\n")
-    done = CliRunner().invoke(app, ["serve", "--trainer-port", *ports(1)])
+    done = CliRunner().invoke(app, ["serve", "--trainer-port", str(free_port())])
     assert done.exit_code == 1
     assert "ended with exit code 3" in done.stderr
 

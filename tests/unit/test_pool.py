@@ -14,11 +14,10 @@ from rowmint.errors import FencedError, UnavailableError
 from rowmint.names import TrainingJobName
 from rowmint.registry import JobKind, JobRecord, JobState
 from tests.acceptance.processes import children_of
+from tests.waiting import PATIENCE
 from trainer_service.jobs import pool
 from trainer_service.jobs.backends.subprocesses import SubprocessBackend
 from trainer_service.jobs.pool import WorkerPool
-
-PATIENCE = 20.0
 
 READY = "import json, os, signal, sys, time; print('{\"ready\": true}', flush=True)\n"
 READS = READY + "body = json.loads(input()); open(os.environ['MARK'] + str(os.getpid()), 'w').close()\n"
