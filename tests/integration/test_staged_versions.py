@@ -33,6 +33,7 @@ from sampler_service.settings import SamplerSettings
 from tests.conformance.registries import TRAIN, train
 from tests.golden.make import stored
 from tests.golden.streams import record
+from tests.unended import unended
 from trainer_service.servicers.model_admin import ModelAdminServicer
 from trainer_service.signer import VersionSigner
 
@@ -83,7 +84,7 @@ class World:
         """Request rows by each method; return the versions that they are made from, or the reasons of the refusals."""
         sample = sampling_pb2.SampleRequest(model=model, rows=10, seed=1)
         config = sampling_pb2.CompleteRowsConfig(model=model, seed=1)
-        completed = iter([sampling_pb2.CompleteRowsRequest(config=config)])
+        completed = unended(sampling_pb2.CompleteRowsRequest(config=config))
 
         async def first(call):
             header = (await anext(aiter(call))).header
