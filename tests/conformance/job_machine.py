@@ -28,6 +28,7 @@ from rowmint.registry import (
 from rowmint.registry.job_rows import MAX_ATTEMPTS, exhausted_error
 from tests.conformance.job_rows_model import ALIVE, ModelJob
 from tests.conformance.ledger_machine import LedgerMachine, Opener, pick
+from tests.conformance.registries import new_version
 from tests.conformance.upload_machine import NUMBER, OFF, SCHEMA
 
 PROJECTS = ("p", "q")
@@ -314,7 +315,7 @@ class JobMachine(LedgerMachine):
     @rule(number=NUMBER, epoch=OFF, staged=st.booleans())
     def publish(self, number, epoch, staged):
         job, taken, accepted = self.by(number, epoch)
-        version = new_version(job, taken)
+        version = version_of(job, taken)
 
         def call():
             return self.registry.models.publish(job.uid, taken, job.model, version, staged=staged)
@@ -461,21 +462,7 @@ class JobMachine(LedgerMachine):
         assert sorted(self.registry.models.garbage()) == sorted(self.models_garbage)
 
 
-def new_version(job: ModelTrain, epoch: int) -> NewVersion:
+def version_of(job: ModelTrain, epoch: int) -> NewVersion:
     """What an attempt publishes, its files under keys of its own."""
-    key = f"p/{job.model.model}/{job.uid}-{epoch}"
-    return NewVersion(
-        training_job=f"projects/{job.project}/trainingJobs/{job.name}",
-        manifest_key=f"{key}/manifest.json",
-        manifest_size=10,
-        manifest_sha256=b"m" * 32,
-        weights_key=f"{key}/weights.safetensors",
-        weights_size=20,
-        weights_sha256=b"w" * 32,
-        model_digest=b"d" * 32,
-        manifest_digest=b"n" * 32,
-        family="ctgan",
-        dataset_digest=b"s" * 32,
-        training_rows=7,
-        schema=SCHEMA,
-    )
+    made = new_version(f"p/{job.model.model}/{job.uid}-{epoch}")
+    return replace(made, training_job=f"projects/{job.project}/trainingJobs/{job.name}", schema=SCHEMA)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.acceptance.processes import children_of, free_port
+from tests.acceptance.processes import children_of, free_port, kill_all
 from tests.waiting import PATIENCE, wait_until
 
 _POLL_SECONDS = 0.02
@@ -181,9 +181,7 @@ class Supervisor:
         workers = children_of(self._process.pid)
         self._process.kill()
         self._process.wait()
-        for worker in workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(worker, signal.SIGKILL)
+        kill_all(workers)
         wait_until(lambda: not any(map(_runs, workers)), "the workers' end")
 
 

@@ -1,8 +1,5 @@
 """Jobs whose worker dies: taken over by another trainer, given up after bounded retries, cancelled meanwhile."""
 
-import contextlib
-import os
-import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +8,7 @@ from rowmint.client import Client
 from rowmint.names import TrainingJobName
 from rowmint.registry import JobRecord, JobState
 from rowmint.v1 import training_job_pb2 as pb
-from tests.acceptance.processes import ServiceProcess, Services, children_of
+from tests.acceptance.processes import Services, children_of, kill_all
 from tests.crash.event_log import check_log
 from tests.crash.scenario import CSV, Outcome, patient_client, training_config
 from tests.crash.storage import Inside, Storage
@@ -38,14 +35,6 @@ def services(storage: Storage) -> Iterator[Services]:
     found.close()
 
 
-def kill_with_workers(trainer: ServiceProcess) -> None:
-    workers = children_of(trainer.pid)
-    trainer.kill()
-    for worker in workers:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(worker, signal.SIGKILL)
-
-
 def job_of(inside: Inside, name: str) -> JobRecord:
     return inside.registry.jobs.get(TrainingJobName.parse(name))
 
@@ -70,7 +59,7 @@ def test_another_trainer_takes_over_the_jobs_of_a_killed_one(storage, inside, se
         wait_until(begun, "a checkpoint")
         found = job_of(inside, job.name)
         holder = by_pid.pop(found.holder.rpartition(":")[2])
-        kill_with_workers(holder)
+        holder.kill_with_children()
         (survivor,) = by_pid.values()
     with patient_client(survivor.address, sampler.address) as client:
         ended = client.wait_job(job.name, 240)
@@ -97,8 +86,7 @@ def test_a_job_without_progress_fails_and_the_trainer_continues(storage, inside,
                 return found.attempt == attempt and found.phase == "fitting"
 
             wait_until(at_work, f"attempt {attempt}")
-            for worker in children_of(trainer.pid):
-                os.kill(worker, signal.SIGKILL)
+            kill_all(children_of(trainer.pid))
         wait_until(lambda: job_of(inside, job.name).state.ended, "the job's end")
         found = client.get_job(job.name)
         assert found.state == pb.JOB_STATE_FAILED
@@ -120,8 +108,7 @@ def test_a_cancel_committed_while_the_worker_is_dead_wins(storage, inside, servi
         uploaded(client)
         job = client.train("customers", "people", config)
         wait_until(lambda: job_of(inside, job.name).checkpoint is not None, "a checkpoint")
-        for worker in children_of(trainer.pid):
-            os.kill(worker, signal.SIGKILL)
+        kill_all(children_of(trainer.pid))
         assert client.cancel_job(job.name).state == pb.JOB_STATE_CANCELLING
         wait_until(lambda: job_of(inside, job.name).state.ended, "the job's end")
         found = job_of(inside, job.name)

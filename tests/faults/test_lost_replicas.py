@@ -16,7 +16,7 @@ from tests.faults.golden_home import GRID, NO_TRAINER, golden_request
 from tests.faults.process_figures import wait_until_idle
 from tests.faults.raw_streams import NARROW, Received, Undisturbed, opened, received
 from tests.proxied.deployment import Deployment
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import PATIENCE
 
 # Some 3 MB each. A server on a narrow channel is ahead of its reader by three blocks of 270 kB and a window.
 FORMATS = [("arrow", 24_000), ("csv", 22_000), ("ndjson", 10_000)]
@@ -34,7 +34,7 @@ def end_replica(replica: ServiceProcess, number: signal.Signals) -> None:
     if number == signal.SIGKILL:
         replica.process.wait(60)
     else:
-        wait_until(lambda: b"draining" in replica.log.read_bytes(), "draining")
+        replica.wait_until_draining()
 
 
 def digest(data: bytes) -> str:
@@ -138,7 +138,7 @@ def test_a_second_signal_ends_a_replica_at_once(replicas: Services, undisturbed:
         assert next(call).HasField("header")
         wait_until_idle(replica.pid, "the sampler waiting for its reader")
         replica.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: b"draining" in replica.log.read_bytes(), "draining")
+        replica.wait_until_draining()
         assert replica.process.poll() is None
         replica.process.send_signal(signal.SIGTERM)
         assert replica.process.wait(PATIENCE) == 0
@@ -154,7 +154,7 @@ def test_a_draining_replica_takes_no_new_stream_and_the_client_uses_the_other(
         assert next(call).HasField("header")
         wait_until_idle(ending.pid, "the sampler waiting for its reader")
         ending.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: b"draining" in ending.log.read_bytes(), "draining")
+        ending.wait_until_draining()
         with Client(NO_TRAINER, [ending.address, staying.address]) as client:
             streams = [client.sample_stream(request) for _ in range(4)]
             data = [b"".join(stream.chunks()) for stream in streams]

@@ -137,7 +137,7 @@ def test_a_replica_that_drains_gets_no_stream_of_a_client_that_knows_it(
         assert next(call).HasField("header")
         wait_until_idle(ending.pid, "the sampler waiting for its reader")
         ending.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: b"draining" in ending.log.read_bytes(), "draining")
+        ending.wait_until_draining()
         assert spread(client, 10) == {staying.address: 10}
         assert ending.process.poll() is None
         ending.process.send_signal(signal.SIGTERM)

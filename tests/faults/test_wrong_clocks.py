@@ -1,8 +1,5 @@
 """A trainer whose wall clock is hours off: leases and times go by the database's clock."""
 
-import contextlib
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -12,7 +9,7 @@ from rowmint.names import TrainingJobName
 from rowmint.registry import JobRecord
 from rowmint.registry.engine import reading
 from rowmint.v1 import training_job_pb2 as pb
-from tests.acceptance.processes import ServiceProcess, Services, children_of
+from tests.acceptance.processes import ServiceProcess, Services
 from tests.crash.scenario import CSV, patient_client, training_config
 from tests.crash.storage import Inside, Storage
 from tests.faults.wrong_clock import wrong_clock
@@ -49,14 +46,6 @@ def database_seconds(inside: Inside) -> int:
         return int(connection.execute(select(func.floor(func.extract("epoch", func.now())))).scalar_one())
 
 
-def kill_with_workers(trainer: ServiceProcess) -> None:
-    workers = children_of(trainer.pid)
-    trainer.kill()
-    for worker in workers:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(worker, signal.SIGKILL)
-
-
 # To a clock that is ahead each lease seems to have run out; to one that is behind, none ever.
 @pytest.mark.parametrize("hours", [-7, 7])
 def test_wrong_clocks_neither_take_over_a_live_lease_nor_keep_an_expired_one(
@@ -80,7 +69,7 @@ def test_wrong_clocks_neither_take_over_a_live_lease_nor_keep_an_expired_one(
         waiting = services.start("trainer_service", {**storage.trainer(**slow), **waits})
         attempt = wait_for_beats(inside, name, holding)
         assert inside.registry.jobs.get(name).attempt == attempt
-        kill_with_workers(holding)
+        holding.kill_with_children()
         wait_until(lambda: holder(inside.registry.jobs.get(name)) == str(waiting.pid), "the takeover")
         assert wait_for_beats(inside, name, waiting) == attempt + 1
         with patient_client(waiting.address) as client:

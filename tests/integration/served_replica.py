@@ -7,11 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import insert
-
 from rowmint.objects import open_store
 from rowmint.registry import open_models_registry
-from rowmint.registry.tables import model_aliases, model_versions, models
 from rowmint.rpc.models import model_service
 from rowmint.rpc.orca import LoadReport, load_service
 from rowmint.rpc.server import Server, ServerOptions
@@ -26,23 +23,6 @@ from sampler_service.sampler import Sampler
 from sampler_service.servicer import SamplingServicer, sampling_service
 from sampler_service.sessions import SessionServices
 from sampler_service.statistics import Statistics
-from tests.golden.make import stored
-from tests.golden.streams import PROJECT, record
-
-
-def publish(registry, store, family: str) -> None:
-    """Put a golden model where a sampler finds it, as publishing would."""
-    manifest, weights = stored(family)
-    made = record(family, manifest, weights)
-    store.put(made.manifest_key, manifest)
-    store.put(made.weights_key, weights)
-    row = {name: getattr(made, name) for name in model_versions.c.keys() if hasattr(made, name)}  # noqa: SIM118
-    row |= {"schema": made.schema.to_json(), "create_time": 0, "job_uid": family, "version": 1, "model_uid": family}
-    with registry.engine.begin() as connection:
-        own = {"uid": family, "project": PROJECT, "model_id": family, "last_version": 1, "create_time": 0}
-        connection.execute(insert(models).values(own))
-        connection.execute(insert(model_versions).values(row))
-        connection.execute(insert(model_aliases).values(model_uid=family, alias="latest", version=1))
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,12 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from rowmint.objects import LocalDirectoryStore
-from rowmint.registry import migrate, open_registry
 from rowmint.v1 import condition_pb2, model_service_pb2, model_service_pb2_grpc, sampling_pb2, value_pb2
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
+from tests.faults.golden_home import publish_golden
 from tests.golden.make import FAMILIES, SCHEMA
 from tests.golden.streams import PROJECT
-from tests.integration.served_replica import publish, replica
+from tests.integration.served_replica import replica
 from tests.waiting import wait_until
 
 GRID = 2048
@@ -29,12 +28,7 @@ ROWS = 9000
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
-    registry = open_registry(f"sqlite:///{folder}/registry")
-    migrate(registry.engine)
-    store = LocalDirectoryStore(folder / "models")
-    for family in FAMILIES:
-        publish(registry, store, family)
-    registry.close()
+    publish_golden(folder)
     return folder
 
 
@@ -214,11 +208,7 @@ def test_bad_input_has_a_typed_error(stubs, change, code, reason, fields):
 
 
 def test_damaged_weights_are_data_loss(home, tmp_path):
-    registry = open_registry(f"sqlite:///{tmp_path}/registry")
-    migrate(registry.engine)
-    store = LocalDirectoryStore(tmp_path / "models")
-    publish(registry, store, "tvae")
-    registry.close()
+    publish_golden(tmp_path)
     path = tmp_path / "models" / "tvae" / "weights"
     data = bytearray(path.read_bytes())
     data[2000] ^= 4

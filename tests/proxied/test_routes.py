@@ -114,7 +114,7 @@ def test_a_replica_that_drains_gets_no_new_stream(deployment: Deployment) -> Non
         assert next(held).HasField("header")
         wait_until_idle(ending.pid, "the sampler waiting for its reader")
         ending.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: b"draining" in ending.log.read_bytes(), "draining")
+        ending.wait_until_draining()
         # From the first moment on, whether Envoy knows or not: nothing fails, and rows come from the other.
         with Client(deployment.address, deployment.address) as client:
             for _ in range(8):

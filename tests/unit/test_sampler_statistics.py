@@ -19,15 +19,9 @@ from rowmint.sampling.stream import BlockDone
 from sampler_service import metrics, statistics
 from sampler_service.converters import statistics_to_proto
 from sampler_service.statistics import Statistics, VersionStatistics
+from tests.manual_clock import ManualClock
 
 VERSION = ModelVersionName("p", "m", 3)
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Models:
@@ -46,7 +40,7 @@ class Models:
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return ManualClock(100.0)
 
 
 @pytest.fixture

@@ -9,21 +9,12 @@ import pytest
 
 from sampler_service.load import EventRate, LoadMeter
 from sampler_service.scheduler import FairScheduler
-
-
-class Clock:
-    """Time that passes only when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.manual_clock import ManualClock
 
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return ManualClock()
 
 
 @pytest.fixture

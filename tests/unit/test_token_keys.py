@@ -17,6 +17,7 @@ from rowmint.errors import InvalidFieldError, UnavailableError
 from rowmint.security.certificates import issue_certificate, make_authority
 from rowmint.security.token_keys import FRESH_SECONDS, MAX_BYTES, PAUSE_SECONDS
 from rowmint.security.tokens import TokenVerifier
+from tests.manual_clock import ManualClock
 from tests.unit.signed_tokens import (
     ADA,
     AUDIENCE,
@@ -164,19 +165,9 @@ def issuer():
         yield server
 
 
-class Clock:
-    """Monotonic seconds that are set by the test."""
-
-    def __init__(self):
-        self.seconds = 1000.0
-
-    def __call__(self):
-        return self.seconds
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return ManualClock(1000.0)
 
 
 @pytest.fixture
@@ -197,7 +188,7 @@ async def settle(verifier):
 def test_keys_are_fetched_when_first_needed_and_then_kept(issuer, clock, fetching):
     assert issuer.requested == []
     assert [identify(fetching, by(0, "a")) for _ in range(3)] == [ADA] * 3
-    clock.seconds += FRESH_SECONDS - 1
+    clock.now += FRESH_SECONDS - 1
     assert identify(fetching, by(0, "a")) == ADA
     assert issuer.requested == ["/keys?tenant=q"]
 
@@ -205,7 +196,7 @@ def test_keys_are_fetched_when_first_needed_and_then_kept(issuer, clock, fetchin
 def test_a_removed_key_is_refused_after_five_minutes(issuer, clock, fetching):
     assert identify(fetching, by(0, "a")) == ADA
     issuer.body = jwks(jwk(private("EdDSA", 1), kid="b"))
-    clock.seconds += FRESH_SECONDS
+    clock.now += FRESH_SECONDS
     assert refusal(fetching, by(0, "a")) == INVALID
     assert identify(fetching, by(1, "b")) == ADA
     assert len(issuer.requested) == 2
@@ -214,7 +205,7 @@ def test_a_removed_key_is_refused_after_five_minutes(issuer, clock, fetching):
 def test_a_new_key_is_fetched_when_a_token_names_it(issuer, clock, fetching):
     assert identify(fetching, by(0, "a")) == ADA
     issuer.body = jwks(jwk(private("EdDSA"), kid="a"), jwk(private("EdDSA", 1), kid="b"))
-    clock.seconds += PAUSE_SECONDS
+    clock.now += PAUSE_SECONDS
     assert identify(fetching, by(1, "b")) == ADA
     assert len(issuer.requested) == 2
 
@@ -223,10 +214,10 @@ def test_unknown_keys_cause_a_fetch_every_ten_seconds_at_most(issuer, clock, fet
     assert identify(fetching, by(0, "a")) == ADA
     assert {refusal(fetching, by(1, f"x{number}")) for number in range(20)} == {INVALID}
     assert len(issuer.requested) == 1
-    clock.seconds += PAUSE_SECONDS - 0.1
+    clock.now += PAUSE_SECONDS - 0.1
     assert refusal(fetching, by(1, "x")) == INVALID
     assert len(issuer.requested) == 1
-    clock.seconds += 0.1
+    clock.now += 0.1
     assert {refusal(fetching, by(1, f"x{number}")) for number in range(20)} == {INVALID}
     assert len(issuer.requested) == 2
 
@@ -273,7 +264,7 @@ def test_while_the_issuer_is_unavailable_the_last_keys_stay_in_force(issuer, clo
     async def hours():
         found = []
         for _ in range(5):
-            clock.seconds += FRESH_SECONDS
+            clock.now += FRESH_SECONDS
             found += [await fetching.identify(by(0, "a"), NOW) for _ in range(3)]
             await settle(fetching)
         return found
@@ -286,7 +277,7 @@ def test_while_the_issuer_is_unavailable_the_last_keys_stay_in_force(issuer, clo
     assert "tenant" not in str(logs)
     issuer.status = 200
     issuer.body = jwks(jwk(private("EdDSA", 1), kid="b"))
-    clock.seconds += PAUSE_SECONDS
+    clock.now += PAUSE_SECONDS
     assert identify(fetching, by(1, "b")) == ADA
     assert refusal(fetching, by(0, "a")) == INVALID
 
@@ -294,9 +285,9 @@ def test_while_the_issuer_is_unavailable_the_last_keys_stay_in_force(issuer, clo
 def test_no_call_with_a_known_key_waits_for_an_unavailable_issuer(issuer, clock, fetching):
     assert identify(fetching, by(0, "a")) == ADA
     issuer.status = 503
-    clock.seconds += FRESH_SECONDS
+    clock.now += FRESH_SECONDS
     assert identify(fetching, by(0, "a")) == ADA
-    clock.seconds += PAUSE_SECONDS
+    clock.now += PAUSE_SECONDS
     while issuer.waiting.acquire(blocking=False):
         pass
     issuer.open.clear()
@@ -323,7 +314,7 @@ def test_without_any_keys_yet_a_call_may_be_tried_again(issuer, clock, fetching)
         identify(fetching, by(0, "a"))
     assert len(issuer.requested) == 1
     issuer.status = 200
-    clock.seconds += PAUSE_SECONDS
+    clock.now += PAUSE_SECONDS
     assert identify(fetching, by(0, "a")) == ADA
 
 
@@ -341,7 +332,7 @@ def test_without_any_keys_yet_a_call_may_be_tried_again(issuer, clock, fetching)
 def test_a_set_that_cannot_be_used_leaves_the_last_one_in_force(issuer, clock, fetching, body, reported):
     assert identify(fetching, by(0, "a")) == ADA
     issuer.body = body
-    clock.seconds += FRESH_SECONDS
+    clock.now += FRESH_SECONDS
     with capture_logs() as logs:
         assert identify(fetching, by(0, "a")) == ADA
     assert [reported in line["error"] for line in logs] == [True]

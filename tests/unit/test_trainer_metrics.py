@@ -11,7 +11,9 @@ import pytest
 from rowmint.errors import UnavailableError
 from rowmint.names import TrainingJobName
 from rowmint.registry import JobKind, JobState
-from tests.unit.test_pool import PATIENCE, READS, Ledger, job, make, run, until  # noqa: F401 - fixtures
+from tests.manual_clock import ManualClock
+from tests.unit.test_pool import READS, Ledger, job, make, run, until  # noqa: F401 - fixtures
+from tests.waiting import PATIENCE
 from trainer_service import metrics
 from trainer_service.jobs.runners import PHASES as PHASES_OF
 
@@ -23,14 +25,6 @@ REPORTS_PHASES = (
 
 def value(name: str, **labels: str) -> float:
     return metrics.REGISTRY.get_sample_value(name, labels) or 0.0
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.mark.parametrize(
@@ -56,7 +50,7 @@ def test_a_phase_has_its_seconds_and_how_the_attempt_ended_in_it(answer, outcome
         ]
 
     before = seen()
-    clock = Clock()
+    clock = ManualClock()
     measured = metrics.AttemptMetrics(JobKind.TRAIN, clock)
     measured.on_phase("p1")
     clock.now = 2.0
@@ -167,7 +161,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def test_jobs_are_shown_from_the_last_reading_and_a_scrape_reads_nothing():
-    registry, clock = Registry(), Clock()
+    registry, clock = Registry(), ManualClock()
     collector = metrics.JobCollector(registry, keep_seconds=20.0, clock=clock)
     assert list(collector.describe()) != []
     assert collected(collector) == {}
@@ -186,7 +180,7 @@ def test_jobs_are_shown_from_the_last_reading_and_a_scrape_reads_nothing():
 
 @pytest.mark.parametrize("error", [UnavailableError("away"), ZeroDivisionError()])
 def test_after_a_registry_that_was_unavailable_jobs_are_shown_again(error):
-    registry, clock = Registry(), Clock()
+    registry, clock = Registry(), ManualClock()
     collector = metrics.JobCollector(registry, pause_seconds=0.001, keep_seconds=20.0, clock=clock)
     collector.start()
     try:
@@ -206,7 +200,7 @@ def test_after_a_registry_that_was_unavailable_jobs_are_shown_again(error):
 
 
 def test_a_registry_that_hangs_delays_no_scrape():
-    registry, clock = Registry(), Clock()
+    registry, clock = Registry(), ManualClock()
     collector = metrics.JobCollector(registry, pause_seconds=0.001, keep_seconds=20.0, clock=clock)
     collector.refresh()
     registry.asking.clear()

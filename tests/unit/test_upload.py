@@ -23,17 +23,11 @@ from rowmint.names import DatasetName
 from rowmint.objects import MemoryStore
 from rowmint.registry import DatasetState, SegmentRecord, migrate, open_registry
 from rowmint.schema import ColumnKind, ColumnSpec
+from tests.manual_clock import ManualClock
 from trainer_service.datasets.segments import SegmentReader
 from trainer_service.datasets.upload import MESSAGE_BYTES, UploadService
 
 NAME = DatasetName("p", "d")
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture
@@ -51,7 +45,7 @@ def store():
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return ManualClock()
 
 
 @pytest.fixture

@@ -215,18 +215,12 @@ def _observed(handler: Any, call: Call, outcome: _HandlerOutcome) -> Any:
     def decode(body: bytes) -> Any:
         call.received += 1
         call.received_bytes += len(body)
-        try:
+        with outcome.capturing_error():
             return body if read is None else read(body)
-        except Exception as error:
-            outcome.error = error
-            raise
 
     def encode(message: Any) -> bytes:
-        try:
+        with outcome.capturing_error():
             body: bytes = message if write is None else write(message)
-        except Exception as error:
-            outcome.error = error
-            raise
         call.sent += 1
         call.sent_bytes += len(body)
         return body
