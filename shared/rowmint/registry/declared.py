@@ -4,6 +4,7 @@ A declared column may have cells but no data type, so the type of each cell is s
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rowmint.schema import Cell, ColumnSpec, DataType, Domain, cell_text, parse_cell
@@ -32,9 +33,7 @@ def declared_from_json(body: Mapping[str, Any]) -> ColumnSpec:
         decimals=column.domain.decimals,
         nullable=column.domain.nullable,
     )
-    return ColumnSpec(
-        column.name, column.kind, column.data_type, domain, column.datetime_format, column.time_zone, column.id_pattern
-    )
+    return replace(column, domain=domain)
 
 
 _CELL_TYPES = {

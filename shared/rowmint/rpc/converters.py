@@ -7,6 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rowmint.conditions import AnyOf, IsNull, Predicate, Range
 from rowmint.errors import InvalidFieldError
 from rowmint.rpc.values import DATA_TYPES, cell_to_value, data_type_from_proto, value_to_cell
+from rowmint.rpc.written_forms import form_from_proto, form_to_proto
 from rowmint.schema import Cell, ColumnKind, ColumnSpec, Domain, TableSchema
 from rowmint.v1 import condition_pb2, schema_pb2
 
@@ -60,6 +61,8 @@ def column_from_proto(column: schema_pb2.ColumnSpec, field: str) -> ColumnSpec:
         datetime_format=column.datetime_format,
         time_zone=column.time_zone,
         id_pattern=column.id_pattern,
+        written_form=form_from_proto(column.written_form, f"{field}.written_form"),
+        null_values=tuple(column.null_values),
     )
 
 
@@ -80,6 +83,8 @@ def column_to_proto(column: ColumnSpec) -> schema_pb2.ColumnSpec:
         datetime_format=column.datetime_format,
         time_zone=column.time_zone,
         id_pattern=column.id_pattern,
+        written_form=form_to_proto(column.written_form) if column.written_form else None,
+        null_values=column.null_values,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from rowmint.errors import InvalidFieldError
 from rowmint.schema.cell import Cell, DataType, cell_json, parse_cell, shown_cell
+from rowmint.schema.forms import CANONICAL, WrittenForm
 
 MAX_COLUMN_NAME = 256
 """Characters of a column's name."""
@@ -67,6 +68,8 @@ class ColumnSpec:
         datetime_format: strptime format of a text datetime; empty for ISO 8601. CSV output uses it too.
         time_zone: IANA zone of a datetime whose values carry offsets, else empty.
         id_pattern: Pattern of the values of an ID column, else empty.
+        written_form: How cells are written.
+        null_values: Field values that represent a missing cell of this column, beside those of the format.
     """
 
     name: str
@@ -76,6 +79,8 @@ class ColumnSpec:
     datetime_format: str = ""
     time_zone: str = ""
     id_pattern: str = ""
+    written_form: WrittenForm = CANONICAL
+    null_values: tuple[str, ...] = ()
 
     @property
     def nullable(self) -> bool:
@@ -97,11 +102,13 @@ class ColumnSpec:
             "datetime_format": self.datetime_format,
             "time_zone": self.time_zone,
             "id_pattern": self.id_pattern,
+            "written_form": self.written_form.to_json(),
+            "null_values": list(self.null_values),
         }
         return {
             key: str(value) if isinstance(value, StrEnum) else value
             for key, value in body.items()
-            if value is not None and value not in ("", [])
+            if value is not None and value not in ("", [], {})
         }
 
     @classmethod
@@ -138,6 +145,8 @@ class ColumnSpec:
             datetime_format=body.get("datetime_format", ""),
             time_zone=body.get("time_zone", ""),
             id_pattern=body.get("id_pattern", ""),
+            written_form=WrittenForm.from_json(body.get("written_form", {})),
+            null_values=tuple(body.get("null_values", ())),
         )
 
 
@@ -155,6 +164,9 @@ def _validate_fields(body: Mapping[str, Any]) -> None:
         raise ValueError("whether a column is nullable is not a boolean")
     if not isinstance(body.get("categories", []), list | tuple):
         raise ValueError("a column's categories are not a list")
+    nulls = body.get("null_values", [])
+    if not isinstance(nulls, list | tuple) or not all(isinstance(text, str) for text in nulls):
+        raise ValueError("a column's null_values are not a list of texts")
 
 
 def validate_declared(columns: tuple[ColumnSpec, ...], prefix: str = "dataset.column_overrides") -> None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from rowmint.v1 import value_pb2 as rowmint_dot_v1_dot_value__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arowmint/v1/condition.proto\x12\nrowmint.v1\x1a\x16rowmint/v1/value.proto\"2\n\x05Where\x12)\n\npredicates\x18\x01 \x03(\x0b\x32\x15.rowmint.v1.Predicate\"\xac\x01\n\tPredicate\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12#\n\x06\x65quals\x18\x02 \x01(\x0b\x32\x11.rowmint.v1.ValueH\x00\x12&\n\x06\x61ny_of\x18\x03 \x01(\x0b\x32\x14.rowmint.v1.ValueSetH\x00\x12\'\n\x05range\x18\x04 \x01(\x0b\x32\x16.rowmint.v1.ValueRangeH\x00\x12\x11\n\x07is_null\x18\x05 \x01(\x08H\x00\x42\x06\n\x04test\"-\n\x08ValueSet\x12!\n\x06values\x18\x01 \x03(\x0b\x32\x11.rowmint.v1.Value\"\x8a\x01\n\nValueRange\x12\"\n\x07minimum\x18\x01 \x01(\x0b\x32\x11.rowmint.v1.Value\x12\"\n\x07maximum\x18\x02 \x01(\x0b\x32\x11.rowmint.v1.Value\x12\x19\n\x11minimum_exclusive\x18\x03 \x01(\x08\x12\x19\n\x11maximum_exclusive\x18\x04 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arowmint/v1/condition.proto\x12\nrowmint.v1\x1a\x16rowmint/v1/value.proto\"2\n\x05Where\x12)\n\npredicates\x18\x01 \x03(\x0b\x32\x15.rowmint.v1.Predicate\"\xd5\x01\n\tPredicate\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12#\n\x06\x65quals\x18\x02 \x01(\x0b\x32\x11.rowmint.v1.ValueH\x00\x12&\n\x06\x61ny_of\x18\x03 \x01(\x0b\x32\x14.rowmint.v1.ValueSetH\x00\x12\'\n\x05range\x18\x04 \x01(\x0b\x32\x16.rowmint.v1.ValueRangeH\x00\x12\x11\n\x07is_null\x18\x05 \x01(\x08H\x00\x12\'\n\x07none_of\x18\x06 \x01(\x0b\x32\x14.rowmint.v1.ValueSetH\x00\x42\x06\n\x04test\"-\n\x08ValueSet\x12!\n\x06values\x18\x01 \x03(\x0b\x32\x11.rowmint.v1.Value\"\x8a\x01\n\nValueRange\x12\"\n\x07minimum\x18\x01 \x01(\x0b\x32\x11.rowmint.v1.Value\x12\"\n\x07maximum\x18\x02 \x01(\x0b\x32\x11.rowmint.v1.Value\x12\x19\n\x11minimum_exclusive\x18\x03 \x01(\x08\x12\x19\n\x11maximum_exclusive\x18\x04 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,9 +35,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WHERE']._serialized_start=66
   _globals['_WHERE']._serialized_end=116
   _globals['_PREDICATE']._serialized_start=119
-  _globals['_PREDICATE']._serialized_end=291
-  _globals['_VALUESET']._serialized_start=293
-  _globals['_VALUESET']._serialized_end=338
-  _globals['_VALUERANGE']._serialized_start=341
-  _globals['_VALUERANGE']._serialized_end=479
+  _globals['_PREDICATE']._serialized_end=332
+  _globals['_VALUESET']._serialized_start=334
+  _globals['_VALUESET']._serialized_end=379
+  _globals['_VALUERANGE']._serialized_start=382
+  _globals['_VALUERANGE']._serialized_end=520
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,7 @@ class Predicate(google.protobuf.message.Message):
     ANY_OF_FIELD_NUMBER: builtins.int
     RANGE_FIELD_NUMBER: builtins.int
     IS_NULL_FIELD_NUMBER: builtins.int
+    NONE_OF_FIELD_NUMBER: builtins.int
     column: builtins.str
     """The column tested. ID columns and the primary key cannot be tested."""
     is_null: builtins.bool
@@ -66,6 +67,10 @@ class Predicate(google.protobuf.message.Message):
     def range(self) -> Global___ValueRange:
         """The cell lies in the range; never true of a missing cell."""
 
+    @property
+    def none_of(self) -> Global___ValueSet:
+        """The cell is present and equals none of the values."""
+
     def __init__(
         self,
         *,
@@ -74,10 +79,11 @@ class Predicate(google.protobuf.message.Message):
         any_of: Global___ValueSet | None = ...,
         range: Global___ValueRange | None = ...,
         is_null: builtins.bool = ...,
+        none_of: Global___ValueSet | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["any_of", b"any_of", "equals", b"equals", "is_null", b"is_null", "range", b"range", "test", b"test"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["any_of", b"any_of", "column", b"column", "equals", b"equals", "is_null", b"is_null", "range", b"range", "test", b"test"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["test", b"test"]) -> typing.Literal["equals", "any_of", "range", "is_null"] | None: ...
+    def HasField(self, field_name: typing.Literal["any_of", b"any_of", "equals", b"equals", "is_null", b"is_null", "none_of", b"none_of", "range", b"range", "test", b"test"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["any_of", b"any_of", "column", b"column", "equals", b"equals", "is_null", b"is_null", "none_of", b"none_of", "range", b"range", "test", b"test"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["test", b"test"]) -> typing.Literal["equals", "any_of", "range", "is_null", "none_of"] | None: ...
 
 Global___Predicate: typing_extensions.TypeAlias = Predicate
 

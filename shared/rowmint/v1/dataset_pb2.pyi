@@ -53,6 +53,122 @@ DATASET_STATE_FAILED: DatasetState.ValueType  # 4
 """The bytes could not be read as a table; `errors` says why."""
 Global___DatasetState: typing_extensions.TypeAlias = DatasetState
 
+class _CsvHeader:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _CsvHeaderEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_CsvHeader.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    CSV_HEADER_UNSPECIFIED: _CsvHeader.ValueType  # 0
+    """It does, and the file is refused where that can hardly be."""
+    CSV_HEADER_PRESENT: _CsvHeader.ValueType  # 1
+    """It does."""
+    CSV_HEADER_ABSENT: _CsvHeader.ValueType  # 2
+    """It does not: columns are named by `column_names`, or column1, column2 and so on."""
+
+class CsvHeader(_CsvHeader, metaclass=_CsvHeaderEnumTypeWrapper):
+    """Whether a CSV file begins with the names of its columns."""
+
+CSV_HEADER_UNSPECIFIED: CsvHeader.ValueType  # 0
+"""It does, and the file is refused where that can hardly be."""
+CSV_HEADER_PRESENT: CsvHeader.ValueType  # 1
+"""It does."""
+CSV_HEADER_ABSENT: CsvHeader.ValueType  # 2
+"""It does not: columns are named by `column_names`, or column1, column2 and so on."""
+Global___CsvHeader: typing_extensions.TypeAlias = CsvHeader
+
+class _QuotedEmpty:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _QuotedEmptyEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_QuotedEmpty.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    QUOTED_EMPTY_UNSPECIFIED: _QuotedEmpty.ValueType  # 0
+    """Seen from the file: missing where every field is quoted, else an empty text."""
+    QUOTED_EMPTY_MISSING: _QuotedEmpty.ValueType  # 1
+    """A missing cell."""
+    QUOTED_EMPTY_TEXT: _QuotedEmpty.ValueType  # 2
+    """An empty text."""
+
+class QuotedEmpty(_QuotedEmpty, metaclass=_QuotedEmptyEnumTypeWrapper):
+    """What a quoted field without characters is."""
+
+QUOTED_EMPTY_UNSPECIFIED: QuotedEmpty.ValueType  # 0
+"""Seen from the file: missing where every field is quoted, else an empty text."""
+QUOTED_EMPTY_MISSING: QuotedEmpty.ValueType  # 1
+"""A missing cell."""
+QUOTED_EMPTY_TEXT: QuotedEmpty.ValueType  # 2
+"""An empty text."""
+Global___QuotedEmpty: typing_extensions.TypeAlias = QuotedEmpty
+
+class _JsonOrient:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _JsonOrientEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_JsonOrient.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    JSON_ORIENT_UNSPECIFIED: _JsonOrient.ValueType  # 0
+    """Seen from the document."""
+    JSON_ORIENT_RECORDS: _JsonOrient.ValueType  # 1
+    """One array of objects, or of arrays."""
+    JSON_ORIENT_LINES: _JsonOrient.ValueType  # 2
+    """One object per line."""
+    JSON_ORIENT_COLUMNS: _JsonOrient.ValueType  # 3
+    """An object of columns, each an object of its cells by row label."""
+    JSON_ORIENT_INDEX: _JsonOrient.ValueType  # 4
+    """An object of rows by row label, each an object of its cells."""
+    JSON_ORIENT_SPLIT: _JsonOrient.ValueType  # 5
+    """An object of "columns", "index" and "data"."""
+    JSON_ORIENT_VALUES: _JsonOrient.ValueType  # 6
+    """One array of arrays; columns are named column1, column2 and so on."""
+    JSON_ORIENT_TABLE: _JsonOrient.ValueType  # 7
+    """An object of "schema" and "data"."""
+
+class JsonOrient(_JsonOrient, metaclass=_JsonOrientEnumTypeWrapper):
+    """How a JSON document holds a table, in the words of pandas."""
+
+JSON_ORIENT_UNSPECIFIED: JsonOrient.ValueType  # 0
+"""Seen from the document."""
+JSON_ORIENT_RECORDS: JsonOrient.ValueType  # 1
+"""One array of objects, or of arrays."""
+JSON_ORIENT_LINES: JsonOrient.ValueType  # 2
+"""One object per line."""
+JSON_ORIENT_COLUMNS: JsonOrient.ValueType  # 3
+"""An object of columns, each an object of its cells by row label."""
+JSON_ORIENT_INDEX: JsonOrient.ValueType  # 4
+"""An object of rows by row label, each an object of its cells."""
+JSON_ORIENT_SPLIT: JsonOrient.ValueType  # 5
+"""An object of "columns", "index" and "data"."""
+JSON_ORIENT_VALUES: JsonOrient.ValueType  # 6
+"""One array of arrays; columns are named column1, column2 and so on."""
+JSON_ORIENT_TABLE: JsonOrient.ValueType  # 7
+"""An object of "schema" and "data"."""
+Global___JsonOrient: typing_extensions.TypeAlias = JsonOrient
+
+class _InfinitePolicy:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _InfinitePolicyEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_InfinitePolicy.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    INFINITE_POLICY_UNSPECIFIED: _InfinitePolicy.ValueType  # 0
+    """They are refused."""
+    INFINITE_POLICY_MISSING: _InfinitePolicy.ValueType  # 1
+    """They become missing cells."""
+    INFINITE_POLICY_CLIP: _InfinitePolicy.ValueType  # 2
+    """They become the declared minimum or maximum of their column, which is required."""
+
+class InfinitePolicy(_InfinitePolicy, metaclass=_InfinitePolicyEnumTypeWrapper):
+    """What is done with infinite numbers."""
+
+INFINITE_POLICY_UNSPECIFIED: InfinitePolicy.ValueType  # 0
+"""They are refused."""
+INFINITE_POLICY_MISSING: InfinitePolicy.ValueType  # 1
+"""They become missing cells."""
+INFINITE_POLICY_CLIP: InfinitePolicy.ValueType  # 2
+"""They become the declared minimum or maximum of their column, which is required."""
+Global___InfinitePolicy: typing_extensions.TypeAlias = InfinitePolicy
+
 @typing.final
 class DataFormat(google.protobuf.message.Message):
     """Format of the uploaded bytes."""
@@ -63,6 +179,7 @@ class DataFormat(google.protobuf.message.Message):
     JSON_FIELD_NUMBER: builtins.int
     PARQUET_FIELD_NUMBER: builtins.int
     ARROW_STREAM_FIELD_NUMBER: builtins.int
+    ARROW_FILE_FIELD_NUMBER: builtins.int
     @property
     def csv(self) -> Global___CsvFormat:
         """Comma-separated values, RFC 4180."""
@@ -79,6 +196,10 @@ class DataFormat(google.protobuf.message.Message):
     def arrow_stream(self) -> Global___ArrowStreamFormat:
         """An Apache Arrow IPC stream."""
 
+    @property
+    def arrow_file(self) -> Global___ArrowFileFormat:
+        """An Apache Arrow IPC file, which is also Feather version 2."""
+
     def __init__(
         self,
         *,
@@ -86,16 +207,17 @@ class DataFormat(google.protobuf.message.Message):
         json: Global___JsonFormat | None = ...,
         parquet: Global___ParquetFormat | None = ...,
         arrow_stream: Global___ArrowStreamFormat | None = ...,
+        arrow_file: Global___ArrowFileFormat | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["arrow_stream", b"arrow_stream", "csv", b"csv", "format", b"format", "json", b"json", "parquet", b"parquet"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["arrow_stream", b"arrow_stream", "csv", b"csv", "format", b"format", "json", b"json", "parquet", b"parquet"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["format", b"format"]) -> typing.Literal["csv", "json", "parquet", "arrow_stream"] | None: ...
+    def HasField(self, field_name: typing.Literal["arrow_file", b"arrow_file", "arrow_stream", b"arrow_stream", "csv", b"csv", "format", b"format", "json", b"json", "parquet", b"parquet"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["arrow_file", b"arrow_file", "arrow_stream", b"arrow_stream", "csv", b"csv", "format", b"format", "json", b"json", "parquet", b"parquet"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["format", b"format"]) -> typing.Literal["csv", "json", "parquet", "arrow_stream", "arrow_file"] | None: ...
 
 Global___DataFormat: typing_extensions.TypeAlias = DataFormat
 
 @typing.final
 class CsvFormat(google.protobuf.message.Message):
-    """The dialect of a CSV file. The first line is the header."""
+    """The dialect of a CSV file."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -103,17 +225,42 @@ class CsvFormat(google.protobuf.message.Message):
     QUOTE_FIELD_NUMBER: builtins.int
     NULL_VALUES_FIELD_NUMBER: builtins.int
     ENCODING_FIELD_NUMBER: builtins.int
+    COMMENT_FIELD_NUMBER: builtins.int
+    SKIP_ROWS_FIELD_NUMBER: builtins.int
+    HEADER_FIELD_NUMBER: builtins.int
+    COLUMN_NAMES_FIELD_NUMBER: builtins.int
+    DECIMAL_FIELD_NUMBER: builtins.int
+    GROUP_SEPARATOR_FIELD_NUMBER: builtins.int
+    QUOTED_EMPTY_FIELD_NUMBER: builtins.int
     delimiter: builtins.str
-    """Field separator, one character. Default: ","."""
+    """Field separator, one character, or "tab", "comma", "semicolon", "pipe" or "space". Default: seen from the file."""
     quote: builtins.str
     """Quote character. Default: the double quote."""
     encoding: builtins.str
-    """Character encoding: "utf-8" (default, with or without a byte order mark), "latin-1" or "utf-16"."""
+    """Character encoding: "utf-8" (default, with or without a byte order mark), "latin-1", "cp1252" or "utf-16"."""
+    comment: builtins.str
+    """Lines that begin with this text are skipped, 1 to 4 characters. Default: none, but lines before the header that
+    begin with "#".
+    """
+    skip_rows: builtins.int
+    """Lines skipped at the beginning, 0 to 1,000,000. Default: 0."""
+    header: Global___CsvHeader.ValueType
+    """Whether the file begins with the names of its columns."""
+    decimal: builtins.str
+    """What stands before the fraction of a number, one character. Default: seen from each column."""
+    group_separator: builtins.str
+    """What stands between groups of digits, one character. Default: seen from each column."""
+    quoted_empty: Global___QuotedEmpty.ValueType
+    """What a quoted field without characters is."""
     @property
     def null_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Field values that represent a missing cell. Default (empty list): only the empty field. Quoted fields are never
         missing.
         """
+
+    @property
+    def column_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of the columns of a file without a header. Default: column1, column2 and so on."""
 
     def __init__(
         self,
@@ -122,21 +269,54 @@ class CsvFormat(google.protobuf.message.Message):
         quote: builtins.str | None = ...,
         null_values: collections.abc.Iterable[builtins.str] | None = ...,
         encoding: builtins.str | None = ...,
+        comment: builtins.str | None = ...,
+        skip_rows: builtins.int | None = ...,
+        header: Global___CsvHeader.ValueType = ...,
+        column_names: collections.abc.Iterable[builtins.str] | None = ...,
+        decimal: builtins.str | None = ...,
+        group_separator: builtins.str | None = ...,
+        quoted_empty: Global___QuotedEmpty.ValueType = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_delimiter", b"_delimiter", "_encoding", b"_encoding", "_quote", b"_quote", "delimiter", b"delimiter", "encoding", b"encoding", "quote", b"quote"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_delimiter", b"_delimiter", "_encoding", b"_encoding", "_quote", b"_quote", "delimiter", b"delimiter", "encoding", b"encoding", "null_values", b"null_values", "quote", b"quote"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_comment", b"_comment", "_decimal", b"_decimal", "_delimiter", b"_delimiter", "_encoding", b"_encoding", "_group_separator", b"_group_separator", "_quote", b"_quote", "_skip_rows", b"_skip_rows", "comment", b"comment", "decimal", b"decimal", "delimiter", b"delimiter", "encoding", b"encoding", "group_separator", b"group_separator", "quote", b"quote", "skip_rows", b"skip_rows"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_comment", b"_comment", "_decimal", b"_decimal", "_delimiter", b"_delimiter", "_encoding", b"_encoding", "_group_separator", b"_group_separator", "_quote", b"_quote", "_skip_rows", b"_skip_rows", "column_names", b"column_names", "comment", b"comment", "decimal", b"decimal", "delimiter", b"delimiter", "encoding", b"encoding", "group_separator", b"group_separator", "header", b"header", "null_values", b"null_values", "quote", b"quote", "quoted_empty", b"quoted_empty", "skip_rows", b"skip_rows"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_comment", b"_comment"]) -> typing.Literal["comment"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_decimal", b"_decimal"]) -> typing.Literal["decimal"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_delimiter", b"_delimiter"]) -> typing.Literal["delimiter"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_encoding", b"_encoding"]) -> typing.Literal["encoding"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_group_separator", b"_group_separator"]) -> typing.Literal["group_separator"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_quote", b"_quote"]) -> typing.Literal["quote"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_skip_rows", b"_skip_rows"]) -> typing.Literal["skip_rows"] | None: ...
 
 Global___CsvFormat: typing_extensions.TypeAlias = CsvFormat
 
 @typing.final
 class JsonFormat(google.protobuf.message.Message):
-    """JSON objects, as lines or as one array; the first character decides which."""
+    """JSON."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ORIENT_FIELD_NUMBER: builtins.int
+    orient: Global___JsonOrient.ValueType
+    """How it holds the table."""
+    def __init__(
+        self,
+        *,
+        orient: Global___JsonOrient.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["orient", b"orient"]) -> None: ...
+
+Global___JsonFormat: typing_extensions.TypeAlias = JsonFormat
+
+@typing.final
+class ArrowFileFormat(google.protobuf.message.Message):
+    """An Apache Arrow IPC file with flat columns; its buffers may be compressed."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -144,7 +324,7 @@ class JsonFormat(google.protobuf.message.Message):
         self,
     ) -> None: ...
 
-Global___JsonFormat: typing_extensions.TypeAlias = JsonFormat
+Global___ArrowFileFormat: typing_extensions.TypeAlias = ArrowFileFormat
 
 @typing.final
 class ParquetFormat(google.protobuf.message.Message):
@@ -189,6 +369,11 @@ class Dataset(google.protobuf.message.Message):
     SDV_METADATA_JSON_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
+    NOTICES_FIELD_NUMBER: builtins.int
+    NO_PRIMARY_KEY_FIELD_NUMBER: builtins.int
+    INFINITE_FIELD_NUMBER: builtins.int
+    DIALECT_FIELD_NUMBER: builtins.int
+    FINDINGS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name, "projects/{project}/datasets/{dataset}"."""
     primary_key: builtins.str
@@ -203,6 +388,10 @@ class Dataset(google.protobuf.message.Message):
     """SHA-256 of the uploaded bytes, 32 bytes. Output only."""
     sdv_metadata_json: builtins.str
     """The table's metadata in SDV's JSON form. Output only."""
+    no_primary_key: builtins.bool
+    """Whether the table has no primary key, and none is to be proposed. Immutable."""
+    infinite: Global___InfinitePolicy.ValueType
+    """What is done with infinite numbers. Immutable."""
     @property
     def format(self) -> Global___DataFormat:
         """Format of the uploaded bytes. Immutable."""
@@ -227,6 +416,18 @@ class Dataset(google.protobuf.message.Message):
     def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it last changed state. Output only."""
 
+    @property
+    def notices(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Notice]:
+        """What was decided about the table that its owner may want otherwise; at most 1,000. Output only."""
+
+    @property
+    def dialect(self) -> Global___CsvFormat:
+        """The dialect that was seen, of a CSV file. Output only."""
+
+    @property
+    def findings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ColumnFinding]:
+        """What was found of each column, once READY. Output only."""
+
     def __init__(
         self,
         *,
@@ -243,11 +444,88 @@ class Dataset(google.protobuf.message.Message):
         sdv_metadata_json: builtins.str = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        notices: collections.abc.Iterable[Global___Notice] | None = ...,
+        no_primary_key: builtins.bool = ...,
+        infinite: Global___InfinitePolicy.ValueType = ...,
+        dialect: Global___CsvFormat | None = ...,
+        findings: collections.abc.Iterable[Global___ColumnFinding] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "format", b"format", "schema", b"schema", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["column_overrides", b"column_overrides", "committed_size", b"committed_size", "create_time", b"create_time", "errors", b"errors", "format", b"format", "name", b"name", "primary_key", b"primary_key", "row_count", b"row_count", "schema", b"schema", "sdv_metadata_json", b"sdv_metadata_json", "sha256", b"sha256", "state", b"state", "update_time", b"update_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "dialect", b"dialect", "format", b"format", "schema", b"schema", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["column_overrides", b"column_overrides", "committed_size", b"committed_size", "create_time", b"create_time", "dialect", b"dialect", "errors", b"errors", "findings", b"findings", "format", b"format", "infinite", b"infinite", "name", b"name", "no_primary_key", b"no_primary_key", "notices", b"notices", "primary_key", b"primary_key", "row_count", b"row_count", "schema", b"schema", "sdv_metadata_json", b"sdv_metadata_json", "sha256", b"sha256", "state", b"state", "update_time", b"update_time"]) -> None: ...
 
 Global___Dataset: typing_extensions.TypeAlias = Dataset
+
+@typing.final
+class Notice(google.protobuf.message.Message):
+    """Something decided about a table that its owner may want otherwise. Holds no cell of the data."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: builtins.int
+    COLUMN_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    FLAG_FIELD_NUMBER: builtins.int
+    ROWS_FIELD_NUMBER: builtins.int
+    code: builtins.str
+    """What kind of decision, such as "DAY_ORDER"."""
+    column: builtins.str
+    """The column concerned, or empty."""
+    message: builtins.str
+    """What was decided and why."""
+    flag: builtins.str
+    """Option of the command that decides otherwise, or empty."""
+    rows: builtins.int
+    """Number of rows concerned; 0 if all are."""
+    def __init__(
+        self,
+        *,
+        code: builtins.str = ...,
+        column: builtins.str = ...,
+        message: builtins.str = ...,
+        flag: builtins.str = ...,
+        rows: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["code", b"code", "column", b"column", "flag", b"flag", "message", b"message", "rows", b"rows"]) -> None: ...
+
+Global___Notice: typing_extensions.TypeAlias = Notice
+
+@typing.final
+class ColumnFinding(google.protobuf.message.Message):
+    """What was found of one column. Holds no cell of the data."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLUMN_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
+    FLAG_FIELD_NUMBER: builtins.int
+    MISSING_FIELD_NUMBER: builtins.int
+    DISTINCT_FIELD_NUMBER: builtins.int
+    DISTINCT_EXACT_FIELD_NUMBER: builtins.int
+    column: builtins.str
+    """The column."""
+    why: builtins.str
+    """Why it has its kind, type and form."""
+    flag: builtins.str
+    """Option of the command that decides otherwise, or empty."""
+    missing: builtins.int
+    """Number of missing cells."""
+    distinct: builtins.int
+    """Number of distinct values."""
+    distinct_exact: builtins.bool
+    """Whether `distinct` is exact, not only a lower bound."""
+    def __init__(
+        self,
+        *,
+        column: builtins.str = ...,
+        why: builtins.str = ...,
+        flag: builtins.str = ...,
+        missing: builtins.int = ...,
+        distinct: builtins.int = ...,
+        distinct_exact: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["column", b"column", "distinct", b"distinct", "distinct_exact", b"distinct_exact", "flag", b"flag", "missing", b"missing", "why", b"why"]) -> None: ...
+
+Global___ColumnFinding: typing_extensions.TypeAlias = ColumnFinding
 
 @typing.final
 class DataError(google.protobuf.message.Message):

@@ -65,7 +65,13 @@ class _FramingEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTy
     FRAMING_FILE: _Framing.ValueType  # 1
     """Starts with the format's header."""
     FRAMING_CONTINUE: _Framing.ValueType  # 2
-    """No header; `start_row` must be a multiple of the grid. The data received before, followed by this, is one file."""
+    """No header; `start_row` must be a multiple of the grid, and not 0. The data of the rows before, followed by this, is
+    one file: what the parts of a stream after the first are.
+    """
+    FRAMING_RESUME: _Framing.ValueType  # 3
+    """Continues what was received of a file, of which `received_bytes` bytes have come: the rest of the header, if any is
+    missing, and the rows from `start_row`. How every interrupted stream is resumed, wherever it was cut.
+    """
 
 class Framing(_Framing, metaclass=_FramingEnumTypeWrapper):
     """Whether a stream starts a file or continues one."""
@@ -75,8 +81,46 @@ FRAMING_UNSPECIFIED: Framing.ValueType  # 0
 FRAMING_FILE: Framing.ValueType  # 1
 """Starts with the format's header."""
 FRAMING_CONTINUE: Framing.ValueType  # 2
-"""No header; `start_row` must be a multiple of the grid. The data received before, followed by this, is one file."""
+"""No header; `start_row` must be a multiple of the grid, and not 0. The data of the rows before, followed by this, is
+one file: what the parts of a stream after the first are.
+"""
+FRAMING_RESUME: Framing.ValueType  # 3
+"""Continues what was received of a file, of which `received_bytes` bytes have come: the rest of the header, if any is
+missing, and the rows from `start_row`. How every interrupted stream is resumed, wherever it was cut.
+"""
 Global___Framing: typing_extensions.TypeAlias = Framing
+
+class _CompletionSupport:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _CompletionSupportEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_CompletionSupport.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    COMPLETION_SUPPORT_UNSPECIFIED: _CompletionSupport.ValueType  # 0
+    """Never sent."""
+    COMPLETION_SUPPORT_MATCHED: _CompletionSupport.ValueType  # 1
+    """Some candidates agree with all known cells at the requested tolerance."""
+    COMPLETION_SUPPORT_WIDENED: _CompletionSupport.ValueType  # 2
+    """Only at a wider tolerance, or only with categories taken as close that are not equal."""
+    COMPLETION_SUPPORT_UNSUPPORTED: _CompletionSupport.ValueType  # 3
+    """No candidate agrees with all known cells: those that come nearest were used, and the known cells say little about
+    the others.
+    """
+
+class CompletionSupport(_CompletionSupport, metaclass=_CompletionSupportEnumTypeWrapper):
+    """How well the candidates of a completed row agree with its known cells."""
+
+COMPLETION_SUPPORT_UNSPECIFIED: CompletionSupport.ValueType  # 0
+"""Never sent."""
+COMPLETION_SUPPORT_MATCHED: CompletionSupport.ValueType  # 1
+"""Some candidates agree with all known cells at the requested tolerance."""
+COMPLETION_SUPPORT_WIDENED: CompletionSupport.ValueType  # 2
+"""Only at a wider tolerance, or only with categories taken as close that are not equal."""
+COMPLETION_SUPPORT_UNSUPPORTED: CompletionSupport.ValueType  # 3
+"""No candidate agrees with all known cells: those that come nearest were used, and the known cells say little about
+the others.
+"""
+Global___CompletionSupport: typing_extensions.TypeAlias = CompletionSupport
 
 @typing.final
 class SampleRequest(google.protobuf.message.Message):
@@ -98,6 +142,8 @@ class SampleRequest(google.protobuf.message.Message):
     EXPECTED_MODEL_DIGEST_FIELD_NUMBER: builtins.int
     EXPECTED_PLAN_DIGEST_FIELD_NUMBER: builtins.int
     CSV_ESCAPE_FORMULAS_FIELD_NUMBER: builtins.int
+    MAX_REUSE_FIELD_NUMBER: builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Name of a model version, or of a model with an alias or a digest. Required."""
     rows: builtins.int
@@ -126,6 +172,13 @@ class SampleRequest(google.protobuf.message.Message):
     """When resuming: the plan digest from the header of the interrupted stream. Empty: not checked."""
     csv_escape_formulas: builtins.bool
     """Whether a CSV cell that a spreadsheet would interpret as a formula is prefixed with an apostrophe. Default: false."""
+    max_reuse: builtins.int
+    """Most rows of the logical stream that may share a candidate, a power of two, 1 to 64: rare conditions are then met
+    faster, by rows that are not independent. Default: 1, independent rows. Part of the plan digest where it has an
+    effect.
+    """
+    received_bytes: builtins.int
+    """With FRAMING_RESUME, and then required: bytes of `SampleData.data` received since the file began, 0 or more."""
     @property
     def where(self) -> rowmint.v1.condition_pb2.Where:
         """Conditions that every row satisfies. Default: none."""
@@ -151,9 +204,11 @@ class SampleRequest(google.protobuf.message.Message):
         expected_model_digest: builtins.bytes = ...,
         expected_plan_digest: builtins.bytes = ...,
         csv_escape_formulas: builtins.bool | None = ...,
+        max_reuse: builtins.int | None = ...,
+        received_bytes: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_allow_partial", b"_allow_partial", "_csv_escape_formulas", b"_csv_escape_formulas", "_end_row", b"_end_row", "_message_bytes", b"_message_bytes", "_seed", b"_seed", "_start_row", b"_start_row", "allow_partial", b"allow_partial", "csv_escape_formulas", b"csv_escape_formulas", "end_row", b"end_row", "message_bytes", b"message_bytes", "seed", b"seed", "start_row", b"start_row", "where", b"where"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_allow_partial", b"_allow_partial", "_csv_escape_formulas", b"_csv_escape_formulas", "_end_row", b"_end_row", "_message_bytes", b"_message_bytes", "_seed", b"_seed", "_start_row", b"_start_row", "allow_partial", b"allow_partial", "columns", b"columns", "csv_escape_formulas", b"csv_escape_formulas", "end_row", b"end_row", "expected_model_digest", b"expected_model_digest", "expected_plan_digest", b"expected_plan_digest", "format", b"format", "framing", b"framing", "message_bytes", b"message_bytes", "model", b"model", "rows", b"rows", "seed", b"seed", "start_row", b"start_row", "where", b"where"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_allow_partial", b"_allow_partial", "_csv_escape_formulas", b"_csv_escape_formulas", "_end_row", b"_end_row", "_max_reuse", b"_max_reuse", "_message_bytes", b"_message_bytes", "_received_bytes", b"_received_bytes", "_seed", b"_seed", "_start_row", b"_start_row", "allow_partial", b"allow_partial", "csv_escape_formulas", b"csv_escape_formulas", "end_row", b"end_row", "max_reuse", b"max_reuse", "message_bytes", b"message_bytes", "received_bytes", b"received_bytes", "seed", b"seed", "start_row", b"start_row", "where", b"where"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_allow_partial", b"_allow_partial", "_csv_escape_formulas", b"_csv_escape_formulas", "_end_row", b"_end_row", "_max_reuse", b"_max_reuse", "_message_bytes", b"_message_bytes", "_received_bytes", b"_received_bytes", "_seed", b"_seed", "_start_row", b"_start_row", "allow_partial", b"allow_partial", "columns", b"columns", "csv_escape_formulas", b"csv_escape_formulas", "end_row", b"end_row", "expected_model_digest", b"expected_model_digest", "expected_plan_digest", b"expected_plan_digest", "format", b"format", "framing", b"framing", "max_reuse", b"max_reuse", "message_bytes", b"message_bytes", "model", b"model", "received_bytes", b"received_bytes", "rows", b"rows", "seed", b"seed", "start_row", b"start_row", "where", b"where"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_allow_partial", b"_allow_partial"]) -> typing.Literal["allow_partial"] | None: ...
     @typing.overload
@@ -161,7 +216,11 @@ class SampleRequest(google.protobuf.message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_end_row", b"_end_row"]) -> typing.Literal["end_row"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_reuse", b"_max_reuse"]) -> typing.Literal["max_reuse"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_message_bytes", b"_message_bytes"]) -> typing.Literal["message_bytes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_received_bytes", b"_received_bytes"]) -> typing.Literal["received_bytes"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
     @typing.overload
@@ -219,6 +278,8 @@ class SampleHeader(google.protobuf.message.Message):
     END_ROW_FIELD_NUMBER: builtins.int
     SCHEMA_FIELD_NUMBER: builtins.int
     CATEGORIES_FIELD_NUMBER: builtins.int
+    ROWS_PER_CANDIDATE_FIELD_NUMBER: builtins.int
+    DISTINCT_CANDIDATES_FIELD_NUMBER: builtins.int
     model_version: builtins.str
     """Name of the version; aliases and digests are resolved."""
     model_digest: builtins.bytes
@@ -235,6 +296,12 @@ class SampleHeader(google.protobuf.message.Message):
     """Index of the first row of this stream."""
     end_row: builtins.int
     """Index after the last row of this stream."""
+    rows_per_candidate: builtins.int
+    """Most rows that share a candidate; 1: rows are independent. CompleteRows: the rows of a group that are compared with
+    one set of candidates.
+    """
+    distinct_candidates: builtins.int
+    """Distinct candidates that the rows of the whole logical stream rest on; 0: not known (CompleteRows)."""
     @property
     def schema(self) -> rowmint.v1.schema_pb2.TableSchema:
         """Schema of the rows: the requested columns."""
@@ -256,9 +323,11 @@ class SampleHeader(google.protobuf.message.Message):
         end_row: builtins.int = ...,
         schema: rowmint.v1.schema_pb2.TableSchema | None = ...,
         categories: collections.abc.Iterable[Global___CategoryList] | None = ...,
+        rows_per_candidate: builtins.int = ...,
+        distinct_candidates: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["schema", b"schema"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["categories", b"categories", "end_row", b"end_row", "grid", b"grid", "model_digest", b"model_digest", "model_version", b"model_version", "plan_digest", b"plan_digest", "rows", b"rows", "schema", b"schema", "seed", b"seed", "start_row", b"start_row"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["categories", b"categories", "distinct_candidates", b"distinct_candidates", "end_row", b"end_row", "grid", b"grid", "model_digest", b"model_digest", "model_version", b"model_version", "plan_digest", b"plan_digest", "rows", b"rows", "rows_per_candidate", b"rows_per_candidate", "schema", b"schema", "seed", b"seed", "start_row", b"start_row"]) -> None: ...
 
 Global___SampleHeader: typing_extensions.TypeAlias = SampleHeader
 
@@ -535,6 +604,8 @@ class SampleSummary(google.protobuf.message.Message):
     ROWS_DELIVERED_FIELD_NUMBER: builtins.int
     COMPLETE_FIELD_NUMBER: builtins.int
     NEXT_ROW_FIELD_NUMBER: builtins.int
+    DISTINCT_CANDIDATES_FIELD_NUMBER: builtins.int
+    ROWS_PER_CANDIDATE_FIELD_NUMBER: builtins.int
     candidates: builtins.int
     """Number of candidates drawn."""
     accepted: builtins.int
@@ -545,6 +616,10 @@ class SampleSummary(google.protobuf.message.Message):
     """Whether `end_row` was reached."""
     next_row: builtins.int
     """The row to resume at if the stream is not complete."""
+    distinct_candidates: builtins.int
+    """Distinct candidates that the rows delivered by this call rest on."""
+    rows_per_candidate: builtins.int
+    """Most rows delivered by this call that share a candidate; 1: they are independent."""
     def __init__(
         self,
         *,
@@ -553,8 +628,10 @@ class SampleSummary(google.protobuf.message.Message):
         rows_delivered: builtins.int = ...,
         complete: builtins.bool = ...,
         next_row: builtins.int = ...,
+        distinct_candidates: builtins.int = ...,
+        rows_per_candidate: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "candidates", b"candidates", "complete", b"complete", "next_row", b"next_row", "rows_delivered", b"rows_delivered"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "candidates", b"candidates", "complete", b"complete", "distinct_candidates", b"distinct_candidates", "next_row", b"next_row", "rows_delivered", b"rows_delivered", "rows_per_candidate", b"rows_per_candidate"]) -> None: ...
 
 Global___SampleSummary: typing_extensions.TypeAlias = SampleSummary
 
@@ -566,8 +643,11 @@ class PlanSampleRequest(google.protobuf.message.Message):
 
     SAMPLE_FIELD_NUMBER: builtins.int
     PARTS_FIELD_NUMBER: builtins.int
+    RANGES_ONLY_FIELD_NUMBER: builtins.int
     parts: builtins.int
     """Number of contiguous parts, 1 to 1,024. Default: 1. Fewer are returned if the stream has fewer batches."""
+    ranges_only: builtins.bool
+    """Whether parts are returned as `ranges` only, not as whole requests. Default: false."""
     @property
     def sample(self) -> Global___SampleRequest:
         """The stream to plan."""
@@ -577,10 +657,14 @@ class PlanSampleRequest(google.protobuf.message.Message):
         *,
         sample: Global___SampleRequest | None = ...,
         parts: builtins.int | None = ...,
+        ranges_only: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_parts", b"_parts", "parts", b"parts", "sample", b"sample"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_parts", b"_parts", "parts", b"parts", "sample", b"sample"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_parts", b"_parts", "_ranges_only", b"_ranges_only", "parts", b"parts", "ranges_only", b"ranges_only", "sample", b"sample"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_parts", b"_parts", "_ranges_only", b"_ranges_only", "parts", b"parts", "ranges_only", b"ranges_only", "sample", b"sample"]) -> None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_parts", b"_parts"]) -> typing.Literal["parts"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_ranges_only", b"_ranges_only"]) -> typing.Literal["ranges_only"] | None: ...
 
 Global___PlanSampleRequest: typing_extensions.TypeAlias = PlanSampleRequest
 
@@ -597,6 +681,7 @@ class PlanSampleResponse(google.protobuf.message.Message):
     TILE_SIZE_FIELD_NUMBER: builtins.int
     BLOCK_SIZE_FIELD_NUMBER: builtins.int
     TILE_BUDGET_FIELD_NUMBER: builtins.int
+    RANGES_FIELD_NUMBER: builtins.int
     acceptance: builtins.float
     """Expected share of candidates that satisfy the conditions, 0 to 1."""
     conditioned_column: builtins.str
@@ -618,6 +703,10 @@ class PlanSampleResponse(google.protobuf.message.Message):
     def parts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SampleRequest]:
         """One request per part; the data of the parts, joined in order, equals the data of the single stream."""
 
+    @property
+    def ranges(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RowRange]:
+        """One range per part, in order."""
+
     def __init__(
         self,
         *,
@@ -628,9 +717,10 @@ class PlanSampleResponse(google.protobuf.message.Message):
         tile_size: builtins.int = ...,
         block_size: builtins.int = ...,
         tile_budget: builtins.int = ...,
+        ranges: collections.abc.Iterable[Global___RowRange] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["header", b"header"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acceptance", b"acceptance", "block_size", b"block_size", "conditioned_column", b"conditioned_column", "header", b"header", "parts", b"parts", "tile_budget", b"tile_budget", "tile_size", b"tile_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["acceptance", b"acceptance", "block_size", b"block_size", "conditioned_column", b"conditioned_column", "header", b"header", "parts", b"parts", "ranges", b"ranges", "tile_budget", b"tile_budget", "tile_size", b"tile_size"]) -> None: ...
 
 Global___PlanSampleResponse: typing_extensions.TypeAlias = PlanSampleResponse
 
@@ -673,6 +763,8 @@ class CompleteRowsConfig(google.protobuf.message.Message):
     START_ROW_FIELD_NUMBER: builtins.int
     TOLERANCE_FIELD_NUMBER: builtins.int
     CANDIDATES_FIELD_NUMBER: builtins.int
+    EXPECTED_MODEL_DIGEST_FIELD_NUMBER: builtins.int
+    EXPECTED_PLAN_DIGEST_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Name of a model version, or of a model with an alias or a digest. Required."""
     seed: builtins.int
@@ -685,6 +777,10 @@ class CompleteRowsConfig(google.protobuf.message.Message):
     """
     candidates: builtins.int
     """Number of candidates compared with each row, a power of two, 256 to 65,536. Default: 4,096."""
+    expected_model_digest: builtins.bytes
+    """When resuming: the model digest from the header of the interrupted stream. Empty: not checked."""
+    expected_plan_digest: builtins.bytes
+    """When resuming: the plan digest from the header of the interrupted stream. Empty: not checked."""
     def __init__(
         self,
         *,
@@ -693,9 +789,11 @@ class CompleteRowsConfig(google.protobuf.message.Message):
         start_row: builtins.int | None = ...,
         tolerance: builtins.float | None = ...,
         candidates: builtins.int | None = ...,
+        expected_model_digest: builtins.bytes = ...,
+        expected_plan_digest: builtins.bytes = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_candidates", b"_candidates", "_seed", b"_seed", "_start_row", b"_start_row", "_tolerance", b"_tolerance", "candidates", b"candidates", "seed", b"seed", "start_row", b"start_row", "tolerance", b"tolerance"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_candidates", b"_candidates", "_seed", b"_seed", "_start_row", b"_start_row", "_tolerance", b"_tolerance", "candidates", b"candidates", "model", b"model", "seed", b"seed", "start_row", b"start_row", "tolerance", b"tolerance"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_candidates", b"_candidates", "_seed", b"_seed", "_start_row", b"_start_row", "_tolerance", b"_tolerance", "candidates", b"candidates", "expected_model_digest", b"expected_model_digest", "expected_plan_digest", b"expected_plan_digest", "model", b"model", "seed", b"seed", "start_row", b"start_row", "tolerance", b"tolerance"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_candidates", b"_candidates"]) -> typing.Literal["candidates"] | None: ...
     @typing.overload
@@ -829,12 +927,17 @@ class CompletedRow(google.protobuf.message.Message):
     VALUES_FIELD_NUMBER: builtins.int
     EFFECTIVE_SAMPLE_SIZE_FIELD_NUMBER: builtins.int
     TOLERANCE_FIELD_NUMBER: builtins.int
+    SUPPORT_FIELD_NUMBER: builtins.int
     row: builtins.int
     """Its index."""
     effective_sample_size: builtins.float
-    """Kish's effective sample size of the candidates the row was drawn from; near 1 if few candidates resemble the row."""
+    """Kish's effective sample size of the candidates the row was drawn from; near 1 if few candidates resemble the row, 0
+    if `support` is COMPLETION_SUPPORT_UNSUPPORTED.
+    """
     tolerance: builtins.float
     """The kernel bandwidth used, in standard deviations; wider than requested if no candidate was close enough."""
+    support: Global___CompletionSupport.ValueType
+    """Whether the candidates agree with the known cells."""
     @property
     def values(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rowmint.v1.value_pb2.Value]:
         """All cells, in the schema's order; known cells as sent."""
@@ -846,7 +949,8 @@ class CompletedRow(google.protobuf.message.Message):
         values: collections.abc.Iterable[rowmint.v1.value_pb2.Value] | None = ...,
         effective_sample_size: builtins.float = ...,
         tolerance: builtins.float = ...,
+        support: Global___CompletionSupport.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["effective_sample_size", b"effective_sample_size", "row", b"row", "tolerance", b"tolerance", "values", b"values"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["effective_sample_size", b"effective_sample_size", "row", b"row", "support", b"support", "tolerance", b"tolerance", "values", b"values"]) -> None: ...
 
 Global___CompletedRow: typing_extensions.TypeAlias = CompletedRow

@@ -132,6 +132,282 @@ HIGH_CARDINALITY_REFUSE: HighCardinality.ValueType  # 3
 """The job fails with an error that names the column and its number of values."""
 Global___HighCardinality: typing_extensions.TypeAlias = HighCardinality
 
+class _StorageType:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _StorageTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_StorageType.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    STORAGE_TYPE_UNSPECIFIED: _StorageType.ValueType  # 0
+    """The canonical type."""
+    STORAGE_TYPE_INT8: _StorageType.ValueType  # 1
+    """Signed 8-bit integers."""
+    STORAGE_TYPE_INT16: _StorageType.ValueType  # 2
+    """Signed 16-bit integers."""
+    STORAGE_TYPE_INT32: _StorageType.ValueType  # 3
+    """Signed 32-bit integers."""
+    STORAGE_TYPE_UINT8: _StorageType.ValueType  # 4
+    """Unsigned 8-bit integers."""
+    STORAGE_TYPE_UINT16: _StorageType.ValueType  # 5
+    """Unsigned 16-bit integers."""
+    STORAGE_TYPE_UINT32: _StorageType.ValueType  # 6
+    """Unsigned 32-bit integers."""
+    STORAGE_TYPE_UINT64: _StorageType.ValueType  # 7
+    """Unsigned 64-bit integers."""
+    STORAGE_TYPE_FLOAT16: _StorageType.ValueType  # 8
+    """IEEE 754 binary16 numbers."""
+    STORAGE_TYPE_FLOAT32: _StorageType.ValueType  # 9
+    """IEEE 754 binary32 numbers."""
+    STORAGE_TYPE_TIMESTAMP_S: _StorageType.ValueType  # 10
+    """Moments in seconds."""
+    STORAGE_TYPE_TIMESTAMP_MS: _StorageType.ValueType  # 11
+    """Moments in milliseconds."""
+    STORAGE_TYPE_TIMESTAMP_NS: _StorageType.ValueType  # 12
+    """Moments in nanoseconds."""
+    STORAGE_TYPE_DATE64: _StorageType.ValueType  # 13
+    """Days in milliseconds."""
+    STORAGE_TYPE_TIME32_S: _StorageType.ValueType  # 14
+    """Times of day in seconds."""
+    STORAGE_TYPE_TIME32_MS: _StorageType.ValueType  # 15
+    """Times of day in milliseconds."""
+    STORAGE_TYPE_TIME64_US: _StorageType.ValueType  # 16
+    """Times of day in microseconds."""
+    STORAGE_TYPE_TIME64_NS: _StorageType.ValueType  # 17
+    """Times of day in nanoseconds."""
+    STORAGE_TYPE_DURATION_S: _StorageType.ValueType  # 18
+    """Durations in seconds."""
+    STORAGE_TYPE_DURATION_MS: _StorageType.ValueType  # 19
+    """Durations in milliseconds."""
+    STORAGE_TYPE_DURATION_US: _StorageType.ValueType  # 20
+    """Durations in microseconds."""
+    STORAGE_TYPE_DURATION_NS: _StorageType.ValueType  # 21
+    """Durations in nanoseconds."""
+    STORAGE_TYPE_LARGE_STRING: _StorageType.ValueType  # 22
+    """Text with 64-bit offsets."""
+
+class StorageType(_StorageType, metaclass=_StorageTypeEnumTypeWrapper):
+    """Arrow type that a column came in, and is delivered in, where that is not the canonical type of its data type."""
+
+STORAGE_TYPE_UNSPECIFIED: StorageType.ValueType  # 0
+"""The canonical type."""
+STORAGE_TYPE_INT8: StorageType.ValueType  # 1
+"""Signed 8-bit integers."""
+STORAGE_TYPE_INT16: StorageType.ValueType  # 2
+"""Signed 16-bit integers."""
+STORAGE_TYPE_INT32: StorageType.ValueType  # 3
+"""Signed 32-bit integers."""
+STORAGE_TYPE_UINT8: StorageType.ValueType  # 4
+"""Unsigned 8-bit integers."""
+STORAGE_TYPE_UINT16: StorageType.ValueType  # 5
+"""Unsigned 16-bit integers."""
+STORAGE_TYPE_UINT32: StorageType.ValueType  # 6
+"""Unsigned 32-bit integers."""
+STORAGE_TYPE_UINT64: StorageType.ValueType  # 7
+"""Unsigned 64-bit integers."""
+STORAGE_TYPE_FLOAT16: StorageType.ValueType  # 8
+"""IEEE 754 binary16 numbers."""
+STORAGE_TYPE_FLOAT32: StorageType.ValueType  # 9
+"""IEEE 754 binary32 numbers."""
+STORAGE_TYPE_TIMESTAMP_S: StorageType.ValueType  # 10
+"""Moments in seconds."""
+STORAGE_TYPE_TIMESTAMP_MS: StorageType.ValueType  # 11
+"""Moments in milliseconds."""
+STORAGE_TYPE_TIMESTAMP_NS: StorageType.ValueType  # 12
+"""Moments in nanoseconds."""
+STORAGE_TYPE_DATE64: StorageType.ValueType  # 13
+"""Days in milliseconds."""
+STORAGE_TYPE_TIME32_S: StorageType.ValueType  # 14
+"""Times of day in seconds."""
+STORAGE_TYPE_TIME32_MS: StorageType.ValueType  # 15
+"""Times of day in milliseconds."""
+STORAGE_TYPE_TIME64_US: StorageType.ValueType  # 16
+"""Times of day in microseconds."""
+STORAGE_TYPE_TIME64_NS: StorageType.ValueType  # 17
+"""Times of day in nanoseconds."""
+STORAGE_TYPE_DURATION_S: StorageType.ValueType  # 18
+"""Durations in seconds."""
+STORAGE_TYPE_DURATION_MS: StorageType.ValueType  # 19
+"""Durations in milliseconds."""
+STORAGE_TYPE_DURATION_US: StorageType.ValueType  # 20
+"""Durations in microseconds."""
+STORAGE_TYPE_DURATION_NS: StorageType.ValueType  # 21
+"""Durations in nanoseconds."""
+STORAGE_TYPE_LARGE_STRING: StorageType.ValueType  # 22
+"""Text with 64-bit offsets."""
+Global___StorageType: typing_extensions.TypeAlias = StorageType
+
+class _Grouping:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _GroupingEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Grouping.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    GROUPING_UNSPECIFIED: _Grouping.ValueType  # 0
+    """Not grouped."""
+    GROUPING_THOUSANDS: _Grouping.ValueType  # 1
+    """By threes: 1,234,567."""
+    GROUPING_INDIAN: _Grouping.ValueType  # 2
+    """The last three, then by twos: 12,34,567."""
+    GROUPING_MYRIAD: _Grouping.ValueType  # 3
+    """By fours: 123,4567."""
+
+class Grouping(_Grouping, metaclass=_GroupingEnumTypeWrapper):
+    """How digits before the decimal separator are grouped."""
+
+GROUPING_UNSPECIFIED: Grouping.ValueType  # 0
+"""Not grouped."""
+GROUPING_THOUSANDS: Grouping.ValueType  # 1
+"""By threes: 1,234,567."""
+GROUPING_INDIAN: Grouping.ValueType  # 2
+"""The last three, then by twos: 12,34,567."""
+GROUPING_MYRIAD: Grouping.ValueType  # 3
+"""By fours: 123,4567."""
+Global___Grouping: typing_extensions.TypeAlias = Grouping
+
+class _PlusSign:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _PlusSignEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_PlusSign.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PLUS_SIGN_UNSPECIFIED: _PlusSign.ValueType  # 0
+    """None."""
+    PLUS_SIGN_POSITIVE: _PlusSign.ValueType  # 1
+    """Those above 0."""
+    PLUS_SIGN_NOT_NEGATIVE: _PlusSign.ValueType  # 2
+    """Those not below 0."""
+
+class PlusSign(_PlusSign, metaclass=_PlusSignEnumTypeWrapper):
+    """Which numbers have a plus sign."""
+
+PLUS_SIGN_UNSPECIFIED: PlusSign.ValueType  # 0
+"""None."""
+PLUS_SIGN_POSITIVE: PlusSign.ValueType  # 1
+"""Those above 0."""
+PLUS_SIGN_NOT_NEGATIVE: PlusSign.ValueType  # 2
+"""Those not below 0."""
+Global___PlusSign: typing_extensions.TypeAlias = PlusSign
+
+class _NegativeStyle:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _NegativeStyleEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_NegativeStyle.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    NEGATIVE_STYLE_UNSPECIFIED: _NegativeStyle.ValueType  # 0
+    """With a minus before: -12."""
+    NEGATIVE_STYLE_PARENTHESES: _NegativeStyle.ValueType  # 1
+    """In parentheses: (12)."""
+    NEGATIVE_STYLE_TRAILING_MINUS: _NegativeStyle.ValueType  # 2
+    """With a minus after: 12-."""
+    NEGATIVE_STYLE_UNICODE_MINUS: _NegativeStyle.ValueType  # 3
+    """With U+2212 before."""
+    NEGATIVE_STYLE_CREDIT: _NegativeStyle.ValueType  # 4
+    """With CR after: 12CR."""
+
+class NegativeStyle(_NegativeStyle, metaclass=_NegativeStyleEnumTypeWrapper):
+    """How numbers below 0 are written."""
+
+NEGATIVE_STYLE_UNSPECIFIED: NegativeStyle.ValueType  # 0
+"""With a minus before: -12."""
+NEGATIVE_STYLE_PARENTHESES: NegativeStyle.ValueType  # 1
+"""In parentheses: (12)."""
+NEGATIVE_STYLE_TRAILING_MINUS: NegativeStyle.ValueType  # 2
+"""With a minus after: 12-."""
+NEGATIVE_STYLE_UNICODE_MINUS: NegativeStyle.ValueType  # 3
+"""With U+2212 before."""
+NEGATIVE_STYLE_CREDIT: NegativeStyle.ValueType  # 4
+"""With CR after: 12CR."""
+Global___NegativeStyle: typing_extensions.TypeAlias = NegativeStyle
+
+class _ExponentStyle:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ExponentStyleEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ExponentStyle.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    EXPONENT_STYLE_UNSPECIFIED: _ExponentStyle.ValueType  # 0
+    """Where the shortest text that reads back the same has one: below 0.0001, and from 10^16."""
+    EXPONENT_STYLE_NEVER: _ExponentStyle.ValueType  # 1
+    """Never."""
+    EXPONENT_STYLE_ALWAYS: _ExponentStyle.ValueType  # 2
+    """Always: 1.5e3."""
+
+class ExponentStyle(_ExponentStyle, metaclass=_ExponentStyleEnumTypeWrapper):
+    """When numbers have an exponent."""
+
+EXPONENT_STYLE_UNSPECIFIED: ExponentStyle.ValueType  # 0
+"""Where the shortest text that reads back the same has one: below 0.0001, and from 10^16."""
+EXPONENT_STYLE_NEVER: ExponentStyle.ValueType  # 1
+"""Never."""
+EXPONENT_STYLE_ALWAYS: ExponentStyle.ValueType  # 2
+"""Always: 1.5e3."""
+Global___ExponentStyle: typing_extensions.TypeAlias = ExponentStyle
+
+class _ZoneStyle:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ZoneStyleEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ZoneStyle.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    ZONE_STYLE_UNSPECIFIED: _ZoneStyle.ValueType  # 0
+    """Not at all."""
+    ZONE_STYLE_Z: _ZoneStyle.ValueType  # 1
+    """Z."""
+    ZONE_STYLE_COLON: _ZoneStyle.ValueType  # 2
+    """+02:00."""
+    ZONE_STYLE_COMPACT: _ZoneStyle.ValueType  # 3
+    """+0200."""
+    ZONE_STYLE_HOURS: _ZoneStyle.ValueType  # 4
+    """+02."""
+    ZONE_STYLE_UTC: _ZoneStyle.ValueType  # 5
+    """UTC."""
+    ZONE_STYLE_GMT: _ZoneStyle.ValueType  # 6
+    """GMT."""
+
+class ZoneStyle(_ZoneStyle, metaclass=_ZoneStyleEnumTypeWrapper):
+    """How an offset from UTC is written."""
+
+ZONE_STYLE_UNSPECIFIED: ZoneStyle.ValueType  # 0
+"""Not at all."""
+ZONE_STYLE_Z: ZoneStyle.ValueType  # 1
+"""Z."""
+ZONE_STYLE_COLON: ZoneStyle.ValueType  # 2
+"""+02:00."""
+ZONE_STYLE_COMPACT: ZoneStyle.ValueType  # 3
+"""+0200."""
+ZONE_STYLE_HOURS: ZoneStyle.ValueType  # 4
+"""+02."""
+ZONE_STYLE_UTC: ZoneStyle.ValueType  # 5
+"""UTC."""
+ZONE_STYLE_GMT: ZoneStyle.ValueType  # 6
+"""GMT."""
+Global___ZoneStyle: typing_extensions.TypeAlias = ZoneStyle
+
+class _NameCase:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _NameCaseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_NameCase.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    NAME_CASE_UNSPECIFIED: _NameCase.ValueType  # 0
+    """March."""
+    NAME_CASE_UPPER: _NameCase.ValueType  # 1
+    """MARCH."""
+    NAME_CASE_LOWER: _NameCase.ValueType  # 2
+    """march."""
+
+class NameCase(_NameCase, metaclass=_NameCaseEnumTypeWrapper):
+    """Case of the names of months and days."""
+
+NAME_CASE_UNSPECIFIED: NameCase.ValueType  # 0
+"""March."""
+NAME_CASE_UPPER: NameCase.ValueType  # 1
+"""MARCH."""
+NAME_CASE_LOWER: NameCase.ValueType  # 2
+"""march."""
+Global___NameCase: typing_extensions.TypeAlias = NameCase
+
 @typing.final
 class ColumnDomain(google.protobuf.message.Message):
     """The set of values a column may take. Declared domains are checked against every row of the data."""
@@ -178,6 +454,188 @@ class ColumnDomain(google.protobuf.message.Message):
 Global___ColumnDomain: typing_extensions.TypeAlias = ColumnDomain
 
 @typing.final
+class WrittenForm(google.protobuf.message.Message):
+    """How the cells of a column are written as text, in CSV and NDJSON, and which Arrow type they are delivered in."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: builtins.int
+    DATETIME_FIELD_NUMBER: builtins.int
+    BOOLEAN_FIELD_NUMBER: builtins.int
+    STORAGE_FIELD_NUMBER: builtins.int
+    PAD_WIDTH_FIELD_NUMBER: builtins.int
+    storage: Global___StorageType.ValueType
+    """Type in Arrow. Default: the canonical type of the data type."""
+    pad_width: builtins.int
+    """Text is padded with spaces on the left to this many characters, 0 to 64."""
+    @property
+    def number(self) -> Global___NumberForm:
+        """Numbers."""
+
+    @property
+    def datetime(self) -> Global___DatetimeForm:
+        """Days, times and moments."""
+
+    @property
+    def boolean(self) -> Global___BooleanForm:
+        """Truth values."""
+
+    def __init__(
+        self,
+        *,
+        number: Global___NumberForm | None = ...,
+        datetime: Global___DatetimeForm | None = ...,
+        boolean: Global___BooleanForm | None = ...,
+        storage: Global___StorageType.ValueType = ...,
+        pad_width: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["boolean", b"boolean", "datetime", b"datetime", "form", b"form", "number", b"number"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["boolean", b"boolean", "datetime", b"datetime", "form", b"form", "number", b"number", "pad_width", b"pad_width", "storage", b"storage"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["form", b"form"]) -> typing.Literal["number", "datetime", "boolean"] | None: ...
+
+Global___WrittenForm: typing_extensions.TypeAlias = WrittenForm
+
+@typing.final
+class NumberForm(google.protobuf.message.Message):
+    """How numbers are written. Unset fields: as "-1234.5"."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PREFIX_FIELD_NUMBER: builtins.int
+    SUFFIX_FIELD_NUMBER: builtins.int
+    GROUPING_FIELD_NUMBER: builtins.int
+    GROUP_SEPARATOR_FIELD_NUMBER: builtins.int
+    DECIMAL_SEPARATOR_FIELD_NUMBER: builtins.int
+    MINIMUM_FRACTION_DIGITS_FIELD_NUMBER: builtins.int
+    MINIMUM_INTEGER_DIGITS_FIELD_NUMBER: builtins.int
+    PLUS_FIELD_NUMBER: builtins.int
+    NEGATIVE_FIELD_NUMBER: builtins.int
+    SIGN_AFTER_PREFIX_FIELD_NUMBER: builtins.int
+    EXPONENT_FIELD_NUMBER: builtins.int
+    EXPONENT_DIGITS_FIELD_NUMBER: builtins.int
+    EXPONENT_UPPER_FIELD_NUMBER: builtins.int
+    EXPONENT_PLUS_FIELD_NUMBER: builtins.int
+    LEADING_POINT_FIELD_NUMBER: builtins.int
+    prefix: builtins.str
+    """Text before the number, such as "$"; at most 16 characters, none of them digits."""
+    suffix: builtins.str
+    """Text after the number, such as "%" or " kg"; likewise."""
+    grouping: Global___Grouping.ValueType
+    """How digits are grouped."""
+    group_separator: builtins.str
+    """What stands between groups, one character."""
+    decimal_separator: builtins.str
+    """What stands before the fraction, one character. Default: "."."""
+    minimum_fraction_digits: builtins.int
+    """Fewest digits of the fraction: with 2, 12.5 is written "12.50". Unset: as many as the value needs, and for DOUBLE
+    at least one.
+    """
+    minimum_integer_digits: builtins.int
+    """Fewest digits before the fraction; shorter numbers are preceded by zeros. 0 to 38."""
+    plus: Global___PlusSign.ValueType
+    """Which numbers have a plus sign."""
+    negative: Global___NegativeStyle.ValueType
+    """How numbers below 0 are written."""
+    sign_after_prefix: builtins.bool
+    """Whether the sign follows the prefix: "$-5"."""
+    exponent: Global___ExponentStyle.ValueType
+    """When numbers have an exponent."""
+    exponent_digits: builtins.int
+    """Fewest digits of an exponent, 1 to 4; 0: 2."""
+    exponent_upper: builtins.bool
+    """Whether the exponent is introduced by "E" rather than "e"."""
+    exponent_plus: builtins.bool
+    """Whether exponents that are not negative have a plus sign."""
+    leading_point: builtins.bool
+    """Whether the zero before a fraction is left out: ".5"."""
+    def __init__(
+        self,
+        *,
+        prefix: builtins.str = ...,
+        suffix: builtins.str = ...,
+        grouping: Global___Grouping.ValueType = ...,
+        group_separator: builtins.str = ...,
+        decimal_separator: builtins.str = ...,
+        minimum_fraction_digits: builtins.int | None = ...,
+        minimum_integer_digits: builtins.int = ...,
+        plus: Global___PlusSign.ValueType = ...,
+        negative: Global___NegativeStyle.ValueType = ...,
+        sign_after_prefix: builtins.bool = ...,
+        exponent: Global___ExponentStyle.ValueType = ...,
+        exponent_digits: builtins.int = ...,
+        exponent_upper: builtins.bool = ...,
+        exponent_plus: builtins.bool = ...,
+        leading_point: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_minimum_fraction_digits", b"_minimum_fraction_digits", "minimum_fraction_digits", b"minimum_fraction_digits"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_minimum_fraction_digits", b"_minimum_fraction_digits", "decimal_separator", b"decimal_separator", "exponent", b"exponent", "exponent_digits", b"exponent_digits", "exponent_plus", b"exponent_plus", "exponent_upper", b"exponent_upper", "group_separator", b"group_separator", "grouping", b"grouping", "leading_point", b"leading_point", "minimum_fraction_digits", b"minimum_fraction_digits", "minimum_integer_digits", b"minimum_integer_digits", "negative", b"negative", "plus", b"plus", "prefix", b"prefix", "sign_after_prefix", b"sign_after_prefix", "suffix", b"suffix"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_minimum_fraction_digits", b"_minimum_fraction_digits"]) -> typing.Literal["minimum_fraction_digits"] | None: ...
+
+Global___NumberForm: typing_extensions.TypeAlias = NumberForm
+
+@typing.final
+class DatetimeForm(google.protobuf.message.Message):
+    """How days, times and moments are written. Names are English."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PATTERN_FIELD_NUMBER: builtins.int
+    UTC_OFFSET_SECONDS_FIELD_NUMBER: builtins.int
+    ZONE_FIELD_NUMBER: builtins.int
+    LOWER_HALF_FIELD_NUMBER: builtins.int
+    NAMES_FIELD_NUMBER: builtins.int
+    ARROW_ZONE_FIELD_NUMBER: builtins.int
+    pattern: builtins.str
+    """A strftime(3) pattern, extended: "%-d", "%-m", "%-H", "%-I" and "%-M" are not padded; "%3f" is a fraction of three
+    digits (1 to 9); a part in brackets is written unless all of it is zero, as in "%Y-%m-%d[ %H:%M]".
+    """
+    utc_offset_seconds: builtins.int
+    """Offset from UTC in which moments are written, seconds."""
+    zone: Global___ZoneStyle.ValueType
+    """How the offset is written, where the pattern has "%z"."""
+    lower_half: builtins.bool
+    """Whether "%p" is written in lower case."""
+    names: Global___NameCase.ValueType
+    """Case of names."""
+    arrow_zone: builtins.str
+    """Time zone of the Arrow type: a label, which nothing is computed with. Empty: "UTC" for moments in UTC."""
+    def __init__(
+        self,
+        *,
+        pattern: builtins.str = ...,
+        utc_offset_seconds: builtins.int = ...,
+        zone: Global___ZoneStyle.ValueType = ...,
+        lower_half: builtins.bool = ...,
+        names: Global___NameCase.ValueType = ...,
+        arrow_zone: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arrow_zone", b"arrow_zone", "lower_half", b"lower_half", "names", b"names", "pattern", b"pattern", "utc_offset_seconds", b"utc_offset_seconds", "zone", b"zone"]) -> None: ...
+
+Global___DatetimeForm: typing_extensions.TypeAlias = DatetimeForm
+
+@typing.final
+class BooleanForm(google.protobuf.message.Message):
+    """How truth values are written: two different texts, at most 32 characters each."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TRUE_TEXT_FIELD_NUMBER: builtins.int
+    FALSE_TEXT_FIELD_NUMBER: builtins.int
+    true_text: builtins.str
+    """Text of true."""
+    false_text: builtins.str
+    """Text of false."""
+    def __init__(
+        self,
+        *,
+        true_text: builtins.str = ...,
+        false_text: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["false_text", b"false_text", "true_text", b"true_text"]) -> None: ...
+
+Global___BooleanForm: typing_extensions.TypeAlias = BooleanForm
+
+@typing.final
 class ColumnSpec(google.protobuf.message.Message):
     """One column, as declared when a dataset is created, or as inferred once it is READY."""
 
@@ -190,6 +648,8 @@ class ColumnSpec(google.protobuf.message.Message):
     DATETIME_FORMAT_FIELD_NUMBER: builtins.int
     TIME_ZONE_FIELD_NUMBER: builtins.int
     ID_PATTERN_FIELD_NUMBER: builtins.int
+    WRITTEN_FORM_FIELD_NUMBER: builtins.int
+    NULL_VALUES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """The column's name, unique in the table, 1 to 256 characters."""
     kind: Global___ColumnKind.ValueType
@@ -210,6 +670,14 @@ class ColumnSpec(google.protobuf.message.Message):
     def domain(self) -> Global___ColumnDomain:
         """Domain. Default: inferred from the data."""
 
+    @property
+    def written_form(self) -> Global___WrittenForm:
+        """How cells are written. Default: as in the data; canonically where the data is not text."""
+
+    @property
+    def null_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Field values that represent a missing cell of this column, beside those of the format; at most 100."""
+
     def __init__(
         self,
         *,
@@ -220,9 +688,11 @@ class ColumnSpec(google.protobuf.message.Message):
         datetime_format: builtins.str = ...,
         time_zone: builtins.str = ...,
         id_pattern: builtins.str = ...,
+        written_form: Global___WrittenForm | None = ...,
+        null_values: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["domain", b"domain"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["data_type", b"data_type", "datetime_format", b"datetime_format", "domain", b"domain", "id_pattern", b"id_pattern", "kind", b"kind", "name", b"name", "time_zone", b"time_zone"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["domain", b"domain", "written_form", b"written_form"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["data_type", b"data_type", "datetime_format", b"datetime_format", "domain", b"domain", "id_pattern", b"id_pattern", "kind", b"kind", "name", b"name", "null_values", b"null_values", "time_zone", b"time_zone", "written_form", b"written_form"]) -> None: ...
 
 Global___ColumnSpec: typing_extensions.TypeAlias = ColumnSpec
 
