@@ -102,6 +102,16 @@ class IdentityCodec:
     scalar = False
     choices = 0
 
+    @property
+    def plain(self) -> bool:
+        """Whether the ids are those of one length, permuted, none of them missing, no position free."""
+        if self.sequential or self.missing:
+            return False
+        if self.integral:
+            return True
+        language = parse_id_pattern(self.pattern)
+        return len(language.layouts) == 1 and not language.free
+
     def cells(self, start: int, count: int, key: bytes) -> ColumnArray:
         """Return the ids of rows `start` to `start + count - 1`: integers, or ranks of texts; shape (count,).
 
