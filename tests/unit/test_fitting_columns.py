@@ -1,6 +1,8 @@
 """Codecs as they are fitted: every value survives, and the policies for categories hold."""
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rowmint.codecs import CategoryCodec, NumericCodec
+from rowmint.codecs import CategoryCodec, IdentityCodec, NumericCodec, load_codec
+from rowmint.codecs.identity import MISSING_ONE
 from rowmint.codecs.numeric import ALPHA_ONE
 from rowmint.errors import InvalidFieldError
 from rowmint.schema import ColumnKind, ColumnSpec, DataType
@@ -19,6 +22,7 @@ from rowmint.schema.arrays import ColumnArray
 from tests.tables_to_fit import column
 from trainer_service.fitting.encoding.category_encoder import CategoryEncoder, fit_category
 from trainer_service.fitting.encoding.column_fits import fit_identity
+from trainer_service.fitting.encoding.fitted_column import FittedColumn
 from trainer_service.fitting.encoding.modes import MAX_POINTS, compress, fit_mixture
 from trainer_service.fitting.encoding.number_encoder import NumberEncoder
 from trainer_service.fitting.encoding.number_modes import fit_number
@@ -219,18 +223,86 @@ def test_a_real_other_is_one_with_the_folded() -> None:
     assert spec.domain.categories == ("a", "other")
 
 
+INTEGER_IDS = ColumnSpec("k", ColumnKind.ID, DataType.INT64)
+TEXT_IDS = ColumnSpec("k", ColumnKind.ID, DataType.STRING)
+
+
+def _ids(spec: ColumnSpec, *batches: Sequence[int | str | None], rows: int = 0) -> FittedColumn:
+    summary = IdentitySummary(spec, rows or sum(map(len, batches)))
+    for batch in batches:
+        kind = pa.int64() if spec.data_type is DataType.INT64 else pa.string()
+        summary.add(pa.array(batch, kind), np.ones(len(batch), np.bool_))
+    return fit_identity(spec, summary)
+
+
 @pytest.mark.parametrize(
-    ("spec", "low", "high", "size", "pattern"),
+    ("values", "rows", "base", "first"),
     [
-        (ColumnSpec("k", ColumnKind.ID, DataType.INT64), 1, 999, 9 * 10**9, ""),
-        (ColumnSpec("k", ColumnKind.ID, DataType.INT64), 10**12, 10**12 + 5, 9 * 10**12, ""),
-        (ColumnSpec("k", ColumnKind.ID, DataType.STRING), None, None, 10**12, "id-[0-9]{12}"),
-        (ColumnSpec("k", ColumnKind.ID, DataType.STRING, id_pattern="N[0-9]{5}"), None, None, 10**5, "N[0-9]{5}"),
+        ([12_345, 10_000, 99_999], 3, 10_000, 90_000),
+        ([12_345, 10_000, 99_999], 4_500, 10_000, 90_000),
+        ([12_345, 10_000, 99_999], 4_501, 100_000, 900_000),
+        ([7, 5, 1], 3, 10, 90),
+        ([-5, 3], 2, 10, 90),
+        ([10**18, 5], 2, 10**18, 0),
+        ([10**12 + 5, 10**12], 2, 10**12, 9 * 10**12),
+        ([4, 6, 9], 3, 10, 90),
     ],
 )
-def test_ids_have_a_language(spec: ColumnSpec, low: int | None, high: int | None, size: int, pattern: str) -> None:
-    codec = fit_identity(spec, IdentitySummary(spec, low, high)).codec
-    assert (codec.size, codec.pattern) == (size, pattern)  # type: ignore[union-attr]
+def test_integer_ids_have_the_width_found(values: list[int], rows: int, base: int, first: int) -> None:
+    codec = _ids(INTEGER_IDS, values, rows=rows).codec
+    assert isinstance(codec, IdentityCodec)
+    assert (codec.base, codec.first, codec.sequential, codec.missing) == (base, first, False, 0)
+    assert codec.size == min(2**62, 2**63 - base)
+    assert load_codec(INTEGER_IDS, codec.to_manifest()[0], {}) == codec
+
+
+@pytest.mark.parametrize(
+    ("batches", "rows", "base"),
+    [
+        ([[0, 1, 2], [3, 4]], 5, 0),
+        ([[1, 2, 3], [4, 5]], 5, 1),
+        ([[1, 3], [4, 6]], 6, 1),
+        ([[2, 3], [5, 6]], 6, 1),
+        ([[2, 3], [5]], 7, 0),
+        ([[2, 1, 3]], 3, None),
+        ([[1, 2], [2, 3]], 4, None),
+        ([[10, 11, 12]], 3, None),
+        ([[1, None, 3]], 3, None),
+        ([[-1, 0, 1]], 3, None),
+        ([[]], 0, None),
+    ],
+)
+def test_row_numbers_go_on(batches: list[list[int]], rows: int, base: int | None) -> None:
+    codec = _ids(INTEGER_IDS, *batches, rows=rows).codec
+    assert isinstance(codec, IdentityCodec)
+    assert codec.sequential is (base is not None)
+    if base is not None:
+        assert codec.values(0, 3, bytes(16)).tolist() == [base, base + 1, base + 2]
+
+
+def test_ids_have_a_language() -> None:
+    for spec, size, pattern in (
+        (TEXT_IDS, 10**12, "id-[0-9]{12}"),
+        (replace(TEXT_IDS, id_pattern="N[0-9]{5}"), 10**5, "N[0-9]{5}"),
+        (replace(TEXT_IDS, id_pattern="[a-z]{2,3}"), 26**2 + 26**3, "[a-z]{2,3}"),
+    ):
+        codec = _ids(spec, ["x"]).codec
+        assert isinstance(codec, IdentityCodec)
+        assert (codec.size, codec.pattern) == (size, pattern)
+    codec = _ids(replace(INTEGER_IDS, id_pattern="[1-9][0-9]{9}"), [5]).codec
+    assert codec == IdentityCodec(True, 10**9, 9 * 10**9, "")
+    for pattern in ("N[0-9]{5}", "[0-9]{5}", "[1-9][0-9]{18}"):
+        with pytest.raises(InvalidFieldError, match="does not describe the integers"):
+            _ids(replace(INTEGER_IDS, id_pattern=pattern), [5])
+
+
+def test_as_many_ids_are_missing_as_were() -> None:
+    for spec, cells in ((INTEGER_IDS, [9, None, 7, None]), (TEXT_IDS, ["a", None, None, "b"])):
+        fitted = _ids(spec, cells)
+        assert isinstance(fitted.codec, IdentityCodec)
+        assert fitted.codec.missing == MISSING_ONE // 2
+        assert fitted.spec.nullable
+    assert not _ids(TEXT_IDS, ["a", "b"]).spec.nullable
 
 
 def test_holdout_depends_on_digest_and_row_only(tmp_path: Path) -> None:

@@ -90,6 +90,8 @@ class IdentityCodec:
         pattern: Pattern of a text id; empty for an integer.
         sequential: Whether the ids of rows 0, 1, 2, ... follow one another, rather than being permuted.
         missing: Share of cells that are missing, in 1 / `MISSING_ONE`.
+        first: The ids of so many first rows are the smallest: those of the width that the column had, before wider
+            ones follow. 0 where all are permuted together.
     """
 
     integral: bool
@@ -98,14 +100,15 @@ class IdentityCodec:
     pattern: str
     sequential: bool = False
     missing: int = 0
+    first: int = 0
 
     scalar = False
     choices = 0
 
     @property
     def plain(self) -> bool:
-        """Whether the ids are those of one length, permuted, none of them missing, no position free."""
-        if self.sequential or self.missing:
+        """Whether the ids are those of one length, all permuted together, none of them missing, no position free."""
+        if self.sequential or self.missing or self.first:
             return False
         if self.integral:
             return True
@@ -141,8 +144,18 @@ class IdentityCodec:
                 metadata={"size": str(self.size)},
             )
         rows = np.arange(start, start + count, dtype=np.int64)
-        ranks = rows if self.sequential else Permutation(self.size, key)(rows)
+        ranks = rows if self.sequential else self._permuted(rows, key)
         return ranks + np.int64(self.base) if self.integral or self.sequential else ranks
+
+    def _permuted(self, rows: NDArray[np.int64], key: bytes) -> NDArray[np.int64]:
+        """Return the ranks of some rows, ascending and without gaps; those of the first rows stay among the first."""
+        if not self.first:
+            return Permutation(self.size, key)(rows)
+        early, late = np.split(rows, [np.searchsorted(rows, self.first)])
+        parts = [Permutation(self.first, key)(early)]
+        if late.size:
+            parts.append(Permutation(self.size - self.first, key)(late - self.first) + np.int64(self.first))
+        return np.concatenate(parts)
 
     def texts(self, ranks: NDArray[np.int64]) -> list[str]:
         """Return the text of each rank, in order."""
@@ -182,6 +195,8 @@ class IdentityCodec:
             body["order"] = _SEQUENTIAL
         if self.missing:
             body["missing"] = self.missing
+        if self.first:
+            body["first"] = str(self.first)
         return body, {}
 
     @classmethod
@@ -194,10 +209,18 @@ class IdentityCodec:
         if body.get("order", _SEQUENTIAL) != _SEQUENTIAL:
             raise ValueError(f"its order is {body['order']!r}")
         codec = cls(
-            column.data_type is DataType.INT64, base, size, entry.text(body, "pattern"), "order" in body, missing
+            integral=column.data_type is DataType.INT64,
+            base=base,
+            size=size,
+            pattern=entry.text(body, "pattern"),
+            sequential="order" in body,
+            missing=missing,
+            first=entry.long_whole(body, "first") if "first" in body else 0,
         )
         if not 1 <= codec.size <= MAX_IDS or (not codec.integral and not codec.pattern):
             raise ValueError("its size or pattern is out of range")
+        if not 0 <= codec.first < codec.size:
+            raise ValueError("it has fewer ids than first ones")
         if not 0 <= missing <= MISSING_ONE or (missing and not column.nullable):
             raise ValueError("its share of missing cells is out of range, or the column has none")
         if codec.integral and not INT64_MIN <= codec.base <= INT64_MAX - codec.size + 1:

@@ -138,21 +138,51 @@ class NumberSummary:
 
 @dataclass
 class IdentitySummary:
-    """The range of a column of ids; text ids need none."""
+    """What is kept of a column of ids: how many are missing, and of integers their range and whether they are in order.
+
+    Attributes:
+        column: The column.
+        rows: Rows of the table, hold-out included.
+        seen: Cells taken in.
+        missing: Those of them that are missing.
+        minimum: The smallest integer.
+        maximum: The greatest integer.
+        ascending: Whether each integer is above the one before.
+    """
 
     column: ColumnSpec
+    rows: int = 0
+    seen: int = 0
+    missing: int = 0
     minimum: int | None = None
     maximum: int | None = None
+    ascending: bool = True
+
+    @property
+    def base(self) -> int | None:
+        """The number of the first row where the ids are row numbers from 0 or 1, else None.
+
+        The rows held out are not seen, so a number may be left out; none is above the table's rows.
+        """
+        least, greatest = self.minimum, self.maximum
+        if least is None or greatest is None or self.missing or not self.ascending:
+            return None
+        if least < 0 or greatest > self.rows:
+            return None
+        return 1 if least == 1 or greatest == self.rows else 0
 
     def add(self, array: pa.Array, _: NDArray[np.bool_]) -> None:
         """Take in some cells."""
-        if self.column.data_type is not DataType.INT64:
+        self.seen += len(array)
+        self.missing += array.null_count
+        if self.column.data_type is not DataType.INT64 or array.null_count == len(array):
             return
-        found = pc.min_max(array).as_py()
-        if found["min"] is None:
-            return
-        self.minimum = found["min"] if self.minimum is None else min(self.minimum, found["min"])
-        self.maximum = found["max"] if self.maximum is None else max(self.maximum, found["max"])
+        values = array.drop_null().cast(pa.int64()).to_numpy()
+        least, greatest = int(values.min()), int(values.max())
+        follows = self.maximum is None or int(values[0]) > self.maximum
+        self.ascending &= follows and bool((values[1:] > values[:-1]).all())
+        self.minimum = least if self.minimum is None else min(self.minimum, least)
+        self.maximum = greatest if self.maximum is None else max(self.maximum, greatest)
 
 
 Summary = CategorySummary | NumberSummary | IdentitySummary
@@ -173,7 +203,7 @@ def summarise(table: Table, seed: int, cancelled: Cancelled) -> tuple[Mapping[st
         CancelledError: `cancelled` said so.
         TrainingFailedError: A column cannot be learned.
     """
-    summaries: dict[str, Summary] = {column.name: _empty(column) for column in table.columns}
+    summaries: dict[str, Summary] = {column.name: _empty(column, table.row_count) for column in table.columns}
     words = philox(key(seed, "sample"))
     share = min(1.0, SAMPLE_ROWS / max(1, table.row_count))
     rows = 0
@@ -186,7 +216,7 @@ def summarise(table: Table, seed: int, cancelled: Cancelled) -> tuple[Mapping[st
     return summaries, rows
 
 
-def _empty(column: ColumnSpec) -> Summary:
+def _empty(column: ColumnSpec, rows: int) -> Summary:
     if column.kind is ColumnKind.ID:
-        return IdentitySummary(column)
+        return IdentitySummary(column, rows)
     return CategorySummary(column) if is_coded(column) else NumberSummary(column)

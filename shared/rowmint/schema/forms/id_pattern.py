@@ -19,6 +19,7 @@ from rowmint.errors import InvalidFieldError
 MAX_IDS = 1 << 62
 """Elements that are told apart by rank."""
 
+_DIGITS = "0123456789"
 _MAX_WIDTH = 256
 _MAX_PATTERN = 1024
 _MAX_CLASS = 4096
@@ -58,6 +59,14 @@ class IdPattern:
     def size(self) -> int:
         """How many elements are told apart, 2 to 2**62."""
         return sum(self.sizes)
+
+    def integers(self) -> tuple[int, int] | None:
+        """Return the least and the greatest element where all are integers in plain digits, without gaps; else None."""
+        digits = all(letter in _DIGITS for layout in self.layouts for alphabet in layout for letter in alphabet)
+        if not digits or self.free or any("0" in layout[0] for layout in self.layouts if len(layout) > 1):
+            return None
+        least, greatest = int("".join(map(min, self.layouts[0]))), int("".join(map(max, self.layouts[-1])))
+        return (least, greatest) if greatest - least + 1 == self.size else None
 
     def text(self, rank: int) -> str:
         """Return the element of a rank, 0 to `size` - 1."""
