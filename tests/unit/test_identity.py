@@ -316,3 +316,11 @@ def test_an_unknown_order_is_refused():
     assert body["order"] == "sequential"
     with pytest.raises(DataLossError, match="backwards"):
         load_codec(INTEGER, {**body, "order": "backwards"}, arrays)
+
+
+def test_a_wider_pattern_is_suggested():
+    codec = IdentityCodec(False, 0, 1000, "N[0-9]{3}")
+    for rows in (1001, 9_999, 10_000, 123_456_789):
+        assert parse_id_pattern(codec.wider_pattern(rows)).size >= rows
+    assert codec.wider_pattern(10_500) == "N[0-9]{3}[0-9]{2}"
+    assert IdentityCodec(True, 0, 10, "").wider_pattern(123) == "[1-9][0-9]{3}"

@@ -115,6 +115,12 @@ class IdentityCodec:
         language = parse_id_pattern(self.pattern)
         return len(language.layouts) == 1 and not language.free
 
+    def wider_pattern(self, rows: int) -> str:
+        """Return a pattern that describes at least `rows` ids, like this one's but wider."""
+        if self.integral:
+            return f"[1-9][0-9]{{{len(str(rows))}}}"
+        return f"{self.pattern}[0-9]{{{len(str(rows // self.size))}}}"
+
     def cells(self, start: int, count: int, key: bytes) -> ColumnArray:
         """Return the ids of rows `start` to `start + count - 1`: integers, or ranks of texts; shape (count,).
 

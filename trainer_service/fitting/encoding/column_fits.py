@@ -49,8 +49,8 @@ def fit_columns(
 def fit_identity(column: ColumnSpec, summary: IdentitySummary) -> FittedColumn:
     """Fit a column of ids: integers of the width found, or texts of a pattern.
 
-    Row numbers go on; other ids are drawn from the language. There are at least `_ROOM` integers of that width for each
-    row of the table, else they are wider; longer streams go on with wider ones.
+    Row numbers continue; other ids are drawn from the language. There are at least `_ROOM` integers of that width for
+    each row of the table, else they are wider; longer streams continue with wider ones.
 
     Raises:
         InvalidFieldError: A pattern is declared for integers, and describes no range of them.

@@ -17,7 +17,7 @@ from functools import cached_property, lru_cache
 from rowmint.errors import InvalidFieldError
 
 MAX_IDS = 1 << 62
-"""Elements that are told apart by rank."""
+"""Ranks of one language."""
 
 _DIGITS = "0123456789"
 _MAX_WIDTH = 256
@@ -52,12 +52,12 @@ class IdPattern:
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """How many elements of each length are told apart."""
+        """How many elements of each length have a rank."""
         return tuple(math.prod(map(len, layout[self.free :])) for layout in self.layouts)
 
     @property
     def size(self) -> int:
-        """How many elements are told apart, 2 to 2**62."""
+        """How many elements have a rank, 2 to 2**62."""
         return sum(self.sizes)
 
     def integers(self) -> tuple[int, int] | None:
@@ -79,11 +79,11 @@ class IdPattern:
             alphabet[(mixed(rank + position * GOLDEN & _MASK) >> 32) * len(alphabet) >> 32]
             for position, alphabet in enumerate(layout[: self.free], 1)
         ]
-        told: list[str] = []
+        ranked: list[str] = []
         for alphabet in reversed(layout[self.free :]):
             rest, digit = divmod(rest, len(alphabet))
-            told.append(alphabet[digit])
-        return "".join(letters + told[::-1])
+            ranked.append(alphabet[digit])
+        return "".join(letters + ranked[::-1])
 
 
 @lru_cache(maxsize=256)
