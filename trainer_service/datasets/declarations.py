@@ -25,10 +25,9 @@ from rowmint.schema import (
     near_names,
     shown_cell,
 )
-from trainer_service.datasets.column_types import Target
 from trainer_service.datasets.conversion import mask
-from trainer_service.datasets.datetimes import DatetimeForm
 from trainer_service.datasets.decimals import holds_decimals
+from trainer_service.datasets.target import Target
 
 Mask = npt.NDArray[np.bool_]
 
@@ -51,11 +50,7 @@ def validate_before_data(overrides: tuple[ColumnSpec, ...], primary_key: str) ->
         if column.id_pattern:
             parse_pattern(column.id_pattern, f"{path}.id_pattern")
         if column.datetime_format:
-            try:
-                DatetimeForm.of_format(column.datetime_format, column.name)
-            except InvalidFieldError as error:
-                description = error.violations[0].description
-                raise InvalidFieldError(f"{path}.datetime_format", description) from error
+            require_whole(column.datetime_format, f"{path}.datetime_format")
         if column.name == primary_key and column.kind not in (None, ColumnKind.ID):
             raise InvalidFieldError(
                 "dataset.primary_key",
