@@ -11,7 +11,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rowmint.codecs.identity import parse_pattern
 from rowmint.errors import ColumnNotFoundError, InvalidFieldError
 from rowmint.schema import (
     INT64_MAX,
@@ -25,6 +24,8 @@ from rowmint.schema import (
     near_names,
     shown_cell,
 )
+from rowmint.schema.forms.id_pattern import parse_id_pattern
+from rowmint.schema.forms.moments import form_of_strptime, has_day, is_time_of_day, parse_pattern
 from trainer_service.datasets.conversion import mask
 from trainer_service.datasets.decimals import holds_decimals
 from trainer_service.datasets.target import Target
@@ -48,14 +49,20 @@ def validate_before_data(overrides: tuple[ColumnSpec, ...], primary_key: str) ->
     for index, column in enumerate(overrides):
         path = f"dataset.column_overrides[{index}]"
         if column.id_pattern:
-            parse_pattern(column.id_pattern, f"{path}.id_pattern")
+            parse_id_pattern(column.id_pattern, f"{path}.id_pattern")
         if column.datetime_format:
-            require_whole(column.datetime_format, f"{path}.datetime_format")
+            _require_whole(form_of_strptime(column.datetime_format).pattern, f"{path}.datetime_format")
         if column.name == primary_key and column.kind not in (None, ColumnKind.ID):
             raise InvalidFieldError(
                 "dataset.primary_key",
                 f"column {primary_key!r} is declared {column.kind}, but a key must be an ID",
             )
+
+
+def _require_whole(pattern: str, field: str) -> None:
+    parse_pattern(pattern, field)
+    if not has_day(pattern) and not is_time_of_day(pattern):
+        raise InvalidFieldError(field, f"{pattern!r} must contain year, month and day, or an hour alone")
 
 
 def require_columns(overrides: tuple[ColumnSpec, ...], primary_key: str, names: list[str]) -> None:

@@ -60,14 +60,14 @@ def written(cell: Cell, column: ColumnSpec) -> str:
     match form.form:
         case NumberForm() if isinstance(cell, int | float | Decimal) and not isinstance(cell, bool):
             text = number_text(cell, form.form)
-        case DatetimeForm():
+        case DatetimeForm(pattern=pattern) if pattern:
             text = moment_text(moment_of(cell), form.form)
         case BooleanForm() if isinstance(cell, bool):
             text = form.form.true_text if cell else form.form.false_text
-        case None if column.datetime_format and isinstance(cell, date):
+        case None | DatetimeForm() if column.datetime_format and isinstance(cell, date):
             local = cell.astimezone(UTC) if isinstance(cell, datetime) and cell.tzinfo else cell
             text = local.strftime(column.datetime_format)
-        case None:
+        case None | DatetimeForm():
             text = cell_text(cell)
         case _:
             raise ValueError(f"{cell!r} is not of the type that column {column.name!r} writes")
@@ -106,7 +106,7 @@ def _read_own(text: str, column: ColumnSpec) -> Cell:
     match column.written_form.form:
         case NumberForm() as form:
             return _number_cell(read_number(text, form), column)
-        case DatetimeForm() as form:
+        case DatetimeForm(pattern=pattern) as form if pattern:
             return _moment_cell(read_moment(text, form), column)
         case BooleanForm() as form:
             folded = text.casefold()

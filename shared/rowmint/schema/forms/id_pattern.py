@@ -10,6 +10,7 @@ import bisect
 import itertools
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -23,8 +24,10 @@ _MAX_PATTERN = 1024
 _MAX_CLASS = 4096
 _TOKEN = re.compile(r"\[([^\]\\]+)\]|\\(.)|([^\[\]{}\\])")
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
-_COUNT = re.compile(r"\{(\d{1,2})(?:,(\d{1,3}))?\}")
+_COUNT = re.compile(r"\{([0-9]{1,2})(?:,([0-9]{1,2}))?\}")
 _MASK = (1 << 64) - 1
+GOLDEN = 0x9E3779B97F4A7C15
+"""2**64 divided by the golden ratio: tells positions apart before words are mixed."""
 
 
 def mixed(word: int) -> int:
@@ -64,7 +67,7 @@ class IdPattern:
         length = bisect.bisect_right(starts, rank) - 1
         layout, rest = self.layouts[length], rank - starts[length]
         letters = [
-            alphabet[(mixed(rank + position * 0x9E3779B97F4A7C15 & _MASK) >> 32) * len(alphabet) >> 32]
+            alphabet[(mixed(rank + position * GOLDEN & _MASK) >> 32) * len(alphabet) >> 32]
             for position, alphabet in enumerate(layout[: self.free], 1)
         ]
         told: list[str] = []
@@ -100,14 +103,25 @@ def parse_id_pattern(pattern: str, field: str = "id_pattern") -> IdPattern:
         if most > least and len(layouts) > 1:
             raise InvalidFieldError(field, f"{pattern!r} has more than one {{m,n}}")
         layouts = [layout + (alphabet,) * repeat for layout in layouts for repeat in range(least, most + 1)]
-    whole = IdPattern(tuple(layouts), 0)
-    if not layouts[0] or len(layouts[-1]) > _MAX_WIDTH or whole.size < 2:
+    fits = layouts[0] and len(layouts[-1]) <= _MAX_WIDTH
+    if not fits or (len(layouts) == 1 and all(len(alphabet) == 1 for alphabet in layouts[0])):
         raise InvalidFieldError(field, f"{pattern!r} must describe at least two texts of 1 to {_MAX_WIDTH} characters")
-    free = 0
-    while whole.size > MAX_IDS:
-        free += 1
-        whole = IdPattern(whole.layouts, free)
-    return whole
+    return IdPattern(tuple(layouts), _free_positions(layouts))
+
+
+def _free_positions(layouts: Sequence[tuple[str, ...]]) -> int:
+    """Return the fewest positions that must be free for the others to have no more than 2**62 elements."""
+    sizes = [1] * len(layouts)
+    free = len(layouts[-1])
+    while free:
+        grown = [
+            size * len(layout[free - 1]) if free <= len(layout) else 1
+            for size, layout in zip(sizes, layouts, strict=True)
+        ]
+        if sum(grown) > MAX_IDS:
+            break
+        sizes, free = grown, free - 1
+    return free
 
 
 @lru_cache(maxsize=256)
