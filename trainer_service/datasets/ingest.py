@@ -126,7 +126,7 @@ def ingest(
         data_format = format_from_json(data_format)
     reporter = _ProgressReporter(source, progress, cancelled)
     limits = IngestLimits() if limits is None else limits
-    reader = open_reader(source, data_format, limits)
+    reader = open_reader(source, data_format, limits, scratch)
     columns = None if types is None else _earlier_types(types, overrides)
     if columns is None:
         columns = _infer_types(reader, overrides, primary_key, reporter)
@@ -146,7 +146,9 @@ def ingest(
     for column in columns:
         if column.distinctness is not None:
             column.distinctness.close()
-    profile = {"rows": rows, "columns": {column.name: column.profile.to_json() for column in columns}}
+    profile: dict[str, Any] = {"rows": rows, "columns": {column.name: column.profile.to_json() for column in columns}}
+    if reader.dialect is not None:
+        profile["dialect"] = reader.dialect.to_json()
     reporter.done()
     return IngestResult(schema, rows, path, profile, sdv_metadata(schema))
 
