@@ -33,9 +33,7 @@ def first(kind, folder):
     folder.mkdir()
     data_format, data = FORMATS[kind]
     found = []
-    result = ingest(
-        io.BytesIO(data), data_format, overrides(kind), "", folder, on_types=found.append, propose_key=lambda _: ""
-    )
+    result = ingest(io.BytesIO(data), data_format, overrides(kind), "", folder, on_types=found.append)
     return result, json.loads(json.dumps(found[0]))
 
 
@@ -54,7 +52,6 @@ def test_an_ingest_that_knows_the_types_reads_once_and_ends_alike(kind, tmp_path
         types=types,
         on_types=joined.append,
         progress=shares.append,
-        propose_key=lambda _: "",
     )
     assert joined == []
     assert min(shares) >= 0.5
@@ -81,14 +78,7 @@ def test_what_cannot_be_read_is_found_again(what, tmp_path):
         types_from_json(broken, DECLARED)
     joined = []
     found = ingest(
-        io.BytesIO(CSV),
-        {"type": "csv"},
-        DECLARED,
-        "",
-        tmp_path / "second",
-        types=broken,
-        on_types=joined.append,
-        propose_key=lambda _: "",
+        io.BytesIO(CSV), {"type": "csv"}, DECLARED, "", tmp_path / "second", types=broken, on_types=joined.append
     )
     assert len(joined) == 1
     assert found.schema == expected.schema

@@ -34,14 +34,7 @@ def read(tmp_path_factory):
         else:
             file = io.BytesIO(data.encode())
         overrides = (ColumnSpec("x", **declared),) if declared else ()
-        result = ingest(
-            file,
-            data_format or CsvFormat(),
-            overrides,
-            primary_key,
-            tmp_path_factory.mktemp("scratch"),
-            propose_key=lambda _: "",
-        )
+        result = ingest(file, data_format or CsvFormat(), overrides, primary_key, tmp_path_factory.mktemp("scratch"))
         return result.schema.column("x"), pq.read_table(result.path)["x"].to_pylist()
 
     return run

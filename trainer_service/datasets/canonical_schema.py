@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rowmint.errors import InvalidFieldError
 from rowmint.schema import KINDS_OF_TYPE, ColumnKind, ColumnSpec, DataType, Domain, TableSchema, with_nullable
@@ -17,7 +18,7 @@ from trainer_service.datasets.inference.keys import (
     KeyFacts,
     key_evidence,
 )
-from trainer_service.datasets.notices import Finding, Notice, NoticeCode, Notices
+from trainer_service.datasets.notices import Finding, Notice, NoticeCode, Notices, column_flag, key_flag
 
 _FEW_ROWS = 5
 """Rows from which on unique text that its name or shape calls an id is one."""
@@ -103,19 +104,21 @@ class SchemaBuilder:
         """Decide about integers that do not repeat."""
         facts = KeyFacts(column.name, DataType.INT64, self._rows, column.counts_rows, is_code=False)
         evidence = key_evidence(facts)
-        numerical = f"--column {column.name}=numerical"
+        numerical = column_flag(column.name, "numerical")
         if evidence is not None:
             return _Decided(ColumnKind.ID, f"no value repeats, and {evidence}", numerical, evidence)
-        flag = f"--primary-key {column.name}"
+        flag = key_flag(column.name)
         if self._rows >= _NOTABLE_ROWS:
-            message = "no value repeats, but neither its name nor its shape says that it identifies rows: it is numerical"
+            message = (
+                "no value repeats, but neither its name nor its shape says that it identifies rows: it is numerical"
+            )
             self._notices.add(Notice(NoticeCode.UNIQUE_NUMBER, column.name, message, flag))
         return _Decided(ColumnKind.NUMERICAL, column.target.why, flag)
 
     def _text(self, column: CanonicalColumn) -> _Decided:
         """Decide about text: an id if most of its values occur once, so that none of them is published."""
         found = column.repetition()
-        usual = _Decided(ColumnKind.CATEGORICAL, column.target.why, f"--column {column.name}=id")
+        usual = _Decided(ColumnKind.CATEGORICAL, column.target.why, column_flag(column.name, "id"))
         if found is None or not found.values:
             return usual
         unique = found.single == self._rows
@@ -125,22 +128,26 @@ class SchemaBuilder:
             return usual
         pattern = self._pattern(column)
         is_code = pattern is not None and pattern.is_code
-        evidence = key_evidence(KeyFacts(column.name, DataType.STRING, self._rows, is_row_number=False, is_code=is_code))
+        evidence = key_evidence(
+            KeyFacts(column.name, DataType.STRING, self._rows, is_row_number=False, is_code=is_code)
+        )
         if not unique:
             evidence = None
         if not mostly_single and evidence is None and not is_code:
             self._report_singles(column.name, found)
             return usual
         why = f"{found.single} of {found.values} values occur once"
-        flag = f"--column {column.name}=categorical"
+        flag = column_flag(column.name, "categorical")
         message = f"{why}; it is an id, so that made values are published instead of them"
         self._notices.add(Notice(NoticeCode.NEAR_UNIQUE, column.name, message, flag, found.single))
         return _Decided(ColumnKind.ID, why, flag, evidence, pattern)
 
     def _report_singles(self, name: str, found: Repetition) -> None:
         if found.values >= ENOUGH_ROWS and found.single >= REPORTED_SHARE * found.values:
-            message = f"{found.single} of {found.values} values occur once; as categories they are published as they are"
-            self._notices.add(Notice(NoticeCode.NEAR_UNIQUE, name, message, f"--column {name}=id", found.single))
+            message = (
+                f"{found.single} of {found.values} values occur once; as categories they are published as they are"
+            )
+            self._notices.add(Notice(NoticeCode.NEAR_UNIQUE, name, message, column_flag(name, "id"), found.single))
 
     def _pattern(self, column: CanonicalColumn) -> LearnedPattern | None:
         if column.target.data_type is not DataType.STRING or column.declared.id_pattern:
@@ -162,13 +169,13 @@ class SchemaBuilder:
             return
         if found.evidence is KeyEvidence.ROW_NUMBER:
             message = "it counts the rows: it is an id, made ids count on"
-            self._notices.add(Notice(NoticeCode.ROW_NUMBER, name, message, f"--column {name}=numerical"))
+            self._notices.add(Notice(NoticeCode.ROW_NUMBER, name, message, column_flag(name, "numerical")))
         if name == key and not declared:
             message = f"it was taken for the primary key: no value repeats, and {found.evidence}"
             self._notices.add(Notice(NoticeCode.LIKELY_KEY, name, message, "--no-primary-key"))
         elif name != key:
             message = f"it may be a key: no value repeats, and {found.evidence}"
-            self._notices.add(Notice(NoticeCode.LIKELY_KEY, name, message, f"--primary-key {name}"))
+            self._notices.add(Notice(NoticeCode.LIKELY_KEY, name, message, key_flag(name)))
 
     def _spec(self, column: CanonicalColumn, found: _Decided) -> ColumnSpec:
         declared, target, profile, domain = column.declared, column.target, column.profile, column.domain
@@ -202,7 +209,7 @@ class SchemaBuilder:
         return Finding(column.name, found.why, found.flag, profile.nulls, distinct, exact)
 
 
-def profile_json(columns: Sequence[CanonicalColumn], schema: TableSchema) -> dict[str, object]:
+def profile_json(columns: Sequence[CanonicalColumn], schema: TableSchema) -> dict[str, Any]:
     """Return the profiles of columns, without the values of ids."""
     found = {}
     for column in columns:

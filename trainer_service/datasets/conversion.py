@@ -14,7 +14,6 @@ from rowmint.schema.forms import BooleanForm, DatetimeForm, NumberForm, ZoneStyl
 from rowmint.schema.forms.moment_layouts import MomentLayout, moment_layouts, pattern_layout
 from rowmint.schema.forms.number_layouts import MAX_SHAPE, NumberLayout, Separators, number_layouts
 from trainer_service.datasets.datetimes import Moments, whole_days
-from trainer_service.datasets.decimals import rounded
 from trainer_service.datasets.inference.booleans import words_of
 from trainer_service.datasets.inference.numbers import INFINITY, NOT_A_NUMBER, plain
 from trainer_service.datasets.limits import IngestLimits
@@ -23,6 +22,7 @@ from trainer_service.datasets.table_options import InfinitePolicy
 from trainer_service.datasets.target import Target
 
 Mask = npt.NDArray[np.bool_]
+
 
 class ImpossibleError(Exception):
     """Columns of the source type cannot be converted to the target type, whatever their values."""
@@ -265,8 +265,6 @@ def _from_typed(array: pa.Array, target: Target) -> pa.Array:
     source, arrow_type = array.type, target.arrow_type
     if target.pattern and pa.types.is_int64(source):
         return _from_text(array.cast(pa.string()), target)
-    if target.narrow and pa.types.is_float64(source):
-        return pa.array(rounded(array.fill_null(0.0).to_numpy(), target.decimals or 0), mask=mask(array.is_null()))
     if source == arrow_type:
         return array
     if target.data_type is DataType.STRING:

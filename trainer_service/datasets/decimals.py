@@ -1,7 +1,5 @@
 """Number of digits after the point of doubles."""
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -37,35 +35,3 @@ def learned_decimals(numbers: npt.NDArray[np.float64], at_least: int) -> int | N
         if not len(left):
             return decimals
     return None
-
-
-def float_decimals(
-    numbers: npt.NDArray[np.float64], at_least: int, narrow: type[np.floating[Any]]
-) -> int | None:
-    """Return the smallest number of digits with which every number is the narrow float nearest to a decimal, or None.
-
-    Args:
-        numbers: Finite values of the narrow type, shape (n,).
-        at_least: Lower bound of the result, which is at most 15.
-        narrow: float16 or float32.
-    """
-    left = numbers
-    for decimals in range(at_least, 16):
-        left = left[rounded(left, decimals).astype(narrow) != left.astype(narrow)]
-        if not len(left):
-            return decimals
-    return None
-
-
-def rounded(numbers: npt.NDArray[np.float64], decimals: int) -> npt.NDArray[np.float64]:
-    """Return the doubles nearest to numbers with that many fraction digits; those too large for it stay as they are.
-
-    Args:
-        numbers: Shape (n,).
-        decimals: 0 to 15.
-    """
-    scale = 10.0**decimals
-    with np.errstate(over="ignore", invalid="ignore"):
-        units = np.rint(numbers * scale)
-        found: npt.NDArray[np.float64] = np.where(np.abs(units) < 2**53, units / scale, numbers)
-    return found

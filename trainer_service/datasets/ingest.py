@@ -105,23 +105,24 @@ def ingest(
     reporter = _ProgressReporter(source, progress, cancelled)
     limits = IngestLimits() if limits is None else limits
     options = TableOptions() if options is None else options
-    reader = open_reader(source, data_format, limits)
+    reader = open_reader(source, data_format, limits, scratch)
     inferred = None if types is None else _earlier_types(types)
+    notices = Notices()
     if inferred is None:
         inferred = _infer_types(reader, overrides, primary_key, reporter)
+        # A reader notes the same things each time it reads.
+        notices.extend(reader.notices.all())
         if on_types is not None:
             on_types(inferred.to_json())
     declared = {column.name: column for column in overrides}
-    columns = [
-        CanonicalColumn(name, target, declared.get(name), options.infinite) for name, target in inferred.columns
-    ]
+    columns = [CanonicalColumn(name, target, declared.get(name), options.infinite) for name, target in inferred.columns]
     path = scratch / "table.parquet"
-    notices = Notices()
     try:
         rows = _convert(reader, columns, primary_key, path, reporter, limits=limits)
         if primary_key:
             _require_unique(reader, columns, primary_key, path)
-        notices.extend(reader.notices.all())
+        if types is not None and not notices.all():
+            notices.extend(reader.notices.all())
         notices.extend(inferred.notices)
         _report_infinite(columns, options.infinite, notices)
         builder = SchemaBuilder(columns, rows, path, notices)
@@ -129,12 +130,14 @@ def ingest(
     finally:
         for column in columns:
             column.close()
-    profile = {
+    profile: dict[str, Any] = {
         "rows": rows,
         "columns": profile_json(columns, schema),
         "notices": [notice.to_json() for notice in notices.all()],
         "findings": [finding.to_json() for finding in findings],
     }
+    if reader.dialect is not None:
+        profile["dialect"] = reader.dialect.to_json()
     reporter.done()
     return IngestResult(schema, rows, path, profile, sdv_metadata(schema), notices.all(), findings)
 

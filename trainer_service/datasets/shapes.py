@@ -73,7 +73,7 @@ class ShapeGroup:
             else:
                 letters[:, column] = self.data[self.starts + self._offsets[piece]]
         offsets = np.arange(len(self) + 1, dtype=np.int32) * np.int32(len(pieces))
-        return pa.Array.frombytes_of(pa.string(), len(self), [None, pa.py_buffer(offsets), pa.py_buffer(letters)])
+        return pa.Array.from_buffers(pa.string(), len(self), [None, pa.py_buffer(offsets), pa.py_buffer(letters)])
 
 
 def shapes(texts: pa.Array) -> pa.Array:
@@ -83,7 +83,7 @@ def shapes(texts: pa.Array) -> pa.Array:
         texts: Strings, none missing.
     """
     offsets, data = bytes_of(texts)
-    return pa.Array.frombytes_of(
+    return pa.Array.from_buffers(
         pa.string(), len(texts), [None, pa.py_buffer(offsets), pa.py_buffer(_DIGITS_AS_ZERO[data])]
     )
 

@@ -20,7 +20,6 @@ class Target:
         decimals: Of a DOUBLE: digits after the point in the text, None if their number is not bounded; of a DECIMAL:
             its scale.
         learned: Whether the decimals of a DOUBLE are found from the values: they are not text, or have exponents.
-        narrow: Whether numbers are rounded to their decimals: they came in a type of less precision.
         trim: Whether spaces around the text are removed.
         typed: Whether the input is numbers instead of text.
         decimal: Separator of fractions in text.
@@ -39,7 +38,6 @@ class Target:
     utc: bool = False
     decimals: int | None = None
     learned: bool = False
-    narrow: bool = False
     trim: bool = False
     typed: bool = False
     decimal: str = "."

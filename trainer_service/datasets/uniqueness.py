@@ -25,8 +25,8 @@ class DistinctnessTest:
     Distinct hashes prove distinct values; equal hashes may be collisions, which `repeated_rows` resolves.
 
     Args:
-        path: A file for the hashes, eight bytes for each integer and at most sixteen for each text that a batch repeats;
-            an existing file is overwritten.
+        path: A file for the hashes, eight bytes for each integer and each different text of a batch, sixteen for one
+            that the batch repeats; an existing file is overwritten.
     """
 
     def __init__(self, path: Path) -> None:

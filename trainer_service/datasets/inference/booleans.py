@@ -88,7 +88,9 @@ class BooleanState:
             form = notices.commonest(spellings, lambda words: f"{words.true_text}/{words.false_text}")
         canonical = (form.true_text, form.false_text) == _CANONICAL
         why = f"every value is {form.true_text} or {form.false_text}"
-        return Decision(Target(DataType.BOOL, WrittenForm() if canonical else WrittenForm(form), why=why), notices.all())
+        return Decision(
+            Target(DataType.BOOL, WrittenForm() if canonical else WrittenForm(form), why=why), notices.all()
+        )
 
 
 def _like(word: str, pair: tuple[str, str]) -> BooleanForm:

@@ -15,7 +15,7 @@ the result depends neither on the order of rows nor on batches. The rules:
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 
 from rowmint.errors import InvalidFieldError
 from rowmint.schema import KINDS_OF_TYPE, ColumnKind, ColumnSpec, DataType
-from rowmint.schema.forms import BooleanForm, DatetimeForm, NumberForm, StorageType, WrittenForm, ZoneStyle
+from rowmint.schema.forms import BooleanForm, DatetimeForm, NumberForm, StorageType, WrittenForm
 from rowmint.schema.forms.moments import directives, form_of_strptime, strptime_of
 from rowmint.schema.forms.number_layouts import MAX_SHAPE
+from rowmint.schema.forms.storage import STORAGE_OF_TYPE
 from trainer_service.datasets.column_types import EXACT_DOUBLE, MAX_SCALE, Inference
-from trainer_service.datasets.decimals import float_decimals
 from trainer_service.datasets.hints import FormatHints
 from trainer_service.datasets.inference.booleans import BooleanState
 from trainer_service.datasets.inference.decision import Decision, Evidence
@@ -43,14 +43,12 @@ from trainer_service.datasets.target import Target
 
 _NUMERIC = (DataType.INT64, DataType.DOUBLE, DataType.DECIMAL)
 _TEMPORAL = (DataType.DATE, DataType.TIMESTAMP)
-_FLOATS = {StorageType.FLOAT16: np.float16, StorageType.FLOAT32: np.float32}
 _TIMES = frozenset({StorageType.TIME32_S, StorageType.TIME32_MS, StorageType.TIME64_US, StorageType.TIME64_NS})
 _DAY_WORDS = frozenset({"date", "day", "dt", "datum", "fecha"})
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _FIRST_TEXTS = 64
 _MAX_PAD = 64
 _CLOCK = DatetimeForm("%H:%M:%S[.%6f]")
-_INSTANT = DatetimeForm("%Y-%m-%dT%H:%M:%S[.%6f]")
 
 
 @dataclass
@@ -91,24 +89,19 @@ class ColumnInference:
         name: Name of the column.
         inference: Types that are inferred from text.
         declared: The declared column, or None.
-        storage: The type that the column came in, if that is not the canonical one; or None.
 
     Raises:
         InvalidFieldError: The declared datetime format is invalid.
     """
 
-    def __init__(
-        self, name: str, inference: Inference, declared: ColumnSpec | None, storage: StorageType | None = None
-    ) -> None:
+    def __init__(self, name: str, inference: Inference, declared: ColumnSpec | None) -> None:
         self.name = name
         self._declared = ColumnSpec(name) if declared is None else declared
-        self._float = None if storage is None else _FLOATS.get(storage)
         self._seen: set[DataType] = set()
         self._seen_utc = False
         self._text_seen = False
         self._largest_whole = 0.0
         self._scale = 0
-        self._float_decimals: int | None = 0
         self._padding = _Padding()
         self._empty = 0
         self._numbers, self._moments, self._booleans = self._families(inference)
@@ -124,7 +117,10 @@ class ColumnInference:
         moment = bool(pattern) or kind is ColumnKind.DATETIME or data_type in _TEMPORAL
         boolean = isinstance(form, BooleanForm) or kind is ColumnKind.BOOLEAN or data_type is DataType.BOOL
         declared = number or moment or boolean
-        scalars, datetimes = inference is Inference.ALL and not declared, inference is not Inference.NONE and not declared
+        scalars, datetimes = (
+            inference is Inference.ALL and not declared,
+            inference is not Inference.NONE and not declared,
+        )
         if data_type is DataType.STRING:
             scalars = datetimes = False
         numbers = NumberState(lenient=number) if number or scalars else None
@@ -195,9 +191,6 @@ class ColumnInference:
             extremes = pc.min_max(array).as_py()
             largest = max(abs(extremes["min"]), abs(extremes["max"]))
             self._largest_whole = max(self._largest_whole, float(largest))
-        elif kind is DataType.DOUBLE and self._float is not None and self._float_decimals is not None:
-            values = array.drop_null().to_numpy()
-            self._float_decimals = float_decimals(values[np.isfinite(values)], self._float_decimals, self._float)
 
     @property
     def decimal(self) -> str:
@@ -356,19 +349,16 @@ class ColumnInference:
     def _stored(self, target: Target, hints: FormatHints) -> Target:
         """Return the target with the type and the time zone that a typed format has for the column."""
         storage, zone = hints.storage.get(self.name), hints.arrow_zones.get(self.name, "")
-        declared = self._declared.written_form
+        storage = self._declared.written_form.storage or storage
+        if storage is not None and storage not in STORAGE_OF_TYPE[target.data_type]:
+            storage = None
         form = target.form
-        if declared and declared.form is None and target.data_type is DataType.STRING:
-            form = declared
-        if storage is None and not (zone and target.data_type is DataType.TIMESTAMP):
-            return replace(target, form=form)
-        kind = form.form
-        if storage in _TIMES and target.data_type is DataType.INT64 and kind is None:
+        kind, width = form.form, form.pad_width or self._declared.written_form.pad_width
+        if storage in _TIMES and kind is None:
             kind = _CLOCK
-        if zone and target.data_type is DataType.TIMESTAMP:
-            instant = DatetimeForm(f"{_INSTANT.pattern}%z", zone=ZoneStyle.Z) if target.utc else _INSTANT
-            kind = replace(kind if isinstance(kind, DatetimeForm) else instant, arrow_zone=zone)
-        return replace(target, form=WrittenForm(kind, storage or declared.storage, form.pad_width))
+        if zone and target.data_type is DataType.TIMESTAMP and not isinstance(kind, NumberForm | BooleanForm):
+            kind = replace(kind or DatetimeForm(""), arrow_zone=zone)
+        return replace(target, form=WrittenForm(kind, storage, width))
 
     def _natural_typed(self) -> Target:
         why = "the file says so"
@@ -377,8 +367,6 @@ class ColumnInference:
                 (only,) = self._seen
                 if only is DataType.DECIMAL:
                     return Target(only, decimals=self._scale, why=why)
-                if only is DataType.DOUBLE and self._float is not None:
-                    return Target(only, typed=True, decimals=self._float_decimals, narrow=self._float_decimals is not None, why=why)
                 return Target(only, utc=self._seen_utc, typed=True, learned=True, why=why)
             if self._seen == {DataType.INT64, DataType.DOUBLE} and self._largest_whole <= EXACT_DOUBLE:
                 return Target(DataType.DOUBLE, typed=True, learned=True, why="some values are not integers")

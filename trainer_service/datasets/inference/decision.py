@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from trainer_service.datasets.hints import FormatHints
-from trainer_service.datasets.notices import Notice, NoticeCode
+from trainer_service.datasets.notices import Notice, NoticeCode, column_flag
 from trainer_service.datasets.target import Target
 
 _Variant = TypeVar("_Variant")
@@ -58,7 +58,7 @@ class ColumnNotices:
 
     def as_kind(self, kind: str) -> str:
         """Return the option that declares the column's kind, and maybe form."""
-        return f"--column {self.name}={kind}"
+        return column_flag(self.name, kind)
 
     def all(self) -> tuple[Notice, ...]:
         """Return them in order."""

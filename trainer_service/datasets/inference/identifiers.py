@@ -1,7 +1,7 @@
 """Patterns of ids: what made ids look like, learned from the texts of a column without copying any of them.
 
-A position is a literal only where all of at least twenty texts agree, or where it is punctuation; else it is the smallest
-of a few classes that holds what was seen there.
+A position is a literal only where all of at least twenty texts agree, or where it is punctuation; else it is the
+smallest of a few classes that holds what was seen there.
 """
 
 import math
@@ -150,8 +150,8 @@ def _of_layouts(layouts: _Layouts, total: int) -> LearnedPattern:
     while head < min(shortest, MAX_WIDTH) - 1 and total >= _LITERAL_ROWS and len(_bytes(layouts.heads[head])) == 1:
         parts.append((_alphabet(_bytes(layouts.heads[head]), total), 1, 1))
         head += 1
-    rest = layouts.heads[head:].any(axis=0) if longest <= MAX_WIDTH else layouts.anywhere
-    alphabet = _alphabet(_bytes(rest), 0)
+    rest = layouts.heads[head:] if longest <= MAX_WIDTH else layouts.anywhere[np.newaxis]
+    alphabet = _alphabet(_bytes(np.logical_or.reduce(rest)), 0)
     parts.append((alphabet, max(1, min(shortest, MAX_WIDTH) - head), max(1, min(longest, MAX_WIDTH) - head)))
     return LearnedPattern(_with_room(parts, total), 0, is_code=False)
 
@@ -177,7 +177,9 @@ def _alphabet(seen: str, rows: int) -> str:
     if len(letters) <= _SET_SIZE and rows >= _SET_ROWS and letters.isalnum():
         return f"[{letters}]"
     words = {letter for letter in letters if letter.isalnum()}
-    marks = "".join(letter for letter in letters if not letter.isalnum() and letter.isprintable() and letter not in "]\\-")
+    marks = "".join(
+        letter for letter in letters if not letter.isalnum() and letter.isprintable() and letter not in "]\\-"
+    )
     ranges = next((ranges for ranges, known in _CLASSES if words <= set(known)), "A-Za-z0-9") if words else ""
     dash = "-" if "-" in letters else ""
     return f"[{ranges}{marks}{dash}]" if ranges or marks or dash else "[a-z]"
@@ -205,8 +207,9 @@ def _with_room(parts: list[tuple[str, int, int]], rows: int) -> str:
     for alphabet, least, most in parts:
         if merged and merged[-1][0] == alphabet and len(alphabet) > 1:
             _, before, behind = merged.pop()
-            least, most = least + before, most + behind
-        merged.append((alphabet, least, most))
+            merged.append((alphabet, least + before, most + behind))
+        else:
+            merged.append((alphabet, least, most))
     return "".join(alphabet + _count(least, most) for alphabet, least, most in merged)
 
 

@@ -1,4 +1,4 @@
-"""Which columns identify rows: by name or by shape; unique values alone prove nothing, as numbers rarely repeat."""
+"""Which columns identify rows, by name or by shape: unique values alone prove nothing, as numbers rarely repeat."""
 
 import re
 from dataclasses import dataclass
@@ -15,8 +15,31 @@ ID_SHARE = 0.5
 REPORTED_SHARE = 0.1
 """Share from which on it is reported."""
 
-_KEY_WORDS = frozenset(
-    "id ids key uuid guid nr no num number index idx code pk row rowid serial token ref email mail".split()
+_KEY_TEXT = "id ids key uuid guid nr no num number index idx code pk row rowid serial token ref email mail"
+_KEY_WORDS = frozenset(_KEY_TEXT.split())
+_WORDS = frozenset(
+    [
+        "id",
+        "ids",
+        "key",
+        "uuid",
+        "guid",
+        "nr",
+        "no",
+        "num",
+        "number",
+        "index",
+        "idx",
+        "code",
+        "pk",
+        "row",
+        "rowid",
+        "serial",
+        "token",
+        "ref",
+        "email",
+        "mail",
+    ]
 )
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _UNNAMED = re.compile(r"#|Unnamed: ?\d+|column1|", re.IGNORECASE)

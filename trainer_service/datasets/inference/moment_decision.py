@@ -18,7 +18,7 @@ _NOUNS = {DataType.INT64: "time of day", DataType.DATE: "day", DataType.TIMESTAM
 
 
 def witnessed_order(state: MomentState) -> tuple[str, bool] | None:
-    """Return the separator of a column's days in digits before the year and whether the day is first, if values say so."""
+    """Return the separator of a column's days and whether the day comes before the month, if its values say so."""
     for template, facts in state.facts.items():
         if "1" in template and bool(facts.day_first) != bool(facts.month_first):
             return _separator(template), bool(facts.day_first)
@@ -48,9 +48,7 @@ def decide_moment(
         day_first = _day_first(template, facts, orders)
         if day_first is None:
             both = f": {facts.day_first} rows can only have the day first and {facts.month_first} only the month"
-            _report_unknown(
-                "whether the day or the month comes first" + (both if facts.day_first else ""), notices
-            )
+            _report_unknown("whether the day or the month comes first" + (both if facts.day_first else ""), notices)
             return Decision(None, notices.all())
         order, other = ("day", "month") if day_first else ("month", "day")
         rows = facts.day_first or facts.month_first
@@ -219,9 +217,7 @@ def _clock_pattern(facts: MomentFacts, notices: ColumnNotices) -> str:
 
 
 def _report_parts(notices: ColumnNotices, rows: int) -> None:
-    notices.add(
-        NoticeCode.MIXED_FORMS, "some values leave out parts of the time that others have as zeros", rows=rows
-    )
+    notices.add(NoticeCode.MIXED_FORMS, "some values leave out parts of the time that others have as zeros", rows=rows)
 
 
 def _core(clock: Clock) -> str:

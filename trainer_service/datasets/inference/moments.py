@@ -1,4 +1,4 @@
-"""What the texts of a column say about it as a column of days, times or moments: counts that can be added in any order."""
+"""What the texts of a column say about it as a column of moments: counts that can be added in any order."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -149,7 +149,7 @@ class MomentState:
     Args:
         pattern: A declared pattern, which is the only template; empty: all that are recognised.
         compact: Whether eight digits may be a day.
-        lenient: Whether texts that are no moment are passed over, as the column is declared moments and they are errors.
+        lenient: Whether texts that are no moment are passed over: the column is declared, and they are errors.
 
     Attributes:
         facts: By template; without one the column is not days, times or moments.
@@ -185,4 +185,6 @@ class MomentState:
             layout = pattern_layout(self._pattern, shape)
             return () if layout is None else (layout,)
         found = moment_layouts(shape)
-        return found if self._compact else tuple(layout for layout in found if (layout.date, layout.clock) != (COMPACT_DAY, ""))
+        if self._compact:
+            return found
+        return tuple(layout for layout in found if (layout.date, layout.clock) != (COMPACT_DAY, ""))

@@ -186,9 +186,7 @@ def _grouping(facts: NumberFacts, notices: ColumnNotices) -> Grouping:
     return fits[0] if grouped and fits else Grouping.NONE
 
 
-def _fewest_digits(
-    facts: NumberFacts, data_type: DataType, decimals: int | None, notices: ColumnNotices
-) -> int | None:
+def _fewest_digits(facts: NumberFacts, data_type: DataType, decimals: int | None, notices: ColumnNotices) -> int | None:
     """Return the fewest digits of the fraction that agree with most rows.
 
     With m of them, a number has exactly m, or more of which the last is not 0.
@@ -210,7 +208,8 @@ def _fewest_digits(
 
         best = min(lengths | {1}, key=lambda fewest: (-agreeing(fewest), fewest != 1, fewest))
         if agreeing(best) < total:
-            message = f"fractions have from {min(lengths)} to {max(lengths)} digits and may end in 0; written with {best}"
+            spread = f"{min(lengths)} to {max(lengths)} digits"
+            message = f"fractions have {spread} and some end in 0; they are written with {best} or as many as needed"
             notices.add(NoticeCode.MIXED_FORMS, message, notices.as_kind("categorical"), total - agreeing(best))
     canonical = decimals if data_type is DataType.DECIMAL else 1
     return None if best == canonical else best
@@ -235,10 +234,11 @@ def _exponent(facts: NumberFacts, decimals: int | None) -> dict[str, Any]:
         return {"exponent": ExponentStyle.NEVER} if plain else {}
     every = facts.exponents.total() == facts.rows
     signs = {plus for _, _, plus in facts.exponents}
+    upper = sum(rows for (is_upper, _, _), rows in facts.exponents.items() if is_upper)
     return {
         "exponent": ExponentStyle.ALWAYS if every else ExponentStyle.SHORTEST,
         "exponent_digits": min(digits for _, digits, _ in facts.exponents),
-        "exponent_upper": sum(rows for (upper, _, _), rows in facts.exponents.items() if upper) * 2 > facts.exponents.total(),
+        "exponent_upper": upper * 2 > facts.exponents.total(),
         "exponent_plus": True in signs,
     }
 

@@ -202,7 +202,7 @@ class NumberState:
     """Which separators all texts of a column agree with, and the facts under each.
 
     Args:
-        lenient: Whether texts that are no number are passed over, as the column is declared numbers and they are errors.
+        lenient: Whether texts that are no number are passed over: the column is declared numbers, and they are errors.
 
     Attributes:
         separators: The pairs of separators under which every text is a number; without one the column is not numbers.

@@ -37,8 +37,7 @@ class TableInference:
         """Add some rows."""
         for name, array in zip(batch.schema.names, batch.columns, strict=True):
             if name not in self._columns:
-                storage = self._hints.storage.get(name)
-                self._columns[name] = ColumnInference(name, self._inference, self._declared.get(name), storage)
+                self._columns[name] = ColumnInference(name, self._inference, self._declared.get(name))
             self._columns[name].add(array)
 
     def decide(self, primary_key: str, notices: Notices) -> list[tuple[str, Target]]:

@@ -99,7 +99,7 @@ class MomentLayout:
 
 @lru_cache(maxsize=16_384)
 def moment_layouts(shape: str) -> tuple[MomentLayout, ...]:
-    """Return the readings of a shape as a day, time or moment, each of another template of the day; none if it is none."""
+    """Return the readings of a shape as a day, time or moment, each of another template of the day; maybe none."""
     if not 4 <= len(shape) <= MAX_SHAPE or "0" not in shape:
         return ()
     found: dict[str, MomentLayout] = {}

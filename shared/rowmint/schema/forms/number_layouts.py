@@ -1,7 +1,7 @@
 """The ways in which a text can be read as a number, seen from its shape: the text with a 0 for each digit.
 
-A shape such as ``$0,000.00`` or ``(00.00)`` decides where prefix, sign, digits, separators, exponent and suffix are, up to
-one ambiguity: in ``0,000`` the comma separates thousands or a fraction. Each layout therefore names the pairs of
+A shape such as ``$0,000.00`` or ``(00.00)`` decides where prefix, sign, digits, separators, exponent and suffix are, up
+to one ambiguity: in ``0,000`` the comma separates thousands or a fraction. Each layout therefore names the pairs of
 separators under which it is how the shape is read; which pair a column has, all of its values decide together.
 """
 
@@ -38,16 +38,18 @@ _HEAD = re.compile(rf"(?P<outer>[{_SIGNS}(]?)(?P<prefix>[^{_SIGNS}()]*)(?P<inner
 _CORE = re.compile(
     rf"(?P<mantissa>[0{re.escape(''.join(GROUP_SEPARATORS))}]+)(?:(?P<letter>[eE])(?P<sign>[+-]?)(?P<exponent>0+))?"
 )
-_CURRENCIES = frozenset(
-    "AED ARS AUD BDT BGN BHD BRL CAD CHF CLP CNY COP CZK DKK EGP EUR GBP HKD HUF IDR ILS INR ISK JPY KES KRW KWD KZT LKR"
-    " MAD MXN MYR NGN NOK NZD OMR PEN PHP PKR PLN QAR RON RSD RUB SAR SEK SGD THB TND TRY TWD UAH USD UYU VND XAF XOF ZAR"
-    " Rs Rs. kr kr. Kr K\u010d z\u0142 Ft Fr. SFr. RM Rp \u043b\u0432 \u0440\u0443\u0431 \u0440\u0443\u0431. lei".split()
-)
-_UNITS = frozenset(
-    "% \u2030 \u00b0 \u00b0C \u00b0F pp bp kg g mg lb lbs oz km m cm mm mi ft l ml L mL ms s sec min h hrs hours days years"
-    " Wh kWh MWh GWh W kW MW V mV kV Hz kHz MHz GHz B kB KB MB GB TB KiB MiB GiB TiB km/h kmh mph m/s Pa hPa kPa bar mbar"
-    " bpm rpm cal kcal kJ dB ppm".split()
-)
+_CURRENCY_TEXT = """
+AED ARS AUD BDT BGN BHD BRL CAD CHF CLP CNY COP CZK DKK EGP EUR GBP HKD HUF IDR ILS INR ISK JPY KES KRW KWD KZT LKR MAD
+MXN MYR NGN NOK NZD OMR PEN PHP PKR PLN QAR RON RSD RUB SAR SEK SGD THB TND TRY TWD UAH USD UYU VND XAF XOF ZAR
+Rs Rs. kr kr. Kr K\u010d z\u0142 Ft Fr. SFr. RM Rp lei
+"""
+_UNIT_TEXT = """
+% \u2030 \u00b0 \u00b0C \u00b0F pp bp ppm kg g mg lb lbs oz km m cm mm mi ft l ml L mL ms s sec min h hrs hours days years
+Wh kWh MWh GWh W kW MW V mV kV Hz kHz MHz GHz B kB KB MB GB TB KiB MiB GiB TiB km/h kmh mph m/s Pa hPa kPa bar mbar
+bpm rpm cal kcal kJ dB
+"""
+_CURRENCIES = frozenset(_CURRENCY_TEXT.split())
+_UNITS = frozenset(_UNIT_TEXT.split())
 
 
 @dataclass(frozen=True)
