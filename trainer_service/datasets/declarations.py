@@ -51,7 +51,7 @@ def validate_before_data(overrides: tuple[ColumnSpec, ...], primary_key: str) ->
         if column.id_pattern:
             parse_id_pattern(column.id_pattern, f"{path}.id_pattern")
         if column.datetime_format:
-            _require_whole(form_of_strptime(column.datetime_format).pattern, f"{path}.datetime_format")
+            declared_pattern(column.datetime_format, f"{path}.datetime_format")
         if column.name == primary_key and column.kind not in (None, ColumnKind.ID):
             raise InvalidFieldError(
                 "dataset.primary_key",
@@ -59,10 +59,17 @@ def validate_before_data(overrides: tuple[ColumnSpec, ...], primary_key: str) ->
             )
 
 
-def _require_whole(pattern: str, field: str) -> None:
+def declared_pattern(datetime_format: str, field: str) -> str:
+    """Return the pattern of a written form that reads a declared strptime format.
+
+    Raises:
+        InvalidFieldError: It is invalid, or contains neither a whole day nor an hour alone; the error names `field`.
+    """
+    pattern = form_of_strptime(datetime_format).pattern
     parse_pattern(pattern, field)
     if not has_day(pattern) and not is_time_of_day(pattern):
-        raise InvalidFieldError(field, f"{pattern!r} must contain year, month and day, or an hour alone")
+        raise InvalidFieldError(field, f"{datetime_format!r} must contain year, month and day, or an hour alone")
+    return pattern
 
 
 def require_columns(overrides: tuple[ColumnSpec, ...], primary_key: str, names: list[str]) -> None:

@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 from rowmint.errors import InvalidFieldError
 from rowmint.schema import KINDS_OF_TYPE, ColumnKind, ColumnSpec, DataType
 from rowmint.schema.forms import BooleanForm, DatetimeForm, NumberForm, StorageType, WrittenForm
-from rowmint.schema.forms.moments import directives, form_of_strptime, strptime_of
+from rowmint.schema.forms.moments import directives, form_of_strptime, is_time_of_day, strptime_of
 from rowmint.schema.forms.number_layouts import MAX_SHAPE
 from rowmint.schema.forms.storage import STORAGE_OF_TYPE
 from trainer_service.datasets.column_types import EXACT_DOUBLE, MAX_SCALE, Inference
+from trainer_service.datasets.declarations import declared_pattern
 from trainer_service.datasets.hints import FormatHints
 from trainer_service.datasets.inference.booleans import BooleanState
 from trainer_service.datasets.inference.decision import Decision, Evidence
@@ -112,7 +113,7 @@ class ColumnInference:
         form, kind, data_type = column.written_form.form, column.kind, column.data_type
         pattern = form.pattern if isinstance(form, DatetimeForm) else ""
         if column.datetime_format and not pattern:
-            pattern = form_of_strptime(column.datetime_format).pattern
+            pattern = declared_pattern(column.datetime_format, f"datetime_format of column {self.name!r}")
         number = isinstance(form, NumberForm) or kind is ColumnKind.NUMERICAL or data_type in _NUMERIC
         moment = bool(pattern) or kind is ColumnKind.DATETIME or data_type in _TEMPORAL
         boolean = isinstance(form, BooleanForm) or kind is ColumnKind.BOOLEAN or data_type is DataType.BOOL
@@ -149,7 +150,6 @@ class ColumnInference:
             array = array.slice(_FIRST_TEXTS)
         self._add_text(array)
 
-    @property
     def _alive(self) -> bool:
         return (
             (self._numbers is not None and bool(self._numbers.separators))
@@ -158,7 +158,7 @@ class ColumnInference:
         )
 
     def _add_text(self, array: pa.Array) -> None:
-        if not self._alive or not len(array):
+        if not self._alive() or not len(array):
             return
         counted = pc.value_counts(array)
         texts, weights = counted.field("values"), counted.field("counts").to_numpy()
@@ -177,7 +177,7 @@ class ColumnInference:
                 self._moments.add(group, rows)
             if self._booleans is not None and self._booleans.alive:
                 self._booleans.add(group, rows)
-            if not self._alive:
+            if not self._alive():
                 break
 
     def _add_typed(self, array: pa.Array) -> None:
@@ -287,7 +287,8 @@ class ColumnInference:
         if kind in (ColumnKind.CATEGORICAL, ColumnKind.ID, ColumnKind.IGNORED):
             fits = kind in KINDS_OF_TYPE[natural.data_type] and self._is_exact(natural, notices)
             return natural if fits else Target(DataType.STRING, why=f"it is declared {kind}; its values are unchanged")
-        if kind in KINDS_OF_TYPE[natural.data_type] and known:
+        is_clock = natural.data_type is DataType.INT64 and isinstance(natural.form.form, DatetimeForm)
+        if (kind in KINDS_OF_TYPE[natural.data_type] and known) or is_clock:
             return natural
         requested = {
             ColumnKind.NUMERICAL: DataType.DOUBLE,
@@ -335,6 +336,7 @@ class ColumnInference:
             pattern, found = form.form.pattern, directives(form.form.pattern)
             if declared.data_type is None:
                 requested = DataType.TIMESTAMP if found & set("HIs") else DataType.DATE
+                requested = DataType.INT64 if is_time_of_day(pattern) else requested
             return Target(
                 requested,
                 form,

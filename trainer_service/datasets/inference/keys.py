@@ -17,30 +17,6 @@ REPORTED_SHARE = 0.1
 
 _KEY_TEXT = "id ids key uuid guid nr no num number index idx code pk row rowid serial token ref email mail"
 _KEY_WORDS = frozenset(_KEY_TEXT.split())
-_WORDS = frozenset(
-    [
-        "id",
-        "ids",
-        "key",
-        "uuid",
-        "guid",
-        "nr",
-        "no",
-        "num",
-        "number",
-        "index",
-        "idx",
-        "code",
-        "pk",
-        "row",
-        "rowid",
-        "serial",
-        "token",
-        "ref",
-        "email",
-        "mail",
-    ]
-)
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _UNNAMED = re.compile(r"#|Unnamed: ?\d+|column1|", re.IGNORECASE)
 

@@ -62,7 +62,8 @@ def decide_moment(
     elif pattern:
         data_type = DataType.TIMESTAMP if directives(pattern) & set("HIs") else DataType.DATE
     else:
-        data_type = DataType.TIMESTAMP if any(clock.template for clock in facts.clocks) else DataType.DATE
+        has_clock = any(clock.template for clock in facts.clocks) or bool(state.passed_over)
+        data_type = DataType.TIMESTAMP if has_clock else DataType.DATE
     form = declared or _form(template, facts, day_first, pattern, notices)
     zoned = any(clock.zone is not ZoneStyle.NONE for clock in facts.clocks)
     plain = declared is None and not strptime and _is_canonical(form, data_type)

@@ -153,6 +153,7 @@ class MomentState:
 
     Attributes:
         facts: By template; without one the column is not days, times or moments.
+        passed_over: Rows that are no moment, if lenient.
     """
 
     def __init__(self, pattern: str, *, compact: bool, lenient: bool) -> None:
@@ -160,6 +161,7 @@ class MomentState:
         self._compact = compact
         self._lenient = lenient
         self._dead = False
+        self.passed_over = 0
         self.facts: dict[str, MomentFacts] = {}
 
     @property
@@ -177,6 +179,7 @@ class MomentState:
             if facts is not None and facts.add(layout, group, weights) and len(facts.clocks) <= MAX_CLOCKS:
                 kept[layout.date] = facts
         if not kept and self._lenient:
+            self.passed_over += int(weights.sum())
             return
         self.facts, self._dead = kept, not kept
 

@@ -55,7 +55,7 @@ def decide_number(name: str, state: NumberState, evidence: Evidence, request: Re
     known = request.numerical or request.form is not None
     if not facts.rows or (not known and _is_text(facts, separators, notices)):
         return Decision(None, notices.all())
-    return Decision(_target(facts, state.words, separators, request, notices), notices.all())
+    return Decision(_target(facts, state.words + state.passed_over, separators, request, notices), notices.all())
 
 
 def _separators(
@@ -112,14 +112,14 @@ def _is_text(facts: NumberFacts, separators: Separators, notices: ColumnNotices)
 
 
 def _target(
-    facts: NumberFacts, words: int, separators: Separators, request: Request, notices: ColumnNotices
+    facts: NumberFacts, others: int, separators: Separators, request: Request, notices: ColumnNotices
 ) -> Target | None:
     """Return the target; None if no numeric type holds the numbers."""
     scale = max((digits for digits, _ in facts.fractions), default=0)
     decimals = scale if scale <= MAX_DECIMALS else None
     if request.data_type is not None:
         data_type = request.data_type
-    elif facts.whole == facts.rows and not words:
+    elif facts.whole == facts.rows and not others:
         if facts.beyond_int64 and not request.numerical:
             message = "integers beyond 64 bits are kept as text, digit by digit"
             notices.add(NoticeCode.BEYOND_INT64, message, rows=facts.beyond_int64)
@@ -127,7 +127,7 @@ def _target(
         data_type = DataType.DOUBLE if facts.beyond_int64 else DataType.INT64
     elif not facts.lossy and not facts.beyond_exact:
         data_type = DataType.DOUBLE
-    elif not facts.exponents and not words and decimals is not None and facts.digits[1] + scale <= _INT64_DIGITS:
+    elif not facts.exponents and not others and decimals is not None and facts.digits[1] + scale <= _INT64_DIGITS:
         data_type = DataType.DECIMAL
     elif facts.beyond_exact and not request.numerical:
         return None

@@ -207,12 +207,14 @@ class NumberState:
     Attributes:
         separators: The pairs of separators under which every text is a number; without one the column is not numbers.
         words: Rows that are not a number or infinite.
+        passed_over: Rows that are no number, if lenient.
     """
 
     def __init__(self, *, lenient: bool) -> None:
         self._lenient = lenient
         self.separators: frozenset[Separators] = SEPARATORS
         self.words = 0
+        self.passed_over = 0
         self._facts: dict[frozenset[Separators], NumberFacts] = {}
 
     def add(self, group: ShapeGroup, weights: NDArray[np.int64]) -> None:
@@ -222,6 +224,7 @@ class NumberState:
             return
         layouts = number_layouts(group.shape)
         if not layouts and self._lenient:
+            self.passed_over += int(weights.sum())
             return
         self.separators &= frozenset().union(*(layout.separators for layout in layouts))
         for key in [key for key in self._facts if not key & self.separators]:

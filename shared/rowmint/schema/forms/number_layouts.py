@@ -44,9 +44,9 @@ MXN MYR NGN NOK NZD OMR PEN PHP PKR PLN QAR RON RSD RUB SAR SEK SGD THB TND TRY 
 Rs Rs. kr kr. Kr K\u010d z\u0142 Ft Fr. SFr. RM Rp lei
 """
 _UNIT_TEXT = """
-% \u2030 \u00b0 \u00b0C \u00b0F pp bp ppm kg g mg lb lbs oz km m cm mm mi ft l ml L mL ms s sec min h hrs hours days years
-Wh kWh MWh GWh W kW MW V mV kV Hz kHz MHz GHz B kB KB MB GB TB KiB MiB GiB TiB km/h kmh mph m/s Pa hPa kPa bar mbar
-bpm rpm cal kcal kJ dB
+% \u2030 \u00b0 \u00b0C \u00b0F pp bp ppm kg g mg lb lbs oz km m cm mm mi ft l ml L mL ms s sec min h hrs hours days
+years Wh kWh MWh GWh W kW MW V mV kV Hz kHz MHz GHz B kB KB MB GB TB KiB MiB GiB TiB km/h kmh mph m/s Pa hPa kPa bar
+mbar bpm rpm cal kcal kJ dB
 """
 _CURRENCIES = frozenset(_CURRENCY_TEXT.split())
 _UNITS = frozenset(_UNIT_TEXT.split())
