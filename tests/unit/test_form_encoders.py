@@ -18,7 +18,7 @@ from rowmint.codecs.identity import MISSING_ONE
 from rowmint.errors import InvalidFieldError
 from rowmint.sampling.formats import RowFormat, make_encoder
 from rowmint.sampling.formats.delimited import escaped, quoted
-from rowmint.sampling.formats.forms import form_texts, json_bare
+from rowmint.sampling.formats.forms import form_texts
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.schema.arrays import ColumnArray, native_cell
 from rowmint.schema.forms import (
@@ -34,7 +34,7 @@ from rowmint.schema.forms import (
     WrittenForm,
     ZoneStyle,
 )
-from rowmint.schema.forms.cells import moment_of, written
+from rowmint.schema.forms.cells import json_bare, moment_of, written
 from rowmint.schema.forms.moments import DAY
 from tests.unit.test_form_numbers import number_forms
 

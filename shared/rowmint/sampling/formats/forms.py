@@ -20,10 +20,7 @@ from rowmint.schema.forms import (
     DatetimeForm,
     ExponentStyle,
     Grouping,
-    NegativeStyle,
     NumberForm,
-    PlusSign,
-    StorageType,
 )
 from rowmint.schema.forms.moments import (
     DAY,
@@ -61,26 +58,6 @@ def form_texts(column: ColumnSpec) -> Writer | None:
             return lambda values: [true_text if value else false_text for value in values.tolist()]
         case _:
             return None
-
-
-def json_bare(column: ColumnSpec) -> bool:
-    """Say whether the texts of a column are numbers or truth values of JSON, and so written without quotes."""
-    match column.written_form.form:
-        case NumberForm() as form:
-            plain = form.grouping is Grouping.NONE and form.decimal_separator == "." and not form.leading_point
-            signs = form.plus is PlusSign.NEVER and form.negative is NegativeStyle.MINUS
-            return plain and signs and not form.prefix + form.suffix and form.minimum_integer_digits <= 1
-        case BooleanForm() as form:
-            return (form.true_text, form.false_text) == ("true", "false")
-        case DatetimeForm(pattern=pattern) if pattern:
-            return False
-    match column.data_type:
-        case DataType.STRING:
-            return column.written_form.storage is StorageType.UINT64
-        case DataType.DATE | DataType.TIMESTAMP:
-            return False
-        case _:
-            return True
 
 
 class _Units:

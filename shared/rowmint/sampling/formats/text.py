@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowmint.codecs import IdentityCodec
-from rowmint.sampling.formats.forms import form_texts, json_bare
+from rowmint.sampling.formats.forms import form_texts
 from rowmint.sampling.formats.natives import (
     blanked,
     category_natives,
@@ -24,6 +24,7 @@ from rowmint.sampling.formats.natives import (
 from rowmint.schema import ColumnSpec, DataType
 from rowmint.schema.arrays import ColumnArray, fraction_digits, is_coded, native_cell
 from rowmint.schema.forms import BooleanForm
+from rowmint.schema.forms.cells import json_bare
 
 _SECOND = 1_000_000  # microseconds
 
