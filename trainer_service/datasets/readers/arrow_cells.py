@@ -47,6 +47,13 @@ def plain(array: pa.Array, name: str, first_row: int, most: int) -> pa.Array:
     return pa.DictionaryArray.from_arrays(array.indices, _cleared_views(views).cast(pa.string()))
 
 
+def plain_numbers(array: pa.Array) -> pa.Array:
+    """Return days as milliseconds and times of day as their numbers, which may be any; other columns as they are."""
+    if pa.types.is_date64(array.type) or pa.types.is_time64(array.type):
+        return array.view(pa.int64())
+    return array.view(pa.int32()) if pa.types.is_time32(array.type) else array
+
+
 def view_lengths(array: pa.Array) -> npt.NDArray[np.int32]:
     """Return the lengths of the texts of a string view array, bytes; those of missing cells may be anything."""
     if not len(array):

@@ -17,7 +17,7 @@ from trainer_service.datasets.hints import FormatHints
 from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.notices import Notice, NoticeCode, Notices
 from trainer_service.datasets.problems import Problems
-from trainer_service.datasets.readers.arrow_cells import CellReader, plain, view_lengths
+from trainer_service.datasets.readers.arrow_cells import CellReader, plain, plain_numbers, view_lengths
 from trainer_service.datasets.readers.arrow_types import check_types, extension, inner
 
 EXPANDED_BYTES = 16 << 20
@@ -166,7 +166,9 @@ class ArrowPass:
             InvalidDataError: The batch is inconsistent, or a text is too long.
         """
         try:
-            batch.validate(full=True)
+            # Numbers that are no days or times of day are errors of their rows.
+            viewed = [plain_numbers(column) for column in batch.columns]
+            pa.RecordBatch.from_arrays(viewed, names=batch.schema.names).validate(full=True)
         except pa.ArrowInvalid as error:
             raise InvalidDataError(
                 [DataProblem("the batch of this row is corrupt; write the file again", row=first_row)]

@@ -6,6 +6,7 @@ Each column is read once, to a scratch file, from which all are read in step.
 import hashlib
 import io
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,7 @@ class JsonColumns:
         self._to_array = to_array
         self._limits = limits
         self._file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115  # it lives as long as this
+        weakref.finalize(self, self._file.close)
         self._columns: list[_Column] = []
         self._complete = False
 
@@ -137,7 +139,7 @@ class JsonColumns:
         most = max(min(_PIECE_CHARACTERS, _ALL_CHARACTERS // len(self._columns)), _FEW_CHARACTERS)
         values: list[Any] = []
         characters, first_row, digest = 0, 1, hashlib.sha256()
-        for label, (line, length, value) in _cells(scanner):
+        for label, (line, length, value) in scanner.cells():
             column.labels.add(column.labels.rows if label is None else label)
             if label is not None:
                 digest.update(f"{len(label)}:{label}".encode("utf-8", "surrogatepass"))
@@ -164,13 +166,3 @@ class JsonColumns:
             writer.write_batch(batch)
         column.pieces.append((self._file.tell(), buffer.tell()))
         self._file.write(buffer.getbuffer())
-
-
-def _cells(scanner: JsonScanner) -> Iterator[tuple[str | None, tuple[int, int, Any]]]:
-    """Yield the label of each cell of the column here, None in an array, and the cell."""
-    if scanner.peek() == "[":
-        for located in scanner.elements():
-            yield None, located
-        return
-    for _, label in scanner.members():
-        yield label, scanner.value()

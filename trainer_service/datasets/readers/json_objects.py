@@ -18,7 +18,7 @@ from trainer_service.datasets.notices import Notice, NoticeCode, Notices
 from trainer_service.datasets.problems import Problems
 from trainer_service.datasets.readers.arrow_types import check_names
 from trainer_service.datasets.readers.json_columns import JsonColumns
-from trainer_service.datasets.readers.json_orients import Labels, OrientedRows, seen_orient
+from trainer_service.datasets.readers.json_orients import Labels, OrientedRows, is_spread, seen_orient
 from trainer_service.datasets.readers.json_scan import (
     CHUNK,
     SPACE,
@@ -82,6 +82,7 @@ class JsonReader:
         if not beginning:
             raise InvalidDataError([DataProblem("the file is empty; it must contain JSON objects")])
         found = seen_orient(beginning) if declared is JsonOrient.SEEN else declared
+        self._spread = declared is JsonOrient.SEEN and is_spread(beginning)
         if declared is JsonOrient.SEEN and found not in _USUAL:
             message = f"the document is read as pandas writes it with orient='{found}'"
             self.notices.add(Notice(NoticeCode.DIALECT, "", message))
@@ -125,7 +126,7 @@ class JsonReader:
 
     def _rows(self, problems: Problems, labels: Labels) -> Iterator[Located]:
         """Yield the rows; their labels are added to `labels`."""
-        if self._orient is JsonOrient.LINES:
+        if self._orient is JsonOrient.LINES and not self._spread:
             yield from JsonLines(texts(self._source), problems, self._limits).values()
             return
         yield from OrientedRows(self._scanner(problems), self._orient, problems, labels).rows()

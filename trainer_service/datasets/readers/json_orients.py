@@ -46,12 +46,14 @@ class _Outline:
         kinds: First character of the value of each.
         inner: First key within the first value, if that is an object.
         follows: Whether text follows the object.
+        spread: Whether the object ends on another line than it begins.
     """
 
     keys: list[str] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     inner: str = ""
     follows: bool = False
+    spread: bool = False
 
 
 def seen_orient(text: str) -> JsonOrient:
@@ -70,12 +72,18 @@ def seen_orient(text: str) -> JsonOrient:
     found = dict(zip(outline.keys, outline.kinds, strict=True))
     if set(found) <= {"schema", "data", "pandas_version"} and found.get("schema") == "{":
         return JsonOrient.TABLE
-    if set(found) <= _SPLIT and kinds == {"["} and ("columns" in found or "data" in found):
+    if {"columns"} < set(found) <= _SPLIT and kinds == {"["}:
         return JsonOrient.SPLIT
     if kinds == {"{"}:
         counted = all(key == str(number) for number, key in enumerate(outline.keys))
         return JsonOrient.INDEX if counted and not _WHOLE.fullmatch(outline.inner) else JsonOrient.COLUMNS
     return JsonOrient.COLUMNS if kinds == {"["} else JsonOrient.LINES
+
+
+def is_spread(text: str) -> bool:
+    """Return whether the first object of a document has several lines, so that no line is an object."""
+    start = text.lstrip(SPACE)
+    return start.startswith("{") and _outline(start).spread
 
 
 def _outline(text: str) -> _Outline:
@@ -89,18 +97,18 @@ def _outline(text: str) -> _Outline:
                 outline.inner = key
         elif character == ":" and depth == 1:
             space = _SPACES.match(text, token.end())
-            first = text[token.end() if space is None else space.end() :][:1]
+            at = token.end() if space is None else space.end()
+            first = text[at : at + 1]
             if first:
                 outline.keys.append(key)
                 outline.kinds.append(first)
-                if first not in "[{":
-                    return outline
         elif character in "[{":
             depth += 1
         elif character in "]}":
             depth -= 1
         if not depth:
             outline.follows = bool(text[token.end() :].strip(SPACE))
+            outline.spread = "\n" in text[: token.end()]
             return outline
     return outline
 
@@ -110,7 +118,7 @@ class OrientedRows:
 
     Args:
         scanner: At its start.
-        orient: How it holds them: not LINES and not COLUMNS.
+        orient: How it holds them: not COLUMNS; LINES for objects of several lines, one after another.
         problems: Receives the rows that do not fit.
         labels: Receives the labels of its rows.
     """
@@ -138,6 +146,9 @@ class OrientedRows:
                 yield from self._table()
             case JsonOrient.VALUES:
                 yield from self._named(self._scanner.elements(), None)
+            case JsonOrient.LINES:
+                while self._scanner.peek():
+                    yield self._scanner.value()
             case _:
                 yield from self._scanner.elements()
         self._scanner.end()
