@@ -15,6 +15,7 @@ ID_SHARE = 0.5
 REPORTED_SHARE = 0.1
 """Share from which on it is reported."""
 
+_MOST_DIGITS = 18
 _KEY_TEXT = "id ids key uuid guid nr no num number index idx code pk row rowid serial token ref email mail"
 _KEY_WORDS = frozenset(_KEY_TEXT.split())
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
@@ -60,6 +61,16 @@ def key_evidence(facts: KeyFacts) -> KeyEvidence | None:
     if facts.is_code and facts.rows >= ENOUGH_ROWS:
         return KeyEvidence.SHAPE
     return None
+
+
+def made_digits(minimum: int | None, maximum: int | None) -> int:
+    """Return the digits of made integer ids: those of the largest found.
+
+    Args:
+        minimum: Smallest id found; None if there is none.
+        maximum: Largest id found.
+    """
+    return min(len(str(max(abs(minimum or 0), abs(maximum or 0)))), _MOST_DIGITS)
 
 
 def names_key(name: str) -> bool:
