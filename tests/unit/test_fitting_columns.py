@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rowmint.codecs import CategoryCodec, IdentityCodec, NumericCodec, load_codec
+from rowmint.codecs import CategoryCodec, IdentityCodec, NumericCodec
 from rowmint.codecs.identity import MISSING_ONE
 from rowmint.codecs.numeric import ALPHA_ONE
 from rowmint.errors import InvalidFieldError
-from rowmint.schema import ColumnKind, ColumnSpec, DataType
+from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain
 from rowmint.schema.arrays import ColumnArray
+from rowmint.schema.forms.id_pattern import MAX_IDS
 from tests.tables_to_fit import column
 from trainer_service.fitting.encoding.category_encoder import CategoryEncoder, fit_category
 from trainer_service.fitting.encoding.column_fits import fit_identity
-from trainer_service.fitting.encoding.fitted_column import FittedColumn
 from trainer_service.fitting.encoding.modes import MAX_POINTS, compress, fit_mixture
 from trainer_service.fitting.encoding.number_encoder import NumberEncoder
 from trainer_service.fitting.encoding.number_modes import fit_number
@@ -223,86 +223,79 @@ def test_a_real_other_is_one_with_the_folded() -> None:
     assert spec.domain.categories == ("a", "other")
 
 
-INTEGER_IDS = ColumnSpec("k", ColumnKind.ID, DataType.INT64)
-TEXT_IDS = ColumnSpec("k", ColumnKind.ID, DataType.STRING)
+KEY = ColumnSpec("k", ColumnKind.ID, DataType.INT64)
+TEXT_KEY = ColumnSpec("k", ColumnKind.ID, DataType.STRING)
 
 
-def _ids(spec: ColumnSpec, *batches: Sequence[int | str | None], rows: int = 0) -> FittedColumn:
-    summary = IdentitySummary(spec, rows or sum(map(len, batches)))
+def ids(spec: ColumnSpec, *batches: Sequence[object]) -> tuple[ColumnSpec, IdentityCodec]:
+    """Fit a column of ids to the cells of some batches."""
+    summary = IdentitySummary(spec)
+    kind = pa.int64() if spec.data_type is DataType.INT64 else pa.string()
     for batch in batches:
-        kind = pa.int64() if spec.data_type is DataType.INT64 else pa.string()
-        summary.add(pa.array(batch, kind), np.ones(len(batch), np.bool_))
-    return fit_identity(spec, summary)
+        summary.add(pa.array(batch, kind), np.zeros(len(batch), np.bool_))
+    fitted = fit_identity(spec, summary)
+    assert isinstance(fitted.codec, IdentityCodec)
+    return fitted.spec, fitted.codec
 
 
 @pytest.mark.parametrize(
-    ("values", "rows", "base", "first"),
-    [
-        ([12_345, 10_000, 99_999], 3, 10_000, 90_000),
-        ([12_345, 10_000, 99_999], 4_500, 10_000, 90_000),
-        ([12_345, 10_000, 99_999], 4_501, 100_000, 900_000),
-        ([7, 5, 1], 3, 10, 90),
-        ([-5, 3], 2, 10, 90),
-        ([10**18, 5], 2, 10**18, 0),
-        ([10**12 + 5, 10**12], 2, 10**12, 9 * 10**12),
-        ([4, 6, 9], 3, 10, 90),
-    ],
+    ("cells", "digits"),
+    [([10**12 + 5, 10**12], 13), ([4711, 1024, 9000], 4), ([-7, 3], 1), ([10**17 + place for place in (2, 1)], 18)],
 )
-def test_integer_ids_have_the_width_found(values: list[int], rows: int, base: int, first: int) -> None:
-    codec = _ids(INTEGER_IDS, values, rows=rows).codec
-    assert isinstance(codec, IdentityCodec)
-    assert (codec.base, codec.first, codec.sequential, codec.missing) == (base, first, False, 0)
-    assert codec.size == min(2**62, 2**63 - base)
-    assert load_codec(INTEGER_IDS, codec.to_manifest()[0], {}) == codec
+def test_integer_ids_have_the_width_found(cells: list[int], digits: int) -> None:
+    base = 10 ** (digits - 1)
+    assert ids(KEY, cells)[1] == IdentityCodec(True, base, MAX_IDS - base, "", first=9 * base)
 
 
 @pytest.mark.parametrize(
-    ("batches", "rows", "base"),
+    ("batches", "first"),
     [
-        ([[0, 1, 2], [3, 4]], 5, 0),
-        ([[1, 2, 3], [4, 5]], 5, 1),
-        ([[1, 3], [4, 6]], 6, 1),
-        ([[2, 3], [5, 6]], 6, 1),
-        ([[2, 3], [5]], 7, 0),
-        ([[2, 1, 3]], 3, None),
-        ([[1, 2], [2, 3]], 4, None),
-        ([[10, 11, 12]], 3, None),
-        ([[1, None, 3]], 3, None),
-        ([[-1, 0, 1]], 3, None),
-        ([[]], 0, None),
+        (([0, 1, 2], [3, 4]), 0),
+        (([1, 2, 3], [4]), 1),
+        (([2, 3, 5], [6, 9]), 1),  # rows kept out of training are missing
     ],
 )
-def test_row_numbers_go_on(batches: list[list[int]], rows: int, base: int | None) -> None:
-    codec = _ids(INTEGER_IDS, *batches, rows=rows).codec
-    assert isinstance(codec, IdentityCodec)
-    assert codec.sequential is (base is not None)
-    if base is not None:
-        assert codec.values(0, 3, bytes(16)).tolist() == [base, base + 1, base + 2]
+def test_row_numbers_continue(batches: tuple[list[int], ...], first: int) -> None:
+    assert ids(KEY, *batches)[1] == IdentityCodec(True, first, MAX_IDS, "", sequential=True)
 
 
-def test_ids_have_a_language() -> None:
-    for spec, size, pattern in (
-        (TEXT_IDS, 10**12, "id-[0-9]{12}"),
-        (replace(TEXT_IDS, id_pattern="N[0-9]{5}"), 10**5, "N[0-9]{5}"),
-        (replace(TEXT_IDS, id_pattern="[a-z]{2,3}"), 26**2 + 26**3, "[a-z]{2,3}"),
-    ):
-        codec = _ids(spec, ["x"]).codec
-        assert isinstance(codec, IdentityCodec)
-        assert (codec.size, codec.pattern) == (size, pattern)
-    codec = _ids(replace(INTEGER_IDS, id_pattern="[1-9][0-9]{9}"), [5]).codec
-    assert codec == IdentityCodec(True, 10**9, 9 * 10**9, "")
+@pytest.mark.parametrize("batches", [([1, 2], [2, 3]), ([1, 3], [2]), ([40, 41], [42]), ([1, 2, 3, 90],)])
+def test_other_integers_do_not_count_rows(batches: tuple[list[int], ...]) -> None:
+    assert not ids(KEY, *batches)[1].sequential
+
+
+def test_text_ids_have_the_pattern_of_their_column() -> None:
+    learned = replace(TEXT_KEY, id_pattern="N[0-9]{5}")
+    assert ids(learned, ["N12345"]) == (
+        replace(learned, domain=Domain(nullable=False)),
+        IdentityCodec(False, 0, sum(10**digits for digits in range(5, 18)), "N[0-9]{5,17}", first=10**5),
+    )
+    assert ids(replace(TEXT_KEY, id_pattern="[a-z]{9}"), ["a"])[1] == IdentityCodec(False, 0, 26**9, "[a-z]{9}")
+    assert ids(TEXT_KEY, ["?"])[0].id_pattern == "id-[0-9]{12}"
+
+
+def test_integer_ids_are_of_the_pattern_declared() -> None:
+    declared = replace(KEY, id_pattern="[1-9][0-9]{9}")
+    assert ids(declared, [5])[1] == IdentityCodec(True, 10**9, 9 * 10**9, "")
     for pattern in ("N[0-9]{5}", "[0-9]{5}", "[1-9][0-9]{18}"):
         with pytest.raises(InvalidFieldError, match="does not describe the integers"):
-            _ids(replace(INTEGER_IDS, id_pattern=pattern), [5])
+            ids(replace(KEY, id_pattern=pattern), [5])
 
 
-def test_as_many_ids_are_missing_as_were() -> None:
-    for spec, cells in ((INTEGER_IDS, [9, None, 7, None]), (TEXT_IDS, ["a", None, None, "b"])):
-        fitted = _ids(spec, cells)
-        assert isinstance(fitted.codec, IdentityCodec)
-        assert fitted.codec.missing == MISSING_ONE // 2
-        assert fitted.spec.nullable
-    assert not _ids(TEXT_IDS, ["a", "b"]).spec.nullable
+def test_long_streams_continue_with_wider_ids() -> None:
+    key = bytes(16)
+    numbers = ids(KEY, [47, 11])[1]
+    assert sorted(numbers.values(0, 90, key).tolist()) == list(range(10, 100))
+    assert numbers.values(88, 5, key).tolist()[2:] == [100, 101, 102]
+    texts = ids(replace(TEXT_KEY, id_pattern="N[0-9]{1}"), ["N1"])[1]
+    made = texts.texts(texts.values(0, 111, key))
+    assert sorted(made[:10]) == [f"N{digit}" for digit in range(10)]
+    assert made[10:] == [*(f"N{number:02d}" for number in range(100)), "N000"]
+
+
+def test_ids_are_missing_as_often_as_they_were() -> None:
+    column, codec = ids(replace(TEXT_KEY, id_pattern="N[0-9]{5}"), ["N12345", None], [None, None])
+    assert (column.nullable, codec.missing) == (True, 3 * MISSING_ONE // 4)
 
 
 def test_holdout_depends_on_digest_and_row_only(tmp_path: Path) -> None:

@@ -209,6 +209,7 @@ def test_the_first_rows_have_the_smallest_ids():
     assert sorted(made.tolist()) == list(range(100, 10_000))
     assert sorted(made[:900].tolist()) == list(range(100, 1_000))
     assert made[:900].tolist() != list(range(100, 1_000))
+    assert made[900:].tolist() == list(range(1_000, 10_000))
     for start, count in ((0, 900), (899, 2), (900, 5), (5, 0), (9_899, 1)):
         assert codec.values(start, count, KEYS[0]).tolist() == made[start : start + count].tolist()
 
@@ -299,8 +300,9 @@ def test_a_codec_is_restored_from_its_manifest(column, codec):
         (TEXT, IdentityCodec(False, 1, 1000, "N[0-9]{3}", sequential=True)),
         (TEXT, IdentityCodec(False, -1, 10, "N[0-9]{3}", sequential=True)),
         (INTEGER, IdentityCodec(True, 0, 10, "", missing=1)),
-        (INTEGER, IdentityCodec(True, 0, 10, "", first=10)),
+        (INTEGER, IdentityCodec(True, 0, 10, "", first=11)),
         (INTEGER, IdentityCodec(True, 0, 10, "", first=-1)),
+        (INTEGER, IdentityCodec(True, 0, 10, "", sequential=True, first=5)),
         (NULLABLE, IdentityCodec(True, 0, 10, "", missing=MISSING_ONE + 1)),
         (NULLABLE, IdentityCodec(True, 0, 10, "", missing=-1)),
     ],

@@ -58,7 +58,7 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
             validate_id(request.dataset_id, "dataset_id")
         validate_request_id(request.request_id)
         overrides = overrides_from_proto(request.dataset)
-        data_format = format_from_proto(request.dataset.format)
+        data_format = format_from_proto(request.dataset)
         body = (request.parent, request.dataset_id, data_format, overrides, request.dataset.primary_key)
         record = self._upload.create(
             project,

@@ -3,8 +3,8 @@
 The id of row i is the element of rank F(i) of a finite language, where F is a permutation of [0, M) keyed by (model,
 column, seed): a balanced Feistel network on the next even number of bits, walked until it lands below M (Black and
 Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002). A bijection cannot repeat, so no replica needs to ask
-another. Row numbers are not permuted: their ids follow one another. Where cells may be missing, a keyed hash of the row
-decides which are.
+another. Row numbers are not permuted: their ids follow one another; nor are ids past those of the width found, which
+only long streams need. Where cells may be missing, a keyed hash of the row decides which are.
 """
 
 import hashlib
@@ -90,8 +90,8 @@ class IdentityCodec:
         pattern: Pattern of a text id; empty for an integer.
         sequential: Whether the ids of rows 0, 1, 2, ... follow one another, rather than being permuted.
         missing: Share of cells that are missing, in 1 / `MISSING_ONE`.
-        first: The ids of so many first rows are the smallest: those of the width that the column had, before wider
-            ones follow. 0 where all are permuted together.
+        first: How many ids are permuted among one another, by the first rows: those of the width found. The rows after
+            them take the ids after them, in order. 0 for all.
     """
 
     integral: bool
@@ -107,7 +107,7 @@ class IdentityCodec:
 
     @property
     def plain(self) -> bool:
-        """Whether the ids are those of one length, all permuted together, none of them missing, no position free."""
+        """Whether the ids are those of one length, permuted, none of them missing, no position free."""
         if self.sequential or self.missing or self.first:
             return False
         if self.integral:
@@ -150,18 +150,11 @@ class IdentityCodec:
                 metadata={"size": str(self.size)},
             )
         rows = np.arange(start, start + count, dtype=np.int64)
-        ranks = rows if self.sequential else self._permuted(rows, key)
+        permuted = 0 if self.sequential else max(0, min(count, (self.first or self.size) - start))
+        ranks = rows
+        if permuted:
+            ranks = np.concatenate([Permutation(self.first or self.size, key)(rows[:permuted]), rows[permuted:]])
         return ranks + np.int64(self.base) if self.integral or self.sequential else ranks
-
-    def _permuted(self, rows: NDArray[np.int64], key: bytes) -> NDArray[np.int64]:
-        """Return the ranks of some rows, ascending and without gaps; those of the first rows stay among the first."""
-        if not self.first:
-            return Permutation(self.size, key)(rows)
-        early, late = np.split(rows, [np.searchsorted(rows, self.first)])
-        parts = [Permutation(self.first, key)(early)]
-        if late.size:
-            parts.append(Permutation(self.size - self.first, key)(late - self.first) + np.int64(self.first))
-        return np.concatenate(parts)
 
     def texts(self, ranks: NDArray[np.int64]) -> list[str]:
         """Return the text of each rank, in order."""
@@ -214,25 +207,19 @@ class IdentityCodec:
         missing = entry.whole(body, "missing") if "missing" in body else 0
         if body.get("order", _SEQUENTIAL) != _SEQUENTIAL:
             raise ValueError(f"its order is {body['order']!r}")
-        codec = cls(
-            integral=column.data_type is DataType.INT64,
-            base=base,
-            size=size,
-            pattern=entry.text(body, "pattern"),
-            sequential="order" in body,
-            missing=missing,
-            first=entry.long_whole(body, "first") if "first" in body else 0,
-        )
+        first = entry.long_whole(body, "first") if "first" in body else 0
+        integral = column.data_type is DataType.INT64
+        codec = cls(integral, base, size, entry.text(body, "pattern"), "order" in body, missing, first)
         if not 1 <= codec.size <= MAX_IDS or (not codec.integral and not codec.pattern):
             raise ValueError("its size or pattern is out of range")
-        if not 0 <= codec.first < codec.size:
-            raise ValueError("it has fewer ids than first ones")
         if not 0 <= missing <= MISSING_ONE or (missing and not column.nullable):
             raise ValueError("its share of missing cells is out of range, or the column has none")
         if codec.integral and not INT64_MIN <= codec.base <= INT64_MAX - codec.size + 1:
             raise ValueError("its ids leave the range of int64")
-        first = codec.base if codec.sequential else 0
-        if not codec.integral and not 0 <= first <= parse_id_pattern(codec.pattern).size - codec.size:
+        if not 0 <= first <= size or (first and codec.sequential):
+            raise ValueError("the number of its permuted ids is out of range")
+        least = codec.base if codec.sequential else 0
+        if not codec.integral and not 0 <= least <= parse_id_pattern(codec.pattern).size - codec.size:
             raise ValueError("its pattern describes fewer texts than it has ids")
         return codec
 

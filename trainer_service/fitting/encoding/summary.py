@@ -23,6 +23,8 @@ DISTINCT = 65_536
 HITTERS = 4_096
 SAMPLE_ROWS = 100_000
 _SAFE_RANGE = 1 << 62
+_FIRST = 16
+"""Largest first integer of a column that counts rows, of which the first may be kept out of training."""
 
 
 @dataclass
@@ -138,51 +140,46 @@ class NumberSummary:
 
 @dataclass
 class IdentitySummary:
-    """What is kept of a column of ids: how many are missing, and of integers their range and whether they are in order.
+    """What is to be known of a column of ids.
 
     Attributes:
-        column: The column.
-        rows: Rows of the table, hold-out included.
-        seen: Cells taken in.
-        missing: Those of them that are missing.
-        minimum: The smallest integer.
-        maximum: The greatest integer.
-        ascending: Whether each integer is above the one before.
+        rows: Rows.
+        missing: Rows without an id.
+        minimum: Smallest id, of integers.
+        maximum: Largest id, of integers.
     """
 
     column: ColumnSpec
     rows: int = 0
-    seen: int = 0
     missing: int = 0
     minimum: int | None = None
     maximum: int | None = None
-    ascending: bool = True
-
-    @property
-    def base(self) -> int | None:
-        """The number of the first row where the ids are row numbers from 0 or 1, else None.
-
-        The rows held out are not seen, so a number may be left out; none is above the table's rows.
-        """
-        least, greatest = self.minimum, self.maximum
-        if least is None or greatest is None or self.missing or not self.ascending:
-            return None
-        if least < 0 or greatest > self.rows:
-            return None
-        return 1 if least == 1 or greatest == self.rows else 0
+    _rising: bool = True
 
     def add(self, array: pa.Array, _: NDArray[np.bool_]) -> None:
         """Take in some cells."""
-        self.seen += len(array)
+        self.rows += len(array)
         self.missing += array.null_count
-        if self.column.data_type is not DataType.INT64 or array.null_count == len(array):
+        if self.column.data_type is not DataType.INT64:
             return
-        values = array.drop_null().cast(pa.int64()).to_numpy()
+        values = array.drop_null().to_numpy()
+        if not len(values):
+            return
+        after = self.maximum is None or self.maximum < values[0]
+        self._rising = self._rising and after and bool((values[1:] > values[:-1]).all())
         least, greatest = int(values.min()), int(values.max())
-        follows = self.maximum is None or int(values[0]) > self.maximum
-        self.ascending &= follows and bool((values[1:] > values[:-1]).all())
         self.minimum = least if self.minimum is None else min(self.minimum, least)
         self.maximum = greatest if self.maximum is None else max(self.maximum, greatest)
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether integers rise with the rows from about 0 on, and at least every other one is there.
+
+        Rows that were kept out of training leave gaps.
+        """
+        if self.minimum is None or self.maximum is None or self.missing:
+            return False
+        return self._rising and 0 <= self.minimum <= _FIRST and self.maximum < 2 * self.rows + _FIRST
 
 
 Summary = CategorySummary | NumberSummary | IdentitySummary
@@ -203,7 +200,7 @@ def summarise(table: Table, seed: int, cancelled: Cancelled) -> tuple[Mapping[st
         CancelledError: `cancelled` said so.
         TrainingFailedError: A column cannot be learned.
     """
-    summaries: dict[str, Summary] = {column.name: _empty(column, table.row_count) for column in table.columns}
+    summaries: dict[str, Summary] = {column.name: _empty(column) for column in table.columns}
     words = philox(key(seed, "sample"))
     share = min(1.0, SAMPLE_ROWS / max(1, table.row_count))
     rows = 0
@@ -216,7 +213,7 @@ def summarise(table: Table, seed: int, cancelled: Cancelled) -> tuple[Mapping[st
     return summaries, rows
 
 
-def _empty(column: ColumnSpec, rows: int) -> Summary:
+def _empty(column: ColumnSpec) -> Summary:
     if column.kind is ColumnKind.ID:
-        return IdentitySummary(column, rows)
+        return IdentitySummary(column)
     return CategorySummary(column) if is_coded(column) else NumberSummary(column)

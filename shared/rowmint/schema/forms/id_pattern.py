@@ -26,6 +26,8 @@ _MAX_CLASS = 4096
 _TOKEN = re.compile(r"\[([^\]\\]+)\]|\\(.)|([^\[\]{}\\])")
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _COUNT = re.compile(r"\{([0-9]{1,2})(?:,([0-9]{1,2}))?\}")
+_CLASS = re.compile(r"(?:(?P<body>\[[^\]\\]+\])|\\.|[^\[\]{}\\])(?:\{(?P<least>\d{1,2})(?:,(?P<most>\d{1,3}))?\})?")
+_MORE = 12
 _MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
 """2**64 divided by the golden ratio: tells positions apart before words are mixed."""
@@ -131,6 +133,29 @@ def _free_positions(layouts: Sequence[tuple[str, ...]]) -> int:
             break
         sizes, free = grown, free - 1
     return free
+
+
+def longer_pattern(pattern: str) -> str:
+    """Return a pattern whose first elements are those of a valid one, and that continues with longer ones.
+
+    The last class of the pattern, or the one of several lengths, may be up to twelve characters longer. A pattern that
+    cannot be longer is returned as it is.
+    """
+    free = parse_id_pattern(pattern).free
+    classes = [token for token in _CLASS.finditer(pattern) if token["body"]]
+    chosen = next((token for token in classes if token["most"]), classes[-1] if classes else None)
+    if chosen is None:
+        return pattern
+    least = int(chosen["least"] or 1)
+    most = int(chosen["most"] or least)
+    for more in range(_MORE, 0, -1):
+        longer = f"{pattern[: chosen.start()]}{chosen['body']}{{{least},{most + more}}}{pattern[chosen.end() :]}"
+        try:
+            if parse_id_pattern(longer).free == free:
+                return longer
+        except InvalidFieldError:
+            continue  # Longer than ids may be.
+    return pattern
 
 
 @lru_cache(maxsize=256)
