@@ -66,10 +66,20 @@ class ServiceSettings(ObservabilitySettings):
                 "ROWMINT_TLS_CLIENT_CA authenticates clients, but grants them no roles: also set ROWMINT_ACCESS_FILE"
                 " (`rowmint keys grant`) or ROWMINT_JWT_KEYS"
             )
+        if self.metrics_listen and self.tls_client_ca and not self.access_file:
+            raise ValueError(
+                "ROWMINT_METRICS_LISTEN with ROWMINT_TLS_CLIENT_CA serves metrics only to certificates with a role in"
+                " every project, which only ROWMINT_ACCESS_FILE grants: set it, too (`rowmint keys grant`)"
+            )
         if self.jwt_keys and not (self.jwt_issuer and self.jwt_audience):
             raise ValueError(
                 "ROWMINT_JWT_KEYS requires ROWMINT_JWT_ISSUER and ROWMINT_JWT_AUDIENCE, as its keys may also sign"
                 " tokens for other services: set them, too"
+            )
+        if (self.jwt_issuer or self.jwt_audience) and not self.jwt_keys:
+            raise ValueError(
+                "ROWMINT_JWT_ISSUER and ROWMINT_JWT_AUDIENCE have no effect without ROWMINT_JWT_KEYS, the keys that"
+                " verify tokens: set it, too, or none of the three"
             )
         return self
 
