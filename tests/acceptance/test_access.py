@@ -1,5 +1,6 @@
 """Real services over mutual TLS authenticate and authorize calls; others learn nothing of a project."""
 
+import json
 import os
 import re
 import socket
@@ -14,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
+import pyarrow as pa
 import pytest
 from google.api import annotations_pb2
 from google.protobuf.message_factory import GetMessageClass
@@ -147,6 +149,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         **write(folder, "server", issue(authority, "server", *HERE)),
         "ROWMINT_TLS_CLIENT_CA": str(folder / "ca.pem"),
         "ROWMINT_ACCESS_FILE": str(folder / "access.json"),
+        "ROWMINT_AUDIT_LOG": str(folder / "audit"),
+        "ROWMINT_REAUTHORIZE_SECONDS": "0.1",
         "ROWMINT_METRICS_LISTEN": "127.0.0.1:0",
     }
     grants = {role.name.lower(): {"mine": role} for role in Role} | {"root": {"*": Role.ADMIN}}
@@ -244,6 +248,66 @@ def test_a_revoked_key_ends_with_the_next_call(guarded: Guarded) -> None:
         revoke_key(guarded.access_file, key.id)
         with pytest.raises(RowmintCallError) as failure:
             list(client.list_models())
+    assert failure.value.code is grpc.StatusCode.UNAUTHENTICATED
+
+
+def refusals(guarded: Guarded, name: str) -> list[str]:
+    """Return the methods that were refused to a key's holder, in the services' audit logs."""
+    lines = [line for path in guarded.folder.glob("audit/*.jsonl") for line in path.read_bytes().splitlines(True)]
+    records = [json.loads(line) for line in lines if line.endswith(b"\n")]
+    return [one["method"] for one in records if (one["who"], one["decision"]) == (f"key:{name}", "unauthenticated")]
+
+
+def test_a_stream_ends_when_its_key_is_revoked(guarded: Guarded) -> None:
+    text, key = create_key(guarded.access_file, "guest of rows", {"theirs": Role.READER}, now())
+    with Client(
+        guarded.trainer.address, guarded.samplers, "theirs", credentials=guarded.credentials(text), retry=ONCE
+    ) as client:
+        stream = iter(client.sample("secret", rows=5_000_000, seed=1))
+        next(stream)
+        revoke_key(guarded.access_file, key.id)
+        with pytest.raises(RowmintCallError) as failure:
+            list(stream)
+    assert failure.value.code is grpc.StatusCode.UNAUTHENTICATED
+    assert refusals(guarded, "guest of rows") == ["rowmint.v1.SamplingService/Sample"]
+
+
+def test_a_stream_is_resumed_when_its_key_is_replaced(guarded: Guarded) -> None:
+    old, key = create_key(guarded.access_file, "renewed", {"theirs": Role.READER}, now())
+    new, _ = create_key(guarded.access_file, "renewed", {"theirs": Role.READER}, now())
+    keys = [old]
+    credentials = replace(guarded.credentials(), token=lambda: keys[-1])
+    with Client(guarded.trainer.address, guarded.samplers, "theirs", credentials=credentials) as client:
+        expected = pa.Table.from_batches(client.sample("secret", rows=300_000, seed=1))
+        stream = client.sample("secret", rows=300_000, seed=1)
+        batches = iter(stream)
+        received = [next(batches)]
+        keys.append(new)
+        revoke_key(guarded.access_file, key.id)
+        # The stream waits for its reader meanwhile, and ends with the next block of rows.
+        wait_until(lambda: refusals(guarded, "renewed") != [], "the refusal")
+        received += batches
+    assert pa.Table.from_batches(received) == expected
+    assert stream.resumes == 1
+
+
+def test_a_watch_ends_when_its_key_is_revoked(guarded: Guarded) -> None:
+    text, key = create_key(guarded.access_file, "guest of jobs", {"theirs": Role.TRAINER}, now())
+    with (
+        guarded.client("root", "theirs") as operator,
+        Client(
+            guarded.trainer.address, guarded.samplers, "theirs", credentials=guarded.credentials(text), retry=ONCE
+        ) as client,
+    ):
+        job = operator.train("secret", "secret", family="ctgan", epochs=100_000, seed=1)
+        try:
+            events = client.watch(job)
+            next(events)
+            revoke_key(guarded.access_file, key.id)
+            with pytest.raises(RowmintCallError) as failure:
+                list(events)
+        finally:
+            operator.cancel_job(job)
     assert failure.value.code is grpc.StatusCode.UNAUTHENTICATED
 
 

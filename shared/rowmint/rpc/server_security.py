@@ -72,12 +72,12 @@ def server_security(settings: ServiceSettings, label: str, now: Callable[[], dat
         if not settings.tls_certificate and not is_loopback_address(settings.listen):
             _log.warning("credentials cross the network in plain text: TLS is not set", listen=settings.listen)
     if not settings.audit_log:
-        yield ServerSecurity(settings.tls_files, authenticator)
+        yield ServerSecurity(settings.tls_files, authenticator, reauthorize_seconds=settings.reauthorize_seconds)
         return
     from rowmint.security.audit import AuditLog  # noqa: PLC0415
 
     audit = AuditLog(Path(settings.audit_log), label, socket.gethostname(), now)
     try:
-        yield ServerSecurity(settings.tls_files, authenticator, audit)
+        yield ServerSecurity(settings.tls_files, authenticator, audit, settings.reauthorize_seconds)
     finally:
         audit.close()

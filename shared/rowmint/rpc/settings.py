@@ -39,6 +39,8 @@ class ServiceSettings(ObservabilitySettings):
         jwt_issuer: Required issuer of tokens.
         jwt_audience: Required audience of tokens.
         audit_log: Folder of the audit log; empty for none.
+        reauthorize_seconds: Pause between two checks that the caller of a running stream, upload or watch may still
+            make it.
         insecure: Whether it may listen on other than loopback addresses without TLS or without authentication.
     """
 
@@ -51,6 +53,7 @@ class ServiceSettings(ObservabilitySettings):
     jwt_issuer: str = ""
     jwt_audience: str = ""
     audit_log: str = ""
+    reauthorize_seconds: float = Field(default=10.0, gt=0)
     insecure: bool = False
 
     @model_validator(mode="after")
