@@ -75,6 +75,7 @@ class Guarded:
         authority: Who issues certificates.
         shown: A certificate to which nothing is granted.
         keys: API keys by role in the project `mine`; `root` is admin everywhere.
+        settings: Settings of the services.
     """
 
     services: Services
@@ -82,6 +83,7 @@ class Guarded:
     authority: CertificateAndKey
     shown: CertificateAndKey
     keys: dict[str, str]
+    settings: dict[str, str]
 
     @property
     def access_file(self) -> Path:
@@ -157,7 +159,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     keys = {name: create_key(folder / "access.json", name, granted, now())[0] for name, granted in grants.items()}
     grant_certificate(folder / "access.json", "operator", {"*": Role.ADMIN})
     services = Services(folder)
-    found = Guarded(services, folder, authority, shown, keys)
+    found = Guarded(services, folder, authority, shown, keys, settings)
     services.credentials = found.credentials()
     try:
         services.trainer(**settings)
@@ -345,8 +347,11 @@ def peer_certificate(guarded: Guarded) -> bytes:
         return wrapped.getpeercert(binary_form=True)
 
 
-def test_metrics_are_served_over_mutual_tls_to_callers_with_a_role_in_every_project(guarded: Guarded) -> None:
-    found = re.search(rb"serving metrics +port=(\d+)", guarded.trainer.log.read_bytes())
+@pytest.mark.parametrize("of", ["a trainer", "a sampler of two processes"])
+def test_metrics_are_served_over_mutual_tls_to_callers_with_a_role_in_every_project(guarded: Guarded, of: str) -> None:
+    processes = {**guarded.settings, "ROWMINT_PROCESSES": "2"}
+    service = guarded.trainer if of == "a trainer" else guarded.services.sampler(**processes)
+    found = re.search(rb"serving metrics +port=(\d+)", service.log.read_bytes())
     url = f"https://localhost:{int(found[1])}/metrics"
     grant_certificate(guarded.access_file, "prometheus", {"*": Role.READER})
     prometheus = client_context(guarded, shown=issue(guarded.authority, "prometheus"))

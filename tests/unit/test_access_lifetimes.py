@@ -13,6 +13,7 @@ from rowmint.security.authenticator import Authenticator
 from rowmint.security.certificates import issue_certificate, make_authority
 from rowmint.security.identity import Identity, Role
 from rowmint.security.peer_certificate import PeerCertificate
+from tests.unit.signed_tokens import by_set, jwk, jwks, private, signed
 from tests.waiting import PATIENCE
 
 NOW = datetime(2026, 1, 31, 8, 0, tzinfo=UTC)
@@ -109,6 +110,8 @@ class Calls:
         self.access = Granted(trainer() if identity is None else identity)
         self.now = NOW
         self.certificate = None
+        self.bearer = KEY
+        self.tokens = None
         self.audit = Kept()
         self.closed = False
         self._due = asyncio.Semaphore(0)
@@ -130,19 +133,23 @@ class Calls:
         self.access.identity = None
         self.due()
 
+    def expire(self):
+        """Let an hour pass."""
+        self.now += timedelta(hours=1)
+
     def due(self):
         """Let the next check happen."""
         self._due.release()
 
     def context(self):
         return SimpleNamespace(
-            invocation_metadata=lambda: (("authorization", f"Bearer {KEY}"),),
+            invocation_metadata=lambda: (("authorization", f"Bearer {self.bearer}"),),
             auth_context=lambda: {} if self.certificate is None else {"x509_pem_cert": [self.certificate]},
         )
 
     async def behavior(self, kind, inner, rule=WATCH):
         """Return the behavior of a method of a kind, such as ``unary_stream``, behind the interceptor."""
-        authenticator = Authenticator(self.access, None, lambda: self.now)
+        authenticator = Authenticator(self.access, self.tokens, lambda: self.now)
         interceptor = AccessInterceptor({METHOD: rule}, authenticator, self.audit, self.pause)
         handler = getattr(grpc, f"{kind}_rpc_method_handler")(inner)
 
@@ -336,6 +343,28 @@ def test_a_watch_ends_when_the_certificate_of_its_connection_expires():
         assert error.message.startswith("the client certificate expired at 2026-02-01T08:00:00Z")
         # And a new call on the same connection is refused as well.
         await refusal(anext(await calls.watch()), UnauthenticatedError)
+
+    within(test)
+
+
+def test_a_watch_ends_when_its_token_expires_and_when_its_issuer_withdraws_the_key(tmp_path):
+    async def test(calls):
+        calls.tokens = by_set(tmp_path, jwk(private("EdDSA"), kid="old"))
+        calls.bearer = signed(private("EdDSA"), "EdDSA", {"kid": "old"}, rowmint={"mine": "trainer"})
+        for change, said in (
+            (calls.expire, "the token has expired"),
+            (withdraw, "cannot be verified with the issuer's"),
+        ):
+            watch = await calls.watch()
+            assert [await anext(watch), await anext(watch)] == ["first", "second"]
+            third = asyncio.ensure_future(anext(watch))
+            change()
+            calls.due()
+            assert said in (await refusal(third, UnauthenticatedError)).message
+            calls.now = NOW
+
+    def withdraw():
+        (tmp_path / "jwks.json").write_bytes(jwks(jwk(private("EdDSA", 1), kid="new")))
 
     within(test)
 

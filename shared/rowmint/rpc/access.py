@@ -33,7 +33,6 @@ SHARED_SERVICES = ("grpc.reflection.v1alpha.ServerReflection",)
 
 _UNAUTHENTICATED = Identity("unauthenticated", {})
 _RETRY_SECONDS = 1.0
-_END = object()
 
 
 @dataclass(frozen=True)
@@ -336,9 +335,10 @@ def _guarded_stream(
             async with aclosing(inner(admitted, context)) as responses:
                 while True:
                     with guard.interruptible():
-                        response = await anext(responses, _END)
-                    if response is _END:
-                        return
+                        try:
+                            response = await anext(responses)
+                        except StopAsyncIteration:
+                            return
                     yield response
 
     return behavior

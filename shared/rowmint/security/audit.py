@@ -66,7 +66,7 @@ class HeadSchedule:
         return records >= _HEAD_INTERVAL or (records > 0 and (self._at_start or now >= self._time + _HEAD_SECONDS))
 
     def seconds_left(self, sequence: int, now: float) -> float:
-        """Return the seconds until the schedule has to be consulted again; a minute where there is nothing to report."""
+        """Return the seconds until the schedule is to be consulted again; a minute where there is nothing to report."""
         return max(0.0, self._time + _HEAD_SECONDS - now) if sequence > self._sequence else _HEAD_SECONDS
 
 
