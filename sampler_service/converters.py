@@ -77,6 +77,7 @@ def sample_request(request: sampling_pb2.SampleRequest, field: str = "") -> Samp
         allow_partial="allow_partial",
         message_bytes="message_bytes",
         escape_formulas="csv_escape_formulas",
+        max_reuse="max_reuse",
     )
     return SampleRequest(
         model=ModelVersionRef.parse(request.model, f"{field}model"),
@@ -124,6 +125,8 @@ def header_to_proto(header: StreamHeader) -> sampling_pb2.SampleHeader:
         end_row=header.end_row,
         schema=schema_to_proto(header.schema),
         categories=[sampling_pb2.CategoryList(values=texts) for texts in header.categories or ()],
+        rows_per_candidate=header.rows_per_candidate,
+        distinct_candidates=header.distinct_candidates,
     )
 
 
@@ -168,6 +171,8 @@ def summary_to_proto(summary: StreamSummary) -> sampling_pb2.SampleSummary:
         rows_delivered=summary.rows_delivered,
         complete=summary.complete,
         next_row=summary.next_row,
+        distinct_candidates=summary.distinct_candidates,
+        rows_per_candidate=summary.rows_per_candidate,
     )
 
 
