@@ -287,10 +287,12 @@ def _same(cell: Any, value: Value) -> bool:
 def _planned(_: World, request: Any, responses: list[Any]) -> None:
     (plan,) = responses
     _header(request.sample, plan.header)
-    edges = [plan.header.start_row, *(part.end_row for part in plan.parts)]
-    assert [part.start_row for part in plan.parts] == edges[:-1]
+    edges = [plan.header.start_row, *(part.end_row for part in plan.ranges)]
+    assert [part.start_row for part in plan.ranges] == edges[:-1]
     assert edges[-1] == plan.header.end_row
-    assert 1 <= len(plan.parts) <= (request.parts if request.HasField("parts") else 1)
+    assert 1 <= len(plan.ranges) <= (request.parts if request.HasField("parts") else 1)
+    whole = [] if request.ranges_only else [(part.start_row, part.end_row) for part in plan.ranges]
+    assert [(part.start_row, part.end_row) for part in plan.parts] == whole
     assert all(part.expected_plan_digest == plan.header.plan_digest for part in plan.parts)
     assert 0 <= plan.acceptance <= 1
 

@@ -30,6 +30,7 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
         self.address = ""
         self.peers = set()
         self.reports = None
+        self.before_ranges = False
         self.kill = lambda: None
 
     def cut_of(self, request):
@@ -141,9 +142,17 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
         first.CopyFrom(request.sample)
         second.CopyFrom(request.sample)
         first.end_row = second.start_row = half
+        second.end_row = header.end_row
         second.framing = sampling_pb2.FRAMING_CONTINUE
+        ranges = [
+            sampling_pb2.RowRange(start_row=start, end_row=stop) for start, stop in ((0, half), (half, header.end_row))
+        ]
         return sampling_pb2.PlanSampleResponse(
-            header=header, parts=[first, second], acceptance=0.5, block_size=GRID // 2
+            header=header,
+            parts=[] if request.ranges_only and not self.before_ranges else [first, second],
+            acceptance=0.5,
+            block_size=GRID // 2,
+            ranges=[] if self.before_ranges else ranges,
         )
 
     def CompleteRows(self, requests, context):  # noqa: N802
