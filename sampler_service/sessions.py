@@ -16,6 +16,7 @@ from rowmint.sampling.parts import PlannedSample
 from rowmint.sampling.stream import SampleStream
 from rowmint.schema import Cell
 from sampler_service.admission import Admission, Ticket
+from sampler_service.computing import compute, schema_bytes
 from sampler_service.drain import Drain
 from sampler_service.replica import Replica
 from sampler_service.requests import CompletionRequest, Received, SampleRequest
@@ -25,7 +26,6 @@ from sampler_service.statistics import COMPLETED, Statistics
 P = TypeVar("P")
 T = TypeVar("T")
 
-_SMALL_BYTES = 64 * 1024  # what is smaller is read and written on the loop, in a millisecond or less
 _LATE = object()  # stands for a message that has not come before its stream is to end
 
 
@@ -84,10 +84,8 @@ class SessionServices:
         return ticket
 
     async def compute(self, project: str, size: int, work: Callable[[], T]) -> T:
-        """Return what `work` makes of about `size` bytes; where these are many, on the threads of the project."""
-        if size <= _SMALL_BYTES:
-            return work()
-        return await asyncio.get_running_loop().run_in_executor(self.executor_of(project), work)
+        """Return what `work` makes, of about `size` bytes; where these are many, on the threads of the project."""
+        return await compute(self.executor_of(project), size, work)
 
     def outcome(self, *, complete: bool) -> str:
         """Return how a stream ends that has come to its summary, one of `metrics.OUTCOMES`."""
@@ -126,7 +124,8 @@ class SampleSession:
         self._ticket.hold(stream.rows_in_flight)
         self._end_in_time(stream)
         await services.replica.announce(self._context)
-        yield convert(stream.header)
+        header_bytes = schema_bytes(stream.header.schema)
+        yield await services.compute(self._ticket.project, header_bytes, lambda: convert(stream.header))
         executor = services.executor_of(self._ticket.project)
         version = ModelVersionName.parse(stream.header.model_version)
         with services.statistics.stream(version, request.row_format, began) as tally:
@@ -184,7 +183,7 @@ class PlanSession:
             request, parts = await services.compute(project, received.size, received.read)
             planned = await services.sampler.plan(request, parts)
             await services.replica.announce(self._context)
-            size = received.size * len(planned.parts)
+            size = max(received.size * len(planned.parts), schema_bytes(planned.header.schema))
             response = await services.compute(project, size, lambda: convert(planned))
         finally:
             # Before the client has the answer, and begins to read the parts.
@@ -238,7 +237,8 @@ class CompletionSession(Generic[P]):
         deadline = began + (services.max_seconds or math.inf)
         version, completion = await services.sampler.complete(self._request)
         await services.replica.announce(self._context)
-        yield convert(completion.header(str(version)))
+        header = completion.header(str(version))
+        yield await services.compute(self._ticket.project, schema_bytes(header.schema), lambda: convert(header))
         executor = services.executor_of(self._ticket.project)
         with services.statistics.stream(version, COMPLETED, began) as tally:
             complete, drawn = False, 0

@@ -248,6 +248,9 @@ def _sampled(_: World, request: Sample, responses: list[Any]) -> None:
     if ended:
         summary = rest[-1].summary
         assert (summary.complete, summary.rows_delivered) == (True, made)
+        assert summary.distinct_candidates <= made <= summary.distinct_candidates * summary.rows_per_candidate
+        assert summary.rows_per_candidate <= first.header.rows_per_candidate <= max(request.max_reuse, 1)
+        assert summary.distinct_candidates <= first.header.distinct_candidates
         assert row == first.header.end_row or request.allow_partial
     if request.format == sampling_pb2.ROW_FORMAT_NDJSON:
         rows = [json.loads(line) for line in data.splitlines()]
