@@ -31,6 +31,7 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
         self.peers = set()
         self.reports = None
         self.before_ranges = False
+        self.full = 0
         self.kill = lambda: None
 
     def cut_of(self, request):
@@ -136,6 +137,9 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
     def PlanSample(self, request, context):  # noqa: N802
         if request.sample.model.endswith("/nothing"):
             refuse(context, grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", "there is no model nothing")
+        if self.full:
+            self.full -= 1
+            refuse(context, grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", "no room for a plan", retry_after=0.01)
         header = self.header(request.sample)
         half = request.sample.rows // 2 // GRID * GRID
         first, second = sampling_pb2.SampleRequest(), sampling_pb2.SampleRequest()

@@ -163,6 +163,23 @@ def test_planned_parts_joined_are_the_single_stream(row_format, before_ranges):
                 client.sample_stream(plan.parts[1]).reader()
 
 
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_a_plan_that_finds_no_room_is_requested_as_often_as_a_stream(parallel):
+    sampler = FakeSampler()
+    with services(samplers=[sampler]) as found, client_of(found) as client:
+        request = client.sample_request("flights", ROWS, format="csv")
+
+        def planned():
+            return client.plan_sample(request) if parallel == 1 else client.sample_stream(request, parallel)
+
+        sampler.full = RetryPolicy().attempts - 1
+        assert planned().header.rows == ROWS
+        assert len(found.waits) == RetryPolicy().attempts - 1
+        sampler.full = RetryPolicy().attempts
+        with pytest.raises(RowmintCallError, match="no room for a plan"):
+            planned()
+
+
 def test_breaks_with_progress_never_end_a_stream_but_breaks_without_do():
     endless = [Cut(1)] * 10
     with services(samplers=[FakeSampler(endless)]) as found, client_of(found) as client:

@@ -220,5 +220,7 @@ class SamplingCalls(ModelCalls):
             RowmintCallError: The service refused, or no replica was reachable.
         """
         message = sampling_pb2.PlanSampleRequest(sample=request, parts=parts, ranges_only=True)
-        response = self._connection.call_sampler(lambda channel: SamplingServiceStub(channel).PlanSample, message)
+        response = self._connection.call_sampler(
+            lambda channel: SamplingServiceStub(channel).PlanSample, message, admitted=True
+        )
         return sample_plan(request, response)
