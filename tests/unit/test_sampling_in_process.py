@@ -94,19 +94,24 @@ class Call:
 class Served:
     """A servicer of the golden models, and what its parts count."""
 
-    def __init__(self, sampler, workers, executor_of=None) -> None:
+    def __init__(self, sampler, workers) -> None:
         self.admission = Admission(Allowance(8, 0), Allowance(0, 0))
         self.drain = Drain()
         self.drain.add(self.admission)
+        self._workers = workers
         services = SessionServices(
             sampler,
-            executor_of or (lambda _: workers),
+            self.executor_of,
             self.admission,
             self.drain,
             Replica(lambda: "one", lambda: LoadReport(0.5, 20.0)),
             Statistics(golden_catalog(), lambda _: 0, clock=time.monotonic, now=time.time),
         )
         self._servicer = SamplingServicer(services, Pacing(60.0))
+
+    def executor_of(self, project):
+        """Return the threads of a project."""
+        return self._workers
 
     async def _sample(self, request):
         call = Call()
@@ -411,7 +416,12 @@ def test_what_is_large_is_read_and_written_on_the_projects_own_threads(monkeypat
             return workers if project == "others" else held
 
         sampler = Sampler(models, PlanCache(executor_of), executor_of, lambda: 1)
-        servicer = Served(sampler, workers, executor_of)._servicer
+
+        class Divided(Served):
+            def executor_of(self, project):
+                return executor_of(project)
+
+        servicer = Divided(sampler, workers)._servicer
         calls = [Call(), Call(), Call()]
         planning = asyncio.create_task(
             servicer.PlanSample(sampling_pb2.PlanSampleRequest(sample=large, parts=2), calls[0])
