@@ -19,6 +19,8 @@ REQUESTED = [
     ("range and category", 20_000, {"city": "Oslo", "age": (45, None)}),
 ]
 
+FIVE = {"city": "Lisbon", "plan": ["basic", "plus"], "age": (18, 60), "rich": "no", "active": True}
+
 
 def drain(
     client: Client, version: str, rows: int, where: object, form: str, *, start: int = 0, max_reuse: int = 1
@@ -55,6 +57,8 @@ def test_rows_per_second(services: Services, family: str) -> None:
         for form in ("csv", "ndjson"):
             rate = 200_000 / drain(client, version, 200_000, None, form)[0]
             print(f"{'all rows as ' + form:44}{rate:12,.0f}{rate / whole:8.2f}")
+        firsts = sorted(drain(client, version, 1, FIVE, "arrow")[0] for _ in range(50))
+        print(f"{'one row, five conditions: p50, ms':44}{firsts[25] * 1e3:12.1f}")
         near = min(drain(client, version, 4096 + 100, None, "arrow", start=4096)[0] for _ in range(5))
         far = min(drain(client, version, FAR + 100, None, "arrow", start=FAR)[0] for _ in range(5))
         print(f"{'100 rows at 10^12, time against 4096':34}{'':12}{far / near:8.2f}")
