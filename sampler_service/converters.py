@@ -18,6 +18,7 @@ from rowmint.sampling.formats.columns import TypedColumn, ValueKind
 from rowmint.sampling.messages import RowsMessage, StreamHeader, StreamSummary
 from rowmint.sampling.parts import PlannedPart, PlannedSample
 from rowmint.schema import Cell
+from rowmint.synthesizer import CompletionSupport
 from rowmint.v1 import sampling_pb2, statistics_pb2
 from sampler_service.requests import CompletionRequest, SampleRequest
 from sampler_service.sessions import CompletedRows, CompletionEvent, SampleEvent
@@ -36,6 +37,12 @@ _CONTINUED = {
     sampling_pb2.FRAMING_UNSPECIFIED: False,
     sampling_pb2.FRAMING_FILE: False,
     sampling_pb2.FRAMING_CONTINUE: True,
+}
+
+_SUPPORT = {
+    CompletionSupport.MATCHED: sampling_pb2.COMPLETION_SUPPORT_MATCHED,
+    CompletionSupport.WIDENED: sampling_pb2.COMPLETION_SUPPORT_WIDENED,
+    CompletionSupport.UNSUPPORTED: sampling_pb2.COMPLETION_SUPPORT_UNSUPPORTED,
 }
 
 
@@ -124,6 +131,8 @@ def header_to_proto(header: StreamHeader) -> sampling_pb2.SampleHeader:
         end_row=header.end_row,
         schema=schema_to_proto(header.schema),
         categories=[sampling_pb2.CategoryList(values=texts) for texts in header.categories or ()],
+        rows_per_candidate=header.rows_per_candidate,
+        distinct_candidates=header.distinct_candidates,
     )
 
 
@@ -168,6 +177,8 @@ def summary_to_proto(summary: StreamSummary) -> sampling_pb2.SampleSummary:
         rows_delivered=summary.rows_delivered,
         complete=summary.complete,
         next_row=summary.next_row,
+        distinct_candidates=summary.distinct_candidates,
+        rows_per_candidate=summary.rows_per_candidate,
     )
 
 
@@ -290,4 +301,5 @@ def completed_to_proto(row: CompletedRow, sent: sampling_pb2.PartialRow) -> samp
         values=[sent.known[name] if name in sent.known else cell_to_value(cell) for name, cell in row.cells.items()],
         effective_sample_size=row.effective_sample_size,
         tolerance=row.tolerance,
+        support=_SUPPORT[row.support],
     )

@@ -176,7 +176,13 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
                 }
                 values = [known[name] if name in known else made[name] for name in made]
                 rows.append(
-                    sampling_pb2.CompletedRow(row=index, values=values, effective_sample_size=12.5, tolerance=0.1)
+                    sampling_pb2.CompletedRow(
+                        row=index,
+                        values=values,
+                        effective_sample_size=12.5,
+                        tolerance=0.1,
+                        support=sampling_pb2.COMPLETION_SUPPORT_WIDENED,
+                    )
                 )
                 index += 1
             yield sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows(rows=rows))

@@ -1,6 +1,8 @@
 """Completing rows: validation, determinism, and that what is known is kept and counts."""
 
 import asyncio
+import hashlib
+from collections import Counter
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -15,10 +17,10 @@ from rowmint.errors import (
 )
 from rowmint.sampling.completion import GROUP_ROWS
 from rowmint.schema import DataType
-from rowmint.synthesizer import choose_kernel
+from rowmint.synthesizer import CompletionSupport, choose_kernel
 from sampler_service.requests import CompletionRequest
 from tests.golden.make import FAMILIES, SCHEMA
-from tests.golden.streams import golden_catalog, reference, sampler_of
+from tests.golden.streams import golden_catalog, golden_model, reference, sampler_of
 
 KNOWN = [
     {},
@@ -54,7 +56,8 @@ def test_known_cells_are_kept_and_the_others_made(sampler, family):
             assert cell is not None or spec.nullable
             if spec.domain.categories and cell is not None:
                 assert cell in spec.domain.categories
-        assert 0 < row.effective_sample_size <= 512
+        supported = row.support is not CompletionSupport.UNSUPPORTED
+        assert (0 < row.effective_sample_size <= 512) if supported else row.effective_sample_size == 0
         assert row.tolerance >= 0.1
 
 
@@ -82,6 +85,38 @@ def test_seed_candidates_and_index_count(sampler):
     assert cells(seed=8) != base
     assert cells(start_row=1)[:2] == base[1:]
     assert cells(candidates=256) != base
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_rows_that_share_candidates_are_counted(sampler, family):
+    running = completion(sampler, family, start_row=GROUP_ROWS - 20)
+    header = running.header("name")
+    assert (header.rows_per_candidate, header.distinct_candidates) == (GROUP_ROWS, 0)
+    nothing = running.summary(complete=False)
+    assert (nothing.distinct_candidates, nothing.rows_per_candidate) == (0, 0)
+    # Nothing of a row without known cells says which of 512 candidates it was drawn from but its index.
+    chosen = []
+    for row in range(GROUP_ROWS - 20, GROUP_ROWS + 200):
+        (done,) = running.complete([{"holiday": date(2030, 1, 1)}])
+        completer = running._completer
+        again = completer.complete({"holiday": date(2030, 1, 1)}, running._key.tile(row, 1))
+        assert again.cells.items() <= done.cells.items()
+        chosen.append((row // GROUP_ROWS, row if again.chosen is None else again.chosen))
+    summary = running.summary(complete=True)
+    assert summary.distinct_candidates == len(set(chosen))
+    assert summary.rows_per_candidate == Counter(chosen).most_common(1)[0][1]
+    assert family == "independent" or summary.rows_per_candidate > 1
+
+
+def test_the_plan_digest_covers_model_candidates_and_tolerance(sampler):
+    def digest(family="ctgan", **more):
+        return completion(sampler, family, **more).header("name").plan_digest
+
+    base = digest()
+    assert digest(seed=8, start_row=5) == base
+    assert len({base, digest("tvae"), digest(candidates=256), digest(tolerance=0.2)}) == 4
+    body = f'{{"candidates":512,"model":"{golden_model("ctgan").digest.hex()}","tolerance":"0.1"}}'
+    assert base == hashlib.sha256(b"rowmint/completion/2\0" + body.encode()).digest()
 
 
 def test_ids_are_those_of_sampled_rows(sampler):

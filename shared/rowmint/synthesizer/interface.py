@@ -194,19 +194,36 @@ class CompletionOptions:
     tolerance: float
 
 
+class CompletionSupport(StrEnum):
+    """How well candidates agree with the known cells of a row.
+
+    `MATCHED`: some agree with all at the requested tolerance. `WIDENED`: only at a wider one, or with known cells taken
+    as near that are not equal. `UNSUPPORTED`: none does; those that come nearest were used.
+    """
+
+    MATCHED = "matched"
+    WIDENED = "widened"
+    UNSUPPORTED = "unsupported"
+
+
 @dataclass(frozen=True)
 class CompletedCells:
     """The cells of one completed row.
 
     Attributes:
         cells: Every modelled column's cell by name.
-        effective_sample_size: Kish's effective number of candidates, (sum w)**2 / sum w**2, of the draw.
+        effective_sample_size: Kish's effective number of candidates, (sum w)**2 / sum w**2, of the draw; 0 where the
+            known cells have no support.
         tolerance: Kernel width used for known numbers, in standard deviations.
+        support: Whether candidates agree with the known cells.
+        chosen: The candidate that the row was drawn from, 0 to n - 1; None where rows share no candidates.
     """
 
     cells: dict[str, Cell]
     effective_sample_size: float
     tolerance: float
+    support: CompletionSupport
+    chosen: int | None
 
 
 class Completer(Protocol):

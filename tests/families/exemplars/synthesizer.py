@@ -15,6 +15,7 @@ from rowmint.synthesizer.interface import (
     Capabilities,
     CompletedCells,
     CompletionOptions,
+    CompletionSupport,
     ConditionSupport,
     JsonObject,
     Units,
@@ -87,7 +88,8 @@ class ExemplarsCompleter:
         among = alike or list(range(self._model.size))
         row = among[int(key.words("exemplar", 1)[0]) % len(among)]
         cells = {name: column[row] for name, column in rows.items()} | known
-        return CompletedCells(cells, float(len(alike)), self._options.tolerance)
+        support = CompletionSupport.MATCHED if alike else CompletionSupport.UNSUPPORTED
+        return CompletedCells(cells, float(len(alike)), self._options.tolerance, support, row)
 
 
 CAPABILITIES = Capabilities(conditions=ConditionSupport.EXACT)
