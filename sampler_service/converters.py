@@ -84,6 +84,7 @@ def sample_request(request: sampling_pb2.SampleRequest, field: str = "") -> Samp
         allow_partial="allow_partial",
         message_bytes="message_bytes",
         escape_formulas="csv_escape_formulas",
+        max_reuse="max_reuse",
     )
     return SampleRequest(
         model=ModelVersionRef.parse(request.model, f"{field}model"),

@@ -9,14 +9,14 @@ from concurrent.futures import Executor
 
 from rowmint.artifact import Model
 from rowmint.conditions import Predicate, canonical
-from rowmint.sampling.plan import Plan, compile_plan, plan_digest
+from rowmint.sampling.plan import Plan, compile_plan, plan_key
 from sampler_service.single_flight import SingleFlightCache
 
 _PLANS = 1024
 
 
 class PlanCache:
-    """Plans by project and digest. For one event loop; the work is done in `executor`.
+    """Plans by project and key. For one event loop; the work is done in `executor`.
 
     Args:
         executor: Threads that compile.
@@ -27,7 +27,7 @@ class PlanCache:
         self._plans: SingleFlightCache[tuple[str, bytes], Plan] = SingleFlightCache(_PLANS, lambda _: 1)
 
     async def get(self, model: Model, where: Iterable[Predicate], project: str) -> Plan:
-        """Return the plan for the rows of `model` that satisfy `where`.
+        """Return the plan for independent rows of `model` that satisfy `where`.
 
         Args:
             model: The model.
@@ -43,4 +43,4 @@ class PlanCache:
         async def compiled() -> Plan:
             return await loop.run_in_executor(self._executor, compile_plan, model.digest, model.synthesizer, conditions)
 
-        return await self._plans.get((project, plan_digest(model.digest, conditions)), compiled)
+        return await self._plans.get((project, plan_key(model.digest, conditions)), compiled)

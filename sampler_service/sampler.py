@@ -79,7 +79,7 @@ class Sampler:
             header,
             plan,
             loaded.model.synthesizer.conditioned_column(plan.conditions),
-            plan_parts(header, plan.block_size, parts, continued=request.continued),
+            plan_parts(header, plan, parts, continued=request.continued),
         )
 
     async def complete(self, request: CompletionRequest) -> tuple[ModelVersionName, RowCompletion]:
@@ -104,4 +104,5 @@ class Sampler:
         loaded = await self._models.get(request.model, deleted=bool(request.expected_model_digest))
         # Before the plan is compiled, which takes longer.
         request.validate_for(loaded.model)
-        return loaded, await self._plans.get(loaded.model, request.where, request.model.model.project)
+        plan = await self._plans.get(loaded.model, request.where, request.model.model.project)
+        return loaded, plan.allowing(request.max_reuse, request.expected_plan_digest)

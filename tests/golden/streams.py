@@ -22,7 +22,7 @@ from rowmint.names import ModelName, ModelVersionName, ModelVersionRef
 from rowmint.objects import MemoryStore
 from rowmint.registry import ModelVersionRecord
 from rowmint.sampling.formats import RowFormat, TypedBatch
-from rowmint.sampling.limits import MAX_ROWS
+from rowmint.sampling.limits import MAX_REUSE, MAX_ROWS
 from rowmint.sampling.messages import RowsMessage, StreamHeader, StreamSummary
 from rowmint.schema import Cell, TableSchema
 from rowmint.synthesizer import Kernel, choose_kernel
@@ -47,12 +47,15 @@ WHERES: Mapping[str, tuple[Predicate, ...]] = {
 QUICK = (
     "ctgan, all, first, csv",
     "ctgan, many tests, far, arrow_stream",
+    "ctgan, many tests, far reused, arrow_stream",
     "tvae, all, first, arrow_stream",
     "independent, many tests, inner, arrow_stream",
     "tvae, completed",
 )
 """Enough to notice a processor that computes otherwise."""
 SPANS = {"first": (5000, 0, 5000), "far": (10**15, 10**12, 10**12 + 3000), "inner": (9000, 2048, 4096)}
+REUSED = {(family, "many tests", "far") for family in ("ctgan", "tvae")}
+"""Streams whose candidates serve several rows where that is allowed, and not for the first time; made both ways."""
 
 
 def reference(family: str) -> ModelVersionRef:
@@ -175,10 +178,14 @@ def specs(*, quick: bool) -> dict[str, SampleRequest]:
                 base = SampleRequest(
                     rows, end, start_row=start, model=reference(family), where=predicates, seed=2**64 - 1
                 )
-                for row_format in RowFormat:
-                    name = f"{family}, {where}, {span}, {row_format}"
-                    if not quick or name in QUICK:
-                        found[name] = replace(base, row_format=row_format)
+                named = {span: base}
+                if (family, where, span) in REUSED:
+                    named[f"{span} reused"] = replace(base, max_reuse=MAX_REUSE)
+                for span_name, spec in named.items():
+                    for row_format in RowFormat:
+                        name = f"{family}, {where}, {span_name}, {row_format}"
+                        if not quick or name in QUICK:
+                            found[name] = replace(spec, row_format=row_format)
     return found
 
 

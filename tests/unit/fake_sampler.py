@@ -47,6 +47,8 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
             start_row=request.start_row,
             end_row=request.end_row if request.HasField("end_row") else request.rows,
             schema=SCHEMA,
+            rows_per_candidate=request.max_reuse or 1,
+            distinct_candidates=-(-request.rows // (request.max_reuse or 1)),
         )
 
     def lead_and_end(self, format_):
@@ -95,6 +97,8 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
                 rows_delivered=row - header.start_row,
                 complete=True,
                 next_row=row,
+                distinct_candidates=row - header.start_row,
+                rows_per_candidate=1,
             )
         )
 

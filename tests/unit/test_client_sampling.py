@@ -66,6 +66,19 @@ def test_an_unbroken_stream_is_passed_on_as_it_is(row_format):
         assert stream.acceptance == 0.5
 
 
+@pytest.mark.parametrize("parallel", [1, 3])
+@pytest.mark.parametrize(("max_reuse", "rows_per_candidate", "distinct"), [(None, 1, ROWS), (4, 4, -(-ROWS // 4))])
+def test_a_stream_says_how_many_candidates_its_rows_rest_on(max_reuse, rows_per_candidate, distinct, parallel):
+    with (
+        services() as found,
+        client_of(found) as client,
+        client.sample("flights", ROWS, max_reuse=max_reuse, parallel=parallel) as stream,
+    ):
+        stream.to_table()
+        assert (stream.rows_per_candidate, stream.distinct_candidates) == (rows_per_candidate, distinct)
+        assert {request.HasField("max_reuse") for request in found.samplers[0].requests} == {max_reuse is not None}
+
+
 @pytest.mark.parametrize("read", [lambda stream: stream.to_table(), list], ids=["table", "batches"])
 def test_reading_batches_reads_the_summary_too(read):
     with services() as found, client_of(found) as client, client.sample("flights", ROWS) as stream:

@@ -25,10 +25,10 @@ def test_unset_is_the_default():
 
 def test_an_explicit_zero_is_a_value():
     request = sampling_pb2.SampleRequest(
-        model=MODEL, rows=0, start_row=0, end_row=0, seed=0, message_bytes=0, allow_partial=False
+        model=MODEL, rows=0, start_row=0, end_row=0, seed=0, message_bytes=0, allow_partial=False, max_reuse=0
     )
     found = converters.sample_request(request)
-    assert (found.rows, found.end_row, found.seed, found.message_bytes) == (0, 0, 0, 0)
+    assert (found.rows, found.end_row, found.seed, found.message_bytes, found.max_reuse) == (0, 0, 0, 0, 0)
 
 
 @given(
@@ -53,6 +53,7 @@ def test_every_field_arrives(rows, start, seed, row_format, flag):
         expected_model_digest=b"m",
         expected_plan_digest=b"p",
         csv_escape_formulas=flag,
+        max_reuse=16,
     )
     assert converters.sample_request(request) == SampleRequest(
         rows,
@@ -68,6 +69,7 @@ def test_every_field_arrives(rows, start, seed, row_format, flag):
         expected_model_digest=b"m",
         expected_plan_digest=b"p",
         escape_formulas=flag,
+        max_reuse=16,
     )
 
 
@@ -115,8 +117,18 @@ def test_typed_columns_become_typed_lists():
 
 
 def test_a_summary_says_that_the_stream_is_complete():
-    found = converters.summary_to_proto(StreamSummary(10, 5, 4, complete=True, next_row=9))
-    assert found == sampling_pb2.SampleSummary(candidates=10, accepted=5, rows_delivered=4, complete=True, next_row=9)
+    found = converters.summary_to_proto(
+        StreamSummary(10, 5, 4, complete=True, next_row=9, distinct_candidates=3, rows_per_candidate=2)
+    )
+    assert found == sampling_pb2.SampleSummary(
+        candidates=10,
+        accepted=5,
+        rows_delivered=4,
+        complete=True,
+        next_row=9,
+        distinct_candidates=3,
+        rows_per_candidate=2,
+    )
 
 
 def test_the_first_message_of_a_completion_is_its_config():

@@ -11,7 +11,7 @@ from sampler_service import plan_cache
 from sampler_service.requests import SampleRequest
 from tests.golden.streams import WHERES, golden_catalog, read, reference, sampler_of
 
-RARE = SampleRequest(100, model=reference("ctgan"), where=WHERES["many tests"], seed=1)
+RARE = SampleRequest(100, model=reference("ctgan"), where=WHERES["many tests"], seed=1, max_reuse=64)
 ELSEWHERE = replace(RARE, model=replace(RARE.model, model=ModelName("elsewhere", "ctgan")))
 
 

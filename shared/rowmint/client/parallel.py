@@ -302,6 +302,7 @@ class ParallelStream(SampleStream):
                         self._resumes += part.stream.resumes
                         self._tally.candidates += part.stream.candidates
                         self._tally.accepted += part.stream.accepted
+                        self._tally.distinct += part.stream.distinct_candidates
             if self.next_row != self.header.end_row and not self._readers.stopped:
                 raise self._gap()
         finally:

@@ -75,8 +75,7 @@ class StreamSummary:
         complete: Whether every requested row is covered.
         next_row: Row after the last one covered: on the grid, or the first or the row after the last requested.
         distinct_candidates: Distinct candidates that the rows delivered rest on; 0 where it is not known.
-        rows_per_candidate: Most of the rows delivered that share a candidate; 0 where it is not known or there are no
-            rows.
+        rows_per_candidate: Most of the rows delivered that share a candidate; 0 where it is not known, or of no rows.
     """
 
     candidates: int

@@ -77,7 +77,7 @@ class SampleStream:
     @property
     def rows_in_flight(self) -> int:
         """The most rows that are computed, or wait to be sent, at once."""
-        return min(self.header.end_row - self.header.start_row, _AHEAD * self._prepared.block_size)
+        return min(self.header.end_row - self.header.start_row, _AHEAD * self._prepared.plan.block_size)
 
     @property
     def summary(self) -> StreamSummary:
@@ -192,6 +192,7 @@ def open_stream(model: Model, spec: SampleSpec, version: str = "") -> LocalStrea
     spec.validate()
     spec.validate_for(model)
     plan = compile_plan(model.digest, model.synthesizer, canonical(spec.where, model.schema))
+    plan = plan.allowing(spec.max_reuse, spec.expected_plan_digest)
     return LocalStream(prepare(model, spec, plan, version))
 
 

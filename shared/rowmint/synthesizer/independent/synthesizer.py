@@ -40,6 +40,9 @@ class IndependentSynthesizer:
         schema: Shape of the rows.
         heads: The modelled columns by name.
         weights: Integer weights of each column's choices, sum 2**32, by name.
+
+    Attributes:
+        cumulative: Their cumulative sums.
     """
 
     capabilities = Capabilities()
@@ -57,6 +60,7 @@ class IndependentSynthesizer:
         self.schema = schema
         self.heads = heads
         self.weights = weights
+        self.cumulative = {name: np.cumsum(own, dtype=np.uint64) for name, own in weights.items()}
 
     @classmethod
     def load(cls, parts: ModelParts) -> "IndependentSynthesizer":
@@ -104,7 +108,7 @@ class _IndependentProposal:
         self._tests = tuple(tests)
         self._columns = tuple(columns)
         self._heads = model.heads
-        self._cumulative = {name: np.cumsum(weights, dtype=np.uint64) for name, weights in model.weights.items()}
+        self._cumulative = dict(model.cumulative)
         for test in tests:
             # The marginal, restricted to choices that can pass: a column's own rejection changes no other column.
             weights = np.where(model.heads[test.column].reachable(test), model.weights[test.column], np.uint64(0))
@@ -140,7 +144,7 @@ class _IndependentCompleter:
 
     def __init__(self, model: IndependentSynthesizer, options: CompletionOptions) -> None:
         self._model = model
-        self._cumulative = {name: np.cumsum(weights, dtype=np.uint64) for name, weights in model.weights.items()}
+        self._cumulative = model.cumulative
         self._options = options
 
     def complete(self, known: dict[str, Cell], key: TileKey) -> CompletedCells:

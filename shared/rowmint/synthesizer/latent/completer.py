@@ -22,7 +22,7 @@ from rowmint.synthesizer.heads import ColumnHead
 from rowmint.synthesizer.interface import CompletedCells, CompletionOptions, CompletionSupport
 from rowmint.synthesizer.known_facts import KnownChoice, KnownFact, known_fact
 from rowmint.synthesizer.latent.evidence import ColumnEvidence
-from rowmint.synthesizer.latent.model import ROWS_AT_ONCE, ColumnGroup, LatentModel
+from rowmint.synthesizer.latent.model import ROWS_AT_ONCE, LatentModel
 
 _WIDENINGS = 8
 
@@ -155,7 +155,7 @@ class LatentCompleter:
 
     def _made(self, head: ColumnHead) -> ColumnEvidence:
         """Return what all candidates say of a column."""
-        group = ColumnGroup(self._model, [head.column.name])
+        group = self._model.group([head.column.name])
         if group.outputs is None:
             raise TypeError("a column has no outputs")
         differences = np.empty((head.codec.choices, self._count), np.int16)

@@ -1,7 +1,8 @@
 """Families that run a network on Gaussian noise: what CTGAN and TVAE have in common."""
 
-from collections.abc import Sequence
-from functools import cached_property
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from rowmint.synthesizer.latent.layout import ChoiceLayout
 from rowmint.synthesizer.latent.random_stream import RandomStream
 
 ROWS_AT_ONCE = 1024  # rows drawn at once: their masses stay in a core's own cache
+_RECENT_GROUPS = 32
 _MAX_CHOICES = (2**31 - 1) // tables.EXP_ONE  # the masses of so many fit in an int32
 
 
@@ -59,11 +61,21 @@ class LatentModel:
         self.network = network
         self.vectors = vectors
         self.noise_scale = noise_scale
+        self._groups = _KeptGroups(self)
 
-    @cached_property
+    @property
     def every_column(self) -> "ColumnGroup":
         """All modelled columns, made together."""
-        return ColumnGroup(self, list(self.heads))
+        return self.group(self.heads)
+
+    def group(self, names: Iterable[str]) -> "ColumnGroup":
+        """Return what makes these columns together, whatever their order.
+
+        It is made by the first caller and kept: the kernel takes milliseconds to prepare it, and every call about the
+        same conditions needs the same ones.
+        """
+        wanted = set(names)
+        return self._groups.get(tuple(name for name in self.heads if name in wanted))
 
     def noise(self, key: TileKey, size: int) -> NDArray[np.uint8]:
         """Return the input codes of `size` candidates, shape (size, noise_width)."""
@@ -135,6 +147,43 @@ class ColumnGroup:
                     alpha = self._model.noisy(head, alpha, stream.noise(head))
             made[head.column.name] = head.decode(choices, alpha, stream.rare_categories(head))
         return made
+
+
+class _KeptGroups:
+    """The groups of a model, each made once. Thread-safe.
+
+    A single column's is kept as long as the model, as conditions test it, and so is that of all columns. Of the others,
+    projections and what conditions leave, the most recently used are kept. All together hold at most four times the
+    output layer.
+    """
+
+    def __init__(self, model: LatentModel) -> None:
+        self._model = model
+        self._lock = threading.Lock()
+        self._always: dict[tuple[str, ...], ColumnGroup] = {}
+        self._recent: OrderedDict[tuple[str, ...], ColumnGroup] = OrderedDict()
+        self._recent_outputs = 0
+
+    def get(self, names: tuple[str, ...]) -> ColumnGroup:
+        """Return the group of some columns, in the model's order."""
+        with self._lock:
+            found = self._always.get(names) or self._recent.get(names)
+            if found is None:
+                found = ColumnGroup(self._model, names)
+                self._keep(names, found)
+            elif names in self._recent:
+                self._recent.move_to_end(names)
+            return found
+
+    def _keep(self, names: tuple[str, ...], group: ColumnGroup) -> None:
+        if len(names) == 1 or len(names) == len(self._model.heads):
+            self._always[names] = group
+            return
+        self._recent[names] = group
+        self._recent_outputs += len(group.layout.outputs)
+        while self._recent_outputs > 2 * self._model.network.output_width or len(self._recent) > _RECENT_GROUPS:
+            _, gone = self._recent.popitem(last=False)
+            self._recent_outputs -= len(gone.layout.outputs)
 
 
 class _Drawn:
