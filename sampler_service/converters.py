@@ -25,6 +25,7 @@ from sampler_service.sessions import CompletedRows, CompletionEvent, SampleEvent
 from sampler_service.statistics import VersionStatistics
 
 _MAX_PARTIAL_ROWS = 10_000
+_COMPLETED_BYTES = 1 << 20
 
 _FORMATS = {
     sampling_pb2.ROW_FORMAT_UNSPECIFIED: RowFormat.ARROW_STREAM,
@@ -283,16 +284,28 @@ def known_cells(row: sampling_pb2.PartialRow, index: int) -> Mapping[str, Cell]:
     return {name: value_to_cell(value, f"rows[{index}].known[{name!r}]") for name, value in row.known.items()}
 
 
-def completion_response(event: CompletionEvent[sampling_pb2.PartialRow]) -> sampling_pb2.CompleteRowsResponse:
-    """Return the message of what a stream of completed rows consists of."""
+def completion_responses(
+    event: CompletionEvent[sampling_pb2.PartialRow],
+) -> Iterator[sampling_pb2.CompleteRowsResponse]:
+    """Yield the messages of what a stream of completed rows consists of; rows in messages of about a MiB at most."""
     match event:
         case StreamHeader():
-            return sampling_pb2.CompleteRowsResponse(header=header_to_proto(event))
+            yield sampling_pb2.CompleteRowsResponse(header=header_to_proto(event))
         case CompletedRows():
-            rows = [completed_to_proto(row, sent) for row, sent in zip(event.rows, event.sent, strict=True)]
-            return sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows(rows=rows))
+            response = sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows())
+            size = 0
+            for row, sent in zip(event.rows, event.sent, strict=True):
+                made = completed_to_proto(row, sent)
+                size += made.ByteSize()
+                if response.rows.rows and size > _COMPLETED_BYTES:
+                    yield response
+                    response = sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows())
+                    size = made.ByteSize()
+                response.rows.rows.append(made)
+            if response.rows.rows:
+                yield response
         case StreamSummary():
-            return sampling_pb2.CompleteRowsResponse(summary=summary_to_proto(event))
+            yield sampling_pb2.CompleteRowsResponse(summary=summary_to_proto(event))
 
 
 def completed_to_proto(row: CompletedRow, sent: sampling_pb2.PartialRow) -> sampling_pb2.CompletedRow:

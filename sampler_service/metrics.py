@@ -66,7 +66,7 @@ _LIVE = {
 }
 _READ: dict[str, Callable[[], float]] = {}
 
-SHED_REASONS = ("project_streams", "project_rows", "process_streams", "process_rows", "draining")
+SHED_REASONS = ("project_streams", "project_rows", "process_streams", "process_rows", "process_bytes", "draining")
 OUTCOMES = ("complete", "drained", "max_duration", "cancelled", "refused", "failed")
 
 for _reason in SHED_REASONS:

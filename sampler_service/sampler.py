@@ -82,15 +82,17 @@ class Sampler:
             plan_parts(header, plan, parts, continued=request.continued),
         )
 
-    async def complete(self, request: CompletionRequest) -> tuple[ModelVersionName, RowCompletion]:
-        """Return what completes rows as requested, and the version it does so with.
+    async def complete(
+        self, request: CompletionRequest, stopped: Callable[[], bool] = lambda: False
+    ) -> tuple[ModelVersionName, RowCompletion]:
+        """Return what completes rows as requested until it is `stopped`, and the version it does so with.
 
         Raises:
             RowmintError: It is not possible; see `CompletionSpec.validate` and `ModelCache.get`.
         """
         request.validate()
         loaded = await self._models.get(request.model)
-        return loaded.name, RowCompletion(loaded.model, request.seeded(self._draw_seed))
+        return loaded.name, RowCompletion(loaded.model, request.seeded(self._draw_seed), stopped)
 
     async def _resolve(self, request: SampleRequest) -> tuple[LoadedModel, Plan]:
         request.validate()

@@ -30,6 +30,7 @@ class SamplerSettings(ServiceSettings):
         max_project_streams: Likewise, of one project; 0 for as many as all.
         max_rows_in_flight: Rows computed, or waiting to be sent, at once.
         max_project_rows_in_flight: Likewise, of one project; 0 for as many as all.
+        max_work_bytes: Bytes that completions compute in at once, all together.
         max_stream_seconds: Seconds after which a stream is ended on the grid, to be resumed elsewhere; 0 for never.
         max_rows: Longest logical stream, rows.
         write_timeout: Seconds a client may leave a message unread before its stream is ended.
@@ -55,6 +56,7 @@ class SamplerSettings(ServiceSettings):
     max_project_streams: int = Field(default=0, ge=0)
     max_rows_in_flight: int = Field(default=1_000_000, ge=1)
     max_project_rows_in_flight: int = Field(default=0, ge=0)
+    max_work_bytes: int = Field(default=1024**3, ge=1)
     max_stream_seconds: float = Field(default=600.0, ge=0)
     max_rows: int = Field(default=MAX_ROWS, ge=1, le=MAX_ROWS)
     write_timeout: float = Field(default=60.0, gt=0)

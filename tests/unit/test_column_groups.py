@@ -25,6 +25,7 @@ class CountingKernel:
 
     def __init__(self):
         self._kernel = choose_kernel("numpy")
+        self.workspace = self._kernel.workspace
         self.prepared = []
 
     def hidden(self, layers, *, concatenate):

@@ -38,9 +38,9 @@ def sampler():
         yield composed
 
 
-def completion(sampler, family="ctgan", **more):
+def completion(sampler, family="ctgan", stopped=lambda: False, **more):
     request = CompletionRequest(model=reference(family), **{"seed": 7, "candidates": 512, **more})
-    return asyncio.run(sampler.complete(request))[1]
+    return asyncio.run(sampler.complete(request, stopped))[1]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -73,6 +73,42 @@ def test_a_row_depends_on_its_index_and_its_cells_alone(sampler, family):
     assert apart == together[GROUP_ROWS - 3 :]
     reordered = dict(reversed(list(KNOWN[3].items())))
     assert completion(sampler, family).complete([reordered]) == completion(sampler, family).complete([KNOWN[3]])
+
+
+@pytest.mark.parametrize("family", ["ctgan", "tvae"])
+@pytest.mark.parametrize("calls", [0, 1, 3, 5, 9, 14])
+def test_a_completion_that_is_stopped_gives_the_rows_until_then(sampler, family, calls):
+    """It may be stopped before each row, and within the work for one: 2,048 candidates are made in two pieces."""
+    answers = iter(range(calls))
+    rows = [{"age": 30, "city": "Oslo"}] * 6
+    running = completion(sampler, family, lambda: next(answers, None) is None, candidates=2048)
+    done = running.complete(rows)
+    assert len(done) < len(rows)
+    assert running.next_row == len(done)
+    whole = completion(sampler, family, candidates=2048).complete(rows)
+    assert done == whole[: len(done)]
+    rest = completion(sampler, family, candidates=2048, start_row=len(done)).complete(rows[len(done) :])
+    assert done + rest == whole
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_memory_of_a_completion_is_that_of_the_columns_known_so_far(sampler, family):
+    running = completion(sampler, family, candidates=4096)
+    sizes = [running.memory_bytes([known]) for known in ({}, {"age": 1}, {"id": 5}, {"age": 2, "city": "Oslo"}, {})]
+    running.complete([{"age": 1}, {"age": 2, "city": "Oslo"}])
+    if family == "independent":
+        assert sizes == [0] * 5
+        return
+    assert sizes[0] < sizes[1] == sizes[2] < sizes[3] == sizes[4]
+    completer = running._completer
+    held = completer._activations.nbytes + sum(
+        array.nbytes
+        for evidence in completer._evidence.values()
+        for array in (evidence.distances, evidence.totals, evidence.alpha)
+        if array is not None
+    )
+    assert set(completer._evidence) == {"age", "city"}
+    assert held < sizes[-1]
 
 
 def test_seed_candidates_and_index_count(sampler):

@@ -6,7 +6,7 @@ of one group of 256 indices share their candidates; each has draws of its own.
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import rfc8785
@@ -14,7 +14,7 @@ import rfc8785
 from rowmint.artifact import Model
 from rowmint.codecs import IdentityCodec
 from rowmint.codecs.identity import identity_key
-from rowmint.errors import RowRangeError
+from rowmint.errors import CancelledError, RowRangeError
 from rowmint.rng import StreamKey
 from rowmint.sampling.known_cells import KnownCells
 from rowmint.sampling.messages import StreamHeader, StreamSummary
@@ -60,6 +60,7 @@ class RowCompletion:
     Args:
         model: The model.
         spec: The completion requested, valid, its seed given.
+        stopped: Says whether the caller waits no longer; called before each row and each piece of its work.
 
     Attributes:
         model: The model.
@@ -74,7 +75,7 @@ class RowCompletion:
         InvalidFieldError: The spec has no seed.
     """
 
-    def __init__(self, model: Model, spec: CompletionSpec) -> None:
+    def __init__(self, model: Model, spec: CompletionSpec, stopped: Callable[[], bool] = lambda: False) -> None:
         self.model = model
         self.seed = spec.known_seed()
         self.start_row = spec.start_row
@@ -83,6 +84,8 @@ class RowCompletion:
         self.candidates_used = 0
         self.rows_per_candidate = 0
         self._spec = spec
+        self._options = CompletionOptions(spec.candidates, spec.tolerance, stopped)
+        self._columns: set[str] = set()
         self._key = StreamKey(model.digest, COMPLETION_DIGEST, self.seed)
         self._known = KnownCells(model.schema)
         self._group = -1
@@ -133,6 +136,9 @@ class RowCompletion:
         Args:
             rows: Known cells of each row by column; None for one that is known to be missing.
 
+        Returns:
+            The rows; only the first of them where it was stopped.
+
         Raises:
             ColumnNotFoundError: A column does not exist.
             ValueNotFoundError: A category never occurred in training.
@@ -142,12 +148,20 @@ class RowCompletion:
         first = self.next_row
         checked = [self._known.checked(first + offset, known) for offset, known in enumerate(rows)]
         ids = {name: self._ids(name, codec, first, len(rows)) for name, codec in self.model.identities.items()}
-        done = [
-            self._completed(first + offset, known, {name: texts[offset] for name, texts in ids.items()})
-            for offset, known in enumerate(checked)
-        ]
-        self.next_row = first + len(rows)
+        done: list[CompletedRow] = []
+        for offset, known in enumerate(checked):
+            try:
+                self._options.check_stopped()
+                done.append(self._completed(first + offset, known, {name: ids[name][offset] for name in ids}))
+            except CancelledError:
+                break
+        self.next_row = first + len(done)
         return done
+
+    def memory_bytes(self, rows: Sequence[Mapping[str, Cell]]) -> int:
+        """Return the most bytes that completing these rows, and those before them, takes beside the rows."""
+        self._columns.update(*rows)
+        return self.model.synthesizer.completion_bytes(self._columns, self._spec.candidates)
 
     def _completed(self, row: int, known: dict[str, Cell], ids: dict[str, Cell]) -> CompletedRow:
         modelled = {name: cell for name, cell in known.items() if name not in ids}
@@ -170,8 +184,8 @@ class RowCompletion:
         """Return what completes the rows of a group, its candidates drawn."""
         if self._completer is None or group != self._group:
             key = self._key.tile(group, 0)
-            options = CompletionOptions(self._spec.candidates, self._spec.tolerance)
-            self._completer = self.model.synthesizer.completer(key, options)
+            self._completer = None  # before the next takes memory
+            self._completer = self.model.synthesizer.completer(key, self._options)
             self._group = group
             self._drawn_from.clear()
             self.candidates_drawn += self._spec.candidates

@@ -1,6 +1,6 @@
 """What every family of synthesizer offers and declares: candidates in tiles, forward only, exact arithmetic."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, Self
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowmint.conditions import ColumnCondition
+from rowmint.errors import CancelledError
 from rowmint.rng import TileKey
 from rowmint.schema import Cell, TableSchema
 from rowmint.schema.arrays import ColumnArray, concatenate
@@ -188,10 +189,21 @@ class CompletionOptions:
     Attributes:
         candidates: Candidates that each row is drawn from, n.
         tolerance: Kernel width for known numbers, in standard deviations of the column's normalised values.
+        stopped: Says whether the caller waits no longer; called between pieces of work, on any thread.
     """
 
     candidates: int
     tolerance: float
+    stopped: Callable[[], bool] = lambda: False
+
+    def check_stopped(self) -> None:
+        """Let work end early.
+
+        Raises:
+            CancelledError: The caller waits no longer.
+        """
+        if self.stopped():
+            raise CancelledError("the caller does not wait for these rows any more")
 
 
 class CompletionSupport(StrEnum):
@@ -235,6 +247,9 @@ class Completer(Protocol):
         Args:
             known: Known cells by column, validated: categories exist, numbers are of the column's type.
             key: Keys the draws of this row.
+
+        Raises:
+            CancelledError: `CompletionOptions.stopped` returned True.
         """
         ...
 
@@ -257,5 +272,13 @@ class Synthesizer(Protocol):
         ...
 
     def completer(self, key: TileKey, options: CompletionOptions) -> Completer:
-        """Draw the candidates, keyed by `key`, that partial rows are completed from."""
+        """Draw the candidates, keyed by `key`, that partial rows are completed from.
+
+        Raises:
+            CancelledError: `CompletionOptions.stopped` returned True.
+        """
+        ...
+
+    def completion_bytes(self, known: Collection[str], candidates: int) -> int:
+        """Return the most bytes that a completer of so many candidates takes for rows that know these columns."""
         ...

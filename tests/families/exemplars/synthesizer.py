@@ -1,6 +1,6 @@
 """The generative half of the family of the tests: every row is one of those kept, so conditions are met exactly."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,9 @@ class ExemplarsSynthesizer:
 
     def completer(self, key: TileKey, options: CompletionOptions) -> "ExemplarsCompleter":
         return ExemplarsCompleter(self, options)
+
+    def completion_bytes(self, known: Collection[str], candidates: int) -> int:
+        return 0
 
 
 class ExemplarsProposal:

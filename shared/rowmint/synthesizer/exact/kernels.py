@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rowmint.synthesizer.exact.layers import ACTIVATION_MAX, Layer
 from rowmint.synthesizer.exact.onnx_model import INPUT, OUTPUT, hidden_model, output_model
+from rowmint.synthesizer.exact.workspace import Workspace
 
 _EXACT_TERMS = 1024  # 1024 * 127 * 127 < 2**24: a float32 sum of so many products is exact in any order
 
@@ -23,7 +24,13 @@ Output = Callable[[NDArray[np.uint8]], NDArray[np.int16]]
 
 
 class Kernel(Protocol):
-    """Prepares the layers of a network; see `rowmint.synthesizer.exact.layers` for what they compute. Thread-safe."""
+    """Prepares the layers of a network; see `rowmint.synthesizer.exact.layers` for what they compute. Thread-safe.
+
+    Attributes:
+        workspace: What the threads compute in, whichever network it is.
+    """
+
+    workspace: Workspace
 
     def hidden(self, layers: Sequence[Layer], *, concatenate: bool) -> Hidden:
         """Make ready hidden layers.
@@ -42,6 +49,9 @@ class Kernel(Protocol):
 
 class NumpyKernel:
     """The kernel that needs nothing but NumPy: float32 products of at most 1,024 terms, each sum below 2**24."""
+
+    def __init__(self) -> None:
+        self.workspace = Workspace()
 
     def hidden(self, layers: Sequence[Layer], *, concatenate: bool) -> Hidden:
         """See `Kernel.hidden`."""
@@ -99,6 +109,7 @@ class OnnxKernel:
     def __init__(self, threads: int) -> None:
         import onnxruntime  # noqa: PLC0415 - optional: the NumPy kernel gives the same bytes without it
 
+        self.workspace = Workspace()
         self._runtime: Any = onnxruntime
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = threads

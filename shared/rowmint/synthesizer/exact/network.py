@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from rowmint.errors import DataLossError
 from rowmint.synthesizer.exact.kernels import Kernel, Output
 from rowmint.synthesizer.exact.layers import ACTIVATION_MAX, Layer
-from rowmint.synthesizer.exact.workspace import Workspace
 
 
 class ExactNetwork:
@@ -47,7 +46,12 @@ class ExactNetwork:
         self._hidden = kernel.hidden(hidden, concatenate=concatenate) if hidden else None
         self._output = output
         self._kernel = kernel
-        self.workspace = Workspace()
+        self.workspace = kernel.workspace
+
+    @property
+    def output_inputs(self) -> int:
+        """Activations that the output layer takes, k."""
+        return int(self._output.weight.shape[0])
 
     @property
     def output_width(self) -> int:

@@ -1,7 +1,7 @@
 """The independent family: each column by its own marginal. The baseline of every report."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,10 @@ class IndependentSynthesizer:
     def completer(self, key: TileKey, options: CompletionOptions) -> Completer:
         """Return a completer; known cells say nothing of unknown ones, so no candidates are needed."""
         return _IndependentCompleter(self, options)
+
+    def completion_bytes(self, known: Collection[str], candidates: int) -> int:
+        """Return 0: there are no candidates."""
+        return 0
 
 
 def _draw(head: ColumnHead, cumulative: NDArray[np.uint64], key: TileKey, size: int) -> ColumnArray:

@@ -7,7 +7,7 @@ that does not grow as the known cells become rare. `rowmint.synthesizer.latent.e
 is then set.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ from rowmint.synthesizer.latent.evidence import ColumnEvidence
 from rowmint.synthesizer.latent.model import ROWS_AT_ONCE, LatentModel
 
 _WIDENINGS = 8
+_WEIGHT_BYTES = 128  # sixteen float64 of a candidate are more than is held while weights are computed
 
 Known = tuple[ColumnEvidence, KnownFact]
 """A known cell, and what the candidates say of its column."""
@@ -68,16 +69,15 @@ class LatentCompleter:
 
     def __init__(self, model: LatentModel, key: TileKey, options: CompletionOptions) -> None:
         self._model = model
+        self._options = options
         self._tolerance = options.tolerance
         self._count = options.candidates
         codes = model.noise(key, self._count)
         self._condition = None if model.vectors is None else model.vectors.draw(key, self._count)
-        self._activations = np.zeros((0, 0), np.uint8)
-        for span in _spans(self._count):
-            made = model.network.hidden(codes[span], None if self._condition is None else self._condition[span])
-            if not self._activations.size:
-                self._activations = np.empty((self._count, made.shape[1]), np.uint8)
-            self._activations[span] = made
+        self._activations = np.empty((self._count, model.network.output_inputs), np.uint8)
+        for span in self._spans():
+            own = None if self._condition is None else self._condition[span]
+            self._activations[span] = model.network.hidden(codes[span], own)
         self._evidence: dict[str, ColumnEvidence] = {}
 
     def complete(self, known: dict[str, Cell], key: TileKey) -> CompletedCells:
@@ -129,6 +129,7 @@ class LatentCompleter:
         """Return the weights, multiplied by the likelihoods of some cells and rescaled; shape (n,)."""
         weights = weights.copy()
         for evidence, fact in facts:
+            self._options.check_stopped()
             left = np.flatnonzero(weights)
             weights[left] *= evidence.likelihood(fact, tolerance, left, beyond=beyond)
             top = weights.max(initial=0.0)
@@ -162,7 +163,7 @@ class LatentCompleter:
         distances = differences.view(np.uint16)
         totals = np.empty(self._count, np.int32)
         alpha = np.empty(self._count) if head.codec.scalar else None
-        for span in _spans(self._count):
+        for span in self._spans():
             outputs = group.outputs(self._activations[span])
             if alpha is not None:
                 alpha[span] = tables.tanh(outputs[0]) / ALPHA_ONE
@@ -179,6 +180,16 @@ class LatentCompleter:
         totals[own] = tables.EXP_ONE
         noise = self._model.noise_scale.get(head.column.name, 0) / ALPHA_ONE
         return ColumnEvidence(head.codec, distances, totals, alpha, noise)
+
+    def _spans(self) -> Iterator[slice]:
+        """Yield the candidates in pieces that fit a core's own cache.
+
+        Raises:
+            CancelledError: The caller waits no longer.
+        """
+        for start in range(0, self._count, ROWS_AT_ONCE):
+            self._options.check_stopped()
+            yield slice(start, min(start + ROWS_AT_ONCE, self._count))
 
     def _drawn(self, chosen: int, heads: Sequence[ColumnHead], key: TileKey) -> dict[str, Cell]:
         """Return cells of some columns, drawn from one candidate."""
@@ -208,6 +219,14 @@ class LatentCompleter:
         return cells
 
 
-def _spans(count: int) -> Iterator[slice]:
-    """Return the candidates in pieces that fit a core's own cache."""
-    return (slice(start, min(start + ROWS_AT_ONCE, count)) for start in range(0, count, ROWS_AT_ONCE))
+def completion_bytes(model: LatentModel, known: Collection[str], candidates: int) -> int:
+    """Return the most bytes that a completer takes for rows that know these columns."""
+    network = model.network
+    # Input codes and the words they are made of, what the output layer takes, condition vectors; weights and the arrays
+    # that they are multiplied from.
+    each: int = 2 * network.noise_width + network.output_inputs + 8 + _WEIGHT_BYTES
+    for name in known:
+        if name in model.heads:
+            codec = model.heads[name].codec
+            each += 2 * codec.choices + 4 + 8 * codec.scalar
+    return candidates * each

@@ -101,11 +101,6 @@ class ColumnEvidence:
         return least
 
     @property
-    def memory_bytes(self) -> int:
-        """Bytes of the arrays."""
-        return self.distances.nbytes + self.totals.nbytes + (0 if self.alpha is None else self.alpha.nbytes)
-
-    @property
     def _numeric(self) -> NumericCodec:
         if not isinstance(self.codec, NumericCodec):
             raise TypeError("a number is known of a column that has no order")
