@@ -258,7 +258,12 @@ def completion_request(request: sampling_pb2.CompleteRowsRequest) -> CompletionR
     config = request.config
     given = _given(config, seed="seed", start_row="start_row", tolerance="tolerance", candidates="candidates")
     model = ModelVersionRef.parse(config.model, "config.model")
-    return CompletionRequest(model=model, **given)  # type: ignore[arg-type] # each has the type of its field
+    return CompletionRequest(
+        model=model,
+        expected_model_digest=config.expected_model_digest,
+        expected_plan_digest=config.expected_plan_digest,
+        **given,  # type: ignore[arg-type] # each has the type of its field
+    )
 
 
 def partial_rows(request: sampling_pb2.CompleteRowsRequest) -> Sequence[sampling_pb2.PartialRow]:

@@ -156,6 +156,7 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
             header=sampling_pb2.SampleHeader(
                 model_version=VERSION,
                 model_digest=self.model,
+                plan_digest=self.plan,
                 seed=config.seed if config.HasField("seed") else 77,
                 schema=SCHEMA,
             )

@@ -308,7 +308,9 @@ def test_a_completion_keeps_the_version_and_the_seed_of_its_first_answer():
         assert len(list(client.complete_rows("flights", known_rows(1_000)))) == 1_000
     first, second = sampler.completions
     assert not first.HasField("seed")
+    assert (first.expected_model_digest, first.expected_plan_digest) == (b"", b"")
     assert (second.seed, second.model) == (77, VERSION)
+    assert (second.expected_model_digest, second.expected_plan_digest) == (sampler.model, sampler.plan)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from rowmint.errors import (
     InvalidConditionError,
     InvalidFieldError,
     RowRangeError,
+    StreamMismatchError,
     ValueNotFoundError,
 )
 from rowmint.sampling.completion import GROUP_ROWS
@@ -153,6 +154,23 @@ def test_the_plan_digest_covers_model_candidates_and_tolerance(sampler):
     assert len({base, digest("tvae"), digest(candidates=256), digest(tolerance=0.2)}) == 4
     body = f'{{"candidates":512,"model":"{golden_model("ctgan").digest.hex()}","tolerance":"0.1"}}'
     assert base == hashlib.sha256(b"rowmint/completion/2\0" + body.encode()).digest()
+
+
+@pytest.mark.parametrize(
+    ("change", "digest"),
+    [
+        ({"expected_model_digest": b"m" * 32}, "model"),
+        ({"expected_plan_digest": b"p" * 32}, "plan"),
+        ({"tolerance": 0.2}, "plan"),
+        ({"candidates": 1024}, "plan"),
+    ],
+)
+def test_a_completion_that_differs_from_the_one_to_be_resumed_is_refused(sampler, change, digest):
+    header = completion(sampler).header("")
+    digests = {"expected_model_digest": header.model_digest, "expected_plan_digest": header.plan_digest}
+    assert completion(sampler, start_row=5, **digests).digest == header.plan_digest
+    with pytest.raises(StreamMismatchError, match=f"the {digest} digest is"):
+        completion(sampler, **{**digests, **change})
 
 
 def test_ids_are_those_of_sampled_rows(sampler):

@@ -167,6 +167,9 @@ def test_the_first_message_of_a_completion_is_its_config():
     assert converters.completion_request(request) == CompletionRequest(
         model=REF, seed=0, start_row=0, tolerance=0.0, candidates=0
     )
+    request.config.expected_model_digest, request.config.expected_plan_digest = b"m", b"p"
+    found = converters.completion_request(request)
+    assert (found.expected_model_digest, found.expected_plan_digest) == (b"m", b"p")
     with pytest.raises(InvalidFieldError, match="rows"):
         converters.partial_rows(request)
     rows = sampling_pb2.CompleteRowsRequest(rows=sampling_pb2.PartialRows())

@@ -112,6 +112,8 @@ class _CompletionExchange:
         if header is not None:
             config.model = header.model_version
             config.seed = header.seed
+            config.expected_model_digest = header.model_digest
+            config.expected_plan_digest = header.plan_digest
         self._outbox = queue.SimpleQueue()
         self._outbox.put(sampling_pb2.CompleteRowsRequest(config=config))
         waiting = list(self._pending)

@@ -18,7 +18,7 @@ from rowmint.errors import CancelledError, RowRangeError
 from rowmint.rng import StreamKey
 from rowmint.sampling.known_cells import KnownCells
 from rowmint.sampling.messages import StreamHeader, StreamSummary
-from rowmint.sampling.spec import CompletionSpec
+from rowmint.sampling.spec import CompletionSpec, expect_digest
 from rowmint.schema import Cell
 from rowmint.synthesizer import Completer, CompletionOptions, CompletionSupport
 
@@ -64,6 +64,7 @@ class RowCompletion:
 
     Attributes:
         model: The model.
+        digest: Stands where a plan's digest stands in a header.
         seed: The seed.
         start_row: Index of the first row.
         next_row: Index of the row that comes next.
@@ -73,9 +74,13 @@ class RowCompletion:
 
     Raises:
         InvalidFieldError: The spec has no seed.
+        StreamMismatchError: A digest is not the expected one.
     """
 
     def __init__(self, model: Model, spec: CompletionSpec, stopped: Callable[[], bool] = lambda: False) -> None:
+        expect_digest("model", spec.expected_model_digest, model.digest)
+        self.digest = completion_digest(model, spec)
+        expect_digest("plan", spec.expected_plan_digest, self.digest)
         self.model = model
         self.seed = spec.known_seed()
         self.start_row = spec.start_row
@@ -102,7 +107,7 @@ class RowCompletion:
         return StreamHeader(
             model_version=version,
             model_digest=self.model.digest,
-            plan_digest=completion_digest(self.model, self._spec),
+            plan_digest=self.digest,
             seed=self.seed,
             grid=self.model.grid,
             rows=0,
