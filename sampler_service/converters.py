@@ -8,7 +8,7 @@ import google_crc32c
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from rowmint.errors import FieldViolation, InvalidFieldError, RowmintError
+from rowmint.errors import FieldViolation, InvalidFieldError, LimitError, RowmintError
 from rowmint.names import ModelVersionRef
 from rowmint.rpc.converters import predicates_from_proto, schema_to_proto
 from rowmint.rpc.values import cell_to_value, value_to_cell
@@ -20,7 +20,7 @@ from rowmint.sampling.parts import PlannedPart, PlannedSample
 from rowmint.schema import Cell
 from rowmint.synthesizer import CompletionSupport
 from rowmint.v1 import sampling_pb2, statistics_pb2
-from sampler_service.requests import CompletionRequest, SampleRequest
+from sampler_service.requests import CompletionRequest, Received, SampleRequest
 from sampler_service.sessions import CompletedRows, CompletionEvent, SampleEvent
 from sampler_service.statistics import VersionStatistics
 
@@ -100,13 +100,25 @@ def sample_request(request: sampling_pb2.SampleRequest, field: str = "") -> Samp
     )
 
 
-def plan_request(request: sampling_pb2.PlanSampleRequest) -> tuple[SampleRequest, int]:
-    """Return the stream that is to be planned, and the number of its parts.
+def received_sample(request: sampling_pb2.SampleRequest) -> Received[SampleRequest]:
+    """Return the request for a stream, its model read already.
 
     Raises:
-        InvalidFieldError: A field is malformed.
+        InvalidFieldError: The model's name is malformed.
     """
-    return sample_request(request.sample, "sample."), request.parts if request.HasField("parts") else 1
+    model = ModelVersionRef.parse(request.model, "model")
+    return Received(model, request.ByteSize(), lambda: sample_request(request))
+
+
+def received_plan(request: sampling_pb2.PlanSampleRequest) -> Received[tuple[SampleRequest, int]]:
+    """Return the stream that is to be planned, its model read already, and the number of its parts.
+
+    Raises:
+        InvalidFieldError: The model's name is malformed.
+    """
+    parts = request.parts if request.HasField("parts") else 1
+    model = ModelVersionRef.parse(request.sample.model, "sample.model")
+    return Received(model, request.ByteSize(), lambda: (sample_request(request.sample, "sample."), parts))
 
 
 def sample_response(event: SampleEvent) -> sampling_pb2.SampleResponse:
@@ -184,12 +196,36 @@ def summary_to_proto(summary: StreamSummary) -> sampling_pb2.SampleSummary:
     )
 
 
-def planned_to_proto(planned: PlannedSample, request: sampling_pb2.SampleRequest) -> sampling_pb2.PlanSampleResponse:
-    """Return the message of a planned stream; its parts are `request`, pinned and cut."""
-    plan = planned.plan
+def plan_response(
+    planned: PlannedSample, request: sampling_pb2.PlanSampleRequest, max_bytes: int
+) -> sampling_pb2.PlanSampleResponse:
+    """Return the message of a planned stream.
+
+    Its parts are the request's stream, pinned and cut; each is as large as that, so they are bounded together.
+
+    Args:
+        planned: The plan.
+        request: What was requested.
+        max_bytes: Bytes that the requests of the parts may have together.
+
+    Raises:
+        LimitError: They have more, and were requested.
+    """
+    plan, header = planned.plan, planned.header
+    parts: list[sampling_pb2.SampleRequest] = []
+    if not request.ranges_only:
+        first = _part(planned.parts[0], header, request.sample)
+        if first.ByteSize() * len(planned.parts) > max_bytes:
+            raise LimitError(
+                f"parts: {len(planned.parts)} requests of {first.ByteSize()} bytes are more than this sampler answers"
+                f" with ({max_bytes} bytes); set ranges_only, request fewer parts, or raise ROWMINT_MAX_PLAN_BYTES",
+                metadata={"limit": str(max_bytes), "setting": "ROWMINT_MAX_PLAN_BYTES"},
+            )
+        parts = [first, *(_part(part, header, request.sample) for part in planned.parts[1:])]
     return sampling_pb2.PlanSampleResponse(
-        header=header_to_proto(planned.header),
-        parts=[_part(part, planned.header, request) for part in planned.parts],
+        header=header_to_proto(header),
+        parts=parts,
+        ranges=[sampling_pb2.RowRange(start_row=part.start_row, end_row=part.end_row) for part in planned.parts],
         acceptance=plan.acceptance,
         conditioned_column=planned.conditioned_column,
         tile_size=plan.tile_size,

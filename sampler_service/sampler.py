@@ -13,6 +13,7 @@ from rowmint.sampling.plan import Plan
 from rowmint.sampling.prepared import prepare, stream_header
 from rowmint.sampling.rows import CandidateCache
 from rowmint.sampling.stream import BlockDone, SampleStream
+from sampler_service.computing import compute, schema_bytes
 from sampler_service.model_cache import LoadedModel, ModelCache
 from sampler_service.plan_cache import PlanCache
 from sampler_service.requests import CompletionRequest, SampleRequest
@@ -60,7 +61,11 @@ class Sampler:
         request = request.seeded(self._draw_seed)
         loaded, plan = await self._resolve(request)
         project = request.model.model.project
-        prepared = prepare(loaded.model, request, plan, str(loaded.name), candidates=self._candidates, owner=project)
+        prepared = await compute(
+            self._executor_of(project),
+            schema_bytes(loaded.model.schema),
+            lambda: prepare(loaded.model, request, plan, str(loaded.name), candidates=self._candidates, owner=project),
+        )
         return SampleStream(prepared, self._executor_of(project), partial(self._observe, loaded.name))
 
     async def plan(self, request: SampleRequest, parts: int) -> PlannedSample:
@@ -74,7 +79,11 @@ class Sampler:
             raise InvalidFieldError("parts", f"is {parts}; must be 1 to {MAX_PARTS}")
         request = request.seeded(self._draw_seed)
         loaded, plan = await self._resolve(request)
-        header = stream_header(loaded.model, request, plan, str(loaded.name))
+        header = await compute(
+            self._executor_of(request.model.model.project),
+            schema_bytes(loaded.model.schema),
+            lambda: stream_header(loaded.model, request, plan, str(loaded.name)),
+        )
         return PlannedSample(
             header,
             plan,

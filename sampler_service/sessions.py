@@ -13,12 +13,14 @@ from typing import Any, Generic, TypeVar
 from rowmint.names import ModelVersionName, ModelVersionRef
 from rowmint.sampling.completion import GROUP_ROWS, CompletedRow, RowCompletion
 from rowmint.sampling.messages import RowsMessage, StreamHeader, StreamSummary
+from rowmint.sampling.parts import PlannedSample
 from rowmint.sampling.stream import SampleStream
 from rowmint.schema import Cell
 from sampler_service.admission import Admission, Ticket
+from sampler_service.computing import compute, schema_bytes
 from sampler_service.drain import Drain
 from sampler_service.replica import Replica
-from sampler_service.requests import CompletionRequest, SampleRequest
+from sampler_service.requests import CompletionRequest, Received, SampleRequest
 from sampler_service.sampler import Sampler
 from sampler_service.statistics import COMPLETED, Statistics
 
@@ -84,6 +86,10 @@ class SessionServices:
         context.add_done_callback(lambda _: ticket.close())
         return ticket
 
+    async def compute(self, project: str, size: int, work: Callable[[], T]) -> T:
+        """Return what `work` makes, of about `size` bytes; where these are many, on the threads of the project."""
+        return await compute(self.executor_of(project), size, work)
+
     def outcome(self, *, complete: bool) -> str:
         """Return how a stream ends that has come to its summary, one of `metrics.OUTCOMES`."""
         cut = "drained" if self.drain.begun else "max_duration"
@@ -95,7 +101,7 @@ class SampleSession:
 
     Args:
         services: What it is made with.
-        request: The rows requested.
+        received: The rows requested.
         context: The call's `grpc.aio.ServicerContext`.
 
     Raises:
@@ -103,27 +109,29 @@ class SampleSession:
         UnavailableError: This process has as many as it carries, or is draining.
     """
 
-    def __init__(self, services: SessionServices, request: SampleRequest, context: Any) -> None:
+    def __init__(self, services: SessionServices, received: Received[SampleRequest], context: Any) -> None:
         self._services = services
-        self._request = request
+        self._received = received
         self._context = context
-        self._ticket = services.enter(request.model, context)
+        self._ticket = services.enter(received.model, context)
 
     async def responses(self, convert: Callable[[SampleEvent], T]) -> AsyncGenerator[T, None]:
         """Yield the responses that `convert` makes; those with rows on the threads that encode.
 
         Raises:
-            RowmintError: As `Sampler.open` and `SampleStream.messages` do.
+            RowmintError: As `Received.read`, `Sampler.open` and `SampleStream.messages` do.
         """
         services, loop, began = self._services, asyncio.get_running_loop(), time.monotonic()
-        stream = await services.sampler.open(self._request)
+        request = await services.compute(self._ticket.project, self._received.size, self._received.read)
+        stream = await services.sampler.open(request)
         self._ticket.hold(stream.rows_in_flight)
         self._end_in_time(stream)
         await services.replica.announce(self._context)
-        yield convert(stream.header)
+        header_bytes = schema_bytes(stream.header.schema)
+        yield await services.compute(self._ticket.project, header_bytes, lambda: convert(stream.header))
         executor = services.executor_of(self._ticket.project)
         version = ModelVersionName.parse(stream.header.model_version)
-        with services.statistics.stream(version, self._request.row_format, began) as tally:
+        with services.statistics.stream(version, request.row_format, began) as tally:
             async with aclosing(stream.messages()) as messages:
                 async for message in messages:
                     response = await loop.run_in_executor(executor, convert, message)
@@ -144,6 +152,47 @@ class SampleSession:
         if services.max_seconds:
             expiry = asyncio.get_running_loop().call_later(services.max_seconds, stream.expire)
             context.add_done_callback(lambda _: expiry.cancel())
+
+
+class PlanSession:
+    """One call that plans a stream. For one event loop; used once.
+
+    It is admitted as a stream is: a pilot draws candidates, and what is made of many parts is large.
+
+    Args:
+        services: What it is made with.
+        received: The stream that is to be planned, and the number of its parts.
+        context: The call's `grpc.aio.ServicerContext`.
+
+    Raises:
+        LimitError: Its project has as many calls as it may.
+        UnavailableError: This process has as many as it carries, or is draining.
+    """
+
+    def __init__(self, services: SessionServices, received: Received[tuple[SampleRequest, int]], context: Any) -> None:
+        self._services = services
+        self._received = received
+        self._context = context
+        self._ticket = services.enter(received.model, context)
+
+    async def response(self, convert: Callable[[PlannedSample], T]) -> T:
+        """Return the response that `convert` makes of the plan.
+
+        Raises:
+            RowmintError: As `Received.read`, `Sampler.plan` and `convert` do.
+        """
+        services, received, project = self._services, self._received, self._ticket.project
+        try:
+            request, parts = await services.compute(project, received.size, received.read)
+            planned = await services.sampler.plan(request, parts)
+            await services.replica.announce(self._context)
+            size = max(received.size * len(planned.parts), schema_bytes(planned.header.schema))
+            response = await services.compute(project, size, lambda: convert(planned))
+        finally:
+            # Before the client has the answer, and begins to read the parts.
+            self._ticket.close()
+        services.replica.report_load(self._context)
+        return response
 
 
 class CompletionSession(Generic[P]):
@@ -198,8 +247,9 @@ class CompletionSession(Generic[P]):
         self._ticket.hold(max(GROUP_ROWS, self._request.candidates))
         self._stop_with_the_call()
         await services.replica.announce(self._context)
-        for response in convert(completion.header(str(version))):
-            yield response
+        header = completion.header(str(version))
+        size = schema_bytes(header.schema)
+        yield await services.compute(self._ticket.project, size, lambda: next(convert(header)))
         with services.statistics.stream(version, COMPLETED, began) as tally:
             complete = False
             while not self._is_over(deadline):

@@ -166,7 +166,7 @@ def sampler_of(
     """Compose a sampler of the models of `catalog`; it draws seed 1 where none is given."""
     with ThreadPoolExecutor(2) as loaders, ThreadPoolExecutor(2) as workers:
         models = ModelCache(catalog, catalog.store, kernel, loaders, cache_bytes)
-        yield Sampler(models, PlanCache(loaders), lambda _: workers, lambda: 1, max_rows=max_rows)
+        yield Sampler(models, PlanCache(lambda _: workers), lambda _: workers, lambda: 1, max_rows=max_rows)
 
 
 def specs(*, quick: bool) -> dict[str, SampleRequest]:

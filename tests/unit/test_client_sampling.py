@@ -142,15 +142,42 @@ def test_a_part_of_a_stream_is_a_table_of_its_own():
         assert list(client.sample("flights", ROWS, start_row=3, end_row=3)) == []
 
 
-def test_planned_parts_joined_are_the_single_stream(row_format):
-    with services(samplers=[FakeSampler([None, Cut(2)])]) as found, client_of(found) as client:
+@pytest.mark.parametrize("before_ranges", [False, True])
+def test_planned_parts_joined_are_the_single_stream(row_format, before_ranges):
+    sampler = FakeSampler([None, Cut(2)])
+    # A sampler of before ranges answers with whole requests, whatever is requested.
+    sampler.before_ranges = before_ranges
+    with services(samplers=[sampler]) as found, client_of(found) as client:
         request = client.sample_request("flights", ROWS, format=row_format)
         plan = client.plan_sample(request, parts=2)
         data = b"".join(b"".join(client.sample_stream(part).chunks()) for part in plan.parts)
         assert data == WHOLE[row_format]
+        assert (len(plan.parts), plan.acceptance, plan.block_size) == (2, 0.5, GRID // 2)
+        pinned = {(part.model, part.seed, part.expected_model_digest, part.expected_plan_digest) for part in plan.parts}
+        assert pinned == {(VERSION, 77, plan.header.model_digest, plan.header.plan_digest)}
+        assert plan.parts[-1] == plan.parts[1:][0] == list(plan.parts)[1]
+        with pytest.raises(IndexError):
+            plan.parts[2]
         if row_format == "arrow":
             with pytest.raises(InvalidFieldError, match="has no schema"):
                 client.sample_stream(plan.parts[1]).reader()
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_a_plan_that_finds_no_room_is_requested_as_often_as_a_stream(parallel):
+    sampler = FakeSampler()
+    with services(samplers=[sampler]) as found, client_of(found) as client:
+        request = client.sample_request("flights", ROWS, format="csv")
+
+        def planned():
+            return client.plan_sample(request) if parallel == 1 else client.sample_stream(request, parallel)
+
+        sampler.full = RetryPolicy().attempts - 1
+        assert planned().header.rows == ROWS
+        assert len(found.waits) == RetryPolicy().attempts - 1
+        sampler.full = RetryPolicy().attempts
+        with pytest.raises(RowmintCallError, match="no room for a plan"):
+            planned()
 
 
 def test_breaks_with_progress_never_end_a_stream_but_breaks_without_do():

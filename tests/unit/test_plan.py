@@ -1,6 +1,7 @@
 """Plans: made of model and conditions alone, with blocks as small as the conditions are rare."""
 
 import inspect
+import itertools
 from dataclasses import replace
 from decimal import Decimal
 
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 
 from rowmint.conditions import AnyOf, Predicate, Range, canonical
-from rowmint.sampling.plan import BLOCK_SIZE, TILE_SIZE, compile_plan, grid_rows, pilot, plan_key
+from rowmint.sampling.plan import BLOCK_SIZE, TILE_SIZE, compile_plan, grid_rows, pilot_steps, plan_key, plan_steps
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.schema.arrays import ColumnArray
+from rowmint.steps import finish
 from rowmint.synthesizer import Candidates
 
 COLUMN = ColumnSpec("n", ColumnKind.NUMERICAL, DataType.INT64, Domain(minimum=0, maximum=9))
@@ -164,12 +166,25 @@ def test_the_rarer_the_smaller():
     assert (sizes[0], sizes[-1]) == (BLOCK_SIZE, 1)
 
 
+def test_a_plan_compiled_in_steps_is_the_same_one_tile_at_a_time():
+    synthesizer = FixedSynthesizer(1e-3)
+    compiling = plan_steps(MODEL, synthesizer, WHERE)
+    drawn = [len(synthesizer.tiles) for _ in itertools.islice(compiling, 5)]
+    assert drawn == list(range(1, 6))
+    assert finish(compiling) == compile_plan(MODEL, FixedSynthesizer(1e-3), WHERE)
+    assert len(synthesizer.tiles) == 8
+
+
 def test_a_pilot_has_words_of_its_own_and_stops_when_it_has_seen_enough():
     often, never = FixedSynthesizer(0.5), FixedSynthesizer(0)
     digest = plan_key(MODEL, WHERE)
-    assert pilot(MODEL, digest, often, WHERE) == (4 * TILE_SIZE, 8 * TILE_SIZE)
-    assert pilot(MODEL, digest, never, WHERE) == (0, 64 * TILE_SIZE)
-    assert pilot(MODEL, digest, never, WHERE, 8) == (0, 8 * TILE_SIZE)
+
+    def counts(synthesizer, *most):
+        return finish(pilot_steps(MODEL, digest, synthesizer.propose(WHERE, ()), *most))
+
+    assert counts(often) == (4 * TILE_SIZE, 8 * TILE_SIZE)
+    assert counts(never) == (0, 64 * TILE_SIZE)
+    assert counts(never, 8) == (0, 8 * TILE_SIZE)
     keys = [key for key, _ in often.tiles]
     assert len(set(keys)) == len(keys)
     assert {key.stream.model_digest for key in keys} == {MODEL}

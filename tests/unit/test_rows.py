@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rowmint.artifact import Model, read_model
-from rowmint.conditions import AnyOf, Predicate, canonical
+from rowmint.conditions import AnyOf, ColumnCondition, Predicate, canonical
 from rowmint.errors import CancelledError
 from rowmint.rng import StreamKey
 from rowmint.sampling.plan import Plan, compile_plan
 from rowmint.sampling.rows import CandidateCache, RowSource
 from rowmint.schema import TableSchema
 from rowmint.schema.arrays import ColumnArray
+from rowmint.steps import finish
 from rowmint.synthesizer import Candidates, Units, choose_kernel, join
 from tests.golden.make import FAMILIES, stored
 from tests.seeds import seeded
@@ -427,6 +428,21 @@ def test_a_block_that_exhausts_its_budget_is_equally_short_in_every_round():
         assert len(cells(block)) == accepted
     # An exhausted budget changes no row that is there.
     assert (source.block(2, 3).rows, source.block(2, 3).candidates) == (3, 0)
+
+
+def test_an_error_names_the_rarest_condition_after_a_bounded_number_of_tiles():
+    for count, tiles in ((1, 8), (8, 64), (20, 60), (64, 64)):
+        conditions = tuple(ColumnCondition(f"c{number}", null=True) for number in range(count))
+        synthesizer = Numbered()
+        source = numbered_source(
+            replace(numbered_plan(16, 16, 1, budget=1), conditions=conditions), synthesizer=synthesizer
+        )
+        block = source.block(0, 16)
+        drawn = len(synthesizer.tiles)
+        steps = source.acceptance_too_low(block)
+        assert sum(1 for _ in steps) == len(synthesizer.tiles) - drawn == tiles
+        error = finish(source.acceptance_too_low(block))
+        assert (error.metadata["found"], error.metadata["candidates"]) == (str(block.accepted), str(TILE))
 
 
 def test_rows_of_a_cancelled_call_are_neither_drawn_nor_cached():

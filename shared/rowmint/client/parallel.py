@@ -252,8 +252,8 @@ class ParallelStream(SampleStream):
 
     def __init__(self, connection: Connection, request: sampling_pb2.SampleRequest, parallel: int) -> None:
         super().__init__(request)
-        planned = sampling_pb2.PlanSampleRequest(sample=request)
-        plan = connection.call_sampler(lambda channel: SamplingServiceStub(channel).PlanSample, planned)
+        planned = sampling_pb2.PlanSampleRequest(sample=request, ranges_only=True)
+        plan = connection.call_sampler(lambda channel: SamplingServiceStub(channel).PlanSample, planned, admitted=True)
         self.header = plan.header
         self._address = ""
         self._resumes = 0

@@ -10,6 +10,7 @@ from typing import IO
 from rowmint.client.models import ModelCalls
 from rowmint.client.parallel import ParallelStream
 from rowmint.client.row_stream import RowStream
+from rowmint.client.sample_plan import SamplePlan, sample_plan
 from rowmint.client.sample_stream import SampleProgress, SampleStream
 from rowmint.client.where import Conditions, where_message
 from rowmint.errors import InvalidFieldError
@@ -208,12 +209,18 @@ class SamplingCalls(ModelCalls):
             stream.write_to(file, progress)
             return stream
 
-    def plan_sample(self, request: sampling_pb2.SampleRequest, parts: int = 1) -> sampling_pb2.PlanSampleResponse:
+    def plan_sample(self, request: sampling_pb2.SampleRequest, parts: int = 1) -> SamplePlan:
         """Plan a stream: its header, its estimated acceptance, and parts that, joined in order, are the stream.
 
         Args:
             request: From `sample_request`.
             parts: Number of contiguous parts, 1 to 1,024.
+
+        Raises:
+            RowmintCallError: The service refused, or no replica was reachable.
         """
-        message = sampling_pb2.PlanSampleRequest(sample=request, parts=parts)
-        return self._connection.call_sampler(lambda channel: SamplingServiceStub(channel).PlanSample, message)
+        message = sampling_pb2.PlanSampleRequest(sample=request, parts=parts, ranges_only=True)
+        response = self._connection.call_sampler(
+            lambda channel: SamplingServiceStub(channel).PlanSample, message, admitted=True
+        )
+        return sample_plan(request, response)

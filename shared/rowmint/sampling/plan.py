@@ -22,7 +22,8 @@ from rowmint.sampling.limits import MAX_REUSE
 from rowmint.sampling.pools import Pools
 from rowmint.schema import ColumnKind, DataType, TableSchema, cell_text
 from rowmint.schema.arrays import is_coded
-from rowmint.synthesizer.interface import Synthesizer
+from rowmint.steps import Steps, finish
+from rowmint.synthesizer.interface import Proposal, Synthesizer
 
 ALGORITHM = 2
 """Number of the algorithm that computes rows from a model; a change of any row is a new number."""
@@ -117,9 +118,12 @@ def plan_key(
 
 
 def compile_plan(model_digest: bytes, synthesizer: Synthesizer, conditions: tuple[ColumnCondition, ...]) -> Plan:
-    """Compile the plan of independent rows for `conditions`.
+    """Compile the plan of independent rows for `conditions`, at once; see `plan_steps`."""
+    return finish(plan_steps(model_digest, synthesizer, conditions))
 
-    A pilot with a fixed seed estimates how many candidates satisfy them.
+
+def plan_steps(model_digest: bytes, synthesizer: Synthesizer, conditions: tuple[ColumnCondition, ...]) -> Steps[Plan]:
+    """Compile the plan of independent rows for `conditions`; a pilot estimates how many candidates satisfy them.
 
     Args:
         model_digest: 32 bytes.
@@ -130,7 +134,7 @@ def compile_plan(model_digest: bytes, synthesizer: Synthesizer, conditions: tupl
     key = plan_key(model_digest, conditions, proposal.plan_inputs)
     if proposal.acceptance == 1:
         return Plan(key, conditions, TILE_SIZE, BLOCK_SIZE, 1, BLOCK_SIZE, 1, 1.0)
-    accepted, candidates = pilot(model_digest, key, synthesizer, conditions)
+    accepted, candidates = yield from pilot_steps(model_digest, key, proposal)
     # Half a row stands for none: the estimate only sets sizes, and 0 would set none.
     share = max(accepted, 0.5) / candidates
     block = BLOCK_SIZE
@@ -142,28 +146,17 @@ def compile_plan(model_digest: bytes, synthesizer: Synthesizer, conditions: tupl
     return Plan(key, conditions, TILE_SIZE, block, budget, pool, most, accepted / candidates)
 
 
-def _power_below(number: float) -> int:
-    """Return the greatest power of two that is not above `number`, at least 1."""
-    return 1 << max(0, math.floor(math.log2(number)))
-
-
-def pilot(
-    model_digest: bytes,
-    key: bytes,
-    synthesizer: Synthesizer,
-    conditions: Sequence[ColumnCondition],
-    most: int = _PILOT_TILES_RARE,
-) -> tuple[int, int]:
-    """Return how many of how many candidates satisfy `conditions`, with fixed keys no stream uses.
+def pilot_steps(
+    model_digest: bytes, key: bytes, proposal: Proposal, most: int = _PILOT_TILES_RARE
+) -> Steps[tuple[int, int]]:
+    """Count how many of how many candidates satisfy some conditions, with fixed keys no stream uses; a step is a tile.
 
     Args:
         model_digest: 32 bytes.
         key: The plan's key, 32 bytes.
-        synthesizer: The model.
-        conditions: Canonical conditions.
-        most: Tiles drawn where few candidates satisfy them.
+        proposal: Draws candidates that satisfy the conditions.
+        most: Tiles drawn where few candidates satisfy them, at least 1.
     """
-    proposal = synthesizer.propose(conditions, ())
     stream = StreamKey(model_digest, hashlib.sha256(b"pilot\0" + key).digest(), 0)
     accepted = candidates = 0
     for tile in range(most):
@@ -171,7 +164,13 @@ def pilot(
             break
         accepted += proposal.candidates(stream.tile(0, tile), TILE_SIZE).size
         candidates += TILE_SIZE
+        yield
     return accepted, candidates
+
+
+def _power_below(number: float) -> int:
+    """Return the greatest power of two that is not above `number`, at least 1."""
+    return 1 << max(0, math.floor(math.log2(number)))
 
 
 def grid_rows(schema: TableSchema) -> int:

@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -18,11 +19,13 @@ from rowmint.codecs import IdentityCodec
 from rowmint.codecs.identity import identity_key
 from rowmint.errors import AcceptanceTooLowError, CancelledError
 from rowmint.rng import StreamKey
-from rowmint.sampling.plan import Plan, pilot
+from rowmint.sampling.plan import Plan, pilot_steps
 from rowmint.schema.arrays import ColumnArray
-from rowmint.synthesizer import Candidates, join
+from rowmint.steps import Steps
+from rowmint.synthesizer import Candidates, Proposal, join
 
-_SHARE_TILES = 8  # an error's wording is worth no more
+_SHARE_TILES = 8  # drawn for each condition that an error compares; its wording is worth no more
+_MOST_SHARE_TILES = 64  # drawn for all of them
 _OWN_CACHE_BYTES = 8 << 20
 _ENTRY_BYTES = 4096  # about what the objects around the arrays take: of a small block more than the arrays do
 
@@ -143,8 +146,12 @@ class RowSource:
             for name in columns
             if (codec := model.identities.get(name)) is not None
         }
-        modelled = [name for name in columns if name not in self._ids]
-        self._proposal = model.synthesizer.propose(plan.conditions, modelled)
+
+    @cached_property
+    def _proposal(self) -> Proposal:
+        # Compiled with the first block, on the thread that computes it. Two that do so at once make the same.
+        modelled = [name for name in self._columns if name not in self._ids]
+        return self._model.synthesizer.propose(self._plan.conditions, modelled)
 
     def block(self, number: int, needed: int, stopped: Callable[[], bool] = lambda: False) -> Block:
         """Compute the first rows of block `number`; only as many tiles as they need.
@@ -197,13 +204,14 @@ class RowSource:
             self._kept.put((self._place, number), whole)
         return whole
 
-    def acceptance_too_low(self, block: Block) -> AcceptanceTooLowError:
-        """Return the error for a block whose candidate budget was exhausted, naming the rarest condition."""
+    def acceptance_too_low(self, block: Block) -> Steps[AcceptanceTooLowError]:
+        """Work out the error for a block whose candidate budget was exhausted, naming the rarest condition."""
         rarest, share = "", np.inf
-        for condition in self._plan.conditions:
-            found, candidates = pilot(
-                self._model.digest, self._plan.key, self._model.synthesizer, [condition], _SHARE_TILES
-            )
+        conditions = self._plan.conditions
+        tiles = max(min(_SHARE_TILES, _MOST_SHARE_TILES // max(len(conditions), 1)), 1)
+        for condition in conditions:
+            alone = self._model.synthesizer.propose([condition], ())
+            found, candidates = yield from pilot_steps(self._model.digest, self._plan.key, alone, tiles)
             if found / candidates < share:
                 rarest, share = condition.column, found / candidates
         return AcceptanceTooLowError(
