@@ -62,7 +62,7 @@ _LIVE = {
     "utilization": _gauge(
         "rowmint_utilization", "How busy the threads are, as reported to balancers; 1 is fully.", summed=False
     ),
-    "model_cache_bytes": _gauge("rowmint_model_cache_bytes", "Bytes of the models kept loaded."),
+    "model_cache_bytes": _gauge("rowmint_model_cache_bytes", "Memory of the models kept loaded, bytes."),
 }
 _READ: dict[str, Callable[[], float]] = {}
 

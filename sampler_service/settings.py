@@ -28,7 +28,8 @@ class SamplerSettings(ServiceSettings):
         processes: Processes that share the port, and so the machine's cores; each has limits and models of its own.
         shares_port: Whether others listen on the same port; set by the process that starts them.
         threads: Blocks computed at once, over all streams of all processes.
-        model_cache_bytes: Bytes of models kept loaded.
+        model_cache_bytes: Memory of the models kept loaded, bytes; with those that are loading or still in use, twice
+            as much at most.
         max_streams: Calls that make or plan rows served at once; one more is refused, to be retried at another replica.
         max_project_streams: Likewise, of one project; 0 for as many as all.
         max_rows_in_flight: Rows computed, or waiting to be sent, at once.

@@ -259,9 +259,16 @@ class Synthesizer(Protocol):
 
     Attributes:
         schema: Shape of the rows, ids included; ids are not the synthesizer's to make.
+        memory_bytes: About how much memory it takes, beside schema and codecs, once everything that it keeps for
+            requests has been made.
     """
 
     schema: TableSchema
+
+    @property
+    def memory_bytes(self) -> int:
+        """See the class."""
+        ...
 
     def propose(self, tests: Sequence[ColumnCondition], columns: Sequence[str]) -> Proposal:
         """Compile the drawing of `columns` (modelled ones) of rows that satisfy `tests` (canonical conditions)."""

@@ -37,6 +37,10 @@ class ExemplarsSynthesizer:
             scalar += head.codec.scalar
             self.columns[name] = head.decode(choices[:, place].astype(np.int64), own, None)
 
+    @property
+    def memory_bytes(self) -> int:
+        return sum(cells.values.nbytes for cells in self.columns.values())
+
     def propose(self, tests: Sequence[ColumnCondition], columns: Sequence[str]) -> "ExemplarsProposal":
         return ExemplarsProposal(self, tests, columns)
 

@@ -79,6 +79,11 @@ class IndependentSynthesizer:
             raise DataLossError(f"the model's weights are malformed: {error}") from error
         return cls(parts.schema, parts.heads, weights)
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the weights and of their cumulative sums."""
+        return 2 * sum(weights.nbytes for weights in self.weights.values())
+
     def propose(self, tests: Sequence[ColumnCondition], columns: Sequence[str]) -> Proposal:
         """Compile the drawing of `columns` of rows that satisfy `tests`."""
         return _IndependentProposal(self, tests, columns)

@@ -21,6 +21,11 @@ class LatentSynthesizer:
         self.schema = model.schema
         self._model = model
 
+    @property
+    def memory_bytes(self) -> int:
+        """About how much memory it takes once everything that is kept for requests has been made."""
+        return self._model.memory_bytes
+
     def propose(self, tests: Sequence[ColumnCondition], columns: Sequence[str]) -> Proposal:
         """Compile the drawing of `columns` of rows that satisfy `tests`."""
         return LatentProposal(self._model, tests, columns)
