@@ -96,7 +96,12 @@ SPELLINGS: list[tuple[list[str], DataType, list[Any], DatetimeForm | None]] = [
         [utc(2020, 1, 1, 10, 6, 7)],
         form("%Y-%m-%dT%H:%M:%S%z", utc_offset_seconds=-18_000, zone=ZoneStyle.COMPACT),
     ),
-    (["2020-01-01 05:06:07 UTC"], TIMESTAMP, [utc(2020, 1, 1, 5, 6, 7)], form("%Y-%m-%d %H:%M:%S %z", zone=ZoneStyle.UTC)),
+    (
+        ["2020-01-01 05:06:07 UTC"],
+        TIMESTAMP,
+        [utc(2020, 1, 1, 5, 6, 7)],
+        form("%Y-%m-%d %H:%M:%S %z", zone=ZoneStyle.UTC),
+    ),
     (
         ["Mon, 06 Jan 2020 10:00:00 GMT"],
         TIMESTAMP,

@@ -129,7 +129,7 @@ class NumberFacts:
         elif layout.negative is None:
             self.bare += rows - zeros
             self.bare_zeros += zeros
-        if (layout.prefix or layout.suffix) and (layout.plus or layout.negative is not None):
+        if _shows_order(layout):
             self.signs_after_prefix += rows if layout.sign_after_prefix else 0
             self.signs_before_prefix += 0 if layout.sign_after_prefix else rows
 
@@ -179,6 +179,19 @@ class NumberFacts:
         exact_head, exact_tail = divmod(EXACT_DOUBLE, 10**9)
         inexact = outside | (head > exact_head) | ((head == exact_head) & (tail > exact_tail))
         self.beyond_exact += int(weights[inexact].sum())
+
+
+def _shows_order(layout: NumberLayout) -> bool:
+    """Return whether a sign stands on the side of a prefix or suffix, so that it is inside or outside."""
+    match layout.negative:
+        case NegativeStyle.PARENTHESES:
+            return bool(layout.prefix or layout.suffix)
+        case NegativeStyle.TRAILING_MINUS | NegativeStyle.CREDIT:
+            return bool(layout.suffix)
+        case None:
+            return layout.plus and bool(layout.prefix)
+        case _:
+            return bool(layout.prefix)
 
 
 def _loses_digits(texts: pa.Array, numbers: pa.Array) -> NDArray[np.bool_]:
