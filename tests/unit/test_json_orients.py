@@ -51,26 +51,26 @@ def test_every_orient_of_pandas_is_the_same_table(monkeypatch, orient, chunk, de
     monkeypatch.setattr(json_columns, "_ROWS", chunk)
     data = FRAME.to_json(orient=orient, force_ascii=False).encode()
     reader, rows, problems = read(data, JsonOrient(orient) if declared else JsonOrient.SEEN)
-    assert (ROWS, []) == (named(rows), problems)
+    assert (named(rows), problems) == (ROWS, [])
     expected = [] if declared or orient == "records" else [(NoticeCode.DIALECT, 0)]
     assert expected == notices(reader)
 
 
 def test_columns_of_lists():
     data = json.dumps(FRAME.to_dict("list"))
-    assert ROWS == read(data.encode())[1]
+    assert read(data.encode())[1] == ROWS
 
 
 def test_an_object_on_several_lines():
-    assert [{"a": 1, "b": 2}, {"a": 3, "b": None}] == read(b'{\n "a": 1,\n "b": 2\n}\n{\n "a": 3\n}\n')[1]
+    assert read(b'{\n "a": 1,\n "b": 2\n}\n{\n "a": 3\n}\n')[1] == [{"a": 1, "b": 2}, {"a": 3, "b": None}]
 
 
 @pytest.mark.parametrize("orient", ["columns", "index", "split", "table"])
 def test_labels_that_are_no_row_numbers_are_noted(orient):
     frame = FRAME.set_axis(range(5, 35))
     reader, rows, _ = read(frame.to_json(orient=orient).encode(), JsonOrient(orient))
-    assert ROWS == rows
-    assert [(NoticeCode.STORAGE, 30)] == notices(reader)
+    assert rows == ROWS
+    assert notices(reader) == [(NoticeCode.STORAGE, 30)]
 
 
 def test_a_named_index_is_a_column():
@@ -82,7 +82,7 @@ def test_a_named_index_is_a_column():
 def test_columns_read_again_are_the_same():
     reader = open_reader(io.BytesIO(FRAME.to_json().encode()), JsonFormat(), IngestLimits())
     passes = [[row for batch in reader.batches(Problems()) for row in batch.to_pylist()] for _ in range(2)]
-    assert [ROWS, ROWS] == passes
+    assert passes == [ROWS, ROWS]
 
 
 @pytest.mark.parametrize(
@@ -109,23 +109,25 @@ def test_a_document_that_is_not_of_its_orient(data, place, words):
 
 def test_rows_of_another_length_are_named():
     problems = read(b'[[1,2],\n[3],\n{"a":1}]')[2]
-    assert [(2, "has 1 values; there are 2 columns"), (3, "is not a JSON array, as the rows before it are")] == [
-        (line, message) for line, _, _, message in problems
+    assert [(line, message) for line, _, _, message in problems] == [
+        (2, "has 1 values; there are 2 columns"),
+        (3, "is not a JSON array, as the rows before it are"),
     ]
 
 
 def test_nested_cells_of_a_column_are_named():
     problems = read(b'{"a":{"0":1,\n"1":[2]}}')[2]
-    assert [(2, 2, "a")] == [(line, row, column) for line, row, column, _ in problems]
+    assert [(line, row, column) for line, row, column, _ in problems] == [(2, 2, "a")]
 
 
 def test_digits_beyond_a_double_are_counted():
     data = b'{"a":649686000000001631.44,"b":0.30000000000000004,"c":3.5215257120407011,"d":0.1}\n{"a":1.5}'
     reader, rows, _ = read(data)
-    assert [{"a": 649686000000001631.44, "b": 0.1 + 0.2, "c": 3.5215257120407011, "d": 0.1}, {"a": 1.5}] == [
-        {key: value for key, value in row.items() if value is not None} for row in rows
+    assert [{key: value for key, value in row.items() if value is not None} for row in rows] == [
+        {"a": 649686000000001631.44, "b": 0.1 + 0.2, "c": 3.5215257120407011, "d": 0.1},
+        {"a": 1.5},
     ]
-    assert [(NoticeCode.DIGITS_DROPPED, 1)] == notices(reader)
+    assert notices(reader) == [(NoticeCode.DIGITS_DROPPED, 1)]
 
 
 class Generated(io.RawIOBase):
