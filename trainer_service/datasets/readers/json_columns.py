@@ -17,6 +17,7 @@ import pyarrow as pa
 from rowmint.errors import DataProblem, InvalidDataError
 from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.problems import Problems
+from trainer_service.datasets.readers.arrow_types import check_names
 from trainer_service.datasets.readers.json_orients import Labels
 from trainer_service.datasets.readers.json_scan import JsonScanner, shown
 
@@ -120,6 +121,7 @@ class JsonColumns:
             if name in names:
                 raise scanner.failure(f"the key {shown(name)!r} is given more than once")
             names.add(name)
+            check_names([name], self._limits, line)
             if len(names) > self._limits.columns:
                 raise scanner.failure(f"there are {len(names)} columns up to here; {self._limits.columns_reason}")
             column = _Column(name)
