@@ -159,7 +159,7 @@ def _with(artifact, changes=None, generator=None, weights=None):
 @pytest.mark.parametrize(
     ("changes", "generator"),
     [
-        ({"format": 2}, {}),
+        ({"format": 3}, {}),
         ({"format": "1"}, {}),
         ({}, {"algorithm": 0}),
         ({}, {"algorithm": 1}),

@@ -29,7 +29,7 @@ def read(tmp_path_factory):
 
     def run(data, data_format, **more):
         scratch = tmp_path_factory.mktemp("scratch")
-        result = ingest(io.BytesIO(data), data_format, (), "", scratch, propose_key=lambda _: "", **more)
+        result = ingest(io.BytesIO(data), data_format, (), "", scratch, **more)
         return result, pq.read_table(result.path)
 
     return run
