@@ -60,6 +60,9 @@ SEEN = [
     ("a,b,\n1,2,\n3,4,\n", {"a": ["1", "3"], "b": ["2", "4"]}, [EMPTY_COLUMN]),
     ("a,b,\n1,2\n3,4\n", {"a": ["1", "3"], "b": ["2", "4"]}, []),
     ("a;b;\n1;2;\n", {"a": ["1"], "b": ["2"]}, [DELIMITER, EMPTY_COLUMN]),
+    ("sep=;\na;b\n1,0;2\n", {"a": ["1,0"], "b": ["2"]}, [COMMENT, DELIMITER]),
+    ("sep=,\r\na,b\r\n1,2\r\n", {"a": ["1"], "b": ["2"]}, [COMMENT]),
+    ("sep=x\n1\n", {"sep=x": ["1"]}, []),
     ("\ufeffa;b\r\n1;\u00e9\r\n", {"a": ["1"], "b": ["\u00e9"]}, [DELIMITER]),
 ]
 
@@ -98,7 +101,10 @@ def test_the_beginning_decides_and_all_rows_are_held_against_it(monkeypatch):
         columns, _, problems = read(text + last)
         assert (columns["a"], problems) == (["1"] * 20, [(22, 21)])
     message = next(iter(problems_of(text + "3,4\n"))).message
-    assert message == "has 1 fields, the header has 2 (the delimiter ';' was seen; another one: --delimiter)"
+    assert (
+        message
+        == "has 1 fields, the header has 2 (the delimiter ';' was seen; another one: --delimiter); if it is a comment: --comment"
+    )
 
 
 def problems_of(data, **declared):
@@ -124,6 +130,7 @@ def test_a_last_field_without_a_name_must_be_empty_in_every_row(monkeypatch):
     [
         ("Report\nof 2024\na;b\n1;2\n3;4\n", {}, 1, "--skip-rows 2"),
         ("Report\n\na,b\n1,2\n", {}, 1, "--skip-rows 2"),
+        ("Vendor;Test\nStart;2024\na;b;c;d\n1;2;3;4\n5;6;7;8\n", {}, 1, "--skip-rows 2"),
         ("a;b\n1;2\n", {"delimiter": ","}, 1, "--delimiter ';'"),
         ("a\tb\n1\t2\n", {"delimiter": ";"}, 1, r"--delimiter '\t'"),
         ("1.5,2.5\n3.5,4.5\n", {}, 1, "--no-header"),

@@ -146,7 +146,10 @@ class JsonColumns:
             if label is not None:
                 digest.update(f"{len(label)}:{label}".encode("utf-8", "surrogatepass"))
             nested = isinstance(value, dict | list)
-            if nested:
+            if nested and label is None and isinstance(value, dict):
+                message = "is an object in an array: if these are the rows, upload that array alone"
+                problems.add(message, line=line, column=shown(column.name))
+            elif nested:
                 message = "is nested; a cell is a text, a number, true, false or null (is the orient another one?)"
                 problems.add(message, line=line, row=column.labels.rows, column=shown(column.name))
             values.append(None if nested else value)
