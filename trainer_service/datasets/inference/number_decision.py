@@ -173,7 +173,7 @@ def _form(
         negative=negative,
         sign_after_prefix=facts.signs_after_prefix > facts.signs_before_prefix,
         leading_point=facts.leading_points > facts.zero_points,
-        **_exponent(facts, decimals),
+        **_exponent(facts, data_type, decimals),
     )
 
 
@@ -228,12 +228,12 @@ def _plus(facts: NumberFacts, notices: ColumnNotices) -> PlusSign:
     return PlusSign.NOT_NEGATIVE if facts.plus_zeros > facts.bare_zeros else PlusSign.POSITIVE
 
 
-def _exponent(facts: NumberFacts, decimals: int | None) -> dict[str, Any]:
+def _exponent(facts: NumberFacts, data_type: DataType, decimals: int | None) -> dict[str, Any]:
     """Return the fields of the exponent."""
     if not facts.exponents:
-        # Numbers on a fine grid have an exponent in Python's repr, where they are small.
-        plain = decimals is not None and decimals > _SHORT
-        return {"exponent": ExponentStyle.NEVER} if plain else {}
+        # Python's repr has an exponent for small numbers on a fine grid, and for large ones.
+        plain = (decimals is not None and decimals > _SHORT) or facts.digits[1] > MAX_DECIMALS
+        return {"exponent": ExponentStyle.NEVER} if plain and data_type is DataType.DOUBLE else {}
     every = facts.exponents.total() == facts.rows
     signs = {plus for _, _, plus in facts.exponents}
     upper = sum(rows for (is_upper, _, _), rows in facts.exponents.items() if is_upper)
