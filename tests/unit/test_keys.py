@@ -90,8 +90,8 @@ def test_emails_are_never_published(tmp_path: Path) -> None:
     assert (spec.kind, spec.id_pattern, result.schema.primary_key) == (ColumnKind.ID, "[a-z0-9]{6,10}@example.com", "")
     (notice,) = [notice for notice in result.notices if notice.column == "email"]
     assert (notice.code, notice.rows, notice.flag) == ("NEAR_UNIQUE", 2_998, "--column email=categorical")
-    told = json.dumps([result.schema.to_json(), result.profile, result.sdv_metadata])
-    assert [email for email in emails if email in told] == []
+    shown = json.dumps([result.schema.to_json(), result.profile, result.sdv_metadata])
+    assert [email for email in emails if email in shown] == []
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_no_texts_have_no_groups() -> None:
     assert shapes(pa.array([], pa.string())).to_pylist() == []
 
 
-def test_many_shapes_are_told_apart() -> None:
+def test_many_shapes_are_kept_apart() -> None:
     values = ["a" * (index % 300) + "b" * (index // 300) for index in range(70_000)]
     found = list(groups(pa.array(values), 1000))
     assert len(found) == len(set(values))
