@@ -49,6 +49,7 @@ def column(array, write=arrow):
     return str(table["x"].type), table["x"].to_pylist(), reader.hints.storage.get("x"), notices, problems
 
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)
 BERLIN = pa.timestamp("us", "Europe/Berlin")
 HALF = pa.array(np.array([0.1, 65504.0, -2.5], np.float16))
 SAME = [
@@ -68,7 +69,7 @@ SAME = [
     (pa.array([-1], pa.timestamp("s")), "timestamp[us]", None, StorageType.TIMESTAMP_S),
     (pa.array([-1], pa.timestamp("ms")), "timestamp[us]", None, StorageType.TIMESTAMP_MS),
     (pa.array([-1], pa.timestamp("us")), "timestamp[us]", None, None),
-    (pa.array([5_000], pa.timestamp("ns")), "timestamp[us]", [datetime.min.replace(1970, 1, 1, 0, 0, 0, 5)], None),
+    (pa.array([5_000], pa.timestamp("ns")), "timestamp[us]", [EPOCH.replace(microsecond=5)], None),
     (pa.array([time(6, 16), None], pa.time32("s")), "int64", [22_560_000_000, None], StorageType.TIME32_S),
     (pa.array([time(0, 0, 1)], pa.time32("ms")), "int64", [1_000_000], StorageType.TIME32_MS),
     (pa.array([time.max], pa.time64("us")), "int64", [86_399_999_999], StorageType.TIME64_US),
@@ -240,7 +241,7 @@ def test_int96_keeps_every_year():
 def test_digits_of_int96_past_microseconds_are_counted_in_any_year():
     reader, table, problems = read(int96((julian(date(9999, 12, 31)), 1), (julian(date(2024, 1, 1)), 1_000)))
     assert [(notice.code, notice.rows) for notice in reader.notices.all()] == [(NoticeCode.DIGITS_DROPPED, 1)]
-    assert ([datetime(9999, 12, 31), datetime.min.replace(2024, 1, 1, 0, 0, 0, 1)], []) == (  # noqa: DTZ001
+    assert ([EPOCH.replace(9999, 12, 31), EPOCH.replace(2024, microsecond=1)], []) == (
         table["x"].to_pylist(),
         problems,
     )

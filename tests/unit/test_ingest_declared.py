@@ -301,3 +301,20 @@ def test_forms_read_what_strftime_writes(values, text):
     assert ok.all()
     epoch = local(1970, 1, 1)
     assert [epoch + timedelta(microseconds=int(value)) for value in micros] == values
+
+
+@pytest.mark.parametrize(
+    ("fields", "nulls", "data_format", "expected"),
+    [
+        (["-999", "5", "-999.0"], ("-999",), None, [None, 5.0, -999.0]),
+        (["n/a", "5", ""], ("n/a", "-"), None, [None, 5, None]),
+        (["1900-01-01", "2020-02-29"], ("1900-01-01",), None, [None, date(2020, 2, 29)]),
+        ([-999, 5], ("-999", "n/a"), ParquetFormat(), [None, 5]),
+        ([-999.0, 5.5], ("-999",), ParquetFormat(), [None, 5.5]),
+        ([date(1900, 1, 1), date(2020, 2, 29)], ("1900-01-01",), ParquetFormat(), [None, date(2020, 2, 29)]),
+        ([None, None], ("x",), ParquetFormat(), [None, None]),
+    ],
+)
+def test_values_that_stand_for_missing_cells_of_one_column(read, fields, nulls, data_format, expected):
+    spec, cells = read(fields, data_format=data_format, null_values=nulls)
+    assert (cells, spec.nullable) == (expected, True)

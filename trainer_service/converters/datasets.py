@@ -38,20 +38,23 @@ INFINITE_POLICIES = {
 }
 
 
-def format_from_proto(dataset: dataset_pb2.Dataset) -> dict[str, Any]:
+def stored_format(dataset: dataset_pb2.Dataset) -> dict[str, Any]:
     """Return the format of a dataset to create as JSON values, with the options of its table under "table".
-
-    What is unset is left out: it is seen from the file.
 
     Raises:
         InvalidFieldError: The format is missing, or an option is invalid; the error names its path.
     """
-    body = _format(dataset.format)
+    body = format_from_proto(dataset.format)
     options = _table_options(dataset).to_json()
     return {**body, "table": options} if options else body
 
 
-def _format(data_format: dataset_pb2.DataFormat) -> dict[str, Any]:
+def format_from_proto(data_format: dataset_pb2.DataFormat) -> dict[str, Any]:
+    """Return a format as JSON values. What is unset is left out: it is seen from the file.
+
+    Raises:
+        InvalidFieldError: The format is missing, or an option is invalid; the error names its path.
+    """
     kind = data_format.WhichOneof("format")
     match kind:
         case "csv":

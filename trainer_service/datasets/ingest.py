@@ -21,6 +21,7 @@ from trainer_service.datasets.canonical_column import CanonicalColumn
 from trainer_service.datasets.canonical_file import CanonicalWriter, column_batches
 from trainer_service.datasets.canonical_schema import SchemaBuilder, profile_json
 from trainer_service.datasets.declarations import require_columns
+from trainer_service.datasets.declared_nulls import DeclaredNulls
 from trainer_service.datasets.formats import DataFormat, format_from_json
 from trainer_service.datasets.inference.table_inference import TableInference
 from trainer_service.datasets.inferred_types import InferredTypes
@@ -211,7 +212,7 @@ def _infer_types(
     """Return the types of the table's columns, which represent all of their values."""
     inference = TableInference(reader.inference, {column.name: column for column in overrides}, reader.hints)
     problems, rows = Problems(), 0
-    for batch in _pieces(reader.batches(problems)):
+    for batch in DeclaredNulls(overrides).applied(_pieces(reader.batches(problems))):
         reporter.batch(0)
         rows += len(batch)
         inference.add(batch)
@@ -243,7 +244,8 @@ def _convert(
     schema = pa.schema([(column.name, column.target.arrow_type) for column in columns])
     problems, rows = Problems(), 0
     with CanonicalWriter(path, schema) as writer:
-        for batch in _pieces(reader.batches(problems)):
+        nulls = DeclaredNulls(column.declared for column in columns)
+        for batch in nulls.applied(_pieces(reader.batches(problems))):
             reporter.batch(1)
             found = {name: array for name, array in zip(batch.schema.names, batch.columns, strict=True) if len(batch)}
             arrays = [

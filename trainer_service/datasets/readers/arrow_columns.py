@@ -1,7 +1,7 @@
 """The columns of one Parquet or Arrow table: their types, and their cells in the few types that ingest supports.
 
 ***No cell changes without an error or a notice***: what a type of ingest cannot hold is an error with its row, and what
-it holds in another way is told by the hints or a notice.
+it holds in another way, the hints or a notice say.
 """
 
 import re

@@ -22,6 +22,7 @@ CANDIDATES = (",", ";", "\t", "|")
 BEGINNING = 1 << 20
 """Bytes looked at, as UTF-8."""
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r|\Z)")
+_SEPARATOR = re.compile(r"sep=([ -/:-@\[-`{-~\t])(?:\r\n|\n|\r)")
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?")
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes", " ": "spaces"}
 
@@ -64,7 +65,7 @@ def seen(source: io.RawIOBase, declared: CsvFormat, limits: IngestLimits, notice
     _require_table(start, dialect, complete=complete)
     delimiter, records = start.delimiter, start.records
     if declared.delimiter is None and delimiter != ",":
-        message = f"fields are separated by {_NAMES[delimiter]}, as seen from the first lines"
+        message = f"fields are separated by {_NAMES.get(delimiter, repr(delimiter))}, as seen from the first lines"
         notices.add(Notice(NoticeCode.DIALECT, "", message, "--delimiter"))
     dialect = replace(dialect, delimiter=delimiter, skip_rows=dialect.skip_rows + start.skipped)
     check_header(records, dialect, notices)
@@ -115,6 +116,12 @@ class _Start:
 
 
 def _start(text: str, line: int, dialect: CsvFormat, *, complete: bool) -> _Start:
+    # Excel writes, and reads, the delimiter before the header.
+    separator = _SEPARATOR.match(text)
+    if separator and dialect.delimiter in (None, separator[1]) and separator[1] != dialect.quote:
+        text = text[separator.end() :]
+        records = first_records(text, separator[1], dialect.quote, line + 1, complete=complete)
+        return _Start(text, separator[1], records, 1)
     comments = [] if dialect.comment else _comment_lines(text)
     below = text[sum(map(len, comments)) :]
     delimiter, records = _best(below, line + len(comments), dialect, complete=complete)
@@ -173,22 +180,25 @@ def _best(text: str, line: int, dialect: CsvFormat, *, complete: bool) -> tuple[
 
 def _note_skipped(skipped: int, before: int, notices: Notices) -> None:
     which = f"line {before + 1}" if skipped == 1 else f"lines {before + 1} to {before + skipped}"
-    message = f"{which} before the header begin with # or are empty, and are skipped"
+    message = f"{which} before the header begin with # or sep=, or are empty, and are skipped"
     notices.add(Notice(NoticeCode.DIALECT, "", message, "--comment", skipped))
 
 
 def _require_table(start: _Start, dialect: CsvFormat, *, complete: bool) -> None:
-    """Check that a file whose first record has one field has one column.
+    """Check that no other delimiter fits better than the declared one, and that no lines stand before the table.
 
     Raises:
-        InvalidDataError: Another delimiter fits better than the declared one, or lines stand before the table.
+        InvalidDataError: One does, or there are such lines.
     """
     records = start.records
-    if records.width != 1 or not records.rows:
+    if not records.rows:
+        return
+    if records.width > 1:
+        _refuse_lines_before(records, start.delimiter)
         return
     first = records.found[0].line
     for candidate in CANDIDATES:
-        if candidate in (dialect.quote, start.delimiter) and records.share(1) == 1:
+        if candidate == dialect.quote:
             continue
         other = first_records(start.text, candidate, dialect.quote, first, complete=complete)
         if not other.valid or not other.rows:
@@ -199,23 +209,30 @@ def _require_table(start: _Start, dialect: CsvFormat, *, complete: bool) -> None
                 f" as have all that follow: --delimiter {candidate!r}"
             )
             raise InvalidDataError([DataProblem(message, line=first)])
-        if at := _table_start(other):
-            line = other.found[at].line
-            fields = len(other.found[at].fields)
-            before = f"line {first} has one field" if line == first + 1 else f"lines {first} to {line - 1} have one"
-            message = (
-                f"{before}, and those from line {line} on have {fields}: if the table begins there, skip what is before"
-                f" it with --skip-rows {line - 1}; if not, quote fields with {candidate!r} in them"
-            )
-            raise InvalidDataError([DataProblem(message, line=first)])
+        _refuse_lines_before(other, candidate)
 
 
-def _table_start(records: Records) -> int:
-    """Return the record from which on all have the same number of fields, two or more; 0 if they do not."""
+def _refuse_lines_before(records: Records, delimiter: str) -> None:
+    """Check that the first records have as many fields as those that follow, or at least that most have.
+
+    Raises:
+        InvalidDataError: Most have more: they are the table, and what is before them is not.
+    """
     widths = [len(record.fields) for record in records.found]
-    start = next((index for index, width in enumerate(widths) if width > 1), 0)
-    same = len(set(widths[start:])) == 1
-    return start if same and len(widths) - start >= 2 else 0
+    start = len(widths) - 1
+    while start and widths[start - 1] == widths[-1]:
+        start -= 1
+    fields, rest = widths[-1], len(widths) - start
+    # Rows with one field more than their header have an unquoted delimiter in them, or names.
+    if not start or fields <= widths[0] or rest < 2 or (widths[0] > 1 and (rest <= start or fields == widths[0] + 1)):
+        return
+    first, line = records.found[0].line, records.found[start].line
+    before = f"line {first} has" if line == first + 1 else f"lines {first} to {line - 1} have"
+    message = (
+        f"{before} fewer fields than those from line {line} on, which have {fields}: if the table begins there, skip"
+        f" what is before it with --skip-rows {line - 1}; if not, quote fields with {delimiter!r} in them"
+    )
+    raise InvalidDataError([DataProblem(message, line=first)])
 
 
 def _width(records: Records, *, has_header: bool) -> tuple[int, bool]:

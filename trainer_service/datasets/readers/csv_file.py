@@ -224,7 +224,8 @@ class CsvReader:
         if self._seen.guessed and self.hints.delimiter != ",":
             expected += f" (the delimiter {self.hints.delimiter!r} was seen; another one: --delimiter)"
         for number, fields in ragged:
-            problems.add(f"has {fields} fields, {expected}", line=lines.get(number, 0), row=number - has_header)
+            hint = "; if it is a comment: --comment" if fields == 1 else ""
+            problems.add(f"has {fields} fields, {expected}{hint}", line=lines.get(number, 0), row=number - has_header)
 
     def _lines(self, records: Collection[int]) -> dict[int, int]:
         one_column = len(self._names) == 1 if self._names else False

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 MAX_RECORDS = 101
 """Records looked at: a header and a hundred rows."""
 
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_EMPTY_LINES = re.compile(r"[\r\n]*")
+
 
 @dataclass(frozen=True)
 class Record:
@@ -63,10 +66,15 @@ def first_records(text: str, delimiter: str, quote: str, line: int, *, complete:
     end = rf"(?=[{separator}\r\n]|\Z)"
     field = re.compile(rf"{mark}((?:[^{mark}]|{mark}{mark})*+){mark}{end}|([^{separator}{mark}\r\n]*+){end}")
     open_field = re.compile(rf"{mark}(?:[^{mark}]|{mark}{mark})*+{mark}?\Z")
-    line_end = re.compile(r"\r\n|\n|\r")
     found: list[Record] = []
     at = 0
-    while at < len(text) and len(found) < MAX_RECORDS:
+    while len(found) < MAX_RECORDS:
+        empty = _EMPTY_LINES.match(text, at)
+        if empty is not None:
+            line += len(_LINE_END.findall(empty[0]))
+            at = empty.end()
+        if at == len(text):
+            break
         start, fields, quoted = at, [], []
         while True:
             match = field.match(text, at)
@@ -79,11 +87,10 @@ def first_records(text: str, delimiter: str, quote: str, line: int, *, complete:
             if at == len(text) or text[at] != delimiter:
                 break
             at += 1
-        ended = line_end.match(text, at)
+        ended = _LINE_END.match(text, at)
         if ended is None and not complete:
             break
         at = len(text) if ended is None else ended.end()
-        if fields != [""] or quoted[0]:
-            found.append(Record(line, tuple(fields), tuple(quoted)))
-        line += len(line_end.findall(text, start, at))
+        found.append(Record(line, tuple(fields), tuple(quoted)))
+        line += len(_LINE_END.findall(text, start, at))
     return Records(tuple(found), valid=True)

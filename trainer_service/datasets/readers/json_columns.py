@@ -17,6 +17,7 @@ import pyarrow as pa
 from rowmint.errors import DataProblem, InvalidDataError
 from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.problems import Problems
+from trainer_service.datasets.readers.arrow_types import check_names
 from trainer_service.datasets.readers.json_orients import Labels
 from trainer_service.datasets.readers.json_scan import JsonScanner, shown
 
@@ -120,6 +121,7 @@ class JsonColumns:
             if name in names:
                 raise scanner.failure(f"the key {shown(name)!r} is given more than once")
             names.add(name)
+            check_names([name], self._limits, line)
             if len(names) > self._limits.columns:
                 raise scanner.failure(f"there are {len(names)} columns up to here; {self._limits.columns_reason}")
             column = _Column(name)
@@ -144,7 +146,10 @@ class JsonColumns:
             if label is not None:
                 digest.update(f"{len(label)}:{label}".encode("utf-8", "surrogatepass"))
             nested = isinstance(value, dict | list)
-            if nested:
+            if nested and label is None and isinstance(value, dict):
+                message = "is an object in an array: if these are the rows, upload that array alone"
+                problems.add(message, line=line, column=shown(column.name))
+            elif nested:
                 message = "is nested; a cell is a text, a number, true, false or null (is the orient another one?)"
                 problems.add(message, line=line, row=column.labels.rows, column=shown(column.name))
             values.append(None if nested else value)
