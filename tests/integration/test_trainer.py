@@ -125,12 +125,13 @@ def test_a_table_is_the_same_from_every_kind_of_source(client: Client, tmp_path:
     frame.to_feather(tmp_path / "a.feather", compression="lz4")
     frame.to_excel(tmp_path / "a.xlsx", index=False)
     sources: list[Any] = [frame, *(tmp_path / name for name in ("a.csv.gz", "a.json.zst", "a.feather", "a.xlsx"))]
-    found = [client.upload(source, no_primary_key=True, infinite="missing") for source in sources]
+    policy = dataset_pb2.INFINITE_POLICY_MISSING
+    found = [client.upload(source, no_primary_key=True, infinite=policy) for source in sources]
     columns = [(schema_pb2.COLUMN_KIND_CATEGORICAL, "city"), (schema_pb2.COLUMN_KIND_NUMERICAL, "n")]
     for dataset in found:
         assert [(column.kind, column.name) for column in dataset.schema.columns] == columns
         assert (dataset.row_count, dataset.no_primary_key) == (12, True)
-        assert dataset.infinite == dataset_pb2.INFINITE_POLICY_MISSING
+        assert dataset.infinite == policy
     assert [dataset.dialect.delimiter for dataset in found] == ["", ";", "", "", ""]
     assert [[notice.code for notice in dataset.notices] for dataset in found] == [[], ["DIALECT"], ["DIALECT"], [], []]
 
