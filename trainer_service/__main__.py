@@ -24,15 +24,17 @@ from rowmint.v1 import (
 )
 from trainer_service import metrics
 from trainer_service.datasets.upload import UploadLimits, UploadService
-from trainer_service.garbage import Sweeper
+from trainer_service.garbage import OrphanRules, Sweeper
 from trainer_service.jobs.backends.subprocesses import SubprocessBackend
 from trainer_service.jobs.pool import WorkerPool
 from trainer_service.jobs.runners import PHASES
+from trainer_service.jobs.stores import Stores
 from trainer_service.servicers.datasets import DatasetServicer
 from trainer_service.servicers.model_admin import ModelAdminServicer
 from trainer_service.servicers.training import TrainingServicer
 from trainer_service.settings import TrainerSettings, worker_environment
 from trainer_service.signer import VersionSigner, open_signing_key
+from trainer_service.store_claims import claim_stores
 
 _THREADS = 16  # no more than the registry's pool has connections
 
@@ -63,13 +65,16 @@ async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver], s
     models = open_store(settings.model_store_url, settings.store_options)
     signer = VersionSigner(registry.models, models, open_signing_key(settings.signing_key))
     await asyncio.to_thread(migrate, registry.engine)
+    stores = Stores(data, models)
+    # Before anything is swept, run or served: a registry that is not theirs would serve what it does not know.
+    await asyncio.to_thread(claim_stores, registry, stores)
     sweeper = Sweeper(
         registry,
-        data,
-        models,
+        stores,
         settings.scratch,
         seconds=settings.sweep_seconds,
         upload_idle_seconds=settings.upload_idle_seconds,
+        orphans=OrphanRules(settings.orphan_seconds, settings.keep_orphans_seconds),
     )
     pool = WorkerPool(
         registry.jobs,

@@ -31,6 +31,8 @@ class TrainerSettings(ServiceSettings):
         segment_seconds: After so long what has come is committed, however little.
         checkpoint_seconds: Pause between two checkpoints of a fit, written between two steps.
         sweep_seconds: Pause between two searches for objects that nothing needs.
+        orphan_seconds: Age below which an object that no row names is left alone.
+        keep_orphans_seconds: How long such an object is kept aside before it is deleted; 0: it is deleted at once.
         upload_idle_seconds: After so long without a byte an upload is abandoned, and fails.
         keep_deleted_seconds: How long a deleted model version can be brought back.
         max_open_uploads: Datasets of a project that may wait for their bytes at once.
@@ -61,6 +63,8 @@ class TrainerSettings(ServiceSettings):
     heartbeat_seconds: float = Field(default=1.0, gt=0)
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     sweep_seconds: float = Field(default=600.0, gt=0)
+    orphan_seconds: float = Field(default=24 * 3600.0, ge=0)
+    keep_orphans_seconds: float = Field(default=7 * 24 * 3600.0, ge=0)
     upload_idle_seconds: float = Field(default=7 * 24 * 3600.0, gt=0)
     keep_deleted_seconds: float = Field(default=24 * 3600.0, ge=0)
     max_open_uploads: int = Field(default=100, ge=1)

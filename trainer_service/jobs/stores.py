@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from rowmint.objects import ObjectStore
+from rowmint.registry import Part
 
 
 @dataclass(frozen=True)
@@ -16,3 +17,7 @@ class Stores:
 
     data: ObjectStore
     models: ObjectStore
+
+    def of(self, part: Part) -> ObjectStore:
+        """Return the store of a part of the registry."""
+        return self.data if part is Part.DATA else self.models

@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,6 +12,8 @@ from tempfile import mkstemp
 COPY_BYTES = 1 << 20
 """Chunk size for copying, bytes."""
 _PART = ".part-"
+# What `mkstemp` makes of the prefix; a file of another name is not ours.
+_PART_NAME = re.compile(re.escape(_PART) + r"[a-z0-9_]{8}")
 
 
 def write_all(file: int, data: bytes) -> None:
@@ -66,15 +70,18 @@ def remove_abandoned(root: Path) -> int:
     found = 0
     for directory, _, names in os.walk(root):
         for name in names:
-            if name.startswith(_PART):
+            if _PART_NAME.fullmatch(name):
                 found += _remove_unlocked(Path(directory, name))
     return found
 
 
 def _remove_unlocked(part: Path) -> bool:
-    with suppress(BlockingIOError, FileNotFoundError), part.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        part.unlink()
+    with suppress(BlockingIOError, FileNotFoundError):
+        if not stat.S_ISREG(part.lstat().st_mode):
+            return False
+        with part.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
         return True
     return False
 

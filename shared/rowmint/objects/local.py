@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rowmint.objects.failures import exists, missing, require_length, unavailable, validate_range
 from rowmint.objects.files import copy_file, create, remove_abandoned, replace, same_files, sync_directory, write_all
-from rowmint.objects.interface import KEY, validate_key
+from rowmint.objects.interface import KEY, Entry, validate_key
 
 
 class LocalDirectoryStore:
@@ -21,6 +23,11 @@ class LocalDirectoryStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+
+    @property
+    def root(self) -> Path:
+        """The directory."""
+        return self._root
 
     def _path(self, key: str) -> Path:
         return self._root / validate_key(key)
@@ -99,18 +106,45 @@ class LocalDirectoryStore:
         except OSError as error:
             raise unavailable("deleted", key, error) from error
 
+    def move(self, key: str, target: str) -> None:
+        """See `ObjectStore.move`."""
+        source, moved = self._path(key), self._path(target)
+        try:
+            self._make_directory(moved.parent)
+            with suppress(FileExistsError):
+                # Unlike a rename, a link cannot replace what is there.
+                os.link(source, moved)
+                sync_directory(moved.parent)
+            if not source.samefile(moved) and not same_files(source, moved):
+                raise exists(target)
+        except FileNotFoundError:
+            if not moved.is_file():
+                raise missing(key) from None
+        except OSError as error:
+            raise unavailable("moved", key, error) from error
+        self.delete(key)
+
     def remove_abandoned(self) -> int:
         """See `ObjectStore.remove_abandoned`."""
         return remove_abandoned(self._root)
 
     def list(self, prefix: str) -> Iterator[str]:
         """See `ObjectStore.list`."""
+        yield from sorted(self._keys(prefix))
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """See `ObjectStore.entries`."""
+        for key in sorted(self._keys(prefix)):
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                found = (self._root / key).stat()
+                yield Entry(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+    def _keys(self, prefix: str) -> Iterator[str]:
         # Only directories that can contain such keys are walked, as the store may contain many others.
         base = prefix.rpartition("/")[0]
         if base and not KEY.fullmatch(base):
             return
-        keys = []
         for directory, _, files in os.walk(self._root / base):
             inside = Path(directory).relative_to(self._root)
-            keys += [(inside / name).as_posix() for name in files if not name.startswith(".")]
-        yield from sorted(key for key in keys if key.startswith(prefix))
+            keys = ((inside / name).as_posix() for name in files if not name.startswith("."))
+            yield from (key for key in keys if key.startswith(prefix))

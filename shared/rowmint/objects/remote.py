@@ -8,7 +8,7 @@ from typing import Any
 from rowmint.errors import DataLossError, InvalidFieldError
 from rowmint.objects.failures import exists, missing, require_length, short, unavailable, validate_range
 from rowmint.objects.files import COPY_BYTES, replace, write_all
-from rowmint.objects.interface import validate_key
+from rowmint.objects.interface import Entry, validate_key
 
 
 def _with_durations(retry: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -164,19 +164,49 @@ class RemoteStore:
         except DataLossError:
             return
 
+    def move(self, key: str, target: str) -> None:
+        """See `ObjectStore.move`."""
+        import obstore  # noqa: PLC0415
+
+        validate_key(key)
+        validate_key(target)
+        try:
+            size = self._size(key)
+        except DataLossError:
+            self._size(target)  # moved before
+            return
+        try:
+            moved = self._size(target)
+        except DataLossError:
+            self._call("moved", key, lambda: obstore.copy(self._store, key, target))
+        else:
+            if moved != size or not self._alike(key, target, size):
+                raise exists(target)
+        self.delete(key)
+
+    def _alike(self, key: str, target: str, size: int) -> bool:
+        ranges = ((start, min(8 * COPY_BYTES, size - start)) for start in range(0, size, 8 * COPY_BYTES))
+        return all(self.get_range(key, *part) == self.get_range(target, *part) for part in ranges)
+
     def remove_abandoned(self) -> int:
         """See `ObjectStore.remove_abandoned`; these services discard incomplete writes themselves."""
         return 0
 
     def list(self, prefix: str) -> Iterator[str]:
         """See `ObjectStore.list`."""
+        yield from (entry.key for entry in self.entries(prefix))
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """See `ObjectStore.entries`."""
         import obstore  # noqa: PLC0415
 
         # These services list by whole path parts; the rest of the prefix is tested here.
         base = prefix.rpartition("/")[0]
 
-        def collect() -> list[str]:
+        def collect() -> list[Entry]:
             found = obstore.list(self._store, prefix=base or None)
-            return sorted(str(entry["path"]) for page in found for entry in page)
+            listed = (entry for page in found for entry in page)
+            entries = (Entry(str(entry["path"]), int(entry["size"]), entry["last_modified"]) for entry in listed)
+            return sorted(entries, key=lambda entry: entry.key)
 
-        yield from (key for key in self._call("listed", prefix, collect) if key.startswith(prefix))
+        yield from (entry for entry in self._call("listed", prefix, collect) if entry.key.startswith(prefix))

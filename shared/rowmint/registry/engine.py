@@ -31,7 +31,15 @@ _RETRY_SECONDS = 1.0
 _BUSY_SECONDS = 30.0
 _WRITE = "rowmint_write"
 # Made by later revisions than the first: where only they are missing, the registry is there but older.
-_LATER_TABLES = ("deleted_versions", "staged_versions", "version_signatures", "job_turns")
+_LATER_TABLES = (
+    "deleted_versions",
+    "staged_versions",
+    "version_signatures",
+    "job_turns",
+    "registry_identity",
+    "deleted_datasets",
+    "lost_attempts",
+)
 
 
 class DatabaseNow(FunctionElement[int]):
@@ -278,9 +286,24 @@ def migrate(engine: Engine, revisions: Mapping[str, str] | None = None) -> None:
             _migrate(connection, schema, revision)
 
 
-def _migrate(connection: Connection, schema: str, revision: str) -> None:
+def newer_schemas(engine: Engine) -> tuple[str, ...]:
+    """Return the schemas at a revision that this release does not know: they may have tables that it does not know.
+
+    Raises:
+        UnavailableError: The database cannot be reached.
+    """
+    found = []
+    for schema in (MODELS, DATA):
+        with reading(engine) as connection:
+            _, current, known = _history(connection, schema)
+            if current is not None and current not in known:
+                found.append(schema)
+    return tuple(found)
+
+
+def _history(connection: Connection, schema: str) -> tuple[Any, str | None, list[str]]:
+    """Return Alembic's configuration for a schema, its current revision, and those known here, newest first."""
     # Imported here, as it takes a quarter of a second and samplers and workers never migrate.
-    from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
     from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
     from alembic.script import ScriptDirectory  # noqa: PLC0415
@@ -291,12 +314,17 @@ def _migrate(connection: Connection, schema: str, revision: str) -> None:
     config.set_main_option("version_locations", f"rowmint:migrations/{schema.removeprefix('rowmint_')}")
     config.attributes["connection"] = connection
     config.attributes["schema"] = schema
-    script = ScriptDirectory.from_config(config)
-    known = [found.revision for found in script.walk_revisions()]  # newest first
+    known = [found.revision for found in ScriptDirectory.from_config(config).walk_revisions()]
+    context = MigrationContext.configure(connection, opts={"version_table_schema": schema})
+    return config, context.get_current_revision(), known
+
+
+def _migrate(connection: Connection, schema: str, revision: str) -> None:
+    from alembic import command  # noqa: PLC0415 - as in `_history`
+
+    config, current, known = _history(connection, schema)
     if revision not in (*known, "head", "base"):
         raise InvalidFieldError("revision", f"{schema} has no revision {revision!r}; known: base, {', '.join(known)}")
-    context = MigrationContext.configure(connection, opts={"version_table_schema": schema})
-    current = context.get_current_revision()
     if current is not None and current not in known:
         _log.warning("the registry is newer than this release; it is not migrated", schema=schema, revision=current)
         return
