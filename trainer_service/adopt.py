@@ -14,11 +14,11 @@ from uuid import uuid4
 
 from rowmint.errors import WrongStateError
 from rowmint.names import ModelName
-from rowmint.objects import Entry, open_store
+from rowmint.objects import Entry
 from rowmint.registry import AttemptSpan, Identity, Maker, NamedObject, Part, Registry, open_registry
 from rowmint.rpc.process import one_line_errors
 from rowmint.store_marks import Mark, read_marks, write_mark
-from trainer_service.jobs.stores import Stores
+from trainer_service.jobs.stores import Stores, open_stores
 from trainer_service.object_keys import attempt_of, kept_aside
 from trainer_service.settings import TrainerSettings
 from trainer_service.store_claims import known_keys
@@ -170,10 +170,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with one_line_errors("adopt"):
         settings = TrainerSettings()
-        stores = Stores(
-            open_store(settings.data_store_url, settings.store_options),
-            open_store(settings.model_store_url, settings.store_options),
-        )
+        stores = open_stores(settings)
         # Opened to be read first: what is looked at is not to be created.
         with contextlib.closing(open_registry(settings.registry_url, read_only=True)) as registry:
             found = survey(registry, stores)

@@ -19,6 +19,8 @@ class TrainerSettings(ServiceSettings):
         registry: Registry of datasets, jobs and models: ``sqlite:///folder`` or ``postgresql+psycopg://...``.
         data_store: Store of uploads and tables: ``file:///folder``, ``s3://bucket/prefix``, ``gs://...``, ``az://...``.
         model_store: Store of published models, likewise.
+        models_group: Group that may read published models and their registry where these are folders, by name or
+            number; empty: only this user.
         store_options: Options of both stores, such as endpoint and credentials.
         workers: Training jobs run at once, and as many ingest jobs beside them.
         max_project_jobs: Jobs of each kind that a project may have running, at all trainers together where each has the
@@ -55,6 +57,7 @@ class TrainerSettings(ServiceSettings):
     registry: str = ""
     data_store: str = ""
     model_store: str = ""
+    models_group: str = ""
     store_options: dict[str, Any] = Field(default_factory=dict)
     workers: int = Field(default=1, ge=1, le=256)
     max_project_jobs: int = Field(default=0, ge=0)

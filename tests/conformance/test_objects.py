@@ -14,7 +14,7 @@ import obstore.store
 import pytest
 
 from rowmint.errors import DataLossError, InvalidFieldError, ResourceExistsError, UnavailableError
-from rowmint.objects import LocalDirectoryStore, MemoryStore, ObjectStore, RemoteStore, open_store
+from rowmint.objects import LocalDirectoryStore, MemoryStore, ObjectStore, RemoteStore, files, local, open_store
 from rowmint.objects.files import create, write_all
 from tests.swift_server import LISTED_AT_ONCE
 
@@ -218,7 +218,8 @@ class TestLocalDirectoryStore(ObjectStoreSuite):
         store = LocalDirectoryStore(tmp_path)
         store.put("a/k", b"x")
         done = []
-        monkeypatch.setattr("rowmint.objects.local.sync_directory", lambda path: done.append((path.name, found(store))))
+        for module in (files, local):
+            monkeypatch.setattr(module, "sync_directory", lambda path: done.append((path.name, found(store))))
         store.move("a/k", "b/k")
         assert done == [(tmp_path.name, ["a/k"]), ("b", ["a/k", "b/k"]), ("a", ["b/k"])]
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from rowmint.objects.files import make_folder, private_opener
+
 _LOCK = ".lock"
 _PREFIX = "worker-"
 
@@ -56,8 +58,8 @@ def remove_abandoned(root: Path) -> None:
 @contextlib.contextmanager
 def _root(root: Path) -> Iterator[None]:
     """Hold the root's lock: a folder just made must not be taken for one left behind."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / _LOCK).open("a") as lock:
+    make_folder(root)
+    with open(root / _LOCK, "a", opener=private_opener) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

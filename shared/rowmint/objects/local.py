@@ -7,7 +7,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rowmint.objects.failures import exists, missing, require_length, unavailable, validate_range
-from rowmint.objects.files import copy_file, create, remove_abandoned, replace, same_files, sync_directory, write_all
+from rowmint.objects.files import (
+    PRIVATE,
+    FileAccess,
+    copy_file,
+    create,
+    make_folder,
+    remove_abandoned,
+    replace,
+    same_files,
+    sync_directory,
+    write_all,
+)
 from rowmint.objects.interface import KEY, Entry, validate_key
 
 
@@ -19,10 +30,12 @@ class LocalDirectoryStore:
 
     Args:
         root: The directory; created with its first object.
+        access: Who may read what is written.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, access: FileAccess = PRIVATE) -> None:
         self._root = root
+        self._access = access
 
     @property
     def root(self) -> Path:
@@ -44,23 +57,14 @@ class LocalDirectoryStore:
         target = self._path(key)
         try:
             if not target.exists():
-                self._make_directory(target.parent)
-                if create(target, write):
+                make_folder(target.parent, self._access)
+                if create(target, write, self._access):
                     return
             identical = same(target)
         except OSError as error:
             raise unavailable("written", key, error) from error
         if not identical:
             raise exists(key)
-
-    def _make_directory(self, directory: Path) -> None:
-        missing = []
-        while not directory.is_dir():
-            missing.append(directory)
-            directory = directory.parent
-        for path in reversed(missing):
-            path.mkdir(exist_ok=True)
-            sync_directory(path.parent)
 
     def get(self, key: str) -> bytes:
         """See `ObjectStore.get`."""
@@ -110,7 +114,7 @@ class LocalDirectoryStore:
         """See `ObjectStore.move`."""
         source, moved = self._path(key), self._path(target)
         try:
-            self._make_directory(moved.parent)
+            make_folder(moved.parent, self._access)
             with suppress(FileExistsError):
                 # Unlike a rename, a link cannot replace what is there.
                 os.link(source, moved)
