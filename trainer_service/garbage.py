@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from rowmint.errors import ResourceExistsError, UnavailableError, WrongStateError
+from rowmint.errors import DataLossError, ResourceExistsError, UnavailableError, WrongStateError
 from rowmint.failpoints import reach
 from rowmint.objects import ObjectStore
 from rowmint.registry import GarbageLedger, Part, Registry, newer_schemas
@@ -107,14 +107,21 @@ def sweep_orphans(registry: Registry, store: ObjectStore, rules: OrphanRules) ->
                 _delete(store, key)
             deleted += len(gone)
             for key in old if rules.keep_seconds else ():
-                store.move(key, aside_key(key, now))
-                metrics.orphan_aside()
-                reach("sweep.object.aside")
-                aside += 1
+                aside += _put_aside(store, key, now)
     if aside or deleted:
         _log.info("swept what ended attempts had left", aside=aside, deleted=deleted)
     _sweep_aside(registry, store, rules, now)
     return unknown
+
+
+def _put_aside(store: ObjectStore, key: str, now: datetime) -> bool:
+    try:
+        store.move(key, aside_key(key, now))
+    except DataLossError:  # another trainer has swept it at the same moment
+        return False
+    metrics.orphan_aside()
+    reach("sweep.object.aside")
+    return True
 
 
 def _sweep_aside(registry: Registry, store: ObjectStore, rules: OrphanRules, now: datetime) -> None:
@@ -136,6 +143,8 @@ def _put_back(store: ObjectStore, aside: str, key: str) -> None:
     try:
         store.move(aside, key)
     except ResourceExistsError:  # what is named is there: this one was made in another history of the registry
+        return
+    except DataLossError:  # as in `_put_aside`
         return
     _log.warning("an object kept aside is needed and was put back", key=key)
 

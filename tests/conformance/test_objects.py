@@ -135,6 +135,13 @@ class ObjectStoreSuite:
         store.move("a/k", "b/c/k")  # again, as its answer was lost
         assert store.get("b/c/k") == b"one"
 
+    def test_an_object_too_large_to_be_copied_at_once_is_moved(self, store, monkeypatch):
+        monkeypatch.setattr("rowmint.objects.remote._COPIED_AT_ONCE", 1000)
+        data = random.Random(5).randbytes(11 * 2**20 + 3)
+        store.put("large", data)
+        store.move("large", "moved/large")
+        assert (found(store), store.get("moved/large") == data) == (["moved/large"], True)
+
     def test_a_move_that_was_broken_off_is_ended_by_the_next(self, store):
         for key in ("k", "moved"):
             store.put(key, b"one")

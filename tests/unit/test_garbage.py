@@ -140,6 +140,25 @@ def test_an_orphan_is_kept_aside_and_deleted_when_its_time_is_up(registry, store
     assert stores.data.objects() == set()
 
 
+@pytest.mark.parametrize("orphan", ["aside", "put back"])
+def test_what_another_trainer_has_swept_meanwhile_holds_up_nothing(registry, stores, sweeper, monkeypatch, orphan):
+    key = left_behind(registry, stores.data)
+    patient = sweeper(orphans=OrphanRules(0.0, 3600.0))
+    if orphan == "put back":
+        patient.sweep()
+        (record,) = registry.datasets.list("p").items
+        registry.datasets.commit_segment(record.uid, record.writer_epoch, SegmentRecord(0, 0, 4, bytes(32), key))
+    move = stores.data.move
+
+    def also_moved(source, target):
+        stores.data.delete(source)
+        move(source, target)
+
+    monkeypatch.setattr(stores.data, "move", also_moved)
+    patient.sweep()
+    assert stores.data.objects() == set()
+
+
 def test_what_is_kept_aside_for_a_dataset_that_is_deleted_is_deleted_at_once(registry, stores, sweeper):
     left_behind(registry, stores.data)
     patient = sweeper(orphans=OrphanRules(0.0, 3600.0))

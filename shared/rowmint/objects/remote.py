@@ -3,12 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rowmint.errors import DataLossError, InvalidFieldError
 from rowmint.objects.failures import exists, missing, require_length, short, unavailable, validate_range
 from rowmint.objects.files import COPY_BYTES, replace, write_all
 from rowmint.objects.interface import Entry, validate_key
+
+# S3 copies no more with one request.
+_COPIED_AT_ONCE = 5 << 30
 
 
 def _with_durations(retry: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -166,8 +170,6 @@ class RemoteStore:
 
     def move(self, key: str, target: str) -> None:
         """See `ObjectStore.move`."""
-        import obstore  # noqa: PLC0415
-
         validate_key(key)
         validate_key(target)
         try:
@@ -178,11 +180,21 @@ class RemoteStore:
         try:
             moved = self._size(target)
         except DataLossError:
-            self._call("moved", key, lambda: obstore.copy(self._store, key, target))
+            self._call("moved", key, lambda: self._copy(key, target, size))
         else:
             if moved != size or not self._alike(key, target, size):
                 raise exists(target)
         self.delete(key)
+
+    def _copy(self, key: str, target: str, size: int) -> None:
+        import obstore  # noqa: PLC0415
+
+        if size <= _COPIED_AT_ONCE:
+            obstore.copy(self._store, key, target)
+        else:
+            with TemporaryDirectory() as folder:
+                self.fetch(key, Path(folder, "object"))
+                obstore.put(self._store, target, Path(folder, "object"))
 
     def _alike(self, key: str, target: str, size: int) -> bool:
         ranges = ((start, min(8 * COPY_BYTES, size - start)) for start in range(0, size, 8 * COPY_BYTES))
