@@ -52,6 +52,7 @@ def prepare_home(settings: TrainerSettings) -> None:
     shared = models_access(settings)
     home = settings.home.absolute()
     if not home.exists():
+        home.parent.mkdir(parents=True, exist_ok=True)  # as the umask says: it is not for this code alone
         make_folder(home)
     changed = 0
     if shared.group is not None and not (settings.registry and settings.model_store):
@@ -94,7 +95,10 @@ def _mode(path: Path) -> int:
 
 def _allow(path: Path, access: FileAccess, mode: int) -> bool:
     """Give a file or folder a group and mode; return whether that was needed. Another user's, and links, stay."""
-    found = path.lstat()
+    try:
+        found = path.lstat()
+    except FileNotFoundError:  # another process has deleted it meanwhile
+        return False
     if stat.S_ISLNK(found.st_mode) or found.st_uid != os.geteuid():
         return False
     right = stat.S_IMODE(found.st_mode) == mode and (access.group is None or found.st_gid == access.group)

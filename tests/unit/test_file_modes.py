@@ -12,6 +12,7 @@ from rowmint.names import ModelName
 from rowmint.objects import FileAccess, LocalDirectoryStore
 from rowmint.registry import migrate, open_registry
 from tests.conformance.registries import ready
+from trainer_service import home
 from trainer_service.home import models_access, prepare_home
 from trainer_service.jobs.scratch import ScratchFolder
 from trainer_service.jobs.stores import open_stores
@@ -97,11 +98,11 @@ def test_every_path_of_a_new_home_has_its_mode(tmp_path, group):
 @pytest.mark.usefixtures("_umask")
 @pytest.mark.parametrize("group", ["", str(GROUP)], ids=["alone", "group"])
 def test_a_home_of_earlier_releases_is_closed_to_others(tmp_path, group):
-    home = tmp_path / "home"
-    use(settings(home, ""))
-    for path in (home, *home.rglob("*")):  # as they made it
+    folder = tmp_path / "home"
+    use(settings(folder, ""))
+    for path in (folder, *folder.rglob("*")):  # as they made it
         path.chmod(0o755 if path.is_dir() else 0o644)
-    there = use(settings(home, group))
+    there = use(settings(folder, group))
     # What is below `data`, and without a group below `models`, cannot be reached.
     changed = {name for name in MODES if name and not name.startswith("data/")}
     changed -= set() if group else {name for name in changed if name.startswith("models/")}
@@ -112,6 +113,20 @@ def test_a_home_that_is_there_keeps_its_own_mode(tmp_path):
     tmp_path.chmod(0o755)
     use(settings(tmp_path, ""))
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+def test_what_is_deleted_meanwhile_holds_up_no_start(tmp_path, monkeypatch):
+    use(settings(tmp_path, ""))
+    allow = home._allow
+
+    def deleted(path, *more):
+        if path.name == Path(WEIGHTS).name:
+            path.unlink()
+        return allow(path, *more)
+
+    monkeypatch.setattr(home, "_allow", deleted)
+    prepare_home(settings(tmp_path, str(GROUP)))
+    assert not (tmp_path / "models" / WEIGHTS).exists()
 
 
 def test_what_is_elsewhere_is_not_changed(tmp_path):
