@@ -228,6 +228,24 @@ def test_stores_of_another_registry_are_adopted_whole(with_model, tmp_path):
     other.registry.close()
 
 
+def test_an_adoption_that_was_broken_off_is_refused_at_the_start_and_can_be_repeated(with_model, tmp_path, monkeypatch):
+    other = Home(tmp_path / "other")
+    mixed = Stores(with_model.stores.data, with_model.stores.models)
+
+    def away(*_):
+        raise UnavailableError("the store is away", retry_after=1.0)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(adopt, "write_mark", away)
+        with pytest.raises(UnavailableError):
+            adopt.adopt(other.registry, mixed, adopt.survey(other.registry, mixed))
+    with pytest.raises(WrongStateError, match="belongs to the registry"):
+        claim_stores(other.registry, mixed)
+    adopt.adopt(other.registry, mixed, adopt.survey(other.registry, mixed))
+    claim_stores(other.registry, mixed)
+    other.registry.close()
+
+
 @pytest.mark.parametrize("part", Part)
 def test_an_object_of_what_the_registry_knows_is_reported_by_its_owner(with_model, part):
     (version,) = with_model.registry.models.list_versions(MODEL).items
