@@ -156,8 +156,8 @@ class ModelCache:
             UntrustedModelError: No trusted key has signed it.
             DataLossError: Its objects are not what the registry says.
             LimitError: It is larger than the cache.
-            UnavailableError: Registry or store cannot be reached, the store is another registry's, or models that are in
-                use leave no room.
+            UnavailableError: Registry or store cannot be reached, the store is another registry's, or models in use
+                leave no room.
         """
         loop = asyncio.get_running_loop()
         record = await self._resolve(ref, deleted=deleted)
