@@ -43,6 +43,7 @@ from sampler_service.servicer import SamplingServicer, sampling_service
 from sampler_service.sessions import SessionServices
 from sampler_service.settings import SamplerSettings, sibling_environment
 from sampler_service.statistics import Statistics
+from sampler_service.store_check import StoreCheck
 from sampler_service.trust import Trust, open_trusted_keys
 
 _log = structlog.get_logger(__name__)
@@ -98,6 +99,7 @@ def composed(
             loaders,
             settings.model_cache_bytes,
             trust=trust,
+            require_store=StoreCheck(registry.identity, store),
             sees_unpublished=sees_unpublished,
         )
         metrics.show(model_cache_bytes=lambda: models.size_bytes)

@@ -27,6 +27,11 @@ from sampler_service.trust import Trust
 
 T = TypeVar("T")
 
+
+def _nothing() -> None:
+    """Require nothing of the store."""
+
+
 _RESOLVED = 4096  # references remembered for when the registry is away
 _RESOLVE_SECONDS = 5.0
 _RETRY_SECONDS = 0.1  # another replica may have room at once
@@ -87,6 +92,7 @@ class ModelCache:
         executor: Threads that load.
         max_bytes: Memory of the models kept, bytes.
         trust: Says which versions may be served; None: all.
+        require_store: Called before objects are read, in the executor; raises where the store is not the registry's.
         sees_unpublished: Says whether the caller that is being served may have staged versions of a project, by its id;
             called in the task of the call.
     """
@@ -100,9 +106,11 @@ class ModelCache:
         max_bytes: int,
         *,
         trust: Trust | None = None,
+        require_store: Callable[[], None] = _nothing,
         sees_unpublished: Callable[[str], bool] = lambda _project: False,
     ) -> None:
         self._trust = trust
+        self._require_store = require_store
         self._sees_unpublished = sees_unpublished
         self._resolver = resolver
         self._store = store
@@ -148,7 +156,8 @@ class ModelCache:
             UntrustedModelError: No trusted key has signed it.
             DataLossError: Its objects are not what the registry says.
             LimitError: It is larger than the cache.
-            UnavailableError: Registry or store cannot be reached, or models that are in use leave no room.
+            UnavailableError: Registry or store cannot be reached, the store is another registry's, or models in use
+                leave no room.
         """
         loop = asyncio.get_running_loop()
         record = await self._resolve(ref, deleted=deleted)
@@ -267,6 +276,7 @@ class ModelCache:
         return record
 
     def _load(self, record: ModelVersionRecord) -> Model:
+        self._require_store()
         try:
             return self._read(record)
         except DataLossError as error:
