@@ -146,7 +146,7 @@ def test_the_primary_key_is_the_datasets_or_overrides_it(fakes, flights):
         (["sample", "nothing", "-n", "5"], "there is no model nothing (RESOURCE_NOT_FOUND)"),
         (["sample", "flights", "-n", "5", "-w", "orgin = JFK"], "did you mean 'origin'?"),
         (["sample", "flights", "-n", "5", "-w", "dep_delay > late"], "holds integers; 'late' is not one"),
-        (["sample", "flights", "-n", "5", "--format", "xlsx"], "choose one of arrow, csv"),
+        (["sample", "flights", "-n", "5", "--format", "xlsx"], "choose one of csv, tsv"),
         (["sample", "flights", "-n", "5", "-o", "nope/rows.csv"], "No such file or directory"),
         (["complete", "flights", "nope.csv"], "nope.csv: No such file or directory"),
     ],
@@ -224,7 +224,7 @@ def test_rows_go_to_standard_output_alone(fakes):
 
 
 def test_rows_go_to_a_file_of_the_suffixs_format(fakes, tmp_path):
-    path = tmp_path / "rows.arrow"
+    path = tmp_path / "rows.arrows"
     done = succeed(fakes, "sample", "flights", "-n", str(ROWS), "-o", str(path), "--json")
     assert path.read_bytes() == unbroken(ARROW, ROWS)
     assert pa.ipc.open_stream(path.read_bytes()).read_all().num_rows == ROWS
