@@ -11,7 +11,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rowmint.codecs.identity import parse_pattern
 from rowmint.errors import ColumnNotFoundError, InvalidFieldError
 from rowmint.schema import (
     INT64_MAX,
@@ -25,6 +24,7 @@ from rowmint.schema import (
     near_names,
     shown_cell,
 )
+from rowmint.schema.forms.id_pattern import parse_id_pattern
 from trainer_service.datasets.column_types import Target
 from trainer_service.datasets.conversion import mask
 from trainer_service.datasets.datetimes import DatetimeForm
@@ -49,7 +49,7 @@ def validate_before_data(overrides: tuple[ColumnSpec, ...], primary_key: str) ->
     for index, column in enumerate(overrides):
         path = f"dataset.column_overrides[{index}]"
         if column.id_pattern:
-            parse_pattern(column.id_pattern, f"{path}.id_pattern")
+            parse_id_pattern(column.id_pattern, f"{path}.id_pattern")
         if column.datetime_format:
             try:
                 DatetimeForm.of_format(column.datetime_format, column.name)

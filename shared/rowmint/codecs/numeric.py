@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from rowmint.codecs import entry
 from rowmint.schema import INT64_MAX, INT64_MIN, ColumnKind, ColumnSpec, DataType
-from rowmint.schema.arrays import EPOCH_DATE, ColumnArray
+from rowmint.schema.arrays import ColumnArray
+from rowmint.schema.cell import EPOCH_DATE
 
 ALPHA_ONE = 1 << 23
 """1.0 in the fixed-point scalars that `decode` takes."""

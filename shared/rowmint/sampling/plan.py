@@ -15,11 +15,11 @@ from typing import Any
 
 import rfc8785
 
-from rowmint.codecs.identity import parse_pattern
 from rowmint.conditions import ColumnCondition
 from rowmint.rng import StreamKey
 from rowmint.schema import ColumnKind, DataType, TableSchema, cell_text
 from rowmint.schema.arrays import is_coded
+from rowmint.schema.forms.id_pattern import parse_id_pattern
 from rowmint.synthesizer.interface import Synthesizer
 
 ALGORITHM = 2
@@ -150,7 +150,7 @@ def grid_rows(schema: TableSchema) -> int:
         letters = 32
         width = 16.125 if column.data_type is DataType.DECIMAL else 8.125
         if column.kind is ColumnKind.ID and column.id_pattern:
-            letters = sum(len(max(alphabet).encode()) for alphabet in parse_pattern(column.id_pattern))
+            letters = sum(len(max(alphabet).encode()) for alphabet in parse_id_pattern(column.id_pattern).layouts[-1])
             width = 4.0 + letters
         elif is_coded(column):
             present = (cell for cell in column.domain.categories if cell is not None)

@@ -1,12 +1,11 @@
 """From a column's summary to its codec and encoder, by what the column means."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 from rowmint.codecs import IdentityCodec
-from rowmint.codecs.identity import parse_pattern
 from rowmint.schema import ColumnSpec, DataType, Domain
+from rowmint.schema.forms.id_pattern import parse_id_pattern
 from trainer_service.fitting.encoding.category_encoder import fit_category
 from trainer_service.fitting.encoding.fitted_column import FittedColumn
 from trainer_service.fitting.encoding.number_modes import fit_number
@@ -56,7 +55,7 @@ def fit_identity(column: ColumnSpec, summary: IdentitySummary) -> FittedColumn:
         base = 10 ** (digits - 1)
         return FittedColumn(replace(column, domain=domain), IdentityCodec(True, base, 9 * base, ""), None)
     pattern = column.id_pattern or _TEXT_PATTERN
-    size = math.prod(len(alphabet) for alphabet in parse_pattern(pattern))
+    size = parse_id_pattern(pattern).size
     return FittedColumn(
         replace(column, domain=domain, id_pattern=pattern), IdentityCodec(False, 0, size, pattern), None
     )
