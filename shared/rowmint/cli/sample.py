@@ -12,8 +12,7 @@ import typer
 
 from rowmint.cli.output import connect, message_json, print_json, print_notice, progress_bar
 from rowmint.client import CompletedRow, SampleStream
-from rowmint.client.row_files import file_format
-from rowmint.client.sampling import whole_file
+from rowmint.client.row_files import file_format, whole_file
 from rowmint.errors import ColumnNotFoundError, InvalidDataError
 from rowmint.errors import DataProblem as Problem
 from rowmint.schema import Cell, cell_text, near_names

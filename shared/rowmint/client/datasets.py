@@ -124,6 +124,8 @@ class DatasetCalls(Calls):
         format: str | dataset_pb2.DataFormat = "csv",  # noqa: A002  # the field's name
         columns: Sequence[schema_pb2.ColumnSpec] = (),
         primary_key: str = "",
+        no_primary_key: bool = False,
+        infinite: dataset_pb2.InfinitePolicy.ValueType = dataset_pb2.INFINITE_POLICY_UNSPECIFIED,
     ) -> dataset_pb2.Dataset:
         """Create a dataset that waits for its bytes.
 
@@ -132,6 +134,8 @@ class DatasetCalls(Calls):
             format: How the bytes are to be read.
             columns: Declared columns; the others are inferred from the data.
             primary_key: Name of the primary key column, or empty.
+            no_primary_key: Whether the table has none, and none is to be proposed.
+            infinite: What is done with infinite numbers; by default they are refused.
 
         Raises:
             RowmintCallError: The service refused.
@@ -139,7 +143,13 @@ class DatasetCalls(Calls):
         request = dataset_service_pb2.CreateDatasetRequest(
             parent=self.project,
             dataset_id="" if dataset_id is None else dataset_id,
-            dataset=dataset_pb2.Dataset(format=data_format(format), column_overrides=columns, primary_key=primary_key),
+            dataset=dataset_pb2.Dataset(
+                format=data_format(format),
+                column_overrides=columns,
+                primary_key=primary_key,
+                no_primary_key=no_primary_key,
+                infinite=infinite,
+            ),
             request_id=str(uuid.uuid4()),
         )
         return self._connection.call_trainer(lambda channel: DatasetServiceStub(channel).CreateDataset, request)
@@ -152,6 +162,8 @@ class DatasetCalls(Calls):
         format: str | dataset_pb2.DataFormat | None = None,  # noqa: A002  # the field's name
         columns: Sequence[schema_pb2.ColumnSpec] = (),
         primary_key: str = "",
+        no_primary_key: bool = False,
+        infinite: dataset_pb2.InfinitePolicy.ValueType = dataset_pb2.INFINITE_POLICY_UNSPECIFIED,
         progress: UploadProgress | None = None,
         wait: bool = True,
         timeout: float | None = None,
@@ -164,6 +176,8 @@ class DatasetCalls(Calls):
             format: How the bytes are to be read; None to infer it from the file's suffix.
             columns: Declared columns; the others are inferred from the data.
             primary_key: Name of the primary key column, or empty.
+            no_primary_key: Whether the table has none, and none is to be proposed.
+            infinite: What is done with infinite numbers; by default they are refused.
             progress: Called with bytes sent and bytes in all.
             wait: Whether to wait until the table is READY.
             timeout: Seconds to wait for that; None for as long as it takes.
@@ -180,7 +194,12 @@ class DatasetCalls(Calls):
         reader = UploadSource(source)
         try:
             dataset = self.create_dataset(
-                dataset_id, format=data_format(format, reader.name), columns=columns, primary_key=primary_key
+                dataset_id,
+                format=data_format(format, reader.name),
+                columns=columns,
+                primary_key=primary_key,
+                no_primary_key=no_primary_key,
+                infinite=infinite,
             )
             dataset = self.write_dataset(dataset.name, reader, progress=progress)
         finally:

@@ -6,9 +6,10 @@ here: TSV, a JSON array, Arrow and Feather files, Parquet.
 
 import contextlib
 import io
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from rowmint.client.sample_stream import SampleProgress, SampleStream
@@ -19,6 +20,23 @@ if TYPE_CHECKING:
 
 _GROUP_BYTES = 64 << 20
 """Bytes in memory of a row group of Parquet: what one writing thread holds."""
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that appears under its name only when it is complete; a device or pipe is written directly."""
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
+            yield file
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 @dataclass(frozen=True)
