@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from importlib.metadata import version
 
 import grpc
 import pyarrow as pa
@@ -360,3 +361,23 @@ def test_known_cells_that_cannot_be_read_name_their_line(fakes, tmp_path, data, 
     output = tmp_path / "rows.csv"
     assert part in fail(fakes, "complete", "flights", str(source), "-o", str(output))
     assert not output.exists()
+
+
+def test_errors_are_json_for_scripts(fakes, tmp_path):
+    def error_of(*arguments):
+        done = run(fakes, *arguments)
+        assert done.exit_code == 1
+        assert done.stdout == ""
+        return json.loads(done.stderr)["error"]
+
+    refused = error_of("sample", "flights", "-n", "5", "-w", "orgin = JFK", "-o", str(tmp_path / "x.csv"), "--json")
+    assert refused["reason"] == "COLUMN_NOT_FOUND"
+    assert "did you mean 'origin'" in refused["message"]
+    assert refused["metadata"]["column"] == "orgin"
+    absent = error_of("datasets", "upload", str(tmp_path / "absent.csv"), "--json")
+    assert "absent.csv" in absent["message"]
+
+
+def test_the_version_is_shown():
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, f"rowmint {version('rowmint')}\n")
