@@ -10,7 +10,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from rowmint.errors import FieldViolation, InvalidFieldError, LimitError, RowmintError
 from rowmint.names import ModelVersionRef
-from rowmint.rpc.converters import predicates_from_proto, schema_to_proto
+from rowmint.rpc.converters import schema_to_proto
+from rowmint.rpc.predicates import predicates_from_proto
 from rowmint.rpc.values import cell_to_value, value_to_cell
 from rowmint.sampling.completion import CompletedRow
 from rowmint.sampling.formats import RowFormat, TypedBatch
