@@ -255,7 +255,7 @@ def test_integer_ids_have_the_width_found(cells: list[int], digits: int) -> None
         (([2, 3, 5], [6, 9]), 1),  # rows kept out of training are missing
     ],
 )
-def test_row_numbers_go_on_counting(batches: tuple[list[int], ...], first: int) -> None:
+def test_row_numbers_continue(batches: tuple[list[int], ...], first: int) -> None:
     assert ids(KEY, *batches)[1] == IdentityCodec(True, first, MAX_IDS, "", sequential=True)
 
 
@@ -274,7 +274,15 @@ def test_text_ids_have_the_pattern_of_their_column() -> None:
     assert ids(TEXT_KEY, ["?"])[0].id_pattern == "id-[0-9]{12}"
 
 
-def test_long_streams_go_on_with_wider_ids() -> None:
+def test_integer_ids_are_of_the_pattern_declared() -> None:
+    declared = replace(KEY, id_pattern="[1-9][0-9]{9}")
+    assert ids(declared, [5])[1] == IdentityCodec(True, 10**9, 9 * 10**9, "")
+    for pattern in ("N[0-9]{5}", "[0-9]{5}", "[1-9][0-9]{18}"):
+        with pytest.raises(InvalidFieldError, match="does not describe the integers"):
+            ids(replace(KEY, id_pattern=pattern), [5])
+
+
+def test_long_streams_continue_with_wider_ids() -> None:
     key = bytes(16)
     numbers = ids(KEY, [47, 11])[1]
     assert sorted(numbers.values(0, 90, key).tolist()) == list(range(10, 100))

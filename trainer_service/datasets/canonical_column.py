@@ -1,16 +1,18 @@
 """One column during the second pass: its conversion, and what its values say about its kind."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rowmint.errors import DataProblem, InvalidDataError
-from rowmint.schema import ColumnSpec, DataType
+from rowmint.schema import INT64_MAX, ColumnKind, ColumnSpec, DataType
 from trainer_service.datasets.canonical_file import column_batches
 from trainer_service.datasets.column_profile import ColumnProfile
-from trainer_service.datasets.conversion import ImpossibleError, InfinityRule, convert, reason
+from trainer_service.datasets.conversion import ImpossibleError, InfinityRule, Mask, convert, mask, reason
 from trainer_service.datasets.declarations import converted_domain, violations
 from trainer_service.datasets.inference.identifiers import LearnedPattern, learn_pattern
 from trainer_service.datasets.limits import IngestLimits
@@ -18,6 +20,9 @@ from trainer_service.datasets.problems import Problems
 from trainer_service.datasets.table_options import InfinitePolicy
 from trainer_service.datasets.target import Target
 from trainer_service.datasets.uniqueness import DistinctnessTest, repeated_rows
+
+_INFINITE = "is not a finite number; --infinite missing makes such cells missing, --infinite clip the declared bound"
+_WIDE_DECIMAL = "has more digits than a numerical column keeps, 64 bits of the last one; declare it categorical"
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class CanonicalColumn:
         bounds = (self.domain.minimum, self.domain.maximum) if target.data_type is DataType.DOUBLE else (None, None)
         low, high = (None if bound is None else float(bound) for bound in bounds)  # type: ignore[arg-type]
         self._infinity = InfinityRule(infinite, low, high)
+        self._is_decimal = target.data_type is DataType.DECIMAL and self.declared.kind in (None, ColumnKind.NUMERICAL)
         self._first: int | None = None
         self.counts_rows = target.data_type is DataType.INT64
         self._rows = 0
@@ -97,9 +103,13 @@ class CanonicalColumn:
         except ImpossibleError as error:
             raise InvalidDataError([DataProblem(str(error), column=self.name)]) from error
         first_row = self._rows + 1
-        problems.add_rows(reason(self.target, limits), converted.bad, first_row, self.name)
+        problems.add_cells(reason(self.target, limits), converted.bad, first_row, self.name, array)
+        if converted.refused is not None:
+            problems.add_cells(_INFINITE, converted.refused, first_row, self.name, array)
         for message, rows in violations(converted.array, self.domain, self.target):
-            problems.add_rows(message, rows & ~converted.bad, first_row, self.name)
+            problems.add_cells(message, rows & ~converted.bad, first_row, self.name, array)
+        if self._is_decimal:
+            problems.add_cells(_WIDE_DECIMAL, _wide_decimals(converted.array), first_row, self.name, array)
         self.infinite += converted.infinite
         self._count(converted.array, is_key=is_key)
         if is_key and converted.array.null_count:
@@ -154,3 +164,9 @@ class CanonicalColumn:
             path: The canonical file.
         """
         return learn_pattern(column_batches(path, self.name))
+
+
+def _wide_decimals(array: pa.Array) -> Mask:
+    """Return which decimals have units of their last digit beyond 64 bits, shape (n,)."""
+    bound = pa.scalar(Decimal(INT64_MAX).scaleb(-array.type.scale), array.type)
+    return mask(pc.greater(pc.abs(array), bound).fill_null(False))

@@ -20,7 +20,7 @@ from trainer_service.datasets.inference.keys import (
 )
 from trainer_service.datasets.notices import Finding, Notice, NoticeCode, Notices, column_flag, key_flag
 
-_FEW_ROWS = 5
+_FEW_ROWS = 2
 """Rows from which on unique text that its name or shape calls an id is one."""
 _NOTABLE_ROWS = 12
 """Rows from which on a number that does not repeat is reported."""

@@ -50,11 +50,14 @@ class Converted(NamedTuple):
         array: Values of the target's type, missing where the input is missing or could not be converted.
         bad: Mask of the rows that could not be converted, shape (n,).
         infinite: Number of infinite values that were clipped or became missing.
+        refused: Mask of the rows with infinite values that are refused, shape (n,), apart from `bad`; None if there are
+            none.
     """
 
     array: pa.Array
     bad: Mask
     infinite: int = 0
+    refused: Mask | None = None
 
 
 def convert(array: pa.Array, target: Target, limits: IngestLimits, infinity: InfinityRule) -> Converted:
@@ -93,6 +96,7 @@ def _finite(array: pa.Array, bad: Mask, infinity: InfinityRule) -> Converted:
     if np.isfinite(values).all():
         return Converted(array, bad)
     infinite = np.isinf(values)
+    refused = np.zeros(len(values), np.bool_)
     drop, count = ~np.isfinite(values), 0
     match infinity.policy:
         case InfinitePolicy.MISSING:
@@ -101,14 +105,14 @@ def _finite(array: pa.Array, bad: Mask, infinity: InfinityRule) -> Converted:
             for bound, sign in ((infinity.minimum, -np.inf), (infinity.maximum, np.inf)):
                 clipped = values == sign
                 if bound is None:
-                    bad = bad | clipped
+                    refused |= clipped
                 else:
                     values = np.where(clipped, bound, values)
                     drop, count = drop & ~clipped, count + int(clipped.sum())
         case InfinitePolicy.REFUSE:
-            bad = bad | infinite
+            refused = infinite
     missing = drop | ~mask(array.is_valid())
-    return Converted(pa.array(values, pa.float64(), mask=missing), bad, count)
+    return Converted(pa.array(values, pa.float64(), mask=missing), bad, count, refused)
 
 
 def mask(array: pa.Array) -> Mask:

@@ -4,8 +4,7 @@ The id of row i is the element of rank F(i) of a finite language, where F is a p
 column, seed): a balanced Feistel network on the next even number of bits, walked until it lands below M (Black and
 Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002). A bijection cannot repeat, so no replica needs to ask
 another. Row numbers are not permuted: their ids follow one another; nor are ids past those of the width found, which
-only long streams need. Where cells may be missing, a keyed hash of the row
-decides which are.
+only long streams need. Where cells may be missing, a keyed hash of the row decides which are.
 """
 
 import hashlib
@@ -115,6 +114,12 @@ class IdentityCodec:
             return True
         language = parse_id_pattern(self.pattern)
         return len(language.layouts) == 1 and not language.free
+
+    def wider_pattern(self, rows: int) -> str:
+        """Return a pattern that describes at least `rows` ids, like this one's but wider."""
+        if self.integral:
+            return f"[1-9][0-9]{{{len(str(rows))}}}"
+        return f"{self.pattern}[0-9]{{{len(str(rows // self.size))}}}"
 
     def cells(self, start: int, count: int, key: bytes) -> ColumnArray:
         """Return the ids of rows `start` to `start + count - 1`: integers, or ranks of texts; shape (count,).

@@ -47,6 +47,8 @@ _TEMPORAL = (DataType.DATE, DataType.TIMESTAMP)
 _TIMES = frozenset({StorageType.TIME32_S, StorageType.TIME32_MS, StorageType.TIME64_US, StorageType.TIME64_NS})
 _DAY_WORDS = frozenset({"date", "day", "dt", "datum", "fecha"})
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+MAX_SHAPES = 2_048
+"""Shapes of the texts of a column, from which on it is text: no numbers or moments are written in so many ways."""
 _FIRST_TEXTS = 64
 _MAX_PAD = 64
 _CLOCK = DatetimeForm("%H:%M:%S[.%6f]")
@@ -105,6 +107,7 @@ class ColumnInference:
         self._scale = 0
         self._padding = _Padding()
         self._empty = 0
+        self._shapes: set[int] = set()
         self._numbers, self._moments, self._booleans = self._families(inference)
 
     def _families(self, inference: Inference) -> tuple[NumberState | None, MomentState | None, BooleanState | None]:
@@ -151,7 +154,7 @@ class ColumnInference:
         self._add_text(array)
 
     def _alive(self) -> bool:
-        return (
+        return len(self._shapes) <= MAX_SHAPES and (
             (self._numbers is not None and bool(self._numbers.separators))
             or (self._moments is not None and self._moments.alive)
             or (self._booleans is not None and self._booleans.alive)
@@ -170,6 +173,9 @@ class ColumnInference:
             texts, trimmed, weights = texts.filter(pa.array(full)), trimmed.filter(pa.array(full)), weights[full]
         self._padding.add(texts, trimmed, weights)
         for group in groups(trimmed, MAX_SHAPE):
+            self._shapes.add(hash(group.shape))
+            if not self._alive():
+                break
             rows = weights[group.places]
             if self._numbers is not None and self._numbers.separators:
                 self._numbers.add(group, rows)
@@ -177,8 +183,6 @@ class ColumnInference:
                 self._moments.add(group, rows)
             if self._booleans is not None and self._booleans.alive:
                 self._booleans.add(group, rows)
-            if not self._alive():
-                break
 
     def _add_typed(self, array: pa.Array) -> None:
         kind = _type_of(array.type)
@@ -235,7 +239,7 @@ class ColumnInference:
         if not self._text_seen and not self._seen:
             return Decision(Target(DataType.STRING, why="it has no values"))
         notices: list[Notice] = []
-        for decision in self._decisions(evidence):
+        for decision in self._decisions(evidence) if len(self._shapes) <= MAX_SHAPES else ():
             notices += decision.notices
             if decision.target is not None:
                 return Decision(decision.target, tuple(notices))

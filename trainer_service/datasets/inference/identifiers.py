@@ -31,15 +31,17 @@ _DIGITS, _LOWER, _UPPER = "0123456789", "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHI
 _CLASSES = (
     ("1-9", _DIGITS[1:]),
     ("0-9", _DIGITS),
-    ("A-F0-9", "ABCDEF" + _DIGITS),
-    ("a-f0-9", "abcdef" + _DIGITS),
     ("A-Z", _UPPER),
     ("a-z", _LOWER),
+    ("A-F0-9", "ABCDEF" + _DIGITS),
+    ("a-f0-9", "abcdef" + _DIGITS),
     ("A-Z0-9", _UPPER + _DIGITS),
     ("a-z0-9", _LOWER + _DIGITS),
     ("A-Za-z", _UPPER + _LOWER),
     ("A-Za-z0-9", _UPPER + _LOWER + _DIGITS),
 )
+_HEX_CLASSES = _CLASSES[4:6]
+_HEX_WIDTH = 16
 _LETTERS = 0  # bytes past ASCII count as this one
 _UINT64_DIGITS = 20
 _UINT64_END = "18446744073709551616"
@@ -81,8 +83,8 @@ class _Layouts:
 
     def add(self, texts: pa.Array) -> None:
         offsets, data = bytes_of(texts)
-        letters = np.where(data < 128, data, _LETTERS).astype(np.intp)
-        self.anywhere[np.unique(letters)] = True
+        letters = np.where(data < 128, data, np.uint8(_LETTERS))
+        self.anywhere[letters] = True
         lengths = np.diff(offsets)
         for length in np.unique(lengths).tolist():
             starts = offsets[:-1][lengths == length].astype(np.int64)
@@ -91,10 +93,10 @@ class _Layouts:
             if keep:
                 self.seen.setdefault(length, np.zeros((length, 128), np.bool_))
             for position in range(min(length, MAX_WIDTH)):
-                found = np.bincount(letters[starts + position], minlength=128) > 0
-                self.heads[position] |= found
+                found = letters[starts + position]
+                self.heads[position, found] = True
                 if keep:
-                    self.seen[length][position] |= found
+                    self.seen[length][position, found] = True
         digits = texts.filter(pc.equal(pc.binary_length(texts), _UINT64_DIGITS))
         if len(digits):
             self.largest = max(self.largest, pc.max(digits).as_py())
@@ -141,8 +143,9 @@ def _of_layouts(layouts: _Layouts, total: int) -> LearnedPattern:
         return LearnedPattern("1[0-7][0-9]{18}", total - rows, is_code=False)
     if length in layouts.seen and rows >= _MOST * total:
         seen = layouts.seen[length]
-        parts = [(_alphabet(_bytes(at), total), 1, 1) for at in seen]
-        found = set("".join(_bytes(layouts.anywhere)))
+        found = set(_bytes(layouts.anywhere))
+        classes = _hexadecimal(found) if length >= _HEX_WIDTH else _CLASSES
+        parts = [(_alphabet(_bytes(at), total, classes), 1, 1) for at in seen]
         is_code = rows == total and length >= _CODE_WIDTH and _has(found, _DIGITS) and _has(found, _LOWER + _UPPER)
         return LearnedPattern(_with_room(parts, total), total - rows, is_code=is_code)
     shortest, longest = min(layouts.rows), max(layouts.rows)
@@ -164,12 +167,19 @@ def _has(found: set[str], letters: str) -> bool:
     return bool(found & set(letters))
 
 
-def _alphabet(seen: str, rows: int) -> str:
+def _hexadecimal(found: set[str]) -> tuple[tuple[str, str], ...]:
+    """Return the one class of hexadecimal digits if long ids have no other letters, else all classes."""
+    words = {letter for letter in found if letter.isalnum()}
+    return next(((name,) for name in _HEX_CLASSES if words <= set(name[1]) and not words <= set(_DIGITS)), _CLASSES)
+
+
+def _alphabet(seen: str, rows: int, classes: tuple[tuple[str, str], ...] = _CLASSES) -> str:
     """Return the expression of a position, of the characters seen there.
 
     Args:
         seen: The characters; U+0000 stands for any past ASCII.
         rows: Rows that they were seen in.
+        classes: Classes to choose from, the smallest first.
     """
     letters = seen.replace(chr(_LETTERS), "a")
     if len(letters) == 1 and (rows >= _LITERAL_ROWS or not letters.isalnum()) and chr(_LETTERS) not in seen:
@@ -180,7 +190,7 @@ def _alphabet(seen: str, rows: int) -> str:
     marks = "".join(
         letter for letter in letters if not letter.isalnum() and letter.isprintable() and letter not in "]\\-"
     )
-    ranges = next((ranges for ranges, known in _CLASSES if words <= set(known)), "A-Za-z0-9") if words else ""
+    ranges = next((ranges for ranges, known in classes if words <= set(known)), "A-Za-z0-9") if words else ""
     dash = "-" if "-" in letters else ""
     return f"[{ranges}{marks}{dash}]" if ranges or marks or dash else "[a-z]"
 

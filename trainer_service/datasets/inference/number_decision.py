@@ -18,7 +18,8 @@ _ID_DIGITS = 7
 _ENOUGH = 20
 _OUTLIER_ROWS = 1000
 _OUTLIER_SHARE = 0.001
-_INT64_DIGITS = 18
+_UNITS = 0.99 * 2**63
+"""Units of the last digit of a decimal that 64 bits hold, with some left for rounding."""
 _SHORT = 4
 """Digits of integers whose plus sign is not that of a phone number; fraction digits that never need an exponent."""
 
@@ -127,7 +128,7 @@ def _target(
         data_type = DataType.DOUBLE if facts.beyond_int64 else DataType.INT64
     elif not facts.lossy and not facts.beyond_exact:
         data_type = DataType.DOUBLE
-    elif not facts.exponents and not others and decimals is not None and facts.digits[1] + scale <= _INT64_DIGITS:
+    elif not facts.exponents and not others and decimals is not None and facts.largest * 10**scale < _UNITS:
         data_type = DataType.DECIMAL
     elif facts.beyond_exact and not request.numerical:
         return None
@@ -137,7 +138,8 @@ def _target(
         notices.add(NoticeCode.DIGITS_DROPPED, message, notices.as_kind("categorical"), facts.lossy)
     form = _form(facts, data_type, decimals, separators, notices) if request.form is None else request.form
     _note_rounding(facts, notices)
-    plain = form == NumberForm()
+    canonical = NumberForm(minimum_fraction_digits=decimals if data_type is DataType.DECIMAL else None)
+    plain = form in (NumberForm(), canonical)
     return Target(
         data_type,
         WrittenForm() if plain else WrittenForm(form),
@@ -171,7 +173,7 @@ def _form(
         negative=negative,
         sign_after_prefix=facts.signs_after_prefix > facts.signs_before_prefix,
         leading_point=facts.leading_points > facts.zero_points,
-        **_exponent(facts, decimals),
+        **_exponent(facts, data_type, decimals),
     )
 
 
@@ -194,6 +196,7 @@ def _fewest_digits(facts: NumberFacts, data_type: DataType, decimals: int | None
     if data_type is DataType.INT64 or not facts.fractions:
         return None
     lengths = {digits for digits, _ in facts.fractions}
+    usual = decimals or 0 if data_type is DataType.DECIMAL else 1
     total = facts.fractions.total()
     if len(lengths) == 1 and total >= _ENOUGH and max(lengths) <= MAX_DECIMALS:
         best = max(lengths)
@@ -206,13 +209,12 @@ def _fewest_digits(facts: NumberFacts, data_type: DataType, decimals: int | None
                 if digits == fewest or (digits > fewest and not round_)
             )
 
-        best = min(lengths | {1}, key=lambda fewest: (-agreeing(fewest), fewest != 1, fewest))
+        best = min(lengths | {usual}, key=lambda fewest: (-agreeing(fewest), fewest != usual, fewest))
         if agreeing(best) < total:
             spread = f"{min(lengths)} to {max(lengths)} digits"
             message = f"fractions have {spread} and some end in 0; they are written with {best} or as many as needed"
             notices.add(NoticeCode.MIXED_FORMS, message, notices.as_kind("categorical"), total - agreeing(best))
-    canonical = decimals if data_type is DataType.DECIMAL else 1
-    return None if best == canonical else best
+    return None if best == 1 and data_type is DataType.DOUBLE else best
 
 
 def _plus(facts: NumberFacts, notices: ColumnNotices) -> PlusSign:
@@ -226,12 +228,12 @@ def _plus(facts: NumberFacts, notices: ColumnNotices) -> PlusSign:
     return PlusSign.NOT_NEGATIVE if facts.plus_zeros > facts.bare_zeros else PlusSign.POSITIVE
 
 
-def _exponent(facts: NumberFacts, decimals: int | None) -> dict[str, Any]:
+def _exponent(facts: NumberFacts, data_type: DataType, decimals: int | None) -> dict[str, Any]:
     """Return the fields of the exponent."""
     if not facts.exponents:
-        # Numbers on a fine grid have an exponent in Python's repr, where they are small.
-        plain = decimals is not None and decimals > _SHORT
-        return {"exponent": ExponentStyle.NEVER} if plain else {}
+        # Python's repr has an exponent for small numbers on a fine grid, and for large ones.
+        plain = (decimals is not None and decimals > _SHORT) or facts.digits[1] > MAX_DECIMALS
+        return {"exponent": ExponentStyle.NEVER} if plain and data_type is DataType.DOUBLE else {}
     every = facts.exponents.total() == facts.rows
     signs = {plus for _, _, plus in facts.exponents}
     upper = sum(rows for (is_upper, _, _), rows in facts.exponents.items() if is_upper)

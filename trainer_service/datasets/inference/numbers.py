@@ -52,6 +52,7 @@ class NumberFacts:
         beyond_int64: Rows of integers beyond 64 bits.
         beyond_exact: Rows of integers that a double may not hold exactly.
         lossy: Rows of fractions of which a double loses digits.
+        largest: About the largest number of more digits than a double always holds, without its sign.
     """
 
     rows: int = 0
@@ -78,6 +79,7 @@ class NumberFacts:
     beyond_int64: int = 0
     beyond_exact: int = 0
     lossy: int = 0
+    largest: float = 0.0
 
     def merge(self, other: "NumberFacts") -> None:
         """Add the counts of other rows."""
@@ -87,6 +89,8 @@ class NumberFacts:
                     getattr(self, name).update(value)
                 case tuple():
                     self.digits = (min(self.digits[0], value[0]), max(self.digits[1], value[1]))
+                case float():
+                    self.largest = max(self.largest, value)
                 case frozenset():
                     self.groupings &= value
                 case _:
@@ -125,7 +129,7 @@ class NumberFacts:
         elif layout.negative is None:
             self.bare += rows - zeros
             self.bare_zeros += zeros
-        if (layout.prefix or layout.suffix) and (layout.plus or layout.negative is not None):
+        if _shows_order(layout):
             self.signs_after_prefix += rows if layout.sign_after_prefix else 0
             self.signs_before_prefix += 0 if layout.sign_after_prefix else rows
 
@@ -161,8 +165,11 @@ class NumberFacts:
         digits = layout.whole + layout.fraction
         if len(digits) <= _EXACT_DIGITS:
             return
+        texts = group.spelled(plain(layout, group.shape))
+        numbers = texts.cast(pa.float64())
+        self.largest = max(self.largest, float(np.abs(numbers.to_numpy()).max()))
         if layout.point or layout.exponent:
-            self.lossy += int(weights[_loses_digits(layout, group)].sum())
+            self.lossy += int(weights[_loses_digits(texts, numbers)].sum())
             return
         head, tail = group.number(digits[:-9][-18:]), group.number(digits[-9:])
         huge = ~group.zeros(digits[:-18]) & (len(digits) > 18) if len(digits) > 19 else np.zeros(len(group), np.bool_)
@@ -174,10 +181,21 @@ class NumberFacts:
         self.beyond_exact += int(weights[inexact].sum())
 
 
-def _loses_digits(layout: NumberLayout, group: ShapeGroup) -> NDArray[np.bool_]:
-    """Return which numbers are not the shortest decimal of the double nearest to them, shape (n,)."""
-    texts = group.spelled(plain(layout, group.shape))
-    numbers = texts.cast(pa.float64())
+def _shows_order(layout: NumberLayout) -> bool:
+    """Return whether a sign stands on the side of a prefix or suffix, so that it is inside or outside."""
+    match layout.negative:
+        case NegativeStyle.PARENTHESES:
+            return bool(layout.prefix or layout.suffix)
+        case NegativeStyle.TRAILING_MINUS | NegativeStyle.CREDIT:
+            return bool(layout.suffix)
+        case None:
+            return layout.plus and bool(layout.prefix)
+        case _:
+            return bool(layout.prefix)
+
+
+def _loses_digits(texts: pa.Array, numbers: pa.Array) -> NDArray[np.bool_]:
+    """Return which of the texts are not the shortest decimal of the double nearest to them, shape (n,)."""
     unequal = pc.invert(pc.equal(numbers.cast(pa.string()), texts))
     found = np.array(unequal.to_numpy(zero_copy_only=False), np.bool_)
     for index in np.flatnonzero(found):

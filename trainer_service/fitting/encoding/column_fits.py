@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from rowmint.codecs import IdentityCodec
 from rowmint.codecs.identity import MISSING_ONE
-from rowmint.schema import ColumnSpec, DataType, Domain
+from rowmint.errors import InvalidFieldError
+from rowmint.schema import INT64_MAX, ColumnSpec, DataType, Domain
 from rowmint.schema.forms.id_pattern import MAX_IDS, longer_pattern, parse_id_pattern
 from rowmint.schema.forms.storage import storage_bounds
 from trainer_service.datasets.inference.keys import made_digits
@@ -31,7 +32,8 @@ def fit_columns(
         options: How columns are encoded.
 
     Raises:
-        InvalidFieldError: A categorical column has too many values and is to be refused then.
+        InvalidFieldError: A categorical column has too many values and is to be refused then, or the pattern of integer
+            ids describes no range of them.
     """
     fitted = []
     for column in columns:
@@ -47,9 +49,12 @@ def fit_columns(
 
 
 def fit_identity(column: ColumnSpec, summary: IdentitySummary) -> FittedColumn:
-    """Fit a column of ids: integers that go on counting rows, integers of the width found, or texts of a pattern.
+    """Fit a column of ids: integers that continue to count rows, integers of the width found, or texts of a pattern.
 
-    Streams longer than there are ids of the width found go on with wider ones.
+    Streams longer than there are ids of the width found continue with wider ones.
+
+    Raises:
+        InvalidFieldError: A pattern is declared for integers, and describes no range of them.
     """
     share = summary.missing / summary.rows if summary.rows else 0.0
     missing = round(share * MISSING_ONE)
@@ -61,6 +66,8 @@ def fit_identity(column: ColumnSpec, summary: IdentitySummary) -> FittedColumn:
         first = size if wide != pattern else 0
         codec = IdentityCodec(False, 0, parse_id_pattern(wide).size, wide, missing=missing, first=first)
         return FittedColumn(replace(column, id_pattern=pattern), codec, None)
+    if column.id_pattern:
+        return FittedColumn(column, replace(_declared_integers(column), missing=missing), None)
     _, greatest = storage_bounds(column.written_form.storage)
     end = int(greatest) + 1 if greatest > _ENOUGH else MAX_IDS
     if summary.counts_rows:
@@ -71,3 +78,13 @@ def fit_identity(column: ColumnSpec, summary: IdentitySummary) -> FittedColumn:
     size = max(9 * base, min(end, MAX_IDS) - base)
     codec = IdentityCodec(True, base, size, "", missing=missing, first=0 if size == 9 * base else 9 * base)
     return FittedColumn(column, codec, None)
+
+
+def _declared_integers(column: ColumnSpec) -> IdentityCodec:
+    integers = parse_id_pattern(column.id_pattern).integers()
+    if integers is None or integers[1] > INT64_MAX:
+        raise InvalidFieldError(
+            f"id_pattern of column {column.name!r}",
+            f"{column.id_pattern!r} does not describe the integers from one to another, as [1-9][0-9]{{9}} does",
+        )
+    return IdentityCodec(True, integers[0], integers[1] - integers[0] + 1, "")

@@ -56,7 +56,7 @@ def _missing(schema: TableSchema) -> str:
     """Return what stands for a missing cell.
 
     Raises:
-        InvalidFieldError: A missing cell could not be told from an empty text.
+        InvalidFieldError: A missing cell would look like an empty text.
     """
     if len(schema.columns) > 1:
         return ""

@@ -138,7 +138,7 @@ def _read_own(text: str, column: ColumnSpec) -> Cell:
             return _moment_cell(read_moment(text, form), column)
         case BooleanForm() as form:
             folded = text.casefold()
-            # Words that differ by case alone are told apart by it.
+            # Where two words differ by case alone, case counts.
             words = {form.true_text.casefold(): True, form.false_text.casefold(): False}
             if len(words) < 2:
                 folded, words = text, {form.true_text: True, form.false_text: False}

@@ -17,8 +17,9 @@ from functools import cached_property, lru_cache
 from rowmint.errors import InvalidFieldError
 
 MAX_IDS = 1 << 62
-"""Elements that are told apart by rank."""
+"""Ranks of one language."""
 
+_DIGITS = "0123456789"
 _MAX_WIDTH = 256
 _MAX_PATTERN = 1024
 _MAX_CLASS = 4096
@@ -53,13 +54,21 @@ class IdPattern:
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """How many elements of each length are told apart."""
+        """How many elements of each length have a rank."""
         return tuple(math.prod(map(len, layout[self.free :])) for layout in self.layouts)
 
     @property
     def size(self) -> int:
-        """How many elements are told apart, 2 to 2**62."""
+        """How many elements have a rank, 2 to 2**62."""
         return sum(self.sizes)
+
+    def integers(self) -> tuple[int, int] | None:
+        """Return the least and the greatest element where all are integers in plain digits, without gaps; else None."""
+        digits = all(letter in _DIGITS for layout in self.layouts for alphabet in layout for letter in alphabet)
+        if not digits or self.free or any("0" in layout[0] for layout in self.layouts if len(layout) > 1):
+            return None
+        least, greatest = int("".join(map(min, self.layouts[0]))), int("".join(map(max, self.layouts[-1])))
+        return (least, greatest) if greatest - least + 1 == self.size else None
 
     def text(self, rank: int) -> str:
         """Return the element of a rank, 0 to `size` - 1."""
@@ -72,11 +81,11 @@ class IdPattern:
             alphabet[(mixed(rank + position * GOLDEN & _MASK) >> 32) * len(alphabet) >> 32]
             for position, alphabet in enumerate(layout[: self.free], 1)
         ]
-        told: list[str] = []
+        ranked: list[str] = []
         for alphabet in reversed(layout[self.free :]):
             rest, digit = divmod(rest, len(alphabet))
-            told.append(alphabet[digit])
-        return "".join(letters + told[::-1])
+            ranked.append(alphabet[digit])
+        return "".join(letters + ranked[::-1])
 
 
 @lru_cache(maxsize=256)
@@ -127,7 +136,7 @@ def _free_positions(layouts: Sequence[tuple[str, ...]]) -> int:
 
 
 def longer_pattern(pattern: str) -> str:
-    """Return a pattern whose first elements are those of a valid one, and that goes on with longer ones.
+    """Return a pattern whose first elements are those of a valid one, and that continues with longer ones.
 
     The last class of the pattern, or the one of several lengths, may be up to twelve characters longer. A pattern that
     cannot be longer is returned as it is.

@@ -149,7 +149,7 @@ def _frame(head: str, tail: str) -> _Frame | None:
     else:
         mark = ""
     if mark:
-        after = tail.startswith(mark) and tail != mark if not prefix else after or (not sign and tail.startswith(mark))
+        after = after or (tail.startswith(mark) and tail != mark and not (sign and prefix))
         suffix = tail.removeprefix(mark) if after else tail.removesuffix(mark)
         if suffix == tail:
             return None
