@@ -69,6 +69,14 @@ class DatasetSuite(RegistrySuite):
             create(digest=b"2" * 32)
         assert create(project="q").name.project == "q"
 
+    def test_a_request_of_an_earlier_release_is_recognised(self, registry):
+        named = {"data_format": {}, "request_id": "r"}
+        made = registry.datasets.create("p", "", **named, request_digest=b"1" * 32)
+        digests = {"request_digest": b"2" * 32, "former_digests": (b"0" * 32, b"1" * 32)}
+        assert registry.datasets.create("p", "", **named, **digests) == made
+        with pytest.raises(RequestIdReusedError, match="'r'"):
+            registry.datasets.create("p", "", **named, request_digest=b"2" * 32, former_digests=(b"0" * 32,))
+
     def test_a_dataset_name_is_taken_once(self, registry):
         registry.datasets.create("p", "d", data_format={})
         with pytest.raises(ResourceExistsError, match="projects/p/datasets/d"):

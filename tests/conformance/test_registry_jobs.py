@@ -55,6 +55,8 @@ class JobSuite(RegistrySuite):
         dataset = ready(registry)
         one = train(registry, "", dataset, request_id="r", request_digest=b"1" * 32)
         assert train(registry, "", dataset, request_id="r", request_digest=b"1" * 32) == one
+        former = {"request_digest": b"3" * 32, "former_digests": (b"1" * 32,)}
+        assert train(registry, "", dataset, request_id="r", **former) == one
         with pytest.raises(RequestIdReusedError):
             train(registry, "", dataset, request_id="r", request_digest=b"2" * 32)
         train(registry, "j", dataset)

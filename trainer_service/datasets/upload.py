@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,7 @@ class UploadService:
         primary_key: str = "",
         request_id: str = "",
         request_digest: bytes = b"",
+        former_digests: Collection[bytes] = (),
     ) -> DatasetRecord:
         """Create a dataset in state UPLOADING; see `DatasetLedger.create`.
 
@@ -103,6 +104,7 @@ class UploadService:
             primary_key=primary_key,
             request_id=request_id,
             request_digest=request_digest,
+            former_digests=former_digests,
             max_open=self.limits.open_uploads,
         )
 

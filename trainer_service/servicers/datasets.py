@@ -1,7 +1,6 @@
 """DatasetService."""
 
 import asyncio
-import hashlib
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
@@ -17,6 +16,7 @@ from rowmint.rpc.models import optional
 from rowmint.v1 import dataset_pb2, dataset_service_pb2, dataset_service_pb2_grpc
 from trainer_service import metrics
 from trainer_service.converters.datasets import dataset_to_proto, format_from_proto, overrides_from_proto
+from trainer_service.converters.request_digests import dataset_digests
 from trainer_service.datasets.upload import UploadService, Writer
 from trainer_service.garbage import sweep
 
@@ -59,7 +59,7 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         validate_request_id(request.request_id)
         overrides = overrides_from_proto(request.dataset)
         data_format = format_from_proto(request.dataset.format)
-        body = (request.parent, request.dataset_id, data_format, overrides, request.dataset.primary_key)
+        digest, *former = dataset_digests(request)
         record = self._upload.create(
             project,
             request.dataset_id,
@@ -67,7 +67,8 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
             overrides=overrides,
             primary_key=request.dataset.primary_key,
             request_id=request.request_id,
-            request_digest=hashlib.sha256(repr(body).encode()).digest(),
+            request_digest=digest,
+            former_digests=former,
         )
         return dataset_to_proto(record)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ from trainer_service.config import TrainingConfig, to_json, validate_against
 from trainer_service.converters.config import config_from_proto, config_to_proto
 from trainer_service.converters.errors import error_from_json
 from trainer_service.converters.jobs import event_to_proto, job_to_proto
+from trainer_service.converters.request_digests import job_digests
 
 _WATCH_SECONDS = 0.1
 
@@ -65,11 +65,11 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
 
     def _create(self, request: training_service_pb2.CreateTrainingJobRequest) -> JobRecord:
         """Create the requested job, or return the one that the same request created before."""
-        digest = _digest(request)
+        digests = job_digests(request)
         project = ProjectName.parse(request.parent).project
         validate_request_id(request.request_id)
         # Looked for first: what was valid once may be no more, as the dataset may be gone.
-        earlier = self._registry.jobs.repeated(JobKind.TRAIN, project, request.request_id, digest)
+        earlier = self._registry.jobs.repeated(JobKind.TRAIN, project, request.request_id, digests)
         if earlier is not None:
             return earlier
         dataset, config = self._check(request)
@@ -82,7 +82,8 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
             config=to_json(config),
             dataset_uid=dataset.uid,
             request_id=request.request_id,
-            request_digest=digest,
+            request_digest=digests[0],
+            former_digests=digests[1:],
             trace_parent=current_trace_parent(),
         )
 
@@ -190,16 +191,3 @@ def _distinct(dataset: DatasetRecord) -> dict[str, int]:
     """Return how many different values each column has, at least."""
     columns = {} if dataset.profile is None else dataset.profile["columns"]
     return {name: column["distinct"] for name, column in columns.items()}
-
-
-def _digest(request: training_service_pb2.CreateTrainingJobRequest) -> bytes:
-    """Return the digest of all that the request says, as it was sent: defaults may change from call to call."""
-    job = request.training_job
-    said = training_service_pb2.CreateTrainingJobRequest(
-        parent=request.parent,
-        training_job_id=request.training_job_id,
-        training_job=training_job_pb2.TrainingJob(
-            dataset=job.dataset, model=job.model, config=job.config, staged=job.staged
-        ),
-    )
-    return hashlib.sha256(said.SerializeToString(deterministic=True)).digest()

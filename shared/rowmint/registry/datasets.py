@@ -1,6 +1,6 @@
 """The ledger of datasets and of the segments of their uploads."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, and_, case, delete, func, insert, select, tuple_, update
@@ -51,6 +51,7 @@ class DatasetLedger(GarbageLedger):
         primary_key: str = "",
         request_id: str = "",
         request_digest: bytes = b"",
+        former_digests: Collection[bytes] = (),
         max_open: int | None = None,
     ) -> DatasetRecord:
         """Create a dataset in state UPLOADING, or return the one that the same request created before.
@@ -63,6 +64,7 @@ class DatasetLedger(GarbageLedger):
             primary_key: Declared primary key, or empty.
             request_id: Idempotency key of the call, or empty.
             request_digest: SHA-256 of the request's body; equal exactly for equal bodies.
+            former_digests: What earlier releases kept as the digest of an equal body.
             max_open: Maximum number of UPLOADING datasets of the project; None for no limit.
 
         Raises:
@@ -98,7 +100,7 @@ class DatasetLedger(GarbageLedger):
                 _enforce_open_limit(connection, project, max_open)
                 return dataset_record(_row(connection, name))
             own = datasets.c.project == project
-            earlier = earlier_row(connection, datasets, own, request_id, request_digest)
+            earlier = earlier_row(connection, datasets, own, request_id, {request_digest, *former_digests})
             if earlier is not None:
                 return dataset_record(earlier)
             raise ResourceExistsError(f"{name} exists; choose another dataset_id", metadata={"name": str(name)})

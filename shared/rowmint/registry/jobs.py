@@ -1,6 +1,6 @@
 """The ledger of jobs: leased work, claimed by one worker at a time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, select, tuple_, update
@@ -69,6 +69,7 @@ class JobLedger:
         parent: str | None = None,
         request_id: str = "",
         request_digest: bytes = b"",
+        former_digests: Collection[bytes] = (),
         trace_parent: str | None = None,
     ) -> JobRecord:
         """Create a job, or return the one that the same request created before.
@@ -83,6 +84,7 @@ class JobLedger:
             parent: Uid of the job that it is a part of, or None; that one's cancel reaches it.
             request_id: What makes a repeated call harmless, or empty.
             request_digest: SHA-256 of the request's body; equal exactly for equal bodies.
+            former_digests: What earlier releases kept as the digest of an equal body.
             trace_parent: The span that creates it, as W3C Trace Context writes it, or None.
 
         Raises:
@@ -94,9 +96,9 @@ class JobLedger:
         """
         uid = self._new_uid()
         name = job_name(kind, project, job_id or f"job-{uid[:12]}")
-        scope = _of_kind(project, kind)
+        scope, digests = _of_kind(project, kind), {request_digest, *former_digests}
         with writing(self._engine) as connection:
-            earlier = earlier_row(connection, jobs, scope, request_id, request_digest)
+            earlier = earlier_row(connection, jobs, scope, request_id, digests)
             if earlier is not None:
                 return job_record(earlier)
             if parent is not None:
@@ -122,19 +124,25 @@ class JobLedger:
             if inserted:
                 return job_record(_row(connection, uid))
             # Another call with the same request may have won a race.
-            earlier = earlier_row(connection, jobs, scope, request_id, request_digest)
+            earlier = earlier_row(connection, jobs, scope, request_id, digests)
             if earlier is not None:
                 return job_record(earlier)
             raise ResourceExistsError(f"{name} exists; choose another id", metadata={"name": str(name)})
 
-    def repeated(self, kind: JobKind, project: str, request_id: str, request_digest: bytes) -> JobRecord | None:
-        """Return the job that the same request created before, or None; arguments as in `create`.
+    def repeated(self, kind: JobKind, project: str, request_id: str, digests: Collection[bytes]) -> JobRecord | None:
+        """Return the job that the same request created before, or None.
+
+        Args:
+            kind: What the job does.
+            project: Its project.
+            request_id: As in `create`.
+            digests: `request_digest` and `former_digests` of `create`.
 
         Raises:
             RequestIdReusedError: The request_id was used with another body.
         """
         with reading(self._engine) as connection:
-            earlier = earlier_row(connection, jobs, _of_kind(project, kind), request_id, request_digest)
+            earlier = earlier_row(connection, jobs, _of_kind(project, kind), request_id, digests)
             return None if earlier is None else job_record(earlier)
 
     def get(self, name: JobName) -> JobRecord:
