@@ -23,7 +23,8 @@ from sampler_service.requests import CompletionRequest, SampleRequest
 from sampler_service.sessions import CompletedRows, CompletionEvent, SampleEvent
 from sampler_service.statistics import VersionStatistics
 
-_MAX_PARTIAL_ROWS = 10_000
+MAX_PARTIAL_ROWS = 10_000
+"""Rows of one message of a completion."""
 
 _FORMATS = {
     sampling_pb2.ROW_FORMAT_UNSPECIFIED: RowFormat.ARROW_STREAM,
@@ -257,8 +258,8 @@ def partial_rows(request: sampling_pb2.CompleteRowsRequest) -> Sequence[sampling
     if request.WhichOneof("message") != "rows":
         raise InvalidFieldError("rows", "is required in every message but the first")
     rows = request.rows.rows
-    if len(rows) > _MAX_PARTIAL_ROWS:
-        raise InvalidFieldError("rows.rows", f"has {len(rows)} entries; at most {_MAX_PARTIAL_ROWS}")
+    if len(rows) > MAX_PARTIAL_ROWS:
+        raise InvalidFieldError("rows.rows", f"has {len(rows)} entries; at most {MAX_PARTIAL_ROWS}")
     return rows
 
 

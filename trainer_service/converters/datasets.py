@@ -34,7 +34,7 @@ def format_from_proto(data_format: dataset_pb2.DataFormat) -> dict[str, Any]:
 
 def _csv(csv: dataset_pb2.CsvFormat) -> dict[str, Any]:
     given = {name: getattr(csv, name) for name in ("delimiter", "quote", "encoding") if csv.HasField(name)}
-    dialect = CsvFormat(**given)
+    dialect = CsvFormat(**given, null_values=tuple(csv.null_values))
     return {
         "delimiter": dialect.delimiter,
         "quote": dialect.quote,

@@ -7,6 +7,10 @@ from typing import Any
 from rowmint.errors import InvalidFieldError
 
 ENCODINGS = ("utf-8", "latin-1", "utf-16")
+# pyarrow ends the process at about a hundred thousand of them. Checked here too: a format may have been stored by a
+# release that did not bound them.
+MAX_NULL_VALUES = 100
+MAX_NULL_CHARACTERS = 1024
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,8 @@ class CsvFormat:
     Attributes:
         delimiter: Field separator, one ASCII character.
         quote: Quote character, ASCII; doubled within a quoted field.
-        null_values: Values of unquoted fields that represent a missing cell; replaces the default, the empty field.
+        null_values: Values of unquoted fields that represent a missing cell, at most 100 of at most 1,024 characters;
+            replaces the default, the empty field.
         encoding: One of `ENCODINGS`; a byte order mark is allowed.
     """
 
@@ -38,6 +43,16 @@ class CsvFormat:
             raise InvalidFieldError(
                 "dataset.format.csv.encoding", f"{self.encoding!r} is not one of {', '.join(ENCODINGS)}"
             )
+        if len(self.null_values) > MAX_NULL_VALUES:
+            raise InvalidFieldError(
+                "dataset.format.csv.null_values", f"has {len(self.null_values):,} entries; at most {MAX_NULL_VALUES}"
+            )
+        for index, value in enumerate(self.null_values):
+            if len(value) > MAX_NULL_CHARACTERS:
+                raise InvalidFieldError(
+                    f"dataset.format.csv.null_values[{index}]",
+                    f"has {len(value):,} characters; at most {MAX_NULL_CHARACTERS:,}",
+                )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from rowmint.errors import Reason, RowmintError, UnavailableError
 from rowmint.observability.calls import Call, CallInterceptor, CallObserver, record_reason, wrap_handler
 from rowmint.rpc import status
 from rowmint.rpc.access import AccessInterceptor, Auditor, Authenticator, access_rules
+from rowmint.rpc.field_limits import FieldLimitInterceptor
 from rowmint.rpc.tls import server_credentials
 from rowmint.security.tls_files import TlsFiles
 
@@ -260,6 +261,7 @@ class Server:
         ]
         if security.authenticator is not None or security.audit is not None:
             interceptors.append(AccessInterceptor(rules, security.authenticator, security.audit))
+        interceptors.append(FieldLimitInterceptor())
         self._server = grpc.aio.server(interceptors=interceptors, options=settings)
         for service in services:
             service.register(self._server)
