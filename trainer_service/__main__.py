@@ -24,6 +24,7 @@ from rowmint.v1 import (
 )
 from trainer_service import metrics
 from trainer_service.datasets.upload import UploadLimits, UploadService
+from trainer_service.devices import cuda_devices, has_cuda
 from trainer_service.garbage import Sweeper
 from trainer_service.jobs.backends.subprocesses import SubprocessBackend
 from trainer_service.jobs.pool import WorkerPool
@@ -90,7 +91,9 @@ async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver], s
         limits=UploadLimits(settings.max_open_uploads, settings.max_project_bytes),
     )
     datasets = DatasetServicer(registry.datasets, data, upload, pool.wake)
-    training = TrainingServicer(registry, pool, pool.wake, settings.threads)
+    training = TrainingServicer(
+        registry, pool, pool.wake, settings.threads, lambda: has_cuda(settings.cuda, cuda_devices)
+    )
     admin = ModelAdminServicer(registry.models, settings.keep_deleted_seconds, signer)
     server = Server(
         [

@@ -9,6 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from rowmint.rpc.settings import ServiceSettings
 from trainer_service.datasets.limits import IngestLimits
+from trainer_service.devices import CudaSetting
 
 
 class TrainerSettings(ServiceSettings):
@@ -25,6 +26,8 @@ class TrainerSettings(ServiceSettings):
             same number here; 0 for as many as there are workers.
         threads: CPU threads of a fit whose job does not say. The usual networks are too small to share: waking a thread
             costs more than it saves, unless threads spin (`OMP_WAIT_POLICY=ACTIVE`) on a machine that is idle.
+        cuda: Whether jobs may ask for DEVICE_CUDA: `auto` where this machine has a device that torch can use, `true`
+            where another trainer of the registry has one, or torch is built for ROCm, `false` never.
         lease_seconds: After so long without a heartbeat a job is claimed by another worker.
         heartbeat_seconds: Pause between two heartbeats; at most half the lease.
         segment_bytes: Bytes of an upload committed at once.
@@ -57,6 +60,7 @@ class TrainerSettings(ServiceSettings):
     workers: int = Field(default=1, ge=1, le=256)
     max_project_jobs: int = Field(default=0, ge=0)
     threads: int = Field(default=1, ge=1, le=256)
+    cuda: CudaSetting = "auto"
     lease_seconds: float = Field(default=10.0, gt=0)
     heartbeat_seconds: float = Field(default=1.0, gt=0)
     checkpoint_seconds: float = Field(default=60.0, ge=0)

@@ -230,13 +230,13 @@ class Jobs:
         return self.events[sequence:]
 
 
-def servicer(answer: dict[str, Any] | None = None) -> TrainingServicer:
+def servicer(answer: dict[str, Any] | None = None, *, cuda: bool = False) -> TrainingServicer:
     async def estimate(body: dict[str, Any]) -> dict[str, Any]:
         assert body["dataset_uid"] == "d"
         return answer or {}
 
     registry: Any = SimpleNamespace(jobs=Jobs(), datasets=SimpleNamespace(get=lambda _: DATASET))
-    return TrainingServicer(registry, SimpleNamespace(estimate=estimate), lambda: None, threads=1)
+    return TrainingServicer(registry, SimpleNamespace(estimate=estimate), lambda: None, threads=1, cuda=lambda: cuda)
 
 
 @pytest.mark.parametrize(
@@ -261,6 +261,28 @@ def test_an_estimate_that_fails_keeps_all_of_its_error(
     assert raised.value.reason is error.reason
     assert [violation.field for violation in raised.value.violations] == fields
     assert (raised.value.metadata, raised.value.retry_after) == (metadata, error.retry_after)
+
+
+@pytest.mark.parametrize("validate_only", [False, True])
+def test_a_job_for_cuda_is_refused_where_there_is_none(validate_only: bool):
+    request = training_service_pb2.CreateTrainingJobRequest(parent="projects/p", validate_only=validate_only)
+    request.training_job.dataset, request.training_job.model = "projects/p/datasets/d", "projects/p/models/m"
+    request.training_job.config.independent.SetInParent()
+    request.training_job.config.device = training_job_pb2.DEVICE_CUDA
+    schema = TableSchema((ColumnSpec("a", ColumnKind.NUMERICAL, DataType.DOUBLE),))
+
+    def create(cuda: bool) -> training_job_pb2.TrainingJob:
+        one = servicer({}, cuda=cuda)
+        one._registry.datasets.get = lambda _: replace(DATASET, schema=schema)  # type: ignore[method-assign]
+        jobs: Any = one._registry.jobs
+        jobs.create, jobs.repeated = lambda *_, **named: replace(JOB, config=named["config"]), lambda *_: None
+        return asyncio.run(one.CreateTrainingJob(request, None)).training_job
+
+    assert create(cuda=True).config.device == training_job_pb2.DEVICE_CUDA
+    with pytest.raises(InvalidFieldError) as raised:
+        create(cuda=False)
+    message = "training_job.config.device: is DEVICE_CUDA; this trainer has no CUDA device: use DEVICE_CPU"
+    assert str(raised.value) == message
 
 
 def test_watching_ends_with_the_trainer():

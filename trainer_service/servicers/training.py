@@ -17,6 +17,8 @@ from trainer_service.converters.config import config_from_proto, config_to_proto
 from trainer_service.converters.errors import error_from_json
 from trainer_service.converters.jobs import event_to_proto, job_to_proto
 from trainer_service.converters.request_digests import job_digests
+from trainer_service.devices import no_cuda_device
+from trainer_service.fitting.context import Device
 
 _WATCH_SECONDS = 0.1
 
@@ -37,13 +39,22 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         estimator: Answers what a job would cost.
         wake: Called when a job was created.
         threads: CPU threads of a job that does not say.
+        cuda: Returns whether jobs may ask for CUDA; may take a second.
     """
 
-    def __init__(self, registry: Registry, estimator: Estimator, wake: Callable[[], None], threads: int) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        estimator: Estimator,
+        wake: Callable[[], None],
+        threads: int,
+        cuda: Callable[[], bool],
+    ) -> None:
         self._registry = registry
         self._estimator = estimator
         self._wake = wake
         self._threads = threads
+        self._cuda = cuda
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -99,6 +110,8 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         if {dataset_name.project, model.project} != {project}:
             raise InvalidFieldError("training_job", f"dataset and model must be in {request.parent}")
         config = config_from_proto(job.config, seed=secrets.randbits(64), threads=self._threads)
+        if config.device is Device.CUDA and not self._cuda():
+            raise no_cuda_device()
         dataset = self._registry.datasets.get(dataset_name)
         if dataset.state is not DatasetState.READY or dataset.schema is None or dataset.row_count is None:
             failed = dataset.state is DatasetState.FAILED
