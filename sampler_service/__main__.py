@@ -133,12 +133,14 @@ def composed(
                 settings.listen,
                 grace_seconds=settings.grace_seconds,
                 max_message_bytes=settings.max_message_bytes,
+                max_calls=settings.max_calls,
                 max_connection_age_seconds=settings.max_connection_age_seconds,
                 max_call_seconds=settings.max_stream_seconds and settings.max_stream_seconds + settings.write_timeout,
                 shares_port=settings.shares_port,
             ),
             observers,
             security,
+            shed,
         )
         yield server, drain
     finally:

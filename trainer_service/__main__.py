@@ -115,10 +115,12 @@ async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver], s
             settings.listen,
             grace_seconds=settings.grace_seconds,
             max_message_bytes=settings.max_message_bytes,
+            max_calls=settings.max_calls,
             max_connection_age_seconds=settings.max_connection_age_seconds,
         ),
         observers,
         security,
+        metrics.shed,
     )
     sweeper.start()
     metrics.declare_phases(PHASES)

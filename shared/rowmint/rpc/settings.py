@@ -39,6 +39,8 @@ class ServiceSettings(ObservabilitySettings):
         jwt_issuer: Required issuer of tokens.
         jwt_audience: Required audience of tokens.
         audit_log: Folder of the audit log; empty for none.
+        max_calls: Calls served at once, those of health checks and reflection not counted; one more is refused, to be
+            retried.
         insecure: Whether it may listen on other than loopback addresses without TLS or without authentication.
     """
 
@@ -51,6 +53,7 @@ class ServiceSettings(ObservabilitySettings):
     jwt_issuer: str = ""
     jwt_audience: str = ""
     audit_log: str = ""
+    max_calls: int = Field(default=2000, ge=1)
     insecure: bool = False
 
     @model_validator(mode="after")
