@@ -24,6 +24,7 @@ from rowmint.rpc.caller import sees_unpublished
 from rowmint.rpc.models import model_service
 from rowmint.rpc.orca import load_service
 from rowmint.rpc.process import run
+from rowmint.rpc.project_threads import ProjectThreads
 from rowmint.rpc.server import INSECURE, Server, ServerOptions, ServerSecurity, serve_until_signal
 from rowmint.rpc.server_security import scraper_authorization, server_security
 from rowmint.sampling.stream import BlockDone
@@ -47,7 +48,8 @@ from sampler_service.trust import Trust, open_trusted_keys
 
 _log = structlog.get_logger(__name__)
 
-_LOADERS = 4  # threads that wait for registry and store, and compile plans
+_LOADERS = 2  # threads that read and warm models, and compile plans
+_LOOKUPS, _LOOKUPS_PER_PROJECT = 8, 4  # threads that wait for the registry
 
 
 @contextmanager
@@ -60,6 +62,8 @@ def composed(
     # Streams run side by side on `threads` threads, so a product has one.
     kernel = choose_kernel(settings.kernel, threads=1)
     loaders = ThreadPoolExecutor(_LOADERS, thread_name_prefix="load")
+    registry_threads = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="registry")
+    lookups = ProjectThreads(registry_threads, _LOOKUPS_PER_PROJECT)
     scheduler = FairScheduler(settings.threads)
     errors = EventRate()
 
@@ -97,6 +101,7 @@ def composed(
             kernel,
             loaders,
             settings.model_cache_bytes,
+            lookups=lookups,
             trust=trust,
             sees_unpublished=sees_unpublished,
         )
@@ -106,6 +111,7 @@ def composed(
             models.loaded_bytes,
             clock=time.monotonic,
             now=time.time,
+            lookups=lookups,
             sees_unpublished=sees_unpublished,
         )
         sampler = Sampler(
@@ -128,7 +134,7 @@ def composed(
         )
         servicer = SamplingServicer(services, Pacing(settings.write_timeout))
         server = Server(
-            [sampling_service(servicer), model_service(registry.models, store), load_service(load)],
+            [sampling_service(servicer), model_service(registry.models, store, lookups), load_service(load)],
             ServerOptions(
                 settings.listen,
                 grace_seconds=settings.grace_seconds,
@@ -145,7 +151,8 @@ def composed(
         yield server, drain
     finally:
         scheduler.close()
-        loaders.shutdown(wait=False, cancel_futures=True)
+        for threads in (loaders, registry_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
         registry.close()
 
 

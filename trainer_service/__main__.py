@@ -5,7 +5,6 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from rowmint.failpoints import arm
@@ -34,8 +33,7 @@ from trainer_service.servicers.model_admin import ModelAdminServicer
 from trainer_service.servicers.training import TrainingServicer
 from trainer_service.settings import TrainerSettings, worker_environment
 from trainer_service.signer import VersionSigner, open_signing_key
-
-_THREADS = 16  # no more than the registry's pool has connections
+from trainer_service.threads import TrainerThreads, trainer_threads
 
 
 async def serve(settings: TrainerSettings) -> None:
@@ -51,14 +49,14 @@ async def serve(settings: TrainerSettings) -> None:
             may_scrape=scraper_authorization(settings),
         ) as observers,
         server_security(settings, "trainer", lambda: datetime.now(UTC)) as security,
+        trainer_threads() as threads,
     ):
-        await _serve(settings, observers, security)
+        await _serve(settings, observers, security, threads)
 
 
-async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver], security: ServerSecurity) -> None:
-    loop = asyncio.get_running_loop()
-    # Calls wait for registry and stores in threads; those that read a whole upload back must not keep the rest waiting.
-    loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="call"))
+async def _serve(
+    settings: TrainerSettings, observers: Sequence[CallObserver], security: ServerSecurity, threads: TrainerThreads
+) -> None:
     registry = open_registry(settings.registry_url)
     data = open_store(settings.data_store_url, settings.store_options)
     models = open_store(settings.model_store_url, settings.store_options)
@@ -90,11 +88,16 @@ async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver], s
         segment_seconds=settings.segment_seconds,
         limits=UploadLimits(settings.max_open_uploads, settings.max_project_bytes),
     )
-    datasets = DatasetServicer(registry.datasets, data, upload, pool.wake)
+    datasets = DatasetServicer(registry.datasets, data, upload, pool.wake, threads)
     training = TrainingServicer(
-        registry, pool, pool.wake, settings.threads, lambda: has_cuda(settings.cuda, cuda_devices)
+        registry,
+        pool,
+        pool.wake,
+        threads=threads.registry,
+        job_threads=settings.threads,
+        cuda=lambda: has_cuda(settings.cuda, cuda_devices),
     )
-    admin = ModelAdminServicer(registry.models, settings.keep_deleted_seconds, signer)
+    admin = ModelAdminServicer(registry.models, settings.keep_deleted_seconds, signer, threads.registry)
     server = Server(
         [
             Service(
@@ -109,7 +112,7 @@ async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver], s
                 "rowmint.v1.ModelAdminService",
                 lambda server: model_admin_service_pb2_grpc.add_ModelAdminServiceServicer_to_server(admin, server),
             ),
-            model_service(registry.models, models),
+            model_service(registry.models, models, threads.registry),
         ],
         ServerOptions(
             settings.listen,

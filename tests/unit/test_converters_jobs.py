@@ -25,6 +25,7 @@ from rowmint.registry import DatasetRecord, DatasetState, EventRecord, JobKind, 
 from rowmint.registry.job_records import JobError
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.v1 import dataset_pb2, training_job_pb2, training_service_pb2
+from tests.unit.inline_threads import inline_threads
 from trainer_service.config import TrainingConfig, to_json
 from trainer_service.converters.datasets import DATASET_STATES, dataset_to_proto, format_from_proto, format_to_proto
 from trainer_service.converters.errors import error_from_json, error_to_json
@@ -236,7 +237,10 @@ def servicer(answer: dict[str, Any] | None = None, *, cuda: bool = False) -> Tra
         return answer or {}
 
     registry: Any = SimpleNamespace(jobs=Jobs(), datasets=SimpleNamespace(get=lambda _: DATASET))
-    return TrainingServicer(registry, SimpleNamespace(estimate=estimate), lambda: None, threads=1, cuda=lambda: cuda)
+    estimator = SimpleNamespace(estimate=estimate)
+    return TrainingServicer(
+        registry, estimator, lambda: None, threads=inline_threads(), job_threads=1, cuda=lambda: cuda
+    )
 
 
 @pytest.mark.parametrize(
@@ -313,7 +317,7 @@ def test_a_writer_is_closed_only_after_what_it_was_doing():
 
     async def test() -> None:
         writer: Any = SimpleNamespace(tick=tick, close=lambda: done.append("close"))
-        serialized = _SerializedWriter(writer)
+        serialized = _SerializedWriter(writer, asyncio.to_thread)
         ticking = asyncio.create_task(serialized.tick())
         await asyncio.to_thread(started.wait, 20)
         ticking.cancel()

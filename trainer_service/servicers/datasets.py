@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeVar
 
 from google.protobuf import empty_pb2
@@ -19,6 +20,7 @@ from trainer_service.converters.datasets import dataset_to_proto, format_from_pr
 from trainer_service.converters.request_digests import dataset_digests
 from trainer_service.datasets.upload import UploadService, Writer
 from trainer_service.garbage import sweep
+from trainer_service.threads import TrainerThreads
 
 T = TypeVar("T")
 
@@ -31,15 +33,22 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         store: The data store.
         upload: Creates datasets and receives their bytes.
         wake: Called when an upload is finished and ingest can start.
+        threads: Threads for what blocks.
     """
 
     def __init__(
-        self, ledger: DatasetLedger, store: ObjectStore, upload: UploadService, wake: Callable[[], None]
+        self,
+        ledger: DatasetLedger,
+        store: ObjectStore,
+        upload: UploadService,
+        wake: Callable[[], None],
+        threads: TrainerThreads,
     ) -> None:
         self._ledger = ledger
         self._store = store
         self._upload = upload
         self._wake = wake
+        self._threads = threads
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -50,10 +59,10 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         self, request: dataset_service_pb2.CreateDatasetRequest, context: Any
     ) -> dataset_pb2.Dataset:
         """Create a dataset in state UPLOADING."""
-        return await asyncio.to_thread(self._create, request)
-
-    def _create(self, request: dataset_service_pb2.CreateDatasetRequest) -> dataset_pb2.Dataset:
         project = ProjectName.parse(request.parent).project
+        return await self._threads.registry.run(project, self._create, project, request)
+
+    def _create(self, project: str, request: dataset_service_pb2.CreateDatasetRequest) -> dataset_pb2.Dataset:
         if request.dataset_id:
             validate_id(request.dataset_id, "dataset_id")
         validate_request_id(request.request_id)
@@ -84,7 +93,8 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         with metrics.upload_open():
             await self._receive(name, first, messages)
         self._wake()
-        return dataset_service_pb2.WriteDatasetResponse(dataset=await asyncio.to_thread(self._read, name))
+        dataset = await self._threads.registry.run(name.project, self._read, name)
+        return dataset_service_pb2.WriteDatasetResponse(dataset=dataset)
 
     async def _receive(
         self,
@@ -93,7 +103,8 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         messages: AsyncIterator[dataset_service_pb2.WriteDatasetRequest],
     ) -> None:
         """Receive the messages of an upload stream, of which `first` has been read."""
-        writer = _SerializedWriter(await asyncio.to_thread(self._upload.open, name))
+        opened = await self._threads.registry.run(name.project, self._upload.open, name)
+        writer = _SerializedWriter(opened, partial(self._threads.upload.run, name.project))
         try:
             await writer.append(first)
             last = first
@@ -118,7 +129,8 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
 
     async def GetDataset(self, request: dataset_service_pb2.GetDatasetRequest, context: Any) -> dataset_pb2.Dataset:
         """Read one dataset."""
-        return await asyncio.to_thread(self._read, DatasetName.parse(request.name))
+        name = DatasetName.parse(request.name)
+        return await self._threads.registry.run(name.project, self._read, name)
 
     def _read(self, name: DatasetName) -> dataset_pb2.Dataset:
         return dataset_to_proto(self._ledger.get(name))
@@ -127,10 +139,12 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         self, request: dataset_service_pb2.ListDatasetsRequest, context: Any
     ) -> dataset_service_pb2.ListDatasetsResponse:
         """List a project's datasets."""
-        return await asyncio.to_thread(self._list, request)
-
-    def _list(self, request: dataset_service_pb2.ListDatasetsRequest) -> dataset_service_pb2.ListDatasetsResponse:
         project = ProjectName.parse(request.parent).project
+        return await self._threads.registry.run(project, self._list, project, request)
+
+    def _list(
+        self, project: str, request: dataset_service_pb2.ListDatasetsRequest
+    ) -> dataset_service_pb2.ListDatasetsResponse:
         size = optional(request, "page_size")
         page = self._ledger.list(project, size, request.page_token)
         return dataset_service_pb2.ListDatasetsResponse(
@@ -139,21 +153,25 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
 
     async def DeleteDataset(self, request: dataset_service_pb2.DeleteDatasetRequest, context: Any) -> empty_pb2.Empty:
         """Delete a dataset and its objects."""
-        await asyncio.to_thread(self._delete, DatasetName.parse(request.name))
+        name = DatasetName.parse(request.name)
+        keys = await self._threads.registry.run(name.project, self._ledger.delete, name)
+        await self._threads.upkeep.run(name.project, sweep, self._ledger, self._store, keys)
         return empty_pb2.Empty()
-
-    def _delete(self, name: DatasetName) -> None:
-        sweep(self._ledger, self._store, self._ledger.delete(name))
 
 
 class _SerializedWriter:
     """A writer that is called in threads, one at a time.
 
     The thread of a cancelled call continues running: without the lock, `close` could run concurrently with it.
+
+    Args:
+        writer: The writer.
+        run: Runs a call in a thread, and returns when it has.
     """
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, run: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
         self._writer = writer
+        self._run = run
         self._lock = threading.Lock()
 
     async def append(self, message: dataset_service_pb2.WriteDatasetRequest) -> None:
@@ -173,7 +191,7 @@ class _SerializedWriter:
             with self._lock:
                 method(*arguments)
 
-        await asyncio.to_thread(call_locked)
+        await self._run(call_locked)
 
 
 async def _with_idle_ticks(

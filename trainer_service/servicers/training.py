@@ -11,6 +11,7 @@ from rowmint.names import DatasetName, ModelName, ProjectName, TrainingJobName, 
 from rowmint.observability.tracing import current_trace_parent
 from rowmint.registry import DatasetRecord, DatasetState, JobKind, JobRecord, Registry
 from rowmint.rpc.models import optional
+from rowmint.rpc.project_threads import ProjectThreads
 from rowmint.v1 import training_job_pb2, training_service_pb2, training_service_pb2_grpc
 from trainer_service.config import TrainingConfig, to_json, validate_against
 from trainer_service.converters.config import config_from_proto, config_to_proto
@@ -38,7 +39,8 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         registry: Datasets and jobs.
         estimator: Answers what a job would cost.
         wake: Called when a job was created.
-        threads: CPU threads of a job that does not say.
+        threads: Threads for what the registry does.
+        job_threads: CPU threads of a job that does not say.
         cuda: Returns whether jobs may ask for CUDA; may take a second.
     """
 
@@ -47,13 +49,16 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         registry: Registry,
         estimator: Estimator,
         wake: Callable[[], None],
-        threads: int,
+        *,
+        threads: ProjectThreads,
+        job_threads: int,
         cuda: Callable[[], bool],
     ) -> None:
         self._registry = registry
         self._estimator = estimator
         self._wake = wake
         self._threads = threads
+        self._job_threads = job_threads
         self._cuda = cuda
         self._closing = asyncio.Event()
 
@@ -65,13 +70,14 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self, request: training_service_pb2.CreateTrainingJobRequest, context: Any
     ) -> training_service_pb2.CreateTrainingJobResponse:
         """Start a job, or only check it and say what it would cost."""
+        project = ProjectName.parse(request.parent).project
         if request.validate_only:
-            dataset, config = await asyncio.to_thread(self._check, request)
+            dataset, config = await self._threads.run(project, self._check, request)
             return await self._estimate(dataset, request.training_job, config)
-        record = await asyncio.to_thread(self._create, request)
+        record = await self._threads.run(project, self._create, request)
         self._wake()
         return training_service_pb2.CreateTrainingJobResponse(
-            training_job=await asyncio.to_thread(job_to_proto, record)
+            training_job=await self._threads.run(project, job_to_proto, record)
         )
 
     def _create(self, request: training_service_pb2.CreateTrainingJobRequest) -> JobRecord:
@@ -109,7 +115,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         model = ModelName.parse(job.model, "training_job.model")
         if {dataset_name.project, model.project} != {project}:
             raise InvalidFieldError("training_job", f"dataset and model must be in {request.parent}")
-        config = config_from_proto(job.config, seed=secrets.randbits(64), threads=self._threads)
+        config = config_from_proto(job.config, seed=secrets.randbits(64), threads=self._job_threads)
         if config.device is Device.CUDA and not self._cuda():
             raise no_cuda_device()
         dataset = self._registry.datasets.get(dataset_name)
@@ -140,7 +146,8 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self, request: training_service_pb2.GetTrainingJobRequest, context: Any
     ) -> training_job_pb2.TrainingJob:
         """Read one job."""
-        return await asyncio.to_thread(self._read, TrainingJobName.parse(request.name))
+        name = TrainingJobName.parse(request.name)
+        return await self._threads.run(name.project, self._read, name)
 
     def _read(self, name: TrainingJobName) -> training_job_pb2.TrainingJob:
         job = self._registry.jobs.get(name)
@@ -153,12 +160,12 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self, request: training_service_pb2.ListTrainingJobsRequest, context: Any
     ) -> training_service_pb2.ListTrainingJobsResponse:
         """List a project's jobs."""
-        return await asyncio.to_thread(self._list, request)
+        project = ProjectName.parse(request.parent).project
+        return await self._threads.run(project, self._list, project, request)
 
     def _list(
-        self, request: training_service_pb2.ListTrainingJobsRequest
+        self, project: str, request: training_service_pb2.ListTrainingJobsRequest
     ) -> training_service_pb2.ListTrainingJobsResponse:
-        project = ProjectName.parse(request.parent).project
         size = optional(request, "page_size")
         page = self._registry.jobs.list(JobKind.TRAIN, project, size, request.page_token)
         return training_service_pb2.ListTrainingJobsResponse(
@@ -170,7 +177,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     ) -> training_job_pb2.TrainingJob:
         """Ask a job to stop."""
         name = TrainingJobName.parse(request.name)
-        return job_to_proto(await asyncio.to_thread(self._registry.jobs.cancel_request, name))
+        return job_to_proto(await self._threads.run(name.project, self._registry.jobs.cancel_request, name))
 
     async def WatchTrainingJob(
         self, request: training_service_pb2.WatchTrainingJobRequest, context: Any
@@ -179,9 +186,10 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         after = request.after_sequence if request.HasField("after_sequence") else 0
         if after < 0:
             raise InvalidFieldError("after_sequence", f"is {after}; must be 0 or more")
-        job = await asyncio.to_thread(self._registry.jobs.get, TrainingJobName.parse(request.name))
+        name = TrainingJobName.parse(request.name)
+        job = await self._threads.run(name.project, self._registry.jobs.get, name)
         while True:
-            job, events = await asyncio.to_thread(self._news, job, after)
+            job, events = await self._threads.run(name.project, self._news, job, after)
             for event in events:
                 after = event.sequence
                 yield event

@@ -29,6 +29,8 @@ _log = structlog.get_logger(__name__)
 _RETRY_SECONDS = 1.0
 # Longer than any transaction of the registry, shorter than typical deadlines of callers.
 _BUSY_SECONDS = 30.0
+# Of who only reads, and has another answer where the registry hangs: no thread waits for it any longer.
+_READ_SECONDS = 5.0
 _WRITE = "rowmint_write"
 # Made by later revisions than the first: where only they are missing, the registry is there but older.
 _LATER_TABLES = ("deleted_versions", "staged_versions", "version_signatures", "job_turns")
@@ -75,7 +77,8 @@ def connect(url: str, field: str, *, schemas: tuple[str, ...], models_url: str =
             raise InvalidFieldError(
                 "models_registry_url", "must name the same PostgreSQL database as the data registry"
             )
-        options = "-c default_transaction_read_only=on" if read_only else ""
+        limit = f"-c statement_timeout={round(_READ_SECONDS * 1000)}"
+        options = f"-c default_transaction_read_only=on {limit}" if read_only else ""
         engine = create_engine(
             parsed.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
@@ -126,7 +129,11 @@ def _sqlite_engine(files: Mapping[str, Path], *, read_only: bool) -> Engine:
             for path in files.values():
                 path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(
-            "file::memory:", uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            "file::memory:",
+            uri=True,
+            timeout=_READ_SECONDS if read_only else _BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
         )
         try:
             # Models first: files are committed in the order they were attached (see the module's docstring).

@@ -1,6 +1,5 @@
 """ModelService: the same on trainer and sampler."""
 
-import asyncio
 import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from rowmint.objects import ObjectStore
 from rowmint.registry import ModelLedger, ModelRecord, ModelVersionRecord, VersionState
 from rowmint.rpc.caller import sees_unpublished
 from rowmint.rpc.converters import schema_to_proto, timestamp
+from rowmint.rpc.project_threads import ProjectThreads
 from rowmint.rpc.server import Service
 from rowmint.security.signing import Signature
 from rowmint.synthesizer.interface import ConditionSupport, Mechanism, Unit
@@ -107,24 +107,27 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     Args:
         ledger: Models and versions.
         store: The models' store.
+        threads: Threads for look-ups in the registry.
     """
 
-    def __init__(self, ledger: ModelLedger, store: ObjectStore) -> None:
+    def __init__(self, ledger: ModelLedger, store: ObjectStore, threads: ProjectThreads) -> None:
         self._ledger = ledger
         self._store = store
+        self._threads = threads
 
     async def GetModel(self, request: model_service_pb2.GetModelRequest, context: Any) -> model_pb2.Model:
         """Read one model."""
-        return model_to_proto(await asyncio.to_thread(self._ledger.get, ModelName.parse(request.name)))
+        name = ModelName.parse(request.name)
+        return model_to_proto(await self._threads.run(name.project, self._ledger.get, name))
 
     async def ListModels(
         self, request: model_service_pb2.ListModelsRequest, context: Any
     ) -> model_service_pb2.ListModelsResponse:
         """List a project's models."""
-        return await asyncio.to_thread(self._list, request)
-
-    def _list(self, request: model_service_pb2.ListModelsRequest) -> model_service_pb2.ListModelsResponse:
         project = ProjectName.parse(request.parent).project
+        return await self._threads.run(project, self._list, project, request)
+
+    def _list(self, project: str, request: model_service_pb2.ListModelsRequest) -> model_service_pb2.ListModelsResponse:
         page = self._ledger.list(project, optional(request, "page_size"), request.page_token)
         return model_service_pb2.ListModelsResponse(
             models=[model_to_proto(record) for record in page.items], next_page_token=page.next_page_token
@@ -135,7 +138,8 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.ModelVersion:
         """Read one version, manifest included."""
         ref = ModelVersionRef.parse(request.name)
-        return await asyncio.to_thread(self._read_version, ref, unpublished=sees_unpublished(ref.model.project))
+        project = ref.model.project
+        return await self._threads.run(project, self._read_version, ref, unpublished=sees_unpublished(project))
 
     def _read_version(self, ref: ModelVersionRef, *, unpublished: bool) -> model_pb2.ModelVersion:
         record = self._ledger.resolve(ref, unpublished=unpublished)
@@ -152,7 +156,8 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     ) -> model_service_pb2.ListModelVersionsResponse:
         """List a model's versions."""
         name = ModelName.parse(request.parent, "parent")
-        return await asyncio.to_thread(self._list_versions, name, request, unpublished=sees_unpublished(name.project))
+        unpublished = sees_unpublished(name.project)
+        return await self._threads.run(name.project, self._list_versions, name, request, unpublished=unpublished)
 
     def _list_versions(
         self, name: ModelName, request: model_service_pb2.ListModelVersionsRequest, *, unpublished: bool
@@ -166,9 +171,9 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         )
 
 
-def model_service(ledger: ModelLedger, store: ObjectStore) -> Service:
-    """Return the service, ready to join a server."""
-    servicer = ModelServicer(ledger, store)
+def model_service(ledger: ModelLedger, store: ObjectStore, threads: ProjectThreads) -> Service:
+    """Return the service, ready to join a server; arguments as of `ModelServicer`."""
+    servicer = ModelServicer(ledger, store, threads)
     return Service(
         "rowmint.v1.ModelService",
         lambda server: model_service_pb2_grpc.add_ModelServiceServicer_to_server(servicer, server),
