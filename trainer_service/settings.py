@@ -42,6 +42,7 @@ class TrainerSettings(ServiceSettings):
         max_row_bytes: Bytes of a row, or of an object of JSON.
         max_text_bytes: Bytes of a cell of text.
         max_decompressed_bytes: Bytes of a table once it is decompressed.
+        max_row_group_bytes: Memory that a worker may take to read a row group of Parquet.
         max_message_bytes: Largest message received.
         grace_seconds: How long calls may continue after SIGTERM.
         max_connection_age_seconds: Age at which connections are renewed; 0 for never.
@@ -73,6 +74,7 @@ class TrainerSettings(ServiceSettings):
     max_row_bytes: int = Field(default=16 << 20, ge=1024)
     max_text_bytes: int = Field(default=64 << 10, ge=1)
     max_decompressed_bytes: int = Field(default=64 << 30, ge=1)
+    max_row_group_bytes: int = Field(default=1 << 30, ge=1 << 20)
     segment_bytes: int = Field(default=8 * 1024 * 1024, ge=1)
     segment_seconds: float = Field(default=1.0, gt=0)
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=64 * 1024)
@@ -122,7 +124,13 @@ class TrainerSettings(ServiceSettings):
     @property
     def ingest_limits(self) -> IngestLimits:
         """What an upload may ask of the machine that reads it."""
-        return IngestLimits(self.max_columns, self.max_row_bytes, self.max_text_bytes, self.max_decompressed_bytes)
+        return IngestLimits(
+            columns=self.max_columns,
+            row_bytes=self.max_row_bytes,
+            text_bytes=self.max_text_bytes,
+            decompressed_bytes=self.max_decompressed_bytes,
+            row_group_bytes=self.max_row_group_bytes,
+        )
 
     @property
     def scratch(self) -> Path:

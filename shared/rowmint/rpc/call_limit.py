@@ -1,7 +1,7 @@
 """Calls of Rowmint's own services at once, bounded for the process. For one event loop.
 
-Health checks, reflection and load reports are not counted: they describe the process, and whoever balances it must not
-be refused. What a connection may have of them is bounded by `MAX_CONCURRENT_STREAMS`.
+Health checks, reflection and load reports are not counted: they describe the process, and balancers must not be
+refused. What a connection may have of them is bounded by `MAX_CONCURRENT_STREAMS`.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator

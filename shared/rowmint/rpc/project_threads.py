@@ -18,7 +18,7 @@ class _Turns:
     """The turns of one project.
 
     Attributes:
-        free: Given to whoever may begin.
+        free: Held by each call that is in a thread.
         users: Calls that wait for a turn or have one.
     """
 
