@@ -134,7 +134,11 @@ def composed(
         )
         servicer = SamplingServicer(services, Pacing(settings.write_timeout))
         server = Server(
-            [sampling_service(servicer), model_service(registry.models, store, lookups), load_service(load)],
+            [
+                sampling_service(servicer),
+                model_service(registry.models, store, lookups, settings.max_page_bytes),
+                load_service(load),
+            ],
             ServerOptions(
                 settings.listen,
                 grace_seconds=settings.grace_seconds,

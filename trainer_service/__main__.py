@@ -88,7 +88,9 @@ async def _serve(
         segment_seconds=settings.segment_seconds,
         limits=UploadLimits(settings.max_open_uploads, settings.max_project_bytes),
     )
-    datasets = DatasetServicer(registry.datasets, data, upload, pool.wake, threads)
+    datasets = DatasetServicer(
+        registry.datasets, data, upload, pool.wake, threads=threads, max_page_bytes=settings.max_page_bytes
+    )
     training = TrainingServicer(
         registry,
         pool,
@@ -96,6 +98,7 @@ async def _serve(
         threads=threads.registry,
         job_threads=settings.threads,
         cuda=lambda: has_cuda(settings.cuda, cuda_devices),
+        max_page_bytes=settings.max_page_bytes,
     )
     admin = ModelAdminServicer(registry.models, settings.keep_deleted_seconds, signer, threads.registry)
     server = Server(
@@ -112,7 +115,7 @@ async def _serve(
                 "rowmint.v1.ModelAdminService",
                 lambda server: model_admin_service_pb2_grpc.add_ModelAdminServiceServicer_to_server(admin, server),
             ),
-            model_service(registry.models, models, threads.registry),
+            model_service(registry.models, models, threads.registry, settings.max_page_bytes),
         ],
         ServerOptions(
             settings.listen,

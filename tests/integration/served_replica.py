@@ -69,7 +69,7 @@ def replica(
         server = Server(
             [
                 sampling_service(SamplingServicer(services, pacing)),
-                model_service(registry.models, store, lookups),
+                model_service(registry.models, store, lookups, 3 << 20),
                 load_service(lambda: LoadReport(0.5, 20.0)),
             ],
             ServerOptions("127.0.0.1:0"),

@@ -136,7 +136,7 @@ async def world(folder, *, guarded: bool = True) -> AsyncIterator[World]:
                 "rowmint.v1.ModelAdminService",
                 lambda server: model_admin_service_pb2_grpc.add_ModelAdminServiceServicer_to_server(admin, server),
             ),
-            model_service(registry.models, store, threads),
+            model_service(registry.models, store, threads, 3 << 20),
         ],
         ServerOptions("127.0.0.1:0"),
         security=security,

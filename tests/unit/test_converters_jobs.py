@@ -239,7 +239,13 @@ def servicer(answer: dict[str, Any] | None = None, *, cuda: bool = False) -> Tra
     registry: Any = SimpleNamespace(jobs=Jobs(), datasets=SimpleNamespace(get=lambda _: DATASET))
     estimator = SimpleNamespace(estimate=estimate)
     return TrainingServicer(
-        registry, estimator, lambda: None, threads=inline_threads(), job_threads=1, cuda=lambda: cuda
+        registry,
+        estimator,
+        lambda: None,
+        threads=inline_threads(),
+        job_threads=1,
+        cuda=lambda: cuda,
+        max_page_bytes=3 << 20,
     )
 
 

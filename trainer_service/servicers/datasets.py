@@ -13,6 +13,7 @@ from rowmint.errors import EmptyStreamError, InvalidFieldError, UnavailableError
 from rowmint.names import DatasetName, ProjectName, validate_id, validate_request_id
 from rowmint.objects import ObjectStore
 from rowmint.registry import DatasetLedger
+from rowmint.rpc.message_page import MessagePage
 from rowmint.rpc.models import optional
 from rowmint.v1 import dataset_pb2, dataset_service_pb2, dataset_service_pb2_grpc
 from trainer_service import metrics
@@ -34,6 +35,7 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         upload: Creates datasets and receives their bytes.
         wake: Called when an upload is finished and ingest can start.
         threads: Threads for what blocks.
+        max_page_bytes: Size of a page's messages.
     """
 
     def __init__(
@@ -42,13 +44,16 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         store: ObjectStore,
         upload: UploadService,
         wake: Callable[[], None],
+        *,
         threads: TrainerThreads,
+        max_page_bytes: int,
     ) -> None:
         self._ledger = ledger
         self._store = store
         self._upload = upload
         self._wake = wake
         self._threads = threads
+        self._max_page_bytes = max_page_bytes
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -146,10 +151,9 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         self, project: str, request: dataset_service_pb2.ListDatasetsRequest
     ) -> dataset_service_pb2.ListDatasetsResponse:
         size = optional(request, "page_size")
-        page = self._ledger.list(project, size, request.page_token)
-        return dataset_service_pb2.ListDatasetsResponse(
-            datasets=[dataset_to_proto(record) for record in page.items], next_page_token=page.next_page_token
-        )
+        listed = MessagePage(dataset_to_proto, self._max_page_bytes)
+        page = self._ledger.list(project, size, request.page_token, listed.fits)
+        return dataset_service_pb2.ListDatasetsResponse(datasets=listed.messages, next_page_token=page.next_page_token)
 
     async def DeleteDataset(self, request: dataset_service_pb2.DeleteDatasetRequest, context: Any) -> empty_pb2.Empty:
         """Delete a dataset and its objects."""

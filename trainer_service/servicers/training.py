@@ -10,6 +10,7 @@ from rowmint.errors import InvalidFieldError, UnavailableError, WrongStateError
 from rowmint.names import DatasetName, ModelName, ProjectName, TrainingJobName, validate_id, validate_request_id
 from rowmint.observability.tracing import current_trace_parent
 from rowmint.registry import DatasetRecord, DatasetState, JobKind, JobRecord, Registry
+from rowmint.rpc.message_page import MessagePage
 from rowmint.rpc.models import optional
 from rowmint.rpc.project_threads import ProjectThreads
 from rowmint.v1 import training_job_pb2, training_service_pb2, training_service_pb2_grpc
@@ -42,6 +43,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         threads: Threads for what the registry does.
         job_threads: CPU threads of a job that does not say.
         cuda: Returns whether jobs may ask for CUDA; may take a second.
+        max_page_bytes: Size of a page's messages.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         threads: ProjectThreads,
         job_threads: int,
         cuda: Callable[[], bool],
+        max_page_bytes: int,
     ) -> None:
         self._registry = registry
         self._estimator = estimator
@@ -60,6 +63,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self._threads = threads
         self._job_threads = job_threads
         self._cuda = cuda
+        self._max_page_bytes = max_page_bytes
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -167,9 +171,10 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self, project: str, request: training_service_pb2.ListTrainingJobsRequest
     ) -> training_service_pb2.ListTrainingJobsResponse:
         size = optional(request, "page_size")
-        page = self._registry.jobs.list(JobKind.TRAIN, project, size, request.page_token)
+        listed = MessagePage(job_to_proto, self._max_page_bytes)
+        page = self._registry.jobs.list(JobKind.TRAIN, project, size, request.page_token, listed.fits)
         return training_service_pb2.ListTrainingJobsResponse(
-            training_jobs=[job_to_proto(job) for job in page.items], next_page_token=page.next_page_token
+            training_jobs=listed.messages, next_page_token=page.next_page_token
         )
 
     async def CancelTrainingJob(

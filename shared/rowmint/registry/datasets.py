@@ -21,7 +21,7 @@ from rowmint.registry.declared import declared_to_json
 from rowmint.registry.engine import DatabaseNow, insert_if_absent, note_garbage, reading, writing
 from rowmint.registry.garbage import GarbageLedger
 from rowmint.registry.job_rows import JobKind, JobState, end_job, insert_job, lock_job, unfinished_jobs
-from rowmint.registry.paging import Page, PageRequest
+from rowmint.registry.paging import FEW_ROWS, Page, PageRequest, every
 from rowmint.registry.requests import earlier_row
 from rowmint.registry.tables import data_garbage, datasets, jobs, segments
 from rowmint.schema import ColumnSpec
@@ -123,8 +123,14 @@ class DatasetLedger(GarbageLedger):
         with reading(self._engine) as connection:
             return dataset_record(_row_by_uid(connection, uid))
 
-    def list(self, project: str, page_size: int | None = None, page_token: str = "") -> Page[DatasetRecord]:
-        """Return a page of a project's datasets, newest first.
+    def list(
+        self,
+        project: str,
+        page_size: int | None = None,
+        page_token: str = "",
+        fits: Callable[[DatasetRecord], bool] = every,
+    ) -> Page[DatasetRecord]:
+        """Return a page of a project's datasets, newest first; `fits` as of `PageRequest.page`.
 
         Raises:
             InvalidFieldError: `page_size` or `page_token` is invalid.
@@ -135,10 +141,8 @@ class DatasetLedger(GarbageLedger):
         if request.after is not None:
             query = query.where(key < tuple_(*request.after))
         query = query.order_by(datasets.c.create_time.desc(), datasets.c.uid.desc()).limit(request.size + 1)
-        with reading(self._engine) as connection:
-            return request.page(
-                [((row.create_time, row.uid), dataset_record(row)) for row in connection.execute(query)]
-            )
+        with reading(self._engine) as connection, connection.execute(query, execution_options=FEW_ROWS) as rows:
+            return request.page((((row.create_time, row.uid), dataset_record(row)) for row in rows), fits)
 
     def segments(self, uid: str) -> tuple[SegmentRecord, ...]:
         """Return the committed segments of a dataset in order."""

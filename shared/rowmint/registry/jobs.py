@@ -32,7 +32,7 @@ from rowmint.registry.job_rows import (
     phase_of,
     phase_values,
 )
-from rowmint.registry.paging import Page, PageRequest
+from rowmint.registry.paging import FEW_ROWS, Page, PageRequest, every
 from rowmint.registry.requests import earlier_row
 from rowmint.registry.tables import job_events, jobs
 
@@ -163,13 +163,20 @@ class JobLedger:
         with reading(self._engine) as connection:
             return job_record(_row(connection, uid))
 
-    def list(self, kind: JobKind, project: str, page_size: int | None = None, page_token: str = "") -> Page[JobRecord]:
-        """Return a page of a project's jobs of a kind, newest first.
+    def list(
+        self,
+        kind: JobKind,
+        project: str,
+        page_size: int | None = None,
+        page_token: str = "",
+        fits: Callable[[JobRecord], bool] = every,
+    ) -> Page[JobRecord]:
+        """Return a page of a project's jobs of a kind, newest first; `fits` as of `PageRequest.page`.
 
         Raises:
             InvalidFieldError: `page_size` or `page_token` is wrong.
         """
-        return self._page(f"jobs:{kind}:{project}", _of_kind(project, kind), page_size, page_token)
+        return self._page(f"jobs:{kind}:{project}", _of_kind(project, kind), page_size, page_token, fits)
 
     def children(self, parent: str, page_size: int | None = None, page_token: str = "") -> Page[JobRecord]:
         """Return a page of the jobs that are part of the job of this uid, newest first.
@@ -179,14 +186,21 @@ class JobLedger:
         """
         return self._page(f"children:{parent}", jobs.c.parent_uid == parent, page_size, page_token)
 
-    def _page(self, scope: str, among: ColumnElement[bool], size: int | None, token: str) -> Page[JobRecord]:
+    def _page(
+        self,
+        scope: str,
+        among: ColumnElement[bool],
+        size: int | None,
+        token: str,
+        fits: Callable[[JobRecord], bool] = every,
+    ) -> Page[JobRecord]:
         request = PageRequest.parse(scope, size, token, (int, str))
         query = select(jobs).where(among)
         if request.after is not None:
             query = query.where(tuple_(jobs.c.create_time, jobs.c.uid) < tuple_(*request.after))
         query = query.order_by(jobs.c.create_time.desc(), jobs.c.uid.desc()).limit(request.size + 1)
-        with reading(self._engine) as connection:
-            return request.page([((row.create_time, row.uid), job_record(row)) for row in connection.execute(query)])
+        with reading(self._engine) as connection, connection.execute(query, execution_options=FEW_ROWS) as rows:
+            return request.page((((row.create_time, row.uid), job_record(row)) for row in rows), fits)
 
     def events_after(self, uid: str, sequence: int, limit: int = 1000) -> tuple[EventRecord, ...]:
         """Return up to `limit` events numbered above `sequence`, in order."""

@@ -41,6 +41,7 @@ class ServiceSettings(ObservabilitySettings):
         audit_log: Folder of the audit log; empty for none.
         max_calls: Calls served at once, those of health checks and reflection not counted; one more is refused, to be
             retried.
+        max_page_bytes: Size at which a page of a list ends, whatever its `page_size`; below what clients receive.
         insecure: Whether it may listen on other than loopback addresses without TLS or without authentication.
     """
 
@@ -54,6 +55,7 @@ class ServiceSettings(ObservabilitySettings):
     jwt_audience: str = ""
     audit_log: str = ""
     max_calls: int = Field(default=2000, ge=1)
+    max_page_bytes: int = Field(default=3 << 20, ge=64 << 10)
     insecure: bool = False
 
     @model_validator(mode="after")
