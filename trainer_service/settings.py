@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from rowmint.rpc.settings import ServiceSettings
 from trainer_service.datasets.limits import IngestLimits
 from trainer_service.devices import CudaSetting
+from trainer_service.memory import default_worker_memory, machine_memory
 
 
 class TrainerSettings(ServiceSettings):
@@ -28,6 +29,9 @@ class TrainerSettings(ServiceSettings):
             costs more than it saves, unless threads spin (`OMP_WAIT_POLICY=ACTIVE`) on a machine that is idle.
         cuda: Whether jobs may ask for DEVICE_CUDA: `auto` where this machine has a device that torch can use, `true`
             where another trainer of the registry has one, or torch is built for ROCm, `false` never.
+        worker_memory_bytes: Memory that a worker may take beside what it has when it starts on a job; 0 for no limit.
+            Default: four fifths of the memory of the machine or container, divided by twice the workers, but at least
+            2 GiB. A job on CUDA is not limited.
         lease_seconds: After so long without a heartbeat a job is claimed by another worker.
         heartbeat_seconds: Pause between two heartbeats; at most half the lease.
         segment_bytes: Bytes of an upload committed at once.
@@ -62,6 +66,7 @@ class TrainerSettings(ServiceSettings):
     max_project_jobs: int = Field(default=0, ge=0)
     threads: int = Field(default=1, ge=1, le=256)
     cuda: CudaSetting = "auto"
+    worker_memory_bytes: int | None = Field(default=None, ge=0)
     lease_seconds: float = Field(default=10.0, gt=0)
     heartbeat_seconds: float = Field(default=1.0, gt=0)
     checkpoint_seconds: float = Field(default=60.0, ge=0)
@@ -111,6 +116,13 @@ class TrainerSettings(ServiceSettings):
         """The store of models, the embedded default filled in."""
         return self.model_store or f"file://{self.home.absolute()}/models"
 
+    @property
+    def worker_memory(self) -> int:
+        """Bytes of memory that a worker may take; 0 for no limit."""
+        if self.worker_memory_bytes is not None:
+            return self.worker_memory_bytes
+        return default_worker_memory(self.workers, machine_memory())
+
     def for_worker(self) -> dict[str, Any]:
         """Return the settings as JSON values that a worker reads in whatever folder it runs: defaults are filled in."""
         filled = {
@@ -118,6 +130,7 @@ class TrainerSettings(ServiceSettings):
             "registry": self.registry_url,
             "data_store": self.data_store_url,
             "model_store": self.model_store_url,
+            "worker_memory_bytes": self.worker_memory,
         }
         return self.model_copy(update=filled).model_dump(mode="json")
 
@@ -143,5 +156,11 @@ def worker_environment() -> dict[str, str]:
 
     Threads that spin make a step several times slower on a busy machine; who wants them sets ``OMP_WAIT_POLICY``. What
     NumPy's BLAS rounds depends on its threads, of which a fit's fingerprint knows nothing; torch's are the job's.
+    Arrow's own allocator reserves a gigabyte at once, which would count for the memory that a worker may take.
     """
-    return {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1", **os.environ}
+    return {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "OPENBLAS_NUM_THREADS": "1",
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        **os.environ,
+    }

@@ -24,6 +24,7 @@ from trainer_service.jobs.attempts import Attempt
 from trainer_service.jobs.checkpoints import JobCheckpoints
 from trainer_service.jobs.runner import JobOutputs
 from trainer_service.jobs.services import JobServices
+from trainer_service.memory import ran_out_of_memory
 from trainer_service.object_keys import table_key
 from trainer_service.tables import file_sha256
 
@@ -89,6 +90,8 @@ class IngestRunner:
                 propose_key=propose_key,
             )
         except InvalidDataError as error:
+            if ran_out_of_memory(error):
+                raise  # What a reader could not hold is not what is wrong with the bytes.
             registry.datasets.mark_failed(dataset.uid, job.uid, job.epoch, error.problems)
             return {}
         except (ColumnNotFoundError, InvalidFieldError) as error:
