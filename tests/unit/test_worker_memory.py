@@ -96,7 +96,7 @@ def test_what_passes_the_limit_fails_and_nothing_does_afterwards(tmp_path, limit
         (LimitError("some other limit"), False),
     ],
 )
-def test_errors_of_memory_are_told_from_others(error, is_memory):
+def test_errors_of_memory_are_recognised(error, is_memory):
     wrapped = InvalidDataError([DataProblem("the file is corrupt")])
     wrapped.__cause__ = error
     for raised in (error, wrapped):
