@@ -6,12 +6,14 @@ import socket
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from rowmint.failpoints import arm
 from rowmint.objects import open_store
 from rowmint.observability.calls import CallObserver
 from rowmint.observability.service_telemetry import service_telemetry
 from rowmint.registry import migrate, open_registry
+from rowmint.rpc.allocator import prefer_small_heaps, release_free_memory
 from rowmint.rpc.models import model_service
 from rowmint.rpc.process import run
 from rowmint.rpc.server import Server, ServerOptions, ServerSecurity, Service, serve_until_signal
@@ -34,6 +36,9 @@ from trainer_service.servicers.training import TrainingServicer
 from trainer_service.settings import TrainerSettings, worker_environment
 from trainer_service.signer import VersionSigner, open_signing_key
 from trainer_service.threads import TrainerThreads, trainer_threads
+from trainer_service.upload_streams import UploadStreamLimits, UploadStreams
+
+_RELEASE_SECONDS = 2.0  # after the last upload stream has ended
 
 
 async def serve(settings: TrainerSettings) -> None:
@@ -57,6 +62,8 @@ async def serve(settings: TrainerSettings) -> None:
 async def _serve(
     settings: TrainerSettings, observers: Sequence[CallObserver], security: ServerSecurity, threads: TrainerThreads
 ) -> None:
+    loop = asyncio.get_running_loop()
+    prefer_small_heaps()
     registry = open_registry(settings.registry_url)
     data = open_store(settings.data_store_url, settings.store_options)
     models = open_store(settings.model_store_url, settings.store_options)
@@ -89,7 +96,20 @@ async def _serve(
         limits=UploadLimits(settings.max_open_uploads, settings.max_project_bytes),
     )
     datasets = DatasetServicer(
-        registry.datasets, data, upload, pool.wake, threads=threads, max_page_bytes=settings.max_page_bytes
+        registry.datasets,
+        data,
+        upload,
+        pool.wake,
+        streams=UploadStreams(
+            UploadStreamLimits(
+                settings.max_upload_streams, settings.max_project_upload_streams, settings.upload_stream_idle_seconds
+            ),
+            metrics.shed,
+            # Once gRPC has dropped what it keeps of them, and of their connections.
+            on_idle=partial(loop.call_later, _RELEASE_SECONDS, loop.run_in_executor, None, release_free_memory),
+        ),
+        threads=threads,
+        max_page_bytes=settings.max_page_bytes,
     )
     training = TrainingServicer(
         registry,

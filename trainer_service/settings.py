@@ -41,6 +41,9 @@ class TrainerSettings(ServiceSettings):
         upload_idle_seconds: After so long without a byte an upload is abandoned, and fails.
         keep_deleted_seconds: How long a deleted model version can be brought back.
         max_open_uploads: Datasets of a project that may wait for their bytes at once.
+        max_upload_streams: Upload streams open at once; each takes up to the bytes of a segment and two messages.
+        max_project_upload_streams: Likewise, of one project; 0 for as many as all.
+        upload_stream_idle_seconds: After so long without a message an upload stream is ended, to be resumed.
         max_project_bytes: Bytes of all datasets of a project together.
         max_columns: Columns of a table.
         max_row_bytes: Bytes of a row, or of an object of JSON.
@@ -74,6 +77,9 @@ class TrainerSettings(ServiceSettings):
     upload_idle_seconds: float = Field(default=7 * 24 * 3600.0, gt=0)
     keep_deleted_seconds: float = Field(default=24 * 3600.0, ge=0)
     max_open_uploads: int = Field(default=100, ge=1)
+    max_upload_streams: int = Field(default=64, ge=1)
+    max_project_upload_streams: int = Field(default=0, ge=0)
+    upload_stream_idle_seconds: float = Field(default=300.0, gt=0)
     max_project_bytes: int = Field(default=1 << 40, ge=1)
     max_columns: int = Field(default=4096, ge=1)
     max_row_bytes: int = Field(default=16 << 20, ge=1024)

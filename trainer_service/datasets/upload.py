@@ -120,7 +120,8 @@ class Writer:
     """Writer of one upload stream. Used by one thread at a time; closed by any error but a digest mismatch.
 
     Appended bytes are buffered and committed in segments: first an immutable object, then a registry row, which is
-    refused once a newer writer has been opened. Committed bytes stay, whatever happens to the stream.
+    refused once a newer writer has been opened. Committed bytes stay, whatever happens to the stream. The buffer is
+    filled in place, and stored from where it lies: a writer takes the bytes of a segment and of one message.
 
     Args:
         service: The service that opened it.
@@ -132,7 +133,7 @@ class Writer:
         self._record = record
         self._next_index = record.segment_count
         self._committed = record.committed_size
-        self._buffer: list[bytes] = []
+        self._buffer = bytearray()  # of a segment and a message, once there are bytes; its pages are taken as it fills
         self._buffered = 0
         self._first_time = 0.0
         # Of the whole upload, where this stream sends it from its first byte; it is read back by the ingest job only.
@@ -143,6 +144,11 @@ class Writer:
     def committed_size(self) -> int:
         """Bytes committed so far."""
         return self._committed
+
+    @property
+    def epoch(self) -> int:
+        """Number of this writer among those of its dataset; the one with the largest is the newest."""
+        return self._record.writer_epoch
 
     @property
     def record(self) -> DatasetRecord:
@@ -189,11 +195,13 @@ class Writer:
                 f" {crc32c:08x}; resume with a new stream at byte {self._committed}",
                 metadata={"committed_size": str(self._committed)},
             )
-        if not self._buffer:
+        if not self._buffered:
             self._first_time = self._service.clock()
         if self._digest is not None:
             self._digest.update(data)
-        self._buffer.append(data)
+        if not self._buffer:
+            self._buffer = bytearray(self._service.segment_bytes + MESSAGE_BYTES)
+        self._buffer[self._buffered : self._buffered + len(data)] = data
         self._buffered += len(data)
         self.tick()
         return self._committed
@@ -205,7 +213,7 @@ class Writer:
             FencedError: A newer writer has taken over.
         """
         due = self._service.clock() - self._first_time >= self._service.segment_seconds
-        if self._buffer and (due or self._buffered >= self._service.segment_bytes):
+        if self._buffered and (due or self._buffered >= self._service.segment_bytes):
             self._flush()
         return self._committed
 
@@ -261,12 +269,17 @@ class Writer:
         Raises:
             FencedError: A newer writer has taken over; the buffer is discarded.
         """
-        if self._open:
-            try:
+        try:
+            if self._open:
                 self._flush()
-            finally:
-                self._open = False
+        finally:
+            self.discard()
         return self._committed
+
+    def discard(self) -> None:
+        """Close the writer without its buffer: a newer one has been opened, and nothing of it could be committed."""
+        self._open = False
+        self._buffer, self._buffered = bytearray(), 0
 
     def _require_open(self) -> None:
         if self._open:
@@ -284,10 +297,13 @@ class Writer:
         raise WriteOffsetError(offset, expected, self._committed)
 
     def _flush(self) -> None:
-        if not self._buffer:
+        if not self._buffered:
             return
-        data = b"".join(self._buffer)
-        self._buffer, self._buffered = [], 0
+        with memoryview(self._buffer) as whole, whole[: self._buffered].toreadonly() as data:
+            self._buffered = 0
+            self._commit(data)
+
+    def _commit(self, data: memoryview) -> None:
         uid, epoch = self._record.uid, self._record.writer_epoch
         key = segment_key(uid, epoch, self._next_index)
         segment = SegmentRecord(self._next_index, self._committed, len(data), hashlib.sha256(data).digest(), key)

@@ -12,7 +12,7 @@ COPY_BYTES = 1 << 20
 _PART = ".part-"
 
 
-def write_all(file: int, data: bytes) -> None:
+def write_all(file: int, data: bytes | memoryview) -> None:
     """Write all of `data` to an open file descriptor."""
     view = memoryview(data)
     while view:

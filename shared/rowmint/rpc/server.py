@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import traceback
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -211,7 +212,20 @@ async def _abort(error: Exception, method: str, context: Any) -> None:
         _log.error("stored bytes are corrupt", method=method, metadata=error.metadata)
     record_reason(error.reason)
     found = status.to_status(error)
+    _forget_frames(error)
     await context.abort(found.code, found.details, (*found.trailing_metadata, *status.trailers(error)))
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Drop what the frames that raised an error hold: gRPC keeps the last error of a call long after its end.
+
+    In them are requests, and buffers of megabytes.
+    """
+    failed: BaseException | None = error
+    while failed is not None:
+        traceback.clear_frames(failed.__traceback__)
+        failed.__traceback__ = None
+        failed = failed.__cause__ or failed.__context__
 
 
 class Server:
