@@ -28,6 +28,7 @@ from trainer_service.datasets.upload import UploadLimits, UploadService
 from trainer_service.devices import cuda_devices, has_cuda
 from trainer_service.garbage import Sweeper
 from trainer_service.jobs.backends.subprocesses import SubprocessBackend
+from trainer_service.jobs.notifier import JobNotifier, WatchLimits
 from trainer_service.jobs.pool import WorkerPool
 from trainer_service.jobs.runners import PHASES
 from trainer_service.servicers.datasets import DatasetServicer
@@ -38,6 +39,7 @@ from trainer_service.signer import VersionSigner, open_signing_key
 from trainer_service.threads import TrainerThreads, trainer_threads
 from trainer_service.upload_streams import UploadStreamLimits, UploadStreams
 
+_LOOK_SECONDS = 0.1  # from one look at the watched jobs to the next
 _RELEASE_SECONDS = 2.0  # after the last upload stream has ended
 
 
@@ -119,6 +121,12 @@ async def _serve(
         job_threads=settings.threads,
         cuda=lambda: has_cuda(settings.cuda, cuda_devices),
         max_page_bytes=settings.max_page_bytes,
+        notifier=JobNotifier(
+            lambda uids: asyncio.to_thread(registry.jobs.heads, uids),
+            WatchLimits(settings.max_watches, settings.max_project_watches),
+            metrics.shed,
+            partial(asyncio.sleep, _LOOK_SECONDS),
+        ),
     )
     admin = ModelAdminServicer(registry.models, settings.keep_deleted_seconds, signer, threads.registry)
     server = Server(

@@ -50,7 +50,7 @@ _UPLOADS_OPEN = Gauge("rowmint_uploads_open", "Uploads being received.", registr
 _SHED = Counter("rowmint_trainer_shed", "Calls refused because too much is at work.", ["reason"], registry=REGISTRY)
 _GARBAGE = Counter("rowmint_garbage_objects_deleted", "Objects deleted that nothing needed.", registry=REGISTRY)
 
-SHED_REASONS = ("calls", "uploads", "project_uploads")
+SHED_REASONS = ("calls", "uploads", "project_uploads", "watches", "project_watches")
 for _reason in SHED_REASONS:
     _SHED.labels(_reason)
 

@@ -44,6 +44,8 @@ class TrainerSettings(ServiceSettings):
         max_upload_streams: Upload streams open at once; each takes up to the bytes of a segment and two messages.
         max_project_upload_streams: Likewise, of one project; 0 for as many as all.
         upload_stream_idle_seconds: After so long without a message an upload stream is ended, to be resumed.
+        max_watches: Watches of jobs open at once.
+        max_project_watches: Likewise, of one project; 0 for as many as all.
         max_project_bytes: Bytes of all datasets of a project together.
         max_columns: Columns of a table.
         max_row_bytes: Bytes of a row, or of an object of JSON.
@@ -80,6 +82,8 @@ class TrainerSettings(ServiceSettings):
     max_upload_streams: int = Field(default=64, ge=1)
     max_project_upload_streams: int = Field(default=0, ge=0)
     upload_stream_idle_seconds: float = Field(default=300.0, gt=0)
+    max_watches: int = Field(default=1000, ge=1)
+    max_project_watches: int = Field(default=0, ge=0)
     max_project_bytes: int = Field(default=1 << 40, ge=1)
     max_columns: int = Field(default=4096, ge=1)
     max_row_bytes: int = Field(default=16 << 20, ge=1024)

@@ -1,15 +1,12 @@
 """The upload streams that are open: bounded in number, and the newest of each dataset. For one event loop."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from rowmint.errors import LimitError
 from rowmint.names import DatasetName
-
-_RETRY_SECONDS = 1.0
+from trainer_service.open_calls import Bound, OpenCalls
 
 
 @dataclass(frozen=True)
@@ -44,9 +41,13 @@ class UploadStreams:
     ) -> None:
         self.limits = limits
         self._on_idle = on_idle
-        self._shed = shed
-        self._open = 0
-        self._projects: Counter[str] = Counter()
+        self._calls = OpenCalls(
+            "upload streams",
+            Bound(limits.process, "ROWMINT_MAX_UPLOAD_STREAMS", "uploads"),
+            Bound(limits.project, "ROWMINT_MAX_PROJECT_UPLOAD_STREAMS", "project_uploads"),
+            shed,
+        )
+        self.of_project = self._calls.of_project
         self._newest: dict[DatasetName, tuple[int, asyncio.Event]] = {}
 
     @contextmanager
@@ -56,34 +57,12 @@ class UploadStreams:
         Raises:
             LimitError: As many are open as may be.
         """
-        if self._open >= self.limits.process:
-            raise self._too_many("this trainer", self.limits.process, "ROWMINT_MAX_UPLOAD_STREAMS", "uploads")
-        self._open += 1
-        try:
-            yield
-        finally:
-            self._open -= 1
-            if not self._open:
-                self._on_idle()
-
-    @contextmanager
-    def of_project(self, project: str) -> Iterator[None]:
-        """Count a stream for its project, for as long as the context lasts.
-
-        Raises:
-            LimitError: The project has as many as it may.
-        """
-        most = self.limits.project
-        if 0 < most <= self._projects[project]:
-            setting = "ROWMINT_MAX_PROJECT_UPLOAD_STREAMS"
-            raise self._too_many(f"projects/{project}", most, setting, "project_uploads")
-        self._projects[project] += 1
-        try:
-            yield
-        finally:
-            self._projects[project] -= 1
-            if not self._projects[project]:
-                del self._projects[project]
+        with self._calls.counted():
+            try:
+                yield
+            finally:
+                if self._calls.open == 1:
+                    self._on_idle()
 
     @contextmanager
     def newest(self, name: DatasetName, epoch: int) -> Iterator[asyncio.Event]:
@@ -106,11 +85,3 @@ class UploadStreams:
         finally:
             if self._newest.get(name) == (epoch, superseded):
                 del self._newest[name]
-
-    def _too_many(self, who: str, limit: int, setting: str, reason: str) -> LimitError:
-        self._shed(reason)
-        return LimitError(
-            f"{who} has as many open upload streams as it may ({limit}); retry in a second, or raise {setting}",
-            metadata={"limit": str(limit), "setting": setting},
-            retry_after=_RETRY_SECONDS,
-        )

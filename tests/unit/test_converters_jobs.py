@@ -2,8 +2,10 @@
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +34,7 @@ from trainer_service.converters.errors import error_from_json, error_to_json
 from trainer_service.converters.jobs import JOB_PHASES, JOB_STATES, event_to_proto, job_to_proto
 from trainer_service.fitting.families.independent.config import IndependentConfig
 from trainer_service.fitting.monitoring.progress import FitEvent, Phase
+from trainer_service.jobs.notifier import JobNotifier, WatchLimits
 from trainer_service.jobs.runners import PHASES
 from trainer_service.jobs.runners.train import _payload
 from trainer_service.servicers.datasets import _SerializedWriter
@@ -227,8 +230,12 @@ class Jobs:
     def get_by_uid(self, _: object) -> JobRecord:
         return JOB
 
-    def events_after(self, _: object, sequence: int) -> list[EventRecord]:
+    def events_after(self, _: object, sequence: int, limit: int = 1000) -> list[EventRecord]:
         return self.events[sequence:]
+
+
+async def looks_at_job(uids: Sequence[str]) -> dict[str, tuple[int, bool]]:
+    return dict.fromkeys(uids, (JOB.event_count, False))
 
 
 def servicer(answer: dict[str, Any] | None = None, *, cuda: bool = False) -> TrainingServicer:
@@ -246,6 +253,7 @@ def servicer(answer: dict[str, Any] | None = None, *, cuda: bool = False) -> Tra
         job_threads=1,
         cuda=lambda: cuda,
         max_page_bytes=3 << 20,
+        notifier=JobNotifier(looks_at_job, WatchLimits(), lambda _: None, partial(asyncio.sleep, 0)),
     )
 
 

@@ -1,7 +1,6 @@
 """TrainingService."""
 
 import asyncio
-import contextlib
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol
@@ -21,8 +20,9 @@ from trainer_service.converters.jobs import event_to_proto, job_to_proto
 from trainer_service.converters.request_digests import job_digests
 from trainer_service.devices import no_cuda_device
 from trainer_service.fitting.context import Device
+from trainer_service.jobs.notifier import Head, JobNotifier, Watch
 
-_WATCH_SECONDS = 0.1
+_EVENTS_AT_ONCE = 256
 
 
 class Estimator(Protocol):
@@ -44,6 +44,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         job_threads: CPU threads of a job that does not say.
         cuda: Returns whether jobs may ask for CUDA; may take a second.
         max_page_bytes: Size of a page's messages.
+        notifier: Says when a watched job has news.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         job_threads: int,
         cuda: Callable[[], bool],
         max_page_bytes: int,
+        notifier: JobNotifier,
     ) -> None:
         self._registry = registry
         self._estimator = estimator
@@ -64,6 +66,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self._job_threads = job_threads
         self._cuda = cuda
         self._max_page_bytes = max_page_bytes
+        self._notifier = notifier
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -193,23 +196,36 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
             raise InvalidFieldError("after_sequence", f"is {after}; must be 0 or more")
         name = TrainingJobName.parse(request.name)
         job = await self._threads.run(name.project, self._registry.jobs.get, name)
-        while True:
-            job, events = await self._threads.run(name.project, self._news, job, after)
-            for event in events:
-                after = event.sequence
-                yield event
-            if job.state.ended and after >= job.event_count:
-                return
-            if self._closing.is_set():
-                raise UnavailableError("the trainer is shutting down; watch again from the last event", retry_after=1.0)
-            if not events:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._closing.wait(), _WATCH_SECONDS)
+        with self._notifier.watched(name.project, job.uid) as watch:
+            while True:
+                job, events = await self._threads.run(name.project, self._news, job, after)
+                for event in events:
+                    after = event.sequence
+                    yield event
+                if job.state.ended and after >= job.event_count:
+                    return
+                if self._closing.is_set():
+                    raise UnavailableError(
+                        "the trainer is shutting down; watch again from the last event", retry_after=1.0
+                    )
+                if len(events) < _EVENTS_AT_ONCE:
+                    await self._wait_for_news(watch, (max(after, job.event_count), job.state.ended))
+
+    async def _wait_for_news(self, watch: Watch, seen: Head) -> None:
+        """Return once the job has more events than were seen, or the trainer is about to end."""
+        waits = [asyncio.ensure_future(wait) for wait in (watch.wait_beyond(seen), self._closing.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if waits[0].done():
+                waits[0].result()
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     def _news(self, job: JobRecord, after: int) -> tuple[JobRecord, list[training_job_pb2.TrainingEvent]]:
         # The job first: events written since are then simply seen in the next round.
         job = self._registry.jobs.get_by_uid(job.uid)
-        events = self._registry.jobs.events_after(job.uid, after)
+        events = self._registry.jobs.events_after(job.uid, after, _EVENTS_AT_ONCE)
         return job, [event_to_proto(event, job.model) for event in events]
 
 

@@ -1,6 +1,6 @@
 """The ledger of jobs: leased work, claimed by one worker at a time."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, select, tuple_, update
@@ -36,6 +36,7 @@ from rowmint.registry.paging import FEW_ROWS, Page, PageRequest, every
 from rowmint.registry.requests import earlier_row
 from rowmint.registry.tables import job_events, jobs
 
+_JOBS_AT_ONCE = 500  # named in one statement
 _LAST_EVENTS = 4  # a cancel may have written one in between
 # A trainer of a later release may have created jobs of other kinds beside this one.
 _KNOWN = jobs.c.kind.in_(list(JobKind))
@@ -212,6 +213,16 @@ class JobLedger:
         )
         with reading(self._engine) as connection:
             return tuple(event_record(row) for row in connection.execute(query))
+
+    def heads(self, uids: Sequence[str]) -> dict[str, tuple[int, bool]]:
+        """Return the number of events of each of these jobs, and whether it has ended; those gone are left out."""
+        found: dict[str, tuple[int, bool]] = {}
+        with reading(self._engine) as connection:
+            for start in range(0, len(uids), _JOBS_AT_ONCE):
+                own = jobs.c.uid.in_(uids[start : start + _JOBS_AT_ONCE])
+                query = select(jobs.c.uid, jobs.c.event_count, jobs.c.state).where(own)
+                found |= {uid: (count, JobState(state).ended) for uid, count, state in connection.execute(query)}
+        return found
 
     def census(self) -> dict[tuple[JobKind, JobState], int]:
         """Return how many jobs there are of each kind in each state; those of which there is none are left out."""
