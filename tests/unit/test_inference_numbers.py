@@ -195,6 +195,14 @@ def test_a_declaration_reaches_the_parser() -> None:
     assert infer(["1", "2"], declared=ColumnSpec("x", ColumnKind.CATEGORICAL))[0].data_type is INT
 
 
+def test_words_for_a_missing_value_are_reported() -> None:
+    targets, notices = infer_table({"x": ["1.5", "NA", "2.5", "NA", "-"]})
+    assert targets["x"].data_type is STRING
+    (notice,) = notices
+    assert (notice.rows, notice.flag) == (3, "--column-null x=- --column-null x=NA")
+    assert infer_table({"x": ["1.5", "NA", "b"]})[1] == infer_table({"x": ["NA", "-"]})[1] == ()
+
+
 def test_a_declared_form_is_the_only_one() -> None:
     form = WrittenForm(NumberForm(prefix="$", minimum_fraction_digits=2, **THOUSANDS))
     cells = ["$1,234.50", "7", "\u20ac5", "1.234,50", "n/a", "$2"]
