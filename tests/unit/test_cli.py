@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from importlib.metadata import version
 
 import grpc
 import pyarrow as pa
@@ -146,7 +147,7 @@ def test_the_primary_key_is_the_datasets_or_overrides_it(fakes, flights):
         (["sample", "nothing", "-n", "5"], "there is no model nothing (RESOURCE_NOT_FOUND)"),
         (["sample", "flights", "-n", "5", "-w", "orgin = JFK"], "did you mean 'origin'?"),
         (["sample", "flights", "-n", "5", "-w", "dep_delay > late"], "holds integers; 'late' is not one"),
-        (["sample", "flights", "-n", "5", "--format", "xlsx"], "choose one of arrow, csv"),
+        (["sample", "flights", "-n", "5", "--format", "xlsx"], "choose one of csv, tsv"),
         (["sample", "flights", "-n", "5", "-o", "nope/rows.csv"], "No such file or directory"),
         (["complete", "flights", "nope.csv"], "nope.csv: No such file or directory"),
     ],
@@ -224,7 +225,7 @@ def test_rows_go_to_standard_output_alone(fakes):
 
 
 def test_rows_go_to_a_file_of_the_suffixs_format(fakes, tmp_path):
-    path = tmp_path / "rows.arrow"
+    path = tmp_path / "rows.arrows"
     done = succeed(fakes, "sample", "flights", "-n", str(ROWS), "-o", str(path), "--json")
     assert path.read_bytes() == unbroken(ARROW, ROWS)
     assert pa.ipc.open_stream(path.read_bytes()).read_all().num_rows == ROWS
@@ -308,12 +309,14 @@ def test_conditions_and_columns_reach_the_service(fakes):
     succeed(
         fakes, "sample", "flights", "-n", "5", "-w", "origin in (JFK, EWR)", "-w", "dep_delay > 60", "-w",
         "arr_delay is null", "--columns", "dep_delay, origin", "--allow-partial", "--escape-formulas",
+        "--max-reuse", "16",
     )  # fmt: skip
     request = fakes.samplers[0].requests[0]
     assert [one.WhichOneof("test") for one in request.where.predicates] == ["any_of", "range", "is_null"]
     assert list(request.columns) == ["dep_delay", "origin"]
     assert request.allow_partial
     assert request.csv_escape_formulas
+    assert request.max_reuse == 16
 
 
 def test_a_stream_that_fails_leaves_no_file(tmp_path):
@@ -336,6 +339,7 @@ def test_rows_are_completed_from_csv_to_csv(fakes, tmp_path):
     done = succeed(fakes, "complete", "flights", "--json", input=b"origin\nLGA\n")
     assert json.loads(done.stdout) == {
         "row": 0,
+        "support": "widened",
         "effective_sample_size": 12.5,
         "tolerance": 0.1,
         "values": {"origin": "LGA", "dep_delay": 0, "arr_delay": 0.5},
@@ -360,3 +364,23 @@ def test_known_cells_that_cannot_be_read_name_their_line(fakes, tmp_path, data, 
     output = tmp_path / "rows.csv"
     assert part in fail(fakes, "complete", "flights", str(source), "-o", str(output))
     assert not output.exists()
+
+
+def test_errors_are_json_for_scripts(fakes, tmp_path):
+    def error_of(*arguments):
+        done = run(fakes, *arguments)
+        assert done.exit_code == 1
+        assert done.stdout == ""
+        return json.loads(done.stderr)["error"]
+
+    refused = error_of("sample", "flights", "-n", "5", "-w", "orgin = JFK", "-o", str(tmp_path / "x.csv"), "--json")
+    assert refused["reason"] == "COLUMN_NOT_FOUND"
+    assert "did you mean 'origin'" in refused["message"]
+    assert refused["metadata"]["column"] == "orgin"
+    absent = error_of("datasets", "upload", str(tmp_path / "absent.csv"), "--json")
+    assert "absent.csv" in absent["message"]
+
+
+def test_the_version_is_shown():
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, f"rowmint {version('rowmint')}\n")

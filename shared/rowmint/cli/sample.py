@@ -13,13 +13,11 @@ import typer
 from rowmint.cli.cells import csv_field, csv_line, json_object
 from rowmint.cli.output import connect, message_json, print_json, print_notice, progress_bar
 from rowmint.client import CompletedRow, SampleStream
-from rowmint.client.sampling import whole_file
+from rowmint.client.row_files import file_format, whole_file
 from rowmint.client.values import text_column
-from rowmint.errors import ColumnNotFoundError, InvalidDataError, InvalidFieldError
+from rowmint.errors import ColumnNotFoundError, InvalidDataError
 from rowmint.errors import DataProblem as Problem
 from rowmint.schema import ColumnSpec, near_names
-
-_SUFFIXES = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".arrow": "arrow", ".arrows": "arrow"}
 
 ModelArgument = Annotated[str, typer.Argument(help="MODEL, MODEL@ALIAS or MODEL/versions/NUMBER.")]
 OutputOption = Annotated[str | None, typer.Option("--output", "-o", help="File to write. Default: standard output.")]
@@ -47,16 +45,26 @@ def sample(
         typer.Option(
             "--where",
             "-w",
-            help="Condition that each row satisfies: 'origin = JFK', 'dep_delay > 60', 'carrier in (AA, UA)',"
-            " 'x is null', 'x is not null'. May be repeated; all must hold.",
+            help="Conditions that each row satisfies: 'origin = JFK', 'dep_delay between 60 and 90',"
+            " 'carrier in (AA, UA)', 'x != 1', 'x is null', '\"house age\" > 24', joined by `and`. May be repeated; all"
+            " must hold.",
         ),
     ] = None,
-    columns: Annotated[str | None, typer.Option(help="Columns delivered, separated by commas. Default: all.")] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns delivered, separated by commas; a name with a comma in double quotes. Default: all."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the stream. Default: one is drawn, and printed.")] = None,
     start_row: Annotated[int | None, typer.Option(help="First row delivered. Default: 0.")] = None,
     end_row: Annotated[int | None, typer.Option(help="Row after the last one delivered. Default: --rows.")] = None,
     format: Annotated[  # noqa: A002  # the option's name
-        str | None, typer.Option(help="csv, ndjson or arrow. Default: by the suffix of --output, else csv.")
+        str | None,
+        typer.Option(
+            help="csv, tsv, ndjson, json, arrow (stream), feather (Arrow file) or parquet. Default: by the suffix of"
+            " --output, else csv."
+        ),
     ] = None,
     allow_partial: Annotated[
         bool,
@@ -66,6 +74,13 @@ def sample(
         bool,
         typer.Option("--escape-formulas", help="CSV: put an apostrophe before cells that look like formulas."),
     ] = False,
+    max_reuse: Annotated[
+        int | None,
+        typer.Option(
+            help="Most rows that may share a candidate, a power of two up to 64: faster under rare conditions, and the"
+            " rows are not independent. Default: 1."
+        ),
+    ] = None,
     parallel: Annotated[
         int,
         typer.Option(help="Calls read at once, 1 to 64; the rows are the same, read faster."),
@@ -77,29 +92,34 @@ def sample(
 ) -> None:
     """Stream synthetic rows. Every row satisfies the conditions exactly."""
     to_stdout = output is None or output == "-"
-    if format is None:
-        format = "ndjson" if to_stdout and as_json else _SUFFIXES.get(Path(output or "").suffix.lower(), "csv")  # noqa: A001
-    if format == "columns":
-        raise InvalidFieldError("--format", "columns cannot be written to a file; choose csv, ndjson or arrow")
+    if format is None and to_stdout and as_json:
+        format = "ndjson"  # noqa: A001
+    written = file_format(format, None if to_stdout else output)
     with (
         connect(context) as client,
         client.sample(
             model,
             rows,
             where=where,
-            columns=[name.strip() for name in columns.split(",")] if columns is not None else (),
+            columns=() if columns is None else _column_names(columns),
             seed=seed,
             start_row=start_row,
             end_row=end_row,
-            format=format,
+            format=written.streamed,
             allow_partial=allow_partial,
             csv_escape_formulas=escape_formulas,
+            max_reuse=max_reuse,
             parallel=parallel,
         ) as stream,
     ):
         with _output(output) as file, progress_bar(f"sampling {model}", quiet=as_json) as bar:
-            stream.write_to(file, lambda done, total: bar.update(done, total, f"{done:,} rows"))
+            written.write(stream, file, lambda done, total: bar.update(done, total, f"{done:,} rows"))
         _report(stream, output, as_json, to_stdout)
+
+
+def _column_names(text: str) -> list[str]:
+    """Return the names in a line of CSV."""
+    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True))]
 
 
 def _report(stream: SampleStream, output: str | None, as_json: bool, to_stdout: bool) -> None:
@@ -112,6 +132,8 @@ def _report(stream: SampleStream, output: str | None, as_json: bool, to_stdout: 
             "missing": missing,
             "candidates": stream.candidates,
             "accepted": stream.accepted,
+            "distinct_candidates": stream.distinct_candidates,
+            "rows_per_candidate": stream.rows_per_candidate,
             "resumes": stream.resumes,
             "header": message_json(header),
         }
@@ -120,6 +142,10 @@ def _report(stream: SampleStream, output: str | None, as_json: bool, to_stdout: 
         facts = [f"{stream.rows_requested - missing:,} rows of {header.model_version}", f"seed {header.seed}"]
         if stream.acceptance is not None and stream.acceptance < 1:
             facts.append(f"{stream.acceptance:.1%} of {stream.candidates:,} candidates accepted")
+        if stream.rows_per_candidate > 1:
+            facts.append(
+                f"from {stream.distinct_candidates:,} candidates, each for up to {stream.rows_per_candidate} rows"
+            )
         if missing:
             facts.append(f"{missing:,} rows missing")
         if stream.resumes:
@@ -151,7 +177,12 @@ def _read_partial(file: io.TextIOBase, known: list[str]) -> Iterator[Mapping[str
 
 
 def _json_row(row: CompletedRow, columns: Sequence[ColumnSpec]) -> bytes:
-    facts = {"row": row.row, "effective_sample_size": row.effective_sample_size, "tolerance": row.tolerance}
+    facts = {
+        "row": row.row,
+        "support": row.support,
+        "effective_sample_size": row.effective_sample_size,
+        "tolerance": row.tolerance,
+    }
     return f'{json.dumps(facts)[:-1]}, "values": {json_object(row, columns)}}}\n'.encode()
 
 

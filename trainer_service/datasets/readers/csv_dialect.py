@@ -67,6 +67,9 @@ def seen(source: io.RawIOBase, declared: CsvFormat, limits: IngestLimits, notice
     if declared.delimiter is None and delimiter != ",":
         message = f"fields are separated by {_NAMES.get(delimiter, repr(delimiter))}, as seen from the first lines"
         notices.add(Notice(NoticeCode.DIALECT, "", message, "--delimiter"))
+    if columns := _words(records):
+        message = f"the table has one column, in which every line has {columns} words: are they its fields?"
+        notices.add(Notice(NoticeCode.DIALECT, "", message, "--delimiter space"))
     dialect = replace(dialect, delimiter=delimiter, skip_rows=dialect.skip_rows + start.skipped)
     check_header(records, dialect, notices)
     width, unnamed = _width(records, has_header=dialect.has_header)
@@ -235,6 +238,18 @@ def _refuse_lines_before(records: Records, delimiter: str) -> None:
     raise InvalidDataError([DataProblem(message, line=first)])
 
 
+def _words(records: Records) -> int:
+    """Return the number of words of every line of one column, if one of them is a number below a name; else 0."""
+    if records.width != 1 or records.share(1) < 1 or not records.rows:
+        return 0
+    lines = [record.fields[0].split() for record in records.found]
+    if len(set(map(len, lines))) > 1 or len(lines[0]) < 2:
+        return 0
+    numbers = [all(_NUMBER.fullmatch(word) for word in words) for words in zip(*lines[1:], strict=True)]
+    named = [number and not _NUMBER.fullmatch(name) for number, name in zip(numbers, lines[0], strict=True)]
+    return len(named) if any(named) else 0
+
+
 def _width(records: Records, *, has_header: bool) -> tuple[int, bool]:
     """Return the number of fields of a row, 0 if that of the header, and whether the last has no name and is empty."""
     if not has_header:
@@ -259,4 +274,5 @@ def _quoted_empty(records: Records, dialect: CsvFormat) -> QuotedEmpty:
     if dialect.quoted_empty is not QuotedEmpty.SEEN:
         return dialect.quoted_empty
     every = bool(records.rows) and all(all(record.quoted) for record in records.found)
-    return QuotedEmpty.MISSING if every else QuotedEmpty.TEXT
+    # In one column an unquoted missing cell is an empty line, which readers skip: writers quote it.
+    return QuotedEmpty.MISSING if every or records.width == 1 else QuotedEmpty.TEXT

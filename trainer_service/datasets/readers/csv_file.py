@@ -204,7 +204,8 @@ class CsvReader:
     def _note_cells(self) -> None:
         """Add the notices on cells, at the end of the first pass."""
         if self._empty and self._seen_empty:
-            message = "every field is quoted, so that quoted fields without characters are missing cells"
+            why = "every field is quoted" if len(self._names) > 1 else "there is one column"
+            message = f"{why}, so that quoted fields without characters are missing cells"
             self.notices.add(Notice(NoticeCode.QUOTED_EMPTY, "", message, "--quoted-empty text", self._empty))
         if self.dialect.encoding == "latin-1" and (count := _controls(self._source)):
             message = (
@@ -228,8 +229,7 @@ class CsvReader:
             problems.add(f"has {fields} fields, {expected}{hint}", line=lines.get(number, 0), row=number - has_header)
 
     def _lines(self, records: Collection[int]) -> dict[int, int]:
-        one_column = len(self._names) == 1 if self._names else False
-        return lines_of_records(self._source, self.dialect, self._limits, records, skip_empty=not one_column)
+        return lines_of_records(self._source, self.dialect, self._limits, records, skip_empty=len(self._names) != 1)
 
     def lines_of(self, rows: Collection[int]) -> dict[int, int]:
         """See `TableReader.lines_of`; the file is read once more."""
