@@ -117,7 +117,7 @@ class SchemaBuilder:
 
     def _text(self, column: CanonicalColumn) -> _Decided:
         """Decide about text: an id if most of its values occur once, so that none of them is published."""
-        found = column.repetition()
+        found = column.repetition
         usual = _Decided(ColumnKind.CATEGORICAL, column.target.why, column_flag(column.name, "id"))
         if found is None or not found.values:
             return usual
@@ -133,7 +133,8 @@ class SchemaBuilder:
         )
         if not unique:
             evidence = None
-        if not mostly_single and evidence is None and not is_code:
+        is_personal = pattern is not None and pattern.is_personal
+        if not mostly_single and evidence is None and not is_personal:
             self._report_singles(column.name, found)
             return usual
         why = f"{found.single} of {found.values} values occur once"
@@ -202,7 +203,7 @@ class SchemaBuilder:
         return with_nullable(spec, profile.nulls > 0 if domain.nullable is None else domain.nullable)
 
     def _finding(self, column: CanonicalColumn, found: _Decided) -> Finding:
-        profile, repetition = column.profile, column.repetition()
+        profile, repetition = column.profile, column.repetition
         distinct, exact = profile.distinct
         if repetition is not None:
             distinct, exact = repetition.distinct, True

@@ -40,7 +40,7 @@ class QuotedEmpty(StrEnum):
     """What a quoted field without characters is."""
 
     SEEN = "seen"
-    """Missing where every field of the file is quoted, else an empty text."""
+    """Missing where every field of the file is quoted or it has one column, else an empty text."""
     MISSING = "missing"
     TEXT = "text"
 
