@@ -96,5 +96,9 @@ def prepare(
     header = stream_header(model, spec, plan, version)
     source = RowSource(model, plan, header.seed, header.schema.names, candidates, owner=owner)
     encoder = make_encoder(spec.row_format, header.schema, model.identities, escape_formulas=spec.escape_formulas)
-    framing = Framing(spec.continued, spec.message_bytes, spec.allow_partial)
+    skipped = None if spec.continued else spec.received_bytes or 0
+    if skipped and spec.start_row % model.grid and skipped > len(encoder.header()):
+        # Batches end on the grid: of whoever has received rows the next one is there.
+        spec.require_grid(model.grid)
+    framing = Framing(skipped, spec.message_bytes, spec.allow_partial)
     return PreparedStream(header, source, plan, encoder, framing)
