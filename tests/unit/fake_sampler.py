@@ -105,9 +105,7 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
             refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "received_bytes: is wrong")
         continued = request.framing == sampling_pb2.FRAMING_CONTINUE
         aligned = not header.start_row % GRID or header.start_row == header.end_row
-        if (continued and not header.start_row) or (
-            (continued or request.received_bytes > len(lead)) and not aligned
-        ):
+        if (continued and not header.start_row) or ((continued or request.received_bytes > len(lead)) and not aligned):
             refuse(context, grpc.StatusCode.OUT_OF_RANGE, "ROW_RANGE", "start_row: is wrong")
         return b"" if continued else lead[request.received_bytes :]
 
