@@ -76,7 +76,7 @@ def composed(
         statistics.count_block(version, done)
 
     admission = Admission(
-        Allowance(settings.max_streams, settings.max_rows_in_flight),
+        Allowance(settings.max_streams, settings.max_rows_in_flight, settings.max_work_bytes),
         Allowance(settings.max_project_streams, settings.max_project_rows_in_flight),
         shed,
     )

@@ -18,12 +18,14 @@ from rowmint.sampling.formats.columns import TypedColumn, ValueKind
 from rowmint.sampling.messages import RowsMessage, StreamHeader, StreamSummary
 from rowmint.sampling.parts import PlannedPart, PlannedSample
 from rowmint.schema import Cell
+from rowmint.synthesizer import CompletionSupport
 from rowmint.v1 import sampling_pb2, statistics_pb2
 from sampler_service.requests import CompletionRequest, Received, SampleRequest
 from sampler_service.sessions import CompletedRows, CompletionEvent, SampleEvent
 from sampler_service.statistics import VersionStatistics
 
 _MAX_PARTIAL_ROWS = 10_000
+_COMPLETED_BYTES = 1 << 20
 
 _FORMATS = {
     sampling_pb2.ROW_FORMAT_UNSPECIFIED: RowFormat.ARROW_STREAM,
@@ -37,6 +39,12 @@ _CONTINUED = {
     sampling_pb2.FRAMING_FILE: False,
     sampling_pb2.FRAMING_CONTINUE: True,
     sampling_pb2.FRAMING_RESUME: False,
+}
+
+_SUPPORT = {
+    CompletionSupport.MATCHED: sampling_pb2.COMPLETION_SUPPORT_MATCHED,
+    CompletionSupport.WIDENED: sampling_pb2.COMPLETION_SUPPORT_WIDENED,
+    CompletionSupport.UNSUPPORTED: sampling_pb2.COMPLETION_SUPPORT_UNSUPPORTED,
 }
 
 
@@ -294,7 +302,12 @@ def completion_request(request: sampling_pb2.CompleteRowsRequest) -> CompletionR
     config = request.config
     given = _given(config, seed="seed", start_row="start_row", tolerance="tolerance", candidates="candidates")
     model = ModelVersionRef.parse(config.model, "config.model")
-    return CompletionRequest(model=model, **given)  # type: ignore[arg-type] # each has the type of its field
+    return CompletionRequest(
+        model=model,
+        expected_model_digest=config.expected_model_digest,
+        expected_plan_digest=config.expected_plan_digest,
+        **given,  # type: ignore[arg-type] # each has the type of its field
+    )
 
 
 def partial_rows(request: sampling_pb2.CompleteRowsRequest) -> Sequence[sampling_pb2.PartialRow]:
@@ -320,16 +333,28 @@ def known_cells(row: sampling_pb2.PartialRow, index: int) -> Mapping[str, Cell]:
     return {name: value_to_cell(value, f"rows[{index}].known[{name!r}]") for name, value in row.known.items()}
 
 
-def completion_response(event: CompletionEvent[sampling_pb2.PartialRow]) -> sampling_pb2.CompleteRowsResponse:
-    """Return the message of what a stream of completed rows consists of."""
+def completion_responses(
+    event: CompletionEvent[sampling_pb2.PartialRow],
+) -> Iterator[sampling_pb2.CompleteRowsResponse]:
+    """Yield the messages of what a stream of completed rows consists of; rows in messages of about a MiB at most."""
     match event:
         case StreamHeader():
-            return sampling_pb2.CompleteRowsResponse(header=header_to_proto(event))
+            yield sampling_pb2.CompleteRowsResponse(header=header_to_proto(event))
         case CompletedRows():
-            rows = [completed_to_proto(row, sent) for row, sent in zip(event.rows, event.sent, strict=True)]
-            return sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows(rows=rows))
+            response = sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows())
+            size = 0
+            for row, sent in zip(event.rows, event.sent, strict=True):
+                made = completed_to_proto(row, sent)
+                size += made.ByteSize()
+                if response.rows.rows and size > _COMPLETED_BYTES:
+                    yield response
+                    response = sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows())
+                    size = made.ByteSize()
+                response.rows.rows.append(made)
+            if response.rows.rows:
+                yield response
         case StreamSummary():
-            return sampling_pb2.CompleteRowsResponse(summary=summary_to_proto(event))
+            yield sampling_pb2.CompleteRowsResponse(summary=summary_to_proto(event))
 
 
 def completed_to_proto(row: CompletedRow, sent: sampling_pb2.PartialRow) -> sampling_pb2.CompletedRow:
@@ -339,4 +364,5 @@ def completed_to_proto(row: CompletedRow, sent: sampling_pb2.PartialRow) -> samp
         values=[sent.known[name] if name in sent.known else cell_to_value(cell) for name, cell in row.cells.items()],
         effective_sample_size=row.effective_sample_size,
         tolerance=row.tolerance,
+        support=_SUPPORT[row.support],
     )

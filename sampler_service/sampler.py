@@ -91,15 +91,18 @@ class Sampler:
             plan_parts(header, plan, parts, continued=request.continued),
         )
 
-    async def complete(self, request: CompletionRequest) -> tuple[ModelVersionName, RowCompletion]:
-        """Return what completes rows as requested, and the version it does so with.
+    async def complete(
+        self, request: CompletionRequest, stopped: Callable[[], bool] = lambda: False
+    ) -> tuple[ModelVersionName, RowCompletion]:
+        """Return what completes rows as requested until it is `stopped`, and the version it does so with.
 
         Raises:
-            RowmintError: It is not possible; see `CompletionSpec.validate` and `ModelCache.get`.
+            RowmintError: It is not possible; see `CompletionSpec.validate`, `ModelCache.get` and `RowCompletion`.
         """
         request.validate()
-        loaded = await self._models.get(request.model)
-        return loaded.name, RowCompletion(loaded.model, request.seeded(self._draw_seed))
+        # As for sampled rows: a caller that names the digest resumes a stream that was made from it.
+        loaded = await self._models.get(request.model, deleted=bool(request.expected_model_digest))
+        return loaded.name, RowCompletion(loaded.model, request.seeded(self._draw_seed), stopped)
 
     async def _resolve(self, request: SampleRequest) -> tuple[LoadedModel, Plan]:
         request.validate()

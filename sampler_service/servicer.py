@@ -52,7 +52,7 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
         request = converters.completion_request(await self._pacing.first(request_iterator))
         session = CompletionSession(self._services, request, converters.known_cells, context)
         rows = (converters.partial_rows(message) async for message in request_iterator)
-        making = session.responses(rows, converters.completion_response)
+        making = session.responses(rows, converters.completion_responses)
         async with aclosing(self._pacing.paced(making, context)) as responses:
             async for response in responses:
                 yield response

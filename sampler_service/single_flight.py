@@ -18,7 +18,7 @@ class SingleFlightCache(Generic[K, V]):
     Args:
         bound: Greatest sum of weights kept. A value that weighs more by itself is handed out, but not kept.
         weight: Weight of a value.
-        evicted: Called for each value evicted for others.
+        evicted: Called with each value evicted for others.
         ends_unwanted: Whether the making of a value is cancelled when every caller that waited for it was.
     """
 
@@ -26,7 +26,7 @@ class SingleFlightCache(Generic[K, V]):
         self,
         bound: int,
         weight: Callable[[V], int],
-        evicted: Callable[[], None] = lambda: None,
+        evicted: Callable[[V], None] = lambda _: None,
         *,
         ends_unwanted: bool = False,
     ) -> None:
@@ -94,8 +94,12 @@ class SingleFlightCache(Generic[K, V]):
         if weight <= self._bound:
             self._kept[key] = (value, weight)
             self._total += weight
-        while self._total > self._bound:
-            _, (_, freed) = self._kept.popitem(last=False)
-            self._total -= freed
-            self._evicted()
+        self.make_room(0)
         return value
+
+    def make_room(self, weight: int) -> None:
+        """Evict values until there is room for so much more, or none is kept."""
+        while self._kept and self._total + weight > self._bound:
+            _, (value, freed) = self._kept.popitem(last=False)
+            self._total -= freed
+            self._evicted(value)

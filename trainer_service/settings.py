@@ -73,7 +73,7 @@ class TrainerSettings(ServiceSettings):
     segment_seconds: float = Field(default=1.0, gt=0)
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=64 * 1024)
     grace_seconds: float = Field(default=10.0, ge=0)
-    max_connection_age_seconds: float = Field(default=0.0, ge=0)
+    max_connection_age_seconds: float = Field(default=900.0, ge=0)
     signing_key: str = ""
     failpoint: str = ""
 

@@ -325,9 +325,13 @@ def _completed(_: World, request: Complete, responses: list[Any]) -> None:
     for row, known in zip(done, sent.rows.rows, strict=False):
         assert len(row.values) == len(names)
         assert all(row.values[names.index(name)] == value for name, value in known.known.items())
+        assert row.support in sampling_pb2.CompletionSupport.values()[1:]
+        unsupported = row.support == sampling_pb2.COMPLETION_SUPPORT_UNSUPPORTED
+        assert (row.effective_sample_size == 0) == unsupported
     if rest and rest[-1].WhichOneof("message") == "summary":
         assert rest[-1].summary.complete
         assert len(done) == len(sent.rows.rows)
+        assert (len(done) > 0) == (rest[-1].summary.distinct_candidates > 0)
 
 
 ANSWERS: dict[str, Callable[[World, Any, list[Any]], None]] = {

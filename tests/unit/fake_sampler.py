@@ -190,6 +190,7 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
             header=sampling_pb2.SampleHeader(
                 model_version=VERSION,
                 model_digest=self.model,
+                plan_digest=self.plan,
                 seed=config.seed if config.HasField("seed") else 77,
                 schema=SCHEMA,
             )
@@ -214,7 +215,13 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
                 }
                 values = [known[name] if name in known else made[name] for name in made]
                 rows.append(
-                    sampling_pb2.CompletedRow(row=index, values=values, effective_sample_size=12.5, tolerance=0.1)
+                    sampling_pb2.CompletedRow(
+                        row=index,
+                        values=values,
+                        effective_sample_size=12.5,
+                        tolerance=0.1,
+                        support=sampling_pb2.COMPLETION_SUPPORT_WIDENED,
+                    )
                 )
                 index += 1
             yield sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows(rows=rows))

@@ -338,6 +338,7 @@ def test_rows_are_completed_from_csv_to_csv(fakes, tmp_path):
     done = succeed(fakes, "complete", "flights", "--json", input=b"origin\nLGA\n")
     assert json.loads(done.stdout) == {
         "row": 0,
+        "support": "widened",
         "effective_sample_size": 12.5,
         "tolerance": 0.1,
         "values": {"origin": "LGA", "dep_delay": 0, "arr_delay": 0.5},

@@ -355,7 +355,7 @@ def test_completed_rows_come_in_order_over_breaks(cut):
         assert stream.address in found.sampler_addresses
     assert [row.row for row in rows] == list(range(count))
     assert [dict(row) for row in rows] == [{**known, "arr_delay": 0.5} for known in known_rows(count)]
-    assert rows[0].effective_sample_size == 12.5
+    assert (rows[0].effective_sample_size, rows[0].support) == (12.5, "widened")
     assert stream.resumes == 1
     assert [(config.start_row, config.seed) for config in samplers[0].completions] == [(0, 3), (cut.after * 128, 3)]
 
@@ -374,7 +374,9 @@ def test_a_completion_keeps_the_version_and_the_seed_of_its_first_answer():
         assert len(list(client.complete_rows("flights", known_rows(1_000)))) == 1_000
     first, second = sampler.completions
     assert not first.HasField("seed")
+    assert (first.expected_model_digest, first.expected_plan_digest) == (b"", b"")
     assert (second.seed, second.model) == (77, VERSION)
+    assert (second.expected_model_digest, second.expected_plan_digest) == (sampler.model, sampler.plan)
 
 
 @pytest.mark.parametrize(

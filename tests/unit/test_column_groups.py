@@ -1,6 +1,8 @@
 """What a kernel prepares for a query is prepared once, and bounded."""
 
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -25,10 +27,14 @@ class CountingKernel:
 
     def __init__(self):
         self._kernel = choose_kernel("numpy")
+        self.workspace = self._kernel.workspace
         self.prepared = []
 
     def hidden(self, layers, *, concatenate):
         return self._kernel.hidden(layers, concatenate=concatenate)
+
+    def prepared_bytes(self, size, parts):
+        return self._kernel.prepared_bytes(size, parts)
 
     def output(self, layer):
         self.prepared.append(len(layer.bias))
@@ -89,10 +95,40 @@ def test_projections_are_kept_as_long_as_there_is_room(model, kernel):
             latent.group(names[first:] + names[: max(first - 1, 0)])
         for pair in pairs:
             assert latent.group(pair) is latent.group(reversed(pair))
-        assert sum(len(group.layout.outputs) for group in latent._groups._recent.values()) <= most
+        assert sum(len(group.layout.outputs) for group in latent._groups._several._groups.values()) <= most
     assert latent.group(names) is latent.every_column
     # Single columns are tested by conditions, and stay however many projections come.
     before = len(kernel.prepared)
     for name in names:
         latent.group([name])
     assert len(kernel.prepared) == before
+
+
+def test_the_single_columns_used_last_are_kept(model, kernel, monkeypatch):
+    latent = model.synthesizer._model
+    monkeypatch.setattr(latent._groups._single, "_count", 3)
+    first, *others = list(latent.heads)[:5]
+    for name in others:
+        latent.group([name])
+        latent.group([first])
+    before = len(kernel.prepared)
+    for name in (first, *others[-2:]):
+        latent.group([name])
+    assert len(kernel.prepared) == before
+    latent.group([others[0]])
+    assert len(kernel.prepared) == before + 1
+
+
+def test_an_evicted_model_frees_its_memory_at_once(model, kernel):
+    """What holds the memory is in no cycle: it does not wait for the collector, which may not come by for long."""
+    first_row(model)
+    group = model.synthesizer._model.group(list(model.synthesizer._model.heads)[:2])
+    left = [weakref.ref(model.synthesizer._model), weakref.ref(group), weakref.ref(model.synthesizer._model.network)]
+    del group
+    gc.collect()
+    gc.disable()
+    try:
+        model.__dict__.clear()
+        assert [reference() for reference in left] == [None] * 3
+    finally:
+        gc.enable()

@@ -1,6 +1,7 @@
 """The model cache: one load for all callers, bounded by bytes, nothing parsed before it is verified."""
 
 import asyncio
+import gc
 import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from rowmint.conditions import AnyOf, Predicate, canonical_steps
-from rowmint.errors import DataLossError, LimitError, ResourceNotFoundError, ValueNotFoundError
+from rowmint.errors import DataLossError, LimitError, ResourceNotFoundError, UnavailableError, ValueNotFoundError
 from rowmint.names import ModelName, ModelVersionName
 from rowmint.objects import MemoryStore
 from rowmint.sampling.plan import plan_steps
@@ -179,6 +180,72 @@ def test_a_model_larger_than_the_cache_is_refused_unread(catalog, executor):
     assert catalog.store.reads == []
 
 
+def test_a_model_that_takes_more_memory_than_its_files_is_refused_and_read_once(catalog, executor):
+    room = sum(map(len, stored("ctgan"))) + 100
+    assert golden_model("ctgan").memory_bytes > room
+
+    async def ask():
+        cache = cache_of(catalog, executor, room)
+        for _ in range(2):
+            with pytest.raises(LimitError, match=rf"takes {golden_model('ctgan').memory_bytes} bytes of memory"):
+                await cache.get(reference("ctgan"))
+        return cache.size_bytes, cache.held_bytes
+
+    assert asyncio.run(ask()) == (0, 0)
+    assert sorted(catalog.store.reads) == ["ctgan/manifest", "ctgan/weights"]
+
+
+@pytest.mark.parametrize("expected", [True, False], ids=["refused by its files", "refused by its size"])
+def test_models_that_are_evicted_count_while_they_are_in_use(catalog, executor, expected):
+    sizes = {family: golden_model(family).memory_bytes for family in FAMILIES}
+    room = sizes["ctgan"] if expected else (2 * sizes["ctgan"] + sizes["tvae"]) // 2 - 1
+
+    async def ask():
+        cache = cache_of(catalog, executor, room)
+        used = [(await cache.get(reference(family))).model for family in ("ctgan", "tvae")]
+        assert (cache.size_bytes, cache.held_bytes) == (sizes["tvae"], sizes["tvae"] + sizes["ctgan"])
+        # No more than twice as much is ever held: what is in use cannot be evicted.
+        reads = len(catalog.store.reads)
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="retry at another replica") as raised:
+                await cache.get(elsewhere("ctgan"))
+        # Its size is known once it was read, if that was needed: then it is refused unread.
+        assert len(catalog.store.reads) == reads + (0 if expected else 2)
+        assert raised.value.metadata["setting"] == "ROWMINT_MODEL_CACHE_BYTES"
+        assert raised.value.retry_after == pytest.approx(0.1)
+        assert cache.held_bytes <= 2 * room
+        used.clear()
+        gc.collect()
+        again = await cache.get(elsewhere("ctgan", "p9"))
+        assert (cache.size_bytes, cache.held_bytes) == (sizes["ctgan"], sizes["ctgan"])
+        assert again.model.digest == golden_model("ctgan").digest
+
+    asyncio.run(ask())
+
+
+def test_a_model_counts_while_it_is_loaded(catalog, executor):
+    sizes = {family: golden_model(family).memory_bytes for family in FAMILIES}
+
+    async def ask():
+        loop = asyncio.get_running_loop()
+        cache = cache_of(catalog, executor, sizes["ctgan"] + sizes["tvae"])
+        for family in ("tvae", "ctgan"):
+            await cache.get(reference(family))
+        catalog.store.gate.clear()
+        catalog.store.entered.clear()
+        loading = asyncio.ensure_future(cache.get(elsewhere("ctgan")))
+        await loop.run_in_executor(None, catalog.store.entered.wait, 30)
+        # Never loaded before, it counts by its files, and what was used least recently is evicted for it.
+        manifest, weights = map(len, stored("ctgan"))
+        expected = 4 * weights + 8 * manifest
+        found = cache.size_bytes, cache.held_bytes
+        catalog.store.gate.set()
+        await loading
+        assert found == (sizes["ctgan"], sizes["ctgan"] + expected)
+
+    asyncio.run(ask())
+
+
 def test_a_model_is_warm_when_it_is_handed_out(catalog, executor, monkeypatch):
     drawn = []
     monkeypatch.setattr(model_cache, "draw_first_row", drawn.append)
@@ -211,9 +278,9 @@ def test_a_plan_is_compiled_once(executor, monkeypatch):
     assert len(compiled) == 2
 
 
-def elsewhere(family):
+def elsewhere(family, project="elsewhere"):
     """The same bytes as a model of another project."""
-    return replace(reference(family), model=ModelName("elsewhere", family))
+    return replace(reference(family), model=ModelName(project, family))
 
 
 def test_projects_share_no_model_even_where_they_are_equal(catalog, executor):

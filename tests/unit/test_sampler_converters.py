@@ -7,12 +7,15 @@ from hypothesis import strategies as st
 
 from rowmint.errors import InvalidFieldError
 from rowmint.names import ModelName, ModelVersionRef
+from rowmint.sampling.completion import CompletedRow
 from rowmint.sampling.formats import RowFormat, TypedBatch
 from rowmint.sampling.formats.columns import TypedColumn, ValueKind
 from rowmint.sampling.messages import RowsMessage, StreamSummary
+from rowmint.synthesizer import CompletionSupport
 from rowmint.v1 import condition_pb2, sampling_pb2, value_pb2
 from sampler_service import converters
 from sampler_service.requests import CompletionRequest, SampleRequest
+from sampler_service.sessions import CompletedRows
 
 MODEL = "projects/p/models/m"
 REF = ModelVersionRef(ModelName("p", "m"), alias="latest")
@@ -140,6 +143,28 @@ def test_a_summary_says_that_the_stream_is_complete():
     )
 
 
+def completed(row, text):
+    return CompletedRow(row, {"text": text}, 3.0, 0.1, CompletionSupport.MATCHED)
+
+
+def test_completed_rows_come_in_messages_of_a_mebibyte():
+    sent = sampling_pb2.PartialRow()
+    sizes = [1, 600_000, 500_000, 400_000, 2_000_000, 1]
+    rows = [completed(index, "x" * size) for index, size in enumerate(sizes)]
+    messages = list(converters.completion_responses(CompletedRows(rows, [sent] * len(rows))))
+    assert [[row.row for row in message.rows.rows] for message in messages] == [[0, 1], [2, 3], [4], [5]]
+    joined = [row for message in messages for row in message.rows.rows]
+    assert joined == [converters.completed_to_proto(row, sent) for row in rows]
+    assert list(converters.completion_responses(CompletedRows([], []))) == []
+
+
+@pytest.mark.parametrize("support", CompletionSupport)
+def test_the_support_of_a_row_is_reported(support):
+    row = CompletedRow(3, {"text": "x"}, 0.0, 25.6, support)
+    made = converters.completed_to_proto(row, sampling_pb2.PartialRow())
+    assert sampling_pb2.CompletionSupport.Name(made.support) == f"COMPLETION_SUPPORT_{support.upper()}"
+
+
 def test_the_first_message_of_a_completion_is_its_config():
     config = sampling_pb2.CompleteRowsConfig(model=MODEL)
     request = sampling_pb2.CompleteRowsRequest(config=config)
@@ -151,6 +176,9 @@ def test_the_first_message_of_a_completion_is_its_config():
     assert converters.completion_request(request) == CompletionRequest(
         model=REF, seed=0, start_row=0, tolerance=0.0, candidates=0
     )
+    request.config.expected_model_digest, request.config.expected_plan_digest = b"m", b"p"
+    found = converters.completion_request(request)
+    assert (found.expected_model_digest, found.expected_plan_digest) == (b"m", b"p")
     with pytest.raises(InvalidFieldError, match="rows"):
         converters.partial_rows(request)
     rows = sampling_pb2.CompleteRowsRequest(rows=sampling_pb2.PartialRows())

@@ -94,8 +94,8 @@ class Call:
 class Served:
     """A servicer of the golden models, and what its parts count."""
 
-    def __init__(self, sampler, workers) -> None:
-        self.admission = Admission(Allowance(8, 0), Allowance(0, 0))
+    def __init__(self, sampler, workers, process=Allowance(8, 0)) -> None:  # noqa: B008 - frozen
+        self.admission = Admission(process, Allowance(0, 0))
         self.drain = Drain()
         self.drain.add(self.admission)
         self._workers = workers
@@ -255,12 +255,52 @@ def test_rows_completed_in_process_are_those_that_are_served(served, family):
     header, *made, summary = served.complete(messages)
     completion = RowCompletion(golden_model(family), CompletionSpec(seed=9, start_row=100, candidates=512))
     rows = completion.complete([converters.known_cells(row, 0) for row in sent])
-    respond = converters.completion_response
+
+    def respond(event):
+        (response,) = converters.completion_responses(event)
+        return response
+
     assert header == respond(completion.header(config.model))
     assert [row for response in made for row in response.rows.rows] == list(
         respond(CompletedRows(rows, sent)).rows.rows
     )
     assert summary == respond(completion.summary(complete=True))
+
+
+def completing(known, **config):
+    """Return the messages of a completion of some rows."""
+    config = sampling_pb2.CompleteRowsConfig(model="projects/golden/models/tvae/versions/1", seed=9, **config)
+    rows = sampling_pb2.PartialRows(rows=[sampling_pb2.PartialRow(known=one) for one in known])
+    return [sampling_pb2.CompleteRowsRequest(config=config), sampling_pb2.CompleteRowsRequest(rows=rows)]
+
+
+def test_a_completion_holds_its_candidates_and_the_memory_they_take():
+    held = []
+    known = [{}, {"age": {"int64_value": 30}}]
+    with sampler_of(golden_catalog(), choose_kernel("numpy")) as sampler, ThreadPoolExecutor(2) as workers:
+        served = Served(sampler, workers)
+
+        def look(response):
+            if response.HasField("rows"):
+                held.append((served.admission.rows, served.admission.bytes))
+
+        served.complete(completing(known, candidates=65_536), look)
+        size = golden_model("tvae").synthesizer.completion_bytes({"age"}, 65_536)
+        assert held == [(65_536, size)]
+        assert (served.admission.rows, served.admission.bytes) == (0, 0)
+        few = golden_model("tvae").synthesizer.completion_bytes((), 65_536)
+        narrow = Served(sampler, workers, process=Allowance(8, 0, few))
+        assert len(narrow.complete(completing([{}], candidates=65_536))) == 3
+        with pytest.raises(LimitError, match=rf"takes {size} bytes.*ROWMINT_MAX_WORK_BYTES"):
+            narrow.complete(completing(known, candidates=65_536))
+        assert (narrow.admission.rows, narrow.admission.bytes) == (0, 0)
+
+
+def test_a_completion_takes_turns_between_tasks_of_a_second():
+    """A task compares about a million rows and candidates; each gives messages of its own."""
+    with sampler_of(golden_catalog(), choose_kernel("numpy")) as sampler, ThreadPoolExecutor(2) as workers:
+        _, *made, _ = Served(sampler, workers).complete(completing([{}] * 40, candidates=65_536))
+    assert [len(response.rows.rows) for response in made] == [16, 16, 8]
 
 
 def test_a_draining_sampler_ends_a_completion_and_refuses_the_next():

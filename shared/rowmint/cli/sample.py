@@ -177,7 +177,12 @@ def _json_row(row: CompletedRow) -> bytes:
         name: cell if cell is None or isinstance(cell, (bool, int, float)) else cell_text(cell)
         for name, cell in row.items()
     }
-    facts = {"row": row.row, "effective_sample_size": row.effective_sample_size, "tolerance": row.tolerance}
+    facts = {
+        "row": row.row,
+        "support": row.support,
+        "effective_sample_size": row.effective_sample_size,
+        "tolerance": row.tolerance,
+    }
     return (json.dumps({**facts, "values": plain}, ensure_ascii=False) + "\n").encode()
 
 

@@ -22,10 +22,14 @@ class StreamSpec:
     Attributes:
         seed: 0 to 2**64 - 1; None leaves it to the service that opens the stream.
         start_row: Index of the first row delivered.
+        expected_model_digest: What the model's digest must be; empty for any.
+        expected_plan_digest: What the plan's digest must be, or that of a completion; empty for any.
     """
 
     seed: int | None = None
     start_row: int = 0
+    expected_model_digest: bytes = b""
+    expected_plan_digest: bytes = b""
 
     def seeded(self, draw_seed: Callable[[], int]) -> Self:
         """Return the spec with its seed, drawn where none is given; `draw_seed` returns 0 to 2**64 - 1."""
@@ -57,8 +61,6 @@ class SampleSpec(StreamSpec):
             resumes none.
         allow_partial: Whether rows are left out that could not be found within the candidate budget.
         message_bytes: Size of messages aimed at, bytes.
-        expected_model_digest: What the model's digest must be; empty for any.
-        expected_plan_digest: What the plan's digest must be; empty for any.
         escape_formulas: Whether CSV text that looks like a formula is preceded by an apostrophe.
         max_reuse: Most rows of the logical stream that may share a candidate, a power of two up to `MAX_REUSE`; None
             for 1, independent rows.
@@ -73,8 +75,6 @@ class SampleSpec(StreamSpec):
     received_bytes: int | None = None
     allow_partial: bool = False
     message_bytes: int = 256 * 1024
-    expected_model_digest: bytes = b""
-    expected_plan_digest: bytes = b""
     escape_formulas: bool = False
     max_reuse: int | None = None
 
