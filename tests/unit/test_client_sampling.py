@@ -159,6 +159,11 @@ def test_a_stream_that_was_received_in_part_is_gone_on_with(row_format):
         assert b"".join(client.sample_stream(request).chunks()) == whole[request.received_bytes :]
         # The same request goes on with the stream by several calls at once.
         assert b"".join(client.sample_stream(request, parallel=3).chunks()) == whole[request.received_bytes :]
+        if row_format == "arrow":
+            with pytest.raises(InvalidFieldError, match="has no schema"):
+                client.sample_stream(request).reader()
+            request.start_row = request.received_bytes = 0
+            assert client.sample_stream(request).to_table().num_rows == ROWS
     assert [one.received_bytes for one in samplers[0].requests[:3]] == [
         received_before(row_format, row * GRID, header=True) for row in (2, 4, 5)
     ]

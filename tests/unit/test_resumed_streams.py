@@ -9,16 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rowmint.errors import RowRangeError
-from rowmint.sampling import prepared
-from rowmint.sampling.formats import Encoder, RowFormat, make_encoder
+from rowmint.sampling.formats import RowFormat
 from rowmint.sampling.messages import RowsMessage
 from rowmint.sampling.plan import compile_plan
+from rowmint.sampling.prepared import prepare
 from rowmint.sampling.spec import SampleSpec
 from rowmint.sampling.stream import LocalStream
 from rowmint.synthesizer import choose_kernel
 from sampler_service.requests import SampleRequest
 from sampler_service.sampler import Sampler
 from tests.golden.streams import golden_catalog, golden_model, read, reference, sampler_of
+from tests.unit.long_headers import lengthen
 
 MODEL = golden_model("independent")
 GRID = 2048
@@ -41,20 +42,6 @@ RANGES = {
 }
 
 
-class LongHeader:
-    """An encoder whose header is longer than that of its format."""
-
-    def __init__(self, encoder: Encoder, more: int) -> None:
-        self._encoder = encoder
-        self._more = more
-
-    def header(self) -> bytes:
-        return self._encoder.header() + bytes(index % 251 for index in range(self._more))
-
-    def __getattr__(self, name: str):
-        return getattr(self._encoder, name)
-
-
 def spec_of(row_format: RowFormat, span: str) -> SampleSpec:
     start, end = RANGES[span]
     return replace(SPEC, row_format=row_format, start_row=start, end_row=end)
@@ -63,8 +50,8 @@ def spec_of(row_format: RowFormat, span: str) -> SampleSpec:
 def sent(spec: SampleSpec, more: int = 0) -> list[RowsMessage]:
     """Return the messages of a stream whose header has so many bytes more than that of its format."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(prepared, "make_encoder", lambda *what, **how: LongHeader(make_encoder(*what, **how), more))
-        return list(LocalStream(prepared.prepare(MODEL, spec, PLAN)).messages())
+        lengthen(patched, more)
+        return list(LocalStream(prepare(MODEL, spec, PLAN)).messages())
 
 
 def joined(messages) -> tuple[bytes, list]:
@@ -78,7 +65,7 @@ def unbroken(row_format: RowFormat, span: str, more: int = 0) -> tuple[bytes, li
 
 @cache
 def header_of(row_format: RowFormat) -> bytes:
-    return prepared.prepare(MODEL, replace(SPEC, row_format=row_format), PLAN).encoder.header()
+    return prepare(MODEL, replace(SPEC, row_format=row_format), PLAN).encoder.header()
 
 
 @pytest.mark.parametrize("row_format", RowFormat)
