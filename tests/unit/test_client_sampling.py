@@ -149,7 +149,7 @@ def test_a_break_before_the_summary_repeats_no_row():
     assert ended == [(0, 0)] + [(ROWS, len(WHOLE["arrow"]))] * 2
 
 
-def test_a_stream_that_was_received_in_part_is_gone_on_with(row_format):
+def test_a_stream_that_another_client_received_in_part_is_resumed(row_format):
     whole = WHOLE[row_format]
     samplers = [FakeSampler([Cut(2), Cut(1), None])]
     with services(samplers=samplers) as found, client_of(found) as client:
@@ -157,7 +157,7 @@ def test_a_stream_that_was_received_in_part_is_gone_on_with(row_format):
         request.framing = sampling_pb2.FRAMING_RESUME
         request.received_bytes = received_before(row_format, 2 * GRID, header=True)
         assert b"".join(client.sample_stream(request).chunks()) == whole[request.received_bytes :]
-        # The same request goes on with the stream by several calls at once.
+        # The same request, by several calls at once.
         assert b"".join(client.sample_stream(request, parallel=3).chunks()) == whole[request.received_bytes :]
         if row_format == "arrow":
             with pytest.raises(InvalidFieldError, match="has no schema"):

@@ -51,8 +51,8 @@ def stream_header(model: Model, spec: SampleSpec, plan: Plan, version: str = "")
     expect_digest("plan", spec.expected_plan_digest, plan.digest)
     schema = model.schema.project(spec.columns)
     # Batches end on the grid: who has received rows goes on there, and who has not has no more than the header.
-    off_grid = spec.received_bytes and spec.start_row % model.grid
-    if off_grid and spec.received_bytes > len(_encoder(model, spec, schema).header()):
+    received = spec.received_bytes or 0
+    if received and spec.start_row % model.grid and received > len(_encoder(model, spec, schema).header()):
         spec.require_grid(model.grid)
     categories = None
     if spec.row_format is RowFormat.COLUMNS:
