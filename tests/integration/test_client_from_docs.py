@@ -29,6 +29,7 @@ class Relay(grpc.GenericRpcHandler):
     Attributes:
         cuts: For the calls that come next, after how many messages each ends and by which status; OK for a stream that
             just ends. Calls beyond them are passed on whole.
+        trailers: Sent with a status that is not OK.
         calls: Requests that came.
     """
 
@@ -64,7 +65,8 @@ def channels(tmp_path_factory):
     with ExitStack() as stack:
         found = []
         for kernel in ("numpy", "onnxruntime"):
-            address, _ = stack.enter_context(replica(home, kernel))
+            # Room for more calls than a sampler learns late that they were cut.
+            address, _ = stack.enter_context(replica(home, kernel, streams=200))
             found.append(stack.enter_context(grpc.insecure_channel(address)))
         yield found
 
@@ -72,12 +74,13 @@ def channels(tmp_path_factory):
 @pytest.fixture
 def relay(channels):
     """A relay, its address as an attribute of it."""
-    found = Relay(channels)
-    server = grpc.server(ThreadPoolExecutor(2), handlers=[found])
-    found.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    yield found
-    server.stop(None).wait()
+    with ThreadPoolExecutor(2) as threads:
+        found = Relay(channels)
+        server = grpc.server(threads, handlers=[found])
+        found.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        server.start()
+        yield found
+        server.stop(None).wait()
 
 
 @pytest.fixture
