@@ -451,7 +451,7 @@ def test_what_is_large_is_read_and_written_on_the_projects_own_threads(monkeypat
 
     async def scenario(workers, loaders):
         held, catalog = HeldExecutor(workers), golden_catalog()
-        models = ModelCache(catalog, catalog.store, choose_kernel("numpy"), loaders, 1 << 28)
+        models = ModelCache(catalog, catalog.store, choose_kernel("numpy"), loaders, 1 << 28, lookups=inline_threads())
 
         def executor_of(project):
             return workers if project == "others" else held
