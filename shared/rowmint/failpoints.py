@@ -16,6 +16,7 @@ FAILPOINTS = frozenset(
         "upload.segment.stored",
         "upload.segment.committed",
         "upload.finished",
+        "ingest.verified",
         "ingest.types.joined",
         "ingest.table.stored",
         "ingest.ready",
@@ -30,6 +31,8 @@ FAILPOINTS = frozenset(
         "publish.committed",
         "alias.moved",
         "delete.committed",
+        "mark.written",
+        "sweep.object.aside",
         "sweep.object.deleted",
         "sweep.forgotten",
     }

@@ -130,7 +130,7 @@ def test_an_upload_corrected_after_every_refusal_becomes_ready(client, stub):
     client.delete_dataset("corrected")
     name = client.create_dataset("corrected", format="csv").name
     refused(send, stub, name, part(0, 9), part(11, SIZE))
-    refused(send, stub, name, part(9, SIZE), finish(sha256=bytes(32)))
+    refused(send, stub, name, part(9, SIZE), finish(total_size=99))
     send(stub, name, finish())
     ready = client.wait_dataset(name)
     assert (ready.row_count, ready.committed_size, ready.sha256) == (3, SIZE, hashlib.sha256(DATA).digest())
@@ -141,6 +141,16 @@ def test_an_upload_corrected_after_every_refusal_becomes_ready(client, stub):
     assert other.kind == ("DATA_LOSS", "DIGEST_MISMATCH")
     assert f"{name} was already finished" in other.message
     assert send(stub, name, finish()) == ready == client.get_dataset(name)
+
+
+def test_a_resumed_upload_of_other_bytes_fails_as_it_is_read_back(client, stub):
+    name = client.create_dataset("mixed", format="csv").name
+    send(stub, name, part(0, 9))
+    accepted = send(stub, name, part(9, SIZE), finish(sha256=bytes(32)))
+    assert accepted.state in (dataset_pb2.DATASET_STATE_INGESTING, dataset_pb2.DATASET_STATE_FAILED)
+    with pytest.raises(InvalidDataError, match=f"have SHA-256 {hashlib.sha256(DATA).hexdigest()}, but finish_write"):
+        client.wait_dataset(name)
+    client.delete_dataset(name)
 
 
 def parquet(**columns) -> bytes:
@@ -157,6 +167,9 @@ def parquet(**columns) -> bytes:
         ("csv", b"a,,c\n1,2,3\n", 1, 0, "", "column 2 has no name"),
         ("csv", b"a,b\n1,x\n2,caf\xe9\n", 3, 0, "", "not utf-8; declare the file's encoding"),
         ("csv", b"a,b\n", 0, 0, "", "has no rows"),
+        ("csv", b"1.5,x\n2.5,y\n", 1, 0, "", "--no-header"),
+        ("csv", b"Report\na;b\n1;2\n", 1, 0, "", "--skip-rows 1"),
+        ("feather", b"ARROW1" + bytes(20), 0, 0, "", "the Arrow file is not complete"),
         ("parquet", parquet(a=[1], n=[[1, 2]]), 0, 0, "n", "is of type list"),
         ("parquet", parquet(a=list(range(1000)))[:900], 0, 0, "", "not a complete Parquet file"),
         ("json", b'{"a":1}\n{"a":\n', 2, 0, "", "is not a JSON object"),
@@ -214,7 +227,11 @@ def declares(**wrong) -> dataset_pb2.Dataset:
         ({"dataset": dataset_pb2.Dataset(format=dataset_pb2.DataFormat())}, "dataset.format"),
         ({"dataset": csv(delimiter="ab")}, "dataset.format.csv.delimiter"),
         ({"dataset": csv(delimiter="\0")}, "dataset.format.csv.delimiter"),
-        ({"dataset": csv(quote=",")}, "dataset.format.csv.quote"),
+        ({"dataset": csv(delimiter=",", quote=",")}, "dataset.format.csv.quote"),
+        ({"dataset": csv(comment="#####")}, "dataset.format.csv.comment"),
+        ({"dataset": csv(skip_rows=-1)}, "dataset.format.csv.skip_rows"),
+        ({"dataset": csv(decimal=",", group_separator=",")}, "dataset.format.csv.group_separator"),
+        ({"dataset": dataset_pb2.Dataset(format=CSV, primary_key="a", no_primary_key=True)}, "dataset.no_primary_key"),
         ({"dataset": csv(encoding="ebcdic")}, "dataset.format.csv.encoding"),
         ({"dataset": declares(name="")}, "dataset.column_overrides[1].name"),
         ({"dataset": declares(name="b")}, "dataset.column_overrides[1].name"),

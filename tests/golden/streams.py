@@ -21,6 +21,7 @@ from rowmint.errors import ResourceNotFoundError
 from rowmint.names import ModelName, ModelVersionName, ModelVersionRef
 from rowmint.objects import MemoryStore
 from rowmint.registry import ModelVersionRecord
+from rowmint.rpc.project_threads import ProjectThreads
 from rowmint.sampling.formats import RowFormat, TypedBatch
 from rowmint.sampling.limits import MAX_REUSE, MAX_ROWS
 from rowmint.sampling.messages import RowsMessage, StreamHeader, StreamSummary
@@ -30,7 +31,7 @@ from sampler_service.model_cache import ModelCache
 from sampler_service.plan_cache import PlanCache
 from sampler_service.requests import CompletionRequest, SampleRequest
 from sampler_service.sampler import Sampler
-from tests.golden.make import FAMILIES, stored
+from tests.golden.make import FAMILIES, FORMS, MODELS, stored
 
 PROJECT = "golden"
 
@@ -50,6 +51,7 @@ QUICK = (
     "ctgan, many tests, far reused, arrow_stream",
     "tvae, all, first, arrow_stream",
     "independent, many tests, inner, arrow_stream",
+    "forms, all, first, csv",
     "tvae, completed",
 )
 """Enough to notice a processor that computes otherwise."""
@@ -117,7 +119,7 @@ def golden_model(family: str) -> Model:
 def golden_catalog() -> Catalog:
     """Return the frozen models."""
     catalog = Catalog()
-    for family in FAMILIES:
+    for family in MODELS:
         catalog.put(family, *stored(family))
     return catalog
 
@@ -165,16 +167,18 @@ def sampler_of(
 ) -> Iterator[Sampler]:
     """Compose a sampler of the models of `catalog`; it draws seed 1 where none is given."""
     with ThreadPoolExecutor(2) as loaders, ThreadPoolExecutor(2) as workers:
-        models = ModelCache(catalog, catalog.store, kernel, loaders, cache_bytes)
+        models = ModelCache(catalog, catalog.store, kernel, loaders, cache_bytes, lookups=ProjectThreads(loaders, 2))
         yield Sampler(models, PlanCache(lambda _: workers), lambda _: workers, lambda: 1, max_rows=max_rows)
 
 
 def specs(*, quick: bool) -> dict[str, SampleRequest]:
     """Return the golden streams by name."""
     found = {}
-    for family in FAMILIES:
+    for family in MODELS:
         for where, predicates in WHERES.items():
             for span, (rows, start, end) in SPANS.items():
+                if family == FORMS and span == "far":
+                    continue  # its row numbers are of 32 bits
                 base = SampleRequest(
                     rows, end, start_row=start, model=reference(family), where=predicates, seed=2**64 - 1
                 )

@@ -4,9 +4,10 @@ import csv
 import io
 from collections.abc import Callable
 
+from rowmint.errors import InvalidFieldError
 from rowmint.schema import ColumnSpec, DataType
 from tests.hostile.uploads import Refused, accepted, equal, fuzzed, read, refused
-from trainer_service.datasets.formats import CsvFormat
+from trainer_service.datasets.formats import CsvFormat, format_from_json
 from trainer_service.datasets.limits import IngestLimits
 
 CSV = CsvFormat()
@@ -89,7 +90,8 @@ def byte_order_marks() -> None:
     equal({"a": [1]}, accepted(bom + b"a\n1\n", CSV).to_pydict())
     equal({"\ufeffa": [1]}, accepted(bom * 2 + b"a\n1\n", CSV).to_pydict())
     refused(bom, CSV, "empty")
-    refused(b"\xff\xfea\0\n\0", CSV, "utf-8")
+    refused(b"\xff\xfea\0\n\0", CSV, "no rows")
+    refused(b"\xff\xfea\0\n", CSV, "utf-16")
     equal({"a": [1]}, accepted(b"\xff\xfea\0\n\x001\0\n\0", CsvFormat(encoding="utf-16")).to_pydict())
     refused(b"\xff\xfea\0\n", CsvFormat(encoding="utf-16"), "utf-16")
     refused(b"\xff\xfe\x00\xd8\n\0", CsvFormat(encoding="utf-16"), "utf-16")
@@ -125,6 +127,19 @@ def ragged_rows_without_end() -> None:
     equal([(2, 1, "")], refused(b"a,b\n" + b"," * 5_000_000 + b"\n", CSV, "has 5000001 fields").places)
 
 
+def null_values_by_the_thousand() -> None:
+    """pyarrow ends the process at about a hundred thousand: that many are refused, of a stored format too."""
+    most = ["-" * 1000 + str(number) for number in range(99)]
+    found = accepted(b"a,b\n1,-\n-,2\n", format_from_json({"type": "csv", "null_values": ["-", *most]}))
+    equal({"a": [1, None], "b": [None, 2]}, found.to_pydict())
+    try:
+        format_from_json({"type": "csv", "null_values": [str(number) for number in range(100_000)]})
+    except InvalidFieldError as error:
+        equal("dataset.format.csv.null_values: has 100,000 entries; at most 100", str(error))
+    else:
+        raise AssertionError("a hundred thousand null values were accepted")
+
+
 CASES: dict[str, Callable[[], None]] = {
     case.__name__: case
     for case in (
@@ -142,5 +157,6 @@ CASES: dict[str, Callable[[], None]] = {
         quotes_out_of_place,
         names_given_twice_or_not_at_all,
         ragged_rows_without_end,
+        null_values_by_the_thousand,
     )
 } | fuzzed({"csv": WORDS}, CSV, 2)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from importlib.metadata import version
 
 import grpc
 import pyarrow as pa
@@ -139,14 +140,14 @@ def test_the_primary_key_is_the_datasets_or_overrides_it(fakes, flights):
         (["train", "f", "--column", "a=id"], "--column: describes a file"),
         (["datasets", "show", "nope"], "there is no projects/default/datasets/nope (RESOURCE_NOT_FOUND)"),
         (["datasets", "upload", "nope.csv"], "nope.csv: No such file or directory"),
-        (["datasets", "upload", "nope.xlsx"], "choose one of csv, tsv"),
+        (["datasets", "upload", "nope.sav"], "choose one of csv, tsv"),
         (["datasets", "upload", "nope.parquet", "--delimiter", ";"], "for CSV only"),
         (["models", "delete", "flights"], "write flights/versions/NUMBER"),
         (["models", "alias", "flights", "best"], "or --remove"),
         (["sample", "nothing", "-n", "5"], "there is no model nothing (RESOURCE_NOT_FOUND)"),
         (["sample", "flights", "-n", "5", "-w", "orgin = JFK"], "did you mean 'origin'?"),
         (["sample", "flights", "-n", "5", "-w", "dep_delay > late"], "holds integers; 'late' is not one"),
-        (["sample", "flights", "-n", "5", "--format", "xlsx"], "choose one of arrow, csv"),
+        (["sample", "flights", "-n", "5", "--format", "xlsx"], "choose one of csv, tsv"),
         (["sample", "flights", "-n", "5", "-o", "nope/rows.csv"], "No such file or directory"),
         (["complete", "flights", "nope.csv"], "nope.csv: No such file or directory"),
     ],
@@ -224,7 +225,7 @@ def test_rows_go_to_standard_output_alone(fakes):
 
 
 def test_rows_go_to_a_file_of_the_suffixs_format(fakes, tmp_path):
-    path = tmp_path / "rows.arrow"
+    path = tmp_path / "rows.arrows"
     done = succeed(fakes, "sample", "flights", "-n", str(ROWS), "-o", str(path), "--json")
     assert path.read_bytes() == unbroken(ARROW, ROWS)
     assert pa.ipc.open_stream(path.read_bytes()).read_all().num_rows == ROWS
@@ -363,3 +364,23 @@ def test_known_cells_that_cannot_be_read_name_their_line(fakes, tmp_path, data, 
     output = tmp_path / "rows.csv"
     assert part in fail(fakes, "complete", "flights", str(source), "-o", str(output))
     assert not output.exists()
+
+
+def test_errors_are_json_for_scripts(fakes, tmp_path):
+    def error_of(*arguments):
+        done = run(fakes, *arguments)
+        assert done.exit_code == 1
+        assert done.stdout == ""
+        return json.loads(done.stderr)["error"]
+
+    refused = error_of("sample", "flights", "-n", "5", "-w", "orgin = JFK", "-o", str(tmp_path / "x.csv"), "--json")
+    assert refused["reason"] == "COLUMN_NOT_FOUND"
+    assert "did you mean 'origin'" in refused["message"]
+    assert refused["metadata"]["column"] == "orgin"
+    absent = error_of("datasets", "upload", str(tmp_path / "absent.csv"), "--json")
+    assert "absent.csv" in absent["message"]
+
+
+def test_the_version_is_shown():
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, f"rowmint {version('rowmint')}\n")

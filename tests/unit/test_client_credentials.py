@@ -6,6 +6,7 @@ import pytest
 from rowmint.client import Client, Credentials, RowmintCallError
 from rowmint.client.retry import RetryPolicy
 from rowmint.errors import InvalidFieldError, UnavailableError
+from tests.unit.fake_services import services
 
 ONCE = RetryPolicy(attempts=1, unary_attempts=1)
 NOWHERE = "127.0.0.1:1"
@@ -80,3 +81,13 @@ def test_any_certificate_means_tls(tmp_path):
 
 def test_secrets_are_not_shown():
     assert "secret" not in repr(Credentials(certificate=b"c", key=b"secret", token="secret"))
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])
+def test_this_machine_is_not_reached_through_a_proxy(monkeypatch, variable):
+    """A proxy of the environment is for what lies beyond this machine; here nothing answers at its address."""
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    with services() as found, Client(found.trainer_address, found.sampler_address, retry=ONCE) as client:
+        assert len(list(client.list_jobs())) == 1

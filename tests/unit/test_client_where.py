@@ -1,5 +1,6 @@
 """Conditions: what people write, as typed messages."""
 
+import re
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 
@@ -166,6 +167,18 @@ ZONED = datetime(2013, 1, 1, tzinfo=UTC)
         (["local = 2013-01-01"], {"local": datetime(2013, 1, 1)}),  # noqa: DTZ001
         (["zoned >= 2013-01-01"], {"zoned": (ZONED, None)}),
         (["zoned = 2013-01-01T05:00:00+02:00"], {"zoned": ZONED.replace(hour=3)}),
+        (["whole between 60 and 90"], {"whole": (60, 90)}),
+        (["day BETWEEN 2013-01-01 AND '2013-02-01'"], {"day": (date(2013, 1, 1), date(2013, 2, 1))}),
+        (["whole >= 60 and whole <= 90"], {"whole": (60, 90)}),
+        (["text = JFK and whole between 1 and 2 and flag = true"], {"text": "JFK", "whole": (1, 2), "flag": True}),
+        (["text in (a, b) and whole = 1"], {"text": ["a", "b"], "whole": 1}),
+        (["text in (a, b)and whole = 1"], {"text": ["a", "b"], "whole": 1}),
+        (["text is null and whole = 1"], {"text": None, "whole": 1}),
+        (["text = 'x and y = 1' and whole = 1"], {"text": "x and y = 1", "whole": 1}),
+        (["text = Research and Development"], {"text": "Research and Development"}),
+        (["text = Research and Development and whole = 1"], {"text": "Research and Development", "whole": 1}),
+        (["text = sand and whole = 1"], {"text": "sand", "whole": 1}),
+        (["`a 'b' \"c\"=, (d)` = x"], {"a 'b' \"c\"=, (d)": "x"}),
     ],
 )
 def test_texts_are_understood(texts, expected):
@@ -187,13 +200,48 @@ def test_bounds_may_exclude_their_value_and_a_cell_may_be_required():
 
 
 @pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("text != JFK", ["JFK"]),
+        ("text <> 'it''s'", ["it's"]),
+        ("text not in (a, 'b,c')", ["a", "b,c"]),
+        ("text NOT  IN (a)", ["a"]),
+    ],
+)
+def test_values_may_be_excluded(text, values):
+    excluded = condition_pb2.ValueSet(values=[value_pb2.Value(string_value=value) for value in values])
+    expected = [condition_pb2.Predicate(column="text", none_of=excluded)]
+    assert parse_where([text], SCHEMA) == condition_pb2.Where(predicates=expected)
+
+
+def test_unequal_to_missing_is_present():
+    expected = condition_pb2.Where(predicates=[condition_pb2.Predicate(column="text", is_null=False)])
+    assert parse_where(["text != null"], SCHEMA) == expected
+
+
+@pytest.mark.parametrize("name", ["house age", "a=b", "it's", 'the "x"', "and", "price, net", "größe (cm)"])
+def test_a_name_that_needs_quotes_is_shown_with_them(name):
+    schema = schema_pb2.TableSchema(columns=[schema_pb2.ColumnSpec(name=name, data_type="DATA_TYPE_INT64")])
+    quoted = '"' + name.replace('"', '""') + '"'
+    expected = parse_where([f"{quoted} = 24"], schema)
+    assert expected.predicates[0].column == name
+    if name not in ("and", "a=b"):
+        with pytest.raises(InvalidConditionError, match=re.escape(f"has to be quoted: {quoted} = 24")):
+            parse_where([f"{name} = 24"], schema)
+
+
+@pytest.mark.parametrize(
     ("text", "part"),
     [
         ("", "is not a condition"),
         ("text", "is not a condition"),
         ("text =", "a value is missing"),
-        ("text != JFK", "there is no `not equal`"),
-        ("text <> JFK", "is not a condition"),
+        ("text = 'a' or whole = 1", "what follows is"),
+        ("text = 'a' and", "is not a condition"),
+        ("whole between 60", "two values"),
+        ("whole between 60 and null", "missing cell"),
+        ("text not in JFK", "parentheses"),
+        ("text in (a", "parenthesis"),
         ("text in JFK", "parentheses"),
         ("text in ()", "a value is missing"),
         ("text in ('a' 'b')", "commas"),
@@ -268,3 +316,25 @@ def test_where_no_type_is_known_a_cell_keeps_its_own():
     for cell in (object(), float("nan"), 2**63, Decimal("NaN")):
         with pytest.raises(InvalidConditionError):
             typed_value(cell, column)
+
+
+def test_texts_are_read_in_the_form_of_their_column():
+    def column(data_type, **form):
+        return schema_pb2.ColumnSpec(name="c", data_type=data_type, written_form=schema_pb2.WrittenForm(**form))
+
+    money = column(
+        schema_pb2.DATA_TYPE_DOUBLE,
+        number=schema_pb2.NumberForm(
+            prefix="$", grouping=schema_pb2.GROUPING_THOUSANDS, group_separator=",", minimum_fraction_digits=2
+        ),
+    )
+    for text in ("$5,786.95", "5786.95", "5,786.95", "$ 5786.95"):
+        assert value_pb2.Value(double_value=5786.95) == parse_value(text, money)
+    day = column(schema_pb2.DATA_TYPE_DATE, datetime=schema_pb2.DatetimeForm(pattern="%d.%m.%Y"))
+    for text in ("08.10.2023", "8.10.2023", "2023-10-08"):
+        assert value_pb2.Value(date_value="2023-10-08") == parse_value(text, day)
+    flag = column(schema_pb2.DATA_TYPE_BOOL, boolean=schema_pb2.BooleanForm(true_text="ja", false_text="nein"))
+    assert value_pb2.Value(bool_value=True) == parse_value("Ja", flag)
+    assert value_pb2.Value(bool_value=False) == parse_value("false", flag)
+    with pytest.raises(InvalidConditionError, match=r"'5,7' is not one; write it as '\$1,234\.37' is written"):
+        parse_value("5,7", money)

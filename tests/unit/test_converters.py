@@ -7,9 +7,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rowmint.conditions import AnyOf, IsNull, Predicate, Range
+from rowmint.conditions import AnyOf, IsNull, NoneOf, Predicate, Range
 from rowmint.errors import InvalidFieldError
 from rowmint.rpc import converters
+from rowmint.rpc.predicates import predicates_from_proto
 from rowmint.rpc.values import cell_to_value
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.v1 import condition_pb2, schema_pb2, value_pb2
@@ -67,6 +68,8 @@ def where_message(predicates):
                 message.equals.CopyFrom(cell_to_value(cell))
             case AnyOf(cells):
                 message.any_of.values.extend(map(cell_to_value, cells))
+            case NoneOf(cells):
+                message.none_of.values.extend(map(cell_to_value, cells))
             case IsNull(null):
                 message.is_null = null
             case Range(low, high, low_exclusive, high_exclusive):
@@ -92,7 +95,7 @@ def test_a_schema_is_restored(schema):
 @given(PREDICATES)
 def test_predicates_are_restored(predicates):
     message = condition_pb2.Where.FromString(where_message(predicates).SerializeToString())
-    assert converters.predicates_from_proto(message) == predicates
+    assert predicates_from_proto(message) == predicates
 
 
 def test_every_kind_of_column_has_a_partner():
@@ -107,7 +110,8 @@ def test_every_kind_of_column_has_a_partner():
 
 def test_every_test_of_a_predicate_is_read():
     tests = {field.name for field in condition_pb2.Predicate.DESCRIPTOR.oneofs_by_name["test"].fields}
-    written = where_message([Predicate("a", test) for test in (AnyOf((1,)), AnyOf((1, 2)), Range(1), IsNull())])
+    predicates = (AnyOf((1,)), AnyOf((1, 2)), NoneOf((1,)), Range(1), IsNull())
+    written = where_message([Predicate("a", test) for test in predicates])
     assert {predicate.WhichOneof("test") for predicate in written.predicates} == tests
 
 
@@ -135,7 +139,7 @@ NULL = value_pb2.Value(null_value=True)
 def test_a_malformed_predicate_names_its_path(predicate, field):
     where = condition_pb2.Where(predicates=[condition_pb2.Predicate(column="fine", is_null=True), predicate])
     with pytest.raises(InvalidFieldError) as caught:
-        converters.predicates_from_proto(where, "sample.where")
+        predicates_from_proto(where, "sample.where")
     path = "sample.where.predicates[1]" + (f".{field}" if field else "")
     assert [violation.field for violation in caught.value.violations] == [path]
 

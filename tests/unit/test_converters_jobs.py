@@ -2,8 +2,10 @@
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,12 +27,22 @@ from rowmint.registry import DatasetRecord, DatasetState, EventRecord, JobKind, 
 from rowmint.registry.job_records import JobError
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.v1 import dataset_pb2, training_job_pb2, training_service_pb2
+from tests.unit.inline_threads import inline_threads
 from trainer_service.config import TrainingConfig, to_json
-from trainer_service.converters.datasets import DATASET_STATES, dataset_to_proto, format_from_proto, format_to_proto
+from trainer_service.converters.datasets import (
+    DATASET_STATES,
+    dataset_to_proto,
+    format_from_proto,
+    format_to_proto,
+    stored_format,
+)
 from trainer_service.converters.errors import error_from_json, error_to_json
 from trainer_service.converters.jobs import JOB_PHASES, JOB_STATES, event_to_proto, job_to_proto
+from trainer_service.datasets.formats import CsvFormat
+from trainer_service.datasets.notices import Finding, Notice, NoticeCode
 from trainer_service.fitting.families.independent.config import IndependentConfig
 from trainer_service.fitting.monitoring.progress import FitEvent, Phase
+from trainer_service.jobs.notifier import JobNotifier, WatchLimits
 from trainer_service.jobs.runners import PHASES
 from trainer_service.jobs.runners.train import _payload
 from trainer_service.servicers.datasets import _SerializedWriter
@@ -187,13 +199,93 @@ def test_a_dataset_message_has_every_known_field():
     assert not failed.HasField("schema")
 
 
-@pytest.mark.parametrize("name", ["csv", "json", "parquet", "arrow_stream"])
+@pytest.mark.parametrize("name", ["csv", "json", "parquet", "arrow_stream", "arrow_file"])
 def test_a_format_is_restored(name: str):
     message = dataset_pb2.DataFormat()
     getattr(message, name).SetInParent()
     body = format_from_proto(message)
     assert body["type"] == name
     assert format_from_proto(format_to_proto(body)) == body
+
+
+CSV = dataset_pb2.CsvFormat(
+    delimiter=";",
+    quote="'",
+    null_values=["NA"],
+    encoding="cp1252",
+    comment="%",
+    skip_rows=3,
+    header=dataset_pb2.CSV_HEADER_ABSENT,
+    column_names=["a", "b"],
+    decimal=",",
+    group_separator="",
+    quoted_empty=dataset_pb2.QUOTED_EMPTY_TEXT,
+)
+
+
+def test_every_option_of_a_format_is_stored_and_restored():
+    assert len(CSV.ListFields()) == len(CSV.DESCRIPTOR.fields)
+    for declared in (
+        dataset_pb2.DataFormat(csv=CSV),
+        dataset_pb2.DataFormat(json=dataset_pb2.JsonFormat(orient=dataset_pb2.JSON_ORIENT_SPLIT)),
+    ):
+        assert format_to_proto(format_from_proto(declared)) == declared
+    assert format_from_proto(dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat())) == {"type": "csv"}
+    named = dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat(delimiter="tab"))
+    assert format_from_proto(named) == {"type": "csv", "delimiter": "\t"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        (dataset_pb2.DataFormat(), "dataset.format"),
+        (dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat(comment="")), "dataset.format.csv.comment"),
+        (dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat(decimal="")), "dataset.format.csv.decimal"),
+        (dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat(skip_rows=-1)), "dataset.format.csv.skip_rows"),
+        (dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat(header=99)), "dataset.format.csv.header"),
+        (dataset_pb2.DataFormat(json=dataset_pb2.JsonFormat(orient=99)), "dataset.format.json.orient"),
+    ],
+)
+def test_a_wrong_option_of_a_format_is_named(wrong: dataset_pb2.DataFormat, field: str):
+    with pytest.raises(InvalidFieldError) as caught:
+        format_from_proto(wrong)
+    assert [violation.field for violation in caught.value.violations] == [field]
+
+
+def test_options_of_a_table_are_stored_beside_its_format():
+    created = dataset_pb2.Dataset(
+        format=dataset_pb2.DataFormat(parquet=dataset_pb2.ParquetFormat()),
+        no_primary_key=True,
+        infinite=dataset_pb2.INFINITE_POLICY_CLIP,
+    )
+    body = stored_format(created)
+    assert body == {"type": "parquet", "table": {"no_primary_key": True, "infinite": "clip"}}
+    message = dataset_to_proto(replace(DATASET, format=body))
+    assert (message.no_primary_key, message.infinite) == (True, dataset_pb2.INFINITE_POLICY_CLIP)
+    assert message.format == created.format
+    assert stored_format(dataset_pb2.Dataset(format=created.format)) == {"type": "parquet"}
+    created.primary_key = "id"
+    with pytest.raises(InvalidFieldError, match="so is the primary key 'id'"):
+        stored_format(created)
+
+
+def test_what_was_decided_of_a_dataset_is_in_its_message():
+    notice = Notice(NoticeCode.DIALECT, "", "fields are separated by semicolons", "--delimiter", 7)
+    finding = Finding("id", "no value repeats", "--column id=numerical", 2, 3, distinct_exact=True)
+    dialect = CsvFormat.from_json(format_from_proto(dataset_pb2.DataFormat(csv=CSV)))
+    profile = {"notices": [notice.to_json()], "findings": [finding.to_json()], "dialect": dialect.to_json()}
+    message = dataset_to_proto(replace(DATASET, profile=profile))
+    assert message.dialect == CSV
+    assert list(message.notices) == [
+        dataset_pb2.Notice(code="DIALECT", message=notice.message, flag="--delimiter", rows=7)
+    ]
+    assert list(message.findings) == [
+        dataset_pb2.ColumnFinding(
+            column="id", why=finding.why, flag=finding.flag, missing=2, distinct=3, distinct_exact=True
+        )
+    ]
+    older = dataset_to_proto(DATASET)
+    assert (list(older.notices), list(older.findings), older.HasField("dialect")) == ([], [], False)
 
 
 @given(
@@ -226,17 +318,31 @@ class Jobs:
     def get_by_uid(self, _: object) -> JobRecord:
         return JOB
 
-    def events_after(self, _: object, sequence: int) -> list[EventRecord]:
+    def events_after(self, _: object, sequence: int, limit: int = 1000) -> list[EventRecord]:
         return self.events[sequence:]
 
 
-def servicer(answer: dict[str, Any] | None = None) -> TrainingServicer:
+async def looks_at_job(uids: Sequence[str]) -> dict[str, tuple[int, bool]]:
+    return dict.fromkeys(uids, (JOB.event_count, False))
+
+
+def servicer(answer: dict[str, Any] | None = None, *, cuda: bool = False) -> TrainingServicer:
     async def estimate(body: dict[str, Any]) -> dict[str, Any]:
         assert body["dataset_uid"] == "d"
         return answer or {}
 
     registry: Any = SimpleNamespace(jobs=Jobs(), datasets=SimpleNamespace(get=lambda _: DATASET))
-    return TrainingServicer(registry, SimpleNamespace(estimate=estimate), lambda: None, threads=1)
+    estimator = SimpleNamespace(estimate=estimate)
+    return TrainingServicer(
+        registry,
+        estimator,
+        lambda: None,
+        threads=inline_threads(),
+        job_threads=1,
+        cuda=lambda: cuda,
+        max_page_bytes=3 << 20,
+        notifier=JobNotifier(looks_at_job, WatchLimits(), lambda _: None, partial(asyncio.sleep, 0)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -261,6 +367,28 @@ def test_an_estimate_that_fails_keeps_all_of_its_error(
     assert raised.value.reason is error.reason
     assert [violation.field for violation in raised.value.violations] == fields
     assert (raised.value.metadata, raised.value.retry_after) == (metadata, error.retry_after)
+
+
+@pytest.mark.parametrize("validate_only", [False, True])
+def test_a_job_for_cuda_is_refused_where_there_is_none(validate_only: bool):
+    request = training_service_pb2.CreateTrainingJobRequest(parent="projects/p", validate_only=validate_only)
+    request.training_job.dataset, request.training_job.model = "projects/p/datasets/d", "projects/p/models/m"
+    request.training_job.config.independent.SetInParent()
+    request.training_job.config.device = training_job_pb2.DEVICE_CUDA
+    schema = TableSchema((ColumnSpec("a", ColumnKind.NUMERICAL, DataType.DOUBLE),))
+
+    def create(cuda: bool) -> training_job_pb2.TrainingJob:
+        one = servicer({}, cuda=cuda)
+        one._registry.datasets.get = lambda _: replace(DATASET, schema=schema)  # type: ignore[method-assign]
+        jobs: Any = one._registry.jobs
+        jobs.create, jobs.repeated = lambda *_, **named: replace(JOB, config=named["config"]), lambda *_: None
+        return asyncio.run(one.CreateTrainingJob(request, None)).training_job
+
+    assert create(cuda=True).config.device == training_job_pb2.DEVICE_CUDA
+    with pytest.raises(InvalidFieldError) as raised:
+        create(cuda=False)
+    message = "training_job.config.device: is DEVICE_CUDA; this trainer has no CUDA device: use DEVICE_CPU"
+    assert str(raised.value) == message
 
 
 def test_watching_ends_with_the_trainer():
@@ -291,7 +419,7 @@ def test_a_writer_is_closed_only_after_what_it_was_doing():
 
     async def test() -> None:
         writer: Any = SimpleNamespace(tick=tick, close=lambda: done.append("close"))
-        serialized = _SerializedWriter(writer)
+        serialized = _SerializedWriter(writer, asyncio.to_thread)
         ticking = asyncio.create_task(serialized.tick())
         await asyncio.to_thread(started.wait, 20)
         ticking.cancel()

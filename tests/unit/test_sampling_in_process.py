@@ -48,6 +48,7 @@ from sampler_service.sessions import CompletedRows, SessionServices
 from sampler_service.statistics import Statistics
 from tests.golden.make import FAMILIES
 from tests.golden.streams import golden_catalog, golden_model, reference, sampler_of
+from tests.unit.inline_threads import inline_threads
 
 GRID = 2048
 CITY = Predicate("city", AnyOf(("Zürich",)))
@@ -105,7 +106,7 @@ class Served:
             self.admission,
             self.drain,
             Replica(lambda: "one", lambda: LoadReport(0.5, 20.0)),
-            Statistics(golden_catalog(), lambda _: 0, clock=time.monotonic, now=time.time),
+            Statistics(golden_catalog(), lambda _: 0, clock=time.monotonic, now=time.time, lookups=inline_threads()),
         )
         self._servicer = SamplingServicer(services, Pacing(60.0))
 
@@ -472,7 +473,7 @@ def test_what_is_large_is_read_and_written_on_the_projects_own_threads(monkeypat
 
     async def scenario(workers, loaders):
         held, catalog = HeldExecutor(workers), golden_catalog()
-        models = ModelCache(catalog, catalog.store, choose_kernel("numpy"), loaders, 1 << 28)
+        models = ModelCache(catalog, catalog.store, choose_kernel("numpy"), loaders, 1 << 28, lookups=inline_threads())
 
         def executor_of(project):
             return workers if project == "others" else held

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from typer.core import TyperGroup
 from rowmint.cli import audit, datasets, jobs, keys, models
 from rowmint.cli.demo import demo
 from rowmint.cli.health import health
-from rowmint.cli.output import print_error
+from rowmint.cli.output import print_error, print_json_error
 from rowmint.cli.sample import complete, sample
 from rowmint.cli.serve import serve
 from rowmint.cli.tracing import traced_command
@@ -23,17 +24,24 @@ from rowmint.errors import RowmintError
 
 
 class RowmintGroup(TyperGroup):
-    """Reports every error as one line on stderr; exit codes: 1 refused or failed, 2 misused, 130 interrupted."""
+    """Reports every error as one line on stderr, JSON with `--json`.
+
+    Exit codes: 1 refused or failed, 2 misused, 130 interrupted.
+    """
 
     def main(
         self, args: Sequence[str] | None = None, prog_name: str | None = None, *_: Any, **extra: Any
     ) -> Any:  # typer's own signature differs between its versions
         """Run the command and exit."""
         extra["standalone_mode"] = False
+        as_json = "--json" in (sys.argv[1:] if args is None else args)
         try:
             code = super().main(args, prog_name, **extra)
         except (RowmintError, RowmintCallError) as error:
-            print_error(str(error))
+            if as_json:
+                print_json_error(error.message, str(error.reason), error.metadata)
+            else:
+                print_error(str(error))
             code = 1
         except BrokenPipeError:
             # The reader of our output has closed it; what Python would still flush is discarded.
@@ -41,7 +49,10 @@ class RowmintGroup(TyperGroup):
             code = 1
         except OSError as error:
             name = f"{error.filename}: " if error.filename is not None else ""
-            print_error(f"{name}{error.strerror or error}")
+            if as_json:
+                print_json_error(f"{name}{error.strerror or error}")
+            else:
+                print_error(f"{name}{error.strerror or error}")
             code = 1
         except typer.Abort:
             print_error("aborted")
@@ -84,10 +95,19 @@ app = typer.Typer(
 )
 
 
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"rowmint {version('rowmint')}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     context: typer.Context,
     *,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
     trainer: Annotated[
         str | None, _setting("trainer", "Address of the trainer, host:port.", default=_DEFAULTS.trainer)
     ] = None,

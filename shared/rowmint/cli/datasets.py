@@ -21,84 +21,42 @@ from rowmint.cli.output import (
     progress_bar,
     short_name,
 )
+from rowmint.cli.profile import print_notices, print_profile
+from rowmint.cli.table_options import TableOptions, with_table_options
+from rowmint.cli.types_file import TypesFile
 from rowmint.client import Client
-from rowmint.client.datasets import UploadProgress, data_format
+from rowmint.client.datasets import UploadProgress
 from rowmint.errors import InvalidFieldError
-from rowmint.v1 import dataset_pb2, schema_pb2
+from rowmint.v1 import dataset_pb2
 
 app = typer.Typer(help="Upload, list, show and delete tables.", no_args_is_help=True)
-
-FormatOption = Annotated[
-    str | None,
-    typer.Option(help="csv, tsv, json, jsonl, ndjson, parquet or arrow (IPC stream). Default: by the file's suffix."),
-]
-DelimiterOption = Annotated[str | None, typer.Option(help="CSV: the character between fields.")]
-NullOption = Annotated[
-    list[str] | None, typer.Option("--null", help="CSV: text that stands for a missing cell; may be repeated.")
-]
-EncodingOption = Annotated[str | None, typer.Option(help="CSV: utf-8, latin-1 or utf-16.")]
-PrimaryKeyOption = Annotated[str, typer.Option(help="Column that identifies a row; it is generated, never learned.")]
-ColumnOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--column",
-        metavar="NAME=KIND",
-        help="Declare a column: numerical, categorical, datetime, boolean, id or ignored; may be repeated.",
-    ),
-]
-
-
-def declared_columns(texts: list[str] | None) -> list[schema_pb2.ColumnSpec]:
-    """Return the columns that texts of the form NAME=KIND declare.
-
-    Raises:
-        InvalidFieldError: One is not of that form, or its kind is unknown.
-    """
-    kinds = {
-        name.removeprefix("COLUMN_KIND_").lower(): number for name, number in schema_pb2.ColumnKind.items() if number
-    }
-    columns = []
-    for text in texts or ():
-        name, _, kind = text.rpartition("=")
-        if not name or kind.lower() not in kinds:
-            raise InvalidFieldError("--column", f"{text!r} is not NAME=KIND with KIND one of {', '.join(kinds)}")
-        columns.append(schema_pb2.ColumnSpec(name=name, kind=kinds[kind.lower()]))
-    return columns
 
 
 def upload_file(
     client: Client,
     path: str,
+    table: TableOptions,
     *,
     dataset_id: str | None = None,
-    format: str | None = None,  # noqa: A002  # the option's name
-    delimiter: str | None = None,
-    nulls: list[str] | None = None,
-    encoding: str | None = None,
-    primary_key: str = "",
-    columns: list[str] | None = None,
     wait: bool = True,
     quiet: bool = False,
 ) -> dataset_pb2.Dataset:
     """Upload a file, `-` for stdin, with a progress bar; arguments as the command's options."""
     source: str | IO[bytes] = path
     if path == "-":
-        if format is None:
+        if table.format is None:
             raise InvalidFieldError("--format", "cannot be inferred for standard input; give csv, ndjson, ...")
         source = sys.stdin.buffer
-    declared = dataset_pb2.DataFormat()
-    declared.CopyFrom(data_format(format, path))
-    if delimiter is not None or nulls or encoding is not None:
-        if declared.WhichOneof("format") != "csv":
-            raise InvalidFieldError("--delimiter", "--delimiter, --null and --encoding are for CSV only")
-        declared.csv.MergeFrom(dataset_pb2.CsvFormat(delimiter=delimiter, null_values=nulls, encoding=encoding))
+    declared = table.declarations(path)
     with _upload_bar(path, quiet) as show:
         return client.upload(
             source,
             dataset_id,
-            format=declared,
-            columns=declared_columns(columns),
-            primary_key=primary_key,
+            format=declared.format,
+            columns=declared.columns,
+            primary_key=declared.primary_key,
+            no_primary_key=declared.no_primary_key,
+            infinite=declared.infinite,
             progress=show,
             wait=wait,
         )
@@ -117,36 +75,66 @@ def _upload_bar(path: str, quiet: bool) -> Iterator[UploadProgress]:
 
 
 @app.command()
+@with_table_options
 def upload(
     context: typer.Context,
     *,
     file: Annotated[str, typer.Argument(help="The file; - for standard input.")],
     dataset_id: Annotated[str | None, typer.Option("--id", help="Id of the dataset. Default: a generated one.")] = None,
-    format: FormatOption = None,  # noqa: A002  # the option's name
-    delimiter: DelimiterOption = None,
-    null: NullOption = None,
-    encoding: EncodingOption = None,
-    primary_key: PrimaryKeyOption = "",
-    column: ColumnOption = None,
     wait: Annotated[bool, typer.Option(help="Wait until the table is ready.")] = True,
     as_json: JsonOption = False,
+    table: TableOptions,
 ) -> None:
     """Upload a table. A broken upload is resumed where it broke."""
     with connect(context) as client:
-        dataset = upload_file(
-            client,
-            file,
-            dataset_id=dataset_id,
-            format=format,
-            delimiter=delimiter,
-            nulls=null,
-            encoding=encoding,
-            primary_key=primary_key,
-            columns=column,
-            wait=wait,
-            quiet=as_json,
-        )
+        dataset = upload_file(client, file, table, dataset_id=dataset_id, wait=wait, quiet=as_json)
     _print_dataset(dataset, as_json)
+
+
+@app.command()
+@with_table_options
+def profile(
+    context: typer.Context,
+    *,
+    data: Annotated[str, typer.Argument(help="A file; or the id or name of a dataset.")],
+    types: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write what was decided to a file, which `--types` of other commands reads."),
+    ] = None,
+    keep: Annotated[bool, typer.Option(help="Keep the dataset that a file is uploaded as.")] = False,
+    as_json: JsonOption = False,
+    table: TableOptions,
+) -> None:
+    """Show how each column of a table was understood, why, and which option decides otherwise."""
+    with connect(context) as client:
+        if is_file(data, table):
+            dataset = upload_file(client, data, table, quiet=as_json)
+            if not keep:
+                client.delete_dataset(dataset.name)
+        else:
+            dataset = client.get_dataset(data)
+    if types is not None:
+        TypesFile.of(dataset).write(types)
+    if as_json:
+        print_json(message_json(dataset))
+    else:
+        print_profile(dataset)
+
+
+def is_file(data: str, table: TableOptions) -> bool:
+    """Return whether an argument names a file rather than a dataset.
+
+    Raises:
+        InvalidFieldError: It can be neither, or options describe a file where a dataset is named.
+    """
+    if data == "-" or Path(data).is_file():
+        return True
+    if ("/" in data or "." in data) and not data.startswith("projects/"):
+        raise InvalidFieldError("DATA", f"there is no file {data!r}, and a dataset's id has no '/' or '.'")
+    for option in table.given():
+        if option != "--primary-key":
+            raise InvalidFieldError(option, f"describes a file; {data!r} is a dataset, uploaded before")
+    return False
 
 
 @app.command()
@@ -175,6 +163,7 @@ def _print_dataset(dataset: dataset_pb2.Dataset, as_json: bool) -> None:
         print_notice(f"  line {one.line}, row {one.row}, column {one.column or '-'}: {one.message}")
     if dataset.schema.columns:
         print_schema(dataset.schema)
+    print_notices(dataset)
 
 
 @app.command("list")

@@ -1,19 +1,10 @@
 """`rowmint train` and `rowmint jobs`: start, list, watch and cancel training jobs."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rowmint.cli.datasets import (
-    ColumnOption,
-    DelimiterOption,
-    EncodingOption,
-    FormatOption,
-    NullOption,
-    PrimaryKeyOption,
-    upload_file,
-)
+from rowmint.cli.datasets import is_file, upload_file
 from rowmint.cli.hyperparameters import with_training_options
 from rowmint.cli.output import (
     Bar,
@@ -28,10 +19,13 @@ from rowmint.cli.output import (
     progress_bar,
     short_name,
 )
+from rowmint.cli.profile import print_profile
+from rowmint.cli.table_options import TableOptions, with_table_options
 from rowmint.client import training_config
 from rowmint.client.families import DEFAULT_FAMILY, family_names
 from rowmint.client.synthesize import id_from_name
 from rowmint.errors import InvalidFieldError
+from rowmint.names import validate_id
 from rowmint.v1 import training_job_pb2
 
 app = typer.Typer(help="List, show, watch and cancel training jobs.", no_args_is_help=True)
@@ -70,6 +64,7 @@ def parse_settings(texts: list[str] | None) -> dict[str, object]:
 
 
 @with_training_options
+@with_table_options
 def train(
     context: typer.Context,
     *,
@@ -91,45 +86,27 @@ def train(
         bool, typer.Option("--staged", help="Only stage the version: it is not served until it is promoted.")
     ] = False,
     wait: Annotated[bool, typer.Option(help="Wait until there is a version.")] = True,
-    format: FormatOption = None,  # noqa: A002  # the option's name
-    delimiter: DelimiterOption = None,
-    null: NullOption = None,
-    encoding: EncodingOption = None,
-    primary_key: PrimaryKeyOption = "",
-    column: ColumnOption = None,
     as_json: JsonOption = False,
+    table: TableOptions,
     settings: dict[str, object],
 ) -> None:
     """Train a model of a table and publish it."""
-    is_file = data == "-" or Path(data).is_file()
-    if not is_file:
-        if ("/" in data or "." in data) and not data.startswith("projects/"):
-            raise InvalidFieldError("DATA", f"there is no file {data!r}, and a dataset's id has no '/' or '.'")
-        of_files = {"format": format, "delimiter": delimiter, "null": null, "encoding": encoding, "column": column}
-        for option, value in of_files.items():
-            if value:
-                raise InvalidFieldError(f"--{option}", f"describes a file; {data!r} is a dataset, uploaded before")
-        if primary_key:
-            settings = {**settings, "primary_key": primary_key}
+    uploaded = is_file(data, table)
+    if not uploaded and table.primary_key:
+        settings = {**settings, "primary_key": table.primary_key}
     config = training_config(family, {**parse_settings(set_), **settings})
     if model is None:
         if data == "-":
             raise InvalidFieldError("--model", "is required when the table comes from standard input")
-        model = id_from_name(data) if is_file else short_name(data)
+        model = id_from_name(data) if uploaded else short_name(data)
+    validate_id(model, "--model")
     with connect(context) as client:
         dataset = data
-        if is_file:
-            dataset = upload_file(
-                client,
-                data,
-                format=format,
-                delimiter=delimiter,
-                nulls=null,
-                encoding=encoding,
-                primary_key=primary_key,
-                columns=column,
-                quiet=as_json,
-            ).name
+        if uploaded:
+            found = upload_file(client, data, table, quiet=as_json)
+            dataset = found.name
+            if not as_json:
+                print_profile(found)
         if estimate:
             _print_estimate(client.estimate(dataset, model, config), as_json)
             return

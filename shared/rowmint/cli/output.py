@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
@@ -171,6 +171,12 @@ def print_deleted(name: str, as_json: bool) -> None:
 def print_error(text: str) -> None:
     """Print an error on stderr, as one line."""
     sys.stderr.write(f"rowmint: {' '.join(text.split())}\n")
+
+
+def print_json_error(message: str, reason: str = "", metadata: Mapping[str, str] | None = None) -> None:
+    """Print an error on stderr as one JSON object, for scripts that read `--json`."""
+    body = {"error": {"message": message, "reason": reason, "metadata": dict(metadata or {})}}
+    sys.stderr.write(json.dumps(body, ensure_ascii=False) + "\n")
 
 
 class Bar:

@@ -4,20 +4,20 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Annotated
 
 import typer
 
+from rowmint.cli.cells import csv_field, csv_line, json_object
 from rowmint.cli.output import connect, message_json, print_json, print_notice, progress_bar
 from rowmint.client import CompletedRow, SampleStream
-from rowmint.client.sampling import whole_file
-from rowmint.errors import ColumnNotFoundError, InvalidDataError, InvalidFieldError
+from rowmint.client.row_files import file_format, whole_file
+from rowmint.client.values import text_column
+from rowmint.errors import ColumnNotFoundError, InvalidDataError
 from rowmint.errors import DataProblem as Problem
-from rowmint.schema import Cell, cell_text, near_names
-
-_SUFFIXES = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".arrow": "arrow", ".arrows": "arrow"}
+from rowmint.schema import ColumnSpec, near_names
 
 ModelArgument = Annotated[str, typer.Argument(help="MODEL, MODEL@ALIAS or MODEL/versions/NUMBER.")]
 OutputOption = Annotated[str | None, typer.Option("--output", "-o", help="File to write. Default: standard output.")]
@@ -45,16 +45,26 @@ def sample(
         typer.Option(
             "--where",
             "-w",
-            help="Condition that each row satisfies: 'origin = JFK', 'dep_delay > 60', 'carrier in (AA, UA)',"
-            " 'x is null', 'x is not null'. May be repeated; all must hold.",
+            help="Conditions that each row satisfies: 'origin = JFK', 'dep_delay between 60 and 90',"
+            " 'carrier in (AA, UA)', 'x != 1', 'x is null', '\"house age\" > 24', joined by `and`. May be repeated; all"
+            " must hold.",
         ),
     ] = None,
-    columns: Annotated[str | None, typer.Option(help="Columns delivered, separated by commas. Default: all.")] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns delivered, separated by commas; a name with a comma in double quotes. Default: all."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the stream. Default: one is drawn, and printed.")] = None,
     start_row: Annotated[int | None, typer.Option(help="First row delivered. Default: 0.")] = None,
     end_row: Annotated[int | None, typer.Option(help="Row after the last one delivered. Default: --rows.")] = None,
     format: Annotated[  # noqa: A002  # the option's name
-        str | None, typer.Option(help="csv, ndjson or arrow. Default: by the suffix of --output, else csv.")
+        str | None,
+        typer.Option(
+            help="csv, tsv, ndjson, json, arrow (stream), feather (Arrow file) or parquet. Default: by the suffix of"
+            " --output, else csv."
+        ),
     ] = None,
     allow_partial: Annotated[
         bool,
@@ -82,21 +92,20 @@ def sample(
 ) -> None:
     """Stream synthetic rows. Every row satisfies the conditions exactly."""
     to_stdout = output is None or output == "-"
-    if format is None:
-        format = "ndjson" if to_stdout and as_json else _SUFFIXES.get(Path(output or "").suffix.lower(), "csv")  # noqa: A001
-    if format == "columns":
-        raise InvalidFieldError("--format", "columns cannot be written to a file; choose csv, ndjson or arrow")
+    if format is None and to_stdout and as_json:
+        format = "ndjson"  # noqa: A001
+    written = file_format(format, None if to_stdout else output)
     with (
         connect(context) as client,
         client.sample(
             model,
             rows,
             where=where,
-            columns=[name.strip() for name in columns.split(",")] if columns is not None else (),
+            columns=() if columns is None else _column_names(columns),
             seed=seed,
             start_row=start_row,
             end_row=end_row,
-            format=format,
+            format=written.streamed,
             allow_partial=allow_partial,
             csv_escape_formulas=escape_formulas,
             max_reuse=max_reuse,
@@ -104,8 +113,13 @@ def sample(
         ) as stream,
     ):
         with _output(output) as file, progress_bar(f"sampling {model}", quiet=as_json) as bar:
-            stream.write_to(file, lambda done, total: bar.update(done, total, f"{done:,} rows"))
+            written.write(stream, file, lambda done, total: bar.update(done, total, f"{done:,} rows"))
         _report(stream, output, as_json, to_stdout)
+
+
+def _column_names(text: str) -> list[str]:
+    """Return the names in a line of CSV."""
+    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True))]
 
 
 def _report(stream: SampleStream, output: str | None, as_json: bool, to_stdout: bool) -> None:
@@ -162,28 +176,14 @@ def _read_partial(file: io.TextIOBase, known: list[str]) -> Iterator[Mapping[str
         raise InvalidDataError([Problem("is not UTF-8; convert the file")]) from error
 
 
-def _csv_cell(cell: Cell) -> str:
-    """Return a cell as the services write it: null empty, the empty text quoted, other texts where they must be."""
-    if cell is None:
-        return ""
-    text = cell_text(cell)
-    if text and not any(character in text for character in ',"\r\n'):
-        return text
-    return '"' + text.replace('"', '""') + '"'
-
-
-def _json_row(row: CompletedRow) -> bytes:
-    plain = {
-        name: cell if cell is None or isinstance(cell, (bool, int, float)) else cell_text(cell)
-        for name, cell in row.items()
-    }
+def _json_row(row: CompletedRow, columns: Sequence[ColumnSpec]) -> bytes:
     facts = {
         "row": row.row,
         "support": row.support,
         "effective_sample_size": row.effective_sample_size,
         "tolerance": row.tolerance,
     }
-    return (json.dumps({**facts, "values": plain}, ensure_ascii=False) + "\n").encode()
+    return f'{json.dumps(facts)[:-1]}, "values": {json_object(row, columns)}}}\n'.encode()
 
 
 @contextlib.contextmanager
@@ -218,7 +218,8 @@ def complete(
     """Complete rows of which some cells are known. The other cells are drawn from the model given those."""
     with connect(context) as client:
         version = client.get_version(model)
-        names = [column.name for column in version.schema.columns]
+        columns = [text_column(column) for column in version.schema.columns]
+        names = [column.name for column in columns]
         done = 0
         with (
             _input(file) as source,
@@ -229,12 +230,12 @@ def complete(
             _output(output) as sink,
         ):
             if not as_json:
-                sink.write((",".join(map(_csv_cell, names)) + "\n").encode())
+                sink.write((",".join(map(csv_field, names)) + "\n").encode())
             for row in stream:
                 if as_json:
-                    sink.write(_json_row(row))
+                    sink.write(_json_row(row, columns))
                 else:
-                    sink.write((",".join(_csv_cell(row[name]) for name in names) + "\n").encode())
+                    sink.write(csv_line(row, columns).encode())
                 done += 1
                 bar.update(done, None, f"{done:,} rows")
     if not as_json:

@@ -95,8 +95,12 @@ class Credentials:
         Raises:
             InvalidFieldError: A token would be sent in plain text over a network.
         """
+        here = all(map(_is_here, address.split(",")))
+        if here:
+            # A proxy named in the environment would look for the service on its own machine.
+            options = (*options, ("grpc.enable_http_proxy", 0))
         if not self.tls:
-            if self.token is not None and not all(map(_is_here, address.split(","))):
+            if self.token is not None and not here:
                 raise InvalidFieldError(
                     "credentials",
                     f"a token is not sent to {address} in plain text, where others could read it; set tls",

@@ -158,15 +158,15 @@ class SampleStream(ABC):
     def __iter__(self) -> Iterator["pa.RecordBatch"]:
         if self.rows_requested:
             yield from self.reader()
-            self._read_to_end()
+            self.read_to_end()
 
     def to_table(self) -> "pa.Table":
         """Read the whole stream into an Arrow table."""
         table = self.reader().read_all()
-        self._read_to_end()
+        self.read_to_end()
         return table
 
-    def _read_to_end(self) -> None:
+    def read_to_end(self) -> None:
         """Read what follows the last batch: a stream is complete only when its summary has come."""
         for _ in self.messages():
             pass

@@ -1,14 +1,12 @@
 """Sampling: requests for rows, and the streams that answer them."""
 
-import contextlib
 import os
-import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 from rowmint.client.models import ModelCalls
 from rowmint.client.parallel import ParallelStream
+from rowmint.client.row_files import whole_file
 from rowmint.client.row_stream import RowStream
 from rowmint.client.sample_plan import SamplePlan, sample_plan
 from rowmint.client.sample_stream import SampleProgress, SampleStream
@@ -25,23 +23,6 @@ FORMATS = {
 }
 
 MAX_PARALLEL = 64
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that appears under its name only when it is complete; a device or pipe is written directly."""
-    if path.exists() and not path.is_file():
-        with path.open("wb") as file:
-            yield file
-        return
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as file:
-            yield file
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 class SamplingCalls(ModelCalls):

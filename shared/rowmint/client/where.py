@@ -6,16 +6,19 @@ A mapping gives one test a column::
 
 a scalar for equal, a list or set for one of, a pair for an inclusive range with None for no bound, None for missing.
 
-A text gives one test::
+A text gives tests, all of which must hold::
 
-    origin = JFK            dep_delay > 60          dep_delay <= 90         carrier in (AA, 'U,A')
-    tailnum is null         tailnum is not null     "my column" = 'it''s'
+    origin = JFK            dep_delay > 60          dep_delay between 60 and 90     carrier in (AA, 'U,A')
+    origin != JFK           tailnum is null         carrier not in (AA, UA)         "house age" = 'it''s'
+    origin = JFK and dep_delay > 60
 
-Bare `null` is the missing cell; a quoted one is text. All tests together must hold.
+Names of columns with spaces or operators are quoted by double quotes or backticks, values by single or double ones; a
+quote within is doubled. Bare `null` is the missing cell; a quoted one is text. A missing cell is unequal to nothing: it
+satisfies `is null` only. All tests together must hold.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from rowmint.client.values import parse_value, typed_value
@@ -27,11 +30,15 @@ Conditions = condition_pb2.Where | Mapping[str, object] | str | Sequence[str] | 
 """Whatever states conditions; None and empty ones accept every row."""
 
 _FORMS = (
-    "write one of: column = value, column > value (>=, <, <=), column in (a, b), column is null, column is not null"
+    "write: column = value (!=, >, >=, <, <=), column between a and b, column in (a, b), column not in (a, b), column"
+    " is null, column is not null, joined by `and`"
 )
-_COLUMN = re.compile(r"""\s*(?:"((?:[^"]|"")+)"|([^\s"'=<>!(),]+))\s*""")
-_OPERATOR = re.compile(r"(>=|<=|==|=|>|<|is\s+not\s+null\s*$|is\s+null\s*$|in\b)\s*", re.IGNORECASE)
+_NAME = re.compile(r"""\s*(?:"((?:[^"]|"")+)"|`((?:[^`]|``)+)`|([^\s"'`=<>!(),]+))\s*""")
+_OPERATOR = re.compile(
+    r"(>=|<=|==|=|!=|<>|>|<|is\s+not\s+null\b|is\s+null\b|not\s+in\b|in\b|between\b)\s*", re.IGNORECASE
+)
 _QUOTED = re.compile(r"""'((?:[^']|'')*)'|"((?:[^"]|"")*)\"""")
+_AND = re.compile(r"(?:^|(?<=[\s)'\"]))and\b\s*", re.IGNORECASE)
 
 
 def where_message(where: Conditions, schema: schema_pb2.TableSchema) -> condition_pb2.Where:
@@ -94,8 +101,13 @@ def _any_of(column: schema_pb2.ColumnSpec, values: Sequence[value_pb2.Value]) ->
     return condition_pb2.Predicate(column=column.name, any_of=condition_pb2.ValueSet(values=values))
 
 
+def _none_of(column: schema_pb2.ColumnSpec, values: Sequence[value_pb2.Value]) -> condition_pb2.Predicate:
+    test = _any_of(column, values).any_of
+    return condition_pb2.Predicate(column=column.name, none_of=test)
+
+
 def parse_where(texts: Sequence[str], schema: schema_pb2.TableSchema) -> condition_pb2.Where:
-    """Return the conditions that texts state, one test each.
+    """Return the conditions that texts state, one or several tests each.
 
     A lower and an upper bound of one column become one range.
 
@@ -105,9 +117,9 @@ def parse_where(texts: Sequence[str], schema: schema_pb2.TableSchema) -> conditi
     """
     predicates: list[condition_pb2.Predicate] = []
     for text in texts:
-        predicate = _parse_predicate(text, schema)
-        if not _joined(predicates, predicate):
-            predicates.append(predicate)
+        for predicate in _Parser(text, schema).predicates():
+            if not _joined(predicates, predicate):
+                predicates.append(predicate)
     return condition_pb2.Where(predicates=predicates)
 
 
@@ -125,82 +137,155 @@ def _joined(predicates: Sequence[condition_pb2.Predicate], new: condition_pb2.Pr
     return False
 
 
-def _parse_predicate(text: str, schema: schema_pb2.TableSchema) -> condition_pb2.Predicate:
-    name_match = _COLUMN.match(text)
-    if name_match is None:
-        raise InvalidConditionError(f"{text!r} is not a condition; {_FORMS}")
-    name = name_match[2] if name_match[1] is None else name_match[1].replace('""', '"')
-    operator_match = _OPERATOR.match(text, name_match.end())
-    if operator_match is None:
-        hint = "; there is no `not equal`" if text[name_match.end() :].startswith(("!", "<>")) else ""
-        raise InvalidConditionError(f"{text!r} is not a condition{hint}; {_FORMS}")
-    column = _column(name, schema)
-    operator = " ".join(operator_match[1].lower().split())
-    rest = text[operator_match.end() :].strip()
-    if operator.startswith("is"):
-        return condition_pb2.Predicate(column=column.name, is_null=operator == "is null")
-    if operator == "in":
-        return _any_of(column, _parse_list(rest, text, column))
-    value = _parse_operand(rest, text, column)
-    if operator in ("=", "=="):
-        if value.WhichOneof("kind") == "null_value":
-            return condition_pb2.Predicate(column=column.name, is_null=True)
-        return condition_pb2.Predicate(column=column.name, equals=value)
-    if value.WhichOneof("kind") == "null_value":
-        raise InvalidConditionError(f"{text!r} compares with a missing cell; {_FORMS}", metadata={"column": name})
-    bounds = condition_pb2.ValueRange()
-    if operator.startswith(">"):
-        bounds.minimum.CopyFrom(value)
-        bounds.minimum_exclusive = operator == ">"
-    else:
-        bounds.maximum.CopyFrom(value)
-        bounds.maximum_exclusive = operator == "<"
-    return condition_pb2.Predicate(column=column.name, range=bounds)
+class _Parser:
+    """Reads one text of conditions from left to right."""
+
+    def __init__(self, text: str, schema: schema_pb2.TableSchema) -> None:
+        self._text = text
+        self._schema = schema
+        self._at = 0
+
+    def predicates(self) -> Iterator[condition_pb2.Predicate]:
+        """Yield the tests in order."""
+        yield self._predicate()
+        while self._rest.strip():
+            joined = _AND.match(self._rest.lstrip())
+            if joined is None:
+                raise self._error(f"what follows is {self._rest.strip()!r}")
+            self._at += len(self._rest) - len(self._rest.lstrip()) + joined.end()
+            yield self._predicate()
+
+    @property
+    def _rest(self) -> str:
+        return self._text[self._at :]
+
+    def _error(self, problem: str = "", **metadata: str) -> InvalidConditionError:
+        detail = f": {problem}" if problem else ""
+        return InvalidConditionError(f"{self._text!r} is not a condition{detail}; {_FORMS}", metadata=metadata)
+
+    def _predicate(self) -> condition_pb2.Predicate:
+        name, operator = self._start()
+        column = _column(name, self._schema)
+        match operator:
+            case "is null" | "is not null":
+                return condition_pb2.Predicate(column=column.name, is_null=operator == "is null")
+            case "in":
+                return _any_of(column, self._list(column))
+            case "not in":
+                return _none_of(column, self._list(column))
+            case "between":
+                return self._between(column)
+        value = self._operand(column)
+        missing = value.WhichOneof("kind") == "null_value"
+        match operator:
+            case "=" | "==":
+                if missing:
+                    return condition_pb2.Predicate(column=column.name, is_null=True)
+                return condition_pb2.Predicate(column=column.name, equals=value)
+            case "!=" | "<>":
+                if missing:
+                    return condition_pb2.Predicate(column=column.name, is_null=False)
+                return _none_of(column, [value])
+        if missing:
+            raise self._error("it compares with a missing cell", column=name)
+        bounds = condition_pb2.ValueRange()
+        if operator.startswith(">"):
+            bounds.minimum.CopyFrom(value)
+            bounds.minimum_exclusive = operator == ">"
+        else:
+            bounds.maximum.CopyFrom(value)
+            bounds.maximum_exclusive = operator == "<"
+        return condition_pb2.Predicate(column=column.name, range=bounds)
+
+    def _start(self) -> tuple[str, str]:
+        """Read the name of a column and an operator, which is returned in lower case with single spaces."""
+        found = _named_operator(self._rest)
+        if found is None:
+            raise self._error(self._unquoted_name())
+        name, operator, length = found
+        self._at += length
+        return name, operator
+
+    def _unquoted_name(self) -> str:
+        """Return what to write where the text begins with the name of a column that has to be quoted; or nothing."""
+        rest = self._rest.strip()
+        for column in sorted(self._schema.columns, key=lambda one: -len(one.name)):
+            if rest.startswith(column.name):
+                quoted = column.name.replace('"', '""')
+                return f'the column\'s name has to be quoted: "{quoted}"{rest[len(column.name) :]}'
+        return ""
+
+    def _between(self, column: schema_pb2.ColumnSpec) -> condition_pb2.Predicate:
+        low = self._operand(column, until_and=True)
+        joined = _AND.match(self._rest.lstrip())
+        if joined is None:
+            raise self._error("between needs two values, joined by `and`", column=column.name)
+        self._at += len(self._rest) - len(self._rest.lstrip()) + joined.end()
+        high = self._operand(column)
+        if "null_value" in {low.WhichOneof("kind"), high.WhichOneof("kind")}:
+            raise self._error("it compares with a missing cell", column=column.name)
+        return condition_pb2.Predicate(column=column.name, range=condition_pb2.ValueRange(minimum=low, maximum=high))
+
+    def _operand(self, column: schema_pb2.ColumnSpec, *, until_and: bool = False) -> value_pb2.Value:
+        """Read one value: quoted, or everything up to the next condition, or to the next `and`."""
+        quoted = _QUOTED.match(self._rest)
+        if quoted is not None:
+            self._at += quoted.end()
+            return parse_value(_unquoted(quoted), column)
+        rest = self._rest
+        end = len(rest)
+        for joined in _AND.finditer(rest):
+            # An `and` within a value is followed by no operator: "Research and Development".
+            if until_and or _named_operator(rest[joined.end() :]) is not None:
+                end = joined.start()
+                break
+        bare = rest[:end].strip()
+        if not bare or bare[0] in "'\"=<>":
+            raise self._error("a value is missing or its quotes")
+        self._at += end
+        return _bare(bare, column)
+
+    def _list(self, column: schema_pb2.ColumnSpec) -> list[value_pb2.Value]:
+        """Read values in parentheses, separated by commas."""
+        if not self._rest.startswith("("):
+            raise self._error("put the values in parentheses")
+        self._at += 1
+        values = []
+        while True:
+            self._at += len(self._rest) - len(self._rest.lstrip())
+            quoted = _QUOTED.match(self._rest)
+            if quoted is not None:
+                values.append(parse_value(_unquoted(quoted), column))
+                self._at += quoted.end()
+            else:
+                bare = re.split(r"[,)]", self._rest, maxsplit=1)[0]
+                if not bare.strip() or bare.strip()[0] in "'\"":
+                    raise self._error("a value is missing or its quotes")
+                values.append(_bare(bare.strip(), column))
+                self._at += len(bare)
+            remaining = self._rest.lstrip()
+            self._at = len(self._text) - len(remaining) + 1
+            if remaining.startswith(")"):
+                return values
+            if not remaining.startswith(","):
+                raise self._error("put commas between values, and a parenthesis after them")
+
+
+def _named_operator(text: str) -> tuple[str, str, int] | None:
+    """Return the name and the operator that a text begins with, and their length; None where it does not."""
+    name = _NAME.match(text)
+    operator = None if name is None else _OPERATOR.match(text, name.end())
+    if name is None or operator is None:
+        return None
+    quoted = (name[1] or "").replace('""', '"') or (name[2] or "").replace("``", "`") or name[3]
+    return quoted, " ".join(operator[1].lower().split()), operator.end()
 
 
 def _unquoted(match: re.Match[str]) -> str:
     return match[2].replace('""', '"') if match[1] is None else match[1].replace("''", "'")
 
 
-def _parse_operand(operand: str, text: str, column: schema_pb2.ColumnSpec) -> value_pb2.Value:
-    """Return one operand: quoted, or everything that is left."""
-    quoted = _QUOTED.fullmatch(operand)
-    if quoted is not None:
-        return parse_value(_unquoted(quoted), column)
-    if not operand or operand[0] in "'\"=<>":
-        raise InvalidConditionError(f"{text!r} is not a condition: a value is missing or its quotes; {_FORMS}")
-    return _bare(operand, column)
-
-
 def _bare(operand: str, column: schema_pb2.ColumnSpec) -> value_pb2.Value:
     if operand.lower() == "null":
         return value_pb2.Value(null_value=True)
     return parse_value(operand, column)
-
-
-def _parse_list(rest: str, text: str, column: schema_pb2.ColumnSpec) -> list[value_pb2.Value]:
-    if not (rest.startswith("(") and rest.endswith(")")):
-        raise InvalidConditionError(f"{text!r} is not a condition: put the values in parentheses; {_FORMS}")
-    body = rest[1:-1]
-    values = []
-    position = 0
-    while True:
-        position += len(body[position:]) - len(body[position:].lstrip())
-        quoted = _QUOTED.match(body, position)
-        if quoted is not None:
-            values.append(parse_value(_unquoted(quoted), column))
-            position = quoted.end()
-        else:
-            end = body.find(",", position)
-            end = len(body) if end < 0 else end
-            bare = body[position:end].strip()
-            if not bare or bare[0] in "'\"":
-                raise InvalidConditionError(f"{text!r} is not a condition: a value is missing or its quotes; {_FORMS}")
-            values.append(_bare(bare, column))
-            position = end
-        remaining = body[position:].lstrip()
-        if not remaining:
-            return values
-        if not remaining.startswith(","):
-            raise InvalidConditionError(f"{text!r} is not a condition: put commas between values; {_FORMS}")
-        position = len(body) - len(remaining) + 1

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from rowmint.codecs import entry
 from rowmint.schema import INT64_MAX, INT64_MIN, ColumnKind, ColumnSpec, DataType
-from rowmint.schema.arrays import EPOCH_DATE, ColumnArray, nearest_double
+from rowmint.schema.arrays import ColumnArray, nearest_double
+from rowmint.schema.cell import EPOCH_DATE
 
 ALPHA_ONE = 1 << 23
 """1.0 in the fixed-point scalars that `decode` takes."""

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +26,21 @@ def validate_key(key: str) -> str:
     return key
 
 
+@dataclass(frozen=True)
+class Entry:
+    """An object as a listing shows it.
+
+    Attributes:
+        key: Its key.
+        size: Bytes.
+        modified: When it was stored, by the store's clock; UTC.
+    """
+
+    key: str
+    size: int
+    modified: datetime
+
+
 class ObjectStore(Protocol):
     """Bytes under immutable keys.
 
@@ -36,8 +53,8 @@ class ObjectStore(Protocol):
     storage cannot be reached or written.
     """
 
-    def put(self, key: str, data: bytes) -> None:
-        """Store `data`.
+    def put(self, key: str, data: bytes | memoryview) -> None:
+        """Store `data`, which must not change during the call.
 
         Raises:
             ResourceExistsError: The key exists with different bytes.
@@ -74,8 +91,21 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Delete the object. Idempotent."""
 
+    def move(self, key: str, target: str) -> None:
+        """Give the object another key, under which it is durable before it is gone from the first.
+
+        A process that dies in between leaves it under both keys; repeating the call then ends the move.
+
+        Raises:
+            DataLossError: The object is missing, under both keys.
+            ResourceExistsError: `target` exists with different bytes.
+        """
+
     def remove_abandoned(self) -> int:
         """Remove incomplete writes of processes that died, which are not objects; return their number."""
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys that start with `prefix` (any text, ``""`` for all), in order."""
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield the objects whose keys start with `prefix`, as `list` does, in order of their keys."""

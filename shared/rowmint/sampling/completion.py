@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import rfc8785
 
 from rowmint.artifact import Model
@@ -198,9 +199,10 @@ class RowCompletion:
 
     def _ids(self, name: str, codec: IdentityCodec, first: int, count: int) -> Sequence[Cell]:
         try:
-            values = codec.values(first, count, self._id_keys[name])
+            cells = codec.cells(first, count, self._id_keys[name])
         except RowRangeError as error:
             about = {**error.metadata, "column": name}
             raise RowRangeError(f"column {name!r}: {error.message}", metadata=about) from error
-        integers: list[int] = values.tolist()
-        return integers if codec.integral else codec.texts(values)
+        values = cells.values.astype(np.int64)
+        made: list[Cell] = values.tolist() if codec.integral else list(codec.texts(values))
+        return [None if absent else cell for cell, absent in zip(made, cells.missing().tolist(), strict=True)]

@@ -76,7 +76,7 @@ class _KnownColumn:
             ValueNotFoundError: The category never occurred.
         """
         column = self._column
-        if column.kind is ColumnKind.ID:
+        if column.kind is ColumnKind.ID and not (cell is None and column.nullable):
             expected = int if column.data_type is DataType.INT64 else str
             if not isinstance(cell, expected) or isinstance(cell, bool):
                 raise ValueError(f"{shown_cell(cell)} is not an id; ids of this column are of type {column.data_type}")

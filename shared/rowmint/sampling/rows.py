@@ -166,7 +166,7 @@ class RowSource:
             RowRangeError: An id column has no id for a row.
         """
         first_row = number * self._plan.block_size
-        ids = {name: ColumnArray(codec.values(first_row, needed, key)) for name, (codec, key) in self._ids.items()}
+        ids = {name: codec.cells(first_row, needed, key) for name, (codec, key) in self._ids.items()}
         source = self._plan.pools.source(first_row) // self._plan.block_size
         found = self._find(source, needed, stopped)
         candidates = found.candidates.first(needed)

@@ -21,10 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowmint.schema import Cell, ColumnKind, ColumnSpec, DataType, shown_cell
+from rowmint.schema.cell import EPOCH, EPOCH_DATE, EPOCH_UTC
 
-EPOCH_DATE = date(1970, 1, 1)
-EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - local times have no zone
-EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_DIGITS = 1000
 _MICROSECOND = timedelta(microseconds=1)
 

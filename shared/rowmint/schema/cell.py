@@ -14,6 +14,9 @@ Cell = bool | int | float | str | Decimal | date | datetime | None
 
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
+EPOCH_DATE = date(1970, 1, 1)
+EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - local times have no zone
+EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class DataType(StrEnum):
