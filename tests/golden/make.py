@@ -9,6 +9,7 @@ The files are frozen: they are made again only with a new algorithm number, and 
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -21,11 +22,28 @@ from rowmint.artifact import Artifact, FittedModel, write_model
 from rowmint.codecs import CategoryCodec, Codec, IdentityCodec, NumericCodec
 from rowmint.rng import StreamKey
 from rowmint.schema import Cell, ColumnKind, ColumnSpec, DataType, Domain, TableSchema
+from rowmint.schema.forms import (
+    CANONICAL,
+    BooleanForm,
+    DatetimeForm,
+    ExponentStyle,
+    Grouping,
+    NameCase,
+    NegativeStyle,
+    NumberForm,
+    PlusSign,
+    StorageType,
+    WrittenForm,
+    ZoneStyle,
+)
 from rowmint.synthesizer.exact.layers import Layer
 from rowmint.synthesizer.heads import ColumnHead, column_heads
 
 HERE = Path(__file__).parent
 FAMILIES = ("ctgan", "tvae", "independent")
+FORMS = "forms"
+"""Name of the golden model of the independent family whose columns have forms of their own."""
+MODELS = (*FAMILIES, FORMS)
 
 CITIES: tuple[Cell, ...] = (
     "Paris",
@@ -103,6 +121,73 @@ SCHEMA = TableSchema(
     "id",
 )
 
+MONEY = NumberForm(prefix="$", grouping=Grouping.THOUSANDS, group_separator=",", minimum_fraction_digits=2)
+
+
+def form(
+    own: NumberForm | DatetimeForm | BooleanForm | None = None, storage: StorageType | None = None, pad_width: int = 0
+) -> WrittenForm:
+    """Return a written form."""
+    return WrittenForm(own, storage, pad_width)
+
+
+_OWN_FORMS = {
+    "grade": form(NumberForm(plus=PlusSign.POSITIVE, minimum_integer_digits=3), StorageType.INT16),
+    "flag": form(BooleanForm("ja", "nein")),
+    "age": form(storage=StorageType.UINT8, pad_width=5),
+    "price": form(replace(MONEY, negative=NegativeStyle.PARENTHESES)),
+    "ratio": form(NumberForm(exponent=ExponentStyle.ALWAYS, exponent_upper=True, exponent_plus=True)),
+    "score": form(NumberForm(suffix=" %", decimal_separator=",", minimum_fraction_digits=1), StorageType.FLOAT32),
+    "day": form(DatetimeForm("%a %-d. %B %y", names=NameCase.UPPER), StorageType.DATE64),
+    "seen": form(DatetimeForm("%-m/%-d/%Y %-I:%M %p", lower_half=True), StorageType.TIMESTAMP_S),
+    "instant": form(
+        DatetimeForm("%Y-%m-%d[ %H:%M:%S][.%f]%z", -12_600, ZoneStyle.COLON, arrow_zone="America/St_Johns"),
+        StorageType.TIMESTAMP_MS,
+    ),
+    "tier": form(NumberForm(negative=NegativeStyle.UNICODE_MINUS, leading_point=True, minimum_fraction_digits=2)),
+    "holiday": form(DatetimeForm("%d-%b-%Y", names=NameCase.LOWER)),
+    "city": form(storage=StorageType.LARGE_STRING),
+}
+_MORE_COLUMNS = (
+    column(
+        "clock",
+        ColumnKind.NUMERICAL,
+        DataType.INT64,
+        minimum=0,
+        maximum=86_399_000_000,
+        written_form=form(DatetimeForm("%H:%M[:%S]"), StorageType.TIME32_S),
+    ),
+    column(
+        "rupees",
+        ColumnKind.NUMERICAL,
+        DataType.INT64,
+        minimum=-(10**9),
+        maximum=10**9,
+        written_form=form(
+            NumberForm(
+                suffix=" INR", grouping=Grouping.INDIAN, group_separator=",", negative=NegativeStyle.TRAILING_MINUS
+            )
+        ),
+    ),
+    column("row", ColumnKind.ID, DataType.INT64, written_form=form(storage=StorageType.INT32)),
+    column("code", ColumnKind.ID, DataType.STRING, id_pattern="[a-z]{2,4}@x", nullable=True),
+    column(
+        "serial",
+        ColumnKind.ID,
+        DataType.STRING,
+        id_pattern="1[0-7][0-9]{18}",
+        written_form=form(None, StorageType.UINT64),
+    ),
+)
+FORMS_SCHEMA = TableSchema(
+    (
+        *(replace(spec, written_form=_OWN_FORMS.get(spec.name, CANONICAL)) for spec in SCHEMA.columns),
+        *_MORE_COLUMNS,
+    ),
+    "id",
+)
+"""`SCHEMA` with forms of every kind, and what only they make possible."""
+
 _KEY = StreamKey(b"golden models".ljust(32, b"."), bytes(32), 1)
 
 
@@ -161,6 +246,28 @@ def codecs() -> list[Codec]:
         category(0, 0, nullable=True),
         IdentityCodec(integral=False, base=0, size=16**13 * 26, pattern="N[0-9A-F]{13},[a-z]"),
     ]  # fmt: skip
+
+
+def forms_codecs() -> list[Codec]:
+    """Return a codec for each column of `FORMS_SCHEMA`."""
+    empty = np.zeros(0)
+
+    def numeric(center: float, width: float, bounds: tuple[float, float], origin: int, step: int) -> NumericCodec:
+        modes = np.array([center]), np.array([width]), empty
+        return NumericCodec(True, origin, step, 0, True, False, bounds[0], bounds[1], *modes)
+
+    own = codecs()
+    # The first rows have six digits, as the column had.
+    own[0] = IdentityCodec(integral=True, base=100_000, size=1 << 52, pattern="", first=3_000)
+    own[10] = numeric(0.0, 3.0e8, (-1.5e8, 3.0e8), 0, 1_000)
+    return [
+        *own,
+        numeric(40_000.0, 50_000.0, (0, 86_399), 0, 1_000_000),
+        numeric(0.0, 9.0e8, (-1e9, 1e9), 0, 1),
+        IdentityCodec(integral=True, base=1, size=(1 << 31) - 1, pattern="", sequential=True),
+        IdentityCodec(integral=False, base=0, size=26**2 + 26**3 + 26**4, pattern="[a-z]{2,4}@x", missing=1 << 30),
+        IdentityCodec(integral=False, base=0, size=8 * 10**17, pattern="1[0-7][0-9]{18}"),
+    ]
 
 
 def _layer(name: str, typical: Sequence[float], outputs: int, *, scale: float) -> Layer:
@@ -230,8 +337,10 @@ def generator(family: str, schema: TableSchema = SCHEMA, own: Sequence[Codec] | 
 
 
 def artifact(family: str) -> Artifact:
-    """Return the files of the golden model of `family`."""
+    """Return the files of the golden model of `family`, or of that with forms."""
     provenance = {"licence": "none", "privacy": {"mode": "none"}, "training": {"rows": 0}}
+    if family == FORMS:
+        return write_model(generator("independent", FORMS_SCHEMA, forms_codecs()), provenance)
     return write_model(generator(family), provenance)
 
 
@@ -248,7 +357,7 @@ def main(arguments: Sequence[str]) -> None:
         text = json.dumps(all_digests("numpy"), indent=1, sort_keys=True)
         (HERE / "digests.json").write_text(text + "\n", encoding="utf-8")
         return
-    for family in FAMILIES:
+    for family in MODELS:
         made = artifact(family)
         (HERE / f"{family}.json").write_bytes(made.manifest)
         (HERE / f"{family}.safetensors").write_bytes(made.weights)

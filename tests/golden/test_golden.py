@@ -6,17 +6,17 @@ import pytest
 
 from rowmint.artifact import read_model
 from rowmint.synthesizer import choose_kernel
-from tests.golden.make import FAMILIES, HERE, artifact, stored
+from tests.golden.make import HERE, MODELS, artifact, stored
 from tests.golden.streams import QUICK, all_digests
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODELS)
 def test_the_maker_makes_the_frozen_files(family):
     made = artifact(family)
     assert (made.manifest, made.weights) == stored(family)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODELS)
 def test_the_files_stay_readable(family):
     model = read_model(*stored(family), choose_kernel("numpy"))
     assert model.digest == artifact(family).model_digest

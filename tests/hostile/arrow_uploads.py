@@ -8,10 +8,11 @@ from unittest import mock
 
 import pyarrow as pa
 
+from tests.hostile.confined import note
 from tests.hostile.uploads import Refused, accepted, equal, fuzzed, read, refused
-from trainer_service.datasets.formats import ArrowStreamFormat
+from trainer_service.datasets.formats import ArrowFileFormat, ArrowStreamFormat
 from trainer_service.datasets.limits import IngestLimits
-from trainer_service.datasets.readers import arrow_stream
+from trainer_service.datasets.readers import arrow_messages
 
 ARROW = ArrowStreamFormat()
 BATCH_ROWS = 3
@@ -37,6 +38,17 @@ TABLE = pa.table(
     }
 )
 DATA = stream(TABLE, BATCH_ROWS)
+
+
+def _file(table: pa.Table, rows: int) -> bytes:
+    file = io.BytesIO()
+    with pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=rows)
+    return file.getvalue()
+
+
+FILE = _file(TABLE, BATCH_ROWS)
+FILE_FORMAT = ArrowFileFormat()
 
 
 def _messages(data: bytes) -> list[int]:
@@ -138,7 +150,7 @@ def dictionaries_without_end() -> None:
                 writer.write_batch(
                     pa.record_batch([pa.DictionaryArray.from_arrays(indices, pa.array(texts))], schema=schema)
                 )
-        with mock.patch.object(arrow_stream, "_MAX_BODY", 600_000):
+        with mock.patch.object(arrow_messages, "_MAX_BODY", 600_000):
             if words:
                 refused(file.getvalue(), ARROW, words)
             else:
@@ -146,9 +158,31 @@ def dictionaries_without_end() -> None:
 
 
 def bombs_of_compression() -> None:
+    """The length of a buffer once decompressed stands before it, and is checked before it is believed."""
     zeros = pa.table({"a": pa.array([0] * 500_000)})
+    words = pa.table({"a": pa.array(["x" * 50_000 + str(number) for number in range(80)]).dictionary_encode()})
     for codec in ("lz4", "zstd"):
-        refused(stream(zeros, compression=codec), ARROW, "compressed")
+        equal(500_000, accepted(stream(zeros, compression=codec), ARROW).num_rows)
+        for length in (2**62, -2, -(2**63)):
+            lying = stream(zeros, compression=codec).replace(struct.pack("<q", 4_000_000), struct.pack("<q", length))
+            refused(lying, ARROW, "")
+        with mock.patch.object(arrow_messages, "_MAX_BODY", 1_000_000):
+            refused(stream(zeros, compression=codec), ARROW, "once decompressed")
+            refused(stream(words, compression=codec), ARROW, "once decompressed")
+
+
+def footers_that_lie() -> None:
+    """A footer may list any offset, any length, and any batch any number of times."""
+    length = struct.unpack("<i", FILE[-10:-6])[0]
+    for lie in (-1, 0, 1, 8, 2**31 - 1, len(FILE)):
+        refused(FILE[:-10] + struct.pack("<i", lie) + FILE[-6:], FILE_FORMAT, "the Arrow file")
+    start = len(FILE) - 10 - length
+    for cut in range(0, len(FILE), 7):
+        equal(Refused, type(read(FILE[:cut], FILE_FORMAT)))
+    for at in range(start, len(FILE) - 10, 4):
+        for number in (b"\xff" * 4, b"\xff\xff\xff\x7f", b"\0" * 4):
+            note(f"{number!r} at {at} of the footer")
+            read(FILE[:at] + number + FILE[at + 4 :], FILE_FORMAT)
 
 
 def columns_without_end() -> None:
@@ -260,6 +294,7 @@ CASES: dict[str, Callable[[], None]] = {
         texts_and_rows_that_are_too_long,
         dictionaries_without_end,
         bombs_of_compression,
+        footers_that_lie,
         columns_without_end,
         offsets_that_lie,
         indices_beyond_their_dictionary,
@@ -268,4 +303,13 @@ CASES: dict[str, Callable[[], None]] = {
         bad_utf8,
         messages_out_of_order,
     )
-} | fuzzed({"a stream": DATA, "a plain stream": stream(TABLE.select(["i", "s"]))}, ARROW, 8)
+} | fuzzed(
+    {
+        "a stream": DATA,
+        "a plain stream": stream(TABLE.select(["i", "s"])),
+        "a compressed stream": stream(TABLE, BATCH_ROWS, compression="zstd"),
+        "a file": FILE,
+    },
+    ARROW,
+    8,
+)

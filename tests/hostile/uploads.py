@@ -45,7 +45,12 @@ def read(data: bytes, data_format: DataFormat, limits: IngestLimits | None = Non
     with GROWTH.measured():
         try:
             result = ingest(
-                io.BytesIO(data), data_format, overrides, "", scratch, limits=limits, propose_key=lambda _: ""
+                io.BytesIO(data),
+                data_format,
+                overrides,
+                "",
+                scratch,
+                limits=limits,
             )
         except InvalidDataError as error:
             for problem in error.problems:

@@ -106,6 +106,20 @@ class Deployment:
     def publish(self, inside: str) -> int:
         return self._network.publish(inside)
 
+    def status_for(self, source: str, path: str, content_type: str) -> tuple[int, str | None]:
+        """Post nothing to Envoy from an address of its network; return the HTTP and the gRPC status."""
+        code = (
+            "import http.client, sys;"
+            "c = http.client.HTTPConnection('127.0.0.1', 7400, source_address=(sys.argv[1], 0));"
+            "c.request('POST', sys.argv[2], b'', {'content-type': sys.argv[3], 'te': 'trailers'});"
+            "r = c.getresponse(); print(r.status, r.getheader('grpc-status', '-'))"
+        )
+        status, grpc = self._network.output_of([sys.executable, "-ISc", code, source, path, content_type]).split()
+        return int(status), None if grpc == "-" else grpc
+
+    def add_address(self, address: str) -> None:
+        self._network.add_address(address)
+
     def next_address(self, name: str, *, named: bool = True) -> str:
         self._taken += 1
         address = f"127.0.0.{self._taken}"

@@ -74,6 +74,15 @@ class Network:
         written.write_text("".join(lines))
         written.replace(self._names)
 
+    def add_address(self, address: str) -> None:
+        """Give this network an address beside those of loopback, from which programs in it may call."""
+        code = (
+            "import fcntl, socket, struct, sys;"
+            "fcntl.ioctl(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0x8916,"  # SIOCSIFADDR
+            " struct.pack('16sH2x4s8x', b'lo:1', socket.AF_INET, socket.inet_aton(sys.argv[1])))"
+        )
+        subprocess.run([*self._enter, sys.executable, "-ISc", code, address], check=True)
+
     def start(self, command: Sequence[str | Path], log: Path, cwd: Path | None = None) -> subprocess.Popen[bytes]:
         """Start a program in this network; who does so ends it."""
         inside = [*self._enter, "env", "-C", cwd or self._folder, *command]
@@ -94,10 +103,18 @@ class Network:
             self._relays.append(subprocess.Popen(command, pass_fds=[listener.fileno()]))
         return outer
 
+    def output_of(self, command: Sequence[str | Path]) -> str:
+        """Run a program in this network to its end; return what it wrote.
+
+        Raises:
+            subprocess.CalledProcessError: It failed.
+        """
+        return subprocess.check_output([*self._enter, *command], text=True)
+
     def names_seen(self, name: str) -> list[str]:
         """Return the addresses that a program in this network finds for a name."""
         code = f"import socket; print(*sorted({{a[4][0] for a in socket.getaddrinfo({name!r}, None, socket.AF_INET)}}))"
-        return subprocess.check_output([*self._enter, sys.executable, "-ISc", code], text=True).split()
+        return self.output_of([sys.executable, "-ISc", code]).split()
 
     def close(self) -> None:
         """End the relays, and the network where no other process runs in it."""

@@ -16,6 +16,7 @@ from rowmint.conditions import AnyOf, Predicate, canonical
 from rowmint.errors import DataLossError
 from rowmint.rng import StreamKey
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
+from rowmint.schema.forms import NumberForm, StorageType, WrittenForm
 from rowmint.synthesizer import FAMILIES
 from rowmint.synthesizer.exact.kernels import choose_kernel
 
@@ -159,7 +160,7 @@ def _with(artifact, changes=None, generator=None, weights=None):
 @pytest.mark.parametrize(
     ("changes", "generator"),
     [
-        ({"format": 2}, {}),
+        ({"format": 3}, {}),
         ({"format": "1"}, {}),
         ({}, {"algorithm": 0}),
         ({}, {"algorithm": 1}),
@@ -252,3 +253,44 @@ def test_condition_vectors_must_fit_the_columns(artifact, changes):
 def test_weights_that_are_not_safetensors_are_refused_and_never_run(artifact, weights):
     with pytest.raises(DataLossError, match="malformed"):
         read_model(*_with(artifact, weights=weights), KERNEL)
+
+
+def _independent(schema=SCHEMA, codecs=CODECS):
+    return replace(_generator("independent"), schema=schema, codecs=codecs)
+
+
+def test_only_models_with_forms_need_the_second_format():
+    plain = write_model(_independent(), {})
+    assert read_manifest(plain.manifest)["format"] == 1
+    money = WrittenForm(NumberForm(prefix="$"))
+    columns = (*SCHEMA.columns[:2], replace(SCHEMA.columns[2], written_form=money))
+    formed = write_model(_independent(TableSchema(columns, "id")), {})
+    assert read_manifest(formed.manifest)["format"] == 2
+    assert read_model(formed.manifest, formed.weights, KERNEL).schema.columns[2].written_form == money
+    assert formed.model_digest != plain.model_digest
+    for ids in (
+        replace(CODECS[0], size=1000, sequential=True),
+        replace(CODECS[0], pattern="N[0-9]{6,7}"),
+        replace(CODECS[0], pattern="[0-9a-f]{32}"),
+        replace(CODECS[0], first=1000),
+    ):
+        made = write_model(_independent(codecs=(ids, *CODECS[1:])), {})
+        assert read_manifest(made.manifest)["format"] == 2
+        assert read_model(made.manifest, made.weights, KERNEL).identities == {"id": ids}
+
+
+def test_a_form_that_cannot_be_makes_no_model():
+    columns = (*SCHEMA.columns[:2], replace(SCHEMA.columns[2], written_form=WrittenForm(NumberForm(prefix="-"))))
+    made = write_model(_independent(TableSchema(columns, "id")), {})
+    with pytest.raises(DataLossError, match=r"written_form\.number\.prefix"):
+        read_model(made.manifest, made.weights, KERNEL)
+    body = json.loads(made.manifest)
+    body["generator"]["schema"]["columns"][2]["written_form"] = {"number": {"letters": 1}}
+    body["model_digest"] = hashlib.sha256(rfc8785.dumps(body["generator"])).hexdigest()
+    with pytest.raises(DataLossError, match="unknown field 'letters'"):
+        read_model(rfc8785.dumps(body), made.weights, KERNEL)
+    columns = (*SCHEMA.columns[:2], replace(SCHEMA.columns[2], written_form=WrittenForm(storage=StorageType.INT8)))
+    wide = replace(CODECS[2], upper=200.0)
+    made = write_model(_independent(TableSchema(columns, "id"), (*CODECS[:2], wide)), {})
+    with pytest.raises(DataLossError, match="makes values beyond int8"):
+        read_model(made.manifest, made.weights, KERNEL)

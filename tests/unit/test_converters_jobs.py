@@ -26,9 +26,17 @@ from rowmint.registry.job_records import JobError
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.v1 import dataset_pb2, training_job_pb2, training_service_pb2
 from trainer_service.config import TrainingConfig, to_json
-from trainer_service.converters.datasets import DATASET_STATES, dataset_to_proto, format_from_proto, format_to_proto
+from trainer_service.converters.datasets import (
+    DATASET_STATES,
+    dataset_to_proto,
+    format_from_proto,
+    format_to_proto,
+    stored_format,
+)
 from trainer_service.converters.errors import error_from_json, error_to_json
 from trainer_service.converters.jobs import JOB_PHASES, JOB_STATES, event_to_proto, job_to_proto
+from trainer_service.datasets.formats import CsvFormat
+from trainer_service.datasets.notices import Finding, Notice, NoticeCode
 from trainer_service.fitting.families.independent.config import IndependentConfig
 from trainer_service.fitting.monitoring.progress import FitEvent, Phase
 from trainer_service.jobs.runners import PHASES
@@ -187,13 +195,93 @@ def test_a_dataset_message_has_every_known_field():
     assert not failed.HasField("schema")
 
 
-@pytest.mark.parametrize("name", ["csv", "json", "parquet", "arrow_stream"])
+@pytest.mark.parametrize("name", ["csv", "json", "parquet", "arrow_stream", "arrow_file"])
 def test_a_format_is_restored(name: str):
     message = dataset_pb2.DataFormat()
     getattr(message, name).SetInParent()
     body = format_from_proto(message)
     assert body["type"] == name
     assert format_from_proto(format_to_proto(body)) == body
+
+
+CSV = dataset_pb2.CsvFormat(
+    delimiter=";",
+    quote="'",
+    null_values=["NA"],
+    encoding="cp1252",
+    comment="%",
+    skip_rows=3,
+    header=dataset_pb2.CSV_HEADER_ABSENT,
+    column_names=["a", "b"],
+    decimal=",",
+    group_separator="",
+    quoted_empty=dataset_pb2.QUOTED_EMPTY_TEXT,
+)
+
+
+def test_every_option_of_a_format_is_stored_and_restored():
+    assert len(CSV.ListFields()) == len(CSV.DESCRIPTOR.fields)
+    for declared in (
+        dataset_pb2.DataFormat(csv=CSV),
+        dataset_pb2.DataFormat(json=dataset_pb2.JsonFormat(orient=dataset_pb2.JSON_ORIENT_SPLIT)),
+    ):
+        assert format_to_proto(format_from_proto(declared)) == declared
+    assert format_from_proto(dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat())) == {"type": "csv"}
+    named = dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat(delimiter="tab"))
+    assert format_from_proto(named) == {"type": "csv", "delimiter": "\t"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        (dataset_pb2.DataFormat(), "dataset.format"),
+        (dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat(comment="")), "dataset.format.csv.comment"),
+        (dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat(decimal="")), "dataset.format.csv.decimal"),
+        (dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat(skip_rows=-1)), "dataset.format.csv.skip_rows"),
+        (dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat(header=99)), "dataset.format.csv.header"),
+        (dataset_pb2.DataFormat(json=dataset_pb2.JsonFormat(orient=99)), "dataset.format.json.orient"),
+    ],
+)
+def test_a_wrong_option_of_a_format_is_named(wrong: dataset_pb2.DataFormat, field: str):
+    with pytest.raises(InvalidFieldError) as caught:
+        format_from_proto(wrong)
+    assert [violation.field for violation in caught.value.violations] == [field]
+
+
+def test_options_of_a_table_are_stored_beside_its_format():
+    created = dataset_pb2.Dataset(
+        format=dataset_pb2.DataFormat(parquet=dataset_pb2.ParquetFormat()),
+        no_primary_key=True,
+        infinite=dataset_pb2.INFINITE_POLICY_CLIP,
+    )
+    body = stored_format(created)
+    assert body == {"type": "parquet", "table": {"no_primary_key": True, "infinite": "clip"}}
+    message = dataset_to_proto(replace(DATASET, format=body))
+    assert (message.no_primary_key, message.infinite) == (True, dataset_pb2.INFINITE_POLICY_CLIP)
+    assert message.format == created.format
+    assert stored_format(dataset_pb2.Dataset(format=created.format)) == {"type": "parquet"}
+    created.primary_key = "id"
+    with pytest.raises(InvalidFieldError, match="so is the primary key 'id'"):
+        stored_format(created)
+
+
+def test_what_was_decided_of_a_dataset_is_in_its_message():
+    notice = Notice(NoticeCode.DIALECT, "", "fields are separated by semicolons", "--delimiter", 7)
+    finding = Finding("id", "no value repeats", "--column id=numerical", 2, 3, distinct_exact=True)
+    dialect = CsvFormat.from_json(format_from_proto(dataset_pb2.DataFormat(csv=CSV)))
+    profile = {"notices": [notice.to_json()], "findings": [finding.to_json()], "dialect": dialect.to_json()}
+    message = dataset_to_proto(replace(DATASET, profile=profile))
+    assert message.dialect == CSV
+    assert list(message.notices) == [
+        dataset_pb2.Notice(code="DIALECT", message=notice.message, flag="--delimiter", rows=7)
+    ]
+    assert list(message.findings) == [
+        dataset_pb2.ColumnFinding(
+            column="id", why=finding.why, flag=finding.flag, missing=2, distinct=3, distinct_exact=True
+        )
+    ]
+    older = dataset_to_proto(DATASET)
+    assert (list(older.notices), list(older.findings), older.HasField("dialect")) == ([], [], False)
 
 
 @given(

@@ -1,6 +1,8 @@
 """Codecs as they are fitted: every value survives, and the policies for categories hold."""
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rowmint.codecs import CategoryCodec, NumericCodec
+from rowmint.codecs import CategoryCodec, IdentityCodec, NumericCodec
+from rowmint.codecs.identity import MISSING_ONE
 from rowmint.codecs.numeric import ALPHA_ONE
 from rowmint.errors import InvalidFieldError
-from rowmint.schema import ColumnKind, ColumnSpec, DataType
+from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain
 from rowmint.schema.arrays import ColumnArray
+from rowmint.schema.forms.id_pattern import MAX_IDS
 from tests.tables_to_fit import column
 from trainer_service.fitting.encoding.category_encoder import CategoryEncoder, fit_category
 from trainer_service.fitting.encoding.column_fits import fit_identity
@@ -219,18 +223,79 @@ def test_a_real_other_is_one_with_the_folded() -> None:
     assert spec.domain.categories == ("a", "other")
 
 
+KEY = ColumnSpec("k", ColumnKind.ID, DataType.INT64)
+TEXT_KEY = ColumnSpec("k", ColumnKind.ID, DataType.STRING)
+
+
+def ids(spec: ColumnSpec, *batches: Sequence[object]) -> tuple[ColumnSpec, IdentityCodec]:
+    """Fit a column of ids to the cells of some batches."""
+    summary = IdentitySummary(spec)
+    kind = pa.int64() if spec.data_type is DataType.INT64 else pa.string()
+    for batch in batches:
+        summary.add(pa.array(batch, kind), np.zeros(len(batch), np.bool_))
+    fitted = fit_identity(spec, summary)
+    assert isinstance(fitted.codec, IdentityCodec)
+    return fitted.spec, fitted.codec
+
+
 @pytest.mark.parametrize(
-    ("spec", "low", "high", "size", "pattern"),
+    ("cells", "digits"),
+    [([10**12 + 5, 10**12], 13), ([4711, 1024, 9000], 4), ([-7, 3], 1), ([10**17 + place for place in (2, 1)], 18)],
+)
+def test_integer_ids_have_the_width_found(cells: list[int], digits: int) -> None:
+    base = 10 ** (digits - 1)
+    assert ids(KEY, cells)[1] == IdentityCodec(True, base, MAX_IDS - base, "", first=9 * base)
+
+
+@pytest.mark.parametrize(
+    ("batches", "first"),
     [
-        (ColumnSpec("k", ColumnKind.ID, DataType.INT64), 1, 999, 9 * 10**9, ""),
-        (ColumnSpec("k", ColumnKind.ID, DataType.INT64), 10**12, 10**12 + 5, 9 * 10**12, ""),
-        (ColumnSpec("k", ColumnKind.ID, DataType.STRING), None, None, 10**12, "id-[0-9]{12}"),
-        (ColumnSpec("k", ColumnKind.ID, DataType.STRING, id_pattern="N[0-9]{5}"), None, None, 10**5, "N[0-9]{5}"),
+        (([0, 1, 2], [3, 4]), 0),
+        (([1, 2, 3], [4]), 1),
+        (([2, 3, 5], [6, 9]), 1),  # rows kept out of training are missing
     ],
 )
-def test_ids_have_a_language(spec: ColumnSpec, low: int | None, high: int | None, size: int, pattern: str) -> None:
-    codec = fit_identity(spec, IdentitySummary(spec, low, high)).codec
-    assert (codec.size, codec.pattern) == (size, pattern)  # type: ignore[union-attr]
+def test_row_numbers_continue(batches: tuple[list[int], ...], first: int) -> None:
+    assert ids(KEY, *batches)[1] == IdentityCodec(True, first, MAX_IDS, "", sequential=True)
+
+
+@pytest.mark.parametrize("batches", [([1, 2], [2, 3]), ([1, 3], [2]), ([40, 41], [42]), ([1, 2, 3, 90],)])
+def test_other_integers_do_not_count_rows(batches: tuple[list[int], ...]) -> None:
+    assert not ids(KEY, *batches)[1].sequential
+
+
+def test_text_ids_have_the_pattern_of_their_column() -> None:
+    learned = replace(TEXT_KEY, id_pattern="N[0-9]{5}")
+    assert ids(learned, ["N12345"]) == (
+        replace(learned, domain=Domain(nullable=False)),
+        IdentityCodec(False, 0, sum(10**digits for digits in range(5, 18)), "N[0-9]{5,17}", first=10**5),
+    )
+    assert ids(replace(TEXT_KEY, id_pattern="[a-z]{9}"), ["a"])[1] == IdentityCodec(False, 0, 26**9, "[a-z]{9}")
+    assert ids(TEXT_KEY, ["?"])[0].id_pattern == "id-[0-9]{12}"
+
+
+def test_integer_ids_are_of_the_pattern_declared() -> None:
+    declared = replace(KEY, id_pattern="[1-9][0-9]{9}")
+    assert ids(declared, [5])[1] == IdentityCodec(True, 10**9, 9 * 10**9, "")
+    for pattern in ("N[0-9]{5}", "[0-9]{5}", "[1-9][0-9]{18}"):
+        with pytest.raises(InvalidFieldError, match="does not describe the integers"):
+            ids(replace(KEY, id_pattern=pattern), [5])
+
+
+def test_long_streams_continue_with_wider_ids() -> None:
+    key = bytes(16)
+    numbers = ids(KEY, [47, 11])[1]
+    assert sorted(numbers.values(0, 90, key).tolist()) == list(range(10, 100))
+    assert numbers.values(88, 5, key).tolist()[2:] == [100, 101, 102]
+    texts = ids(replace(TEXT_KEY, id_pattern="N[0-9]{1}"), ["N1"])[1]
+    made = texts.texts(texts.values(0, 111, key))
+    assert sorted(made[:10]) == [f"N{digit}" for digit in range(10)]
+    assert made[10:] == [*(f"N{number:02d}" for number in range(100)), "N000"]
+
+
+def test_ids_are_missing_as_often_as_they_were() -> None:
+    column, codec = ids(replace(TEXT_KEY, id_pattern="N[0-9]{5}"), ["N12345", None], [None, None])
+    assert (column.nullable, codec.missing) == (True, 3 * MISSING_ONE // 4)
 
 
 def test_holdout_depends_on_digest_and_row_only(tmp_path: Path) -> None:

@@ -203,6 +203,36 @@ def test_ids_in_order_follow_one_another():
         codec.values(999, 1, KEYS[0])
 
 
+def test_the_first_rows_have_the_smallest_ids():
+    codec = IdentityCodec(True, 100, 9_900, "", first=900)
+    made = codec.values(0, 9_900, KEYS[0])
+    assert sorted(made.tolist()) == list(range(100, 10_000))
+    assert sorted(made[:900].tolist()) == list(range(100, 1_000))
+    assert made[:900].tolist() != list(range(100, 1_000))
+    assert made[900:].tolist() == list(range(1_000, 10_000))
+    for start, count in ((0, 900), (899, 2), (900, 5), (5, 0), (9_899, 1)):
+        assert codec.values(start, count, KEYS[0]).tolist() == made[start : start + count].tolist()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "integers"),
+    [
+        ("[1-9][0-9]{3}", (1000, 9999)),
+        ("[1-9][0-9]{0,3}", (1, 9999)),
+        ("4[2-5][0-9]", (420, 459)),
+        ("[0-9]", (0, 9)),
+        ("[0-9]{2}", None),
+        ("[13][0-9]", None),
+        ("[1-2][0-5]", None),
+        ("[1-2][0-9]{1,2}", None),
+        ("N[0-9]", None),
+        ("[1-9][0-9]{30}", None),
+    ],
+)
+def test_a_pattern_of_integers_has_a_range(pattern, integers):
+    assert parse_id_pattern(pattern).integers() == integers
+
+
 def test_the_share_of_missing_ids_is_kept_and_belongs_to_the_row():
     codec = IdentityCodec(True, 0, 2**40, "", missing=MISSING_ONE // 4)
     whole = codec.cells(0, 40_000, KEYS[0])
@@ -249,6 +279,7 @@ def test_a_row_past_the_last_id_is_out_of_range():
         (TEXT, IdentityCodec(False, 0, 1110, "N[0-9]{1,3}")),
         (TEXT, IdentityCodec(False, 10, 990, "N[0-9]{3}", sequential=True)),
         (NULLABLE, IdentityCodec(True, 1, 2**62, "", sequential=True, missing=7)),
+        (INTEGER, IdentityCodec(True, 10, 2**62, "", first=90)),
     ],
 )
 def test_a_codec_is_restored_from_its_manifest(column, codec):
@@ -269,6 +300,9 @@ def test_a_codec_is_restored_from_its_manifest(column, codec):
         (TEXT, IdentityCodec(False, 1, 1000, "N[0-9]{3}", sequential=True)),
         (TEXT, IdentityCodec(False, -1, 10, "N[0-9]{3}", sequential=True)),
         (INTEGER, IdentityCodec(True, 0, 10, "", missing=1)),
+        (INTEGER, IdentityCodec(True, 0, 10, "", first=11)),
+        (INTEGER, IdentityCodec(True, 0, 10, "", first=-1)),
+        (INTEGER, IdentityCodec(True, 0, 10, "", sequential=True, first=5)),
         (NULLABLE, IdentityCodec(True, 0, 10, "", missing=MISSING_ONE + 1)),
         (NULLABLE, IdentityCodec(True, 0, 10, "", missing=-1)),
     ],
@@ -284,3 +318,11 @@ def test_an_unknown_order_is_refused():
     assert body["order"] == "sequential"
     with pytest.raises(DataLossError, match="backwards"):
         load_codec(INTEGER, {**body, "order": "backwards"}, arrays)
+
+
+def test_a_wider_pattern_is_suggested():
+    codec = IdentityCodec(False, 0, 1000, "N[0-9]{3}")
+    for rows in (1001, 9_999, 10_000, 123_456_789):
+        assert parse_id_pattern(codec.wider_pattern(rows)).size >= rows
+    assert codec.wider_pattern(10_500) == "N[0-9]{3}[0-9]{2}"
+    assert IdentityCodec(True, 0, 10, "").wider_pattern(123) == "[1-9][0-9]{3}"

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rowmint.schema import ColumnKind, ColumnSpec
-from trainer_service.datasets.inferred_types import types_from_json
+from trainer_service.datasets.inferred_types import InferredTypes
 from trainer_service.datasets.ingest import ingest
 
 CSV = (
@@ -33,9 +33,7 @@ def first(kind, folder):
     folder.mkdir()
     data_format, data = FORMATS[kind]
     found = []
-    result = ingest(
-        io.BytesIO(data), data_format, overrides(kind), "", folder, on_types=found.append, propose_key=lambda _: ""
-    )
+    result = ingest(io.BytesIO(data), data_format, overrides(kind), "", folder, on_types=found.append)
     return result, json.loads(json.dumps(found[0]))
 
 
@@ -54,7 +52,6 @@ def test_an_ingest_that_knows_the_types_reads_once_and_ends_alike(kind, tmp_path
         types=types,
         on_types=joined.append,
         progress=shares.append,
-        propose_key=lambda _: "",
     )
     assert joined == []
     assert min(shares) >= 0.5
@@ -67,8 +64,7 @@ def changed(types, what):
         return {**types, "format": 99}
     if what == "missing":
         return {"format": types["format"]}
-    column = dict(types["columns"][1])
-    column["form"] = {"format": "%q", "pattern": "^.*$"}
+    column = {**types["columns"][1], "form": {"datetime": {"pattern": 5}}}
     return {**types, "columns": [types["columns"][0], column, *types["columns"][2:]]}
 
 
@@ -77,18 +73,11 @@ def test_what_cannot_be_read_is_found_again(what, tmp_path):
     expected, types = first("csv", tmp_path / "first")
     (tmp_path / "second").mkdir()
     broken = changed(types, what)
-    with pytest.raises(ValueError, match=r"unknown|malformed"):
-        types_from_json(broken, DECLARED)
+    with pytest.raises(ValueError, match=r"unknown|malformed|not of type"):
+        InferredTypes.from_json(broken)
     joined = []
     found = ingest(
-        io.BytesIO(CSV),
-        {"type": "csv"},
-        DECLARED,
-        "",
-        tmp_path / "second",
-        types=broken,
-        on_types=joined.append,
-        propose_key=lambda _: "",
+        io.BytesIO(CSV), {"type": "csv"}, DECLARED, "", tmp_path / "second", types=broken, on_types=joined.append
     )
     assert len(joined) == 1
     assert found.schema == expected.schema

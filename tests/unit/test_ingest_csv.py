@@ -3,6 +3,7 @@
 import csv
 import io
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,15 +14,13 @@ from hypothesis import strategies as st
 from rowmint.errors import CancelledError, InvalidDataError, InvalidFieldError
 from rowmint.schema import ColumnKind, DataType, Domain
 from rowmint.schema.sdv import sdv_metadata
+from trainer_service.datasets import canonical_file
 from trainer_service.datasets import ingest as ingest_module
-from trainer_service.datasets.formats import CsvFormat, format_from_json
+from trainer_service.datasets.formats import CsvFormat, QuotedEmpty, format_from_json
 from trainer_service.datasets.ingest import ingest
 from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.readers import csv_bytes
-
-
-def no_key(_sample):
-    return ""
+from trainer_service.datasets.table_options import TableOptions
 
 
 @pytest.fixture
@@ -29,7 +28,6 @@ def read(tmp_path_factory):
     """Ingest bytes; give the result and the finished table."""
 
     def run(data, data_format=None, overrides=(), primary_key="", **more):
-        more.setdefault("propose_key", no_key)
         scratch = tmp_path_factory.mktemp("scratch")
         result = ingest(io.BytesIO(data), data_format or CsvFormat(), overrides, primary_key, scratch, **more)
         table = pq.read_table(result.path)
@@ -82,7 +80,8 @@ def at(hour, minute=0, second=0, micro=0):
         (["+1.5", ".5", "5.", "1e3", "-2E-2"], DataType.DOUBLE, [1.5, 0.5, 5.0, 1000.0, -0.02]),
         (["1.5", "NaN", "nan"], DataType.DOUBLE, [1.5, None, None]),
         (["9007199254740992", "0.5"], DataType.DOUBLE, [2.0**53, 0.5]),
-        (["9007199254740994", "0.5"], DataType.STRING, ["9007199254740994", "0.5"]),
+        (["9007199254740994", "0.5"], DataType.DECIMAL, [Decimal("9007199254740994.0"), Decimal("0.5")]),
+        (["9007199254740994", "0.5", "1e3"], DataType.STRING, None),
         (["9223372036854775808", "1"], DataType.STRING, ["9223372036854775808", "1"]),
         (["00123", "1"], DataType.STRING, ["00123", "1"]),
         (["007.5", "1"], DataType.STRING, ["007.5", "1"]),
@@ -145,7 +144,7 @@ def test_the_narrowest_type_that_holds_every_value(column, fields, data_type, va
 def test_the_last_row_counts_as_much_as_the_first(column, usual, last, data_type):
     fields = [*[usual] * 500, last]
     if data_type is None:
-        with pytest.raises(InvalidDataError, match="row 501: column x: is not a finite number"):
+        with pytest.raises(InvalidDataError, match=r"row 501: column x: '.*' is not a finite number"):
             column(*fields)
         return
     spec, found = column(*fields)
@@ -164,7 +163,8 @@ def test_infinity_among_numbers_names_its_rows(read):
     ("fields", "decimals"),
     [
         (["1.50", "2"], 2),
-        (["1.5", "1e2"], None),
+        (["1.5", "1e2"], 1),
+        (["0.00001", "1e-05", "0.5"], 5),
         (["0.1234567890123456"], None),
         (["0.123456789012345"], 15),
         (["1.0", "2.0"], 1),
@@ -205,17 +205,19 @@ def test_a_text_column_of_distinct_values_is_an_id(column, rows, kind):
     assert column(*(f"v{index}" for index in range(rows)))[0].kind is kind
 
 
-def test_a_repeat_far_away_makes_no_id(column, small_blocks):
+def test_text_that_mostly_occurs_once_is_an_id(column, small_blocks):
     values = [f"v{index}" for index in range(11_000)]
     assert column(*values)[0].kind is ColumnKind.ID
-    assert column(*values, "v17")[0].kind is ColumnKind.CATEGORICAL
-    assert column(*values, "")[0].kind is ColumnKind.CATEGORICAL
+    assert column(*values, "v17", "")[0].kind is ColumnKind.ID
+    assert column(*values, *values[:5_499])[0].kind is ColumnKind.CATEGORICAL
+    assert column(*values, *values[:100], *["w"] * 10_700)[0].kind is ColumnKind.ID
+    assert column(*values, *values[:100], *["w"] * 10_701)[0].kind is ColumnKind.CATEGORICAL
 
 
 def test_the_profile_is_bounded(read):
     lines = "\n".join(f"{index},{index % 3},{'y' * 300}" for index in range(10_001))
     result, _ = read(f"a,b,c\n{lines}\n,,\n".encode())
-    assert result.profile == {
+    assert {key: result.profile[key] for key in ("rows", "columns")} == {
         "rows": 10_002,
         "columns": {
             "a": {"nulls": 1, "distinct": 10_001, "distinct_exact": False, "minimum": "0", "maximum": "10000"},
@@ -356,7 +358,7 @@ def test_a_text_longer_than_a_cell(read):
         ({"type": "csv", "delimiter": ""}, "delimiter"),
         ({"type": "csv", "delimiter": "é"}, "delimiter"),
         ({"type": "csv", "quote": "''"}, "quote"),
-        ({"type": "csv", "quote": ","}, "quote"),
+        ({"type": "csv", "delimiter": ",", "quote": ","}, "quote"),
         ({"type": "csv", "encoding": "ebcdic"}, "encoding"),
         ({"type": "xls"}, r"dataset\.format"),
         ({}, r"dataset\.format"),
@@ -382,7 +384,7 @@ def test_progress_and_cancel(read, small_blocks):
 
 
 def test_rows_are_held_a_few_at_a_time(read, monkeypatch, small_blocks):
-    monkeypatch.setattr(ingest_module, "_GROUP_ROWS", 100)
+    monkeypatch.setattr(canonical_file, "GROUP_ROWS", 100)
     before = pa.total_allocated_bytes()
     peak = 0
 
@@ -396,27 +398,22 @@ def test_rows_are_held_a_few_at_a_time(read, monkeypatch, small_blocks):
     assert peak < 500_000
 
 
-def test_sdv_proposes_the_key(read):
+def test_a_key_is_proposed_by_its_name(read):
     rows = "\n".join(f"u-{index:04d},{index % 7},{index * 3 % 11}" for index in range(200))
-    result, _ = read(f"user_id,b,c\n{rows}\n".encode(), propose_key=None)
+    result, _ = read(f"user_id,b,c\n{rows}\n".encode())
     assert result.schema.primary_key == "user_id"
     assert result.schema.column("user_id").kind is ColumnKind.ID
     assert result.sdv_metadata["tables"]["table"]["primary_key"] == "user_id"
+    without, _ = read(f"user_id,b,c\n{rows}\n".encode(), options=TableOptions(no_primary_key=True))
+    assert without.schema.primary_key == ""
 
 
 def test_a_proposed_key_must_hold_in_all_rows(read):
-    rows = [f"{index},{index}" for index in range(3000)]
-    data = "\n".join(["a,b", *rows]).encode()
-    assert read(data, propose_key=lambda _: "a")[0].schema.primary_key == "a"
-    samples = []
-    again = read(data + b"\n17,5\n", propose_key=lambda sample: samples.append(sample) or "a")[0]
-    # Where no column holds, none is looked for.
-    assert (again.schema.primary_key, samples) == ("", [])
-    again = read(data + b"\n17,9999\n", propose_key=lambda sample: samples.append(sample) or "a")[0]
-    assert (again.schema.primary_key, again.schema.column("a").kind) == ("", ColumnKind.NUMERICAL)
-    assert samples[0].num_rows == 1000
-    for other in ("none", "c"):
-        assert read(b"a,c\n1,1.5\n2,2.5\n", propose_key=lambda _, name=other: name)[0].schema.primary_key == ""
+    data = "\n".join(["key,b", *(f"{index},{index}" for index in range(3000))]).encode()
+    assert read(data)[0].schema.primary_key == "key"
+    again = read(data + b"\n17,9999\n")[0]
+    # The other column identifies rows, but nothing says that it is meant to.
+    assert (again.schema.primary_key, again.schema.column("key").kind) == ("", ColumnKind.NUMERICAL)
 
 
 cells = st.one_of(st.none(), st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8))
@@ -436,7 +433,7 @@ def test_any_text_is_read_back(read, monkeypatch, rows, end, chunk):
     for row in [(*names, "last"), *[(*row, "t") for row in rows]]:
         written.write(",".join("" if cell is None else '"' + cell.replace('"', '""') + '"' for cell in row) + end)
     overrides = tuple(ingest_module.ColumnSpec(name, data_type=DataType.STRING) for name in names)
-    _, table = read(written.getvalue().encode(), overrides=overrides)
+    _, table = read(written.getvalue().encode(), CsvFormat(quoted_empty=QuotedEmpty.TEXT), overrides=overrides)
     assert [tuple(row.values())[:-1] for row in table.to_pylist()] == rows
 
 
@@ -459,5 +456,7 @@ def test_lines_of_records_agree_with_a_plain_count(fields):
         lines[number] = 1 + text.count("\n")
         escaped = field.replace('"', '""')
         text += f'"{escaped}",1' + ("\r\n" if crlf else "\n")
-    found = csv_bytes.lines_of_records(io.BytesIO(text.encode()), CsvFormat(), list(lines), skip_empty=True)
+    found = csv_bytes.lines_of_records(
+        io.BytesIO(text.encode()), CsvFormat(), IngestLimits(), list(lines), skip_empty=True
+    )
     assert found == lines

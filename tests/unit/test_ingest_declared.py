@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from rowmint.errors import ColumnNotFoundError, InvalidDataError, InvalidFieldError
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain
+from rowmint.schema.forms.moments import form_of_strptime
 from trainer_service.datasets import uniqueness
-from trainer_service.datasets.datetimes import RECOGNISED, DatetimeForm
+from trainer_service.datasets.conversion import read_moments
 from trainer_service.datasets.decimals import holds_decimals, learned_decimals
 from trainer_service.datasets.formats import CsvFormat, ParquetFormat
 from trainer_service.datasets.ingest import ingest
+from trainer_service.datasets.target import Target
 from trainer_service.datasets.uniqueness import DistinctnessTest, keys_of, repeated_rows
 
 
@@ -34,14 +36,7 @@ def read(tmp_path_factory):
         else:
             file = io.BytesIO(data.encode())
         overrides = (ColumnSpec("x", **declared),) if declared else ()
-        result = ingest(
-            file,
-            data_format or CsvFormat(),
-            overrides,
-            primary_key,
-            tmp_path_factory.mktemp("scratch"),
-            propose_key=lambda _: "",
-        )
+        result = ingest(file, data_format or CsvFormat(), overrides, primary_key, tmp_path_factory.mktemp("scratch"))
         return result.schema.column("x"), pq.read_table(result.path)["x"].to_pylist()
 
     return run
@@ -122,7 +117,7 @@ def test_declarations_win(read, fields, declared, expected):
         (["true", "2", "yes"], {"kind": ColumnKind.BOOLEAN}, [2, 3], "true nor false"),
         (["2020-01-01", "soon"], {"kind": ColumnKind.DATETIME}, [2], "instant"),
         (["2020-01-01", "2020-01-01T01:00:00"], {"data_type": DataType.DATE}, [2], "a day"),
-        (["01/13/2020", "2/1/20"], {"datetime_format": "%d/%m/%Y"}, None, "cannot be"),
+        (["01/13/2020", "2/1/20"], {"datetime_format": "%d/%m/%Y"}, [1, 2], "%d/%m/%Y"),
         (["01/13/2020"], {"kind": ColumnKind.DATETIME, "datetime_format": "%d/%m/%Y"}, [1], "%d/%m/%Y"),
         (["1.25", "1"], {"data_type": DataType.DECIMAL, "domain": Domain(decimals=1)}, [1], "decimal"),
         (["1e5"], {"data_type": DataType.DECIMAL}, [1], "decimal"),
@@ -136,10 +131,6 @@ def test_declarations_win(read, fields, declared, expected):
     ],
 )
 def test_rows_that_break_what_was_declared(read, fields, declared, rows, words):
-    if rows is None:
-        spec, _ = read(fields, **declared)
-        assert spec.data_type is DataType.STRING
-        return
     found, message = rows_of(read, fields, **declared)
     assert found == rows
     assert words in message
@@ -156,8 +147,8 @@ def test_rows_that_break_what_was_declared(read, fields, declared, rows, words):
         (["2020-01-01T00:00:00"], {"domain": Domain(minimum=datetime(2020, 1, 1, tzinfo=UTC))}, "timestamp"),
         (["true"], {"domain": Domain(decimals=1)}, "decimals"),
         (["1"], {"datetime_format": "%Q"}, "%Q"),
-        (["1"], {"datetime_format": "%H:%M"}, "year, month and day"),
-        (["1"], {"datetime_format": "%Y-%m-%d %I"}, "%I without %p"),
+        (["1"], {"datetime_format": "%Y-%m"}, "year, month and day"),
+        (["1"], {"datetime_format": "%Y-%m-%d %I"}, "one of %I and %p without the other"),
         (["1"], {"kind": ColumnKind.NUMERICAL, "id_pattern": "[0-9]"}, "pattern"),
         (["1"], {"kind": ColumnKind.ID, "data_type": DataType.DOUBLE}, "cannot be id"),
     ],
@@ -305,24 +296,25 @@ instants = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59))  
 def test_forms_read_what_strftime_writes(values, text):
     # strftime writes years before 1000 without their zeros here, which strptime does not read.
     written = [value.strftime(text.replace("%Y", f"{value.year:04d}")) for value in values]
-    micros, ok = DatetimeForm.of_format(text, "x").parse(pa.array(written))
+    target = Target(DataType.TIMESTAMP, pattern=form_of_strptime(text).pattern)
+    micros, ok = read_moments(pa.array(written), target)
     assert ok.all()
     epoch = local(1970, 1, 1)
     assert [epoch + timedelta(microseconds=int(value)) for value in micros] == values
 
 
-@given(st.lists(instants, min_size=1, max_size=10))
-@settings(max_examples=40, deadline=None)
-def test_the_quick_way_and_the_pattern_agree(values):
-    for form in RECOGNISED[:3]:
-        if form.has_offset:
-            written = [value.isoformat() + "Z" for value in values]
-        elif form.has_time:
-            written = [value.isoformat(" ") for value in values]
-        else:
-            written = [value.date().isoformat() for value in values]
-        array = pa.array(written)
-        quick, slow = form.parse(array), form._parse_slowly(array)
-        assert quick[1].all()
-        assert quick[0].tolist() == slow[0].tolist()
-        assert slow[1].all()
+@pytest.mark.parametrize(
+    ("fields", "nulls", "data_format", "expected"),
+    [
+        (["-999", "5", "-999.0"], ("-999",), None, [None, 5.0, -999.0]),
+        (["n/a", "5", ""], ("n/a", "-"), None, [None, 5, None]),
+        (["1900-01-01", "2020-02-29"], ("1900-01-01",), None, [None, date(2020, 2, 29)]),
+        ([-999, 5], ("-999", "n/a"), ParquetFormat(), [None, 5]),
+        ([-999.0, 5.5], ("-999",), ParquetFormat(), [None, 5.5]),
+        ([date(1900, 1, 1), date(2020, 2, 29)], ("1900-01-01",), ParquetFormat(), [None, date(2020, 2, 29)]),
+        ([None, None], ("x",), ParquetFormat(), [None, None]),
+    ],
+)
+def test_values_that_stand_for_missing_cells_of_one_column(read, fields, nulls, data_format, expected):
+    spec, cells = read(fields, data_format=data_format, null_values=nulls)
+    assert (cells, spec.nullable) == (expected, True)

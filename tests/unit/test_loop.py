@@ -24,7 +24,7 @@ from trainer_service.fitting.families.tvae import fitter as tvae_module
 from trainer_service.fitting.loop import run
 from trainer_service.fitting.monitoring.monitor import TrainingMonitor, make_monitor
 from trainer_service.fitting.monitoring.probe import Score
-from trainer_service.fitting.monitoring.progress import FitEvent, Phase
+from trainer_service.fitting.monitoring.progress import Between, FitEvent, Phase, uninterrupted
 
 TABLE = full_table().only("city", "state", "paid", "age", "price", "noise")
 
@@ -62,7 +62,7 @@ class Steps:
     def load_state(self, state: Mapping[str, NDArray[np.float32]]) -> None:
         raise NotImplementedError
 
-    def export(self, options: ExportOptions) -> Any:
+    def export(self, options: ExportOptions, between: Between = uninterrupted) -> Any:
         raise NotImplementedError
 
 

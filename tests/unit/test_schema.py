@@ -22,6 +22,7 @@ from rowmint.schema import (
     validate_declared,
     with_nullable,
 )
+from rowmint.schema.forms import DatetimeForm, StorageType, WrittenForm
 from rowmint.schema.sdv import sdv_metadata
 
 CELLS = {
@@ -187,6 +188,15 @@ def test_sdv_metadata_says_kinds_and_primary_key():
         ColumnSpec("open"),
         ColumnSpec("day", ColumnKind.DATETIME, DataType.DATE),
         ColumnSpec("own", ColumnKind.DATETIME, DataType.DATE, datetime_format="%d/%m/%Y"),
+        ColumnSpec(
+            "form",
+            ColumnKind.DATETIME,
+            DataType.TIMESTAMP,
+            written_form=WrittenForm(DatetimeForm("%-m/%-d/%Y[ %-I:%M %p]")),
+        ),
+        ColumnSpec(
+            "narrow", ColumnKind.NUMERICAL, DataType.INT64, written_form=WrittenForm(storage=StorageType.UINT16)
+        ),
     )
     assert sdv_metadata(TableSchema(columns, "id"), "flights") == {
         "METADATA_SPEC_VERSION": "V1",
@@ -204,6 +214,8 @@ def test_sdv_metadata_says_kinds_and_primary_key():
                     "open": {"sdtype": "unknown", "pii": False},
                     "day": {"sdtype": "datetime", "datetime_format": "%Y-%m-%d"},
                     "own": {"sdtype": "datetime", "datetime_format": "%d/%m/%Y"},
+                    "form": {"sdtype": "datetime", "datetime_format": "%m/%d/%Y %I:%M %p"},
+                    "narrow": {"sdtype": "numerical", "computer_representation": "UInt16"},
                 },
             }
         },

@@ -72,14 +72,17 @@ class ColumnProfile:
         self._exact = len(distinct) <= MAX_DISTINCT
         self._distinct = distinct if self._exact else distinct.slice(0, 0)
 
+    @property
+    def distinct(self) -> tuple[int, bool]:
+        """Number of distinct values, and whether that is exact, not only a lower bound."""
+        if not self._exact:
+            return MAX_DISTINCT + 1, False
+        return 0 if self._distinct is None else len(self._distinct), True
+
     def to_json(self) -> dict[str, Any]:
         """Return the profile as JSON values; ``distinct`` is a lower bound if ``distinct_exact`` is false."""
-        distinct = 0 if self._distinct is None else len(self._distinct)
-        body: dict[str, Any] = {
-            "nulls": self.nulls,
-            "distinct": distinct if self._exact else MAX_DISTINCT + 1,
-            "distinct_exact": self._exact,
-        }
+        distinct, exact = self.distinct
+        body: dict[str, Any] = {"nulls": self.nulls, "distinct": distinct, "distinct_exact": exact}
         for name, cell in (("minimum", self.minimum), ("maximum", self.maximum)):
             # A truncated text would not be an extreme, so long texts are left out.
             if cell is not None and not (isinstance(cell, str) and len(cell) > _MAX_TEXT):

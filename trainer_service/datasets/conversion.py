@@ -1,7 +1,8 @@
 """Conversion of columns to their target types."""
 
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -9,57 +10,109 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rowmint.schema import DataType
-from trainer_service.datasets.column_types import FALSE, INFINITY, NOT_A_NUMBER, TRUE, Target
-from trainer_service.datasets.datetimes import ISO_LOCAL, whole_days
+from rowmint.schema.forms import BooleanForm, DatetimeForm, NumberForm, ZoneStyle
+from rowmint.schema.forms.moment_layouts import MomentLayout, moment_layouts, pattern_layout
+from rowmint.schema.forms.number_layouts import MAX_SHAPE, NumberLayout, Separators, number_layouts
+from trainer_service.datasets.datetimes import Moments, whole_days
+from trainer_service.datasets.inference.booleans import words_of
+from trainer_service.datasets.inference.numbers import INFINITY, NOT_A_NUMBER, plain
 from trainer_service.datasets.limits import IngestLimits
+from trainer_service.datasets.shapes import ShapeGroup, groups
+from trainer_service.datasets.table_options import InfinitePolicy
+from trainer_service.datasets.target import Target
 
 Mask = npt.NDArray[np.bool_]
-
-_LENIENT_WHOLE = r"^-?[0-9]{1,19}$"
-_LENIENT_NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
-_PLAIN_NUMBER = r"^[+-]?(?:[0-9]{1,38}(?:\.[0-9]*)?|\.[0-9]+)$"
 
 
 class ImpossibleError(Exception):
     """Columns of the source type cannot be converted to the target type, whatever their values."""
 
 
-def convert(array: pa.Array, target: Target, limits: IngestLimits) -> tuple[pa.Array, Mask]:
-    """Convert a column to its target type, and return the rows that could not be converted.
+@dataclass(frozen=True)
+class InfinityRule:
+    """What becomes of infinite numbers in a column.
+
+    Attributes:
+        policy: What is done with them.
+        minimum: What minus infinity is clipped to; None if it is refused.
+        maximum: What infinity is clipped to; None if it is refused.
+    """
+
+    policy: InfinitePolicy = InfinitePolicy.REFUSE
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+class Converted(NamedTuple):
+    """A converted column.
+
+    Attributes:
+        array: Values of the target's type, missing where the input is missing or could not be converted.
+        bad: Mask of the rows that could not be converted, shape (n,).
+        infinite: Number of infinite values that were clipped or became missing.
+        refused: Mask of the rows with infinite values that are refused, shape (n,), apart from `bad`; None if there are
+            none.
+    """
+
+    array: pa.Array
+    bad: Mask
+    infinite: int = 0
+    refused: Mask | None = None
+
+
+def convert(array: pa.Array, target: Target, limits: IngestLimits, infinity: InfinityRule) -> Converted:
+    """Convert a column to its target type.
 
     Args:
         array: Text, or values of one of the types of `normalised`.
         target: The target type.
         limits: Limits of the length of a text.
-
-    Returns:
-        An array of ``target.arrow_type``, missing where the input is missing or could not be converted; and the mask of
-        the latter rows, shape (n,).
+        infinity: What becomes of infinite numbers.
 
     Raises:
         ImpossibleError: The types are incompatible.
     """
     if pa.types.is_null(array.type):
-        return pa.nulls(len(array), target.arrow_type), np.zeros(len(array), dtype=np.bool_)
+        return Converted(pa.nulls(len(array), target.arrow_type), np.zeros(len(array), dtype=np.bool_))
     is_text = pa.types.is_string(array.type)
+    if is_text and target.data_type is not DataType.STRING:
+        array = pc.utf8_trim_whitespace(array)
+        array = _where(pc.greater(pc.binary_length(array), 0), array)
     converted = _from_text(array, target) if is_text else _from_typed(array, target)
     bad = mask(pc.and_(array.is_valid(), pc.is_null(converted)))
     if target.data_type is DataType.DOUBLE:
-        # NaN is a missing cell; infinity is invalid.
-        not_a_number = mask(pc.is_nan(converted).fill_null(False))
-        infinite = mask(pc.is_inf(converted).fill_null(False))
-        if is_text:
-            bad &= ~mask(pc.is_in(_trimmed(array, target), value_set=pa.array(NOT_A_NUMBER)))
-        drop = not_a_number | infinite
-        if drop.any():
-            converted = pc.if_else(pa.array(drop), pa.scalar(None, pa.float64()), converted)
-        bad |= infinite
-    elif target.data_type is DataType.STRING and len(converted):
+        return _finite(converted, bad, infinity)
+    if target.data_type is DataType.STRING and len(converted):
         long = mask(pc.greater(pc.binary_length(converted), limits.text_bytes).fill_null(False))
         if long.any():
             converted = pc.if_else(pa.array(long), pa.scalar(None, pa.string()), converted)
         bad |= long
-    return converted, bad
+    return Converted(converted, bad)
+
+
+def _finite(array: pa.Array, bad: Mask, infinity: InfinityRule) -> Converted:
+    """Return doubles without NaN, which is a missing cell, and without infinity."""
+    values = array.fill_null(0.0).to_numpy()
+    if np.isfinite(values).all():
+        return Converted(array, bad)
+    infinite = np.isinf(values)
+    refused = np.zeros(len(values), np.bool_)
+    drop, count = ~np.isfinite(values), 0
+    match infinity.policy:
+        case InfinitePolicy.MISSING:
+            count = int(infinite.sum())
+        case InfinitePolicy.CLIP:
+            for bound, sign in ((infinity.minimum, -np.inf), (infinity.maximum, np.inf)):
+                clipped = values == sign
+                if bound is None:
+                    refused |= clipped
+                else:
+                    values = np.where(clipped, bound, values)
+                    drop, count = drop & ~clipped, count + int(clipped.sum())
+        case InfinitePolicy.REFUSE:
+            refused = infinite
+    missing = drop | ~mask(array.is_valid())
+    return Converted(pa.array(values, pa.float64(), mask=missing), bad, count, refused)
 
 
 def mask(array: pa.Array) -> Mask:
@@ -81,68 +134,131 @@ def reason(target: Target, limits: IngestLimits) -> str:
         case DataType.STRING:
             return limits.text_reason
         case DataType.DATE | DataType.TIMESTAMP:
-            form = target.form.format if target.form is not None else ""
+            form = target.form.form
+            pattern = target.datetime_format or (form.pattern if isinstance(form, DatetimeForm) else "")
             what = "a day" if target.data_type is DataType.DATE else "an instant"
-            return f"is not {what} of the form {form or 'YYYY-MM-DD[THH:MM:SS]'}"
-
-
-def _trimmed(array: pa.Array, target: Target) -> pa.Array:
-    return pc.utf8_trim_whitespace(array) if target.trim else array
+            if pattern or target.template != "Y-m-d":
+                return f"is not {what} of the form {pattern}"
+            return f"is not {what} of the form YYYY-MM-DD[THH:MM:SS]; declare another form, such as %d/%m/%Y"
 
 
 def _where(condition: pa.Array, array: pa.Array) -> pa.Array:
     return pc.if_else(condition, array, pa.scalar(None, array.type))
 
 
-def _from_text(array: pa.Array, target: Target) -> pa.Array:
+def _from_text(texts: pa.Array, target: Target) -> pa.Array:
     if target.data_type is DataType.STRING:
-        return array
-    texts = _trimmed(array, target)
-    match target.data_type:
-        case DataType.BOOL:
-            yes = pc.is_in(texts, value_set=pa.array([*TRUE, "1"]))
-            no = pc.is_in(texts, value_set=pa.array([*FALSE, "0"]))
-            return _where(pc.or_(yes, no), yes)
-        case DataType.INT64:
-            return _cast_text(texts, pa.int64(), _LENIENT_WHOLE)
-        case DataType.DOUBLE:
-            words = pc.is_in(texts, value_set=pa.array([*NOT_A_NUMBER, *INFINITY]))
-            return _cast_text(texts, pa.float64(), _LENIENT_NUMBER, also=words)
-        case DataType.DECIMAL:
-            # Arrow accepts exponents, whose digits after the point have not been counted.
-            plain = _where(pc.match_substring_regex(texts, _PLAIN_NUMBER), texts)
-            return _cast_text(plain, target.arrow_type, _PLAIN_NUMBER)
-        case _:
-            form = ISO_LOCAL if target.form is None else target.form
-            micros, ok = form.parse(texts)
-            return _instants(micros, ok, target)
+        return texts
+    form = target.form.form
+    if target.data_type is DataType.BOOL:
+        yes_words, no_words = words_of(form if isinstance(form, BooleanForm) else None)
+        yes, no = (pc.is_in(texts, value_set=pa.array(words)) for words in (yes_words, no_words))
+        return _where(pc.or_(yes, no), yes)
+    if isinstance(form, DatetimeForm) or target.data_type in (DataType.DATE, DataType.TIMESTAMP):
+        micros, ok = read_moments(texts, target)
+        return _instants(micros, ok, target)
+    if target.data_type is DataType.INT64 and form is None:
+        try:
+            return texts.cast(pa.int64())
+        except pa.ArrowInvalid:
+            pass  # Some value is out of range, or spelled otherwise.
+    elif target.data_type is DataType.DOUBLE and (form is None or _is_plain(form)):
+        try:
+            return texts.cast(pa.float64())
+        except pa.ArrowInvalid:
+            pass
+    return read_numbers(texts, target)
 
 
-def _cast_text(texts: pa.Array, arrow_type: pa.DataType, pattern: str, also: pa.Array | None = None) -> pa.Array:
+def _is_plain(form: NumberForm | DatetimeForm | BooleanForm) -> bool:
+    """Return whether numbers of a form can be read without it."""
+    return isinstance(form, NumberForm) and form.decimal_separator == "." and not form.prefix and not form.suffix
+
+
+def read_numbers(texts: pa.Array, target: Target) -> pa.Array:
+    """Return the numbers that texts are in the form of a target, missing where they are none.
+
+    Args:
+        texts: Strings without spaces around, shape (n,); may be missing.
+        target: A target of numbers.
+    """
+    separators = Separators(target.decimal, target.group)
+    places = np.flatnonzero(mask(texts.is_valid()))
+    present = texts.drop_null()
+    parts: list[pa.Array] = []
+    order: list[npt.NDArray[np.intp]] = []
+    for group in groups(present, MAX_SHAPE):
+        layouts = [layout for layout in number_layouts(group.shape) if separators in layout.separators]
+        if layouts:
+            parts.append(_cast(group, layouts[0], target))
+            order.append(places[group.places])
+        elif target.data_type is DataType.DOUBLE and group.shape in (*NOT_A_NUMBER, *INFINITY):
+            parts.append(pa.array([float(group.shape)] * len(group), pa.float64()))
+            order.append(places[group.places])
+    index = np.full(len(texts), -1, np.int64)
+    if order:
+        index[np.concatenate(order)] = np.arange(sum(map(len, order)))
+    found = pa.concat_arrays(parts) if parts else pa.nulls(0, target.arrow_type)
+    return found.take(pa.array(index, mask=index < 0))
+
+
+def _cast(group: ShapeGroup, layout: NumberLayout, target: Target) -> pa.Array:
+    arrow_type = target.arrow_type
+    if target.data_type is DataType.DOUBLE:
+        return group.spelled(plain(layout, group.shape)).cast(pa.float64())
+    scale = target.decimals or 0
+    kept, dropped = layout.fraction[:scale], layout.fraction[scale:]
+    digits = group.spelled(plain(replace(layout, fraction=kept), group.shape))
+    if layout.exponent:
+        return pa.nulls(len(group), arrow_type)  # Its digits after the point have not been counted.
+    found = _cast_texts(digits, arrow_type)
+    return _where(pa.array(group.zeros(dropped)), found) if dropped else found
+
+
+def _cast_texts(texts: pa.Array, arrow_type: pa.DataType) -> pa.Array:
     try:
         return texts.cast(arrow_type)
     except pa.ArrowInvalid:
-        pass
-    bare = pc.replace_substring_regex(texts, r"^\+", "")
-    fits = pc.match_substring_regex(bare, pattern)
-    bare = _where(fits if also is None else pc.or_(fits, also), bare)
-    try:
-        return bare.cast(arrow_type)
-    except pa.ArrowInvalid:
         # Some values are out of range; testing one by one finds which.
-        return pa.array([_cast_one(text, arrow_type) for text in bare.to_pylist()], arrow_type)
+        return pa.array([_cast_one(text, arrow_type) for text in texts.to_pylist()], arrow_type)
 
 
-def _cast_one(text: str | None, arrow_type: pa.DataType) -> Any:
-    if text is None:
-        return None
+def _cast_one(text: str, arrow_type: pa.DataType) -> Any:
     try:
         return pa.scalar(text, pa.string()).cast(arrow_type).as_py()
     except pa.ArrowInvalid:
         return None
 
 
+def read_moments(texts: pa.Array, target: Target) -> tuple[npt.NDArray[np.int64], Mask]:
+    """Return the moments that texts are, as `Moments.micros` has them, and which are any, both shape (n,).
+
+    Args:
+        texts: Strings without spaces around, shape (n,); may be missing.
+        target: A target of days, moments or times of day.
+    """
+    places = np.flatnonzero(mask(texts.is_valid()))
+    micros, ok = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.bool_)
+    for group in groups(texts.drop_null(), MAX_SHAPE):
+        layout = _moment_layout(group.shape, target)
+        if layout is not None:
+            rows = places[group.places]
+            micros[rows], ok[rows] = Moments(group, layout).micros(day_first=target.day_first)
+    return micros, ok
+
+
+def _moment_layout(shape: str, target: Target) -> MomentLayout | None:
+    if target.pattern:
+        return pattern_layout(target.pattern, shape)
+    for layout in moment_layouts(shape):
+        if layout.date == target.template and (layout.zone is not ZoneStyle.NONE) == target.utc:
+            return layout
+    return None
+
+
 def _instants(micros: npt.NDArray[np.int64], ok: Mask, target: Target) -> pa.Array:
+    if target.data_type is DataType.INT64:
+        return pa.array(micros, pa.int64(), mask=~ok)
     if target.data_type is DataType.DATE:
         days, midnight = whole_days(micros)
         return pa.array(days, pa.int32(), mask=~(ok & midnight)).cast(pa.date32())
@@ -151,6 +267,8 @@ def _instants(micros: npt.NDArray[np.int64], ok: Mask, target: Target) -> pa.Arr
 
 def _from_typed(array: pa.Array, target: Target) -> pa.Array:
     source, arrow_type = array.type, target.arrow_type
+    if target.pattern and pa.types.is_int64(source):
+        return _from_text(array.cast(pa.string()), target)
     if source == arrow_type:
         return array
     if target.data_type is DataType.STRING:

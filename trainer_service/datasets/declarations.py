@@ -25,10 +25,10 @@ from rowmint.schema import (
     shown_cell,
 )
 from rowmint.schema.forms.id_pattern import parse_id_pattern
-from trainer_service.datasets.column_types import Target
+from rowmint.schema.forms.moments import form_of_strptime, has_day, is_time_of_day, parse_pattern
 from trainer_service.datasets.conversion import mask
-from trainer_service.datasets.datetimes import DatetimeForm
 from trainer_service.datasets.decimals import holds_decimals
+from trainer_service.datasets.target import Target
 
 Mask = npt.NDArray[np.bool_]
 
@@ -51,16 +51,25 @@ def validate_before_data(overrides: tuple[ColumnSpec, ...], primary_key: str) ->
         if column.id_pattern:
             parse_id_pattern(column.id_pattern, f"{path}.id_pattern")
         if column.datetime_format:
-            try:
-                DatetimeForm.of_format(column.datetime_format, column.name)
-            except InvalidFieldError as error:
-                description = error.violations[0].description
-                raise InvalidFieldError(f"{path}.datetime_format", description) from error
+            declared_pattern(column.datetime_format, f"{path}.datetime_format")
         if column.name == primary_key and column.kind not in (None, ColumnKind.ID):
             raise InvalidFieldError(
                 "dataset.primary_key",
                 f"column {primary_key!r} is declared {column.kind}, but a key must be an ID",
             )
+
+
+def declared_pattern(datetime_format: str, field: str) -> str:
+    """Return the pattern of a written form that reads a declared strptime format.
+
+    Raises:
+        InvalidFieldError: It is invalid, or contains neither a whole day nor an hour alone; the error names `field`.
+    """
+    pattern = form_of_strptime(datetime_format).pattern
+    parse_pattern(pattern, field)
+    if not has_day(pattern) and not is_time_of_day(pattern):
+        raise InvalidFieldError(field, f"{datetime_format!r} must contain year, month and day, or an hour alone")
+    return pattern
 
 
 def require_columns(overrides: tuple[ColumnSpec, ...], primary_key: str, names: list[str]) -> None:

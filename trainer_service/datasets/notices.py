@@ -3,6 +3,8 @@
 None of them holds a cell of the data: a message may name a format, a count or an option, never a value.
 """
 
+import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -12,6 +14,7 @@ MAX_NOTICES = 1000
 """Most notices of one dataset."""
 MAX_COLUMN_NOTICES = 4
 """Most notices of one column."""
+_BARE = re.compile(r"[^=,:\"'`]+")
 
 
 class NoticeCode(StrEnum):
@@ -83,6 +86,22 @@ class Notice:
     def from_json(cls, body: Mapping[str, Any]) -> Self:
         """Return the notice that `to_json` wrote."""
         return cls(**{**body, "code": NoticeCode(body["code"])})
+
+
+def column_flag(name: str, kind: str) -> str:
+    """Return the option of the command that declares a column's kind, quoted for a shell.
+
+    Args:
+        name: The column.
+        kind: Its kind, and maybe its form after a colon.
+    """
+    quoted = name if _BARE.fullmatch(name) else '"' + name.replace('"', '""') + '"'
+    return f"--column {shlex.quote(f'{quoted}={kind}')}"
+
+
+def key_flag(name: str) -> str:
+    """Return the option of the command that declares the primary key, quoted for a shell."""
+    return f"--primary-key {shlex.quote(name)}"
 
 
 class Notices:

@@ -4,10 +4,14 @@ from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from rowmint.errors import DataProblem, InvalidDataError
+from rowmint.schema import shown_cell
 
 MAX_PROBLEMS = 100
+_SHOWN = 40
+"""Characters of a text that a message shows."""
 
 
 class Problems:
@@ -51,6 +55,21 @@ class Problems:
         if bad.any():
             for index in np.flatnonzero(bad)[: MAX_PROBLEMS - len(self._found)]:
                 self.add(message, row=first_row + int(index), column=column)
+
+    def add_cells(self, message: str, bad: npt.NDArray[np.bool_], first_row: int, column: str, cells: pa.Array) -> None:
+        """Add the same problem for every cell of a batch that is `bad`, which the message begins with.
+
+        Args:
+            message: The problem.
+            bad: Mask of the rows, shape (rows of the batch,).
+            first_row: Number of the batch's first row, from 1.
+            column: The column.
+            cells: Its cells in the batch, as they came.
+        """
+        for index in np.flatnonzero(bad)[: MAX_PROBLEMS - len(self._found)].tolist():
+            cell = cells[index].as_py()
+            shown = "" if cell is None else f"{shown_cell(cell[:_SHOWN] if isinstance(cell, str) else cell)} "
+            self.add(f"{shown}{message}", row=first_row + index, column=column)
 
     def raise_any(self) -> None:
         """Raise the problems, ordered by line and row, if there are any.

@@ -1,12 +1,13 @@
 """Tests whether all values of a column are distinct, in bounded memory."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Keys = npt.NDArray[np.uint64]
 
@@ -19,12 +20,13 @@ _SPREAD = np.random.Generator(np.random.Philox(key=0)).integers(1 << 64, size=25
 
 
 class DistinctnessTest:
-    """Collects 64-bit hashes of a column's values in a file, and finds hashes that occur twice.
+    """Collects 64-bit hashes of a column's values in a file, and finds hashes that occur once or more often.
 
     Distinct hashes prove distinct values; equal hashes may be collisions, which `repeated_rows` resolves.
 
     Args:
-        path: A file for the hashes, eight bytes per row; an existing file is overwritten.
+        path: A file for the hashes, eight bytes for each integer and each different text of a batch, sixteen for one
+            that the batch repeats; an existing file is overwritten.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,7 +36,14 @@ class DistinctnessTest:
 
     def add(self, array: pa.Array) -> None:
         """Add a batch of int64 values or text; missing cells are ignored."""
-        keys = keys_of(array.drop_null())
+        present = array.drop_null()
+        if pa.types.is_string(present.type):
+            # A text that a batch repeats counts twice, however often it is there: few columns have that many texts.
+            counted = pc.value_counts(present)
+            keys = keys_of(counted.field("values"))
+            keys = np.concatenate([keys, keys[counted.field("counts").to_numpy() > 1]])
+        else:
+            keys = keys_of(present)
         with self._path.open("ab") as file:
             file.write(keys.tobytes())
         self._count += len(keys)
@@ -42,14 +51,30 @@ class DistinctnessTest:
     def repeated_keys(self) -> Keys:
         """Return up to 10,000 hashes that occur more than once, sorted; none proves that the values are distinct."""
         found: list[Keys] = []
-        passes = max(1, -(-self._count // _AT_ONCE))
-        width = (1 << 64) // passes + 1
-        for number in range(passes):
-            keys = np.sort(self._between(number * width, (number + 1) * width))
+        for keys in self._sorted():
             found.append(np.unique(keys[1:][keys[1:] == keys[:-1]]))
             if sum(map(len, found)) >= _MAX_REPEATED:
                 break
         return np.concatenate(found)[:_MAX_REPEATED]
+
+    def counts(self) -> tuple[int, int]:
+        """Return the number of distinct values, and of those that occur once."""
+        distinct = single = 0
+        for keys in self._sorted():
+            first = np.ones(len(keys), np.bool_)
+            first[1:] = keys[1:] != keys[:-1]
+            last = np.ones(len(keys), np.bool_)
+            last[:-1] = first[1:]
+            distinct += int(first.sum())
+            single += int((first & last).sum())
+        return distinct, single
+
+    def _sorted(self) -> Iterator[Keys]:
+        """Yield all keys in ascending order, in parts that do not share any."""
+        passes = max(1, -(-self._count // _AT_ONCE))
+        width = (1 << 64) // passes + 1
+        for number in range(passes):
+            yield np.sort(self._between(number * width, (number + 1) * width))
 
     def _between(self, low: int, high: int) -> Keys:
         """Return the keys in [low, high)."""

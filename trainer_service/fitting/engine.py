@@ -99,7 +99,14 @@ def fit(
         raise CancelledError("the fit was cancelled")
     epochs = fitted.fitter.epochs if isinstance(fitted.fitter, IterativeFitter) else 0
     report(FitEvent(Phase.VERIFYING, fitted.history.epochs, epochs, message="exporting the model"))
-    network = fitted.fitter.export(ExportOptions() if export is None else export)
+
+    def between(message: str) -> None:
+        if cancelled():
+            raise CancelledError("the fit was cancelled")
+        if message:
+            report(FitEvent(Phase.VERIFYING, fitted.history.epochs, epochs, message=message))
+
+    network = fitted.fitter.export(ExportOptions() if export is None else export, between)
     learned = TableSchema(tuple(column.spec for column in encoded.fitted), effective.primary_key)
     codecs = [column.codec for column in encoded.fitted]
     model = FittedModel(family.synthesizer.name, learned, codecs, network.body, network.arrays)

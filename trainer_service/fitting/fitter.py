@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer_service.fitting.encoding.encoded_table import EncodedRows
+from trainer_service.fitting.monitoring.progress import Between, uninterrupted
 from trainer_service.fitting.options import ExportOptions
 
 
@@ -35,8 +36,16 @@ class Fitter(Protocol):
 
     parameters: int
 
-    def export(self, options: ExportOptions) -> FittedNetwork:
-        """Return the generative half in exact arithmetic; nothing of the fitter changes."""
+    def export(self, options: ExportOptions, between: Between = uninterrupted) -> FittedNetwork:
+        """Return the generative half in exact arithmetic; nothing of the fitter changes.
+
+        Args:
+            options: How it becomes exact.
+            between: Called between steps, at least for each layer and each column.
+
+        Raises:
+            CancelledError: `between` raised it.
+        """
         ...
 
 

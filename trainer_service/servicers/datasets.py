@@ -16,7 +16,7 @@ from rowmint.registry import DatasetLedger
 from rowmint.rpc.models import optional
 from rowmint.v1 import dataset_pb2, dataset_service_pb2, dataset_service_pb2_grpc
 from trainer_service import metrics
-from trainer_service.converters.datasets import dataset_to_proto, format_from_proto, overrides_from_proto
+from trainer_service.converters.datasets import dataset_to_proto, overrides_from_proto, stored_format
 from trainer_service.datasets.upload import UploadService, Writer
 from trainer_service.garbage import sweep
 
@@ -58,7 +58,7 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
             validate_id(request.dataset_id, "dataset_id")
         validate_request_id(request.request_id)
         overrides = overrides_from_proto(request.dataset)
-        data_format = format_from_proto(request.dataset.format)
+        data_format = stored_format(request.dataset)
         body = (request.parent, request.dataset_id, data_format, overrides, request.dataset.primary_key)
         record = self._upload.create(
             project,

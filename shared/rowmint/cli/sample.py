@@ -4,18 +4,20 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Annotated
 
 import typer
 
+from rowmint.cli.cells import csv_field, csv_line, json_object
 from rowmint.cli.output import connect, message_json, print_json, print_notice, progress_bar
 from rowmint.client import CompletedRow, SampleStream
 from rowmint.client.row_files import file_format, whole_file
+from rowmint.client.values import text_column
 from rowmint.errors import ColumnNotFoundError, InvalidDataError
 from rowmint.errors import DataProblem as Problem
-from rowmint.schema import Cell, cell_text, near_names
+from rowmint.schema import ColumnSpec, near_names
 
 ModelArgument = Annotated[str, typer.Argument(help="MODEL, MODEL@ALIAS or MODEL/versions/NUMBER.")]
 OutputOption = Annotated[str | None, typer.Option("--output", "-o", help="File to write. Default: standard output.")]
@@ -160,23 +162,9 @@ def _read_partial(file: io.TextIOBase, known: list[str]) -> Iterator[Mapping[str
         raise InvalidDataError([Problem("is not UTF-8; convert the file")]) from error
 
 
-def _csv_cell(cell: Cell) -> str:
-    """Return a cell as the services write it: null empty, the empty text quoted, other texts where they must be."""
-    if cell is None:
-        return ""
-    text = cell_text(cell)
-    if text and not any(character in text for character in ',"\r\n'):
-        return text
-    return '"' + text.replace('"', '""') + '"'
-
-
-def _json_row(row: CompletedRow) -> bytes:
-    plain = {
-        name: cell if cell is None or isinstance(cell, (bool, int, float)) else cell_text(cell)
-        for name, cell in row.items()
-    }
+def _json_row(row: CompletedRow, columns: Sequence[ColumnSpec]) -> bytes:
     facts = {"row": row.row, "effective_sample_size": row.effective_sample_size, "tolerance": row.tolerance}
-    return (json.dumps({**facts, "values": plain}, ensure_ascii=False) + "\n").encode()
+    return f'{json.dumps(facts)[:-1]}, "values": {json_object(row, columns)}}}\n'.encode()
 
 
 @contextlib.contextmanager
@@ -211,7 +199,8 @@ def complete(
     """Complete rows of which some cells are known. The other cells are drawn from the model given those."""
     with connect(context) as client:
         version = client.get_version(model)
-        names = [column.name for column in version.schema.columns]
+        columns = [text_column(column) for column in version.schema.columns]
+        names = [column.name for column in columns]
         done = 0
         with (
             _input(file) as source,
@@ -222,12 +211,12 @@ def complete(
             _output(output) as sink,
         ):
             if not as_json:
-                sink.write((",".join(map(_csv_cell, names)) + "\n").encode())
+                sink.write((",".join(map(csv_field, names)) + "\n").encode())
             for row in stream:
                 if as_json:
-                    sink.write(_json_row(row))
+                    sink.write(_json_row(row, columns))
                 else:
-                    sink.write((",".join(_csv_cell(row[name]) for name in names) + "\n").encode())
+                    sink.write(csv_line(row, columns).encode())
                 done += 1
                 bar.update(done, None, f"{done:,} rows")
     if not as_json:

@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 import google_crc32c
 import grpc
 
+from rowmint.client.byte_sources import Uploadable
+from rowmint.client.compressed import plain_name
 from rowmint.client.connection import Calls, pages
 from rowmint.client.errors import RowmintCallError, call_error
-from rowmint.client.upload_source import Uploadable, UploadSource
+from rowmint.client.spreadsheet import is_spreadsheet
+from rowmint.client.upload_source import UploadSource
 from rowmint.errors import DataProblem, InvalidDataError, InvalidFieldError, Reason
 from rowmint.v1 import dataset_pb2, dataset_service_pb2, schema_pb2
 from rowmint.v1.dataset_service_pb2_grpc import DatasetServiceStub
@@ -22,17 +25,30 @@ UploadProgress = Callable[[int, int | None], None]
 """Called with the bytes sent so far and the bytes in all, None where that is not known; from another thread."""
 
 
+INFINITE = {
+    "refuse": dataset_pb2.INFINITE_POLICY_UNSPECIFIED,
+    "missing": dataset_pb2.INFINITE_POLICY_MISSING,
+    "clip": dataset_pb2.INFINITE_POLICY_CLIP,
+}
+"""What can be done with infinite numbers."""
+
+
 def _known_formats() -> dict[str, dataset_pb2.DataFormat]:
     csv = dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat())
-    json = dataset_pb2.DataFormat(json=dataset_pb2.JsonFormat())
+    lines = dataset_pb2.DataFormat(json=dataset_pb2.JsonFormat(orient=dataset_pb2.JSON_ORIENT_LINES))
+    stream = dataset_pb2.DataFormat(arrow_stream=dataset_pb2.ArrowStreamFormat())
+    file = dataset_pb2.DataFormat(arrow_file=dataset_pb2.ArrowFileFormat())
     return {
         "csv": csv,
         "tsv": dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat(delimiter="\t")),
-        "json": json,
-        "jsonl": json,
-        "ndjson": json,
+        "json": dataset_pb2.DataFormat(json=dataset_pb2.JsonFormat()),
+        "jsonl": lines,
+        "ndjson": lines,
         "parquet": dataset_pb2.DataFormat(parquet=dataset_pb2.ParquetFormat()),
-        "arrow": dataset_pb2.DataFormat(arrow_stream=dataset_pb2.ArrowStreamFormat()),
+        # Which of the two an .arrow file is, the trainer sees from its first bytes.
+        "arrow": stream,
+        "arrows": stream,
+        "feather": file,
     }
 
 
@@ -40,8 +56,10 @@ def data_format(given: str | dataset_pb2.DataFormat | None, file_name: str = "")
     """Return how bytes are to be read.
 
     Args:
-        given: A message, one of csv, tsv, json, jsonl, ndjson, parquet, arrow, or None to infer it from the suffix.
-        file_name: Name of the file; empty where there is none.
+        given: A message, one of csv, tsv, json, jsonl, ndjson, parquet, arrow, arrows, feather, or None to infer it
+            from the suffix.
+        file_name: Name of the file; empty where there is none. A suffix such as .gz after another is ignored; Excel
+            workbooks are converted to JSON lines.
 
     Raises:
         InvalidFieldError: The format is unknown, or the name does not show it.
@@ -49,7 +67,11 @@ def data_format(given: str | dataset_pb2.DataFormat | None, file_name: str = "")
     if isinstance(given, dataset_pb2.DataFormat):
         return given
     formats = _known_formats()
-    choice = pathlib.PurePath(file_name).suffix.lstrip(".") if given is None else given
+    if given is None:
+        suffix = pathlib.PurePath(plain_name(file_name)).suffix.lstrip(".")
+        choice = "jsonl" if is_spreadsheet(file_name) else suffix
+    else:
+        choice = given
     found = formats.get(choice.lower())
     if found is None:
         known = ", ".join(formats)
@@ -125,7 +147,7 @@ class DatasetCalls(Calls):
         columns: Sequence[schema_pb2.ColumnSpec] = (),
         primary_key: str = "",
         no_primary_key: bool = False,
-        infinite: dataset_pb2.InfinitePolicy.ValueType = dataset_pb2.INFINITE_POLICY_UNSPECIFIED,
+        infinite: str = "refuse",
     ) -> dataset_pb2.Dataset:
         """Create a dataset that waits for its bytes.
 
@@ -134,12 +156,16 @@ class DatasetCalls(Calls):
             format: How the bytes are to be read.
             columns: Declared columns; the others are inferred from the data.
             primary_key: Name of the primary key column, or empty.
-            no_primary_key: Whether the table has none, and none is to be proposed.
-            infinite: What is done with infinite numbers; by default they are refused.
+            no_primary_key: Whether there is none, and none is to be proposed.
+            infinite: What is done with infinite numbers: "refuse", "missing" (they become missing cells) or "clip"
+                (they become the declared minimum or maximum).
 
         Raises:
+            InvalidFieldError: A format or option is unknown.
             RowmintCallError: The service refused.
         """
+        if infinite not in INFINITE:
+            raise InvalidFieldError("infinite", f"{infinite!r} is unknown; choose one of {', '.join(INFINITE)}")
         request = dataset_service_pb2.CreateDatasetRequest(
             parent=self.project,
             dataset_id="" if dataset_id is None else dataset_id,
@@ -148,7 +174,7 @@ class DatasetCalls(Calls):
                 column_overrides=columns,
                 primary_key=primary_key,
                 no_primary_key=no_primary_key,
-                infinite=infinite,
+                infinite=INFINITE[infinite],
             ),
             request_id=str(uuid.uuid4()),
         )
@@ -163,7 +189,8 @@ class DatasetCalls(Calls):
         columns: Sequence[schema_pb2.ColumnSpec] = (),
         primary_key: str = "",
         no_primary_key: bool = False,
-        infinite: dataset_pb2.InfinitePolicy.ValueType = dataset_pb2.INFINITE_POLICY_UNSPECIFIED,
+        infinite: str = "refuse",
+        sheet: str | None = None,
         progress: UploadProgress | None = None,
         wait: bool = True,
         timeout: float | None = None,
@@ -171,13 +198,15 @@ class DatasetCalls(Calls):
         """Create a dataset and upload its bytes; a broken stream is resumed from the committed bytes.
 
         Args:
-            source: A path, bytes, or a binary file object.
+            source: A path, bytes, a binary file object, or a table in memory: of pyarrow, pandas, polars, or any that
+                exports Arrow streams. Files of gzip, bzip2 and Zstandard are decompressed, Excel workbooks converted.
             dataset_id: Last part of its name; None for one made by the service.
             format: How the bytes are to be read; None to infer it from the file's suffix.
             columns: Declared columns; the others are inferred from the data.
             primary_key: Name of the primary key column, or empty.
-            no_primary_key: Whether the table has none, and none is to be proposed.
-            infinite: What is done with infinite numbers; by default they are refused.
+            no_primary_key: See `create_dataset`.
+            infinite: See `create_dataset`.
+            sheet: Name of the sheet, of an Excel workbook that has several.
             progress: Called with bytes sent and bytes in all.
             wait: Whether to wait until the table is READY.
             timeout: Seconds to wait for that; None for as long as it takes.
@@ -191,11 +220,11 @@ class DatasetCalls(Calls):
             TimeoutError: The table was not READY in time.
             OSError: The source cannot be read.
         """
-        reader = UploadSource(source)
+        reader = UploadSource(source, sheet=sheet)
         try:
             dataset = self.create_dataset(
                 dataset_id,
-                format=data_format(format, reader.name),
+                format=data_format(format or reader.format or None, reader.name),
                 columns=columns,
                 primary_key=primary_key,
                 no_primary_key=no_primary_key,

@@ -1,19 +1,13 @@
 """The bytes of an upload, which can be read again from an offset where a stream broke."""
 
 import hashlib
-import io
-import os
 import threading
 from collections import deque
-from pathlib import Path
-from typing import IO
 
+from rowmint.client.byte_sources import Uploadable, opened
 from rowmint.errors import InvalidFieldError, UnavailableError
 
 _PIECE_BYTES = 1024 * 1024
-
-Uploadable = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
-"""A path, bytes, or a binary file object."""
 
 REPLAY_BYTES = 32 * 1024 * 1024
 """Bytes kept of a source that cannot seek: more than may be uncommitted in the service and under way in the network."""
@@ -22,47 +16,37 @@ REPLAY_BYTES = 32 * 1024 * 1024
 class UploadSource:
     """Bytes read by offset, and hashed as they are read first. Safe to use from several threads.
 
-    Of a source that cannot seek the last `replay_bytes` are kept, so that a broken upload can be resumed all the same.
+    Compressed files are decompressed, Excel workbooks become JSON lines, and tables Arrow streams. Of a source that
+    cannot be read again the last `replay_bytes` are kept, so that a broken upload can be resumed all the same.
 
     Args:
-        given: A path, bytes, or a binary file object at its start.
-        replay_bytes: Bytes kept where the source cannot seek.
+        given: A path, bytes, a binary file object at its start, or a table.
+        replay_bytes: Bytes kept where the source cannot be read again.
+        sheet: Name of the sheet, of an Excel workbook that has several.
+
+    Attributes:
+        name: Name of the file without the suffix of its compression; empty where there is none.
+        format: Format of the bytes, where the source decides it and not its name; else empty.
+        size: Bytes in all, or None where that is unknown before the end.
 
     Raises:
         OSError: The file cannot be opened.
-        InvalidFieldError: It is something else.
+        InvalidFieldError: It is something else, or cannot be decompressed or converted.
     """
 
-    def __init__(self, given: Uploadable, replay_bytes: int = REPLAY_BYTES) -> None:
-        self._owned = isinstance(given, (str, os.PathLike))
-        self._file: IO[bytes]
-        if isinstance(given, (str, os.PathLike)):
-            self._file = Path(given).open("rb")  # noqa: SIM115  # closed by close()
-            self.name = os.fspath(given)
-        elif isinstance(given, (bytes, bytearray, memoryview)):
-            self._file = io.BytesIO(given)
-            self.name = ""
-        elif hasattr(given, "read"):
-            if not isinstance(given.read(0), bytes):
-                raise InvalidFieldError("source", "is a text file; open it in binary mode ('rb')")
-            self._file = given
-            name = getattr(given, "name", "")
-            self.name = name if isinstance(name, str) else ""
-        else:
-            raise InvalidFieldError("source", f"is a {type(given).__name__}; give a path, bytes or a binary file")
+    def __init__(self, given: Uploadable, replay_bytes: int = REPLAY_BYTES, sheet: str | None = None) -> None:
+        source = opened(given, sheet)
+        self.name = source.name
+        self.format = source.format
+        self._bytes = source.content
+        self.size = self._bytes.size
         self._lock = threading.Lock()
         self._hash = hashlib.sha256()
         self._hashed = 0
         self._position = 0
-        self._seekable = bool(getattr(self._file, "seekable", bool)())
         self._replay_bytes = replay_bytes
         self._window: deque[bytes] = deque()
         self._window_start = 0
-        self.size: int | None = None
-        """Bytes in all, or None where that is unknown before the end."""
-        if self._seekable:
-            self.size = self._file.seek(0, io.SEEK_END)
-            self._file.seek(0)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset`; none only at the end.
@@ -71,11 +55,11 @@ class UploadSource:
 
         Raises:
             InvalidFieldError: The source ends before `offset`.
-            UnavailableError: The source cannot seek, and the bytes at the offset are no longer kept.
+            UnavailableError: The source cannot be read again, and the bytes at the offset are no longer kept.
             OSError: It cannot be read.
         """
         with self._lock:
-            if offset < self._position and not self._seekable:
+            if offset < self._position and not self._bytes.rewindable:
                 return self._replayed(offset, size)
             if offset > self._hashed:
                 self._move_to(self._hashed)
@@ -90,14 +74,14 @@ class UploadSource:
 
     def _move_to(self, offset: int) -> None:
         if offset != self._position:
-            self._file.seek(offset)
+            self._bytes.move_to(offset)
             self._position = offset
 
     def _next(self, size: int) -> bytes:
         """Read up to `size` further bytes, fewer only at the end; hash those not read before."""
         parts: list[bytes] = []
         missing = size
-        while missing and (piece := self._file.read(missing)):
+        while missing and (piece := self._bytes.read(missing)):
             parts.append(piece)
             missing -= len(piece)
         data = b"".join(parts)
@@ -105,7 +89,7 @@ class UploadSource:
         if self._hashed < self._position:
             self._hash.update(data[self._hashed - start :])
             self._hashed = self._position
-        if not self._seekable:
+        if not self._bytes.rewindable:
             self._keep(data)
         return data
 
@@ -135,6 +119,5 @@ class UploadSource:
             return self._hash.digest()
 
     def close(self) -> None:
-        """Close the file where it was opened here."""
-        if self._owned:
-            self._file.close()
+        """Close what was opened here."""
+        self._bytes.close()

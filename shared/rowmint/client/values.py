@@ -8,7 +8,9 @@ from numbers import Integral, Real
 
 from rowmint.errors import InvalidConditionError
 from rowmint.rpc.values import cell_to_value, data_type_from_proto
-from rowmint.schema import INT64_MAX, INT64_MIN, Cell, DataType
+from rowmint.rpc.written_forms import form_from_proto
+from rowmint.schema import INT64_MAX, INT64_MIN, Cell, ColumnSpec, DataType, Domain
+from rowmint.schema.forms.cells import example, read
 from rowmint.v1 import schema_pb2, value_pb2
 
 _MEANING = {
@@ -109,70 +111,32 @@ def typed_value(cell: object, column: schema_pb2.ColumnSpec) -> value_pb2.Value:
     return cell_to_value(typed)
 
 
-def _read_bool(text: str) -> bool:
-    return {"true": True, "false": False}[text.lower()]
-
-
-def _read_moment(text: str, column: schema_pb2.ColumnSpec) -> date:
-    """Return a day, or an instant; the column says in which time zone a day's midnight is."""
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        return _read_time(text, column)
-
-
-def _read_time(text: str, column: schema_pb2.ColumnSpec) -> datetime:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        if not column.datetime_format:
-            raise
-        return datetime.strptime(text, column.datetime_format)  # noqa: DTZ007  # the format says whether it has a zone
-
-
-def _read_date(text: str, column: schema_pb2.ColumnSpec) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        if not column.datetime_format:
-            raise
-        return _read_time(text, column).date()
-
-
-def _read_double(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(text)
-    return number
-
-
-def _read_number(text: str) -> Decimal:
-    number = Decimal(text)
-    if not number.is_finite():
-        raise ValueError(text)
-    return number
+def text_column(column: schema_pb2.ColumnSpec) -> ColumnSpec:
+    """Return what of a column decides how its cells are written as text, and read."""
+    return ColumnSpec(
+        name=column.name,
+        data_type=column_type(column),
+        domain=Domain(decimals=column.domain.decimals if column.domain.HasField("decimals") else None),
+        datetime_format=column.datetime_format,
+        time_zone=column.time_zone,
+        written_form=form_from_proto(column.written_form, f"schema.{column.name}.written_form"),
+    )
 
 
 def parse_value(text: str, column: schema_pb2.ColumnSpec) -> value_pb2.Value:
-    """Return a text as a cell of a column; a text column takes it as it is.
+    """Return a text as a cell of a column: in the column's own form, else canonical; a text column takes it as it is.
 
     Raises:
         InvalidConditionError: It is not the text of such a cell; the message says what is.
     """
-    data_type = column_type(column)
-    if data_type is None or data_type is DataType.STRING:
+    own = text_column(column)
+    if own.data_type is None:
         return value_pb2.Value(string_value=text)
-    readers: dict[DataType, Callable[[str], object]] = {
-        DataType.BOOL: _read_bool,
-        DataType.INT64: _read_number,
-        DataType.DOUBLE: _read_double,
-        DataType.DECIMAL: _read_number,
-        DataType.DATE: lambda one: _read_date(one, column),
-        DataType.TIMESTAMP: lambda one: _read_moment(one, column),
-    }
     try:
-        cell = readers[data_type](text.strip())
-    except (ValueError, KeyError, ArithmeticError) as error:
+        cell = read(text, own)
+    except ValueError as error:
         hint = "; write null for a missing cell" if text.strip().lower() in ("", "none", "nan", "na") else ""
-        raise _refuse(text, column, data_type, hint) from error
-    return typed_value(cell, column)
+        if own.written_form.form is not None:
+            hint += f"; write it as {example(own, 0)!r} is written"
+        raise _refuse(text, column, own.data_type, hint) from error
+    return cell_to_value(cell) if isinstance(cell, str) else typed_value(cell, column)

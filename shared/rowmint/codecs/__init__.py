@@ -17,6 +17,7 @@ from rowmint.codecs.learned import validate_learned
 from rowmint.codecs.numeric import NumericCodec
 from rowmint.errors import DataLossError, InvalidFieldError
 from rowmint.schema import ColumnSpec
+from rowmint.schema.forms.storage import storage_bounds
 
 Codec = CategoryCodec | NumericCodec | IdentityCodec
 
@@ -42,4 +43,10 @@ def load_codec(column: ColumnSpec, body: Mapping[str, Any], arrays: Mapping[str,
         raise DataLossError(f"the model's codec of column {column.name!r} is malformed: {error}") from error
     if not isinstance(codec, IdentityCodec) and codec.nullable and not column.nullable:
         raise DataLossError(f"the model's codec of column {column.name!r} makes missing cells; the column has none")
+    storage = column.written_form.storage
+    if storage is not None and isinstance(codec, NumericCodec):
+        least, greatest = storage_bounds(storage)
+        values: NDArray[Any] = codec.natives(np.array([codec.lower, codec.upper]))
+        if not (least <= values[0] and values[1] <= greatest):
+            raise DataLossError(f"the model's codec of column {column.name!r} makes values beyond {storage}")
     return codec

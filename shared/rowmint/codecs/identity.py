@@ -3,8 +3,8 @@
 The id of row i is the element of rank F(i) of a finite language, where F is a permutation of [0, M) keyed by (model,
 column, seed): a balanced Feistel network on the next even number of bits, walked until it lands below M (Black and
 Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002). A bijection cannot repeat, so no replica needs to ask
-another. Row numbers are not permuted: their ids follow one another. Where cells may be missing, a keyed hash of the row
-decides which are.
+another. Row numbers are not permuted: their ids follow one another; nor are ids past those of the width found, which
+only long streams need. Where cells may be missing, a keyed hash of the row decides which are.
 """
 
 import hashlib
@@ -90,6 +90,8 @@ class IdentityCodec:
         pattern: Pattern of a text id; empty for an integer.
         sequential: Whether the ids of rows 0, 1, 2, ... follow one another, rather than being permuted.
         missing: Share of cells that are missing, in 1 / `MISSING_ONE`.
+        first: How many ids are permuted among one another, by the first rows: those of the width found. The rows after
+            them take the ids after them, in order. 0 for all.
     """
 
     integral: bool
@@ -98,9 +100,26 @@ class IdentityCodec:
     pattern: str
     sequential: bool = False
     missing: int = 0
+    first: int = 0
 
     scalar = False
     choices = 0
+
+    @property
+    def plain(self) -> bool:
+        """Whether the ids are those of one length, permuted, none of them missing, no position free."""
+        if self.sequential or self.missing or self.first:
+            return False
+        if self.integral:
+            return True
+        language = parse_id_pattern(self.pattern)
+        return len(language.layouts) == 1 and not language.free
+
+    def wider_pattern(self, rows: int) -> str:
+        """Return a pattern that describes at least `rows` ids, like this one's but wider."""
+        if self.integral:
+            return f"[1-9][0-9]{{{len(str(rows))}}}"
+        return f"{self.pattern}[0-9]{{{len(str(rows // self.size))}}}"
 
     def cells(self, start: int, count: int, key: bytes) -> ColumnArray:
         """Return the ids of rows `start` to `start + count - 1`: integers, or ranks of texts; shape (count,).
@@ -131,7 +150,10 @@ class IdentityCodec:
                 metadata={"size": str(self.size)},
             )
         rows = np.arange(start, start + count, dtype=np.int64)
-        ranks = rows if self.sequential else Permutation(self.size, key)(rows)
+        permuted = 0 if self.sequential else max(0, min(count, (self.first or self.size) - start))
+        ranks = rows
+        if permuted:
+            ranks = np.concatenate([Permutation(self.first or self.size, key)(rows[:permuted]), rows[permuted:]])
         return ranks + np.int64(self.base) if self.integral or self.sequential else ranks
 
     def texts(self, ranks: NDArray[np.int64]) -> list[str]:
@@ -172,6 +194,8 @@ class IdentityCodec:
             body["order"] = _SEQUENTIAL
         if self.missing:
             body["missing"] = self.missing
+        if self.first:
+            body["first"] = str(self.first)
         return body, {}
 
     @classmethod
@@ -183,17 +207,19 @@ class IdentityCodec:
         missing = entry.whole(body, "missing") if "missing" in body else 0
         if body.get("order", _SEQUENTIAL) != _SEQUENTIAL:
             raise ValueError(f"its order is {body['order']!r}")
-        codec = cls(
-            column.data_type is DataType.INT64, base, size, entry.text(body, "pattern"), "order" in body, missing
-        )
+        first = entry.long_whole(body, "first") if "first" in body else 0
+        integral = column.data_type is DataType.INT64
+        codec = cls(integral, base, size, entry.text(body, "pattern"), "order" in body, missing, first)
         if not 1 <= codec.size <= MAX_IDS or (not codec.integral and not codec.pattern):
             raise ValueError("its size or pattern is out of range")
         if not 0 <= missing <= MISSING_ONE or (missing and not column.nullable):
             raise ValueError("its share of missing cells is out of range, or the column has none")
         if codec.integral and not INT64_MIN <= codec.base <= INT64_MAX - codec.size + 1:
             raise ValueError("its ids leave the range of int64")
-        first = codec.base if codec.sequential else 0
-        if not codec.integral and not 0 <= first <= parse_id_pattern(codec.pattern).size - codec.size:
+        if not 0 <= first <= size or (first and codec.sequential):
+            raise ValueError("the number of its permuted ids is out of range")
+        least = codec.base if codec.sequential else 0
+        if not codec.integral and not 0 <= least <= parse_id_pattern(codec.pattern).size - codec.size:
             raise ValueError("its pattern describes fewer texts than it has ids")
         return codec
 

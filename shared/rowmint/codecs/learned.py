@@ -9,6 +9,9 @@ from datetime import date, datetime
 
 from rowmint.schema import INT64_MAX, INT64_MIN, KINDS_OF_TYPE, MAX_COLUMN_NAME, Cell, ColumnKind, ColumnSpec, DataType
 from rowmint.schema.arrays import fraction_digits, is_coded, native_number, nearest_double
+from rowmint.schema.forms import StorageType
+from rowmint.schema.forms.storage import storage_bounds
+from rowmint.schema.forms.validation import validate_form
 
 _MAX_DECIMALS = 38  # digits of a decimal128
 _MAX_MOMENT = 1024  # characters of a date or time format, and of what it writes
@@ -38,6 +41,7 @@ def validate_learned(column: ColumnSpec) -> None:
         raise ValueError("its datetime format is too long or holds U+0000")
     if len(datetime(2000, 12, 30, 23, 59, 59, 999_999).strftime(column.datetime_format)) > _MAX_MOMENT:  # noqa: DTZ001
         raise ValueError(f"its datetime format writes more than {_MAX_MOMENT} characters")
+    validate_form(column.written_form, column.data_type, "written_form")
     for bound in (domain.minimum, domain.maximum):
         if bound is not None:
             _validate_native(bound, column, 0)
@@ -49,11 +53,12 @@ def validate_learned(column: ColumnSpec) -> None:
 
 
 def _validate_category(category: Cell, column: ColumnSpec, digits: int) -> None:
+    storage = column.written_form.storage
     match column.data_type:
         case DataType.BOOL:
             fits = isinstance(category, bool)
         case DataType.STRING:
-            fits = isinstance(category, str)
+            fits = isinstance(category, str) and (storage is not StorageType.UINT64 or _is_uint64(category))
         case _:
             fits = category is not None and not isinstance(category, bool)
             if fits:
@@ -69,6 +74,11 @@ def _validate_native(cell: Cell, column: ColumnSpec, digits: int) -> None:
     if column.data_type is DataType.DATE and not (isinstance(cell, date) and not isinstance(cell, datetime)):
         raise ValueError("a cell of its domain is not a date")
     number = native_number(cell, column)
+    storage = column.written_form.storage
+    if storage is not None:
+        least, greatest = storage_bounds(storage)
+        if not least <= number <= greatest:
+            raise ValueError(f"a cell of its domain is not of type {storage}")
     if column.data_type is DataType.DOUBLE:
         if not math.isfinite(nearest_double(number)):
             raise ValueError("a number of its domain is beyond binary64")
@@ -76,6 +86,10 @@ def _validate_native(cell: Cell, column: ColumnSpec, digits: int) -> None:
     number *= 10**digits
     if number.denominator != 1 or not INT64_MIN <= number <= INT64_MAX:
         raise ValueError("a cell of its domain is too fine or too large")
+
+
+def _is_uint64(text: str) -> bool:
+    return re.fullmatch("0|[1-9][0-9]{0,19}", text) is not None and int(text) < 1 << 64
 
 
 def _undeclared_digits(column: ColumnSpec) -> int:

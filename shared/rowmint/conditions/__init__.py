@@ -8,7 +8,7 @@ float64, and a float given for a decimal column the decimal number that it print
 
 from rowmint.conditions.canonical import canonical
 from rowmint.conditions.column_condition import ColumnCondition, Interval
-from rowmint.conditions.predicate import MAX_PREDICATES, MAX_VALUES, AnyOf, IsNull, Predicate, Range, Test
+from rowmint.conditions.predicate import MAX_PREDICATES, MAX_VALUES, AnyOf, IsNull, NoneOf, Predicate, Range, Test
 
 __all__ = [
     "MAX_PREDICATES",
@@ -17,6 +17,7 @@ __all__ = [
     "ColumnCondition",
     "Interval",
     "IsNull",
+    "NoneOf",
     "Predicate",
     "Range",
     "Test",

@@ -4,10 +4,18 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
-from rowmint.conditions.column_condition import ColumnCondition, Interval, everything, intersection, join_intervals
-from rowmint.conditions.predicate import MAX_PREDICATES, MAX_VALUES, AnyOf, IsNull, Predicate, Range
+from rowmint.conditions.column_condition import (
+    ColumnCondition,
+    Interval,
+    all_but,
+    everything,
+    intersection,
+    join_intervals,
+)
+from rowmint.conditions.predicate import MAX_PREDICATES, MAX_VALUES, AnyOf, IsNull, NoneOf, Predicate, Range, Test
 from rowmint.errors import InvalidConditionError, InvalidFieldError
 from rowmint.schema import (
     INT64_MAX,
@@ -22,6 +30,9 @@ from rowmint.schema import (
 )
 from rowmint.schema.arrays import is_coded, native_number, nearest_double
 from rowmint.schema.category_index import CategoryIndex
+from rowmint.schema.forms.cells import read
+
+_EXACT = 2**53
 
 
 def canonical(where: Iterable[Predicate], schema: TableSchema) -> tuple[ColumnCondition, ...]:
@@ -69,7 +80,7 @@ def canonical(where: Iterable[Predicate], schema: TableSchema) -> tuple[ColumnCo
 
 
 def _translate(predicate: Predicate, column: ColumnSpec, field: str) -> ColumnCondition:
-    test = predicate.test
+    test = _typed(predicate.test, column)
     whole = everything(column)
     if isinstance(test, IsNull):
         if not test.null:
@@ -91,6 +102,17 @@ def _translate(predicate: Predicate, column: ColumnSpec, field: str) -> ColumnCo
             )
         spans = join_intervals([Interval(point, point) for point in points])
         return ColumnCondition(column.name, null, intervals=spans)
+    if isinstance(test, NoneOf):
+        if not 1 <= len(test.values) <= MAX_VALUES:
+            raise InvalidFieldError(f"{field}.none_of", f"has {len(test.values)} values; 1 to {MAX_VALUES}")
+        present = [value for value in test.values if value is not None]
+        if is_coded(column):
+            excluded = set(_codes(present, column))
+            return ColumnCondition(
+                column.name, False, codes=tuple(code for code in whole.codes or () if code not in excluded)
+            )
+        points = sorted({point for value in present if (point := _point(value, column)) is not None})
+        return ColumnCondition(column.name, False, intervals=all_but(points, column))
     if is_coded(column):
         raise InvalidConditionError(
             f"column {column.name!r} is {column.kind} and has no order; give values instead of a range",
@@ -100,6 +122,30 @@ def _translate(predicate: Predicate, column: ColumnSpec, field: str) -> ColumnCo
         raise InvalidFieldError(f"{field}.range", "has neither minimum nor maximum")
     interval = _interval(test, column)
     return ColumnCondition(column.name, False, intervals=(interval,) if interval.lower <= interval.upper else ())
+
+
+def _typed(test: Test, column: ColumnSpec) -> Test:
+    """Return a test whose texts are read as cells of the column: in its own form, else canonical."""
+    match test:
+        case AnyOf(values) | NoneOf(values):
+            return replace(test, values=tuple(_read(value, column) for value in values))
+        case Range():
+            return replace(test, minimum=_read(test.minimum, column), maximum=_read(test.maximum, column))
+        case _:
+            return test
+
+
+def _read(value: Cell, column: ColumnSpec) -> Cell:
+    if not isinstance(value, str):
+        return value
+    try:
+        return read(value, column)
+    except ValueError as error:
+        if is_coded(column):
+            return value  # `CategoryIndex` knows texts that are near it
+        raise InvalidConditionError(
+            f"column {column.name!r} is {column.data_type}: {error}", metadata={"column": column.name}
+        ) from error
 
 
 def _codes(values: Sequence[Cell], column: ColumnSpec) -> tuple[int, ...]:
@@ -164,8 +210,32 @@ def _precision(column: ColumnSpec) -> str:
     if column.data_type is DataType.DECIMAL:
         return f"numbers of {column.domain.decimals} decimals"
     if column.data_type is DataType.DOUBLE:
-        return "binary64 numbers"
+        return "binary64 numbers" if (decimals := _grid_decimals(column)) is None else f"numbers of {decimals} decimals"
     return "integers of 64 bits"
+
+
+def _grid_decimals(column: ColumnSpec) -> int | None:
+    """Return the decimals that every number of a double column has, or None where there is no such number.
+
+    Up to 2**53 units, numbers of that many decimals are what a model makes; beyond, it makes others.
+    """
+    low, high, decimals = column.domain.minimum, column.domain.maximum, column.domain.decimals
+    if column.data_type is not DataType.DOUBLE or low is None or high is None or decimals is None:
+        return None
+    most = max(abs(native_number(low, column)), abs(native_number(high, column)))
+    return decimals if most * 10**decimals < _EXACT else None
+
+
+def _holds_number(span: Interval, decimals: int) -> bool:
+    """Say whether a range of doubles holds a number of so many decimals."""
+    scale = 10**decimals
+    # The double nearest to a decimal number may lie on the other side of the bound.
+    first = math.floor(Fraction(span.lower) * scale)
+    for unit in range(first - 1, first + 3):
+        number = nearest_double(Fraction(unit, scale))
+        if number >= span.lower:
+            return number <= span.upper
+    return False
 
 
 def _check_possible(condition: ColumnCondition, column: ColumnSpec) -> None:
@@ -179,6 +249,12 @@ def _check_possible(condition: ColumnCondition, column: ColumnSpec) -> None:
     if condition.null and not condition.codes and not condition.intervals:
         raise InvalidConditionError(
             f"column {column.name!r} was never missing in training; it cannot be null", metadata=about
+        )
+    decimals = _grid_decimals(column)
+    spans = condition.intervals or ()
+    if spans and decimals is not None and not any(_holds_number(span, decimals) for span in spans):
+        raise InvalidConditionError(
+            f"column {column.name!r} holds {_precision(column)}; the condition allows none of them", metadata=about
         )
     low, high = column.domain.minimum, column.domain.maximum
     if condition.intervals and low is not None and high is not None:

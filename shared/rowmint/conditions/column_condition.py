@@ -94,6 +94,25 @@ def join_intervals(spans: Sequence[Interval]) -> tuple[Interval, ...]:
     return tuple(joined)
 
 
+def all_but(points: Sequence[float], column: ColumnSpec) -> tuple[Interval, ...]:
+    """Return the ranges of an ordered column that hold every value but `points`, ascending and distinct."""
+    spans: list[Interval] = []
+    for whole in everything(column).intervals or ():
+        low = whole.lower
+        for point in points:
+            before = _previous(point)
+            if low <= before:
+                spans.append(Interval(low, before))
+            low = _next(point)
+        if low <= whole.upper:
+            spans.append(Interval(low, whole.upper))
+    return tuple(spans)
+
+
+def _previous(value: float) -> float:
+    return value - 1 if isinstance(value, int) else math.nextafter(value, -math.inf)
+
+
 def _next(value: float) -> float:
     return value + 1 if isinstance(value, int) else math.nextafter(value, math.inf)
 

@@ -7,12 +7,19 @@ from rowmint.schema import Cell
 MAX_PREDICATES = 64
 """Predicates of one condition."""
 MAX_VALUES = 10_000
-"""Values of one `AnyOf`."""
+"""Values of one `AnyOf` or `NoneOf`."""
 
 
 @dataclass(frozen=True)
 class AnyOf:
     """The cell equals one of `values`; None among them means a missing cell."""
+
+    values: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class NoneOf:
+    """The cell is present and equals none of `values`; None among them changes nothing."""
 
     values: tuple[Cell, ...]
 
@@ -34,7 +41,7 @@ class IsNull:
     null: bool = True
 
 
-Test = AnyOf | Range | IsNull
+Test = AnyOf | NoneOf | Range | IsNull
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from rowmint.conditions import AnyOf, IsNull, Predicate, Range
+from rowmint.conditions import AnyOf, IsNull, NoneOf, Predicate, Range, Test
 from rowmint.errors import InvalidFieldError
 from rowmint.rpc.values import DATA_TYPES, cell_to_value, data_type_from_proto, value_to_cell
 from rowmint.rpc.written_forms import form_from_proto, form_to_proto
@@ -102,13 +102,14 @@ def predicates_from_proto(where: condition_pb2.Where, field: str = "where") -> l
 def _predicate(predicate: condition_pb2.Predicate, field: str) -> Predicate:
     if not predicate.column:
         raise InvalidFieldError(f"{field}.column", "is required")
-    test: AnyOf | Range | IsNull
+    test: Test
     match predicate.WhichOneof("test"):
         case "equals":
             test = AnyOf((value_to_cell(predicate.equals, f"{field}.equals"),))
         case "any_of":
-            values = enumerate(predicate.any_of.values)
-            test = AnyOf(tuple(value_to_cell(value, f"{field}.any_of.values[{index}]") for index, value in values))
+            test = AnyOf(_values(predicate.any_of, f"{field}.any_of"))
+        case "none_of":
+            test = NoneOf(_values(predicate.none_of, f"{field}.none_of"))
         case "range":
             bounds = predicate.range
             test = Range(
@@ -122,6 +123,10 @@ def _predicate(predicate: condition_pb2.Predicate, field: str) -> Predicate:
         case _:
             raise InvalidFieldError(field, f"has no test of column {predicate.column!r}; set one")
     return Predicate(predicate.column, test)
+
+
+def _values(message: condition_pb2.ValueSet, field: str) -> tuple[Cell, ...]:
+    return tuple(value_to_cell(value, f"{field}.values[{index}]") for index, value in enumerate(message.values))
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:

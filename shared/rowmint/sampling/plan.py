@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -19,7 +20,9 @@ from rowmint.conditions import ColumnCondition
 from rowmint.rng import StreamKey
 from rowmint.schema import ColumnKind, DataType, TableSchema, cell_text
 from rowmint.schema.arrays import is_coded
+from rowmint.schema.forms.cells import written
 from rowmint.schema.forms.id_pattern import parse_id_pattern
+from rowmint.schema.forms.size import most_bytes
 from rowmint.synthesizer.interface import Synthesizer
 
 ALGORITHM = 2
@@ -147,14 +150,15 @@ def grid_rows(schema: TableSchema) -> int:
     """
     arrow = text = 0.0
     for column in schema.columns:
-        letters = 32
+        letters = max(32, most_bytes(column.written_form))
         width = 16.125 if column.data_type is DataType.DECIMAL else 8.125
         if column.kind is ColumnKind.ID and column.id_pattern:
             letters = sum(len(max(alphabet).encode()) for alphabet in parse_id_pattern(column.id_pattern).layouts[-1])
             width = 4.0 + letters
         elif is_coded(column):
             present = (cell for cell in column.domain.categories if cell is not None)
-            letters = max((len(cell_text(cell).encode()) for cell in present), default=0)
+            spelled = partial(written, column=column) if column.written_form else cell_text
+            letters = max((len(spelled(cell).encode()) for cell in present), default=0)
         arrow += width
         text += letters + len(column.name.encode()) + 6  # quotes, colon, comma
     grid = 8192

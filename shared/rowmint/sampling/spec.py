@@ -119,7 +119,8 @@ class SampleSpec(StreamSpec):
             if codec is not None and self.stop_row > codec.size:
                 raise RowRangeError(
                     f"column {column.name!r} has {codec.size} ids, too few for row {self.stop_row - 1}; request fewer"
-                    " rows, leave the column out, or declare a wider id_pattern",
+                    " rows, leave the column out, or declare a wider id_pattern, such as"
+                    f" {codec.wider_pattern(self.stop_row)!r}, and train again",
                     metadata={"column": column.name, "size": str(codec.size)},
                 )
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 from rowmint.errors import InvalidFieldError
 from rowmint.schema.cell import Cell, DataType, cell_json, parse_cell, shown_cell
 from rowmint.schema.forms import CANONICAL, WrittenForm
+from rowmint.schema.forms.validation import validate_form
 
 MAX_COLUMN_NAME = 256
 """Characters of a column's name."""
@@ -199,6 +200,7 @@ def validate_declared(columns: tuple[ColumnSpec, ...], prefix: str = "dataset.co
             raise InvalidFieldError(f"{path}.id_pattern", "only a column of kind ID has a pattern")
         if column.datetime_format and column.kind not in (None, ColumnKind.DATETIME):
             raise InvalidFieldError(f"{path}.datetime_format", "only a column of kind DATETIME has a format")
+        validate_form(column.written_form, column.data_type, f"{path}.written_form")
 
 
 def _validate_bounds(domain: Domain, path: str) -> None:

@@ -11,6 +11,7 @@ from trainer_service.fitting import ExportOptions, FitContext
 from trainer_service.fitting.encoding.encoded_table import EncodedRows, EncodedTable
 from trainer_service.fitting.fitter import FittedNetwork
 from trainer_service.fitting.keys import random
+from trainer_service.fitting.monitoring.progress import Between, uninterrupted
 
 
 class ExemplarsFitter:
@@ -48,7 +49,7 @@ class ExemplarsFitter:
     def load_state(self, state: Mapping[str, NDArray[np.float32]]) -> None:
         self._rows = state["rows"].astype(np.int64)
 
-    def export(self, _options: ExportOptions) -> FittedNetwork:
+    def export(self, _options: ExportOptions, _between: Between = uninterrupted) -> FittedNetwork:
         kept = self._table.at(self._rows)
         alpha = np.rint(kept.alpha.astype(np.float64) * ALPHA_ONE).astype(np.int64)
         return FittedNetwork({}, {"exemplars.choices": kept.choices.astype(np.int32), "exemplars.alpha": alpha})

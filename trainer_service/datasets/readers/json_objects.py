@@ -1,69 +1,106 @@
-"""JSON: one object per line, or one array of objects; the first character decides which."""
+"""JSON: one object per line, one array of objects or arrays, or one object in an orient of pandas."""
 
-import codecs
 import io
 import json
-import re
 from collections.abc import Collection, Iterator
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from rowmint.errors import DataProblem, InvalidDataError
 from rowmint.schema import INT64_MAX, INT64_MIN
 from trainer_service.datasets.column_types import EXACT_DOUBLE, Inference
+from trainer_service.datasets.formats import CsvFormat, JsonFormat, JsonOrient
+from trainer_service.datasets.hints import FormatHints
 from trainer_service.datasets.limits import IngestLimits
+from trainer_service.datasets.notices import Notice, NoticeCode, Notices
 from trainer_service.datasets.problems import Problems
 from trainer_service.datasets.readers.arrow_types import check_names
+from trainer_service.datasets.readers.json_columns import JsonColumns
+from trainer_service.datasets.readers.json_orients import Labels, OrientedRows, is_spread, seen_orient
+from trainer_service.datasets.readers.json_scan import (
+    CHUNK,
+    SPACE,
+    JsonLines,
+    JsonScanner,
+    Located,
+    RoundedFloat,
+    shown,
+    texts,
+)
 
-_SHOWN = 256
-_CHUNK = 1 << 20
 _ROWS = 8192
 _CELLS = 1 << 20  # one object can add a column to all others of its batch
 _BATCH_CHARACTERS = 4 << 20
-_SPACE = " \t\r\n"
-_SPACES = re.compile(f"[{_SPACE}]*")
-# A string, complete or truncated at the end; or a structural character.
-_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{,}\]]', re.DOTALL)
-
-Located = tuple[int, int, Any]
-"""Line from 1, length in characters, and the value."""
+_USUAL = (JsonOrient.LINES, JsonOrient.RECORDS)
 
 
 class JsonReader:
-    """Reads JSON objects; see `TableReader`. Absent keys and null are missing cells.
+    """Reads a JSON document; see `TableReader`. Absent keys and null are missing cells.
 
     Args:
         source: The bytes, UTF-8, seekable.
+        declared: How they hold the table, if that was declared.
         limits: Limits of columns and objects.
+        scratch: Folder of scratch files; None for the system's.
 
     Raises:
         InvalidDataError: The file is empty, or starts with neither an object nor an array.
     """
 
     inference = Inference.DATETIMES
+    dialect: CsvFormat | None = None
 
-    def __init__(self, source: io.RawIOBase, limits: IngestLimits) -> None:
+    def __init__(
+        self, source: io.RawIOBase, declared: JsonFormat, limits: IngestLimits, scratch: Path | None = None
+    ) -> None:
         self._source = source
         self._limits = limits
-        self._decoder = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_unique)
-        self._is_array = self._first_character() == "["
+        self.hints = FormatHints()
+        self.notices = Notices()
+        self._complete = False
+        self._rounded: dict[str, int] = {}
+        self._orient = self._seen(declared.orient)
+        self._columns: JsonColumns | None = None
+        if self._orient is JsonOrient.COLUMNS:
+            self._columns = JsonColumns(self._scanner, self._column, limits, scratch)
 
-    def _first_character(self) -> str:
-        for text in self._texts():
-            start = text.lstrip(_SPACE)[:1]
-            if start in ("[", "{"):
-                return start
-            if start:
+    def _seen(self, declared: JsonOrient) -> JsonOrient:
+        beginning = ""
+        for text in texts(self._source):
+            beginning += text
+            start = beginning.lstrip(SPACE)[:1]
+            if start and start not in ("[", "{"):
                 message = "the file starts with neither { nor [; it must contain JSON objects"
                 raise InvalidDataError([DataProblem(message, line=1)])
-        raise InvalidDataError([DataProblem("the file is empty; it must contain JSON objects")])
+            if not start:
+                beginning = ""
+            # One piece more than the first shows whether a second object follows.
+            elif len(beginning) > CHUNK:
+                break
+        if not beginning:
+            raise InvalidDataError([DataProblem("the file is empty; it must contain JSON objects")])
+        found = seen_orient(beginning) if declared is JsonOrient.SEEN else declared
+        self._spread = declared is JsonOrient.SEEN and is_spread(beginning)
+        if declared is JsonOrient.SEEN and found not in _USUAL:
+            message = f"the document is read as pandas writes it with orient='{found}'"
+            self.notices.add(Notice(NoticeCode.DIALECT, "", message))
+        return found
+
+    def _scanner(self, problems: Problems) -> JsonScanner:
+        return JsonScanner(texts(self._source), problems, self._limits)
 
     def batches(self, problems: Problems) -> Iterator[pa.RecordBatch]:
         """See `TableReader.batches`."""
+        self._rounded = {}
+        if self._columns is not None:
+            yield from self._columns.batches(problems)
+            self._finish(self._columns.labels)
+            return
         rows: list[dict[str, Any]] = []
-        first_row, characters, known = 1, 0, set[str]()
-        for line, length, found in self._located(problems):
+        first_row, characters, known, labels = 1, 0, set[str](), Labels()
+        for line, length, found in self._rows(problems, labels):
             if problems.full:
                 return
             if not isinstance(found, dict):
@@ -72,7 +109,7 @@ class JsonReader:
             nested = [key for key, value in found.items() if isinstance(value, dict | list)]
             for key in nested:
                 message = "is nested; a cell is a text, a number, true, false or null"
-                problems.add(message, line=line, column=_shown(key))
+                problems.add(message, line=line, column=shown(key))
             known.update(found)
             if len(known) > self._limits.columns:
                 message = f"there are {len(known)} different keys up to here; {self._limits.columns_reason}"
@@ -85,20 +122,50 @@ class JsonReader:
                 rows, characters = [], 0
         if rows:
             yield self._batch(rows, first_row, problems)
+        self._finish(labels)
+
+    def _rows(self, problems: Problems, labels: Labels) -> Iterator[Located]:
+        """Yield the rows; their labels are added to `labels`."""
+        if self._orient is JsonOrient.LINES and not self._spread:
+            yield from JsonLines(texts(self._source), problems, self._limits).values()
+            return
+        yield from OrientedRows(self._scanner(problems), self._orient, problems, labels).rows()
+
+    def _finish(self, labels: Labels) -> None:
+        """Add the notices on cells and rows, at the end of the first pass."""
+        if self._complete:
+            return
+        self._complete = True
+        for name, count in self._rounded.items():
+            message = "numbers have more digits than a double holds; the nearest double is kept"
+            self.notices.add(Notice(NoticeCode.DIGITS_DROPPED, name, message, "", count))
+        if not labels.counted:
+            message = "the labels of rows are not row numbers, and are not read; to keep them, write them as a column"
+            self.notices.add(Notice(NoticeCode.STORAGE, "", message, "", labels.rows))
 
     def _batch(self, rows: list[dict[str, Any]], first_row: int, problems: Problems) -> pa.RecordBatch:
         names = list(dict.fromkeys(key for row in rows for key in row))
         check_names(names or ["-"], self._limits)
-        columns = [_column([row.get(name) for row in rows], name, first_row, problems) for name in names]
+        columns = [self._column([row.get(name) for row in rows], name, first_row, problems) for name in names]
         if not names:
             # Objects without keys are rows, too.
             return pa.RecordBatch.from_struct_array(pa.array([{}] * len(rows), pa.struct([])))
         return pa.RecordBatch.from_arrays(columns, names=names)
 
+    def _column(self, values: list[Any], name: str, first_row: int, problems: Problems) -> pa.Array:
+        rounded = sum(type(value) is RoundedFloat for value in values)
+        if rounded:
+            self._rounded[name] = self._rounded.get(name, 0) + rounded
+            values = [float(value) if type(value) is RoundedFloat else value for value in values]
+        return _array(values, name, first_row, problems)
+
     def lines_of(self, rows: Collection[int]) -> dict[int, int]:
         """See `TableReader.lines_of`; the file is read once more."""
+        if self._columns is not None:
+            # A row has cells on many lines.
+            return {}
         requested, found, row = set(rows), {}, 0
-        for line, _, value in self._located(Problems()):
+        for line, _, value in self._rows(Problems(), Labels()):
             if isinstance(value, dict):
                 row += 1
                 if row in requested:
@@ -107,213 +174,8 @@ class JsonReader:
                 break
         return found
 
-    def _located(self, problems: Problems) -> Iterator[Located]:
-        if self._is_array:
-            return _ArrayScanner(self._texts(), self._decoder, problems, self._limits).elements()
-        return self._lines(problems)
 
-    def _texts(self) -> Iterator[str]:
-        """Yield the file's text in pieces.
-
-        Raises:
-            InvalidDataError: It is not UTF-8; the error has the line.
-        """
-        self._source.seek(0)
-        decoder, line, first = codecs.getincrementaldecoder("utf-8")("strict"), 1, True
-        while True:
-            raw = self._source.read(_CHUNK) or b""
-            try:
-                text = decoder.decode(raw, final=not raw)
-            except UnicodeDecodeError as error:
-                line += raw[: error.start].count(b"\n")
-                raise InvalidDataError([DataProblem("the bytes here are not UTF-8", line=line)]) from error
-            line += raw.count(b"\n")
-            if first and text:
-                text, first = text.removeprefix("\ufeff"), False
-            if text:
-                yield text
-            if not raw:
-                return
-
-    def _lines(self, problems: Problems) -> Iterator[Located]:
-        line, left = 1, ""
-        for text in self._texts():
-            pieces = (left + text).split("\n")
-            left = pieces.pop()
-            for piece in pieces:
-                yield from self._line(piece, line, problems)
-                line += 1
-            if len(left) > self._limits.row_bytes:
-                raise _too_long(line, problems, self._limits)
-        yield from self._line(left, line, problems)
-
-    def _line(self, text: str, line: int, problems: Problems) -> Iterator[Located]:
-        text = text.strip(_SPACE)
-        if not text:
-            return
-        if _exceeds(text, self._limits):
-            raise _too_long(line, problems, self._limits)
-        try:
-            _check_structure(text, 0, self._limits)
-            yield line, len(text), self._decoder.decode(text)
-        except (ValueError, RecursionError) as error:
-            problems.add(f"is not a JSON object: {_meaning(error)}", line=line)
-
-
-class _ArrayScanner:
-    """Reads the elements of one JSON array; only the current element and a chunk are in memory."""
-
-    def __init__(
-        self, texts: Iterator[str], decoder: json.JSONDecoder, problems: Problems, limits: IngestLimits
-    ) -> None:
-        self._texts = texts
-        self._limits = limits
-        self._decoder = decoder
-        self._problems = problems
-        self._text, self._at, self._ended = "", 0, False
-        self._line, self._counted = 1, 0  # `_line` is the line of the position `_counted`.
-
-    def elements(self) -> Iterator[Located]:
-        """Yield each element.
-
-        Raises:
-            InvalidDataError: The array is malformed; later elements cannot be located.
-        """
-        self._next_character()
-        self._at += 1  # the opening bracket, already checked
-        separator = "]" if self._next_character() == "]" else ","
-        self._at += separator == "]"
-        while separator == ",":
-            self._next_character()
-            yield self._element()
-            separator = self._next_character()
-            if separator not in (",", "]") or not separator:
-                raise self._failure("a comma or a closing bracket is missing here")
-            self._at += 1
-        if self._next_character():
-            raise self._failure("text follows the end of the array")
-
-    def _element(self) -> Located:
-        retried = False
-        while True:
-            try:
-                if retried:
-                    _check_structure(self._text, self._at, self._limits)
-                value, end = self._decoder.raw_decode(self._text, self._at)
-            except RecursionError as error:
-                raise self._failure("is nested too deeply") from error
-            except _RefusedError as error:
-                raise self._failure(str(error)) from error
-            except ValueError as error:
-                if len(self._text) - self._at > self._limits.row_bytes:
-                    raise _too_long(self._here(), self._problems, self._limits) from error
-                if not self._more():
-                    raise self._failure(f"is not a JSON object: {_meaning(error)}") from error
-                retried = True
-                continue
-            if _exceeds(self._text[self._at : end], self._limits):
-                raise _too_long(self._here(), self._problems, self._limits)
-            if end < len(self._text) or not self._more():
-                located = self._here(), end - self._at, value
-                self._at = end
-                return located
-            # A number at the end of the text may continue in the next piece: parse again.
-
-    def _more(self) -> bool:
-        """Read more text; return whether there was any."""
-        self._here()
-        pieces = [self._text[self._at :]]
-        # The amount doubles, so that an incomplete element is parsed only a few times.
-        amount = max(_CHUNK, len(pieces[0]))
-        while amount > 0 and not self._ended:
-            piece = next(self._texts, None)
-            self._ended = piece is None
-            pieces.append(piece or "")
-            amount -= len(pieces[-1])
-        self._text, self._at, self._counted = "".join(pieces), 0, 0
-        return any(pieces[1:])
-
-    def _next_character(self) -> str:
-        """Skip space and return the next character, or "" at the end."""
-        while True:
-            space = _SPACES.match(self._text, self._at)
-            self._at = self._at if space is None else space.end()
-            if self._at < len(self._text):
-                return self._text[self._at]
-            if not self._more():
-                return ""
-
-    def _here(self) -> int:
-        self._line += self._text.count("\n", self._counted, self._at)
-        self._counted = self._at
-        return self._line
-
-    def _failure(self, message: str) -> InvalidDataError:
-        return InvalidDataError([*self._problems.found, DataProblem(message, line=self._here())])
-
-
-class _RefusedError(ValueError):
-    """The value is complete but not allowed: reading more text would not help."""
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise _RefusedError(f"{name} is not a JSON value; write null for a missing number")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1)
-        raise _RefusedError(f"the key {_shown(twice)!r} is given more than once")
-    return found
-
-
-def _shown(key: str) -> str:
-    """Return a key, truncated and as valid text, for a message."""
-    return key[:_SHOWN].encode("utf-8", "replace").decode()
-
-
-def _too_long(line: int, problems: Problems, limits: IngestLimits) -> InvalidDataError:
-    return InvalidDataError([*problems.found, DataProblem(f"the object here {limits.row_reason}", line=line)])
-
-
-def _exceeds(text: str, limits: IngestLimits) -> bool:
-    """Return whether an object's text is too long."""
-    if 4 * len(text) <= limits.row_bytes:
-        return False
-    return (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))) > limits.row_bytes
-
-
-def _check_structure(text: str, start: int, limits: IngestLimits) -> None:
-    """Check that a long text has no more values than a row may have: parsed, each may take thirty times its size.
-
-    Raises:
-        _RefusedError: It has more.
-    """
-    if len(text) - start <= _CHUNK:
-        return
-    values = depth = 0
-    for token in _TOKEN.finditer(text, start):
-        character = token[0]
-        if character in "[{,":
-            values += 1
-            depth += character != ","
-            if values > limits.columns + 1:
-                raise _RefusedError(f"it has more values than a row has columns; {limits.columns_reason}")
-        elif character in "]}":
-            depth -= 1
-        if depth <= 0:
-            return
-
-
-def _meaning(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at character {error.colno}"
-    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-
-
-def _column(values: list[Any], name: str, first_row: int, problems: Problems) -> pa.Array:
+def _array(values: list[Any], name: str, first_row: int, problems: Problems) -> pa.Array:
     """Return the cells of one column of a batch: typed if all are of one kind, else all as text."""
     kinds = set(map(type, values)) - {type(None)}
     if not kinds:

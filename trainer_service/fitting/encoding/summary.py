@@ -23,6 +23,8 @@ DISTINCT = 65_536
 HITTERS = 4_096
 SAMPLE_ROWS = 100_000
 _SAFE_RANGE = 1 << 62
+_FIRST = 16
+"""Largest first integer of a column that counts rows, of which the first may be kept out of training."""
 
 
 @dataclass
@@ -138,21 +140,46 @@ class NumberSummary:
 
 @dataclass
 class IdentitySummary:
-    """The range of a column of ids; text ids need none."""
+    """What is to be known of a column of ids.
+
+    Attributes:
+        rows: Rows.
+        missing: Rows without an id.
+        minimum: Smallest id, of integers.
+        maximum: Largest id, of integers.
+    """
 
     column: ColumnSpec
+    rows: int = 0
+    missing: int = 0
     minimum: int | None = None
     maximum: int | None = None
+    _rising: bool = True
 
     def add(self, array: pa.Array, _: NDArray[np.bool_]) -> None:
         """Take in some cells."""
+        self.rows += len(array)
+        self.missing += array.null_count
         if self.column.data_type is not DataType.INT64:
             return
-        found = pc.min_max(array).as_py()
-        if found["min"] is None:
+        values = array.drop_null().to_numpy()
+        if not len(values):
             return
-        self.minimum = found["min"] if self.minimum is None else min(self.minimum, found["min"])
-        self.maximum = found["max"] if self.maximum is None else max(self.maximum, found["max"])
+        after = self.maximum is None or self.maximum < values[0]
+        self._rising = self._rising and after and bool((values[1:] > values[:-1]).all())
+        least, greatest = int(values.min()), int(values.max())
+        self.minimum = least if self.minimum is None else min(self.minimum, least)
+        self.maximum = greatest if self.maximum is None else max(self.maximum, greatest)
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether integers rise with the rows from about 0 on, and at least every other one is there.
+
+        Rows that were kept out of training leave gaps.
+        """
+        if self.minimum is None or self.maximum is None or self.missing:
+            return False
+        return self._rising and 0 <= self.minimum <= _FIRST and self.maximum < 2 * self.rows + _FIRST
 
 
 Summary = CategorySummary | NumberSummary | IdentitySummary

@@ -9,6 +9,7 @@ from trainer_service.fitting.encoding.encoded_table import EncodedRows, EncodedT
 from trainer_service.fitting.export.calibration import Calibration
 from trainer_service.fitting.export.float_layer import FloatLayer
 from trainer_service.fitting.export.marginals import shifts
+from trainer_service.fitting.monitoring.progress import Between, uninterrupted
 
 
 def draw_rows(
@@ -20,6 +21,7 @@ def draw_rows(
     *,
     concatenate: bool,
     noise_scale: NDArray[np.float32] | None = None,
+    between: Between = uninterrupted,
 ) -> EncodedRows:
     """Draw a row for each input, the marginals set as at export.
 
@@ -31,20 +33,23 @@ def draw_rows(
         random: Draws choices and noise.
         concatenate: Whether a layer's result stands before its input in the next one's, or replaces it.
         noise_scale: Standard deviation of the noise on each scalar, shape (s,), or None.
+        between: See `Fitter.export`.
 
     Returns:
         n rows.
     """
     x = calibration.real
     for layer in hidden:
+        between("")
         made = np.maximum(layer.forward(x), 0)
         x = np.concatenate([made, x], axis=1) if concatenate else made
     outputs = output.forward(x)
     blocks, scalars = table.positions()
     targets = [count / count.sum() for count in table.counts]
-    moved = shifts(outputs, blocks, targets, calibration.conditioned)
+    moved = shifts(outputs, blocks, targets, calibration.conditioned, between)
     choices = np.empty((len(x), len(blocks)), np.int64)
     for column, (block, count) in enumerate(zip(blocks, table.counts, strict=True)):
+        between("")
         logits = outputs[:, block] + moved[block].astype(np.float32)
         logits[:, count == 0] = -np.inf
         running = np.cumsum(np.exp(logits - logits.max(axis=1, keepdims=True)), axis=1)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer_service.fitting.monitoring.progress import Between, uninterrupted
+
 _STEPS = 50
 _CLOSE = 1e-4
 _LIMIT = 20.0
@@ -43,6 +45,7 @@ def shifts(
     blocks: Sequence[slice],
     targets: Sequence[NDArray[np.float64]],
     conditioned: NDArray[np.int64],
+    between: Between = uninterrupted,
 ) -> NDArray[np.float64]:
     """Return what to add to every output, nats, shape (w,); 0 outside blocks and for choices that no training row has.
 
@@ -52,11 +55,14 @@ def shifts(
         targets: Training frequencies of each column's choices, sum 1, shape (choices,) each.
         conditioned: Column that the row's condition vector sets, so that its logits do not count there, or -1; shape
             (n,).
+        between: See `Fitter.export`.
     """
     moved = np.zeros(logits.shape[1])
     for column, (block, target) in enumerate(zip(blocks, targets, strict=True)):
+        between("")
         seen = np.flatnonzero(target)
         free = conditioned != column
         if free.any():
-            moved[block.start + seen] = shift(logits[free][:, block][:, seen], target[seen])
+            # The block first: rows of all outputs, copied for each column, would take the square of the table's width.
+            moved[block.start + seen] = shift(logits[:, block][free][:, seen], target[seen])
     return moved

@@ -18,6 +18,7 @@ from trainer_service.fitting.encoding.encoded_table import EncodedTable
 from trainer_service.fitting.export.calibration import Calibration
 from trainer_service.fitting.export.float_layer import FloatLayer
 from trainer_service.fitting.export.marginals import shifts
+from trainer_service.fitting.monitoring.progress import Between, uninterrupted
 
 PERCENTILE = 99.995
 _WEIGHT_MAX = 127
@@ -32,6 +33,7 @@ def quantise(
     calibration: Calibration,
     *,
     concatenate: bool,
+    between: Between = uninterrupted,
 ) -> dict[str, NDArray[np.generic]]:
     """Return the arrays of the network in exact integers.
 
@@ -41,6 +43,7 @@ def quantise(
         table: The training rows: their columns are the outputs, their frequencies those of the model.
         calibration: A batch of inputs.
         concatenate: Whether a layer's result stands before its input in the next one's, or replaces it.
+        between: See `Fitter.export`.
     """
     arrays: dict[str, NDArray[np.generic]] = {}
     x, real = calibration.codes, calibration.real
@@ -48,6 +51,7 @@ def quantise(
     scales = np.repeat([1 / tables.CODES_PER_SIGMA, 1 / ACTIVATION_MAX], [noise, conditions])
     zeros = np.repeat([tables.CODE_ZERO, 0], [noise, conditions])
     for index, layer in enumerate(hidden):
+        between(f"quantising layer {index + 1} of {len(hidden) + 1}")
         exact = _Folded.of(layer, scales, zeros)
         outcome = np.maximum(layer.forward(real), 0)
         # A channel that never fires in the batch keeps a scale of its largest reach, however small.
@@ -60,11 +64,14 @@ def quantise(
         real = np.concatenate([outcome, real], axis=1) if concatenate else outcome
         scales = np.concatenate([reach / ACTIVATION_MAX, scales]) if concatenate else reach / ACTIVATION_MAX
         zeros = np.concatenate([np.zeros(len(reach)), zeros]) if concatenate else np.zeros(len(reach))
-    arrays.update(_output(_Folded.of(output, scales, zeros), x, table, calibration).to_arrays("output"))
+    between(f"quantising layer {len(hidden) + 1} of {len(hidden) + 1}")
+    arrays.update(_output(_Folded.of(output, scales, zeros), x, table, calibration, between).to_arrays("output"))
     return arrays
 
 
-def _output(folded: "_Folded", x: NDArray[np.uint8], table: EncodedTable, calibration: Calibration) -> Layer:
+def _output(
+    folded: "_Folded", x: NDArray[np.uint8], table: EncodedTable, calibration: Calibration, between: Between
+) -> Layer:
     """Return the output layer, its marginals those of `table`; a choice that no training row has is never drawn."""
     blocks, scalars = table.positions()
     units = np.full(table.width, tables.LOGIT_UNIT, np.float64)
@@ -77,7 +84,7 @@ def _output(folded: "_Folded", x: NDArray[np.uint8], table: EncodedTable, calibr
     layer = folded.layer(units)
     logits = _run(layer, x) / np.float32(tables.LOGIT_UNIT)
     targets = [counts / counts.sum() for counts in table.counts]
-    moved = shifts(logits, blocks, targets, calibration.conditioned)
+    moved = shifts(logits, blocks, targets, calibration.conditioned, between)
     layer.bias[:] += np.rint(moved / folded.unit).clip(-_BIAS_LIMIT, _BIAS_LIMIT).astype(np.int32)
     layer.weight[:, unseen] = 0
     layer.bias[unseen] = _UNREACHABLE

@@ -21,6 +21,7 @@ from trainer_service.fitting.export.calibration_rows import draw_rows
 from trainer_service.fitting.export.float_layer import FloatLayer
 from trainer_service.fitting.keys import random as keyed
 from trainer_service.fitting.monitoring.probe import Probe
+from trainer_service.fitting.monitoring.progress import Between, uninterrupted
 from trainer_service.fitting.options import ExportOptions
 
 _ENOUGH = 0.0075  # pairs' likeness that may be given up
@@ -63,6 +64,7 @@ def cool(
     options: ExportOptions,
     concatenate: bool,
     noise_scale: NDArray[np.float32] | None = None,
+    between: Between = uninterrupted,
 ) -> tuple[FloatLayer, dict[str, Any]]:
     """Return the output layer at the temperature that suits the table, and what the manifest reports of the choice.
 
@@ -75,12 +77,16 @@ def cool(
         options: The temperatures that are tried, and on how many rows.
         concatenate: See `draw_rows`.
         noise_scale: See `draw_rows`.
+        between: See `Fitter.export`.
     """
     inputs = calibration.first(options.temperature_rows)
 
     def draw(temperature: float) -> EncodedRows:
+        between(f"drawing rows at temperature {temperature}")
         layer, draws = cooled(output, table, temperature), keyed(seed, "sample rows")
-        return draw_rows(hidden, layer, table, inputs, draws, concatenate=concatenate, noise_scale=noise_scale)
+        return draw_rows(
+            hidden, layer, table, inputs, draws, concatenate=concatenate, noise_scale=noise_scale, between=between
+        )
 
     temperature, pairs = choose_temperature(table, keyed(seed, "temperature"), draw, options)
     reported = {str(tried): round(found, 5) for tried, found in pairs.items()}

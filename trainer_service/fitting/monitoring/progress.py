@@ -40,6 +40,13 @@ class FitEvent:
 
 Report = Callable[[FitEvent], None]
 Cancelled = Callable[[], bool]
+Between = Callable[[str], None]
+"""Called between the steps of what takes long, with what comes next, empty where that is not worth a report; ends it by
+`CancelledError`."""
+
+
+def uninterrupted(_next: str) -> None:
+    """Go on."""
 
 
 @dataclass(frozen=True)

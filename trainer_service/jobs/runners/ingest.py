@@ -4,8 +4,6 @@ import json
 from enum import StrEnum
 from typing import Any
 
-import pyarrow as pa
-
 from rowmint.errors import (
     CancelledError,
     ColumnNotFoundError,
@@ -16,8 +14,9 @@ from rowmint.errors import (
 )
 from rowmint.failpoints import reach
 from rowmint.registry import CanonicalTable, JobKind
-from trainer_service.datasets.ingest import ingest, sdv_primary_key
+from trainer_service.datasets.ingest import ingest
 from trainer_service.datasets.segments import SegmentReader
+from trainer_service.datasets.table_options import TableOptions
 from trainer_service.garbage import sweep, sweep_orphans
 from trainer_service.jobs.attempts import Attempt
 from trainer_service.jobs.checkpoints import JobCheckpoints
@@ -59,10 +58,6 @@ class IngestRunner:
             if checkpoints.due():
                 checkpoints.save(1, json.dumps(types).encode())
 
-        def propose_key(sample: pa.Table) -> str:
-            services.warmed_up()
-            return sdv_primary_key(sample)
-
         try:
             result = ingest(
                 source,
@@ -70,11 +65,11 @@ class IngestRunner:
                 dataset.overrides,
                 dataset.primary_key,
                 services.scratch,
+                options=TableOptions.from_json(dataset.format.get("table", {})),
                 limits=services.limits,
                 types=None if saved is None else json.loads(saved),
                 on_types=joined,
                 cancelled=attempt.stopped,
-                propose_key=propose_key,
             )
         except InvalidDataError as error:
             registry.datasets.mark_failed(dataset.uid, job.uid, job.epoch, error.problems)

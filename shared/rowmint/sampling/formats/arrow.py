@@ -1,11 +1,13 @@
 """The Apache Arrow IPC stream: a schema message, dictionaries, record batches, an end marker.
 
-Arrays are built from buffers: missing cells zeroed, offsets from 0, no slices, a validity buffer only where a
+A column has the Arrow type that it came in where that is known: narrow integers and floats, units of time. Arrays are
+built from buffers: missing cells zeroed, offsets from 0, no slices, a validity buffer only where a
 cell is missing. So the same rows give the same bytes, and the batches of one stream are those of the calls that resume
 it. `pyarrow.array`, `scalar` and `to_pylist` are avoided, as they import pandas where it is installed.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from rowmint.codecs import IdentityCodec
 from rowmint.sampling.formats.natives import (
+    blanked,
     category_natives,
     category_texts,
     is_dictionary,
@@ -23,11 +26,57 @@ from rowmint.sampling.formats.natives import (
 )
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, TableSchema
 from rowmint.schema.arrays import ColumnArray, fraction_digits, is_coded
+from rowmint.schema.forms import DatetimeForm, StorageType
+from rowmint.schema.forms.id_pattern import parse_id_pattern
+from rowmint.schema.forms.storage import storage_bounds
 
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 """A continuation marker and a metadata length of 0 (Arrow columnar format, "IPC streaming format")."""
 
 _DECIMAL_DIGITS = 38
+_DAY_MILLIS = np.int64(86_400_000)
+# What microseconds are multiplied by and divided by.
+_SCALES = {
+    StorageType.TIMESTAMP_S: (1, 1_000_000),
+    StorageType.TIMESTAMP_MS: (1, 1_000),
+    StorageType.TIMESTAMP_NS: (1_000, 1),
+    StorageType.TIME32_S: (1, 1_000_000),
+    StorageType.TIME32_MS: (1, 1_000),
+    StorageType.TIME64_NS: (1_000, 1),
+}
+_TYPES = {
+    StorageType.INT8: pa.int8(),
+    StorageType.INT16: pa.int16(),
+    StorageType.INT32: pa.int32(),
+    StorageType.UINT8: pa.uint8(),
+    StorageType.UINT16: pa.uint16(),
+    StorageType.UINT32: pa.uint32(),
+    StorageType.UINT64: pa.uint64(),
+    StorageType.FLOAT16: pa.float16(),
+    StorageType.FLOAT32: pa.float32(),
+    StorageType.DATE64: pa.date64(),
+    StorageType.TIME32_S: pa.time32("s"),
+    StorageType.TIME32_MS: pa.time32("ms"),
+    StorageType.TIME64_US: pa.time64("us"),
+    StorageType.TIME64_NS: pa.time64("ns"),
+    StorageType.DURATION_S: pa.duration("s"),
+    StorageType.DURATION_MS: pa.duration("ms"),
+    StorageType.DURATION_US: pa.duration("us"),
+    StorageType.DURATION_NS: pa.duration("ns"),
+}
+_WIDTHS = {
+    StorageType.INT8: np.int8,
+    StorageType.INT16: np.int16,
+    StorageType.INT32: np.int32,
+    StorageType.UINT8: np.uint8,
+    StorageType.UINT16: np.uint16,
+    StorageType.UINT32: np.uint32,
+    StorageType.UINT64: np.uint64,
+    StorageType.FLOAT16: np.float16,
+    StorageType.FLOAT32: np.float32,
+    StorageType.TIME32_S: np.int32,
+    StorageType.TIME32_MS: np.int32,
+}
 
 
 class ArrowEncoder:
@@ -67,10 +116,16 @@ class _ArrowColumn:
     def __init__(self, column: ColumnSpec, identity: IdentityCodec | None) -> None:
         self.name = column.name
         self._identity = identity
-        self._table = None if identity or is_dictionary(column) or not is_coded(column) else category_natives(column)
-        self._dictionary = _utf8(category_texts(column)) if is_dictionary(column) else None
-        self._type = _arrow_type(column)
+        storage = _storage(column, identity)
+        dictionary = is_dictionary(column) and storage is not StorageType.UINT64
+        self._dictionary = _texts_array(category_texts(column), _text_type(storage)) if dictionary else None
+        self._table: NDArray[np.generic] | None = None
+        if identity is None and is_coded(column) and not dictionary:
+            digits = is_dictionary(column)
+            self._table = np.array(category_texts(column), np.uint64) if digits else category_natives(column)
+        self._type = _arrow_type(column, storage)
         self.field = pa.field(column.name, self._type, nullable=column.nullable)
+        self._stored = _stored(storage)
         self._build = self._builder(column)
 
     def empty(self) -> ColumnArray:
@@ -93,7 +148,7 @@ class _ArrowColumn:
         if self._dictionary is not None:
             return self._indices
         if self._identity is not None and not self._identity.integral:
-            return self._texts
+            return self._digits if pa.types.is_uint64(self._type) else self._texts
         match column.data_type:
             case DataType.BOOL:
                 return self._bits
@@ -105,10 +160,12 @@ class _ArrowColumn:
                 return self._plain
 
     def _plain(self, values: NDArray[np.generic], bitmap: pa.Buffer | None, nulls: int) -> pa.Array:
-        data = pa.py_buffer(np.ascontiguousarray(values).data)
+        data = pa.py_buffer(np.ascontiguousarray(self._stored(values)).data)
         return pa.Array.from_buffers(self._type, len(values), [bitmap, data], null_count=nulls)
 
     def _days(self, values: NDArray[np.generic], bitmap: pa.Buffer | None, nulls: int) -> pa.Array:
+        if pa.types.is_date64(self._type):
+            return self._plain(values.astype(np.int64) * _DAY_MILLIS, bitmap, nulls)
         return self._plain(values.astype(np.int32), bitmap, nulls)
 
     def _decimals(self, values: NDArray[np.generic], bitmap: pa.Buffer | None, nulls: int) -> pa.Array:
@@ -125,12 +182,51 @@ class _ArrowColumn:
         return pa.DictionaryArray.from_buffers(self._type, len(values), [bitmap, data], self._dictionary, nulls)
 
     def _texts(self, values: NDArray[np.generic], bitmap: pa.Buffer | None, nulls: int) -> pa.Array:
+        texts = self._made(values)
+        if bitmap is None:
+            return _texts_array(texts, self._type)
+        return _texts_array(blanked(texts, _present(bitmap, len(texts)), ""), self._type, bitmap, nulls)
+
+    def _digits(self, values: NDArray[np.generic], bitmap: pa.Buffer | None, nulls: int) -> pa.Array:
+        numbers = np.array(self._made(values), np.uint64)
+        if bitmap is not None:
+            numbers *= _present(bitmap, len(numbers))
+        return self._plain(numbers, bitmap, nulls)
+
+    def _made(self, values: NDArray[np.generic]) -> list[str]:
         if self._identity is None:
             raise TypeError(f"column {self.name!r} has no ids")
-        return _utf8(self._identity.texts(values.astype(np.int64)))
+        return self._identity.texts(values.astype(np.int64))
 
 
-def _arrow_type(column: ColumnSpec) -> pa.DataType:
+def _storage(column: ColumnSpec, identity: IdentityCodec | None) -> StorageType | None:
+    """Return the type a column is delivered in where it is not canonical, and all of its ids are of it."""
+    storage = column.written_form.storage
+    if identity is None or storage is None or storage is StorageType.LARGE_STRING:
+        return storage
+    if identity.integral:
+        least, greatest = storage_bounds(storage)
+        fits = least <= identity.base and identity.base + identity.size - 1 <= greatest
+    else:
+        fits = all(map(_is_uint64, parse_id_pattern(identity.pattern).layouts))
+    return storage if fits else None
+
+
+def _is_uint64(layout: tuple[str, ...]) -> bool:
+    """Say whether the ids of a layout are integers of 64 bits without sign, in digits without leading zeros."""
+    digits = all(letter in "0123456789" for alphabet in layout for letter in alphabet)
+    return digits and ("0" not in layout[0] or len(layout) == 1) and int("".join(map(max, layout))) < 1 << 64
+
+
+def _arrow_type(column: ColumnSpec, storage: StorageType | None) -> pa.DataType:
+    zone = column.time_zone
+    if zone and isinstance(column.written_form.form, DatetimeForm):
+        zone = column.written_form.form.arrow_zone or zone
+    if column.data_type is DataType.TIMESTAMP:
+        unit = "us" if storage is None else storage.removeprefix("timestamp_")
+        return pa.timestamp(unit, tz=zone or None)
+    if storage in _TYPES:
+        return _TYPES[storage]
     match column.data_type:
         case DataType.BOOL:
             return pa.bool_()
@@ -139,18 +235,38 @@ def _arrow_type(column: ColumnSpec) -> pa.DataType:
         case DataType.DECIMAL:
             return pa.decimal128(_DECIMAL_DIGITS, fraction_digits(column))
         case DataType.STRING:
-            return pa.utf8() if column.kind is ColumnKind.ID else pa.dictionary(pa.int32(), pa.utf8())
+            text = _text_type(storage)
+            return text if column.kind is ColumnKind.ID else pa.dictionary(pa.int32(), text)
         case DataType.DATE:
             return pa.date32()
-        case DataType.TIMESTAMP:
-            return pa.timestamp("us", tz=column.time_zone or None)
         case _:
             return pa.int64()
 
 
-def _utf8(texts: list[str]) -> pa.Array:
+def _text_type(storage: StorageType | None) -> pa.DataType:
+    return pa.large_utf8() if storage is StorageType.LARGE_STRING else pa.utf8()
+
+
+def _stored(storage: StorageType | None) -> Callable[[NDArray[np.generic]], NDArray[np.generic]]:
+    """Return what brings native values to the unit and width of a type."""
+    times, parts = _SCALES.get(storage, (1, 1)) if storage is not None else (1, 1)
+    width = _WIDTHS.get(storage) if storage is not None else None
+
+    def stored(values: NDArray[Any]) -> NDArray[np.generic]:
+        scaled = values if times == parts else values * np.int64(times) // np.int64(parts)
+        return scaled if width is None else scaled.astype(width)
+
+    return stored
+
+
+def _present(bitmap: pa.Buffer, rows: int) -> NDArray[np.bool_]:
+    """Return the bits of a bitmap, shape (rows,)."""
+    return np.unpackbits(np.frombuffer(bitmap, np.uint8), count=rows, bitorder="little").astype(np.bool_)
+
+
+def _texts_array(texts: list[str], text_type: pa.DataType, bitmap: pa.Buffer | None = None, nulls: int = 0) -> pa.Array:
     encoded = [text.encode() for text in texts]
-    offsets = np.zeros(len(encoded) + 1, np.int32)
+    offsets = np.zeros(len(encoded) + 1, np.int64 if pa.types.is_large_string(text_type) else np.int32)
     np.cumsum([len(text) for text in encoded], out=offsets[1:])
-    buffers = [None, pa.py_buffer(offsets.data), pa.py_buffer(b"".join(encoded))]
-    return pa.Array.from_buffers(pa.utf8(), len(encoded), buffers, null_count=0)
+    buffers = [bitmap, pa.py_buffer(offsets.data), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(text_type, len(encoded), buffers, null_count=nulls)

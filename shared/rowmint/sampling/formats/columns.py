@@ -1,4 +1,7 @@
-"""Typed columns for clients without Arrow: plain values here, protobuf in the converters."""
+"""Typed columns for clients without Arrow: plain values here, protobuf in the converters.
+
+Values are canonical, whatever form the column has: the stream's header carries the form.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -108,8 +111,10 @@ class _Column:
         values = array.values if self._table is None else take_categories(self._table, array.values)
         if self._kind is ValueKind.STRINGS:
             if self._identity is not None:
-                return TypedColumn(self._kind, self._identity.texts(values.astype(np.int64)), validity)
-            return TypedColumn(self._kind, blanked(decimal_texts(values, self._digits), present, ""), validity)
+                texts = self._identity.texts(values.astype(np.int64))
+            else:
+                texts = decimal_texts(values, self._digits)
+            return TypedColumn(self._kind, blanked(texts, present, ""), validity)
         if present is not None:
             values = np.where(present, values, values.dtype.type(0))
         return TypedColumn(self._kind, values.tolist(), validity)

@@ -1,16 +1,19 @@
 """Columns as lists of texts, one a cell: what CSV and NDJSON are joined from.
 
-The texts of categories are made once; the others in one pass a column. Numbers are Python's: an int in plain digits, a
-float in its shortest form that reads back the same, a decimal with all its digits.
+The texts of categories are made once; the others in one pass a column. A column's own form is used, see
+`rowmint.schema.forms`; without one, numbers are Python's: an int in plain digits, a float in its shortest form that
+reads back the same, a decimal with all its digits.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rowmint.codecs import IdentityCodec
+from rowmint.sampling.formats.forms import form_texts
 from rowmint.sampling.formats.natives import (
     blanked,
     category_natives,
@@ -20,8 +23,29 @@ from rowmint.sampling.formats.natives import (
 )
 from rowmint.schema import ColumnSpec, DataType
 from rowmint.schema.arrays import ColumnArray, fraction_digits, is_coded, native_cell
+from rowmint.schema.forms import BooleanForm
+from rowmint.schema.forms.cells import json_bare
 
 _SECOND = 1_000_000  # microseconds
+
+
+@dataclass(frozen=True)
+class TextStyle:
+    """What a format makes of the texts of cells.
+
+    Attributes:
+        quote: Quotes texts: strings, ids, dates, times, and words for true and false.
+        quote_numbers: Quotes numbers in a form of their own.
+        missing: What stands for a missing cell.
+        formatted: Whether a column's datetime format is used rather than ISO 8601, where it has no form.
+        json: Whether numbers and truth values are those of JSON, where their form allows.
+    """
+
+    quote: Callable[[list[str]], list[str]]
+    quote_numbers: Callable[[list[str]], list[str]]
+    missing: str
+    formatted: bool = False
+    json: bool = False
 
 
 class TextColumn:
@@ -30,30 +54,21 @@ class TextColumn:
     Args:
         column: The column.
         identity: Its codec where it is an id.
-        quote: Applied to text: strings, ids, and dates and times.
-        missing: What stands for a missing cell.
-        formatted: Whether the column's own datetime format is used rather than ISO 8601.
+        style: What the format makes of texts.
     """
 
-    def __init__(
-        self,
-        column: ColumnSpec,
-        identity: IdentityCodec | None,
-        quote: Callable[[str], str],
-        missing: str,
-        *,
-        formatted: bool,
-    ) -> None:
+    def __init__(self, column: ColumnSpec, identity: IdentityCodec | None, style: TextStyle) -> None:
         self.name = column.name
         self._identity = identity
-        self._quote = quote
-        self._missing = missing
-        self._texts = _number_texts(column, formatted=formatted)
-        self._quoted = column.data_type in (DataType.STRING, DataType.DATE, DataType.TIMESTAMP)
-        # One more entry, last, for code -1: a missing cell.
-        self._categories = [*map(quote, category_texts(column)), missing] if is_dictionary(column) else None
-        if self._categories is None and identity is None and is_coded(column):
-            self._categories = [*self._finished(self._texts(category_natives(column))), missing]
+        self._missing = style.missing
+        own = form_texts(column)
+        self._texts = own or _number_texts(column, formatted=style.formatted)
+        self._finish = _finisher(column, style, own_form=own is not None)
+        self._categories: list[str] | None = None
+        if identity is None and is_coded(column):
+            texts = category_texts(column) if is_dictionary(column) else self._texts(category_natives(column))
+            # One more entry, last, for code -1: a missing cell.
+            self._categories = [*self._finish(texts), style.missing]
 
     def __call__(self, array: ColumnArray) -> list[str]:
         """Return the text of each cell."""
@@ -61,23 +76,33 @@ class TextColumn:
             return [self._categories[code] for code in array.values.tolist()]
         values = array.values
         if self._identity is not None and not self._identity.integral:
-            return self._finished(self._identity.texts(values.astype(np.int64)))
-        return blanked(self._finished(self._texts(values)), presence(array), self._missing)
-
-    def _finished(self, texts: list[str]) -> list[str]:
-        return [self._quote(text) for text in texts] if self._quoted else texts
+            texts = self._identity.texts(values.astype(np.int64))
+        else:
+            texts = self._texts(values)
+        return blanked(self._finish(texts), presence(array), self._missing)
 
 
 def text_columns(
-    columns: tuple[ColumnSpec, ...],
-    identities: Mapping[str, IdentityCodec],
-    quote: Callable[[str], str],
-    missing: str,
-    *,
-    formatted: bool,
+    columns: tuple[ColumnSpec, ...], identities: Mapping[str, IdentityCodec], style: TextStyle
 ) -> list[TextColumn]:
     """Return the writers of `columns`; see `TextColumn`."""
-    return [TextColumn(column, identities.get(column.name), quote, missing, formatted=formatted) for column in columns]
+    return [TextColumn(column, identities.get(column.name), style) for column in columns]
+
+
+def _finisher(column: ColumnSpec, style: TextStyle, *, own_form: bool) -> Callable[[list[str]], list[str]]:
+    """Return what pads and quotes the texts of a column."""
+    width = column.written_form.pad_width
+    quote = style.quote
+    if column.data_type not in (DataType.STRING, DataType.DATE, DataType.TIMESTAMP):
+        if not own_form and (style.json or not width):
+            return list
+        if not isinstance(column.written_form.form, BooleanForm):
+            quote = style.quote_numbers
+    if style.json and json_bare(column):
+        return list
+    if width:
+        return lambda texts: quote([text.rjust(width) for text in texts])
+    return quote
 
 
 def _number_texts(column: ColumnSpec, *, formatted: bool) -> Callable[[NDArray[np.generic]], list[str]]:

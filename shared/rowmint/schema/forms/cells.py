@@ -22,7 +22,15 @@ from rowmint.schema.column import ColumnKind, ColumnSpec
 from rowmint.schema.forms.id_pattern import parse_id_pattern
 from rowmint.schema.forms.moments import DAY, moment_text, read_moment
 from rowmint.schema.forms.numbers import MAX_NUMBER_TEXT, number_text, read_number
-from rowmint.schema.forms.written_form import BooleanForm, DatetimeForm, NumberForm
+from rowmint.schema.forms.written_form import (
+    BooleanForm,
+    DatetimeForm,
+    Grouping,
+    NegativeStyle,
+    NumberForm,
+    PlusSign,
+    StorageType,
+)
 
 _MICROSECOND = timedelta(microseconds=1)
 _DAY_DIGITS = 86_399_999_999  # the last microsecond of a day
@@ -60,18 +68,38 @@ def written(cell: Cell, column: ColumnSpec) -> str:
     match form.form:
         case NumberForm() if isinstance(cell, int | float | Decimal) and not isinstance(cell, bool):
             text = number_text(cell, form.form)
-        case DatetimeForm():
+        case DatetimeForm(pattern=pattern) if pattern:
             text = moment_text(moment_of(cell), form.form)
         case BooleanForm() if isinstance(cell, bool):
             text = form.form.true_text if cell else form.form.false_text
-        case None if column.datetime_format and isinstance(cell, date):
+        case None | DatetimeForm() if column.datetime_format and isinstance(cell, date):
             local = cell.astimezone(UTC) if isinstance(cell, datetime) and cell.tzinfo else cell
             text = local.strftime(column.datetime_format)
-        case None:
+        case None | DatetimeForm():
             text = cell_text(cell)
         case _:
             raise ValueError(f"{cell!r} is not of the type that column {column.name!r} writes")
     return text.rjust(form.pad_width)
+
+
+def json_bare(column: ColumnSpec) -> bool:
+    """Say whether the texts of a column are numbers or truth values of JSON, and so written without quotes."""
+    match column.written_form.form:
+        case NumberForm() as form:
+            plain = form.grouping is Grouping.NONE and form.decimal_separator == "." and not form.leading_point
+            signs = form.plus is PlusSign.NEVER and form.negative is NegativeStyle.MINUS
+            return plain and signs and not form.prefix + form.suffix and form.minimum_integer_digits <= 1
+        case BooleanForm() as form:
+            return (form.true_text, form.false_text) == ("true", "false")
+        case DatetimeForm(pattern=pattern) if pattern:
+            return False
+    match column.data_type:
+        case DataType.STRING:
+            return column.written_form.storage is StorageType.UINT64
+        case DataType.DATE | DataType.TIMESTAMP:
+            return False
+        case _:
+            return True
 
 
 def read(text: str, column: ColumnSpec) -> Cell:
@@ -106,11 +134,11 @@ def _read_own(text: str, column: ColumnSpec) -> Cell:
     match column.written_form.form:
         case NumberForm() as form:
             return _number_cell(read_number(text, form), column)
-        case DatetimeForm() as form:
+        case DatetimeForm(pattern=pattern) as form if pattern:
             return _moment_cell(read_moment(text, form), column)
         case BooleanForm() as form:
             folded = text.casefold()
-            # Words that differ by case alone are told apart by it.
+            # Where two words differ by case alone, case counts.
             words = {form.true_text.casefold(): True, form.false_text.casefold(): False}
             if len(words) < 2:
                 folded, words = text, {form.true_text: True, form.false_text: False}

@@ -17,14 +17,17 @@ from functools import cached_property, lru_cache
 from rowmint.errors import InvalidFieldError
 
 MAX_IDS = 1 << 62
-"""Elements that are told apart by rank."""
+"""Ranks of one language."""
 
+_DIGITS = "0123456789"
 _MAX_WIDTH = 256
 _MAX_PATTERN = 1024
 _MAX_CLASS = 4096
 _TOKEN = re.compile(r"\[([^\]\\]+)\]|\\(.)|([^\[\]{}\\])")
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _COUNT = re.compile(r"\{([0-9]{1,2})(?:,([0-9]{1,2}))?\}")
+_CLASS = re.compile(r"(?:(?P<body>\[[^\]\\]+\])|\\.|[^\[\]{}\\])(?:\{(?P<least>\d{1,2})(?:,(?P<most>\d{1,3}))?\})?")
+_MORE = 12
 _MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
 """2**64 divided by the golden ratio: tells positions apart before words are mixed."""
@@ -51,13 +54,21 @@ class IdPattern:
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """How many elements of each length are told apart."""
+        """How many elements of each length have a rank."""
         return tuple(math.prod(map(len, layout[self.free :])) for layout in self.layouts)
 
     @property
     def size(self) -> int:
-        """How many elements are told apart, 2 to 2**62."""
+        """How many elements have a rank, 2 to 2**62."""
         return sum(self.sizes)
+
+    def integers(self) -> tuple[int, int] | None:
+        """Return the least and the greatest element where all are integers in plain digits, without gaps; else None."""
+        digits = all(letter in _DIGITS for layout in self.layouts for alphabet in layout for letter in alphabet)
+        if not digits or self.free or any("0" in layout[0] for layout in self.layouts if len(layout) > 1):
+            return None
+        least, greatest = int("".join(map(min, self.layouts[0]))), int("".join(map(max, self.layouts[-1])))
+        return (least, greatest) if greatest - least + 1 == self.size else None
 
     def text(self, rank: int) -> str:
         """Return the element of a rank, 0 to `size` - 1."""
@@ -70,11 +81,11 @@ class IdPattern:
             alphabet[(mixed(rank + position * GOLDEN & _MASK) >> 32) * len(alphabet) >> 32]
             for position, alphabet in enumerate(layout[: self.free], 1)
         ]
-        told: list[str] = []
+        ranked: list[str] = []
         for alphabet in reversed(layout[self.free :]):
             rest, digit = divmod(rest, len(alphabet))
-            told.append(alphabet[digit])
-        return "".join(letters + told[::-1])
+            ranked.append(alphabet[digit])
+        return "".join(letters + ranked[::-1])
 
 
 @lru_cache(maxsize=256)
@@ -122,6 +133,29 @@ def _free_positions(layouts: Sequence[tuple[str, ...]]) -> int:
             break
         sizes, free = grown, free - 1
     return free
+
+
+def longer_pattern(pattern: str) -> str:
+    """Return a pattern whose first elements are those of a valid one, and that continues with longer ones.
+
+    The last class of the pattern, or the one of several lengths, may be up to twelve characters longer. A pattern that
+    cannot be longer is returned as it is.
+    """
+    free = parse_id_pattern(pattern).free
+    classes = [token for token in _CLASS.finditer(pattern) if token["body"]]
+    chosen = next((token for token in classes if token["most"]), classes[-1] if classes else None)
+    if chosen is None:
+        return pattern
+    least = int(chosen["least"] or 1)
+    most = int(chosen["most"] or least)
+    for more in range(_MORE, 0, -1):
+        longer = f"{pattern[: chosen.start()]}{chosen['body']}{{{least},{most + more}}}{pattern[chosen.end() :]}"
+        try:
+            if parse_id_pattern(longer).free == free:
+                return longer
+        except InvalidFieldError:
+            continue  # Longer than ids may be.
+    return pattern
 
 
 @lru_cache(maxsize=256)

@@ -187,7 +187,8 @@ class DatetimeForm(_Part):
 
     Attributes:
         pattern: A strftime pattern, extended: ``%-d %-m %-H %-I %-M`` are not padded; ``%3f`` is a fraction of three
-            digits (1 to 9); a part in brackets is written unless all of it is zero.
+            digits (1 to 9), ``%f`` of as many as it needs; a part in brackets is written unless all of it is zero.
+            Empty: the canonical text.
         utc_offset_seconds: Offset from UTC in which moments are written.
         zone: How the offset is written, where the pattern has ``%z``.
         lower_half: Whether ``%p`` is in lower case.

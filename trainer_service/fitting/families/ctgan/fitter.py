@@ -31,6 +31,7 @@ from trainer_service.fitting.families.ctgan.critic import CriticPass
 from trainer_service.fitting.families.ctgan.generator import GeneratorPass
 from trainer_service.fitting.fitter import FittedNetwork
 from trainer_service.fitting.keys import random, torch_seed
+from trainer_service.fitting.monitoring.progress import Between, uninterrupted
 from trainer_service.fitting.networks import optimizer
 from trainer_service.fitting.networks.activation import Activation
 from trainer_service.fitting.networks.average import Average
@@ -149,11 +150,20 @@ class CtganFitter:
         """Return rows as packs, shape (rows / pac, pac * (w + k))."""
         return rows.view(-1, self._config.pac * rows.shape[1])
 
-    def export(self, options: ExportOptions) -> FittedNetwork:
+    def export(self, options: ExportOptions, between: Between = uninterrupted) -> FittedNetwork:
         """Return the averaged generator in exact integers, and the condition vectors by the data's frequencies."""
         hidden, output, calibration = self.folded(options.calibration_rows)
-        final, choices = cool(hidden, output, self._table, calibration, self._seed, options=options, concatenate=True)
-        arrays = quantise(hidden, final, self._table, calibration, concatenate=True)
+        final, choices = cool(
+            hidden,
+            output,
+            self._table,
+            calibration,
+            self._seed,
+            options=options,
+            concatenate=True,
+            between=between,
+        )
+        arrays = quantise(hidden, final, self._table, calibration, concatenate=True, between=between)
         if self._conditions is not None:
             heads = [index for index, column in enumerate(self._table.fitted) if column.encoder is not None]
             arrays["drivers.column"] = np.array(heads, np.int32)[self._conditions.column]

@@ -5,6 +5,7 @@ from trainer_service.fitting.context import FitContext
 from trainer_service.fitting.encoding.encoded_table import EncodedTable
 from trainer_service.fitting.families.independent.config import IndependentConfig
 from trainer_service.fitting.fitter import FittedNetwork
+from trainer_service.fitting.monitoring.progress import Between, uninterrupted
 from trainer_service.fitting.options import ExportOptions
 
 
@@ -16,7 +17,7 @@ class IndependentFitter:
     def __init__(self, table: EncodedTable, _config: IndependentConfig, _context: FitContext) -> None:
         self._table = table
 
-    def export(self, _options: ExportOptions) -> FittedNetwork:
+    def export(self, _options: ExportOptions, _between: Between = uninterrupted) -> FittedNetwork:
         """Return the choices' frequencies as integer weights, by position in the schema."""
         heads = [index for index, column in enumerate(self._table.fitted) if column.encoder is not None]
         counts = zip(heads, self._table.counts, strict=True)

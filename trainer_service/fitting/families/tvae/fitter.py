@@ -28,6 +28,7 @@ from trainer_service.fitting.export.temperature import cool
 from trainer_service.fitting.families.tvae.config import TvaeConfig
 from trainer_service.fitting.fitter import FittedNetwork
 from trainer_service.fitting.keys import key, random, torch_seed
+from trainer_service.fitting.monitoring.progress import Between, uninterrupted
 from trainer_service.fitting.networks import optimizer
 from trainer_service.fitting.networks.draws import Draws
 from trainer_service.fitting.networks.flat import FlatParameters
@@ -142,7 +143,7 @@ class TvaeFitter:
             self._order = (epoch, stretch), permutation(np.arange(first, last, dtype=np.int64))
         return self._order[1][place * self.rows_per_step : (place + 1) * self.rows_per_step]
 
-    def export(self, options: ExportOptions) -> FittedNetwork:
+    def export(self, options: ExportOptions, between: Between = uninterrupted) -> FittedNetwork:
         """Return the decoder in exact integers, and the noise scale of each scalar."""
         hidden, output, calibration = self.folded(options.calibration_rows)
         noise_scale = self._noise_scale()
@@ -155,8 +156,9 @@ class TvaeFitter:
             options=options,
             concatenate=False,
             noise_scale=noise_scale,
+            between=between,
         )
-        arrays = quantise(hidden, final, self._table, calibration, concatenate=False)
+        arrays = quantise(hidden, final, self._table, calibration, concatenate=False, between=between)
         arrays["spread"] = np.rint(noise_scale.astype(np.float64) * ALPHA_ONE).astype(np.int64)
         return FittedNetwork({"hidden_layers": len(hidden)}, arrays, choices)
 
