@@ -8,6 +8,8 @@ from typing import Any
 from uuid import uuid4
 
 import grpc
+import pandas as pd
+import pyarrow as pa
 import pytest
 from google.protobuf.json_format import ParseDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -113,6 +115,25 @@ def test_a_declaration_that_does_not_fit_fails_the_dataset(client: Client, colum
     (problem,) = found.errors
     assert problem.column == at
     assert message in problem.message
+
+
+def test_a_table_is_the_same_from_every_kind_of_source(client: Client, tmp_path: Path):
+    frame = pd.DataFrame({"city": ["Oslo", "Lima", "Köln"] * 4, "n": [number * 7 % 5 for number in range(12)]})
+    frame.to_csv(tmp_path / "a.csv.gz", sep=";", index=False, encoding="utf-8-sig")
+    with pa.output_stream(tmp_path / "a.json.zst", compression="zstd") as file:
+        file.write(frame.to_json().encode())
+    frame.to_feather(tmp_path / "a.feather", compression="lz4")
+    frame.to_excel(tmp_path / "a.xlsx", index=False)
+    sources: list[Any] = [frame, *(tmp_path / name for name in ("a.csv.gz", "a.json.zst", "a.feather", "a.xlsx"))]
+    policy = dataset_pb2.INFINITE_POLICY_MISSING
+    found = [client.upload(source, no_primary_key=True, infinite=policy) for source in sources]
+    columns = [(schema_pb2.COLUMN_KIND_CATEGORICAL, "city"), (schema_pb2.COLUMN_KIND_NUMERICAL, "n")]
+    for dataset in found:
+        assert [(column.kind, column.name) for column in dataset.schema.columns] == columns
+        assert (dataset.row_count, dataset.no_primary_key) == (12, True)
+        assert dataset.infinite == policy
+    assert [dataset.dialect.delimiter for dataset in found] == ["", ";", "", "", ""]
+    assert [[notice.code for notice in dataset.notices] for dataset in found] == [[], ["DIALECT"], ["DIALECT"], [], []]
 
 
 def test_a_dataset_may_be_deleted_while_it_is_read(client: Client, shared: Services):

@@ -250,3 +250,9 @@ def test_digits_of_int96_past_microseconds_are_counted_in_any_year():
 def test_int96_that_wraps_around_is_an_error():
     found = read(int96((julian(date(2024, 1, 1)), 0), (2**31, 0), (1, 0), (2**32 - 1, 0)))[2]
     assert sorted((row, name) for row, name, _ in found) == [(2, "x"), (3, "x"), (4, "x")]
+
+
+def test_day_0_of_int96_which_arrow_reads_as_1970_is_noted():
+    reader, table, problems = read(int96((0, 0), (julian(date(1970, 1, 1)), 1_000), (julian(date(2024, 1, 1)), 0)))
+    assert [(notice.code, notice.rows) for notice in reader.notices.all()] == [(NoticeCode.STORAGE, 1)]
+    assert (table["x"].to_pylist()[:2], problems) == ([EPOCH, EPOCH.replace(microsecond=1)], [])

@@ -125,3 +125,12 @@ def test_a_buffer_is_measured_before_it_is_decompressed(monkeypatch):
     assert "negative length" in refusal(data.replace(size, struct.pack("<q", -2)))
     monkeypatch.setattr(arrow_messages, "_MAX_BODY", 799_999)
     assert "once decompressed" in refusal(data)
+
+
+def test_compression_as_it_was_first_declared_is_measured_as_well():
+    batch = pa.record_batch({"n": pa.array([1 << 40] * 10)})
+    file = io.BytesIO()
+    options = pa.ipc.IpcWriteOptions(metadata_version=pa.ipc.MetadataVersion.V4)
+    with pa.ipc.new_stream(file, batch.schema, options=options) as writer:
+        writer.write_batch(batch, custom_metadata={"ARROW:experimental_compression": "zstd"})
+    assert "once decompressed" in refusal(file.getvalue(), ArrowStreamFormat())

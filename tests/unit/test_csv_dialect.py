@@ -62,6 +62,8 @@ SEEN = [
     ("a;b;\n1;2;\n", {"a": ["1"], "b": ["2"]}, [DELIMITER, EMPTY_COLUMN]),
     ("sep=;\na;b\n1,0;2\n", {"a": ["1,0"], "b": ["2"]}, [COMMENT, DELIMITER]),
     ("sep=,\r\na,b\r\n1,2\r\n", {"a": ["1"], "b": ["2"]}, [COMMENT]),
+    ("city n\nOslo 1\nRome 2\n", {"city n": ["Oslo 1", "Rome 2"]}, [(NoticeCode.DIALECT, "--delimiter space")]),
+    ("full name\nAna Paz\nBo Li\n", {"full name": ["Ana Paz", "Bo Li"]}, []),
     ("sep=x\n1\n", {"sep=x": ["1"]}, []),
     ("\ufeffa;b\r\n1;\u00e9\r\n", {"a": ["1"], "b": ["\u00e9"]}, [DELIMITER]),
 ]
@@ -101,10 +103,8 @@ def test_the_beginning_decides_and_all_rows_are_held_against_it(monkeypatch):
         columns, _, problems = read(text + last)
         assert (columns["a"], problems) == (["1"] * 20, [(22, 21)])
     message = next(iter(problems_of(text + "3,4\n"))).message
-    assert (
-        message
-        == "has 1 fields, the header has 2 (the delimiter ';' was seen; another one: --delimiter); if it is a comment: --comment"
-    )
+    hint = "(the delimiter ';' was seen; another one: --delimiter); if it is a comment: --comment"
+    assert message == f"has 1 fields, the header has 2 {hint}"
 
 
 def problems_of(data, **declared):

@@ -25,14 +25,6 @@ UploadProgress = Callable[[int, int | None], None]
 """Called with the bytes sent so far and the bytes in all, None where that is not known; from another thread."""
 
 
-INFINITE = {
-    "refuse": dataset_pb2.INFINITE_POLICY_UNSPECIFIED,
-    "missing": dataset_pb2.INFINITE_POLICY_MISSING,
-    "clip": dataset_pb2.INFINITE_POLICY_CLIP,
-}
-"""What can be done with infinite numbers."""
-
-
 def _known_formats() -> dict[str, dataset_pb2.DataFormat]:
     csv = dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat())
     lines = dataset_pb2.DataFormat(json=dataset_pb2.JsonFormat(orient=dataset_pb2.JSON_ORIENT_LINES))
@@ -147,7 +139,7 @@ class DatasetCalls(Calls):
         columns: Sequence[schema_pb2.ColumnSpec] = (),
         primary_key: str = "",
         no_primary_key: bool = False,
-        infinite: str = "refuse",
+        infinite: dataset_pb2.InfinitePolicy.ValueType = dataset_pb2.INFINITE_POLICY_UNSPECIFIED,
     ) -> dataset_pb2.Dataset:
         """Create a dataset that waits for its bytes.
 
@@ -156,16 +148,12 @@ class DatasetCalls(Calls):
             format: How the bytes are to be read.
             columns: Declared columns; the others are inferred from the data.
             primary_key: Name of the primary key column, or empty.
-            no_primary_key: Whether there is none, and none is to be proposed.
-            infinite: What is done with infinite numbers: "refuse", "missing" (they become missing cells) or "clip"
-                (they become the declared minimum or maximum).
+            no_primary_key: Whether the table has none, and none is to be proposed.
+            infinite: What is done with infinite numbers; by default they are refused.
 
         Raises:
-            InvalidFieldError: A format or option is unknown.
             RowmintCallError: The service refused.
         """
-        if infinite not in INFINITE:
-            raise InvalidFieldError("infinite", f"{infinite!r} is unknown; choose one of {', '.join(INFINITE)}")
         request = dataset_service_pb2.CreateDatasetRequest(
             parent=self.project,
             dataset_id="" if dataset_id is None else dataset_id,
@@ -174,7 +162,7 @@ class DatasetCalls(Calls):
                 column_overrides=columns,
                 primary_key=primary_key,
                 no_primary_key=no_primary_key,
-                infinite=INFINITE[infinite],
+                infinite=infinite,
             ),
             request_id=str(uuid.uuid4()),
         )
@@ -189,7 +177,7 @@ class DatasetCalls(Calls):
         columns: Sequence[schema_pb2.ColumnSpec] = (),
         primary_key: str = "",
         no_primary_key: bool = False,
-        infinite: str = "refuse",
+        infinite: dataset_pb2.InfinitePolicy.ValueType = dataset_pb2.INFINITE_POLICY_UNSPECIFIED,
         sheet: str | None = None,
         progress: UploadProgress | None = None,
         wait: bool = True,
@@ -204,8 +192,8 @@ class DatasetCalls(Calls):
             format: How the bytes are to be read; None to infer it from the file's suffix.
             columns: Declared columns; the others are inferred from the data.
             primary_key: Name of the primary key column, or empty.
-            no_primary_key: See `create_dataset`.
-            infinite: See `create_dataset`.
+            no_primary_key: Whether the table has none, and none is to be proposed.
+            infinite: What is done with infinite numbers; by default they are refused.
             sheet: Name of the sheet, of an Excel workbook that has several.
             progress: Called with bytes sent and bytes in all.
             wait: Whether to wait until the table is READY.

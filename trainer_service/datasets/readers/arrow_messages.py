@@ -22,6 +22,8 @@ _MESSAGE_TYPE, _MESSAGE_HEADER, _MESSAGE_BODY_LENGTH = 1, 2, 3
 _RECORD_BATCH_LENGTH, _RECORD_BATCH_BUFFERS, _RECORD_BATCH_COMPRESSION = 0, 2, 3
 _DICTIONARY_ID, _DICTIONARY_DATA, _DICTIONARY_IS_DELTA = range(3)
 _BUFFER = "<qq"  # offset and length
+_EARLY_COMPRESSION = b"ARROW:experimental_compression"
+"""Key in the metadata of messages of Arrow 0.17, by which Arrow still decompresses them."""
 _PLAIN = -1  # instead of a buffer's decompressed length: it is not compressed
 
 
@@ -127,7 +129,7 @@ class CheckedStream(io.RawIOBase):
             return body
         batch = header.table(_DICTIONARY_DATA) if kind == _DICTIONARY_BATCH else header
         size = body
-        if batch is not None and batch.table(_RECORD_BATCH_COMPRESSION) is not None:
+        if batch is not None and (batch.table(_RECORD_BATCH_COMPRESSION) is not None or _EARLY_COMPRESSION in metadata):
             self._held = self._exactly(body)
             size = _decompressed(self._held, batch.structs(_RECORD_BATCH_BUFFERS, _BUFFER))
         rows = 0 if batch is None else batch.scalar(_RECORD_BATCH_LENGTH, "<q")

@@ -52,7 +52,7 @@ def check_names(names: list[str], limits: IngestLimits, line: int = 0) -> None:
     seen: dict[str, int] = {}
     for position, name in enumerate(names, 1):
         if not name:
-            hint = "" if position > 1 else ", and pandas writes its index without: index=False leaves it out"
+            hint = "" if position > 1 else " (an index that pandas wrote has none; index=False leaves it out)"
             problems.add(f"column {position} has no name; every column needs one{hint}", line=line)
         elif len(name) > MAX_COLUMN_NAME:
             problems.add(f"the name of column {position} is longer than {MAX_COLUMN_NAME} characters", line=line)

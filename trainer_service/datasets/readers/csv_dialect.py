@@ -67,6 +67,9 @@ def seen(source: io.RawIOBase, declared: CsvFormat, limits: IngestLimits, notice
     if declared.delimiter is None and delimiter != ",":
         message = f"fields are separated by {_NAMES.get(delimiter, repr(delimiter))}, as seen from the first lines"
         notices.add(Notice(NoticeCode.DIALECT, "", message, "--delimiter"))
+    if columns := _words(records):
+        message = f"the table has one column, in which every line has {columns} words: are they its fields?"
+        notices.add(Notice(NoticeCode.DIALECT, "", message, "--delimiter space"))
     dialect = replace(dialect, delimiter=delimiter, skip_rows=dialect.skip_rows + start.skipped)
     check_header(records, dialect, notices)
     width, unnamed = _width(records, has_header=dialect.has_header)
@@ -233,6 +236,18 @@ def _refuse_lines_before(records: Records, delimiter: str) -> None:
         f" what is before it with --skip-rows {line - 1}; if not, quote fields with {delimiter!r} in them"
     )
     raise InvalidDataError([DataProblem(message, line=first)])
+
+
+def _words(records: Records) -> int:
+    """Return the number of words of every line of one column, if one of them is a number below a name; else 0."""
+    if records.width != 1 or records.share(1) < 1 or not records.rows:
+        return 0
+    lines = [record.fields[0].split() for record in records.found]
+    if len(set(map(len, lines))) > 1 or len(lines[0]) < 2:
+        return 0
+    numbers = [all(_NUMBER.fullmatch(word) for word in words) for words in zip(*lines[1:], strict=True)]
+    named = [number and not _NUMBER.fullmatch(name) for number, name in zip(numbers, lines[0], strict=True)]
+    return len(named) if any(named) else 0
 
 
 def _width(records: Records, *, has_header: bool) -> tuple[int, bool]:

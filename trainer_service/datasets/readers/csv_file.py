@@ -228,8 +228,7 @@ class CsvReader:
             problems.add(f"has {fields} fields, {expected}{hint}", line=lines.get(number, 0), row=number - has_header)
 
     def _lines(self, records: Collection[int]) -> dict[int, int]:
-        one_column = len(self._names) == 1 if self._names else False
-        return lines_of_records(self._source, self.dialect, self._limits, records, skip_empty=not one_column)
+        return lines_of_records(self._source, self.dialect, self._limits, records, skip_empty=len(self._names) != 1)
 
     def lines_of(self, rows: Collection[int]) -> dict[int, int]:
         """See `TableReader.lines_of`; the file is read once more."""

@@ -70,8 +70,8 @@ def check_header(records: Records, dialect: CsvFormat, notices: Notices) -> None
     line = records.found[0].line
     if certain or len(set(names)) < len(names) or (whole == typed and (typed > 1 or among)):
         message = (
-            "the line should name the columns, but could be a row; if the file has no header: --no-header; if it is the"
-            " header, declare that it is present"
+            "the line should name the columns, but could be a row; if the file has no header: --no-header; if this is"
+            " it: --header"
         )
         raise InvalidDataError([DataProblem(message, line=line)])
     message = f"line {line} was read as the header, though numbers stand in it over columns of numbers"

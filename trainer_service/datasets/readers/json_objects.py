@@ -85,7 +85,7 @@ class JsonReader:
         self._spread = declared is JsonOrient.SEEN and is_spread(beginning)
         if declared is JsonOrient.SEEN and found not in _USUAL:
             message = f"the document is read as pandas writes it with orient='{found}'"
-            self.notices.add(Notice(NoticeCode.DIALECT, "", message))
+            self.notices.add(Notice(NoticeCode.DIALECT, "", message, "--orient"))
         return found
 
     def _scanner(self, problems: Problems) -> JsonScanner:

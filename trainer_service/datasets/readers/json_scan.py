@@ -57,7 +57,7 @@ def _constant(name: str) -> float:
 
 def _number(token: str) -> float:
     value = float(token)
-    if len(token) <= _EXACT_DIGITS + 1:  # with its point
+    if len(token) <= _EXACT_DIGITS + 1 or repr(value) == token:  # with its point
         return value
     digits = len(token.lower().partition("e")[0].lstrip("+-0.").replace(".", ""))
     if digits <= _EXACT_DIGITS or Decimal(token) == Decimal(repr(value)):

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from trainer_service.datasets.conversion import mask
+from trainer_service.datasets.notices import Notice, NoticeCode
 from trainer_service.datasets.problems import Problems
 from trainer_service.datasets.readers.arrow_cells import YEARS, digits_dropped
 from trainer_service.datasets.readers.arrow_columns import ArrowPass
@@ -46,5 +47,8 @@ def checked_instants(
         # The product wraps around as the nanoseconds do.
         if dropped := int(np.count_nonzero(valid & ~wrapped & (nanos - micros * 1000 != 0))):
             reading.note(digits_dropped(name, dropped))
+        if zero := int(np.count_nonzero(valid & (micros == 0) & (nanos == 0))):
+            message = "instants at the beginning of 1970 may have been Julian day 0, which Arrow reads as that"
+            reading.note(Notice(NoticeCode.STORAGE, name, message, "", zero))
         columns[name] = pa.array(micros, pa.int64(), mask=~valid | wrapped).cast(column.type)
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
