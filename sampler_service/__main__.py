@@ -43,11 +43,12 @@ from sampler_service.servicer import SamplingServicer, sampling_service
 from sampler_service.sessions import SessionServices
 from sampler_service.settings import SamplerSettings, sibling_environment
 from sampler_service.statistics import Statistics
+from sampler_service.store_check import StoreCheck
 from sampler_service.trust import Trust, open_trusted_keys
 
 _log = structlog.get_logger(__name__)
 
-_LOADERS = 4  # threads that wait for registry and store, and compile plans
+_LOADERS = 4  # threads that wait for registry and store
 
 
 @contextmanager
@@ -76,7 +77,7 @@ def composed(
         statistics.count_block(version, done)
 
     admission = Admission(
-        Allowance(settings.max_streams, settings.max_rows_in_flight),
+        Allowance(settings.max_streams, settings.max_rows_in_flight, settings.max_work_bytes),
         Allowance(settings.max_project_streams, settings.max_project_rows_in_flight),
         shed,
     )
@@ -98,6 +99,7 @@ def composed(
             loaders,
             settings.model_cache_bytes,
             trust=trust,
+            require_store=StoreCheck(registry.identity, store),
             sees_unpublished=sees_unpublished,
         )
         metrics.show(model_cache_bytes=lambda: models.size_bytes)
@@ -110,7 +112,7 @@ def composed(
         )
         sampler = Sampler(
             models,
-            PlanCache(loaders),
+            PlanCache(scheduler.lane),
             scheduler.lane,
             lambda: secrets.randbits(64),
             max_rows=settings.max_rows,
@@ -126,7 +128,7 @@ def composed(
             count_candidates=scheduler.count,
             max_seconds=settings.max_stream_seconds,
         )
-        servicer = SamplingServicer(services, Pacing(settings.write_timeout))
+        servicer = SamplingServicer(services, Pacing(settings.write_timeout), settings.max_plan_bytes)
         server = Server(
             [sampling_service(servicer), model_service(registry.models, store), load_service(load)],
             ServerOptions(

@@ -1,4 +1,4 @@
-"""Admission: streams and rows in flight, bounded for the process and for each project.
+"""Admission: streams, rows in flight and memory at work, bounded for the process, the first two for each project too.
 
 A project past what it may have gets RESOURCE_EXHAUSTED: another replica with the same settings would say the same, and
 waiting helps once its own streams have ended. A process past what it can carry gets UNAVAILABLE: another replica may
@@ -21,11 +21,13 @@ class Allowance:
 
     Attributes:
         streams: Calls that make rows.
-        rows: Rows that are being computed, or wait to be sent.
+        rows: Rows that are being computed, or wait to be sent. A candidate that rows are completed from is one.
+        bytes: Memory that completions compute in.
     """
 
     streams: int
     rows: int
+    bytes: int = 0
 
 
 class Admission:
@@ -45,6 +47,7 @@ class Admission:
         self._rows: Counter[str] = Counter()
         self.streams = 0
         self.rows = 0
+        self.bytes = 0
         self._draining = False
 
     def drain(self) -> None:
@@ -83,12 +86,31 @@ class Admission:
         self._rows[project] += rows
         self.rows += rows
 
-    def leave(self, project: str, rows: int) -> None:
-        """Remove a call and the rows it held."""
+    def take_bytes(self, held: int, size: int) -> None:
+        """Let a call that holds `held` bytes hold `size` more.
+
+        Raises:
+            LimitError: It alone would hold more than the process carries.
+            UnavailableError: All together would.
+        """
+        limit = self._process.bytes
+        if 0 < limit < held + size:
+            raise LimitError(
+                f"completing these rows takes {held + size} bytes of memory, more than this sampler has for all calls"
+                f" ({limit}); request fewer candidates, know fewer columns, or raise ROWMINT_MAX_WORK_BYTES",
+                metadata={"limit": str(limit), "setting": "ROWMINT_MAX_WORK_BYTES"},
+            )
+        if 0 < limit < self.bytes + size:
+            raise self._overloaded("bytes", limit)
+        self.bytes += size
+
+    def leave(self, project: str, rows: int, size: int) -> None:
+        """Remove a call, and the rows and bytes it held."""
         self._streams[project] -= 1
         self._rows[project] -= rows
         self.streams -= 1
         self.rows -= rows
+        self.bytes -= size
         if not self._streams[project]:
             del self._streams[project], self._rows[project]
 
@@ -104,7 +126,7 @@ class Admission:
 
     def _overloaded(self, what: str, limit: int) -> UnavailableError:
         self._shed(f"process_{what}")
-        setting = {"streams": "ROWMINT_MAX_STREAMS", "rows": "ROWMINT_MAX_ROWS_IN_FLIGHT"}[what]
+        setting = _SETTINGS[what]
         return UnavailableError(
             f"this sampler has {_HELD[what]} as it carries ({limit}); retry at another replica, retry later, or raise"
             f" {setting}",
@@ -113,7 +135,12 @@ class Admission:
         )
 
 
-_HELD = {"streams": "as many streams", "rows": "as many rows in flight"}
+_HELD = {"streams": "as many streams", "rows": "as many rows in flight", "bytes": "as many bytes at work"}
+_SETTINGS = {
+    "streams": "ROWMINT_MAX_STREAMS",
+    "rows": "ROWMINT_MAX_ROWS_IN_FLIGHT",
+    "bytes": "ROWMINT_MAX_WORK_BYTES",
+}
 
 
 class Ticket:
@@ -128,6 +155,7 @@ class Ticket:
         self.project = project
         self._admission = admission
         self._rows = 0
+        self._bytes = 0
         self._open = True
 
     def hold(self, rows: int) -> None:
@@ -141,8 +169,19 @@ class Ticket:
             self._admission.take_rows(self.project, rows)
             self._rows += rows
 
+    def hold_bytes(self, size: int) -> None:
+        """Hold memory, `size` bytes in all, until the ticket is given back; nothing where it holds more already.
+
+        Raises:
+            LimitError: The call alone would hold more than the process carries.
+            UnavailableError: The process would hold more than it carries.
+        """
+        if self._open and size > self._bytes:
+            self._admission.take_bytes(self._bytes, size - self._bytes)
+            self._bytes = size
+
     def close(self) -> None:
         """Give the ticket back; any number of times."""
         if self._open:
             self._open = False
-            self._admission.leave(self.project, self._rows)
+            self._admission.leave(self.project, self._rows, self._bytes)

@@ -8,9 +8,10 @@ import google_crc32c
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from rowmint.errors import FieldViolation, InvalidFieldError, RowmintError
+from rowmint.errors import FieldViolation, InvalidFieldError, LimitError, RowmintError
 from rowmint.names import ModelVersionRef
-from rowmint.rpc.converters import predicates_from_proto, schema_to_proto
+from rowmint.rpc.converters import schema_to_proto
+from rowmint.rpc.predicates import predicates_from_proto
 from rowmint.rpc.values import cell_to_value, value_to_cell
 from rowmint.sampling.completion import CompletedRow
 from rowmint.sampling.formats import RowFormat, TypedBatch
@@ -18,12 +19,14 @@ from rowmint.sampling.formats.columns import TypedColumn, ValueKind
 from rowmint.sampling.messages import RowsMessage, StreamHeader, StreamSummary
 from rowmint.sampling.parts import PlannedPart, PlannedSample
 from rowmint.schema import Cell
+from rowmint.synthesizer import CompletionSupport
 from rowmint.v1 import sampling_pb2, statistics_pb2
-from sampler_service.requests import CompletionRequest, SampleRequest
+from sampler_service.requests import CompletionRequest, Received, SampleRequest
 from sampler_service.sessions import CompletedRows, CompletionEvent, SampleEvent
 from sampler_service.statistics import VersionStatistics
 
 _MAX_PARTIAL_ROWS = 10_000
+_COMPLETED_BYTES = 1 << 20
 
 _FORMATS = {
     sampling_pb2.ROW_FORMAT_UNSPECIFIED: RowFormat.ARROW_STREAM,
@@ -36,6 +39,12 @@ _CONTINUED = {
     sampling_pb2.FRAMING_UNSPECIFIED: False,
     sampling_pb2.FRAMING_FILE: False,
     sampling_pb2.FRAMING_CONTINUE: True,
+}
+
+_SUPPORT = {
+    CompletionSupport.MATCHED: sampling_pb2.COMPLETION_SUPPORT_MATCHED,
+    CompletionSupport.WIDENED: sampling_pb2.COMPLETION_SUPPORT_WIDENED,
+    CompletionSupport.UNSUPPORTED: sampling_pb2.COMPLETION_SUPPORT_UNSUPPORTED,
 }
 
 
@@ -77,6 +86,7 @@ def sample_request(request: sampling_pb2.SampleRequest, field: str = "") -> Samp
         allow_partial="allow_partial",
         message_bytes="message_bytes",
         escape_formulas="csv_escape_formulas",
+        max_reuse="max_reuse",
     )
     return SampleRequest(
         model=ModelVersionRef.parse(request.model, f"{field}model"),
@@ -91,13 +101,25 @@ def sample_request(request: sampling_pb2.SampleRequest, field: str = "") -> Samp
     )
 
 
-def plan_request(request: sampling_pb2.PlanSampleRequest) -> tuple[SampleRequest, int]:
-    """Return the stream that is to be planned, and the number of its parts.
+def received_sample(request: sampling_pb2.SampleRequest) -> Received[SampleRequest]:
+    """Return the request for a stream, its model read already.
 
     Raises:
-        InvalidFieldError: A field is malformed.
+        InvalidFieldError: The model's name is malformed.
     """
-    return sample_request(request.sample, "sample."), request.parts if request.HasField("parts") else 1
+    model = ModelVersionRef.parse(request.model, "model")
+    return Received(model, request.ByteSize(), lambda: sample_request(request))
+
+
+def received_plan(request: sampling_pb2.PlanSampleRequest) -> Received[tuple[SampleRequest, int]]:
+    """Return the stream that is to be planned, its model read already, and the number of its parts.
+
+    Raises:
+        InvalidFieldError: The model's name is malformed.
+    """
+    parts = request.parts if request.HasField("parts") else 1
+    model = ModelVersionRef.parse(request.sample.model, "sample.model")
+    return Received(model, request.ByteSize(), lambda: (sample_request(request.sample, "sample."), parts))
 
 
 def sample_response(event: SampleEvent) -> sampling_pb2.SampleResponse:
@@ -124,6 +146,8 @@ def header_to_proto(header: StreamHeader) -> sampling_pb2.SampleHeader:
         end_row=header.end_row,
         schema=schema_to_proto(header.schema),
         categories=[sampling_pb2.CategoryList(values=texts) for texts in header.categories or ()],
+        rows_per_candidate=header.rows_per_candidate,
+        distinct_candidates=header.distinct_candidates,
     )
 
 
@@ -168,15 +192,41 @@ def summary_to_proto(summary: StreamSummary) -> sampling_pb2.SampleSummary:
         rows_delivered=summary.rows_delivered,
         complete=summary.complete,
         next_row=summary.next_row,
+        distinct_candidates=summary.distinct_candidates,
+        rows_per_candidate=summary.rows_per_candidate,
     )
 
 
-def planned_to_proto(planned: PlannedSample, request: sampling_pb2.SampleRequest) -> sampling_pb2.PlanSampleResponse:
-    """Return the message of a planned stream; its parts are `request`, pinned and cut."""
-    plan = planned.plan
+def plan_response(
+    planned: PlannedSample, request: sampling_pb2.PlanSampleRequest, max_bytes: int
+) -> sampling_pb2.PlanSampleResponse:
+    """Return the message of a planned stream.
+
+    Its parts are the request's stream, pinned and cut; each is as large as that, so they are bounded together.
+
+    Args:
+        planned: The plan.
+        request: What was requested.
+        max_bytes: Bytes that the requests of the parts may have together.
+
+    Raises:
+        LimitError: They have more, and were requested.
+    """
+    plan, header = planned.plan, planned.header
+    parts: list[sampling_pb2.SampleRequest] = []
+    if not request.ranges_only:
+        first = _part(planned.parts[0], header, request.sample)
+        if first.ByteSize() * len(planned.parts) > max_bytes:
+            raise LimitError(
+                f"parts: {len(planned.parts)} requests of {first.ByteSize()} bytes are more than this sampler answers"
+                f" with ({max_bytes} bytes); set ranges_only, request fewer parts, or raise ROWMINT_MAX_PLAN_BYTES",
+                metadata={"limit": str(max_bytes), "setting": "ROWMINT_MAX_PLAN_BYTES"},
+            )
+        parts = [first, *(_part(part, header, request.sample) for part in planned.parts[1:])]
     return sampling_pb2.PlanSampleResponse(
-        header=header_to_proto(planned.header),
-        parts=[_part(part, planned.header, request) for part in planned.parts],
+        header=header_to_proto(header),
+        parts=parts,
+        ranges=[sampling_pb2.RowRange(start_row=part.start_row, end_row=part.end_row) for part in planned.parts],
         acceptance=plan.acceptance,
         conditioned_column=planned.conditioned_column,
         tile_size=plan.tile_size,
@@ -245,7 +295,12 @@ def completion_request(request: sampling_pb2.CompleteRowsRequest) -> CompletionR
     config = request.config
     given = _given(config, seed="seed", start_row="start_row", tolerance="tolerance", candidates="candidates")
     model = ModelVersionRef.parse(config.model, "config.model")
-    return CompletionRequest(model=model, **given)  # type: ignore[arg-type] # each has the type of its field
+    return CompletionRequest(
+        model=model,
+        expected_model_digest=config.expected_model_digest,
+        expected_plan_digest=config.expected_plan_digest,
+        **given,  # type: ignore[arg-type] # each has the type of its field
+    )
 
 
 def partial_rows(request: sampling_pb2.CompleteRowsRequest) -> Sequence[sampling_pb2.PartialRow]:
@@ -271,16 +326,28 @@ def known_cells(row: sampling_pb2.PartialRow, index: int) -> Mapping[str, Cell]:
     return {name: value_to_cell(value, f"rows[{index}].known[{name!r}]") for name, value in row.known.items()}
 
 
-def completion_response(event: CompletionEvent[sampling_pb2.PartialRow]) -> sampling_pb2.CompleteRowsResponse:
-    """Return the message of what a stream of completed rows consists of."""
+def completion_responses(
+    event: CompletionEvent[sampling_pb2.PartialRow],
+) -> Iterator[sampling_pb2.CompleteRowsResponse]:
+    """Yield the messages of what a stream of completed rows consists of; rows in messages of about a MiB at most."""
     match event:
         case StreamHeader():
-            return sampling_pb2.CompleteRowsResponse(header=header_to_proto(event))
+            yield sampling_pb2.CompleteRowsResponse(header=header_to_proto(event))
         case CompletedRows():
-            rows = [completed_to_proto(row, sent) for row, sent in zip(event.rows, event.sent, strict=True)]
-            return sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows(rows=rows))
+            response = sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows())
+            size = 0
+            for row, sent in zip(event.rows, event.sent, strict=True):
+                made = completed_to_proto(row, sent)
+                size += made.ByteSize()
+                if response.rows.rows and size > _COMPLETED_BYTES:
+                    yield response
+                    response = sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows())
+                    size = made.ByteSize()
+                response.rows.rows.append(made)
+            if response.rows.rows:
+                yield response
         case StreamSummary():
-            return sampling_pb2.CompleteRowsResponse(summary=summary_to_proto(event))
+            yield sampling_pb2.CompleteRowsResponse(summary=summary_to_proto(event))
 
 
 def completed_to_proto(row: CompletedRow, sent: sampling_pb2.PartialRow) -> sampling_pb2.CompletedRow:
@@ -290,4 +357,5 @@ def completed_to_proto(row: CompletedRow, sent: sampling_pb2.PartialRow) -> samp
         values=[sent.known[name] if name in sent.known else cell_to_value(cell) for name, cell in row.cells.items()],
         effective_sample_size=row.effective_sample_size,
         tolerance=row.tolerance,
+        support=_SUPPORT[row.support],
     )

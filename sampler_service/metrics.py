@@ -62,11 +62,11 @@ _LIVE = {
     "utilization": _gauge(
         "rowmint_utilization", "How busy the threads are, as reported to balancers; 1 is fully.", summed=False
     ),
-    "model_cache_bytes": _gauge("rowmint_model_cache_bytes", "Bytes of the models kept loaded."),
+    "model_cache_bytes": _gauge("rowmint_model_cache_bytes", "Memory of the models kept loaded, bytes."),
 }
 _READ: dict[str, Callable[[], float]] = {}
 
-SHED_REASONS = ("project_streams", "project_rows", "process_streams", "process_rows", "draining")
+SHED_REASONS = ("project_streams", "project_rows", "process_streams", "process_rows", "process_bytes", "draining")
 OUTCOMES = ("complete", "drained", "max_duration", "cancelled", "refused", "failed")
 
 for _reason in SHED_REASONS:

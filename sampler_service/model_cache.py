@@ -4,9 +4,11 @@ Projects share nothing, not even where their models are equal: how fast an answe
 """
 
 import asyncio
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
@@ -25,8 +27,15 @@ from sampler_service.trust import Trust
 
 T = TypeVar("T")
 
+
+def _nothing() -> None:
+    """Require nothing of the store."""
+
+
 _RESOLVED = 4096  # references remembered for when the registry is away
 _RESOLVE_SECONDS = 5.0
+_RETRY_SECONDS = 0.1  # another replica may have room at once
+_WEIGHTS_FACTOR, _MANIFEST_FACTOR = 4, 8  # memory by bytes of a file: what most models take that were never loaded
 
 
 class VersionResolver(Protocol):
@@ -66,27 +75,24 @@ class _Key:
     weights_sha256: bytes
 
 
-@dataclass(frozen=True)
-class _Weighed:
-    """A model and the bytes it counts for: its arrays and its manifest."""
-
-    model: Model
-    size_bytes: int
-
-
 class ModelCache:
     """Models by version, alias or digest, verified before they are parsed and warm before they are handed out.
 
     While the registry cannot be reached, a reference stands for what it was resolved to last, so that models that are
     loaded are still served. For one event loop; the work is done in `executor`.
 
+    What counts is the memory that a model takes. One that is being loaded counts from the start, by its size once that
+    is known, and one that is evicted until no stream uses it: together with what is kept they take twice `max_bytes` at
+    most.
+
     Args:
         resolver: Where versions are found.
         store: Where their objects are.
         kernel: Runs the networks.
         executor: Threads that load.
-        max_bytes: Bytes kept.
+        max_bytes: Memory of the models kept, bytes.
         trust: Says which versions may be served; None: all.
+        require_store: Called before objects are read, in the executor; raises where the store is not the registry's.
         sees_unpublished: Says whether the caller that is being served may have staged versions of a project, by its id;
             called in the task of the call.
     """
@@ -100,25 +106,37 @@ class ModelCache:
         max_bytes: int,
         *,
         trust: Trust | None = None,
+        require_store: Callable[[], None] = _nothing,
         sees_unpublished: Callable[[str], bool] = lambda _project: False,
     ) -> None:
         self._trust = trust
+        self._require_store = require_store
         self._sees_unpublished = sees_unpublished
         self._resolver = resolver
         self._store = store
         self._kernel = kernel
         self._executor = executor
         self._max_bytes = max_bytes
-        self._models: SingleFlightCache[_Key, _Weighed] = SingleFlightCache(
-            max_bytes, lambda held: held.size_bytes, metrics.cache_evicted
+        self._models: SingleFlightCache[_Key, Model] = SingleFlightCache(
+            max_bytes, lambda model: model.memory_bytes, self._evicted
         )
+        self._loading = 0
+        self._leaving: list[weakref.ref[Model]] = []  # evicted, and maybe still in use
+        self._memory: OrderedDict[_Key, int] = OrderedDict()  # of models that were loaded before
         self._keys: OrderedDict[ModelVersionName, _Key] = OrderedDict()
         self._resolved: OrderedDict[ModelVersionRef, ModelVersionRecord] = OrderedDict()
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the models kept."""
+        """Memory of the models kept."""
         return self._models.total
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of the models kept, of those being loaded, and of those evicted that are still in use."""
+        self._leaving = [leaving for leaving in self._leaving if leaving() is not None]
+        in_use = sum(model.memory_bytes for leaving in self._leaving if (model := leaving()) is not None)
+        return self._models.total + self._loading + in_use
 
     def loaded_bytes(self, name: ModelVersionName) -> int:
         """Return the bytes of a version that is loaded now, or 0."""
@@ -138,41 +156,84 @@ class ModelCache:
             UntrustedModelError: No trusted key has signed it.
             DataLossError: Its objects are not what the registry says.
             LimitError: It is larger than the cache.
-            UnavailableError: Registry or store cannot be reached.
+            UnavailableError: Registry or store cannot be reached, the store is another registry's, or models in use
+                leave no room.
         """
         loop = asyncio.get_running_loop()
         record = await self._resolve(ref, deleted=deleted)
         # Before anything is read: what no trusted key has signed is not parsed.
         await self._require_trust(ref.model, record)
-        size = record.manifest_size + record.weights_size
-        if size > self._max_bytes:
-            raise LimitError(
-                f"{record.name} has {size} bytes, more than this sampler may keep loaded ({self._max_bytes}); raise"
-                " ROWMINT_MODEL_CACHE_BYTES",
-                metadata={"limit": str(self._max_bytes), "setting": "ROWMINT_MODEL_CACHE_BYTES"},
-            )
-
+        # The project that the caller is authorized for, whatever the registry says whose the model is.
+        key = _Key(ref.model.project, record.manifest_sha256, record.weights_sha256)
+        # What was never loaded is refused by its files alone.
+        self._require_room(record, self._memory.get(key, record.manifest_size + record.weights_size))
         missed = False
 
-        async def load() -> _Weighed:
+        async def load() -> Model:
             nonlocal missed
             missed = True
             metrics.cache_miss()
             began = loop.time()
-            found = await loop.run_in_executor(self._executor, self._load, record)
+            with self._reserved(self._expected_bytes(key, record)):
+                model = await loop.run_in_executor(self._executor, self._load, record)
             metrics.model_loaded(loop.time() - began)
-            return found
+            self._memory[key] = model.memory_bytes
+            self._memory.move_to_end(key)
+            if len(self._memory) > _RESOLVED:
+                self._memory.popitem(last=False)
+            self._require_room(record, model.memory_bytes)
+            self._require_share(model.memory_bytes)  # it may take more than was expected
+            return model
 
-        # The project that the caller is authorized for, whatever the registry says whose the model is.
-        key = _Key(ref.model.project, record.manifest_sha256, record.weights_sha256)
-        held = await self._models.get(key, load)
+        model = await self._models.get(key, load)
         if not missed:
             metrics.cache_hit()
         self._keys[record.name] = key
         self._keys.move_to_end(record.name)
         if len(self._keys) > _RESOLVED:
             self._keys.popitem(last=False)
-        return LoadedModel(record.name, held.model)
+        return LoadedModel(record.name, model)
+
+    def _require_room(self, record: ModelVersionRecord, size: int) -> None:
+        if size > self._max_bytes:
+            raise LimitError(
+                f"{record.name} takes {size} bytes of memory or more, and this sampler keeps models of"
+                f" {self._max_bytes} at most; raise ROWMINT_MODEL_CACHE_BYTES",
+                metadata=self._limit,
+            )
+
+    def _expected_bytes(self, key: _Key, record: ModelVersionRecord) -> int:
+        files = _WEIGHTS_FACTOR * record.weights_size + _MANIFEST_FACTOR * record.manifest_size
+        return min(self._memory.get(key, files), self._max_bytes)
+
+    @contextmanager
+    def _reserved(self, size: int) -> Iterator[None]:
+        """Count a model as loading."""
+        self._require_share(size)
+        self._loading += size
+        try:
+            yield
+        finally:
+            self._loading -= size
+
+    def _require_share(self, size: int) -> None:
+        """Make room for a model: those used least recently are evicted, and it is refused where too many are in use."""
+        self._models.make_room(self._loading + size)
+        if self.held_bytes + size > 2 * self._max_bytes:
+            raise UnavailableError(
+                f"models that streams use take as much memory as this sampler has for them (twice {self._max_bytes}"
+                " bytes); retry at another replica, retry later, or raise ROWMINT_MODEL_CACHE_BYTES",
+                metadata=self._limit,
+                retry_after=_RETRY_SECONDS,
+            )
+
+    @property
+    def _limit(self) -> dict[str, str]:
+        return {"limit": str(self._max_bytes), "setting": "ROWMINT_MODEL_CACHE_BYTES"}
+
+    def _evicted(self, model: Model) -> None:
+        metrics.cache_evicted()
+        self._leaving.append(weakref.ref(model))
 
     async def _require_trust(self, model: ModelName, record: ModelVersionRecord) -> None:
         if self._trust is not None and not self._trust.is_known(model, record):
@@ -214,7 +275,8 @@ class ModelCache:
             self._resolved.popitem(last=False)
         return record
 
-    def _load(self, record: ModelVersionRecord) -> _Weighed:
+    def _load(self, record: ModelVersionRecord) -> Model:
+        self._require_store()
         try:
             return self._read(record)
         except DataLossError as error:
@@ -222,10 +284,10 @@ class ModelCache:
             error.metadata.setdefault("name", str(record.name))
             raise
 
-    def _read(self, record: ModelVersionRecord) -> _Weighed:
+    def _read(self, record: ModelVersionRecord) -> Model:
         manifest, weights = stored_files(self._store, record)
         model = read_model(manifest, weights, self._kernel, record.manifest_digest)
         if model.digest != record.model_digest:
             raise DataLossError(f"{record.name} does not have the model digest the registry says; delete the version")
         draw_first_row(model)
-        return _Weighed(model, model.size_bytes + len(manifest))
+        return model

@@ -13,6 +13,7 @@ from rowmint.sampling.plan import Plan
 from rowmint.sampling.prepared import prepare, stream_header
 from rowmint.sampling.rows import CandidateCache
 from rowmint.sampling.stream import BlockDone, SampleStream
+from sampler_service.computing import compute, schema_bytes
 from sampler_service.model_cache import LoadedModel, ModelCache
 from sampler_service.plan_cache import PlanCache
 from sampler_service.requests import CompletionRequest, SampleRequest
@@ -60,7 +61,11 @@ class Sampler:
         request = request.seeded(self._draw_seed)
         loaded, plan = await self._resolve(request)
         project = request.model.model.project
-        prepared = prepare(loaded.model, request, plan, str(loaded.name), candidates=self._candidates, owner=project)
+        prepared = await compute(
+            self._executor_of(project),
+            schema_bytes(loaded.model.schema),
+            lambda: prepare(loaded.model, request, plan, str(loaded.name), candidates=self._candidates, owner=project),
+        )
         return SampleStream(prepared, self._executor_of(project), partial(self._observe, loaded.name))
 
     async def plan(self, request: SampleRequest, parts: int) -> PlannedSample:
@@ -74,23 +79,30 @@ class Sampler:
             raise InvalidFieldError("parts", f"is {parts}; must be 1 to {MAX_PARTS}")
         request = request.seeded(self._draw_seed)
         loaded, plan = await self._resolve(request)
-        header = stream_header(loaded.model, request, plan, str(loaded.name))
+        header = await compute(
+            self._executor_of(request.model.model.project),
+            schema_bytes(loaded.model.schema),
+            lambda: stream_header(loaded.model, request, plan, str(loaded.name)),
+        )
         return PlannedSample(
             header,
             plan,
             loaded.model.synthesizer.conditioned_column(plan.conditions),
-            plan_parts(header, plan.block_size, parts, continued=request.continued),
+            plan_parts(header, plan, parts, continued=request.continued),
         )
 
-    async def complete(self, request: CompletionRequest) -> tuple[ModelVersionName, RowCompletion]:
-        """Return what completes rows as requested, and the version it does so with.
+    async def complete(
+        self, request: CompletionRequest, stopped: Callable[[], bool] = lambda: False
+    ) -> tuple[ModelVersionName, RowCompletion]:
+        """Return what completes rows as requested until it is `stopped`, and the version it does so with.
 
         Raises:
-            RowmintError: It is not possible; see `CompletionSpec.validate` and `ModelCache.get`.
+            RowmintError: It is not possible; see `CompletionSpec.validate`, `ModelCache.get` and `RowCompletion`.
         """
         request.validate()
-        loaded = await self._models.get(request.model)
-        return loaded.name, RowCompletion(loaded.model, request.seeded(self._draw_seed))
+        # As for sampled rows: a caller that names the digest resumes a stream that was made from it.
+        loaded = await self._models.get(request.model, deleted=bool(request.expected_model_digest))
+        return loaded.name, RowCompletion(loaded.model, request.seeded(self._draw_seed), stopped)
 
     async def _resolve(self, request: SampleRequest) -> tuple[LoadedModel, Plan]:
         request.validate()
@@ -104,4 +116,5 @@ class Sampler:
         loaded = await self._models.get(request.model, deleted=bool(request.expected_model_digest))
         # Before the plan is compiled, which takes longer.
         request.validate_for(loaded.model)
-        return loaded, await self._plans.get(loaded.model, request.where, request.model.model.project)
+        plan = await self._plans.get(loaded.model, request.where, request.model.model.project)
+        return loaded, plan.allowing(request.max_reuse, request.expected_plan_digest)

@@ -8,7 +8,8 @@ from rowmint.rpc.server import Service
 from rowmint.v1 import sampling_pb2, sampling_service_pb2, sampling_service_pb2_grpc, statistics_pb2
 from sampler_service import converters
 from sampler_service.pacing import Pacing
-from sampler_service.sessions import CompletionSession, SampleSession, SessionServices
+from sampler_service.sessions import CompletionSession, PlanSession, SampleSession, SessionServices
+from sampler_service.settings import MAX_PLAN_BYTES
 
 
 class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
@@ -17,17 +18,19 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
     Args:
         services: What sessions are made with.
         pacing: Ends calls whose clients do not keep them going.
+        max_plan_bytes: Bytes that the requests of a plan's parts may have together.
     """
 
-    def __init__(self, services: SessionServices, pacing: Pacing) -> None:
+    def __init__(self, services: SessionServices, pacing: Pacing, max_plan_bytes: int = MAX_PLAN_BYTES) -> None:
         self._services = services
         self._pacing = pacing
+        self._plan_bytes = max_plan_bytes
 
     async def Sample(
         self, request: sampling_pb2.SampleRequest, context: Any
     ) -> AsyncIterator[sampling_pb2.SampleResponse]:
         """Stream rows."""
-        session = SampleSession(self._services, converters.sample_request(request), context)
+        session = SampleSession(self._services, converters.received_sample(request), context)
         making = session.responses(converters.sample_response)
         async with aclosing(self._pacing.paced(making, context)) as responses:
             async for response in responses:
@@ -37,12 +40,9 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
         self, request: sampling_pb2.PlanSampleRequest, context: Any
     ) -> sampling_pb2.PlanSampleResponse:
         """Say what a stream would be made of and cut it into parts."""
-        sample, parts = converters.plan_request(request)
+        session = PlanSession(self._services, converters.received_plan(request), context)
         with converters.within_sample():
-            planned = await self._services.sampler.plan(sample, parts)
-        await self._services.replica.announce(context)
-        self._services.replica.report_load(context)
-        return converters.planned_to_proto(planned, request.sample)
+            return await session.response(lambda planned: converters.plan_response(planned, request, self._plan_bytes))
 
     async def CompleteRows(
         self, request_iterator: AsyncIterator[sampling_pb2.CompleteRowsRequest], context: Any
@@ -52,7 +52,7 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
         request = converters.completion_request(await self._pacing.first(request_iterator))
         session = CompletionSession(self._services, request, converters.known_cells, context)
         rows = (converters.partial_rows(message) async for message in request_iterator)
-        making = session.responses(rows, converters.completion_response)
+        making = session.responses(rows, converters.completion_responses)
         async with aclosing(self._pacing.paced(making, context)) as responses:
             async for response in responses:
                 yield response

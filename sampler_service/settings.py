@@ -10,6 +10,9 @@ from pydantic_settings import SettingsConfigDict
 from rowmint.rpc.settings import ServiceSettings
 from rowmint.sampling.limits import MAX_ROWS
 
+MAX_PLAN_BYTES = 3 * 1024 * 1024
+"""Default of `SamplerSettings.max_plan_bytes`: what clients receive by default is 4 MiB."""
+
 
 class SamplerSettings(ServiceSettings):
     """The sampler's own settings, beside those that both services have.
@@ -25,13 +28,16 @@ class SamplerSettings(ServiceSettings):
         processes: Processes that share the port, and so the machine's cores; each has limits and models of its own.
         shares_port: Whether others listen on the same port; set by the process that starts them.
         threads: Blocks computed at once, over all streams of all processes.
-        model_cache_bytes: Bytes of models kept loaded.
-        max_streams: Calls that make rows served at once; one more is refused, to be retried at another replica.
+        model_cache_bytes: Memory of the models kept loaded, bytes; with those that are loading or still in use, twice
+            as much at most.
+        max_streams: Calls that make or plan rows served at once; one more is refused, to be retried at another replica.
         max_project_streams: Likewise, of one project; 0 for as many as all.
         max_rows_in_flight: Rows computed, or waiting to be sent, at once.
         max_project_rows_in_flight: Likewise, of one project; 0 for as many as all.
+        max_work_bytes: Bytes that completions compute in at once, all together.
         max_stream_seconds: Seconds after which a stream is ended on the grid, to be resumed elsewhere; 0 for never.
         max_rows: Longest logical stream, rows.
+        max_plan_bytes: Bytes that the requests of a plan's parts may have together; more are answered as ranges only.
         write_timeout: Seconds a client may leave a message unread before its stream is ended.
         max_message_bytes: Largest message received.
         grace_seconds: How long calls may last after SIGTERM, seconds.
@@ -55,8 +61,10 @@ class SamplerSettings(ServiceSettings):
     max_project_streams: int = Field(default=0, ge=0)
     max_rows_in_flight: int = Field(default=1_000_000, ge=1)
     max_project_rows_in_flight: int = Field(default=0, ge=0)
+    max_work_bytes: int = Field(default=1024**3, ge=1)
     max_stream_seconds: float = Field(default=600.0, ge=0)
     max_rows: int = Field(default=MAX_ROWS, ge=1, le=MAX_ROWS)
+    max_plan_bytes: int = Field(default=MAX_PLAN_BYTES, ge=64 * 1024)
     write_timeout: float = Field(default=60.0, gt=0)
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=64 * 1024)
     grace_seconds: float = Field(default=10.0, ge=0)

@@ -1,7 +1,7 @@
 """A bounded cache in which each value is made once for all callers that need it at the same time."""
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -18,15 +18,25 @@ class SingleFlightCache(Generic[K, V]):
     Args:
         bound: Greatest sum of weights kept. A value that weighs more by itself is handed out, but not kept.
         weight: Weight of a value.
-        evicted: Called for each value evicted for others.
+        evicted: Called with each value evicted for others.
+        ends_unwanted: Whether the making of a value is cancelled when every caller that waited for it was.
     """
 
-    def __init__(self, bound: int, weight: Callable[[V], int], evicted: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        bound: int,
+        weight: Callable[[V], int],
+        evicted: Callable[[V], None] = lambda _: None,
+        *,
+        ends_unwanted: bool = False,
+    ) -> None:
         self._bound = bound
         self._weight = weight
         self._evicted = evicted
         self._kept: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._ends_unwanted = ends_unwanted
         self._flights: dict[K, asyncio.Task[V]] = {}
+        self._waiting: Counter[asyncio.Task[V]] = Counter()
         self._total = 0
 
     @property
@@ -45,7 +55,8 @@ class SingleFlightCache(Generic[K, V]):
     async def get(self, key: K, make: Callable[[], Awaitable[V]]) -> V:
         """Return the value of `key`, made by `make` where it is not kept and not being made.
 
-        A caller that is cancelled leaves the others' flight alone.
+        A caller that is cancelled leaves the others' flight alone. Where it was the last, the flight continues without
+        one or is cancelled, as the cache is set.
         """
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -56,19 +67,39 @@ class SingleFlightCache(Generic[K, V]):
             # Where every caller was cancelled, the error is dropped.
             flight.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._flights[key] = flight
-        return await asyncio.shield(flight)
+        self._waiting[flight] += 1
+        try:
+            return await asyncio.shield(flight)
+        finally:
+            self._leave(key, flight)
+
+    def _leave(self, key: K, flight: asyncio.Task[V]) -> None:
+        """Count a caller out; one that is cancelled leaves the flight to the others, if there are any."""
+        self._waiting[flight] -= 1
+        if self._waiting[flight]:
+            return
+        del self._waiting[flight]
+        if self._ends_unwanted and not flight.done():
+            # The next caller begins again.
+            self._flights.pop(key, None)
+            flight.cancel()
 
     async def _fly(self, key: K, make: Callable[[], Awaitable[V]]) -> V:
         try:
             value = await make()
         finally:
-            del self._flights[key]
+            if self._flights.get(key) is asyncio.current_task():
+                del self._flights[key]
         weight = self._weight(value)
         if weight <= self._bound:
             self._kept[key] = (value, weight)
             self._total += weight
-        while self._total > self._bound:
-            _, (_, freed) = self._kept.popitem(last=False)
-            self._total -= freed
-            self._evicted()
+        self.make_room(0)
         return value
+
+    def make_room(self, weight: int) -> None:
+        """Evict values until there is room for so much more, or none is kept."""
+        while self._kept and self._total + weight > self._bound:
+            _, (value, freed) = self._kept.popitem(last=False)
+            self._total -= freed
+            self._evicted(value)

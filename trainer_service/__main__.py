@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from rowmint.failpoints import arm
-from rowmint.objects import open_store
 from rowmint.observability.calls import CallObserver
 from rowmint.observability.service_telemetry import service_telemetry
 from rowmint.registry import migrate, open_registry
@@ -24,15 +23,18 @@ from rowmint.v1 import (
 )
 from trainer_service import metrics
 from trainer_service.datasets.upload import UploadLimits, UploadService
-from trainer_service.garbage import Sweeper
+from trainer_service.garbage import OrphanRules, Sweeper
+from trainer_service.home import prepare_home
 from trainer_service.jobs.backends.subprocesses import SubprocessBackend
 from trainer_service.jobs.pool import WorkerPool
 from trainer_service.jobs.runners import PHASES
+from trainer_service.jobs.stores import open_stores
 from trainer_service.servicers.datasets import DatasetServicer
 from trainer_service.servicers.model_admin import ModelAdminServicer
 from trainer_service.servicers.training import TrainingServicer
 from trainer_service.settings import TrainerSettings, worker_environment
 from trainer_service.signer import VersionSigner, open_signing_key
+from trainer_service.store_claims import claim_stores
 
 _THREADS = 16  # no more than the registry's pool has connections
 
@@ -58,18 +60,21 @@ async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver], s
     loop = asyncio.get_running_loop()
     # Calls wait for registry and stores in threads; those that read a whole upload back must not keep the rest waiting.
     loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="call"))
+    await asyncio.to_thread(prepare_home, settings)
     registry = open_registry(settings.registry_url)
-    data = open_store(settings.data_store_url, settings.store_options)
-    models = open_store(settings.model_store_url, settings.store_options)
+    stores = open_stores(settings)
+    data, models = stores.data, stores.models
     signer = VersionSigner(registry.models, models, open_signing_key(settings.signing_key))
     await asyncio.to_thread(migrate, registry.engine)
+    # Before anything is swept, run or served: a registry that is not theirs would serve what it does not know.
+    await asyncio.to_thread(claim_stores, registry, stores)
     sweeper = Sweeper(
         registry,
-        data,
-        models,
+        stores,
         settings.scratch,
         seconds=settings.sweep_seconds,
         upload_idle_seconds=settings.upload_idle_seconds,
+        orphans=OrphanRules(settings.orphan_seconds, settings.keep_orphans_seconds),
     )
     pool = WorkerPool(
         registry.jobs,

@@ -48,6 +48,18 @@ _JOBS_ENDED = Counter(
 _UPLOAD_BYTES = Counter("rowmint_upload_bytes", "Bytes of uploads committed.", ["project"], registry=REGISTRY)
 _UPLOADS_OPEN = Gauge("rowmint_uploads_open", "Uploads being received.", registry=REGISTRY)
 _GARBAGE = Counter("rowmint_garbage_objects_deleted", "Objects deleted that nothing needed.", registry=REGISTRY)
+_ASIDE = Counter("rowmint_orphans_aside", "Objects kept aside that nothing needed.", registry=REGISTRY)
+_UNKNOWN = Gauge(
+    "rowmint_unknown_objects",
+    "Objects left at the last sweep whose makers the registry does not know.",
+    ["store"],
+    registry=REGISTRY,
+)
+_REFUSED = Gauge(
+    "rowmint_store_refused",
+    "1 where the last sweep found that a store does not belong to the registry, else 0.",
+    registry=REGISTRY,
+)
 
 PHASE_OUTCOMES = ("done", "failed", "cancelled", "died", "stopped")
 
@@ -123,6 +135,21 @@ def upload_open() -> AbstractContextManager[object]:
 def garbage_deleted(objects: int) -> None:
     """Count objects deleted that nothing needed."""
     _GARBAGE.inc(objects)
+
+
+def orphan_aside() -> None:
+    """Count an object kept aside that nothing needed."""
+    _ASIDE.inc()
+
+
+def unknown_objects(store: str, objects: int) -> None:
+    """Show how many objects of a store have makers that the registry does not know."""
+    _UNKNOWN.labels(store).set(objects)
+
+
+def store_refused(*, refused: bool) -> None:
+    """Show whether a store was found not to belong to the registry."""
+    _REFUSED.set(refused)
 
 
 def garbage_count() -> int:

@@ -2,19 +2,25 @@
 
 Each holds the uid and the epoch of the attempt that wrote it, so that no two attempts ever write the same key, and
 what an attempt left behind can be distinguished from what another is about to need.
+
+What nothing needs is kept aside for a while, under a key that says since when.
 """
 
 import re
+from datetime import UTC, datetime
 
 from rowmint.names import ModelName
 from rowmint.registry import AttemptRef, Maker
+from rowmint.store_marks import ASIDE
 
 _FORMS = (
     (Maker.WRITER, re.compile(r"datasets/([0-9a-f]{32})/raw/([0-9]{6,})-[0-9]{8,}")),
     (Maker.INGEST, re.compile(r"datasets/([0-9a-f]{32})/table-([0-9]+)\.parquet")),
     (Maker.JOB, re.compile(r"checkpoints/([0-9a-f]{32})/([0-9]+)-[0-9]+")),
-    (Maker.JOB, re.compile(r"[^/]+/[^/]+/([0-9a-f]{32})-([0-9]+)/(?:manifest\.json|weights\.safetensors)")),
+    (Maker.VERSION, re.compile(r"[^/]+/[^/]+/([0-9a-f]{32})-([0-9]+)/(?:manifest\.json|weights\.safetensors)")),
 )
+_ASIDE = re.compile(rf"{ASIDE}([0-9]{{8}}T[0-9]{{6}}Z)/(.+)")
+_TIME = "%Y%m%dT%H%M%SZ"
 
 
 def segment_key(dataset_uid: str, writer_epoch: int, index: int) -> str:
@@ -45,3 +51,19 @@ def attempt_of(key: str) -> AttemptRef | None:
         if found:
             return AttemptRef(maker, found[1], int(found[2]))
     return None
+
+
+def aside_key(key: str, since: datetime) -> str:
+    """Return the key under which the object `key` is kept aside since an instant, UTC, in whole seconds."""
+    return f"{ASIDE}{since:{_TIME}}/{key}"
+
+
+def kept_aside(key: str) -> tuple[str, datetime] | None:
+    """Return what `aside_key` was given, or None where `key` is not of an object kept aside."""
+    found = _ASIDE.fullmatch(key)
+    if found is None:
+        return None
+    try:
+        return found[2], datetime.strptime(found[1], _TIME).replace(tzinfo=UTC)
+    except ValueError:  # such as a 13th month
+        return None

@@ -19,6 +19,8 @@ class TrainerSettings(ServiceSettings):
         registry: Registry of datasets, jobs and models: ``sqlite:///folder`` or ``postgresql+psycopg://...``.
         data_store: Store of uploads and tables: ``file:///folder``, ``s3://bucket/prefix``, ``gs://...``, ``az://...``.
         model_store: Store of published models, likewise.
+        models_group: Group that may read published models and their registry where these are folders, by name or
+            number; empty: only this user.
         store_options: Options of both stores, such as endpoint and credentials.
         workers: Training jobs run at once, and as many ingest jobs beside them.
         max_project_jobs: Jobs of each kind that a project may have running, at all trainers together where each has the
@@ -31,6 +33,8 @@ class TrainerSettings(ServiceSettings):
         segment_seconds: After so long what has come is committed, however little.
         checkpoint_seconds: Pause between two checkpoints of a fit, written between two steps.
         sweep_seconds: Pause between two searches for objects that nothing needs.
+        orphan_seconds: Age below which an object that no row names is left alone.
+        keep_orphans_seconds: How long such an object is kept aside before it is deleted; 0: it is deleted at once.
         upload_idle_seconds: After so long without a byte an upload is abandoned, and fails.
         keep_deleted_seconds: How long a deleted model version can be brought back.
         max_open_uploads: Datasets of a project that may wait for their bytes at once.
@@ -53,6 +57,7 @@ class TrainerSettings(ServiceSettings):
     registry: str = ""
     data_store: str = ""
     model_store: str = ""
+    models_group: str = ""
     store_options: dict[str, Any] = Field(default_factory=dict)
     workers: int = Field(default=1, ge=1, le=256)
     max_project_jobs: int = Field(default=0, ge=0)
@@ -61,6 +66,8 @@ class TrainerSettings(ServiceSettings):
     heartbeat_seconds: float = Field(default=1.0, gt=0)
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     sweep_seconds: float = Field(default=600.0, gt=0)
+    orphan_seconds: float = Field(default=24 * 3600.0, ge=0)
+    keep_orphans_seconds: float = Field(default=7 * 24 * 3600.0, ge=0)
     upload_idle_seconds: float = Field(default=7 * 24 * 3600.0, gt=0)
     keep_deleted_seconds: float = Field(default=24 * 3600.0, ge=0)
     max_open_uploads: int = Field(default=100, ge=1)
@@ -73,7 +80,7 @@ class TrainerSettings(ServiceSettings):
     segment_seconds: float = Field(default=1.0, gt=0)
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=64 * 1024)
     grace_seconds: float = Field(default=10.0, ge=0)
-    max_connection_age_seconds: float = Field(default=0.0, ge=0)
+    max_connection_age_seconds: float = Field(default=900.0, ge=0)
     signing_key: str = ""
     failpoint: str = ""
 

@@ -30,6 +30,8 @@ FAILPOINTS = frozenset(
         "publish.committed",
         "alias.moved",
         "delete.committed",
+        "mark.written",
+        "sweep.object.aside",
         "sweep.object.deleted",
         "sweep.forgotten",
     }

@@ -1,5 +1,6 @@
 """Real services over mutual TLS authenticate and authorize calls; others learn nothing of a project."""
 
+import json
 import os
 import re
 import socket
@@ -14,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
+import pyarrow as pa
 import pytest
 from google.api import annotations_pb2
 from google.protobuf.message_factory import GetMessageClass
@@ -73,6 +75,7 @@ class Guarded:
         authority: Who issues certificates.
         shown: A certificate to which nothing is granted.
         keys: API keys by role in the project `mine`; `root` is admin everywhere.
+        settings: Settings of the services.
     """
 
     services: Services
@@ -80,6 +83,7 @@ class Guarded:
     authority: CertificateAndKey
     shown: CertificateAndKey
     keys: dict[str, str]
+    settings: dict[str, str]
 
     @property
     def access_file(self) -> Path:
@@ -147,13 +151,15 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         **write(folder, "server", issue(authority, "server", *HERE)),
         "ROWMINT_TLS_CLIENT_CA": str(folder / "ca.pem"),
         "ROWMINT_ACCESS_FILE": str(folder / "access.json"),
+        "ROWMINT_AUDIT_LOG": str(folder / "audit"),
+        "ROWMINT_REAUTHORIZE_SECONDS": "0.1",
         "ROWMINT_METRICS_LISTEN": "127.0.0.1:0",
     }
     grants = {role.name.lower(): {"mine": role} for role in Role} | {"root": {"*": Role.ADMIN}}
     keys = {name: create_key(folder / "access.json", name, granted, now())[0] for name, granted in grants.items()}
     grant_certificate(folder / "access.json", "operator", {"*": Role.ADMIN})
     services = Services(folder)
-    found = Guarded(services, folder, authority, shown, keys)
+    found = Guarded(services, folder, authority, shown, keys, settings)
     services.credentials = found.credentials()
     try:
         services.trainer(**settings)
@@ -247,6 +253,66 @@ def test_a_revoked_key_ends_with_the_next_call(guarded: Guarded) -> None:
     assert failure.value.code is grpc.StatusCode.UNAUTHENTICATED
 
 
+def refusals(guarded: Guarded, name: str) -> list[str]:
+    """Return the methods that were refused to a key's holder, in the services' audit logs."""
+    lines = [line for path in guarded.folder.glob("audit/*.jsonl") for line in path.read_bytes().splitlines(True)]
+    records = [json.loads(line) for line in lines if line.endswith(b"\n")]
+    return [one["method"] for one in records if (one["who"], one["decision"]) == (f"key:{name}", "unauthenticated")]
+
+
+def test_a_stream_ends_when_its_key_is_revoked(guarded: Guarded) -> None:
+    text, key = create_key(guarded.access_file, "guest of rows", {"theirs": Role.READER}, now())
+    with Client(
+        guarded.trainer.address, guarded.samplers, "theirs", credentials=guarded.credentials(text), retry=ONCE
+    ) as client:
+        stream = iter(client.sample("secret", rows=5_000_000, seed=1))
+        next(stream)
+        revoke_key(guarded.access_file, key.id)
+        with pytest.raises(RowmintCallError) as failure:
+            list(stream)
+    assert failure.value.code is grpc.StatusCode.UNAUTHENTICATED
+    assert refusals(guarded, "guest of rows") == ["rowmint.v1.SamplingService/Sample"]
+
+
+def test_a_stream_is_resumed_when_its_key_is_replaced(guarded: Guarded) -> None:
+    old, key = create_key(guarded.access_file, "renewed", {"theirs": Role.READER}, now())
+    new, _ = create_key(guarded.access_file, "renewed", {"theirs": Role.READER}, now())
+    keys = [old]
+    credentials = replace(guarded.credentials(), token=lambda: keys[-1])
+    with Client(guarded.trainer.address, guarded.samplers, "theirs", credentials=credentials) as client:
+        expected = pa.Table.from_batches(client.sample("secret", rows=300_000, seed=1))
+        stream = client.sample("secret", rows=300_000, seed=1)
+        batches = iter(stream)
+        received = [next(batches)]
+        keys.append(new)
+        revoke_key(guarded.access_file, key.id)
+        # The stream waits for its reader meanwhile, and ends with the next block of rows.
+        wait_until(lambda: refusals(guarded, "renewed") != [], "the refusal")
+        received += batches
+    assert pa.Table.from_batches(received) == expected
+    assert stream.resumes == 1
+
+
+def test_a_watch_ends_when_its_key_is_revoked(guarded: Guarded) -> None:
+    text, key = create_key(guarded.access_file, "guest of jobs", {"theirs": Role.TRAINER}, now())
+    with (
+        guarded.client("root", "theirs") as operator,
+        Client(
+            guarded.trainer.address, guarded.samplers, "theirs", credentials=guarded.credentials(text), retry=ONCE
+        ) as client,
+    ):
+        job = operator.train("secret", "secret", family="ctgan", epochs=100_000, seed=1)
+        try:
+            events = client.watch(job)
+            next(events)
+            revoke_key(guarded.access_file, key.id)
+            with pytest.raises(RowmintCallError) as failure:
+                list(events)
+        finally:
+            operator.cancel_job(job)
+    assert failure.value.code is grpc.StatusCode.UNAUTHENTICATED
+
+
 def test_a_new_certificate_is_loaded_without_a_restart_and_streams_continue(guarded: Guarded) -> None:
     before = peer_certificate(guarded)
     with guarded.client("root", "theirs") as client:
@@ -281,8 +347,11 @@ def peer_certificate(guarded: Guarded) -> bytes:
         return wrapped.getpeercert(binary_form=True)
 
 
-def test_metrics_are_served_over_mutual_tls_to_callers_with_a_role_in_every_project(guarded: Guarded) -> None:
-    found = re.search(rb"serving metrics +port=(\d+)", guarded.trainer.log.read_bytes())
+@pytest.mark.parametrize("of", ["a trainer", "a sampler of two processes"])
+def test_metrics_are_served_over_mutual_tls_to_callers_with_a_role_in_every_project(guarded: Guarded, of: str) -> None:
+    processes = {**guarded.settings, "ROWMINT_PROCESSES": "2"}
+    service = guarded.trainer if of == "a trainer" else guarded.services.sampler(**processes)
+    found = re.search(rb"serving metrics +port=(\d+)", service.log.read_bytes())
     url = f"https://localhost:{int(found[1])}/metrics"
     grant_certificate(guarded.access_file, "prometheus", {"*": Role.READER})
     prometheus = client_context(guarded, shown=issue(guarded.authority, "prometheus"))

@@ -65,6 +65,8 @@ def refused_sample(stubs, fitted, requested) -> Refusal:
         ({"start_row": 5, "framing": "FRAMING_CONTINUE"}, RANGE, "start_row", "is 5, not on the grid"),
         ({"rows": 10**14, "start_row": 10**14 - 1}, RANGE, None, "column 'customer' has"),
         ({"message_bytes": 0}, INVALID, "message_bytes", "is 0; must be 16384 to 1048576"),
+        ({"max_reuse": 0}, INVALID, "max_reuse", "is 0; must be a power of two, 1 to 64"),
+        ({"max_reuse": 65}, INVALID, "max_reuse", "is 65; must be a power of two, 1 to 64"),
         ({"format": 9}, INVALID, "format", "9 is not a RowFormat"),
         ({"framing": 9}, INVALID, "framing", "9 is not a Framing"),
         ({"columns": ["city", "age", "city"]}, INVALID, "columns", "column 'city' is named more than once"),

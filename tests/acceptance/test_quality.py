@@ -6,6 +6,7 @@ two more sets of seeds.
 
 import collections
 import io
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -192,6 +193,34 @@ def test_conditional_rows_are_like_rejected_ones(
     assert len(ours) == 9 + 9 * 8 // 2
     assert sum(ours.values()) <= 1.25 * sum(theirs.values())
     assert duplicates(modelled(rows)) <= max(duplicates(modelled(one)), duplicates(modelled(other)))
+
+
+PAIRED = ("city", "plan", "rich", "active")
+LAG = 2**15  # the longest pool: where candidates are reused, rows so far apart may share one
+
+
+@pytest.mark.parametrize("family", LEARNED)
+def test_conditional_rows_are_independent_of_each_other(
+    client: Client, versions: dict[str, str], seeds: Seeds, family: str
+) -> None:
+    where = {"city": "Quito", "plan": ["pro", "plus"]}
+    codes = []
+    for start in (0, LAG):
+        stream = client.sample(
+            versions[family], 2 * LAG, seed=seeds.conditional, where=where, start_row=start, end_row=start + ROWS
+        )
+        table = stream.to_table()
+        assert (stream.rows_per_candidate, stream.distinct_candidates) == (1, ROWS)
+        codes.append(
+            [np.unique(table[name].to_pylist(), return_inverse=True)[1] for name in ("plan", "rich", "active")]
+        )
+    for left, right in itertools.product(*codes):
+        seen = np.zeros((left.max() + 1, right.max() + 1))
+        np.add.at(seen, (left, right), 1)
+        expected = np.outer(seen.sum(1), seen.sum(0)) / ROWS
+        # Pearson's chi-square; 4.5 standard deviations above its mean is less than one in ten thousand.
+        freedom = max(int(left.max() * right.max()), 1)
+        assert ((seen - expected) ** 2 / expected).sum() < freedom + 4.5 * np.sqrt(2 * freedom) + 8
 
 
 @pytest.mark.parametrize("family", LEARNED)

@@ -137,7 +137,7 @@ def test_from_zero_to_mutual_tls(folder, environment, tmp_path):
     assert "refused, as it should be" in output
     assert "order,city,plan,age,spend" in output
     for name, denied in (("trainer", 1), ("sampler", 0)):
-        (log,) = (tmp_path / "audit").glob(f"{name}-*")
+        (log,) = (tmp_path / "audit").glob(f"{name}-*.jsonl")
         records = [json.loads(line) for line in log.read_text().splitlines()]
         assert [record["decision"] for record in records].count("denied") == denied
         assert {record["who"] for record in records} >= {"certificate:ada"}

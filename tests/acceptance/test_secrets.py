@@ -311,6 +311,8 @@ def test_the_audit_log_has_every_decision_and_names_no_resource(vault: Vault):
     ]
     decisions = {(one["who"], one["decision"]) for one in lines}
     assert decisions == {
+        ("service:trainer", "allowed"),
+        ("service:sampler", "allowed"),
         ("key:ci", "allowed"),
         ("key:other", "denied"),
         ("token:ada", "allowed"),
@@ -324,7 +326,7 @@ def test_the_audit_log_has_every_decision_and_names_no_resource(vault: Vault):
 def test_the_audit_log_is_its_owners_only(vault: Vault):
     assert [oct(path.stat().st_mode & 0o777) for path in [vault.audit, *vault.audit.iterdir()]] == [
         "0o700",
-        *["0o600"] * 3,
+        *["0o600"] * 6,  # a log and its head file for each service
     ]
 
 

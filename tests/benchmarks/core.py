@@ -1,7 +1,7 @@
 """Where the time of the sampler's core goes, and of a training step: `python -m tests.benchmarks.core`.
 
-No service, no network, one thread: blocks of all columns of Adult, and steps of either family. A few epochs do, as the
-shape of the networks alone decides the time.
+No service, no network, one thread: blocks of all columns of Adult, rows under conditions with and without reuse of
+candidates, and steps of either family. A few epochs do, as the shape of the networks alone decides the time.
 """
 
 import cProfile
@@ -13,12 +13,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rowmint.artifact import read_model
+from rowmint.artifact import Model, read_model
+from rowmint.conditions import AnyOf, Predicate, canonical
+from rowmint.sampling.limits import MAX_REUSE
 from rowmint.sampling.plan import compile_plan
 from rowmint.sampling.rows import RowSource
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, TableSchema
 from rowmint.synthesizer import choose_kernel
 from tests.benchmarks import adult
+from tests.benchmarks.sdv_baseline import CONDITIONS
 from trainer_service.config import TrainingConfig, encoding_options
 from trainer_service.fitting import FitContext
 from trainer_service.fitting.device import prepare_device
@@ -30,6 +33,8 @@ from trainer_service.fitting.families.tvae.config import TvaeConfig
 
 BLOCKS = 40
 STEPS = 200
+INDEPENDENT_ROWS = 4_096
+MOST_ROWS = 500_000
 PARTS = {
     "integer products, rounding included (onnxruntime)": ("run_with_iobinding",),
     "look-ups: exp, tanh, noise codes": ("'take'",),
@@ -73,6 +78,25 @@ def sampling(folder: Path, path: Path, schema: TableSchema, config: TrainingConf
         own = {name for name in times if any(mark in name for mark in marks)}
         print(f"  {part:52}{sum(times.pop(name) for name in own) / total:6.0%}")
     print(f"  {'all else':52}{sum(times.values()) / total:6.0%}")
+    conditional(model)
+
+
+def conditional(model: Model) -> None:
+    """Print rows a second of one thread's own time under each condition, independent and reused."""
+    print(f"  {'condition':22}{'acceptance':>11}{'max reuse':>10}{'rows/s':>10}{'rows':>9}{'distinct candidates':>21}")
+    for name, (values, _) in CONDITIONS.items():
+        where = canonical([Predicate(column, AnyOf((value,))) for column, value in values.items()], model.schema)
+        compiled = compile_plan(model.digest, model.synthesizer, where)
+        for max_reuse in (1, MAX_REUSE):
+            plan = compiled.allowing(max_reuse)
+            # A whole period, so that each candidate serves as often as it may.
+            rows = min(plan.pools.period, MOST_ROWS) if plan.reuse > 1 else INDEPENDENT_ROWS
+            source = RowSource(model, plan, 1, model.schema.names)
+            began = time.thread_time()
+            for number in range(-(-rows // plan.block_size)):
+                source.block(number, min(plan.block_size, rows - number * plan.block_size))
+            rate, distinct = rows / (time.thread_time() - began), plan.pools.distinct(0, rows)
+            print(f"  {name:22}{plan.acceptance:11.2%}{max_reuse:10}{rate:10,.0f}{rows:9,}{distinct:21,}")
 
 
 def training(folder: Path, path: Path, schema: TableSchema, config: TrainingConfig) -> None:

@@ -10,7 +10,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ WHERE: dict[str, tuple[dict[str, object], int]] = {
     "range_and_category": ({"age": (55, None), "race": "Black"}, 20_000),
 }
 LONG = 500_000
+REUSE = (1, 64)  # conditional streams are measured with independent rows, and with candidates reused
 
 
 def median_of(measure: Callable[[], float], times: int = 3) -> float:
@@ -73,27 +74,43 @@ def quality(client: Client, version: str, table: adult.Adult) -> dict[str, float
     return {**adult.quality(table.train, rows), **adult.usefulness(rows, table.test)}
 
 
-def rate(client: Client, version: str, rows: int, where: object, seed: int) -> float:
+def rate(client: Client, version: str, rows: int, where: object, seed: int, *, max_reuse: int = 1) -> tuple[float, int]:
+    """Return rows a second, and the distinct candidates that the rows rest on."""
     began = time.perf_counter()
     delivered = 0
-    with client.sample(version, rows, where=where, seed=seed) as stream:
+    with client.sample(version, rows, where=where, seed=seed, max_reuse=max_reuse) as stream:
         for batch in stream:
             delivered += len(batch)
     seconds = time.perf_counter() - began
     if delivered != rows:
         raise RuntimeError(f"{delivered} of {rows} rows were delivered")
-    return rows / seconds
+    return rows / seconds, stream.distinct_candidates
+
+
+def median_rate(
+    client: Client, version: str, rows: int, where: object, *, max_reuse: int = 1, seeds: Sequence[int] = (1, 2, 3)
+) -> dict[str, Any]:
+    """Return the median of streams of different seeds, and what their rows rest on."""
+    runs = [rate(client, version, rows, where, seed, max_reuse=max_reuse) for seed in seeds]
+    distinct = max(candidates for _, candidates in runs)
+    return {
+        "rows": rows,
+        "max_reuse": max_reuse,
+        "rate": statistics.median(run for run, _ in runs),
+        "distinct": distinct,
+    }
 
 
 def rates(client: Client, version: str) -> dict[str, Any]:
-    """Rows a second, each the median of three streams of different seeds; `long` continues where candidates repeat."""
+    """Rows a second: of all rows, and under each condition by length and reuse."""
     rate(client, version, 50_000, None, 0)
-    found: dict[str, Any] = {"all": statistics.median(rate(client, version, LONG, None, seed) for seed in (1, 2, 3))}
+    found: dict[str, Any] = {"all": median_rate(client, version, LONG, None)["rate"]}
     for name, (where, rows) in WHERE.items():
         rate(client, version, 10, where, 0)
-        found[name] = statistics.median(rate(client, version, rows, where, seed) for seed in (1, 2, 3))
-        found[f"{name}_200"] = statistics.median(rate(client, version, 200, where, seed) for seed in (1, 2, 3))
-        found[f"{name}_long"] = rate(client, version, LONG, where, 4)
+        found[name] = [median_rate(client, version, 200, where)]
+        for max_reuse in REUSE:
+            found[name].append(median_rate(client, version, rows, where, max_reuse=max_reuse))
+            found[name].append(median_rate(client, version, LONG, where, max_reuse=max_reuse, seeds=(4,)))
     return found
 
 

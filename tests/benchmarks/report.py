@@ -27,12 +27,13 @@ def lines(found: dict[str, Any]) -> list[str]:
             f" NumPy {about['numpy']}; SDV {about['sdv']}, ctgan {about['ctgan']}, SDMetrics {about['sdmetrics']}."
         ),
         "",
-        "| what | family | SDV | ours | ratio |",
-        "|---|---|---|---|---|",
+        "| what | family | SDV | ours | ratio | distinct candidates |",
+        "|---|---|---|---|---|---|",
     ]
 
-    def row(what: str, family: str, theirs: str, ours: str, ratio: str = "") -> None:
-        text.append(f"| {what} | {family} | {theirs} | {ours} | {ratio} |")
+    def row(what: str, family: str, *measured: str) -> None:
+        theirs, ours, ratio, distinct = (*measured, "", "")[:4]
+        text.append(f"| {what} | {family} | {theirs} | {ours} | {ratio} | {distinct} |")
 
     for family, runs in found["fits"].items():
         sdv = found["sdv"][family]
@@ -57,14 +58,15 @@ def lines(found: dict[str, Any]) -> list[str]:
             if theirs is not None and theirs["delivered"] < theirs["requested"]:
                 reported += f" ({theirs['delivered']} of {theirs['requested']} delivered)"
             base = theirs["rows_per_second"] if theirs else 0
-            for suffix, rows in (("_200", "200"), ("", "20,000"), ("_long", "500,000")):
-                speed = own[name + suffix]
+            for cell in own[name]:
+                reuse = f", max_reuse {cell['max_reuse']}" if cell["max_reuse"] > 1 else ""
                 row(
-                    f"rows/s, {what}, {rows} rows",
+                    f"rows/s, {what}, {cell['rows']:,} rows{reuse}",
                     family,
                     reported,
-                    f"{speed:,.0f}",
-                    f"{speed / base:,.0f}" if base else "",
+                    f"{cell['rate']:,.0f}",
+                    f"{cell['rate'] / base:,.0f}" if base else "",
+                    f"{cell['distinct']:,}",
                 )
     held = found["resident"]
     text += [

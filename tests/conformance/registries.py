@@ -1,6 +1,9 @@
 """Registries that tests of every one of them run on, and records to put into them."""
 
+import contextlib
+import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import update
@@ -79,6 +82,17 @@ def publish(registry, key="v", digest=b"d" * 32):
     train(registry, f"j-{key}")
     job = registry.jobs.claim("w", 60, TRAIN)
     return registry.models.publish(job.uid, job.epoch, MODEL, new_version(key, digest))
+
+
+def copy_registry(source: Path, target: Path) -> None:
+    """Copy a registry of SQLite files as it is now, as a backup does."""
+    target.mkdir()
+    for name in ("data.db", "models.db"):
+        with (
+            contextlib.closing(sqlite3.connect(source / name)) as found,
+            contextlib.closing(sqlite3.connect(target / name)) as copy,
+        ):
+            found.backup(copy)
 
 
 def expire(registry, uid):

@@ -7,15 +7,20 @@ import socket
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import obstore.store
 import pytest
 
 from rowmint.errors import DataLossError, InvalidFieldError, ResourceExistsError, UnavailableError
-from rowmint.objects import LocalDirectoryStore, MemoryStore, ObjectStore, RemoteStore, open_store
+from rowmint.objects import LocalDirectoryStore, MemoryStore, ObjectStore, RemoteStore, files, local, open_store
 from rowmint.objects.files import create, write_all
 from tests.swift_server import LISTED_AT_ONCE
+
+
+def found(store: ObjectStore) -> list[str]:
+    return list(store.list(""))
 
 
 class ObjectStoreSuite:
@@ -114,6 +119,46 @@ class ObjectStoreSuite:
         assert list(store.list("a/")) == ["a/1", "a/12", "a/2/x"]
         assert list(store.list("c/")) == []
 
+    def test_entries_say_size_and_age(self, store):
+        before = datetime.now(UTC) - timedelta(seconds=2)  # a store may count whole seconds
+        for key, data in (("a/1", b"one"), ("a/2", b""), ("b", b"12345")):
+            store.put(key, data)
+        found = list(store.entries("a"))
+        assert [(entry.key, entry.size) for entry in found] == [("a/1", 3), ("a/2", 0)]
+        assert all(before <= entry.modified <= datetime.now(UTC) + timedelta(seconds=2) for entry in found)
+        assert [entry.key for entry in store.entries("")] == ["a/1", "a/2", "b"]
+
+    def test_a_moved_object_has_another_key(self, store):
+        store.put("a/k", b"one")
+        store.move("a/k", "b/c/k")
+        assert (list(store.list("")), store.get("b/c/k")) == (["b/c/k"], b"one")
+        store.move("a/k", "b/c/k")  # again, as its answer was lost
+        assert store.get("b/c/k") == b"one"
+
+    def test_an_object_too_large_to_be_copied_at_once_is_moved(self, store, monkeypatch):
+        monkeypatch.setattr("rowmint.objects.remote._COPIED_AT_ONCE", 1000)
+        data = random.Random(5).randbytes(11 * 2**20 + 3)
+        store.put("large", data)
+        store.move("large", "moved/large")
+        assert (found(store), store.get("moved/large") == data) == (["moved/large"], True)
+
+    def test_a_move_that_was_broken_off_is_ended_by_the_next(self, store):
+        for key in ("k", "moved"):
+            store.put(key, b"one")
+        store.move("k", "moved")
+        assert (list(store.list("")), store.get("moved")) == (["moved"], b"one")
+
+    def test_a_move_overwrites_nothing(self, store):
+        store.put("k", b"one")
+        store.put("taken", b"two")
+        with pytest.raises(ResourceExistsError, match="'taken'"):
+            store.move("k", "taken")
+        assert (store.get("k"), store.get("taken")) == (b"one", b"two")
+        with pytest.raises(DataLossError, match="is missing"):
+            store.move("none", "nowhere")
+        with pytest.raises(InvalidFieldError, match="key"):
+            store.move("k", "../k")
+
     @pytest.mark.parametrize("key", ["", "/a", "a/", "../a", "a/../b", "a//b", ".a", "a/.b", "a b", "a\x00", "x" * 600])
     def test_a_key_cannot_leave_the_store(self, store, key):
         with pytest.raises(InvalidFieldError, match="key"):
@@ -176,6 +221,24 @@ class TestLocalDirectoryStore(ObjectStoreSuite):
             LocalDirectoryStore(tmp_path / "s").put("a", b"x")
         assert list((tmp_path / "s").iterdir()) == []
 
+    def test_a_moved_object_is_safe_under_its_new_key_before_it_is_gone_from_the_old_one(self, tmp_path, monkeypatch):
+        store = LocalDirectoryStore(tmp_path)
+        store.put("a/k", b"x")
+        done = []
+        for module in (files, local):
+            monkeypatch.setattr(module, "sync_directory", lambda path: done.append((path.name, found(store))))
+        store.move("a/k", "b/k")
+        assert done == [(tmp_path.name, ["a/k"]), ("b", ["a/k", "b/k"]), ("a", ["b/k"])]
+
+    def test_files_that_only_look_like_a_writers_stay(self, tmp_path):
+        for name in (".part-notes", ".part-01234567.txt", ".part-ABCDEFGH"):
+            (tmp_path / name).write_bytes(b"x")
+        (tmp_path / ".part-0123abcd").mkdir()
+        (tmp_path / ".part-abcd0123").symlink_to(tmp_path / ".part-notes")
+        before = sorted(tmp_path.iterdir())
+        assert LocalDirectoryStore(tmp_path).remove_abandoned() == 0
+        assert sorted(tmp_path.iterdir()) == before
+
     def test_files_of_an_ended_writer_are_removed_and_those_of_a_running_one_kept(self, store, tmp_path):
         folder = tmp_path / "made later"
         crash = f"""
@@ -201,7 +264,7 @@ open_store({folder.as_uri()!r}).put("a/ended", b"rows")
 class TestMemoryStore(ObjectStoreSuite):
     @pytest.fixture
     def store(self):
-        return open_store("memory://test")
+        return MemoryStore(lambda: datetime.now(UTC))
 
     def test_each_is_its_own(self):
         one = MemoryStore()

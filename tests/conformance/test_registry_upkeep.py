@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, insert, update
 
 from rowmint.errors import CancelledError, FencedError, LimitError, ResourceNotFoundError
 from rowmint.names import ModelVersionName, ModelVersionRef
@@ -14,11 +14,12 @@ from rowmint.registry import (
     JobState,
     Maker,
     Registry,
+    SortedKeys,
     migrate,
     open_registry,
 )
 from rowmint.registry.engine import writing
-from rowmint.registry.tables import datasets, deleted_versions
+from rowmint.registry.tables import datasets, deleted_versions, lost_attempts, model_versions
 from tests.conformance.registries import (
     INGEST,
     MODEL,
@@ -308,6 +309,12 @@ def test_a_job_whose_version_was_deleted_publishes_no_other(registry):
 # orphans
 
 
+def sorted_alike(registry: Registry, keys: dict[str, AttemptRef]) -> SortedKeys:
+    """Return what is known of objects, each kind in order of keys."""
+    found = registry.orphans.sort(keys)
+    return SortedKeys(*(tuple(sorted(part)) for part in (found.named, found.ended, found.deleted, found.unknown)))
+
+
 def test_an_object_of_an_attempt_at_work_is_never_an_orphan(registry):
     record = registry.datasets.create("p", "d", data_format={})
     writer = registry.datasets.take_writer(record.name)
@@ -319,8 +326,9 @@ def test_an_object_of_an_attempt_at_work_is_never_an_orphan(registry):
         "a": AttemptRef(Maker.WRITER, record.uid, writer.writer_epoch),
         "b": AttemptRef(Maker.INGEST, other.uid, 1),
         "c": AttemptRef(Maker.JOB, job.uid, job.epoch),
+        "d": AttemptRef(Maker.VERSION, job.uid, job.epoch),
     }
-    assert registry.orphans.unneeded(at_work) == ()
+    assert registry.orphans.sort(at_work) == SortedKeys((), (), (), ())
 
 
 def test_what_an_ended_attempt_left_is_an_orphan_unless_it_is_named(registry):
@@ -338,32 +346,91 @@ def test_what_an_ended_attempt_left_is_an_orphan_unless_it_is_named(registry):
     publish(registry, "v2")
     registry.models.delete_version(SECOND, 3600)
     writer, ingest = AttemptRef(Maker.WRITER, record.uid, 1), AttemptRef(Maker.INGEST, table.uid, 1)
-    ended, published = AttemptRef(Maker.JOB, job.uid, 1), AttemptRef(Maker.JOB, version.job_uid, 1)
-    keys = {
+    ended, published = AttemptRef(Maker.JOB, job.uid, 1), AttemptRef(Maker.VERSION, version.job_uid, 1)
+    named = {
         "raw/0-0": writer,
-        "raw/left": writer,
         "canonical/1": ingest,
-        "table/left": ingest,
         "checkpoints/1": ended,
-        "checkpoints/left": ended,
         "v1/manifest.json": published,
         "v1/weights.safetensors": published,
         "v2/manifest.json": published,
-        "v1/left": published,
-        "of/no/job": AttemptRef(Maker.JOB, "0" * 32, 1),
-        "of/no/dataset": AttemptRef(Maker.WRITER, "0" * 32, 1),
     }
-    left = {"raw/left", "table/left", "checkpoints/left", "v1/left", "of/no/job", "of/no/dataset"}
-    assert set(registry.orphans.unneeded(keys)) == left
+    left = {
+        "raw/left": writer,
+        "table/left": ingest,
+        "checkpoints/left": ended,
+        "weights/left": AttemptRef(Maker.VERSION, job.uid, 1),
+        "of/ended/checkpoint": AttemptRef(Maker.JOB, version.job_uid, 1),
+    }
+    assert sorted_alike(registry, named | left) == SortedKeys(tuple(sorted(named)), tuple(sorted(left)), (), ())
+
+
+@pytest.mark.parametrize("maker", Maker)
+def test_what_the_registry_knows_nothing_of_is_not_garbage(registry, maker):
+    assert registry.orphans.sort({"k": AttemptRef(maker, "0" * 32, 1)}) == SortedKeys((), (), (), ("k",))
+
+
+@pytest.mark.parametrize("maker", Maker)
+def test_a_later_attempt_than_the_registry_knows_is_unknown(registry, maker):
+    record = registry.datasets.create("p", "d", data_format={})
+    registry.datasets.take_writer(record.name)
+    made = publish(registry)
+    job = registry.jobs.get_by_uid(made.job_uid)
+    uid = {Maker.WRITER: record.uid, Maker.INGEST: job.dataset_uid}.get(maker, job.uid)
+    assert registry.orphans.sort({"k": AttemptRef(maker, uid, 2)}) == SortedKeys((), (), (), ("k",))
+
+
+def test_a_published_version_whose_row_is_gone_is_not_garbage(registry):
+    version = publish(registry)
+    with writing(registry.engine) as connection:  # as where `rowmint_models` was restored from an older backup
+        connection.execute(delete(model_versions))
+    keys = {"v/manifest.json": AttemptRef(Maker.VERSION, version.job_uid, 1)}
+    assert registry.orphans.sort(keys) == SortedKeys((), (), (), ("v/manifest.json",))
+
+
+def test_nothing_of_a_deleted_dataset_is_to_stay_but_its_models(registry):
+    version = publish(registry)
+    job = registry.jobs.get_by_uid(version.job_uid)
+    uploading = registry.datasets.create("p", "d", data_format={})
+    registry.datasets.take_writer(uploading.name)
+    for uid in (job.dataset_uid, uploading.uid):
+        registry.datasets.delete(registry.datasets.get_by_uid(uid).name)
+    gone = {
+        "segment": AttemptRef(Maker.WRITER, uploading.uid, 1),
+        "later segment": AttemptRef(Maker.WRITER, uploading.uid, 9),
+        "table": AttemptRef(Maker.INGEST, job.dataset_uid, 1),
+        "table of no job": AttemptRef(Maker.INGEST, uploading.uid, 1),
+        "checkpoint": AttemptRef(Maker.JOB, job.uid, 1),
+    }
+    stays = {"v/manifest.json": AttemptRef(Maker.VERSION, job.uid, 1)}
+    assert sorted_alike(registry, gone | stays) == SortedKeys(tuple(stays), (), tuple(sorted(gone)), ())
+
+
+def test_what_another_history_of_the_registry_made_is_not_garbage(registry):
+    train(registry)
+    for holder in ("one", "two", "three"):
+        job = registry.jobs.claim(holder, 60, TRAIN)
+        expire(registry, job.uid)
+    with writing(registry.engine) as connection:
+        span = {"uid": job.uid, "first_epoch": 2, "last_epoch": 2}
+        connection.execute(insert(lost_attempts).values(maker=Maker.VERSION, **span))
+        connection.execute(insert(lost_attempts).values(maker=Maker.INGEST, **span | {"last_epoch": 3}))
+    keys = {
+        f"{maker} {epoch}": AttemptRef(maker, job.uid, epoch)
+        for maker in (Maker.JOB, Maker.VERSION)
+        for epoch in (1, 2)
+    }
+    found = sorted_alike(registry, keys)
+    assert found == SortedKeys((), ("job 1", "version 1"), (), ("job 2", "version 2"))
 
 
 def test_an_attempt_whose_cancel_is_committed_has_ended(registry):
     train(registry)
     job = registry.jobs.claim("one", 60, TRAIN)
-    mine = {"k": AttemptRef(Maker.JOB, job.uid, job.epoch)}
-    assert registry.orphans.unneeded(mine) == ()
+    mine = {"k": AttemptRef(Maker.VERSION, job.uid, job.epoch)}
+    assert registry.orphans.sort(mine) == SortedKeys((), (), (), ())
     registry.jobs.cancel_request(job.name)
-    assert registry.orphans.unneeded(mine) == ("k",)
+    assert registry.orphans.sort(mine) == SortedKeys((), ("k",), (), ())
 
 
 # events whose answer was lost

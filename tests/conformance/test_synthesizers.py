@@ -20,6 +20,7 @@ from rowmint.synthesizer import (
     Candidates,
     Capabilities,
     CompletionOptions,
+    CompletionSupport,
     ConditionSupport,
     Unit,
     choose_kernel,
@@ -237,7 +238,22 @@ def test_a_completed_row_keeps_what_is_known(model: Model) -> None:
     assert {name: done.cells[name] for name in known} == known
     assert set(done.cells) == set(modelled(model))
     assert done == completer.complete(known, key.tile(1, 0))
-    assert 0 < done.effective_sample_size <= 256
+    supported = done.support is not CompletionSupport.UNSUPPORTED
+    assert (0 < done.effective_sample_size <= 256) if supported else done.effective_sample_size == 0
+
+
+def test_cells_that_the_model_makes_have_support(model: Model) -> None:
+    columns = modelled(model)
+    made = draw(model, columns).columns
+    key = StreamKey(model.digest, bytes(32), 5)
+    completer = model.synthesizer.completer(key.tile(0, 0), CompletionOptions(512, 0.5))
+    nothing = completer.complete({}, key.tile(1, 0))
+    assert (nothing.support, nothing.tolerance) == (CompletionSupport.MATCHED, 0.5)
+    for name in columns:
+        (cell,) = column_cells(made[name].take(slice(0, 1)), model.schema.column(name))
+        done = completer.complete({name: cell}, key.tile(1, 1))
+        assert done.support is not CompletionSupport.UNSUPPORTED, name
+        assert done.chosen is None or 0 <= done.chosen < 512
 
 
 def test_cells_are_of_the_columns_types(model: Model) -> None:

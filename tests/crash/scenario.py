@@ -23,7 +23,7 @@ from rowmint.names import DatasetName, TrainingJobName
 from rowmint.v1 import schema_pb2, training_job_pb2
 from tests.acceptance.processes import CUSTOMERS_HEADER, Services, customers_csv
 from tests.crash.event_log import check_log
-from tests.crash.storage import Inside, Storage
+from tests.crash.storage import Inside, Storage, objects
 from tests.crash.supervisor import Death, Kill, Supervisor
 
 CSV = customers_csv(3_000)
@@ -201,7 +201,7 @@ def _run_steps(
     client.delete_dataset("customers")
     gone.append(_refusal(lambda: client.get_dataset("customers")))
     inside.settle()
-    assert list(inside.data.list("")) == []
+    assert list(objects(inside.data)) == []
     rows_second.append(_rows(client, second.name))
     aliases.append(_aliases(client.get_model("people")))
     # Nothing that was seen has changed, even now.

@@ -70,6 +70,7 @@ SCENARIOS: dict[str, tuple[Kill, ...]] = {
         Kill("checkpoint.stored", 2),
         Kill("checkpoint.committed", 2),
         *twice("publish.weights.stored"),
+        *twice("sweep.object.aside"),
         *twice("alias.moved", "moved"),
         Kill("sweep.forgotten", 1, "delete"),
     ),
@@ -113,6 +114,7 @@ SCENARIOS: dict[str, tuple[Kill, ...]] = {
         Kill("publish.weights.stored"),
     ),
     "late checkpoints": (
+        Kill("mark.written"),
         Kill("checkpoint.stored", 9),
         Kill("sweep.object.deleted", 3),
         Kill("sweep.forgotten", 2),

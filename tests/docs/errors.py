@@ -56,7 +56,11 @@ ADVICE: Mapping[Reason, Advice] = {
     Reason.INTERNAL: Advice(_NO, "report it with the log's entry of that `error_id`"),
     Reason.TRAINING_FAILED: Advice(_NO, "change the configuration as the message says"),
     Reason.STREAM_MISMATCH: Advice(_NO, "the model or plan differs from the header's: start the stream again"),
-    Reason.UNAUTHENTICATED: Advice(_NO, "send a valid API key or token, or present a certificate"),
+    Reason.UNAUTHENTICATED: Advice(
+        _LATER,
+        "send a valid API key or token, or present a certificate; a call that ran when its credentials ended carries"
+        " RetryInfo: resume it with new ones",
+    ),
     Reason.PERMISSION_DENIED: Advice(_NO, "have the service's administrator grant the role that the message names"),
     Reason.UNTRUSTED_MODEL: Advice(_NO, "have the version signed (`rowmint models sign`), or name one that is"),
 }

@@ -27,19 +27,21 @@ from rowmint.registry import (
 from rowmint.registry.engine import writing
 from rowmint.registry.tables import DATA, MODELS, jobs
 from rowmint.synthesizer import choose_kernel
+from tests.crash.storage import objects
 from tests.durability.order import STORES, referred
 from tests.durability.recorder import Event, Recorder, Reported, copy_databases
 from tests.golden.make import artifact
 from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.segments import read_segment
 from trainer_service.datasets.upload import UploadService, Writer
-from trainer_service.garbage import Sweeper, sweep
+from trainer_service.garbage import OrphanRules, Sweeper, sweep
 from trainer_service.jobs.attempts import Attempt
 from trainer_service.jobs.checkpoints import JobCheckpoints
 from trainer_service.jobs.runners import train as training
 from trainer_service.jobs.runners.ingest import IngestRunner
 from trainer_service.jobs.services import JobServices
 from trainer_service.jobs.stores import Stores
+from trainer_service.store_claims import claim_stores
 
 CSV = b"id,city\n" + b"".join(b"%d,%s\n" % (index, (b"Oslo", b"Rome")[index % 2]) for index in range(12))
 SEGMENT = 40
@@ -60,15 +62,31 @@ class Storage:
 
     @classmethod
     def open(cls, home: Path) -> "Storage":
-        """Open what is in a folder, as a trainer that starts does."""
+        """Open what is in a folder."""
         registry = open_registry(f"sqlite:///{home}/registry")
         migrate(registry.engine)
-        return cls(home, registry, Stores(LocalDirectoryStore(home / "data"), LocalDirectoryStore(home / "models")))
+        stores = Stores(LocalDirectoryStore(home / "data"), LocalDirectoryStore(home / "models"))
+        return cls(home, registry, stores)
+
+    def claim(self) -> None:
+        """Claim the stores, as a trainer does before it serves.
+
+        Raises:
+            WrongStateError: They are not the registry's.
+        """
+        claim_stores(self.registry, self.stores)
 
     def sweep(self) -> None:
         """Sweep once, as a trainer does when it starts and now and then."""
         stores, scratch = self.stores, self.home.parent / "trainer-scratch"
-        Sweeper(self.registry, stores.data, stores.models, scratch, seconds=_BEAT, upload_idle_seconds=_LONG).sweep()
+        Sweeper(
+            self.registry,
+            stores,
+            scratch,
+            seconds=_BEAT,
+            upload_idle_seconds=_LONG,
+            orphans=OrphanRules(0.0, 0.0),
+        ).sweep()
 
     def upload(self) -> UploadService:
         return UploadService(self.registry.datasets, self.stores.data, segment_bytes=SEGMENT)
@@ -99,6 +117,7 @@ def recorded(folder: Path) -> Iterator[tuple[Storage, Recorder]]:
         copy_databases(home / "registry", folder / "snapshots" / "start")
         with Recorder(home) as recorder:
             recorder.watch(storage.registry, home / "registry", folder / "snapshots")
+            storage.claim()
             yield storage, recorder
     finally:
         storage.registry.close()
@@ -208,7 +227,7 @@ def _dataset_losses(storage: Storage, said: dict[str, list[Any]]) -> list[str]:
     except ResourceNotFoundError:
         if "created" in said and "deleting dataset" not in said:
             return ["the dataset is gone"]
-        left = list(storage.stores.data.list("")) if "deleted dataset" in said else []
+        left = list(objects(storage.stores.data)) if "deleted dataset" in said else []
         return [f"{key} is back though it was deleted" for key in left]
     if "deleted dataset" in said:
         return ["the dataset is back though it was deleted"]
@@ -299,8 +318,8 @@ def go_on(storage: Storage, scratch: Path) -> None:
 def left_over(storage: Storage) -> list[Path]:
     """Return the stored files that the registry does not refer to."""
     known = referred(storage.home / "registry")
-    stored = [STORES[DATA] / key for key in storage.stores.data.list("")]
-    stored += [STORES[MODELS] / key for key in storage.stores.models.list("")]
+    stored = [STORES[DATA] / key for key in objects(storage.stores.data)]
+    stored += [STORES[MODELS] / key for key in objects(storage.stores.models)]
     return [path for path in stored if path not in known]
 
 

@@ -44,7 +44,9 @@ class Ruin:
         for schema, database in self.databases.items():
             shutil.copyfile(database, home / "registry" / DATABASES[schema])
         write_files(self.stored, home)
-        return Storage.open(home)
+        storage = Storage.open(home)
+        storage.claim()  # however power was lost, stores and registry belong together
+        return storage
 
 
 def ruins(outcome: Outcome, luck: str) -> Iterator[Ruin]:

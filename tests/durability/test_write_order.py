@@ -47,7 +47,7 @@ def snapshots(outcome):
 def test_the_trace_accounts_for_all_that_is_in_the_stores(outcome):
     really = {path: data for path, data in read_files(outcome.home).items() if path.parts[0] != "registry"}
     assert Disk(outcome.trace).without_loss() == really
-    assert {path.parts[0] for path in really} == {"models"}
+    assert {path.parts[0] for path in really if not is_mark(path)} == {"models"}
 
 
 def test_an_object_is_safe_before_the_registry_refers_to_it(outcome):
@@ -106,12 +106,42 @@ def state(snapshot):
     return committed, dataset, [number for (number,) in versions]
 
 
+def is_mark(path: Path) -> bool:
+    ours = path.parts[1:3] in {("_rowmint", "data"), ("_rowmint", "models")}
+    return ours and not path.name.startswith(".")
+
+
+def test_a_mark_is_deleted_only_after_a_newer_one_is_safe(outcome):
+    newest, gone = {}, []
+    for index, event in enumerate(outcome.trace):
+        if isinstance(event, Linked) and is_mark(event.path):
+            newest[event.path.parent] = event.path
+        elif isinstance(event, Unlinked) and is_mark(event.path):
+            gone.append(event.path)
+            assert event.path < newest[event.path.parent]
+            assert missing_before(outcome.trace[:index], newest[event.path.parent]) == []
+    assert gone != []
+
+
+def test_a_store_is_marked_only_with_what_the_registry_has_committed(outcome):
+    snapshot = outcome.start
+    for event in outcome.trace:
+        if isinstance(event, Committed):
+            snapshot = event.snapshot
+        elif isinstance(event, Linked) and is_mark(event.path):
+            schema = {"data": DATA, "models": MODELS}[event.path.parts[2]]
+            ((uid, generation),) = rows(snapshot, schema, "SELECT registry_uid, generation FROM registry_identity")
+            assert event.path.parts[3:] == (uid, f"{generation:012d}")
+
+
 def test_an_object_is_deleted_only_after_the_registry_no_longer_refers_to_it(outcome):
     snapshot, gone = outcome.start, []
     for event in outcome.trace:
         if isinstance(event, Committed):
             snapshot = event.snapshot
         elif isinstance(event, Unlinked) and not event.path.name.startswith("."):
+            if is_mark(event.path):
+                continue
             gone.append(event.path)
             assert event.path not in referred(snapshot)
             assert event.path in garbage(snapshot)

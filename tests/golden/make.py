@@ -279,7 +279,7 @@ def _layer(name: str, typical: Sequence[float], outputs: int, *, scale: float) -
     return Layer(weight, bias, scales)
 
 
-def _network(
+def network(
     heads: dict[str, ColumnHead],
     conditions: int,
     *,
@@ -287,6 +287,15 @@ def _network(
     width: int = 16,
     hidden: Sequence[int] = (24, 20),
 ) -> dict[str, NDArray[np.generic]]:
+    """Return a random network for some heads, as a model's arrays.
+
+    Args:
+        heads: The columns it makes outputs for.
+        conditions: Condition vectors that it takes.
+        concatenate: Whether layers are concatenated, as CTGAN's are.
+        width: Inputs of noise.
+        hidden: Units of each hidden layer.
+    """
     arrays: dict[str, NDArray[np.generic]] = {}
     typical = [63.5] * width + [127 / max(1, conditions)] * conditions
     for index, units in enumerate(hidden):
@@ -320,7 +329,7 @@ def generator(family: str, schema: TableSchema = SCHEMA, own: Sequence[Codec] | 
         }
         return FittedModel(family, schema, chosen, {}, weights)
     if family == "tvae":
-        arrays = _network(heads, 0, concatenate=False)
+        arrays = network(heads, 0, concatenate=False)
         scalars = [head for head in heads.values() if head.codec.scalar]
         spread = (0.15 + 0.1 * noise("spread", len(scalars))) * (1 << 23)
         return FittedModel(family, schema, chosen, {"hidden_layers": 2}, {**arrays, "spread": spread.astype(np.int64)})
@@ -332,7 +341,7 @@ def generator(family: str, schema: TableSchema = SCHEMA, own: Sequence[Codec] | 
         "drivers.slot": slots.astype(np.int64),
         "drivers.weights": weights_of(1.2 + noise("drivers", len(slots))),
     }
-    arrays = _network(heads, len(slots), concatenate=True)
+    arrays = network(heads, len(slots), concatenate=True)
     return FittedModel(family, schema, chosen, {"hidden_layers": 2}, {**arrays, **drivers})
 
 

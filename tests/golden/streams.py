@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from functools import cache
 
 from rowmint.artifact import Model, read_manifest, read_model
@@ -21,15 +22,15 @@ from rowmint.names import ModelName, ModelVersionName, ModelVersionRef
 from rowmint.objects import MemoryStore
 from rowmint.registry import ModelVersionRecord
 from rowmint.sampling.formats import RowFormat, TypedBatch
-from rowmint.sampling.limits import MAX_ROWS
+from rowmint.sampling.limits import MAX_REUSE, MAX_ROWS
 from rowmint.sampling.messages import RowsMessage, StreamHeader, StreamSummary
-from rowmint.schema import TableSchema
+from rowmint.schema import Cell, TableSchema
 from rowmint.synthesizer import Kernel, choose_kernel
 from sampler_service.model_cache import ModelCache
 from sampler_service.plan_cache import PlanCache
-from sampler_service.requests import SampleRequest
+from sampler_service.requests import CompletionRequest, SampleRequest
 from sampler_service.sampler import Sampler
-from tests.golden.make import FORMS, MODELS, stored
+from tests.golden.make import FAMILIES, FORMS, MODELS, stored
 
 PROJECT = "golden"
 
@@ -46,12 +47,16 @@ WHERES: Mapping[str, tuple[Predicate, ...]] = {
 QUICK = (
     "ctgan, all, first, csv",
     "ctgan, many tests, far, arrow_stream",
+    "ctgan, many tests, far reused, arrow_stream",
     "tvae, all, first, arrow_stream",
     "independent, many tests, inner, arrow_stream",
     "forms, all, first, csv",
+    "tvae, completed",
 )
 """Enough to notice a processor that computes otherwise."""
 SPANS = {"first": (5000, 0, 5000), "far": (10**15, 10**12, 10**12 + 3000), "inner": (9000, 2048, 4096)}
+REUSED = {(family, "many tests", "far") for family in ("ctgan", "tvae")}
+"""Streams whose candidates serve several rows where that is allowed, and not for the first time; made both ways."""
 
 
 def reference(family: str) -> ModelVersionRef:
@@ -162,7 +167,7 @@ def sampler_of(
     """Compose a sampler of the models of `catalog`; it draws seed 1 where none is given."""
     with ThreadPoolExecutor(2) as loaders, ThreadPoolExecutor(2) as workers:
         models = ModelCache(catalog, catalog.store, kernel, loaders, cache_bytes)
-        yield Sampler(models, PlanCache(loaders), lambda _: workers, lambda: 1, max_rows=max_rows)
+        yield Sampler(models, PlanCache(lambda _: workers), lambda _: workers, lambda: 1, max_rows=max_rows)
 
 
 def specs(*, quick: bool) -> dict[str, SampleRequest]:
@@ -176,10 +181,14 @@ def specs(*, quick: bool) -> dict[str, SampleRequest]:
                 base = SampleRequest(
                     rows, end, start_row=start, model=reference(family), where=predicates, seed=2**64 - 1
                 )
-                for row_format in RowFormat:
-                    name = f"{family}, {where}, {span}, {row_format}"
-                    if not quick or name in QUICK:
-                        found[name] = replace(base, row_format=row_format)
+                named = {span: base}
+                if (family, where, span) in REUSED:
+                    named[f"{span} reused"] = replace(base, max_reuse=MAX_REUSE)
+                for span_name, spec in named.items():
+                    for row_format in RowFormat:
+                        name = f"{family}, {where}, {span_name}, {row_format}"
+                        if not quick or name in QUICK:
+                            found[name] = replace(spec, row_format=row_format)
     return found
 
 
@@ -187,10 +196,34 @@ async def _digests(sampler: Sampler, chosen: Mapping[str, SampleRequest]) -> dic
     return {name: hashlib.sha256((await read(sampler, spec)).body).hexdigest() for name, spec in chosen.items()}
 
 
+KNOWN: tuple[Mapping[str, Cell], ...] = (
+    {},
+    {"city": "Zürich"},
+    {"city": "Łódź", "age": 42, "flag": True},
+    {"price": Decimal("9.99"), "score": 3.5, "tier": Decimal("12.5"), "holiday": date(2030, 1, 1)},
+    {"age": 99, "ratio": 0.25, "day": date(2020, 2, 29)},
+    {"age": 10**6, "price": None},
+)
+"""Known cells of completed rows, in turn: with and without a candidate that agrees."""
+
+
+async def completions(sampler: Sampler, family: str) -> str:
+    """Return the SHA-256 of completed rows of three groups, with everything that is said of them."""
+    request = CompletionRequest(model=reference(family), seed=2**64 - 1, start_row=250, candidates=512)
+    _, completion = await sampler.complete(request)
+    rows = completion.complete([KNOWN[index % len(KNOWN)] for index in range(300)])
+    return hashlib.sha256("\n".join(map(repr, rows)).encode()).hexdigest()
+
+
 def all_digests(kernel: str, *, quick: bool = False) -> dict[str, str]:
-    """Return the SHA-256 of every golden stream, computed with `kernel`."""
+    """Return the SHA-256 of every golden stream and of completed rows, computed with `kernel`."""
     with sampler_of(golden_catalog(), choose_kernel(kernel)) as sampler:
-        return asyncio.run(_digests(sampler, specs(quick=quick)))
+        found = asyncio.run(_digests(sampler, specs(quick=quick)))
+        for family in FAMILIES:
+            name = f"{family}, completed"
+            if not quick or name in QUICK:
+                found[name] = asyncio.run(completions(sampler, family))
+        return found
 
 
 def main() -> None:

@@ -248,6 +248,9 @@ def _sampled(_: World, request: Sample, responses: list[Any]) -> None:
     if ended:
         summary = rest[-1].summary
         assert (summary.complete, summary.rows_delivered) == (True, made)
+        assert summary.distinct_candidates <= made <= summary.distinct_candidates * summary.rows_per_candidate
+        assert summary.rows_per_candidate <= first.header.rows_per_candidate <= max(request.max_reuse, 1)
+        assert summary.distinct_candidates <= first.header.distinct_candidates
         assert row == first.header.end_row or request.allow_partial
     if request.format == sampling_pb2.ROW_FORMAT_NDJSON:
         rows = [json.loads(line) for line in data.splitlines()]
@@ -287,10 +290,12 @@ def _same(cell: Any, value: Value) -> bool:
 def _planned(_: World, request: Any, responses: list[Any]) -> None:
     (plan,) = responses
     _header(request.sample, plan.header)
-    edges = [plan.header.start_row, *(part.end_row for part in plan.parts)]
-    assert [part.start_row for part in plan.parts] == edges[:-1]
+    edges = [plan.header.start_row, *(part.end_row for part in plan.ranges)]
+    assert [part.start_row for part in plan.ranges] == edges[:-1]
     assert edges[-1] == plan.header.end_row
-    assert 1 <= len(plan.parts) <= (request.parts if request.HasField("parts") else 1)
+    assert 1 <= len(plan.ranges) <= (request.parts if request.HasField("parts") else 1)
+    whole = [] if request.ranges_only else [(part.start_row, part.end_row) for part in plan.ranges]
+    assert [(part.start_row, part.end_row) for part in plan.parts] == whole
     assert all(part.expected_plan_digest == plan.header.plan_digest for part in plan.parts)
     assert 0 <= plan.acceptance <= 1
 
@@ -320,9 +325,13 @@ def _completed(_: World, request: Complete, responses: list[Any]) -> None:
     for row, known in zip(done, sent.rows.rows, strict=False):
         assert len(row.values) == len(names)
         assert all(row.values[names.index(name)] == value for name, value in known.known.items())
+        assert row.support in sampling_pb2.CompletionSupport.values()[1:]
+        unsupported = row.support == sampling_pb2.COMPLETION_SUPPORT_UNSUPPORTED
+        assert (row.effective_sample_size == 0) == unsupported
     if rest and rest[-1].WhichOneof("message") == "summary":
         assert rest[-1].summary.complete
         assert len(done) == len(sent.rows.rows)
+        assert (len(done) > 0) == (rest[-1].summary.distinct_candidates > 0)
 
 
 ANSWERS: dict[str, Callable[[World, Any, list[Any]], None]] = {

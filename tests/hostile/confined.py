@@ -61,6 +61,11 @@ class Growth:
 GROWTH = Growth()
 
 
+def resident() -> int:
+    """Return the bytes of this process that are in memory."""
+    return _status("VmRSS")
+
+
 def _status(name: str) -> int:
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(name + ":"):
@@ -155,7 +160,7 @@ def _input(child: "subprocess.Popen[str]") -> IO[str]:
     return child.stdin
 
 
-def _trim() -> None:
+def trim() -> None:
     """Give back what the case before has freed, so that growth is that of one case."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
@@ -169,7 +174,7 @@ def main(module: str) -> None:
     for line in sys.stdin:
         name = line.rstrip("\n")
         note(name)
-        _trim()
+        trim()
         # From what is held now: what the cases before have torn holes into is not this one's growth.
         resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + MEMORY, resource.RLIM_INFINITY))
         GROWTH.largest, failure = 0, ""

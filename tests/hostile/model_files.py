@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rowmint.artifact import write_model
 from rowmint.schema import TableSchema
-from tests.golden.make import SCHEMA, codecs, generator
+from tests.golden.make import FORMS, FORMS_SCHEMA, SCHEMA, codecs, forms_codecs, generator
 from tests.hostile.confined import note
 
 KERNELS = ("numpy", "onnxruntime")
@@ -24,6 +24,7 @@ ROWS = 16
 _turn = itertools.count()
 KEPT = ("id", "city", "flag", "price", "ratio", "seen", "tier", "badge")
 """Columns of the golden models that the small ones keep: one of each way to be stored."""
+KEPT_FORMS = ("row", "flag", "price", "score", "instant", "clock", "serial")
 
 Json = Any
 Array = NDArray[Any]
@@ -32,11 +33,13 @@ Path = tuple[str | int, ...]
 
 @cache
 def small(family: str) -> tuple[bytes, bytes]:
-    """Return the files of a golden model of fewer columns."""
-    kept = [SCHEMA.names.index(name) for name in KEPT]
-    schema = TableSchema(tuple(SCHEMA.columns[index] for index in kept), "id")
-    own = codecs()
-    made = write_model(generator(family, schema, [own[index] for index in kept]), {"licence": "none", "rows": [1, 2.5]})
+    """Return the files of a golden model of fewer columns; `FORMS` is that whose columns have forms."""
+    whole, names = (FORMS_SCHEMA, KEPT_FORMS) if family == FORMS else (SCHEMA, KEPT)
+    kept = [whole.names.index(name) for name in names]
+    schema = TableSchema(tuple(whole.columns[index] for index in kept), names[0])
+    own = forms_codecs() if family == FORMS else codecs()
+    base = "independent" if family == FORMS else family
+    made = write_model(generator(base, schema, [own[index] for index in kept]), {"licence": "none", "rows": [1, 2.5]})
     return made.manifest, made.weights
 
 

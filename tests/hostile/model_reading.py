@@ -25,6 +25,8 @@ from rowmint.sampling.plan import compile_plan
 from rowmint.sampling.rows import RowSource
 from rowmint.schema import ColumnSpec, DataType
 from rowmint.schema.arrays import ColumnArray, is_coded
+from rowmint.schema.forms import DatetimeForm
+from rowmint.schema.forms.cells import read as read_cell
 from rowmint.synthesizer import CompletionOptions, Kernel, choose_kernel
 from tests.hostile.model_files import KERNELS, ROWS
 from tests.hostile.uploads import equal
@@ -178,7 +180,11 @@ def checked(model: Model, columns: Mapping[str, ColumnArray], rows: int, row_for
 
 
 def moment(column: ColumnSpec, text: str | None) -> None:
-    """Raise where a date or time is none of the years 1 to 9999."""
+    """Raise where a date or time is none of the years 1 to 9999, or not in the form of its column."""
+    form = column.written_form.form
+    if text is not None and isinstance(form, DatetimeForm) and form.pattern:
+        read_cell(text, column)
+        return
     if text is not None and column.data_type is DataType.DATE:
         date.fromisoformat(text)
     if text is not None and column.data_type is DataType.TIMESTAMP:

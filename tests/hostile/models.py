@@ -13,7 +13,7 @@ import numpy as np
 import rfc8785
 import safetensors.numpy
 
-from tests.golden.make import FAMILIES, SCHEMA, stored
+from tests.golden.make import FAMILIES, FORMS, SCHEMA, stored
 from tests.hostile.confined import GROWTH, note
 from tests.hostile.manifest_cases import (
     bytes_that_are_no_manifest,
@@ -185,6 +185,8 @@ WALKS: Mapping[str, tuple[str, Path]] = {
         for part in ("algorithm", "arithmetic", "family", "grid", "network", "weights")
     },
     "every value of the format, signed": ("tvae", ("format",)),
+    "every value of the columns with forms, signed": (FORMS, ("generator", "schema")),
+    "every value of the codecs of ids with forms, signed": (FORMS, ("generator", "codecs")),
 }
 
 CASES: dict[str, Callable[[], None]] = {

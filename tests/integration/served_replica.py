@@ -55,7 +55,7 @@ def replica(
     async def serve(loaders, workers):
         cache = ModelCache(registry.models, store, choose_kernel(kernel), loaders, 1 << 28)
         services = SessionServices(
-            Sampler(cache, PlanCache(loaders), lambda _: workers, lambda: 99),
+            Sampler(cache, PlanCache(lambda _: workers), lambda _: workers, lambda: 99),
             lambda _: workers,
             Admission(Allowance(streams, 10**6), Allowance(project, 0)),
             Drain(),

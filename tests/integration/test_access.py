@@ -6,6 +6,7 @@ The handlers here only note that they were reached; what real ones answer is in 
 import asyncio
 import contextlib
 import itertools
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,7 @@ from rowmint.v1 import (  # noqa: F401  # their descriptors are looked for in th
     sampling_service_pb2,
     training_service_pb2,
 )
+from tests.waiting import PATIENCE, wait_until
 
 POOL = descriptor_pool.Default()
 # What the two services offer; test_a_service_without_a_rule finds any that is missing here.
@@ -81,10 +83,20 @@ def request_of(method: str, **projects: str) -> object:
 
 @dataclass
 class Gate:
-    """A server of the whole contract whose handlers note that they were reached."""
+    """A server of the whole contract whose handlers note that they were reached.
+
+    Attributes:
+        authenticator: Knows the callers.
+        audit: Records decisions; None for none.
+        endless: Whether streams of responses do not end after their one response.
+        reauthorize_seconds: Pause between checks of running calls.
+        reached: Methods in the order in which their handlers were reached.
+    """
 
     authenticator: object
     audit: object = None
+    endless: bool = False
+    reauthorize_seconds: float = 10.0
     reached: list[str] = field(default_factory=list)
 
     def service(self, name: str) -> Service:
@@ -115,6 +127,8 @@ class Gate:
         async def many(given, context):
             await reach(given)
             yield response()
+            if self.endless:
+                await asyncio.get_running_loop().create_future()
 
         kind = "_".join("stream" if way else "unary" for way in (method.client_streaming, method.server_streaming))
         handler = getattr(grpc, f"{kind}_rpc_method_handler")
@@ -124,7 +138,9 @@ class Gate:
         self.server = Server(
             [self.service(name) for name in SERVICES],
             ServerOptions("127.0.0.1:0"),
-            security=ServerSecurity(authenticator=self.authenticator, audit=self.audit),
+            security=ServerSecurity(
+                authenticator=self.authenticator, audit=self.audit, reauthorize_seconds=self.reauthorize_seconds
+            ),
         )
         port = await self.server.start()
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
@@ -134,6 +150,18 @@ class Gate:
         self.channel.close()
         await self.server.stop()
 
+    def stub(self, method: str):
+        """Return what calls a method."""
+        descriptor = METHODS[method]
+        kind = "_".join(
+            "stream" if way else "unary" for way in (descriptor.client_streaming, descriptor.server_streaming)
+        )
+        return getattr(self.channel, kind)(
+            f"/{method}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=bytes,
+        )
+
     async def call(self, method: str, request, caller: str | None, requests=None) -> tuple[grpc.StatusCode, str]:
         """Call a method; return the status and what it says."""
         # From a thread: a client of grpc.aio that writes while its call is refused may report that as INTERNAL.
@@ -142,17 +170,9 @@ class Gate:
     def _call(self, method: str, requests: Sequence[object], caller: str | None) -> tuple[grpc.StatusCode, str]:
         descriptor = METHODS[method]
         metadata = () if caller is None else (("authorization", caller),)
-        kind = "_".join(
-            "stream" if way else "unary" for way in (descriptor.client_streaming, descriptor.server_streaming)
-        )
-        made = getattr(self.channel, kind)(
-            f"/{method}",
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=bytes,
-        )
         sent = iter(requests) if descriptor.client_streaming else requests[0]
         try:
-            answers = made(sent, metadata=metadata, timeout=10)
+            answers = self.stub(method)(sent, metadata=metadata, timeout=10)
             if descriptor.server_streaming:
                 for _ in answers:
                     pass
@@ -164,7 +184,7 @@ class Gate:
 class ByToken:
     """Knows callers by what they send."""
 
-    async def identify(self, authorization, certificate_names):
+    async def identify(self, authorization, certificate):
         if list(authorization) and authorization[0] in CALLERS:
             return CALLERS[authorization[0]]
         raise UnauthenticatedError("who are you?")
@@ -300,6 +320,57 @@ def test_every_decision_is_kept_before_it_takes_effect():
         ("unauthenticated", method, "", "unauthenticated", "UNAUTHENTICATED"),
     ]
     assert len({entry.request_id for entry in kept.entries}) == 3
+
+
+STREAMING = [name for name in METHODS if METHODS[name].client_streaming or METHODS[name].server_streaming]
+
+
+class Revocable:
+    """Knows one caller, until that is revoked."""
+
+    def __init__(self):
+        self.revoked = False
+
+    async def identify(self, authorization, certificate):
+        if self.revoked:
+            raise UnauthenticatedError("revoked")
+        return CALLERS["admin"]
+
+
+@pytest.mark.parametrize("method", STREAMING)
+def test_every_running_stream_ends_when_its_caller_is_revoked(method):
+    known, kept = Revocable(), Kept()
+
+    def revoke_while_it_runs(gate):
+        ended = threading.Event()
+
+        def silent_after_one():
+            yield request_of(method, first="mine")
+            ended.wait()
+
+        client_streams, server_streams = METHODS[method].client_streaming, METHODS[method].server_streaming
+        sent = silent_after_one() if client_streams else request_of(method, first="mine")
+        stub = gate.stub(method)
+        call = stub(sent, timeout=PATIENCE) if server_streams else stub.future(sent, timeout=PATIENCE)
+        try:
+            wait_until(lambda: gate.reached == [method], "the handler")
+            known.revoked = True
+            with pytest.raises(grpc.RpcError):
+                list(call) if server_streams else call.result()
+        finally:
+            ended.set()
+        return call.code(), call.details(), dict(call.trailing_metadata())["grpc-retry-pushback-ms"]
+
+    async def test():
+        async with Gate(known, audit=kept, endless=True, reauthorize_seconds=0.01) as gate:
+            return await asyncio.to_thread(revoke_while_it_runs, gate)
+
+    # It may be resumed at once, with other credentials.
+    assert asyncio.run(test()) == (grpc.StatusCode.UNAUTHENTICATED, "revoked", "1000")
+    assert [(entry.caller, entry.resource, entry.decision) for entry in kept.entries] == [
+        ("admin", "projects/mine/things/one", "allowed"),
+        ("admin", "projects/mine/things/one", "unauthenticated"),
+    ]
 
 
 def test_a_call_that_cannot_be_audited_is_refused():

@@ -248,13 +248,16 @@ def test_streams_are_counted_and_given_back(home):
         overloaded = ("UNAVAILABLE", "UNAVAILABLE", "ROWMINT_MAX_STREAMS", 100)
         assert refused(lambda: list(stub.Sample(request(rows=10)))) == overloaded
         assert refused(lambda: list(stub.CompleteRows(iter([config()])))) == overloaded
-        # A plan holds no rows; and health checks are not admitted at all.
-        assert len(stub.PlanSample(sampling_pb2.PlanSampleRequest(sample=request(rows=10))).parts) == 1
+        planned = sampling_pb2.PlanSampleRequest(sample=request(rows=10))
+        assert refused(lambda: stub.PlanSample(planned)) == overloaded
+        # Health checks are not admitted.
         health = health_pb2_grpc.HealthStub(channel)
         assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
         for call in calls:
             call.cancel()
         wait_until(lambda: served.admission.streams == 0, "the end of the call")
+        # A plan holds no rows, and its call is over when the answer comes.
+        assert len(stub.PlanSample(planned).parts) == 1
         assert len(list(stub.Sample(request(rows=10)))) == 3
         wait_until(lambda: (served.admission.streams, served.admission.rows) == (0, 0), "the end of the call")
 

@@ -51,7 +51,7 @@ STAGED, PUBLISHED, REJECTED = (
 class ByToken:
     """Identifies a caller by the name in the header."""
 
-    async def identify(self, authorization, certificate_names):
+    async def identify(self, authorization, certificate):
         if not authorization:
             raise UnauthenticatedError("who calls?")
         return CALLERS[authorization[0]]

@@ -24,6 +24,8 @@ HASTE = {
     "ROWMINT_CHECKPOINT_SECONDS": "0.2",
     "ROWMINT_SEGMENT_BYTES": "16384",
     "ROWMINT_SWEEP_SECONDS": "2",
+    "ROWMINT_ORPHAN_SECONDS": "0",
+    "ROWMINT_KEEP_ORPHANS_SECONDS": "2",
     # Longer than a stream of a deleted version lasts; what is purged in the end is waited for.
     "ROWMINT_KEEP_DELETED_SECONDS": "60",
     "ROWMINT_GRACE_SECONDS": "5",

@@ -30,6 +30,8 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
         self.address = ""
         self.peers = set()
         self.reports = None
+        self.before_ranges = False
+        self.full = 0
         self.kill = lambda: None
 
     def cut_of(self, request):
@@ -47,6 +49,8 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
             start_row=request.start_row,
             end_row=request.end_row if request.HasField("end_row") else request.rows,
             schema=SCHEMA,
+            rows_per_candidate=request.max_reuse or 1,
+            distinct_candidates=-(-request.rows // (request.max_reuse or 1)),
         )
 
     def lead_and_end(self, format_):
@@ -95,6 +99,8 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
                 rows_delivered=row - header.start_row,
                 complete=True,
                 next_row=row,
+                distinct_candidates=row - header.start_row,
+                rows_per_candidate=1,
             )
         )
 
@@ -131,15 +137,26 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
     def PlanSample(self, request, context):  # noqa: N802
         if request.sample.model.endswith("/nothing"):
             refuse(context, grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", "there is no model nothing")
+        if self.full:
+            self.full -= 1
+            refuse(context, grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", "no room for a plan", retry_after=0.01)
         header = self.header(request.sample)
         half = request.sample.rows // 2 // GRID * GRID
         first, second = sampling_pb2.SampleRequest(), sampling_pb2.SampleRequest()
         first.CopyFrom(request.sample)
         second.CopyFrom(request.sample)
         first.end_row = second.start_row = half
+        second.end_row = header.end_row
         second.framing = sampling_pb2.FRAMING_CONTINUE
+        ranges = [
+            sampling_pb2.RowRange(start_row=start, end_row=stop) for start, stop in ((0, half), (half, header.end_row))
+        ]
         return sampling_pb2.PlanSampleResponse(
-            header=header, parts=[first, second], acceptance=0.5, block_size=GRID // 2
+            header=header,
+            parts=[] if request.ranges_only and not self.before_ranges else [first, second],
+            acceptance=0.5,
+            block_size=GRID // 2,
+            ranges=[] if self.before_ranges else ranges,
         )
 
     def CompleteRows(self, requests, context):  # noqa: N802
@@ -152,6 +169,7 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
             header=sampling_pb2.SampleHeader(
                 model_version=VERSION,
                 model_digest=self.model,
+                plan_digest=self.plan,
                 seed=config.seed if config.HasField("seed") else 77,
                 schema=SCHEMA,
             )
@@ -176,7 +194,13 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
                 }
                 values = [known[name] if name in known else made[name] for name in made]
                 rows.append(
-                    sampling_pb2.CompletedRow(row=index, values=values, effective_sample_size=12.5, tolerance=0.1)
+                    sampling_pb2.CompletedRow(
+                        row=index,
+                        values=values,
+                        effective_sample_size=12.5,
+                        tolerance=0.1,
+                        support=sampling_pb2.COMPLETION_SUPPORT_WIDENED,
+                    )
                 )
                 index += 1
             yield sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows(rows=rows))

@@ -27,6 +27,7 @@ from rowmint.security.access_file import (
 )
 from rowmint.security.authenticator import Authenticator
 from rowmint.security.identity import Identity, Role
+from rowmint.security.peer_certificate import PeerCertificate
 
 NOW = datetime(2026, 1, 31, 8, 0, tzinfo=UTC)
 READER = {"flights": Role.READER}
@@ -373,7 +374,8 @@ class Tokens:
 
 
 def identify(authenticator, *authorization, names=()):
-    return asyncio.run(authenticator.identify(authorization, names))
+    valid = PeerCertificate(tuple(names), NOW - timedelta(days=1), NOW + timedelta(days=1)) if names else None
+    return asyncio.run(authenticator.identify(authorization, valid))
 
 
 def unknown(authenticator, *authorization, names=()):

@@ -17,7 +17,7 @@ from rowmint.client.families import family_names, training_fields
 from rowmint.conditions import AnyOf, Predicate, canonical
 from rowmint.errors import InvalidFieldError
 from rowmint.rng import StreamKey
-from rowmint.sampling.plan import compile_plan, plan_digest
+from rowmint.sampling.plan import compile_plan, plan_key
 from rowmint.sampling.rows import RowSource
 from rowmint.schema.arrays import column_cells
 from rowmint.synthesizer import CompletionOptions, ConditionSupport
@@ -104,9 +104,9 @@ def test_it_is_sampled_exactly_under_conditions(artifact: Artifact) -> None:
     assert CAPABILITIES.conditions is ConditionSupport.EXACT
     where = canonical([Predicate("city", AnyOf(("Rome",))), Predicate("paid", AnyOf((True, None)))], model.schema)
     plan = compile_plan(model.digest, model.synthesizer, where)
-    assert (plan.acceptance, plan.tile_budget, plan.reuse) == (1.0, 1, 1)
+    assert (plan.acceptance, plan.tile_budget, plan.most_reuse) == (1.0, 1, 1)
     # What its rows depend on beside model and conditions is in the digest.
-    assert plan.digest != plan_digest(model.digest, where)
+    assert plan.digest != plan_key(model.digest, where)
     block = RowSource(model, plan, 3, model.schema.names).block(0, 100)
     assert (block.rows, block.accepted) == (100, block.candidates)
     rows = {name: column_cells(cells, model.schema.column(name)) for name, cells in block.columns.items()}

@@ -68,6 +68,27 @@ def test_what_is_given_back_twice_counts_once_and_nothing_is_left_of_it():
     assert not admission._rows
 
 
+def test_bytes_at_work_are_bounded_and_one_call_past_them_can_never_be():
+    shed = []
+    admission = Admission(Allowance(0, 0, 100), Allowance(0, 0), shed.append)
+    first, second = admission.enter("a"), admission.enter("b")
+    first.hold_bytes(60)
+    first.hold_bytes(40)  # less than it has
+    first.hold_bytes(70)
+    assert admission.bytes == 70
+    with pytest.raises(UnavailableError, match=r"bytes at work as it carries \(100\).*ROWMINT_MAX_WORK_BYTES"):
+        second.hold_bytes(31)
+    second.hold_bytes(30)
+    with pytest.raises(LimitError, match=r"takes 101 bytes.*\(100\).*ROWMINT_MAX_WORK_BYTES") as raised:
+        second.hold_bytes(101)
+    assert raised.value.metadata == {"limit": "100", "setting": "ROWMINT_MAX_WORK_BYTES"}
+    first.close()
+    second.hold_bytes(100)
+    second.close()
+    second.hold_bytes(100)
+    assert (admission.bytes, shed) == (0, ["process_bytes"])
+
+
 def test_nothing_begins_while_draining():
     shed = []
     admission = Admission(Allowance(0, 0), Allowance(0, 0), shed.append)

@@ -84,7 +84,7 @@ def test_a_model_is_restored_as_it_was_written(artifact):
     assert model.schema == SCHEMA
     assert model.grid == 8192
     assert model.identities == {"id": CODECS[0]}
-    assert model.size_bytes > 0
+    assert model.memory_bytes > 0
     assert artifact.manifest_digest == hashlib.sha256(artifact.manifest).digest()
     assert artifact.weights_digest == hashlib.sha256(artifact.weights).digest()
     body = read_manifest(artifact.manifest)

@@ -10,6 +10,7 @@ import sys
 import threading
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import count
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -22,6 +23,7 @@ from rowmint.security.audit_verify import verify
 from tests.waiting import PATIENCE, wait_until
 
 NOON = datetime(2025, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
+KINDS = ("head", "jsonl")
 MODEL = "projects/flights/models/delays"
 MODEL_SHA256 = "4dbe4d9a1fdd9be88f3b9e8eb330cddc188d747efc30192e11d07209304e737a"
 
@@ -47,13 +49,17 @@ def keep(log, *entries):
     asyncio.run(all_of_them())
 
 
+def records(path):
+    """Return all records of a file as JSON values."""
+    lines = path.read_bytes().split(b"\n")
+    return [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
+
+
 def written(folder, number=1):
-    """Return the file, which must be unmodified, as JSON values."""
+    """Return the records of calls in a file, which must be unmodified, as JSON values."""
     path = folder / f"sampler-host-{number}.jsonl"
     assert [str(problem) for problem in verify(path).problems] == []
-    return [
-        json.loads(line) for line in path.read_bytes().split(b"\n") if line.startswith(b"{") and line.endswith(b"}")
-    ]
+    return [one for one in records(path) if not one["method"].startswith("rowmint.audit/")]
 
 
 def test_a_record_has_caller_method_time_and_decision(tmp_path):
@@ -62,9 +68,10 @@ def test_a_record_has_caller_method_time_and_decision(tmp_path):
     keep(log, entry("", resource="", decision="denied", reason="PERMISSION_DENIED"))
     head = log.head
     log.close()
+    start = records(tmp_path / "audit" / "sampler-host-1.jsonl")[0]
     first, second = written(tmp_path / "audit")
     assert first == {
-        "sequence": 1,
+        "sequence": 2,
         "time": "2025-03-01T12:00:00.000005Z",
         "who": "key:ci",
         "method": "rowmint.v1.SamplingService/Sample",
@@ -72,12 +79,33 @@ def test_a_record_has_caller_method_time_and_decision(tmp_path):
         "decision": "allowed",
         "reason": "",
         "request_id": "one",
+        "previous": start["hash"],
+        "hash": first["hash"],
+    }
+    assert (second["sequence"], second["previous"], second["resource"]) == (3, first["hash"], "")
+    assert (second["decision"], second["reason"]) == ("denied", "PERMISSION_DENIED")
+    assert head == Head(3, second["hash"])
+
+
+def test_the_first_record_of_each_start_is_its_number(tmp_path):
+    for _ in range(2):
+        log = opened(tmp_path)
+        keep(log, entry())
+        log.close()
+    first, _, second, _ = records(tmp_path / "sampler-host-1.jsonl")
+    assert first == {
+        "sequence": 1,
+        "time": "2025-03-01T12:00:00.000005Z",
+        "who": "service:sampler",
+        "method": "rowmint.audit/Start",
+        "resource": "",
+        "decision": "allowed",
+        "reason": "",
+        "request_id": "start-1",
         "previous": GENESIS,
         "hash": first["hash"],
     }
-    assert (second["sequence"], second["previous"], second["resource"]) == (2, first["hash"], "")
-    assert (second["decision"], second["reason"]) == ("denied", "PERMISSION_DENIED")
-    assert head == Head(2, second["hash"])
+    assert (second["sequence"], second["method"], second["request_id"]) == (3, "rowmint.audit/Start", "start-2")
 
 
 def test_folder_and_file_are_their_owners_only(tmp_path):
@@ -87,7 +115,8 @@ def test_folder_and_file_are_their_owners_only(tmp_path):
     finally:
         os.umask(old)
     assert stat.S_IMODE((tmp_path / "audit").stat().st_mode) == 0o700
-    assert stat.S_IMODE((tmp_path / "audit" / "sampler-host-1.jsonl").stat().st_mode) == 0o600
+    for name in ("sampler-host-1.jsonl", "sampler-host-1.head"):
+        assert stat.S_IMODE((tmp_path / "audit" / name).stat().st_mode) == 0o600
 
 
 def test_an_unknown_decision_is_refused():
@@ -100,7 +129,7 @@ def test_a_restarted_service_continues_its_chain(tmp_path):
         log = opened(tmp_path)
         keep(log, entry(f"{number}"))
         log.close()
-    assert [(one["sequence"], one["request_id"]) for one in written(tmp_path)] == [(1, "0"), (2, "1"), (3, "2")]
+    assert [(one["sequence"], one["request_id"]) for one in written(tmp_path)] == [(2, "0"), (4, "1"), (6, "2")]
 
 
 def test_processes_beside_each_other_have_a_file_each(tmp_path):
@@ -111,9 +140,9 @@ def test_processes_beside_each_other_have_a_file_each(tmp_path):
         keep(log, entry(f"{number}"))
         log.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "sampler-host-1.jsonl",
-        "sampler-host-2.jsonl",
-        "trainer-host-1.jsonl",
+        f"{name}.{kind}"
+        for name in ("sampler-host-1", "sampler-host-2", "trainer-host-1")
+        for kind in ("head", "jsonl")
     ]
     assert [one["request_id"] for one in written(tmp_path, 1)] == ["3"]
     assert [one["request_id"] for one in written(tmp_path, 2)] == ["1"]
@@ -121,11 +150,11 @@ def test_processes_beside_each_other_have_a_file_each(tmp_path):
 
 def test_a_host_of_any_name_makes_a_file_name(tmp_path):
     AuditLog(tmp_path, "sampler", "../a b", lambda: NOON).close()
-    assert [path.name for path in tmp_path.iterdir()] == ["sampler-.._a_b-1.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sampler-.._a_b-1.head", "sampler-.._a_b-1.jsonl"]
 
 
 class Gate:
-    """Stands in for `os.fsync`: holds the first caller until it is released."""
+    """Stands in for `os.fsync` of audit logs: holds the first caller until it is released."""
 
     def __init__(self):
         self.calls = 0
@@ -133,6 +162,8 @@ class Gate:
         self.go = threading.Event()
 
     def __call__(self, file):
+        if Path(f"/proc/self/fd/{file}").readlink().suffix != ".jsonl":
+            return  # a head file, or the folder
         self.calls += 1
         self.reached.set()
         assert self.go.wait(PATIENCE)
@@ -220,15 +251,16 @@ def test_too_many_that_wait_are_refused(tmp_path, monkeypatch):
 
 def test_a_last_line_torn_anywhere_is_named_by_the_next_record(tmp_path):
     log = opened(tmp_path)
+    path, head_file = tmp_path / "sampler-host-1.jsonl", tmp_path / "sampler-host-1.head"
     keep(log, entry("one"))
+    begin, head = path.stat().st_size, head_file.read_bytes()
     keep(log, entry("two"))
     log.close()
-    path = tmp_path / "sampler-host-1.jsonl"
     whole = path.read_bytes()
-    begin = whole.index(b"\n") + 1
     end = len(whole)
     for place in (begin, begin + 1, *range(begin + 2, end - 2, 11), end - 2, end - 1):
         path.write_bytes(whole[:place])
+        head_file.write_bytes(head)  # as the process left it that was killed while it wrote
         log = opened(tmp_path)
         keep(log, entry("three"))
         log.close()
@@ -236,7 +268,7 @@ def test_a_last_line_torn_anywhere_is_named_by_the_next_record(tmp_path):
         kept = ["one", "two", "three"] if place == end - 1 else ["one", "three"]
         found = written(tmp_path)
         assert [one["request_id"] for one in found] == kept, place
-        assert ("torn" in found[-1]) is (begin < place < end - 1), place
+        assert ("torn" in records(path)[-2]) is (begin < place < end - 1), place
 
 
 def test_a_write_that_is_cut_twice_leaves_a_file_that_is_whole(tmp_path):
@@ -259,7 +291,8 @@ def test_the_first_record_may_be_the_one_that_was_cut(tmp_path):
     log = opened(tmp_path)
     keep(log, entry("one"))
     log.close()
-    assert [(one["sequence"], one["request_id"]) for one in written(tmp_path)] == [(1, "one")]
+    assert [(one["sequence"], one["request_id"]) for one in written(tmp_path)] == [(2, "one")]
+    assert "torn" in records(tmp_path / "sampler-host-1.jsonl")[0]
 
 
 @pytest.mark.parametrize("ended", [True, False])
@@ -274,7 +307,7 @@ def test_an_edited_last_record_is_not_a_torn_write(tmp_path, ended):
     with pytest.raises(DataLossError) as caught:
         opened(tmp_path)
     assert str(caught.value) == (
-        "the end of the audit log sampler-host-1.jsonl was modified: edited: record 2 does not match its hash; move"
+        "the end of the audit log sampler-host-1.jsonl was modified: edited: record 3 does not match its hash; move"
         " the file out of the folder, examine it with `rowmint audit verify`, and start the service again"
     )
 
@@ -292,7 +325,7 @@ def test_only_the_end_of_a_long_file_is_read_at_the_start(tmp_path, monkeypatch)
     keep(log, entry("last"))
     log.close()
     assert [str(problem) for problem in verify(path).problems] == [
-        "sampler-host-1.jsonl, line 2: edited: record 2 does not match its hash"
+        "sampler-host-1.jsonl, line 3: edited: record 3 does not match its hash"
     ]
     path.write_bytes(whole + b"9" * 3_000)
     with pytest.raises(DataLossError, match="it contains no record"):
@@ -307,17 +340,22 @@ def test_a_file_that_was_moved_is_followed_by_another_and_its_head_is_logged(tmp
     with capture_logs() as logs:
         keep(log, entry("two"))
     log.close()
-    assert logs == [
-        {
-            "event": "the audit log was moved; a new file is started",
-            "log_level": "warning",
-            "file": "sampler-host-1.jsonl",
-            "sequence": 1,
-            "hash": old.hash,
-        }
+    assert logs[0] == {
+        "event": "the audit log was moved; a new file is started",
+        "log_level": "warning",
+        "file": "sampler-host-1.jsonl",
+        "sequence": 2,
+        "hash": old.hash,
+    }
+    assert [(one["event"], one["start"], one["sequence"]) for one in logs[1:]] == [
+        ("audit log", 2, 1),
+        ("audit log", 2, 2),
     ]
-    assert [(one["sequence"], one["request_id"]) for one in written(tmp_path)] == [(1, "two")]
-    assert [str(problem) for problem in verify(tmp_path, [old, log.head]).problems] == []
+    assert [(one["sequence"], one["request_id"]) for one in written(tmp_path)] == [(2, "two")]
+    first = records(tmp_path / "sampler-host-1.jsonl")[0]
+    assert (first["method"], first["request_id"], first["reason"]) == ("rowmint.audit/Continue", "start-2", str(old))
+    verdict = verify(tmp_path, [old, log.head])
+    assert (verdict.problems, verdict.notices) == ((), ())
 
 
 def test_nothing_is_kept_where_the_folder_is_gone(tmp_path):
@@ -354,8 +392,8 @@ def test_a_folder_that_cannot_be_created_is_reported_with_its_setting(tmp_path):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda text: text[:-9], "line 2: not a record: it is not JSON"),
-        (lambda text: text + b"{}", "line 3: not a record: its fields are not those of a record"),
+        (lambda text: text[:-9], "line 3: not a record: it is not JSON"),
+        (lambda text: text + b"{}", "line 4: not a record: its fields are not those of a record"),
         (lambda text: b"", "line 1: not a record: it is not JSON"),
     ],
 )
@@ -382,14 +420,17 @@ def test_a_change_of_the_file_under_a_service_is_logged_and_hides_no_later_recor
 def test_the_head_is_logged_each_thousand_records_and_at_the_end(tmp_path):
     log = opened(tmp_path)
     with capture_logs() as logs:
-        keep(log, *(entry(f"{number}") for number in range(1_000)))
+        keep(log, *(entry(f"{number}") for number in range(1_300)))
         keep(log, *(entry(f"{number}") for number in range(20)))
         log.close()
     heads = [(one["event"], one["file"], one["sequence"]) for one in logs]
-    assert heads[-1] == ("audit log", "sampler-host-1.jsonl", 1_020)
-    assert [sequence for _, _, sequence in heads[:-1]] == [1_000]
-    records = {one["sequence"]: one["hash"] for one in written(tmp_path)}
-    assert [records[one["sequence"]] for one in logs] == [one["hash"] for one in logs]
+    assert heads[-1] == ("audit log", "sampler-host-1.jsonl", 1_321)
+    # The first entry is written alone, or together with others that came before the thread did.
+    first, thousand = [sequence for _, _, sequence in heads[:-1]]
+    assert 2 <= first <= 257
+    assert 1_000 <= thousand - first < 1_000 + 256
+    hashes = {one["sequence"]: one["hash"] for one in written(tmp_path)}
+    assert [hashes[one["sequence"]] for one in logs] == [one["hash"] for one in logs]
 
 
 def test_times_are_in_the_order_of_records(tmp_path):
@@ -421,10 +462,12 @@ def keep(*ids):
         )
     return [type(found).__name__ for found in asyncio.run(them())]
 
+path = folder / "sampler-host-1.jsonl"
+start = path.stat().st_size
 assert keep("one") == ["NoneType"]
-size = (folder / "sampler-host-1.jsonl").stat().st_size
+size = path.stat().st_size
 # All of the next record but its newline, where a negative number is given: its id is that much longer.
-room = size + len("refused") - len("one") - 1 if beyond < 0 else beyond
+room = size - start + len("refused") - len("one") - 1 if beyond < 0 else beyond
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, most))
 assert keep("refused") == ["UnavailableError"], beyond
 assert keep("refused", "refused") == ["UnavailableError"] * 2, beyond
@@ -453,8 +496,10 @@ _WRITER = """
 import asyncio, sys
 from datetime import UTC, datetime
 from pathlib import Path
+from rowmint.logs import configure_logs
 from rowmint.security.audit import AuditEntry, AuditLog
 
+configure_logs("sampler", level="error")
 log = AuditLog(Path(sys.argv[1]), "sampler", "host", lambda: datetime.now(UTC))
 
 async def one_after_the_other(name):
@@ -485,9 +530,12 @@ def test_a_kill_at_any_time_loses_no_acknowledged_record(tmp_path):
             writer.wait()
         # The last line may be in the writing.
         acknowledged += printed.read_text().split("\n")[:-1]
+    path = tmp_path / "audit" / "sampler-host-1.jsonl"
     opened(tmp_path / "audit").close()
     kept = [one["request_id"] for one in written(tmp_path / "audit")]
     assert len(kept) == len(set(kept))
     assert set(acknowledged) <= set(kept)
     assert {one.partition("-")[0] for one in acknowledged} == {"0", "1", "2", "3", "4", "5"}
-    assert [path.name for path in (tmp_path / "audit").iterdir()] == ["sampler-host-1.jsonl"]
+    starts = [one["request_id"] for one in records(path) if one["method"] == "rowmint.audit/Start"]
+    assert starts == [f"start-{number}" for number in range(1, 8)]
+    assert {path.name for path in (tmp_path / "audit").iterdir()} == {"sampler-host-1.jsonl", "sampler-host-1.head"}

@@ -18,10 +18,11 @@ from rowmint.security.audit_chain import (
     InvalidRecord,
     canonical,
     make_record,
+    parse_head,
     read_record,
     sanitised,
 )
-from rowmint.security.audit_verify import parse_head, verify
+from rowmint.security.audit_verify import verify
 
 BEGIN = datetime(2025, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 RECORDS = 8
@@ -291,6 +292,7 @@ def test_the_command_reports_records_times_and_head(tmp_path):
             }
         ],
         "problems": [],
+        "notices": [],
     }
 
 

@@ -309,12 +309,14 @@ def test_conditions_and_columns_reach_the_service(fakes):
     succeed(
         fakes, "sample", "flights", "-n", "5", "-w", "origin in (JFK, EWR)", "-w", "dep_delay > 60", "-w",
         "arr_delay is null", "--columns", "dep_delay, origin", "--allow-partial", "--escape-formulas",
+        "--max-reuse", "16",
     )  # fmt: skip
     request = fakes.samplers[0].requests[0]
     assert [one.WhichOneof("test") for one in request.where.predicates] == ["any_of", "range", "is_null"]
     assert list(request.columns) == ["dep_delay", "origin"]
     assert request.allow_partial
     assert request.csv_escape_formulas
+    assert request.max_reuse == 16
 
 
 def test_a_stream_that_fails_leaves_no_file(tmp_path):
@@ -337,6 +339,7 @@ def test_rows_are_completed_from_csv_to_csv(fakes, tmp_path):
     done = succeed(fakes, "complete", "flights", "--json", input=b"origin\nLGA\n")
     assert json.loads(done.stdout) == {
         "row": 0,
+        "support": "widened",
         "effective_sample_size": 12.5,
         "tolerance": 0.1,
         "values": {"origin": "LGA", "dep_delay": 0, "arr_delay": 0.5},

@@ -66,6 +66,19 @@ def test_an_unbroken_stream_is_passed_on_as_it_is(row_format):
         assert stream.acceptance == 0.5
 
 
+@pytest.mark.parametrize("parallel", [1, 3])
+@pytest.mark.parametrize(("max_reuse", "rows_per_candidate", "distinct"), [(None, 1, ROWS), (4, 4, -(-ROWS // 4))])
+def test_a_stream_says_how_many_candidates_its_rows_rest_on(max_reuse, rows_per_candidate, distinct, parallel):
+    with (
+        services() as found,
+        client_of(found) as client,
+        client.sample("flights", ROWS, max_reuse=max_reuse, parallel=parallel) as stream,
+    ):
+        stream.to_table()
+        assert (stream.rows_per_candidate, stream.distinct_candidates) == (rows_per_candidate, distinct)
+        assert {request.HasField("max_reuse") for request in found.samplers[0].requests} == {max_reuse is not None}
+
+
 @pytest.mark.parametrize("read", [lambda stream: stream.to_table(), list], ids=["table", "batches"])
 def test_reading_batches_reads_the_summary_too(read):
     with services() as found, client_of(found) as client, client.sample("flights", ROWS) as stream:
@@ -129,15 +142,42 @@ def test_a_part_of_a_stream_is_a_table_of_its_own():
         assert list(client.sample("flights", ROWS, start_row=3, end_row=3)) == []
 
 
-def test_planned_parts_joined_are_the_single_stream(row_format):
-    with services(samplers=[FakeSampler([None, Cut(2)])]) as found, client_of(found) as client:
+@pytest.mark.parametrize("before_ranges", [False, True])
+def test_planned_parts_joined_are_the_single_stream(row_format, before_ranges):
+    sampler = FakeSampler([None, Cut(2)])
+    # A sampler of before ranges answers with whole requests, whatever is requested.
+    sampler.before_ranges = before_ranges
+    with services(samplers=[sampler]) as found, client_of(found) as client:
         request = client.sample_request("flights", ROWS, format=row_format)
         plan = client.plan_sample(request, parts=2)
         data = b"".join(b"".join(client.sample_stream(part).chunks()) for part in plan.parts)
         assert data == WHOLE[row_format]
+        assert (len(plan.parts), plan.acceptance, plan.block_size) == (2, 0.5, GRID // 2)
+        pinned = {(part.model, part.seed, part.expected_model_digest, part.expected_plan_digest) for part in plan.parts}
+        assert pinned == {(VERSION, 77, plan.header.model_digest, plan.header.plan_digest)}
+        assert plan.parts[-1] == plan.parts[1:][0] == list(plan.parts)[1]
+        with pytest.raises(IndexError):
+            plan.parts[2]
         if row_format == "arrow":
             with pytest.raises(InvalidFieldError, match="has no schema"):
                 client.sample_stream(plan.parts[1]).reader()
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_a_plan_that_finds_no_room_is_requested_as_often_as_a_stream(parallel):
+    sampler = FakeSampler()
+    with services(samplers=[sampler]) as found, client_of(found) as client:
+        request = client.sample_request("flights", ROWS, format="csv")
+
+        def planned():
+            return client.plan_sample(request) if parallel == 1 else client.sample_stream(request, parallel)
+
+        sampler.full = RetryPolicy().attempts - 1
+        assert planned().header.rows == ROWS
+        assert len(found.waits) == RetryPolicy().attempts - 1
+        sampler.full = RetryPolicy().attempts
+        with pytest.raises(RowmintCallError, match="no room for a plan"):
+            planned()
 
 
 def test_breaks_with_progress_never_end_a_stream_but_breaks_without_do():
@@ -276,7 +316,7 @@ def test_completed_rows_come_in_order_over_breaks(cut):
         assert stream.address in found.sampler_addresses
     assert [row.row for row in rows] == list(range(count))
     assert [dict(row) for row in rows] == [{**known, "arr_delay": 0.5} for known in known_rows(count)]
-    assert rows[0].effective_sample_size == 12.5
+    assert (rows[0].effective_sample_size, rows[0].support) == (12.5, "widened")
     assert stream.resumes == 1
     assert [(config.start_row, config.seed) for config in samplers[0].completions] == [(0, 3), (cut.after * 128, 3)]
 
@@ -295,7 +335,9 @@ def test_a_completion_keeps_the_version_and_the_seed_of_its_first_answer():
         assert len(list(client.complete_rows("flights", known_rows(1_000)))) == 1_000
     first, second = sampler.completions
     assert not first.HasField("seed")
+    assert (first.expected_model_digest, first.expected_plan_digest) == (b"", b"")
     assert (second.seed, second.model) == (77, VERSION)
+    assert (second.expected_model_digest, second.expected_plan_digest) == (sampler.model, sampler.plan)
 
 
 @pytest.mark.parametrize(

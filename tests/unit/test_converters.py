@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rowmint.conditions import AnyOf, IsNull, NoneOf, Predicate, Range
 from rowmint.errors import InvalidFieldError
 from rowmint.rpc import converters
+from rowmint.rpc.predicates import predicates_from_proto
 from rowmint.rpc.values import cell_to_value
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.v1 import condition_pb2, schema_pb2, value_pb2
@@ -94,7 +95,7 @@ def test_a_schema_is_restored(schema):
 @given(PREDICATES)
 def test_predicates_are_restored(predicates):
     message = condition_pb2.Where.FromString(where_message(predicates).SerializeToString())
-    assert converters.predicates_from_proto(message) == predicates
+    assert predicates_from_proto(message) == predicates
 
 
 def test_every_kind_of_column_has_a_partner():
@@ -138,7 +139,7 @@ NULL = value_pb2.Value(null_value=True)
 def test_a_malformed_predicate_names_its_path(predicate, field):
     where = condition_pb2.Where(predicates=[condition_pb2.Predicate(column="fine", is_null=True), predicate])
     with pytest.raises(InvalidFieldError) as caught:
-        converters.predicates_from_proto(where, "sample.where")
+        predicates_from_proto(where, "sample.where")
     path = "sample.where.predicates[1]" + (f".{field}" if field else "")
     assert [violation.field for violation in caught.value.violations] == [path]
 

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from rowmint.errors import UnavailableError
-from rowmint.observability.exporter import mark_dead, serve_metrics, shared_registry
+from rowmint.observability.exporter import every_client, mark_dead, serve_metrics, shared_registry
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def registry():
 
 @pytest.fixture
 def server(registry):
-    found = serve_metrics("127.0.0.1:0", registry)
+    found = serve_metrics("127.0.0.1:0", registry, None, every_client)
     yield found
     found.close()
 
@@ -110,15 +110,15 @@ def test_only_errors_other_than_a_closed_connection_are_logged(server, registry,
 
 
 def test_a_port_is_given_back(registry):
-    first = serve_metrics("127.0.0.1:0", registry)
+    first = serve_metrics("127.0.0.1:0", registry, None, every_client)
     first.close()
-    second = serve_metrics(f"127.0.0.1:{first.port}", registry)
+    second = serve_metrics(f"127.0.0.1:{first.port}", registry, None, every_client)
     assert second.port == first.port
     second.close()
 
 
 def test_an_address_of_ipv6_is_served(registry):
-    server = serve_metrics("[::1]:0", registry)
+    server = serve_metrics("[::1]:0", registry, None, every_client)
     try:
         with urllib.request.urlopen(f"http://[::1]:{server.port}/metrics", timeout=20) as answer:
             assert b"apples_total" in answer.read()
@@ -131,7 +131,7 @@ def test_an_address_of_ipv6_is_served(registry):
 )
 def test_an_address_that_cannot_be_served_is_refused(server, registry, listen):
     with pytest.raises(UnavailableError, match="ROWMINT_METRICS_LISTEN must be a free host:port of this machine"):
-        serve_metrics(listen.format(taken=f"127.0.0.1:{server.port}"), registry)
+        serve_metrics(listen.format(taken=f"127.0.0.1:{server.port}"), registry, None, every_client)
 
 
 PROCESS = """
@@ -161,7 +161,7 @@ def test_processes_are_counted_together_and_ended_ones_are_not_live(tmp_path):
         for number in (3, 5)
     ]
     pids = [json.loads(process.stdout.readline()) for process in started]
-    server = serve_metrics("127.0.0.1:0", shared_registry(str(tmp_path)))
+    server = serve_metrics("127.0.0.1:0", shared_registry(str(tmp_path)), None, every_client)
     try:
         found = samples(fetch(server.port)[1])
         assert found["rowmint_rows_sent_total", "p", "csv"] == 8

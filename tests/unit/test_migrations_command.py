@@ -46,7 +46,7 @@ def test_it_brings_a_registry_forth_and_back(tmp_path):
         (
             ["rowmint_data=data_9999"],
             1,
-            "rowmint_data has no revision 'data_9999'; known: base, data_0004, data_0003, data_0002, data_0001",
+            "rowmint_data has no revision 'data_9999'; known: base, data_0005, data_0004, data_0003,",
         ),
         (["nothing=head"], 2, "'nothing' is not a schema; schemas are rowmint_data, rowmint_models"),
     ],

@@ -1,7 +1,8 @@
-"""Rows by index where a candidate serves several of them: which one, what stays and what is drawn again."""
+"""Rows by index: independent ones, and those of which several share a candidate: what stays and what is drawn again."""
 
 import itertools
 import threading
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -10,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rowmint.artifact import Model, read_model
-from rowmint.conditions import AnyOf, Predicate, canonical
+from rowmint.conditions import AnyOf, ColumnCondition, Predicate, canonical
 from rowmint.errors import CancelledError
 from rowmint.rng import StreamKey
 from rowmint.sampling.plan import Plan, compile_plan
 from rowmint.sampling.rows import CandidateCache, RowSource
 from rowmint.schema import TableSchema
 from rowmint.schema.arrays import ColumnArray
+from rowmint.steps import finish
 from rowmint.synthesizer import Candidates, Units, choose_kernel, join
 from tests.golden.make import FAMILIES, stored
 from tests.seeds import seeded
@@ -34,7 +36,9 @@ def model(request):
 @pytest.fixture(scope="module")
 def plan(model):
     found = compile_plan(model.digest, model.synthesizer, canonical(WHERE, model.schema))
-    return replace(found, block_size=BLOCK, pool_rows=POOL, reuse=ROUNDS, tile_size=1024, tile_budget=64)
+    return replace(
+        found, block_size=BLOCK, pool_rows=POOL, most_reuse=ROUNDS, reuse=ROUNDS, tile_size=1024, tile_budget=64
+    )
 
 
 def rows(source, numbers, needed=BLOCK):
@@ -145,7 +149,7 @@ COMPARED = 48  # blocks
 def samples(model, plan, request):
     """Rows of the last rounds of some pools, none of which share a candidate, and plainly rejected ones."""
     seed, other_seed = request.param
-    plain = replace(plan, reuse=1, pool_rows=BLOCK)
+    plain = plan.allowing(None)
     blocks = POOL // BLOCK
     pools = range(COMPARED // blocks)
     later = [((pool + 1) * ROUNDS - 1) * blocks + place for pool in pools for place in range(blocks)]
@@ -191,6 +195,55 @@ def test_columns_of_later_rounds_depend_on_each_other_as_in_plain_rejection(samp
     assert statistic < freedom + 4.5 * np.sqrt(2 * max(freedom, 1))
 
 
+# --- independent rows ------------------------------------------------------------------------------------------------
+
+PAIRS = 2**14
+LAGS = {"next": 1, "block": BLOCK, "pool": POOL, "second pool": 2 * POOL, "last round": 63 * POOL}
+
+
+def independent_cells(model, plan, seed, start):
+    """Codes of `PAIRS` rows from `start` on, the rows along the first axis and the columns along the second."""
+    source = RowSource(model, plan, seed, COMPARED_COLUMNS)
+    blocks = [source.block(number, BLOCK) for number in range(start // BLOCK, -(-(start + PAIRS) // BLOCK))]
+    codes = []
+    for name in COMPARED_COLUMNS:
+        missing = np.concatenate([block.columns[name].missing() for block in blocks])
+        cells = joined(blocks, name).astype(float)
+        median = np.median(cells[~missing])
+        codes.append(np.where(missing, 0, np.where(cells > median, 2, 1)))
+    return np.stack(codes, axis=1)[start % BLOCK : start % BLOCK + PAIRS].astype(float)
+
+
+COMPARED_COLUMNS = ("grade", "age", "ratio", "flag", "seen")
+
+
+@pytest.fixture(scope="module", params=seeded(11, 12, 13))
+def first_rows(model, plan, request):
+    """A seed, and the codes of its first rows."""
+    return request.param, independent_cells(model, plan.allowing(None), request.param, 0)
+
+
+@pytest.mark.parametrize("lag", LAGS)
+def test_no_cell_of_a_row_depends_on_a_cell_of_another(model, plan, first_rows, lag):
+    seed, first = first_rows
+    later = independent_cells(model, plan.allowing(None), seed, LAGS[lag])
+    for one, other in itertools.product(range(len(COMPARED_COLUMNS)), repeat=2):
+        left, right = first[:, one], later[:, other]
+        if min(np.ptp(left), np.ptp(right)) == 0:
+            continue
+        # Of independent rows the correlation is normal with deviation 1 / sqrt(n): 4.5 of them are one in 150,000.
+        assert abs(np.corrcoef(left, right)[0, 1]) < 4.5 / np.sqrt(PAIRS)
+
+
+def test_the_same_test_finds_that_reused_candidates_are_not_independent(model, plan):
+    blocks = range(POOL // BLOCK)
+    first, again = (
+        joined(rows(RowSource(model, plan, 11, COMPARED_COLUMNS), [start + number for number in blocks]), "grade")
+        for start in (0, POOL // BLOCK)
+    )
+    assert np.corrcoef(first, again)[0, 1] == pytest.approx(1)
+
+
 def test_without_conditions_nothing_is_kept(model):
     cache = CountedCache(1 << 26)
     source = RowSource(model, compile_plan(model.digest, model.synthesizer, ()), 5, NAMES, cache)
@@ -234,7 +287,7 @@ def found_in(key, size):
 
 
 def numbered_plan(block, pool, reuse, budget=64):
-    return Plan(DIGEST, (), TILE, block, budget, pool, reuse, 1 / 3)
+    return Plan(DIGEST, (), TILE, block, budget, pool, reuse, 1 / 3, reuse)
 
 
 def numbered_source(plan, seed=5, kept=None, synthesizer=None):
@@ -311,6 +364,50 @@ def test_candidates_are_drawn_once_while_they_are_kept():
     assert cells(numbered_source(plan, kept=source._kept).block(5, 4)) == cells(blocks[5])
 
 
+def effective_sample_size(block_rows):
+    """Kish's: the rows, weighted by how many of them each candidate serves."""
+    served = Counter(who for _, who, _ in block_rows)
+    return sum(served.values()) ** 2 / sum(count**2 for count in served.values())
+
+
+def test_the_effective_sample_size_of_independent_rows_is_their_number():
+    plan = numbered_plan(4, 16, 64)
+    expected = {64: 16, 4: 256, None: 1024}
+    found = {}
+    for max_reuse in expected:
+        source = numbered_source(plan.allowing(max_reuse))
+        found[max_reuse] = effective_sample_size(
+            [row for number in range(256) for row in cells(source.block(number, 4))]
+        )
+    assert found == expected
+    assert {reuse: plan.allowing(reuse).pools.distinct(0, 1024) for reuse in expected} == expected
+
+
+@pytest.mark.parametrize("max_reuse", [None, 4])
+def test_a_row_draws_its_own_tiles_only(max_reuse):
+    plan, synthesizer = numbered_plan(64, 128, 4).allowing(max_reuse), Numbered()
+    source = numbered_source(plan, synthesizer=synthesizer)
+    stream = StreamKey(DIGEST, DIGEST, 5)
+    drawn = [found_in(stream.tile(0, tile), TILE).size for tile in range(64)]
+    one = source.block(0, 1)
+    needed = next(tile for tile in range(1, 64) if sum(drawn[:tile]) >= 1)
+    assert synthesizer.tiles == [(0, tile) for tile in range(needed)]
+    assert (one.rows, one.candidates, one.accepted) == (1, needed * TILE, sum(drawn[:needed]))
+    more = source.block(0, 20)
+    tiles = next(tile for tile in range(1, 64) if sum(drawn[:tile]) >= 20)
+    # What was kept is continued; what is counted is what these rows take, whatever was kept.
+    again = [] if max_reuse else [(0, tile) for tile in range(needed)]
+    assert synthesizer.tiles == [
+        *[(0, tile) for tile in range(needed)],
+        *again,
+        *[(0, t) for t in range(needed, tiles)],
+    ]
+    assert (more.rows, more.candidates, more.accepted) == (20, tiles * TILE, sum(drawn[:tiles]))
+    assert cells(more) == [expected_row(plan, row) for row in range(20)]
+    fewer = source.block(0, 1)
+    assert (cells(fewer), fewer.candidates) == (cells(one), one.candidates)
+
+
 def test_plain_rejection_keeps_nothing_and_draws_no_tile_too_many():
     plan, synthesizer = numbered_plan(16, 16, 1), Numbered()
     source = numbered_source(plan, synthesizer=synthesizer)
@@ -331,6 +428,21 @@ def test_a_block_that_exhausts_its_budget_is_equally_short_in_every_round():
         assert len(cells(block)) == accepted
     # An exhausted budget changes no row that is there.
     assert (source.block(2, 3).rows, source.block(2, 3).candidates) == (3, 0)
+
+
+def test_an_error_names_the_rarest_condition_after_a_bounded_number_of_tiles():
+    for count, tiles in ((1, 8), (8, 64), (20, 60), (64, 64)):
+        conditions = tuple(ColumnCondition(f"c{number}", null=True) for number in range(count))
+        synthesizer = Numbered()
+        source = numbered_source(
+            replace(numbered_plan(16, 16, 1, budget=1), conditions=conditions), synthesizer=synthesizer
+        )
+        block = source.block(0, 16)
+        drawn = len(synthesizer.tiles)
+        steps = source.acceptance_too_low(block)
+        assert sum(1 for _ in steps) == len(synthesizer.tiles) - drawn == tiles
+        error = finish(source.acceptance_too_low(block))
+        assert (error.metadata["found"], error.metadata["candidates"]) == (str(block.accepted), str(TILE))
 
 
 def test_rows_of_a_cancelled_call_are_neither_drawn_nor_cached():

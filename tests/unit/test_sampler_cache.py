@@ -1,6 +1,7 @@
 """The model cache: one load for all callers, bounded by bytes, nothing parsed before it is verified."""
 
 import asyncio
+import gc
 import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -8,18 +9,18 @@ from dataclasses import replace
 
 import pytest
 
-from rowmint.conditions import AnyOf, Predicate
-from rowmint.errors import DataLossError, LimitError, ResourceNotFoundError
+from rowmint.conditions import AnyOf, Predicate, canonical_steps
+from rowmint.errors import DataLossError, LimitError, ResourceNotFoundError, UnavailableError, ValueNotFoundError
 from rowmint.names import ModelName, ModelVersionName
 from rowmint.objects import MemoryStore
-from rowmint.sampling.plan import compile_plan
+from rowmint.sampling.plan import plan_steps
 from rowmint.synthesizer import choose_kernel
 from sampler_service import model_cache, plan_cache
 from sampler_service.model_cache import ModelCache
 from sampler_service.plan_cache import PlanCache
 from sampler_service.single_flight import SingleFlightCache
 from tests.golden.make import FAMILIES, stored
-from tests.golden.streams import Catalog, golden_catalog, golden_model, reference
+from tests.golden.streams import WHERES, Catalog, golden_catalog, golden_model, reference
 
 
 class CountingStore(MemoryStore):
@@ -179,6 +180,72 @@ def test_a_model_larger_than_the_cache_is_refused_unread(catalog, executor):
     assert catalog.store.reads == []
 
 
+def test_a_model_that_takes_more_memory_than_its_files_is_refused_and_read_once(catalog, executor):
+    room = sum(map(len, stored("ctgan"))) + 100
+    assert golden_model("ctgan").memory_bytes > room
+
+    async def ask():
+        cache = cache_of(catalog, executor, room)
+        for _ in range(2):
+            with pytest.raises(LimitError, match=rf"takes {golden_model('ctgan').memory_bytes} bytes of memory"):
+                await cache.get(reference("ctgan"))
+        return cache.size_bytes, cache.held_bytes
+
+    assert asyncio.run(ask()) == (0, 0)
+    assert sorted(catalog.store.reads) == ["ctgan/manifest", "ctgan/weights"]
+
+
+@pytest.mark.parametrize("expected", [True, False], ids=["refused by its files", "refused by its size"])
+def test_models_that_are_evicted_count_while_they_are_in_use(catalog, executor, expected):
+    sizes = {family: golden_model(family).memory_bytes for family in FAMILIES}
+    room = sizes["ctgan"] if expected else (2 * sizes["ctgan"] + sizes["tvae"]) // 2 - 1
+
+    async def ask():
+        cache = cache_of(catalog, executor, room)
+        used = [(await cache.get(reference(family))).model for family in ("ctgan", "tvae")]
+        assert (cache.size_bytes, cache.held_bytes) == (sizes["tvae"], sizes["tvae"] + sizes["ctgan"])
+        # No more than twice as much is ever held: what is in use cannot be evicted.
+        reads = len(catalog.store.reads)
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="retry at another replica") as raised:
+                await cache.get(elsewhere("ctgan"))
+        # Its size is known once it was read, if that was needed: then it is refused unread.
+        assert len(catalog.store.reads) == reads + (0 if expected else 2)
+        assert raised.value.metadata["setting"] == "ROWMINT_MODEL_CACHE_BYTES"
+        assert raised.value.retry_after == pytest.approx(0.1)
+        assert cache.held_bytes <= 2 * room
+        used.clear()
+        gc.collect()
+        again = await cache.get(elsewhere("ctgan", "p9"))
+        assert (cache.size_bytes, cache.held_bytes) == (sizes["ctgan"], sizes["ctgan"])
+        assert again.model.digest == golden_model("ctgan").digest
+
+    asyncio.run(ask())
+
+
+def test_a_model_counts_while_it_is_loaded(catalog, executor):
+    sizes = {family: golden_model(family).memory_bytes for family in FAMILIES}
+
+    async def ask():
+        loop = asyncio.get_running_loop()
+        cache = cache_of(catalog, executor, sizes["ctgan"] + sizes["tvae"])
+        for family in ("tvae", "ctgan"):
+            await cache.get(reference(family))
+        catalog.store.gate.clear()
+        catalog.store.entered.clear()
+        loading = asyncio.ensure_future(cache.get(elsewhere("ctgan")))
+        await loop.run_in_executor(None, catalog.store.entered.wait, 30)
+        # Never loaded before, it counts by its files, and what was used least recently is evicted for it.
+        manifest, weights = map(len, stored("ctgan"))
+        expected = 4 * weights + 8 * manifest
+        found = cache.size_bytes, cache.held_bytes
+        catalog.store.gate.set()
+        await loading
+        assert found == (sizes["ctgan"], sizes["ctgan"] + expected)
+
+    asyncio.run(ask())
+
+
 def test_a_model_is_warm_when_it_is_handed_out(catalog, executor, monkeypatch):
     drawn = []
     monkeypatch.setattr(model_cache, "draw_first_row", drawn.append)
@@ -186,17 +253,23 @@ def test_a_model_is_warm_when_it_is_handed_out(catalog, executor, monkeypatch):
     assert drawn == [loaded.model]
 
 
-def test_a_plan_is_compiled_once(executor, monkeypatch):
+def counted_compilations(monkeypatch):
+    """Return a list that gets the conditions of each plan that is compiled from now on."""
     compiled = []
 
     def counting(*arguments):
         compiled.append(arguments[2])
-        return compile_plan(*arguments)
+        return plan_steps(*arguments)
 
-    monkeypatch.setattr(plan_cache, "compile_plan", counting)
+    monkeypatch.setattr(plan_cache, "plan_steps", counting)
+    return compiled
+
+
+def test_a_plan_is_compiled_once(executor, monkeypatch):
+    compiled = counted_compilations(monkeypatch)
 
     async def ask():
-        cache, model = PlanCache(executor), golden_model("ctgan")
+        cache, model = PlanCache(lambda _: executor), golden_model("ctgan")
         wanted = [Predicate("grade", AnyOf((1,)))]
         plans = await asyncio.gather(*[cache.get(model, wanted, "p") for _ in range(5)], cache.get(model, [], "p"))
         assert len({plan.digest for plan in plans}) == 2
@@ -205,9 +278,9 @@ def test_a_plan_is_compiled_once(executor, monkeypatch):
     assert len(compiled) == 2
 
 
-def elsewhere(family):
+def elsewhere(family, project="elsewhere"):
     """The same bytes as a model of another project."""
-    return replace(reference(family), model=ModelName("elsewhere", family))
+    return replace(reference(family), model=ModelName(project, family))
 
 
 def test_projects_share_no_model_even_where_they_are_equal(catalog, executor):
@@ -247,16 +320,10 @@ def test_projects_evict_each_others_models_as_any(catalog, executor):
 
 
 def test_projects_share_no_plan(executor, monkeypatch):
-    compiled = []
-
-    def counting(*arguments):
-        compiled.append(arguments[2])
-        return compile_plan(*arguments)
-
-    monkeypatch.setattr(plan_cache, "compile_plan", counting)
+    compiled = counted_compilations(monkeypatch)
 
     async def ask():
-        cache, model = PlanCache(executor), golden_model("ctgan")
+        cache, model = PlanCache(lambda _: executor), golden_model("ctgan")
         wanted = [Predicate("grade", AnyOf((1,)))]
         plans = [await cache.get(model, wanted, project) for project in ("p", "q", "p", "q")]
         assert len({plan.digest for plan in plans}) == 1
@@ -286,3 +353,105 @@ def test_single_flight_evicts_by_weight():
         return made
 
     assert asyncio.run(ask()) == ["a", "b", "c", "too heavy", "b"]
+
+
+@pytest.mark.parametrize("ends_unwanted", [False, True])
+def test_a_flight_that_no_caller_waits_for_ends_where_the_cache_says_so(ends_unwanted):
+    async def scenario():
+        cache: SingleFlightCache[str, int] = SingleFlightCache(10, lambda _: 1, ends_unwanted=ends_unwanted)
+        made, begun, go = [], asyncio.Semaphore(0), asyncio.Event()
+
+        async def make():
+            begun.release()
+            await go.wait()
+            made.append(len(made))
+            return made[-1]
+
+        callers = [asyncio.create_task(cache.get("a", make)) for _ in range(2)]
+        await begun.acquire()
+        callers[0].cancel()
+        await asyncio.gather(callers[0], return_exceptions=True)
+        # One caller is left: it waits for the same flight, which a third joins.
+        third = asyncio.create_task(cache.get("a", make))
+        callers[1].cancel()
+        await asyncio.gather(callers[1], return_exceptions=True)
+        third.cancel()
+        await asyncio.gather(third, return_exceptions=True)
+        last = asyncio.create_task(cache.get("a", make))
+        if ends_unwanted:
+            await begun.acquire()
+        go.set()
+        assert (await last, await cache.get("a", make)) == (0, 0)
+        return begun.locked(), len(cache._waiting)
+
+    # No flight was begun beside those that were waited for above.
+    assert asyncio.run(scenario()) == (True, 0)
+
+
+def test_a_plan_that_no_caller_waits_for_is_not_compiled(executor, monkeypatch):
+    drawn, gate, come = [], threading.Event(), threading.Event()
+
+    def held(*arguments):
+        for step in plan_steps(*arguments):
+            drawn.append(step)
+            come.set()
+            gate.wait(30)
+            yield
+        raise AssertionError("the pilot was drawn to its end")
+
+    monkeypatch.setattr(plan_cache, "plan_steps", held)
+
+    async def scenario():
+        cache = PlanCache(lambda _: executor)
+        caller = asyncio.create_task(cache.get(golden_model("ctgan"), WHERES["many tests"], "p"))
+        await asyncio.to_thread(come.wait, 30)
+        caller.cancel()
+        await asyncio.gather(caller, return_exceptions=True)
+        gate.set()
+
+    asyncio.run(scenario())
+    assert len(drawn) == 1
+
+
+def test_conditions_are_read_once_as_they_are_written(executor, monkeypatch):
+    read = []
+
+    def counting(where, schema):
+        read.append(tuple(where))
+        return canonical_steps(where, schema)
+
+    monkeypatch.setattr(plan_cache, "canonical_steps", counting)
+
+    async def scenario():
+        cache, model = PlanCache(lambda _: executor), golden_model("ctgan")
+        one, same, flag = (Predicate("grade", AnyOf(values)) for values in ((1, 2), (2, 1), (True, 2)))
+        plans = [await cache.get(model, [where], "p") for where in (one, same, one, same)]
+        assert len(set(map(id, plans))) == 1
+        assert read == [(one,), (same,)]
+        # Equal in Python, and another value: it is read, and refused each time.
+        for _ in range(2):
+            with pytest.raises(ValueNotFoundError):
+                await cache.get(model, [flag], "p")
+        # What is long is not remembered as it is written.
+        long = [Predicate("age", AnyOf(tuple(range(10, 60)) * 40))]
+        before = len(read)
+        assert await cache.get(model, long, "p") is await cache.get(model, long, "p")
+        assert len(read) == before + 2
+
+    asyncio.run(scenario())
+
+
+def test_plans_are_bounded_by_their_conditions(executor, monkeypatch):
+    compiled = counted_compilations(monkeypatch)
+
+    async def scenario():
+        model = golden_model("independent")
+        cache = PlanCache(lambda _: executor, max_bytes=100_000)
+        # Every second number: a range each.
+        large = [[Predicate("age", AnyOf(tuple(range(first, 80, 2))))] for first in range(10, 20)]
+        for where in (*large, *large):
+            await cache.get(model, where, "p")
+        assert cache._plans.total <= 100_000
+
+    asyncio.run(scenario())
+    assert len(compiled) == 20

@@ -1,6 +1,8 @@
 """Completing rows: validation, determinism, and that what is known is kept and counts."""
 
 import asyncio
+import hashlib
+from collections import Counter
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -11,14 +13,15 @@ from rowmint.errors import (
     InvalidConditionError,
     InvalidFieldError,
     RowRangeError,
+    StreamMismatchError,
     ValueNotFoundError,
 )
 from rowmint.sampling.completion import GROUP_ROWS
 from rowmint.schema import DataType
-from rowmint.synthesizer import choose_kernel
+from rowmint.synthesizer import CompletionSupport, choose_kernel
 from sampler_service.requests import CompletionRequest
 from tests.golden.make import FAMILIES, SCHEMA
-from tests.golden.streams import golden_catalog, reference, sampler_of
+from tests.golden.streams import golden_catalog, golden_model, reference, sampler_of
 
 KNOWN = [
     {},
@@ -36,9 +39,9 @@ def sampler():
         yield composed
 
 
-def completion(sampler, family="ctgan", **more):
+def completion(sampler, family="ctgan", stopped=lambda: False, **more):
     request = CompletionRequest(model=reference(family), **{"seed": 7, "candidates": 512, **more})
-    return asyncio.run(sampler.complete(request))[1]
+    return asyncio.run(sampler.complete(request, stopped))[1]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -54,7 +57,8 @@ def test_known_cells_are_kept_and_the_others_made(sampler, family):
             assert cell is not None or spec.nullable
             if spec.domain.categories and cell is not None:
                 assert cell in spec.domain.categories
-        assert 0 < row.effective_sample_size <= 512
+        supported = row.support is not CompletionSupport.UNSUPPORTED
+        assert (0 < row.effective_sample_size <= 512) if supported else row.effective_sample_size == 0
         assert row.tolerance >= 0.1
 
 
@@ -72,6 +76,42 @@ def test_a_row_depends_on_its_index_and_its_cells_alone(sampler, family):
     assert completion(sampler, family).complete([reordered]) == completion(sampler, family).complete([KNOWN[3]])
 
 
+@pytest.mark.parametrize("family", ["ctgan", "tvae"])
+@pytest.mark.parametrize("calls", [0, 1, 3, 5, 9, 14])
+def test_a_completion_that_is_stopped_gives_the_rows_until_then(sampler, family, calls):
+    """It may be stopped before each row, and within the work for one: 2,048 candidates are made in two pieces."""
+    answers = iter(range(calls))
+    rows = [{"age": 30, "city": "Oslo"}] * 6
+    running = completion(sampler, family, lambda: next(answers, None) is None, candidates=2048)
+    done = running.complete(rows)
+    assert len(done) < len(rows)
+    assert running.next_row == len(done)
+    whole = completion(sampler, family, candidates=2048).complete(rows)
+    assert done == whole[: len(done)]
+    rest = completion(sampler, family, candidates=2048, start_row=len(done)).complete(rows[len(done) :])
+    assert done + rest == whole
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_memory_of_a_completion_is_that_of_the_columns_known_so_far(sampler, family):
+    running = completion(sampler, family, candidates=4096)
+    sizes = [running.memory_bytes([known]) for known in ({}, {"age": 1}, {"id": 5}, {"age": 2, "city": "Oslo"}, {})]
+    running.complete([{"age": 1}, {"age": 2, "city": "Oslo"}])
+    if family == "independent":
+        assert sizes == [0] * 5
+        return
+    assert sizes[0] < sizes[1] == sizes[2] < sizes[3] == sizes[4]
+    completer = running._completer
+    held = completer._activations.nbytes + sum(
+        array.nbytes
+        for evidence in completer._evidence.values()
+        for array in (evidence.distances, evidence.totals, evidence.alpha)
+        if array is not None
+    )
+    assert set(completer._evidence) == {"age", "city"}
+    assert held < sizes[-1]
+
+
 def test_seed_candidates_and_index_count(sampler):
     def cells(**more):
         return [row.cells for row in completion(sampler, "tvae", **more).complete([{}] * 3)]
@@ -82,6 +122,55 @@ def test_seed_candidates_and_index_count(sampler):
     assert cells(seed=8) != base
     assert cells(start_row=1)[:2] == base[1:]
     assert cells(candidates=256) != base
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_rows_that_share_candidates_are_counted(sampler, family):
+    running = completion(sampler, family, start_row=GROUP_ROWS - 20)
+    header = running.header("name")
+    assert (header.rows_per_candidate, header.distinct_candidates) == (GROUP_ROWS, 0)
+    nothing = running.summary(complete=False)
+    assert (nothing.distinct_candidates, nothing.rows_per_candidate) == (0, 0)
+    # Nothing of a row without known cells says which of 512 candidates it was drawn from but its index.
+    chosen = []
+    for row in range(GROUP_ROWS - 20, GROUP_ROWS + 200):
+        (done,) = running.complete([{"holiday": date(2030, 1, 1)}])
+        completer = running._completer
+        again = completer.complete({"holiday": date(2030, 1, 1)}, running._key.tile(row, 1))
+        assert again.cells.items() <= done.cells.items()
+        chosen.append((row // GROUP_ROWS, row if again.chosen is None else again.chosen))
+    summary = running.summary(complete=True)
+    assert summary.distinct_candidates == len(set(chosen))
+    assert summary.rows_per_candidate == Counter(chosen).most_common(1)[0][1]
+    assert family == "independent" or summary.rows_per_candidate > 1
+
+
+def test_the_plan_digest_covers_model_candidates_and_tolerance(sampler):
+    def digest(family="ctgan", **more):
+        return completion(sampler, family, **more).header("name").plan_digest
+
+    base = digest()
+    assert digest(seed=8, start_row=5) == base
+    assert len({base, digest("tvae"), digest(candidates=256), digest(tolerance=0.2)}) == 4
+    body = f'{{"candidates":512,"model":"{golden_model("ctgan").digest.hex()}","tolerance":"0.1"}}'
+    assert base == hashlib.sha256(b"rowmint/completion/2\0" + body.encode()).digest()
+
+
+@pytest.mark.parametrize(
+    ("change", "digest"),
+    [
+        ({"expected_model_digest": b"m" * 32}, "model"),
+        ({"expected_plan_digest": b"p" * 32}, "plan"),
+        ({"tolerance": 0.2}, "plan"),
+        ({"candidates": 1024}, "plan"),
+    ],
+)
+def test_a_completion_that_differs_from_the_one_to_be_resumed_is_refused(sampler, change, digest):
+    header = completion(sampler).header("")
+    digests = {"expected_model_digest": header.model_digest, "expected_plan_digest": header.plan_digest}
+    assert completion(sampler, start_row=5, **digests).digest == header.plan_digest
+    with pytest.raises(StreamMismatchError, match=f"the {digest} digest is"):
+        completion(sampler, **{**digests, **change})
 
 
 def test_ids_are_those_of_sampled_rows(sampler):

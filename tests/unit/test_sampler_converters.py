@@ -7,12 +7,15 @@ from hypothesis import strategies as st
 
 from rowmint.errors import InvalidFieldError
 from rowmint.names import ModelName, ModelVersionRef
+from rowmint.sampling.completion import CompletedRow
 from rowmint.sampling.formats import RowFormat, TypedBatch
 from rowmint.sampling.formats.columns import TypedColumn, ValueKind
 from rowmint.sampling.messages import RowsMessage, StreamSummary
+from rowmint.synthesizer import CompletionSupport
 from rowmint.v1 import condition_pb2, sampling_pb2, value_pb2
 from sampler_service import converters
 from sampler_service.requests import CompletionRequest, SampleRequest
+from sampler_service.sessions import CompletedRows
 
 MODEL = "projects/p/models/m"
 REF = ModelVersionRef(ModelName("p", "m"), alias="latest")
@@ -25,10 +28,10 @@ def test_unset_is_the_default():
 
 def test_an_explicit_zero_is_a_value():
     request = sampling_pb2.SampleRequest(
-        model=MODEL, rows=0, start_row=0, end_row=0, seed=0, message_bytes=0, allow_partial=False
+        model=MODEL, rows=0, start_row=0, end_row=0, seed=0, message_bytes=0, allow_partial=False, max_reuse=0
     )
     found = converters.sample_request(request)
-    assert (found.rows, found.end_row, found.seed, found.message_bytes) == (0, 0, 0, 0)
+    assert (found.rows, found.end_row, found.seed, found.message_bytes, found.max_reuse) == (0, 0, 0, 0, 0)
 
 
 @given(
@@ -53,6 +56,7 @@ def test_every_field_arrives(rows, start, seed, row_format, flag):
         expected_model_digest=b"m",
         expected_plan_digest=b"p",
         csv_escape_formulas=flag,
+        max_reuse=16,
     )
     assert converters.sample_request(request) == SampleRequest(
         rows,
@@ -68,6 +72,7 @@ def test_every_field_arrives(rows, start, seed, row_format, flag):
         expected_model_digest=b"m",
         expected_plan_digest=b"p",
         escape_formulas=flag,
+        max_reuse=16,
     )
 
 
@@ -115,8 +120,40 @@ def test_typed_columns_become_typed_lists():
 
 
 def test_a_summary_says_that_the_stream_is_complete():
-    found = converters.summary_to_proto(StreamSummary(10, 5, 4, complete=True, next_row=9))
-    assert found == sampling_pb2.SampleSummary(candidates=10, accepted=5, rows_delivered=4, complete=True, next_row=9)
+    found = converters.summary_to_proto(
+        StreamSummary(10, 5, 4, complete=True, next_row=9, distinct_candidates=3, rows_per_candidate=2)
+    )
+    assert found == sampling_pb2.SampleSummary(
+        candidates=10,
+        accepted=5,
+        rows_delivered=4,
+        complete=True,
+        next_row=9,
+        distinct_candidates=3,
+        rows_per_candidate=2,
+    )
+
+
+def completed(row, text):
+    return CompletedRow(row, {"text": text}, 3.0, 0.1, CompletionSupport.MATCHED)
+
+
+def test_completed_rows_come_in_messages_of_a_mebibyte():
+    sent = sampling_pb2.PartialRow()
+    sizes = [1, 600_000, 500_000, 400_000, 2_000_000, 1]
+    rows = [completed(index, "x" * size) for index, size in enumerate(sizes)]
+    messages = list(converters.completion_responses(CompletedRows(rows, [sent] * len(rows))))
+    assert [[row.row for row in message.rows.rows] for message in messages] == [[0, 1], [2, 3], [4], [5]]
+    joined = [row for message in messages for row in message.rows.rows]
+    assert joined == [converters.completed_to_proto(row, sent) for row in rows]
+    assert list(converters.completion_responses(CompletedRows([], []))) == []
+
+
+@pytest.mark.parametrize("support", CompletionSupport)
+def test_the_support_of_a_row_is_reported(support):
+    row = CompletedRow(3, {"text": "x"}, 0.0, 25.6, support)
+    made = converters.completed_to_proto(row, sampling_pb2.PartialRow())
+    assert sampling_pb2.CompletionSupport.Name(made.support) == f"COMPLETION_SUPPORT_{support.upper()}"
 
 
 def test_the_first_message_of_a_completion_is_its_config():
@@ -130,6 +167,9 @@ def test_the_first_message_of_a_completion_is_its_config():
     assert converters.completion_request(request) == CompletionRequest(
         model=REF, seed=0, start_row=0, tolerance=0.0, candidates=0
     )
+    request.config.expected_model_digest, request.config.expected_plan_digest = b"m", b"p"
+    found = converters.completion_request(request)
+    assert (found.expected_model_digest, found.expected_plan_digest) == (b"m", b"p")
     with pytest.raises(InvalidFieldError, match="rows"):
         converters.partial_rows(request)
     rows = sampling_pb2.CompleteRowsRequest(rows=sampling_pb2.PartialRows())

@@ -12,7 +12,7 @@ from rowmint.sampling.formats import RowFormat
 from rowmint.sampling.messages import RowsMessage, StreamSummary
 from rowmint.synthesizer import choose_kernel
 from sampler_service import model_cache
-from sampler_service.requests import SampleRequest
+from sampler_service.requests import CompletionRequest, SampleRequest
 from sampler_service.sampler import Sampler
 from tests.golden.streams import WHERES, Catalog, golden_catalog, read, reference, sampler_of
 
@@ -174,7 +174,9 @@ def test_a_registry_that_hangs_counts_as_unavailable(away, monkeypatch):
         hang.set()
 
 
-def test_a_stream_that_names_its_model_is_resumed_though_the_version_was_deleted(away, monkeypatch):
+@pytest.fixture
+def delete(away, monkeypatch):
+    """Return what deletes all versions: they are found by those only that may have deleted ones."""
     found = super(Away, away).resolve
 
     def resolve(ref, *, deleted=False, unpublished=False):
@@ -182,11 +184,35 @@ def test_a_stream_that_names_its_model_is_resumed_though_the_version_was_deleted
             raise ResourceNotFoundError(f"there is no {ref}")
         return found(ref, deleted=deleted)
 
+    return lambda: monkeypatch.setattr(away, "resolve", resolve)
+
+
+def test_a_completion_that_names_its_model_is_resumed_though_the_version_was_deleted(away, delete):
+    request = CompletionRequest(model=reference("ctgan"), seed=7, candidates=256)
+    known = [{"age": age} for age in range(20, 50)]
+    with sampler_of(away, KERNEL) as sampler:
+        _, first = asyncio.run(sampler.complete(request))
+        whole = first.complete(known)
+        header = first.header("")
+        delete()
+        with pytest.raises(ResourceNotFoundError):
+            asyncio.run(sampler.complete(request))
+        named = replace(
+            request,
+            start_row=10,
+            expected_model_digest=header.model_digest,
+            expected_plan_digest=header.plan_digest,
+        )
+        _, resumed = asyncio.run(sampler.complete(named))
+        assert resumed.complete(known[10:]) == whole[10:]
+
+
+def test_a_stream_that_names_its_model_is_resumed_though_the_version_was_deleted(away, delete):
     spec = SampleRequest(GRID + 100, model=reference("ctgan"), seed=7, row_format=RowFormat.CSV)
     with sampler_of(away, KERNEL) as sampler:
         stream = asyncio.run(sampler.open(spec))
         whole = asyncio.run(read(sampler, spec)).data
-        monkeypatch.setattr(away, "resolve", resolve)
+        delete()
         with pytest.raises(ResourceNotFoundError):
             asyncio.run(read(sampler, spec))
         named = replace(spec, expected_model_digest=stream.header.model_digest)

@@ -110,9 +110,12 @@ def test_the_row_before_the_last_possible(sampler):
 
 
 @pytest.mark.parametrize("row_format", RowFormat)
-@pytest.mark.parametrize(("family", "where"), [("ctgan", "many tests"), ("tvae", "all"), ("independent", "one city")])
-def test_pieces_join_to_the_whole(sampler, family, where, row_format):
-    base = spec(family, 5000, where=WHERES[where], row_format=row_format)
+@pytest.mark.parametrize(
+    ("family", "where", "max_reuse"),
+    [("ctgan", "many tests", None), ("ctgan", "many tests", 64), ("tvae", "all", None), ("independent", "one city", 2)],
+)
+def test_pieces_join_to_the_whole(sampler, family, where, max_reuse, row_format):
+    base = spec(family, 5000, where=WHERES[where], row_format=row_format, max_reuse=max_reuse)
     whole = run(sampler, base)
     edges = [0, GRID, 2 * GRID, 5000]
     pieces = [
@@ -124,22 +127,77 @@ def test_pieces_join_to_the_whole(sampler, family, where, row_format):
     assert [piece.header.plan_digest for piece in pieces] == [whole.header.plan_digest] * 3
 
 
+POOL = 32_768  # of the plan of "many tests" for tvae, whose candidates serve four rows at most
+
+
 def test_a_stream_may_begin_in_a_later_round_of_its_candidates(sampler):
-    pool, columns = 32_768, ("grade", "age", "tier", "flag", "ratio")
-    base = spec("tvae", 2 * pool + 2 * GRID, where=WHERES["many tests"], columns=columns)
+    columns = ("grade", "age", "tier", "flag", "ratio")
+    base = spec("tvae", 2 * POOL + 2 * GRID, where=WHERES["many tests"], columns=columns, max_reuse=64)
     whole = run(sampler, base)
-    start = 2 * pool + GRID
+    start = 2 * POOL + GRID
     with sampler_of(golden_catalog(), choose_kernel("numpy")) as cold:
         piece = run(cold, replace(base, start_row=start, continued=True))
     assert whole.data.endswith(piece.data)
     assert len(lines(piece)) == GRID
     # Tested columns are those of the first round, at least one of the others is not.
-    again = [lines(whole)[1 + row].split(b",") for row in (GRID, pool + GRID, start)]
+    again = [lines(whole)[1 + row].split(b",") for row in (GRID, POOL + GRID, start)]
     tested = [columns.index(name) for name in ("grade", "age", "tier", "flag")]
     assert len({tuple(row[place] for place in tested) for row in again}) == 1
     assert len({tuple(row) for row in again}) == 3
     # Candidates are counted where they are first used, whichever stream draws them.
     assert piece.summary.candidates == 0
+    # What the rows rest on is counted of the rows delivered, and promised of the whole stream.
+    assert [(one.header.distinct_candidates, one.header.rows_per_candidate) for one in (whole, piece)] == [
+        (POOL, 3)
+    ] * 2
+    assert (whole.summary.distinct_candidates, whole.summary.rows_per_candidate) == (POOL, 3)
+    assert (piece.summary.distinct_candidates, piece.summary.rows_per_candidate) == (GRID, 1)
+
+
+def test_rows_are_independent_unless_reuse_is_requested(sampler):
+    rows = POOL + GRID
+    base = spec("tvae", rows, where=WHERES["many tests"], columns=("age",), row_format=RowFormat.ARROW_STREAM)
+    independent, reused = (run(sampler, replace(base, max_reuse=reuse)) for reuse in (None, 64))
+    assert run(sampler, replace(base, max_reuse=1)) == independent
+    assert (independent.header.distinct_candidates, independent.header.rows_per_candidate) == (rows, 1)
+    assert (independent.summary.distinct_candidates, independent.summary.rows_per_candidate) == (rows, 1)
+    assert (reused.summary.distinct_candidates, reused.summary.rows_per_candidate) == (POOL, 2)
+    assert independent.header.plan_digest != reused.header.plan_digest
+    tables = [pa.ipc.open_stream(result.data).read_all()["age"].to_pylist() for result in (independent, reused)]
+    # The rows that have a candidate of their own either way are the same rows.
+    assert tables[0][:POOL] == tables[1][:POOL]
+    assert tables[1][POOL:] == tables[1][:GRID] != tables[0][POOL:]
+
+
+def test_a_stream_that_began_before_reuse_was_requested_is_resumed_with_its_rows(sampler):
+    base = spec("tvae", POOL + GRID, where=WHERES["many tests"], max_reuse=64)
+    whole = run(sampler, base)
+    resumed = replace(base, start_row=POOL, continued=True, max_reuse=None)
+    rest = run(sampler, replace(resumed, expected_plan_digest=whole.header.plan_digest))
+    assert whole.data.endswith(rest.data)
+    assert rest.header.plan_digest == whole.header.plan_digest
+    # Reuse requested otherwise is another plan, however the stream began.
+    with pytest.raises(StreamMismatchError):
+        run(sampler, replace(resumed, expected_plan_digest=whole.header.plan_digest, max_reuse=1))
+    # Where conditions are common, no row shares a candidate and no digest differs.
+    common = spec("independent", 100, where=(), max_reuse=64)
+    assert run(sampler, common) == run(sampler, replace(common, max_reuse=None))
+
+
+@pytest.mark.parametrize("max_reuse", [0, -1, 3, 65, 128])
+def test_reuse_that_is_not_a_power_of_two_up_to_64_is_refused(sampler, max_reuse):
+    with pytest.raises(InvalidFieldError, match=rf"max_reuse: is {max_reuse}; must be a power of two, 1 to 64"):
+        run(sampler, spec(max_reuse=max_reuse))
+
+
+def test_parts_of_a_stream_whose_candidates_are_reused_meet_between_periods(sampler):
+    base = spec("tvae", 8 * POOL + 1, where=WHERES["many tests"], max_reuse=64)
+    planned = asyncio.run(sampler.plan(base, 3))
+    assert [part.start_row for part in planned.parts] == [0, 4 * POOL, 8 * POOL]
+    # More parts than periods meet between blocks, as do all where no candidate is shared.
+    assert [part.start_row for part in asyncio.run(sampler.plan(base, 4)).parts][1] == 2 * POOL
+    independent = asyncio.run(sampler.plan(replace(base, max_reuse=None), 3))
+    assert [part.start_row for part in independent.parts] != [part.start_row for part in planned.parts]
 
 
 @given(st.data())
@@ -185,11 +243,11 @@ def test_planned_parts_join_to_the_whole(sampler, row_format, parts):
     st.integers(0, 100_000),
     st.integers(1, 50),
     st.sampled_from([64, 512, 8192]),
-    st.sampled_from([1, 64, 4096]),
+    st.lists(st.sampled_from([1, 64, 4096, 16384]), max_size=2),
 )
-def test_parts_are_contiguous_and_meet_on_the_grid(start, length, parts, grid, block):
+def test_parts_are_contiguous_and_meet_on_the_grid(start, length, parts, grid, preferred):
     end = start + length
-    cuts = cut_rows(start, end, parts, grid, block)
+    cuts = cut_rows(start, end, parts, grid, preferred)
     assert cuts[0][0] == start
     assert cuts[-1][1] == end
     assert all(before[1] == after[0] for before, after in itertools.pairwise(cuts))
@@ -197,6 +255,8 @@ def test_parts_are_contiguous_and_meet_on_the_grid(start, length, parts, grid, b
     assert all(first < stop for first, stop in cuts) or length == 0
     cells = max(1, -(-end // grid) - start // grid)
     assert len(cuts) == min(parts, cells)
+    enough = [unit for unit in preferred if (end - 1) // max(grid, unit) - start // max(grid, unit) + 1 >= parts]
+    assert all(first % enough[0] == 0 for first, _ in cuts[1:] if enough)
 
 
 def test_both_kernels_give_the_same_bytes(sampler):

@@ -4,36 +4,45 @@ import asyncio
 import io
 import itertools
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
 from rowmint.artifact import Model
+from rowmint.client.sample_plan import sample_plan as client_plan
 from rowmint.conditions import AnyOf, Predicate, Range
 from rowmint.errors import (
     AcceptanceTooLowError,
     ColumnNotFoundError,
     InvalidFieldError,
+    LimitError,
     RowRangeError,
     StreamMismatchError,
     UnavailableError,
 )
+from rowmint.names import ModelName
 from rowmint.rpc.orca import LoadReport
 from rowmint.sampling.completion import RowCompletion
 from rowmint.sampling.formats import RowFormat
+from rowmint.sampling.messages import StreamHeader
+from rowmint.sampling.parts import PlannedPart, PlannedSample
 from rowmint.sampling.plan import compile_plan
 from rowmint.sampling.rows import RowSource
 from rowmint.sampling.spec import CompletionSpec, SampleSpec
 from rowmint.sampling.stream import open_stream, write_rows
 from rowmint.sampling.verification import draw_first_row, verify_model
+from rowmint.schema import TableSchema
 from rowmint.synthesizer import choose_kernel
 from rowmint.v1 import condition_pb2, sampling_pb2, value_pb2
 from sampler_service import converters
 from sampler_service.admission import Admission, Allowance
 from sampler_service.drain import Drain
+from sampler_service.model_cache import ModelCache
 from sampler_service.pacing import Pacing
+from sampler_service.plan_cache import PlanCache
 from sampler_service.replica import REPLICA, Replica
+from sampler_service.sampler import Sampler
 from sampler_service.servicer import SamplingServicer
 from sampler_service.sessions import CompletedRows, SessionServices
 from sampler_service.statistics import Statistics
@@ -85,19 +94,24 @@ class Call:
 class Served:
     """A servicer of the golden models, and what its parts count."""
 
-    def __init__(self, sampler, workers) -> None:
-        self.admission = Admission(Allowance(8, 0), Allowance(0, 0))
+    def __init__(self, sampler, workers, process=Allowance(8, 0)) -> None:  # noqa: B008 - frozen
+        self.admission = Admission(process, Allowance(0, 0))
         self.drain = Drain()
         self.drain.add(self.admission)
+        self._workers = workers
         services = SessionServices(
             sampler,
-            lambda _: workers,
+            self.executor_of,
             self.admission,
             self.drain,
             Replica(lambda: "one", lambda: LoadReport(0.5, 20.0)),
             Statistics(golden_catalog(), lambda _: 0, clock=time.monotonic, now=time.time),
         )
         self._servicer = SamplingServicer(services, Pacing(60.0))
+
+    def executor_of(self, project):
+        """Return the threads of a project."""
+        return self._workers
 
     async def _sample(self, request):
         call = Call()
@@ -134,8 +148,14 @@ class Served:
 
     def parts(self, request, count):
         """Return the requests that a stream is cut into."""
-        planning = sampling_pb2.PlanSampleRequest(sample=request, parts=count)
-        return asyncio.run(self._servicer.PlanSample(planning, Call())).parts
+        return self.plan(sampling_pb2.PlanSampleRequest(sample=request, parts=count)).parts
+
+    def plan(self, request):
+        """Return the response to a request for a plan."""
+        response = asyncio.run(self._servicer.PlanSample(request, Call()))
+        # The call is not admitted any more when its client has the answer.
+        assert self.admission.streams == 0
+        return response
 
 
 @pytest.fixture(scope="module")
@@ -235,12 +255,52 @@ def test_rows_completed_in_process_are_those_that_are_served(served, family):
     header, *made, summary = served.complete(messages)
     completion = RowCompletion(golden_model(family), CompletionSpec(seed=9, start_row=100, candidates=512))
     rows = completion.complete([converters.known_cells(row, 0) for row in sent])
-    respond = converters.completion_response
+
+    def respond(event):
+        (response,) = converters.completion_responses(event)
+        return response
+
     assert header == respond(completion.header(config.model))
     assert [row for response in made for row in response.rows.rows] == list(
         respond(CompletedRows(rows, sent)).rows.rows
     )
     assert summary == respond(completion.summary(complete=True))
+
+
+def completing(known, **config):
+    """Return the messages of a completion of some rows."""
+    config = sampling_pb2.CompleteRowsConfig(model="projects/golden/models/tvae/versions/1", seed=9, **config)
+    rows = sampling_pb2.PartialRows(rows=[sampling_pb2.PartialRow(known=one) for one in known])
+    return [sampling_pb2.CompleteRowsRequest(config=config), sampling_pb2.CompleteRowsRequest(rows=rows)]
+
+
+def test_a_completion_holds_its_candidates_and_the_memory_they_take():
+    held = []
+    known = [{}, {"age": {"int64_value": 30}}]
+    with sampler_of(golden_catalog(), choose_kernel("numpy")) as sampler, ThreadPoolExecutor(2) as workers:
+        served = Served(sampler, workers)
+
+        def look(response):
+            if response.HasField("rows"):
+                held.append((served.admission.rows, served.admission.bytes))
+
+        served.complete(completing(known, candidates=65_536), look)
+        size = golden_model("tvae").synthesizer.completion_bytes({"age"}, 65_536)
+        assert held == [(65_536, size)]
+        assert (served.admission.rows, served.admission.bytes) == (0, 0)
+        few = golden_model("tvae").synthesizer.completion_bytes((), 65_536)
+        narrow = Served(sampler, workers, process=Allowance(8, 0, few))
+        assert len(narrow.complete(completing([{}], candidates=65_536))) == 3
+        with pytest.raises(LimitError, match=rf"takes {size} bytes.*ROWMINT_MAX_WORK_BYTES"):
+            narrow.complete(completing(known, candidates=65_536))
+        assert (narrow.admission.rows, narrow.admission.bytes) == (0, 0)
+
+
+def test_a_completion_takes_turns_between_tasks_of_a_second():
+    """A task compares about a million rows and candidates; each gives messages of its own."""
+    with sampler_of(golden_catalog(), choose_kernel("numpy")) as sampler, ThreadPoolExecutor(2) as workers:
+        _, *made, _ = Served(sampler, workers).complete(completing([{}] * 40, candidates=65_536))
+    assert [len(response.rows.rows) for response in made] == [16, 16, 8]
 
 
 def test_a_draining_sampler_ends_a_completion_and_refuses_the_next():
@@ -303,5 +363,122 @@ def test_a_model_that_cannot_draw_is_found(monkeypatch):
 
 def test_a_plan_of_no_conditions_needs_no_pilot(monkeypatch):
     model = golden_model("ctgan")
-    monkeypatch.setattr("rowmint.sampling.plan.pilot", None)
+    monkeypatch.setattr("rowmint.sampling.plan.pilot_steps", None)
     assert compile_plan(model.digest, model.synthesizer, ()).acceptance == 1.0
+
+
+def test_a_plan_has_parts_as_requests_and_as_ranges(served):
+    request = sampling_pb2.SampleRequest(
+        model=str(reference("ctgan")), rows=3 * GRID, seed=7, where=WHERE[CITY, AGE], max_reuse=2
+    )
+    whole = served.plan(sampling_pb2.PlanSampleRequest(sample=request, parts=3))
+    ranges = served.plan(sampling_pb2.PlanSampleRequest(sample=request, parts=3, ranges_only=True))
+    edges = [(start, start + GRID) for start in range(0, 3 * GRID, GRID)]
+    assert [(one.start_row, one.end_row) for one in whole.ranges] == edges
+    assert [(one.start_row, one.end_row) for one in whole.parts] == edges
+    assert {part.max_reuse for part in whole.parts} == {2}
+    assert (list(ranges.parts), ranges.ranges, ranges.header) == ([], whole.ranges, whole.header)
+    assert client_plan(request, ranges).parts[1:] == whole.parts[1:]
+    assert client_plan(request, whole).parts[0] == whole.parts[0]
+
+
+def test_parts_are_answered_up_to_the_bound_and_refused_past_it():
+    request = sampling_pb2.PlanSampleRequest(sample=sampling_pb2.SampleRequest(model="m" * 2000, rows=4096 * 1024))
+    header = StreamHeader("v", bytes(32), bytes(32), 7, 2048, 4096 * 1024, 0, 4096 * 1024, TableSchema(()))
+    parts = tuple(PlannedPart(row * 4096, row * 4096 + 4096, continued=row > 0) for row in range(1024))
+    planned = PlannedSample(header, compile_plan(bytes(32), golden_model("ctgan").synthesizer, ()), "", parts)
+    # The first part has zeros, which take no room: all have its size or a few bytes more.
+    (first, *_) = converters.plan_response(replace(planned, parts=parts[:1]), request, 1 << 20).parts
+    bound = 1024 * first.ByteSize()
+    assert len(converters.plan_response(planned, request, bound).parts) == 1024
+    with pytest.raises(LimitError, match=rf"parts: 1024 requests of {first.ByteSize()} bytes are more than") as error:
+        converters.plan_response(planned, request, bound - 1)
+    assert error.value.metadata == {"limit": str(bound - 1), "setting": "ROWMINT_MAX_PLAN_BYTES"}
+    assert len(converters.plan_response(replace(planned, parts=parts[:1023]), request, bound - 1).parts) == 1023
+    request.ranges_only = True
+    assert len(converters.plan_response(planned, request, 1).ranges) == 1024
+
+
+def test_a_plan_is_admitted_as_a_stream_is(served):
+    request = sampling_pb2.PlanSampleRequest(sample=sampling_pb2.SampleRequest(model=str(reference("ctgan")), rows=10))
+    held = [served.admission.enter("golden") for _ in range(8)]
+    try:
+        with pytest.raises(UnavailableError, match="as many streams as it carries"):
+            served.plan(request)
+    finally:
+        for ticket in held:
+            ticket.close()
+    assert served.plan(request).header.rows == 10
+
+
+class HeldExecutor(Executor):
+    """Keeps what is submitted until it is released, and then does it on other threads."""
+
+    def __init__(self, workers):
+        self._workers = workers
+        self._kept = []
+        self._released = False
+        self.come = asyncio.Event()
+
+    def submit(self, work, /, *arguments, **named):
+        if self._released:
+            return self._workers.submit(work, *arguments, **named)
+        future = Future()
+        self._kept.append((future, work, arguments))
+        self.come.set()
+        return future
+
+    def release(self):
+        self._released = True
+        for future, work, arguments in self._kept:
+            future.set_result(work(*arguments))
+
+
+def test_what_is_large_is_read_and_written_on_the_projects_own_threads(monkeypatch):
+    values = [value_pb2.Value(int64_value=age) for age in range(10, 80)] * 140
+    where = condition_pb2.Where(
+        predicates=[condition_pb2.Predicate(column="age", any_of=condition_pb2.ValueSet(values=values))] * 2
+    )
+    own, others = reference("independent"), replace(reference("independent"), model=ModelName("others", "independent"))
+    large = sampling_pb2.SampleRequest(model=str(own), rows=10, where=where)
+    assert large.ByteSize() > 64 * 1024
+    read = []
+    sample_request = converters.sample_request
+    monkeypatch.setattr(
+        converters, "sample_request", lambda *given: (read.append(given[0].model), sample_request(*given))[1]
+    )
+
+    async def scenario(workers, loaders):
+        held, catalog = HeldExecutor(workers), golden_catalog()
+        models = ModelCache(catalog, catalog.store, choose_kernel("numpy"), loaders, 1 << 28)
+
+        def executor_of(project):
+            return workers if project == "others" else held
+
+        sampler = Sampler(models, PlanCache(executor_of), executor_of, lambda: 1)
+
+        class Divided(Served):
+            def executor_of(self, project):
+                return executor_of(project)
+
+        servicer = Divided(sampler, workers)._servicer
+        calls = [Call(), Call(), Call()]
+        planning = asyncio.create_task(
+            servicer.PlanSample(sampling_pb2.PlanSampleRequest(sample=large, parts=2), calls[0])
+        )
+        await held.come.wait()
+        assert read == []
+        # Another project is served meanwhile.
+        small = sampling_pb2.SampleRequest(model=str(others), rows=10)
+        responses = [response async for response in servicer.Sample(small, calls[1])]
+        assert responses[-1].summary.complete
+        assert (read, planning.done()) == ([small.model], False)
+        held.release()
+        assert (await planning).header.rows == 10
+        assert [response async for response in servicer.Sample(large, calls[2])][-1].summary.complete
+        for call in calls:
+            call.end()
+
+    with ThreadPoolExecutor(2) as workers, ThreadPoolExecutor(1) as loaders:
+        asyncio.run(scenario(workers, loaders))
+    assert read == [str(others), str(own), str(own)]

@@ -37,9 +37,24 @@ def test_files_of_a_killed_worker_are_removed_and_those_of_a_running_one_kept(tm
 
 def test_what_a_worker_killed_before_it_had_its_lock_left_is_removed(tmp_path):
     (tmp_path / "worker-left").mkdir()
-    (tmp_path / "worker-left" / "table.parquet").write_bytes(b"rows")
     remove_abandoned(tmp_path)
     assert left(tmp_path) == []
+
+
+def test_what_no_worker_has_made_stays(tmp_path):
+    for name in ("notes", "worker-notes"):  # without a lock: a folder of someone's own
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "precious.txt").write_bytes(b"x")
+    (tmp_path / "other" / ".lock").parent.mkdir()
+    (tmp_path / "other" / ".lock").touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / ".lock").touch()
+    (tmp_path / "worker-link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / ".lock").write_bytes(b"not ours")
+    before = sorted(tmp_path.rglob("*"))
+    remove_abandoned(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / ".lock").read_bytes() == b"not ours"
 
 
 def test_a_home_without_workers_has_nothing_to_remove(tmp_path):

@@ -30,6 +30,9 @@ JWT = {"jwt_keys": "https://id.example.org/keys", "jwt_issuer": "https://id.exam
         (PAIR | {"tls_client_ca": "ca.pem"}, "also set ROWMINT_ACCESS_FILE"),
         ({"jwt_keys": "keys.json"}, "requires ROWMINT_JWT_ISSUER and ROWMINT_JWT_AUDIENCE"),
         ({"jwt_keys": "keys.json", "jwt_issuer": "me"}, "requires ROWMINT_JWT_ISSUER and ROWMINT_JWT_AUDIENCE"),
+        ({"jwt_issuer": "me", "access_file": "access.json"}, "have no effect without ROWMINT_JWT_KEYS"),
+        ({"jwt_audience": "rowmint"}, "have no effect without ROWMINT_JWT_KEYS"),
+        (PAIR | JWT | {"tls_client_ca": "ca.pem", "metrics_listen": "127.0.0.1:9464"}, "only ROWMINT_ACCESS_FILE"),
     ],
 )
 def test_settings_that_admit_unauthenticated_callers_are_refused(settings, given, said):

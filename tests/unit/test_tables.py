@@ -15,6 +15,7 @@ MARGIN = Decimal("1e-6")  # units; a float64 library is off by less than 1e-8 of
 
 DIGESTS = {
     "exponentials": "fb7aabc4cd7730024ffc2fbb0d94f839283bf352d032609ee5698fcc20453062",
+    "deep_exponentials": "e5c2fa9c2fb6790a85f8285a65a74fc02b30d61ffffc7317c27425f8a1df3204",
     "tangents": "742361dae711026e83709d47d3005836e3df488e5699ca8a7af0482bb53a6be6",
     "byte_codes": "fb4f8d7edc0453cc298bad5b3384746504cf8889f6c9254a152fc72bf9ab60a1",
     "normals": "ee46eda6f743ea9b2949c72134d6385025bcc7573bb0fba98b3bf40224779880",
@@ -51,6 +52,15 @@ def test_exponentials_are_nearest_and_clear_of_ties():
         context.prec = 30
         for index, entry in enumerate(table.tolist()):
             _assert_nearest(tables.EXP_ONE * (Decimal(-index) / tables.LOGIT_UNIT).exp(), entry)
+
+
+def test_deep_exponentials_are_close_and_end_with_an_impossible_one():
+    table = tables.deep_exponentials()
+    assert (table.shape, table.dtype) == ((65536,), np.float64)
+    assert table[tables.UNREACHABLE] == 0
+    expected = [math.exp(-index / tables.LOGIT_UNIT) for index in range(tables.UNREACHABLE)]
+    np.testing.assert_allclose(table[:-1], expected, rtol=1e-13)
+    assert (np.diff(table) < 0).all()
 
 
 def test_tangents_are_nearest_and_clear_of_ties():

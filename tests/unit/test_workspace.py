@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from rowmint.synthesizer.exact.workspace import Workspace
+from rowmint.synthesizer.exact.workspace import KEPT_BYTES, Workspace
 
 
 def test_an_array_has_the_requested_shape_and_type():
@@ -33,6 +33,15 @@ def test_memory_is_used_again_while_it_suffices():
     larger = workspace.array("a", (101,), np.int64)
     assert not np.shares_memory(large, larger)
     assert np.shares_memory(larger, workspace.array("a", (1,), np.int8))
+
+
+def test_large_arrays_are_not_kept():
+    workspace = Workspace()
+    kept = workspace.array("a", (KEPT_BYTES,), np.uint8)
+    large = workspace.array("a", (KEPT_BYTES + 1,), np.uint8)
+    assert large.nbytes == KEPT_BYTES + 1
+    assert not np.shares_memory(large, workspace.array("a", (KEPT_BYTES + 1,), np.uint8))
+    assert np.shares_memory(kept, workspace.array("a", (5,), np.uint8))
 
 
 def test_names_and_workspaces_share_nothing():

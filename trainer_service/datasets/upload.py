@@ -14,6 +14,8 @@ from rowmint.errors import (
     FencedError,
     InvalidFieldError,
     LimitError,
+    ResourceExistsError,
+    UnavailableError,
     WriteOffsetError,
     WrongStateError,
 )
@@ -298,6 +300,10 @@ class Writer:
             self._open = False
             self._service.store.delete(key)
             raise
+        except ResourceExistsError as error:
+            # The registry was restored from a backup and knows nothing of an earlier writer; the next has other keys.
+            self._open = False
+            raise UnavailableError(f"{error.message}; resume with a new stream", retry_after=1.0) from error
         except BaseException:
             # Whether the row was committed is unknown; a new stream reads the committed size.
             self._open = False

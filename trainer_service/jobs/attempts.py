@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 
 import structlog
 
-from rowmint.errors import FencedError, UnavailableError
+from rowmint.errors import FencedError, ResourceExistsError, UnavailableError
 from rowmint.registry import JobRecord, Registry
 
 _log = structlog.get_logger(__name__)
@@ -118,6 +118,18 @@ class Attempt:
                     _log.warning("registry or store is away; waiting", job=str(self.job.name), error=error.message)
             again = True
             self._shutdown.wait(_PAUSE_SECONDS)
+
+    def store(self, put: Callable[[], None]) -> None:
+        """Store an object under a key that holds this attempt's epoch, as `patiently` does.
+
+        Raises:
+            UnavailableError: As of `patiently`; or the key is taken, by an attempt that this registry knows nothing of
+                because it was restored from a backup: the next attempt has keys of its own.
+        """
+        try:
+            self.patiently(lambda _: put())
+        except ResourceExistsError as error:
+            raise UnavailableError(f"{error.message}; the next attempt has other keys", retry_after=1.0) from error
 
     def shut_down(self) -> None:
         """Ask the work to stop, so that the job can be given back."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from rowmint.errors import DataLossError, UnavailableError
+from rowmint.errors import DataLossError, ResourceExistsError, UnavailableError
 from rowmint.failpoints import reach
 from rowmint.objects import ObjectStore
 from rowmint.registry import CheckpointRecord, Registry
@@ -92,7 +92,8 @@ class JobCheckpoints:
             self._store.put(record.object_key, data)
             reach("checkpoint.stored")
             self._registry.jobs.save_checkpoint(job.uid, job.epoch, record)
-        except UnavailableError as error:
+        except (UnavailableError, ResourceExistsError) as error:
+            # A key is taken where the registry was restored from a backup and knows nothing of an earlier attempt.
             _log.warning("a checkpoint could not be kept", job=str(job.name), step=step, error=error.message)
             return
         reach("checkpoint.committed")

@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from rowmint.objects.files import make_folder, private_opener
+
 _LOCK = ".lock"
+_PREFIX = "worker-"
 
 
 class ScratchFolder:
@@ -30,7 +33,7 @@ class ScratchFolder:
     def __init__(self, root: Path) -> None:
         with _root(root):
             _remove_unlocked(root)
-            self.path = Path(tempfile.mkdtemp(prefix="worker-", dir=root))
+            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
             self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
@@ -55,15 +58,21 @@ def remove_abandoned(root: Path) -> None:
 @contextlib.contextmanager
 def _root(root: Path) -> Iterator[None]:
     """Hold the root's lock: a folder just made must not be taken for one left behind."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / _LOCK).open("w") as lock:
+    make_folder(root)
+    with open(root / _LOCK, "a", opener=private_opener) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _remove_unlocked(root: Path) -> None:
-    for folder in root.iterdir():
-        if not folder.is_dir():
+    # Nothing else below the root is ours: a home may be set to a folder that has a `scratch` of its own.
+    for folder in root.glob(f"{_PREFIX}*"):
+        if folder.is_symlink() or not folder.is_dir():
+            continue
+        if not (folder / _LOCK).exists():
+            # A worker that was killed before it had its lock has written nothing.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
             continue
         with contextlib.suppress(BlockingIOError, FileNotFoundError), (folder / _LOCK).open("a+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

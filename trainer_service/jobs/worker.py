@@ -21,7 +21,6 @@ import structlog
 from rowmint.errors import CancelledError, FencedError, RowmintError, UnavailableError
 from rowmint.failpoints import arm
 from rowmint.logs import configure_logs
-from rowmint.objects import open_store
 from rowmint.observability.tracing import configure_tracing
 from rowmint.registry import JobRecord, Registry, open_registry
 from rowmint.rpc.settings import ObservabilitySettings
@@ -32,7 +31,7 @@ from trainer_service.jobs.runners import RUNNERS
 from trainer_service.jobs.runners.train import estimate_training
 from trainer_service.jobs.scratch import ScratchFolder
 from trainer_service.jobs.services import JobServices
-from trainer_service.jobs.stores import Stores
+from trainer_service.jobs.stores import open_stores
 from trainer_service.jobs.telemetry import JobTelemetry
 from trainer_service.jobs.warm_up import WarmUp
 from trainer_service.settings import TrainerSettings
@@ -79,10 +78,7 @@ def _services(registry: Registry, settings: TrainerSettings, warmed_up: Callable
     with ScratchFolder(settings.scratch) as scratch:
         yield JobServices(
             registry=registry,
-            stores=Stores(
-                open_store(settings.data_store_url, settings.store_options),
-                open_store(settings.model_store_url, settings.store_options),
-            ),
+            stores=open_stores(settings),
             scratch=scratch.path,
             limits=settings.ingest_limits,
             checkpoint_seconds=settings.checkpoint_seconds,

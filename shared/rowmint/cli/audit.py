@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from rowmint.cli.output import JsonOption, print_error, print_json, print_notice, print_table
-from rowmint.security.audit_verify import Verdict, parse_head, verify
+from rowmint.security.audit_chain import parse_head
+from rowmint.security.audit_head import logged_heads
+from rowmint.security.audit_verify import Finding, Verdict, verify
 
 app = typer.Typer(help="Read audit logs.", no_args_is_help=True)
 
@@ -26,14 +28,25 @@ def verify_(
             " the end since are found. May be repeated."
         ),
     ] = None,
+    log: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Log of a service, text or JSON: every record that it reported must be there. May be repeated.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check audit logs. Records that were edited, removed, inserted or moved are reported, with exit code 1."""
-    verdict = verify(path, [parse_head(text) for text in since or ()])
+    logged = [head for one in log or () for head in logged_heads(one)]
+    verdict = verify(path, [*(parse_head(text) for text in since or ()), *logged])
     if as_json:
         print_json(_verdict_json(verdict))
     else:
         _print_verdict(verdict)
+    for notice in verdict.notices:
+        print_notice(str(notice))
     for problem in verdict.problems:
         print_error(str(problem))
     if verdict.problems:
@@ -67,5 +80,10 @@ def _verdict_json(verdict: Verdict) -> dict[str, object]:
             }
             for one in verdict.files
         ],
-        "problems": [{"file": one.file, "line": one.line, "message": one.message} for one in verdict.problems],
+        "problems": list(map(_finding_json, verdict.problems)),
+        "notices": list(map(_finding_json, verdict.notices)),
     }
+
+
+def _finding_json(finding: Finding) -> dict[str, object]:
+    return {"file": finding.file, "line": finding.line, "message": finding.message}

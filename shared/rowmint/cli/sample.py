@@ -74,6 +74,13 @@ def sample(
         bool,
         typer.Option("--escape-formulas", help="CSV: put an apostrophe before cells that look like formulas."),
     ] = False,
+    max_reuse: Annotated[
+        int | None,
+        typer.Option(
+            help="Most rows that may share a candidate, a power of two up to 64: faster under rare conditions, and the"
+            " rows are not independent. Default: 1."
+        ),
+    ] = None,
     parallel: Annotated[
         int,
         typer.Option(help="Calls read at once, 1 to 64; the rows are the same, read faster."),
@@ -101,6 +108,7 @@ def sample(
             format=written.streamed,
             allow_partial=allow_partial,
             csv_escape_formulas=escape_formulas,
+            max_reuse=max_reuse,
             parallel=parallel,
         ) as stream,
     ):
@@ -124,6 +132,8 @@ def _report(stream: SampleStream, output: str | None, as_json: bool, to_stdout: 
             "missing": missing,
             "candidates": stream.candidates,
             "accepted": stream.accepted,
+            "distinct_candidates": stream.distinct_candidates,
+            "rows_per_candidate": stream.rows_per_candidate,
             "resumes": stream.resumes,
             "header": message_json(header),
         }
@@ -132,6 +142,10 @@ def _report(stream: SampleStream, output: str | None, as_json: bool, to_stdout: 
         facts = [f"{stream.rows_requested - missing:,} rows of {header.model_version}", f"seed {header.seed}"]
         if stream.acceptance is not None and stream.acceptance < 1:
             facts.append(f"{stream.acceptance:.1%} of {stream.candidates:,} candidates accepted")
+        if stream.rows_per_candidate > 1:
+            facts.append(
+                f"from {stream.distinct_candidates:,} candidates, each for up to {stream.rows_per_candidate} rows"
+            )
         if missing:
             facts.append(f"{missing:,} rows missing")
         if stream.resumes:
@@ -163,7 +177,12 @@ def _read_partial(file: io.TextIOBase, known: list[str]) -> Iterator[Mapping[str
 
 
 def _json_row(row: CompletedRow, columns: Sequence[ColumnSpec]) -> bytes:
-    facts = {"row": row.row, "effective_sample_size": row.effective_sample_size, "tolerance": row.tolerance}
+    facts = {
+        "row": row.row,
+        "support": row.support,
+        "effective_sample_size": row.effective_sample_size,
+        "tolerance": row.tolerance,
+    }
     return f'{json.dumps(facts)[:-1]}, "values": {json_object(row, columns)}}}\n'.encode()
 
 

@@ -20,6 +20,7 @@ import typer
 from rowmint.cli.output import JsonOption, client_settings, print_json, print_notice
 from rowmint.client.credentials import PLAIN, Credentials
 from rowmint.errors import RowmintError, UnavailableError
+from rowmint.objects.files import private_opener
 
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 # HealthCheckResponse{status: SERVING}; the request, for the server as a whole, is empty.
@@ -96,7 +97,7 @@ class Supervisor:
         self._environment = environment
         self._logs = logs
         self.services: list[Service] = []
-        self._home.mkdir(parents=True, exist_ok=True)
+        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def start(self, role: str, address: str) -> Service:
         """Start `python -m {role}_service` listening on an address.
@@ -121,7 +122,7 @@ class Supervisor:
         environment["ROWMINT_METRICS_LISTEN"] = counted_up(metrics, len(self.services))
         log = None if self._logs is None else self._logs / f"{role}-{port}.log"
         with contextlib.ExitStack() as stack:
-            output = None if log is None else stack.enter_context(log.open("wb"))
+            output = None if log is None else stack.enter_context(open(log, "wb", opener=private_opener))
             # A process group of its own: a terminal's Ctrl-C reaches it once, through this process.
             process = subprocess.Popen(  # noqa: S603  # our own interpreter and modules
                 [sys.executable, "-m", f"{role}_service"],

@@ -14,6 +14,7 @@ from rowmint.client.completion import CompletedRow, CompletionStream
 from rowmint.client.credentials import Credentials
 from rowmint.client.errors import RowmintCallError
 from rowmint.client.retry import RetryPolicy
+from rowmint.client.sample_plan import SamplePlan
 from rowmint.client.sample_stream import SampleStream
 from rowmint.client.statistics import ReplicaStatistics
 from rowmint.client.synthesize import synthesize
@@ -29,6 +30,7 @@ __all__ = [
     "ReplicaStatistics",
     "RetryPolicy",
     "RowmintCallError",
+    "SamplePlan",
     "SampleStream",
     "synthesize",
     "training_config",

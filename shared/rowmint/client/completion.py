@@ -22,6 +22,12 @@ from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
 _WINDOW = 1_024
 _MESSAGE_ROWS = 128
 
+_SUPPORT = {
+    sampling_pb2.COMPLETION_SUPPORT_MATCHED: "matched",
+    sampling_pb2.COMPLETION_SUPPORT_WIDENED: "widened",
+    sampling_pb2.COMPLETION_SUPPORT_UNSUPPORTED: "unsupported",
+}
+
 
 class CompletedRow(dict[str, Cell]):
     """One row: its cells by column, in the schema's order; known cells are as they were given.
@@ -29,8 +35,11 @@ class CompletedRow(dict[str, Cell]):
     Attributes:
         row: Its index.
         effective_sample_size: Kish's effective number of candidates it was drawn from; near 1 says that few candidates
-            resemble the row.
+            resemble the row, 0 that none does.
         tolerance: Kernel width used, in standard deviations; wider than requested where no candidate was near.
+        support: Whether candidates agree with the known cells: ``matched``; ``widened``, only at a wider tolerance or
+            with known cells taken as near that are not equal; or ``unsupported``, none does, and the known cells say
+            little about the others. ``unspecified`` from samplers that do not say.
     """
 
     def __init__(self, row: sampling_pb2.CompletedRow, columns: Iterable[str]) -> None:
@@ -39,6 +48,7 @@ class CompletedRow(dict[str, Cell]):
         self.row = row.row
         self.effective_sample_size = row.effective_sample_size
         self.tolerance = row.tolerance
+        self.support = _SUPPORT.get(row.support, "unspecified")
 
 
 def partial_row(known: Mapping[str, object], schema: schema_pb2.TableSchema, index: int) -> sampling_pb2.PartialRow:
@@ -102,6 +112,8 @@ class _CompletionExchange:
         if header is not None:
             config.model = header.model_version
             config.seed = header.seed
+            config.expected_model_digest = header.model_digest
+            config.expected_plan_digest = header.plan_digest
         self._outbox = queue.SimpleQueue()
         self._outbox.put(sampling_pb2.CompleteRowsRequest(config=config))
         waiting = list(self._pending)

@@ -180,23 +180,29 @@ class Connection:
         self,
         method: "Callable[[grpc.Channel], grpc.UnaryUnaryMultiCallable[_Request, _Response]]",
         request: _Request,
+        *,
+        admitted: bool = False,
     ) -> _Response:
         """Call any replica of the sampler; transient failures are retried.
 
         Args:
             method: Returns the method on a channel.
             request: The request.
+            admitted: Whether the sampler admits the call as it admits streams: where it has no room, it is tried as
+                often as a stream is.
 
         Raises:
             RowmintCallError: It failed.
         """
-        return self._call(self._peers[0], method, request)
+        return self._call(self._peers[0], method, request, admitted=admitted)
 
     def _call(
         self,
         peers: Sequence[Peer],
         method: "Callable[[grpc.Channel], grpc.UnaryUnaryMultiCallable[_Request, _Response]]",
         request: _Request,
+        *,
+        admitted: bool = False,
     ) -> _Response:
         first = next(self._turns)
         for failures in itertools.count(1):
@@ -206,7 +212,8 @@ class Connection:
             except grpc.RpcError as error:
                 failure: RowmintCallError = call_error(error, str(peer))
                 failure.attempts = failures
-            if not failure.retryable or failures >= max(self.retry.unary_attempts, len(peers)):
+            attempts = self.retry.attempts if admitted and failure.reason else self.retry.unary_attempts
+            if not failure.retryable or failures >= max(attempts, len(peers)):
                 raise failure
             if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise failure

@@ -252,8 +252,8 @@ class ParallelStream(SampleStream):
 
     def __init__(self, connection: Connection, request: sampling_pb2.SampleRequest, parallel: int) -> None:
         super().__init__(request)
-        planned = sampling_pb2.PlanSampleRequest(sample=request)
-        plan = connection.call_sampler(lambda channel: SamplingServiceStub(channel).PlanSample, planned)
+        planned = sampling_pb2.PlanSampleRequest(sample=request, ranges_only=True)
+        plan = connection.call_sampler(lambda channel: SamplingServiceStub(channel).PlanSample, planned, admitted=True)
         self.header = plan.header
         self._address = ""
         self._resumes = 0
@@ -302,6 +302,7 @@ class ParallelStream(SampleStream):
                         self._resumes += part.stream.resumes
                         self._tally.candidates += part.stream.candidates
                         self._tally.accepted += part.stream.accepted
+                        self._tally.distinct += part.stream.distinct_candidates
             if self.next_row != self.header.end_row and not self._readers.stopped:
                 raise self._gap()
         finally:

@@ -90,8 +90,7 @@ class _RowExchange:
         yield data, further
 
     def finish(self, summary: sampling_pb2.SampleSummary, header: sampling_pb2.SampleHeader, peer: str) -> bool:
-        self._tally.candidates += summary.candidates
-        self._tally.accepted += summary.accepted
+        self._tally.finish(summary)
         if not summary.complete and summary.next_row != self.next_row:
             raise BrokenAttemptError(
                 DataLossError(f"{peer} ended at row {summary.next_row}, but {self.next_row} was next; try again")

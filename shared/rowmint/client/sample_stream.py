@@ -24,12 +24,14 @@ class Tally:
         next_row: Index of the next row not yet received.
         candidates: Candidates drawn, by the calls that ended with a summary.
         accepted: Candidates that satisfied the conditions, likewise.
+        distinct: Distinct candidates that the rows of each call rest on, summed likewise.
         missing: Ranges of row indices that are left out, ascending and apart.
     """
 
     next_row: int
     candidates: int = 0
     accepted: int = 0
+    distinct: int = 0
     missing: list[sampling_pb2.RowRange] = field(default_factory=list)
 
     def add(self, message: sampling_pb2.SampleData) -> None:
@@ -41,6 +43,12 @@ class Tally:
             else:
                 # A copy: what comes out of a message keeps all of it in memory.
                 self.missing.append(sampling_pb2.RowRange(start_row=gap.start_row, end_row=gap.end_row))
+
+    def finish(self, summary: sampling_pb2.SampleSummary) -> None:
+        """Count what a call says that it has done."""
+        self.candidates += summary.candidates
+        self.accepted += summary.accepted
+        self.distinct += summary.distinct_candidates
 
 
 class SampleStream(ABC):
@@ -102,6 +110,20 @@ class SampleStream(ABC):
     def accepted(self) -> int:
         """Candidates that satisfied the conditions, by the calls that ended with a summary."""
         return self._tally.accepted
+
+    @property
+    def rows_per_candidate(self) -> int:
+        """Most rows of the whole logical stream that share a candidate; 1: they are independent; 0: not known."""
+        return self.header.rows_per_candidate
+
+    @property
+    def distinct_candidates(self) -> int:
+        """Distinct candidates that the rows rest on, by the calls that ended with a summary; 0 where it is not known.
+
+        Where `rows_per_candidate` is above 1 and several calls delivered the rows, it is an upper bound: two calls may
+        have used the same candidates.
+        """
+        return min(self._tally.distinct, self.header.distinct_candidates)
 
     @property
     def missing(self) -> list[sampling_pb2.RowRange]:

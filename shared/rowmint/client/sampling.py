@@ -8,6 +8,7 @@ from rowmint.client.models import ModelCalls
 from rowmint.client.parallel import ParallelStream
 from rowmint.client.row_files import whole_file
 from rowmint.client.row_stream import RowStream
+from rowmint.client.sample_plan import SamplePlan, sample_plan
 from rowmint.client.sample_stream import SampleProgress, SampleStream
 from rowmint.client.where import Conditions, where_message
 from rowmint.errors import InvalidFieldError
@@ -41,6 +42,7 @@ class SamplingCalls(ModelCalls):
         allow_partial: bool = False,
         message_bytes: int | None = None,
         csv_escape_formulas: bool = False,
+        max_reuse: int | None = None,
     ) -> sampling_pb2.SampleRequest:
         """Return the request that `sample` makes; arguments as there. Conditions are typed by the version's schema."""
         if format not in FORMATS:
@@ -66,6 +68,7 @@ class SamplingCalls(ModelCalls):
                 allow_partial=allow_partial or None,
                 message_bytes=message_bytes,
                 csv_escape_formulas=csv_escape_formulas or None,
+                max_reuse=max_reuse,
             )
         except (ValueError, TypeError) as error:
             raise InvalidFieldError("sample", f"a number is out of range, or not a number ({error})") from error
@@ -84,6 +87,7 @@ class SamplingCalls(ModelCalls):
         allow_partial: bool = False,
         message_bytes: int | None = None,
         csv_escape_formulas: bool = False,
+        max_reuse: int | None = None,
         parallel: int = 1,
     ) -> SampleStream:
         """Request rows. The stream's header is there on return; its rows arrive as they are read.
@@ -100,6 +104,8 @@ class SamplingCalls(ModelCalls):
             allow_partial: Whether rows whose candidate budget is exhausted are left out instead of ending the stream.
             message_bytes: Size of messages aimed at, 16 KiB to 1 MiB; None for the service's default.
             csv_escape_formulas: Whether a CSV cell that a spreadsheet takes for a formula gets an apostrophe.
+            max_reuse: Most rows that may share a candidate, a power of two, 1 to 64: under rare conditions a long
+                stream is then faster, and its rows are not independent. None for 1, independent rows.
             parallel: Calls read at once, 1 to 64. The rows arrive in order and are, byte for byte, those of one call;
                 several calls use several replicas, and several processes of one replica. Parts meet on the header's
                 grid: a stream shorter than that is always one call.
@@ -123,6 +129,7 @@ class SamplingCalls(ModelCalls):
                 allow_partial=allow_partial,
                 message_bytes=message_bytes,
                 csv_escape_formulas=csv_escape_formulas,
+                max_reuse=max_reuse,
             ),
             parallel,
         )
@@ -158,6 +165,7 @@ class SamplingCalls(ModelCalls):
         seed: int | None = None,
         allow_partial: bool = False,
         csv_escape_formulas: bool = False,
+        max_reuse: int | None = None,
         parallel: int = 1,
     ) -> SampleStream:
         """Write rows to a file, which appears only when it is complete; other arguments and errors as in `sample`.
@@ -176,17 +184,24 @@ class SamplingCalls(ModelCalls):
             format=format,
             allow_partial=allow_partial,
             csv_escape_formulas=csv_escape_formulas,
+            max_reuse=max_reuse,
         )
         with self.sample_stream(request, parallel) as stream, whole_file(Path(path)) as file:
             stream.write_to(file, progress)
             return stream
 
-    def plan_sample(self, request: sampling_pb2.SampleRequest, parts: int = 1) -> sampling_pb2.PlanSampleResponse:
+    def plan_sample(self, request: sampling_pb2.SampleRequest, parts: int = 1) -> SamplePlan:
         """Plan a stream: its header, its estimated acceptance, and parts that, joined in order, are the stream.
 
         Args:
             request: From `sample_request`.
             parts: Number of contiguous parts, 1 to 1,024.
+
+        Raises:
+            RowmintCallError: The service refused, or no replica was reachable.
         """
-        message = sampling_pb2.PlanSampleRequest(sample=request, parts=parts)
-        return self._connection.call_sampler(lambda channel: SamplingServiceStub(channel).PlanSample, message)
+        message = sampling_pb2.PlanSampleRequest(sample=request, parts=parts, ranges_only=True)
+        response = self._connection.call_sampler(
+            lambda channel: SamplingServiceStub(channel).PlanSample, message, admitted=True
+        )
+        return sample_plan(request, response)

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from rowmint.codecs.category import CategoryCodec
 from rowmint.codecs.identity import IdentityCodec
 from rowmint.codecs.learned import validate_learned
-from rowmint.codecs.numeric import NumericCodec
+from rowmint.codecs.numeric import NumericCodec, Preimage
 from rowmint.errors import DataLossError, InvalidFieldError
 from rowmint.schema import ColumnSpec
 from rowmint.schema.forms.storage import storage_bounds
 
 Codec = CategoryCodec | NumericCodec | IdentityCodec
 
-__all__ = ["CategoryCodec", "Codec", "IdentityCodec", "NumericCodec", "load_codec"]
+__all__ = ["CategoryCodec", "Codec", "IdentityCodec", "NumericCodec", "Preimage", "load_codec"]
 
 _KINDS: Mapping[str, type[CategoryCodec] | type[NumericCodec] | type[IdentityCodec]] = {
     "category": CategoryCodec,

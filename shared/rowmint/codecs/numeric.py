@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
+from fractions import Fraction
 from functools import cached_property
 from typing import Any, Self
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from rowmint.codecs import entry
 from rowmint.schema import INT64_MAX, INT64_MIN, ColumnKind, ColumnSpec, DataType
-from rowmint.schema.arrays import ColumnArray
+from rowmint.schema.arrays import ColumnArray, nearest_double
 from rowmint.schema.cell import EPOCH_DATE
 
 ALPHA_ONE = 1 << 23
@@ -34,6 +35,30 @@ _CALENDAR = {
     DataType.TIMESTAMP: (_FIRST_DAY * _DAY, (_LAST_DAY + 1) * _DAY - 1),
 }
 """Native values of the first and the last day or microsecond of the years 1 to 9999."""
+
+
+@dataclass(frozen=True)
+class Preimage:
+    """The positions that decode to one native value, before they are rounded and kept within the bounds.
+
+    Attributes:
+        x: The position that the value stands at.
+        half: Positions up to so far from `x` are rounded to it; 0 off the grid.
+        below: Whether everything below is raised to it: it is the lower bound.
+        above: Whether everything above is lowered to it: it is the upper bound.
+        moved: Whether the requested value is never decoded, and this is the nearest one that is.
+    """
+
+    x: float
+    half: float
+    below: bool
+    above: bool
+    moved: bool
+
+    @property
+    def is_position(self) -> bool:
+        """Whether it is one position, of probability 0 in a component."""
+        return self.half == 0 and not self.below and not self.above
 
 
 @dataclass(frozen=True)
@@ -102,6 +127,21 @@ class NumericCodec:
         steps = np.where(whole < 0, -np.abs(whole).astype(np.uint64), np.abs(whole).astype(np.uint64))
         units = (np.uint64(self.origin % 2**64) + np.uint64(self.step) * steps).view(np.int64)
         return units if self.integral else units / float(10**self.decimals)
+
+    def preimage(self, value: Fraction) -> Preimage:
+        """Return what decodes to a native value, or to the nearest that can be decoded."""
+        if not self.on_grid:
+            x, possible = nearest_double(value), True
+        else:
+            units = value if self.integral else value * 10**self.decimals
+            exact = (units - self.origin) / self.step
+            nearest = round(exact)
+            x = nearest_double(Fraction(nearest))
+            # A double on the grid is the one nearest to a decimal number.
+            possible = exact == nearest if self.integral else float(self.natives(np.array([x]))[0]) == value
+        inside = min(max(x, self.lower), self.upper)
+        half = max(0.5, math.ulp(inside) / 2) if self.on_grid else 0.0
+        return Preimage(inside, half, inside <= self.lower, inside >= self.upper, not possible or inside != x)
 
     @cached_property
     def _range(self) -> tuple[float, float]:

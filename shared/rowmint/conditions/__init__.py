@@ -6,7 +6,7 @@ the same plan. A value is first brought to the column's type: a decimal given fo
 float64, and a float given for a decimal column the decimal number that it prints as.
 """
 
-from rowmint.conditions.canonical import canonical
+from rowmint.conditions.canonical import canonical, canonical_steps
 from rowmint.conditions.column_condition import ColumnCondition, Interval
 from rowmint.conditions.predicate import MAX_PREDICATES, MAX_VALUES, AnyOf, IsNull, NoneOf, Predicate, Range, Test
 
@@ -22,4 +22,5 @@ __all__ = [
     "Range",
     "Test",
     "canonical",
+    "canonical_steps",
 ]

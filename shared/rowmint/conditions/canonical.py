@@ -31,12 +31,18 @@ from rowmint.schema import (
 from rowmint.schema.arrays import is_coded, native_number, nearest_double
 from rowmint.schema.category_index import CategoryIndex
 from rowmint.schema.forms.cells import read
+from rowmint.steps import Steps, finish
 
 _EXACT = 2**53
 
 
 def canonical(where: Iterable[Predicate], schema: TableSchema) -> tuple[ColumnCondition, ...]:
-    """Return the canonical form of `where`, one condition a column, by column name.
+    """Return the canonical form of `where`, at once; see `canonical_steps`."""
+    return finish(canonical_steps(where, schema))
+
+
+def canonical_steps(where: Iterable[Predicate], schema: TableSchema) -> Steps[tuple[ColumnCondition, ...]]:
+    """Work out the canonical form of `where`, one condition a column, by column name; a step is a predicate.
 
     A condition that every value of the column's type satisfies is left out.
 
@@ -68,6 +74,7 @@ def canonical(where: Iterable[Predicate], schema: TableSchema) -> tuple[ColumnCo
             raise InvalidConditionError(
                 f"the conditions on column {column.name!r} exclude each other", metadata={"column": column.name}
             )
+        yield
     found = []
     for name in sorted(by_column):
         column = schema.column(name)

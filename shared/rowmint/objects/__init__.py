@@ -5,10 +5,21 @@ objects and records their size and SHA-256. Writing an object is therefore never
 registry row is garbage.
 """
 
-from rowmint.objects.interface import ObjectStore, validate_key
+from rowmint.objects.files import PRIVATE, FileAccess
+from rowmint.objects.interface import Entry, ObjectStore, validate_key
 from rowmint.objects.local import LocalDirectoryStore
 from rowmint.objects.memory import MemoryStore
 from rowmint.objects.remote import RemoteStore
 from rowmint.objects.url import open_store
 
-__all__ = ["LocalDirectoryStore", "MemoryStore", "ObjectStore", "RemoteStore", "open_store", "validate_key"]
+__all__ = [
+    "PRIVATE",
+    "Entry",
+    "FileAccess",
+    "LocalDirectoryStore",
+    "MemoryStore",
+    "ObjectStore",
+    "RemoteStore",
+    "open_store",
+    "validate_key",
+]

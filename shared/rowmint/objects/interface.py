@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +24,21 @@ def validate_key(key: str) -> str:
     if len(key) > 512 or not KEY.fullmatch(key):
         raise InvalidFieldError("key", f"{key[:80]!r} is not a valid object key")
     return key
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object as a listing shows it.
+
+    Attributes:
+        key: Its key.
+        size: Bytes.
+        modified: When it was stored, by the store's clock; UTC.
+    """
+
+    key: str
+    size: int
+    modified: datetime
 
 
 class ObjectStore(Protocol):
@@ -74,8 +91,21 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Delete the object. Idempotent."""
 
+    def move(self, key: str, target: str) -> None:
+        """Give the object another key, under which it is durable before it is gone from the first.
+
+        A process that dies in between leaves it under both keys; repeating the call then ends the move.
+
+        Raises:
+            DataLossError: The object is missing, under both keys.
+            ResourceExistsError: `target` exists with different bytes.
+        """
+
     def remove_abandoned(self) -> int:
         """Remove incomplete writes of processes that died, which are not objects; return their number."""
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys that start with `prefix` (any text, ``""`` for all), in order."""
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield the objects whose keys start with `prefix`, as `list` does, in order of their keys."""

@@ -2,11 +2,24 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rowmint.objects.failures import exists, missing, require_length, unavailable, validate_range
-from rowmint.objects.files import copy_file, create, remove_abandoned, replace, same_files, sync_directory, write_all
-from rowmint.objects.interface import KEY, validate_key
+from rowmint.objects.files import (
+    PRIVATE,
+    FileAccess,
+    copy_file,
+    create,
+    make_folder,
+    remove_abandoned,
+    replace,
+    same_files,
+    sync_directory,
+    write_all,
+)
+from rowmint.objects.interface import KEY, Entry, validate_key
 
 
 class LocalDirectoryStore:
@@ -17,10 +30,17 @@ class LocalDirectoryStore:
 
     Args:
         root: The directory; created with its first object.
+        access: Who may read what is written.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, access: FileAccess = PRIVATE) -> None:
         self._root = root
+        self._access = access
+
+    @property
+    def root(self) -> Path:
+        """The directory."""
+        return self._root
 
     def _path(self, key: str) -> Path:
         return self._root / validate_key(key)
@@ -37,23 +57,14 @@ class LocalDirectoryStore:
         target = self._path(key)
         try:
             if not target.exists():
-                self._make_directory(target.parent)
-                if create(target, write):
+                make_folder(target.parent, self._access)
+                if create(target, write, self._access):
                     return
             identical = same(target)
         except OSError as error:
             raise unavailable("written", key, error) from error
         if not identical:
             raise exists(key)
-
-    def _make_directory(self, directory: Path) -> None:
-        missing = []
-        while not directory.is_dir():
-            missing.append(directory)
-            directory = directory.parent
-        for path in reversed(missing):
-            path.mkdir(exist_ok=True)
-            sync_directory(path.parent)
 
     def get(self, key: str) -> bytes:
         """See `ObjectStore.get`."""
@@ -99,18 +110,45 @@ class LocalDirectoryStore:
         except OSError as error:
             raise unavailable("deleted", key, error) from error
 
+    def move(self, key: str, target: str) -> None:
+        """See `ObjectStore.move`."""
+        source, moved = self._path(key), self._path(target)
+        try:
+            make_folder(moved.parent, self._access)
+            with suppress(FileExistsError):
+                # Unlike a rename, a link cannot replace what is there.
+                os.link(source, moved)
+                sync_directory(moved.parent)
+            if not source.samefile(moved) and not same_files(source, moved):
+                raise exists(target)
+        except FileNotFoundError:
+            if not moved.is_file():
+                raise missing(key) from None
+        except OSError as error:
+            raise unavailable("moved", key, error) from error
+        self.delete(key)
+
     def remove_abandoned(self) -> int:
         """See `ObjectStore.remove_abandoned`."""
         return remove_abandoned(self._root)
 
     def list(self, prefix: str) -> Iterator[str]:
         """See `ObjectStore.list`."""
+        yield from sorted(self._keys(prefix))
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """See `ObjectStore.entries`."""
+        for key in sorted(self._keys(prefix)):
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                found = (self._root / key).stat()
+                yield Entry(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+    def _keys(self, prefix: str) -> Iterator[str]:
         # Only directories that can contain such keys are walked, as the store may contain many others.
         base = prefix.rpartition("/")[0]
         if base and not KEY.fullmatch(base):
             return
-        keys = []
         for directory, _, files in os.walk(self._root / base):
             inside = Path(directory).relative_to(self._root)
-            keys += [(inside / name).as_posix() for name in files if not name.startswith(".")]
-        yield from sorted(key for key in keys if key.startswith(prefix))
+            keys = ((inside / name).as_posix() for name in files if not name.startswith("."))
+            yield from (key for key in keys if key.startswith(prefix))

@@ -3,12 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rowmint.errors import DataLossError, InvalidFieldError
 from rowmint.objects.failures import exists, missing, require_length, short, unavailable, validate_range
 from rowmint.objects.files import COPY_BYTES, replace, write_all
-from rowmint.objects.interface import validate_key
+from rowmint.objects.interface import Entry, validate_key
+
+# S3 copies no more with one request.
+_COPIED_AT_ONCE = 5 << 30
 
 
 def _with_durations(retry: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -164,19 +168,57 @@ class RemoteStore:
         except DataLossError:
             return
 
+    def move(self, key: str, target: str) -> None:
+        """See `ObjectStore.move`."""
+        validate_key(key)
+        validate_key(target)
+        try:
+            size = self._size(key)
+        except DataLossError:
+            self._size(target)  # moved before
+            return
+        try:
+            moved = self._size(target)
+        except DataLossError:
+            self._call("moved", key, lambda: self._copy(key, target, size))
+        else:
+            if moved != size or not self._alike(key, target, size):
+                raise exists(target)
+        self.delete(key)
+
+    def _copy(self, key: str, target: str, size: int) -> None:
+        import obstore  # noqa: PLC0415
+
+        if size <= _COPIED_AT_ONCE:
+            obstore.copy(self._store, key, target)
+        else:
+            with TemporaryDirectory() as folder:
+                self.fetch(key, Path(folder, "object"))
+                obstore.put(self._store, target, Path(folder, "object"))
+
+    def _alike(self, key: str, target: str, size: int) -> bool:
+        ranges = ((start, min(8 * COPY_BYTES, size - start)) for start in range(0, size, 8 * COPY_BYTES))
+        return all(self.get_range(key, *part) == self.get_range(target, *part) for part in ranges)
+
     def remove_abandoned(self) -> int:
         """See `ObjectStore.remove_abandoned`; these services discard incomplete writes themselves."""
         return 0
 
     def list(self, prefix: str) -> Iterator[str]:
         """See `ObjectStore.list`."""
+        yield from (entry.key for entry in self.entries(prefix))
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """See `ObjectStore.entries`."""
         import obstore  # noqa: PLC0415
 
         # These services list by whole path parts; the rest of the prefix is tested here.
         base = prefix.rpartition("/")[0]
 
-        def collect() -> list[str]:
+        def collect() -> list[Entry]:
             found = obstore.list(self._store, prefix=base or None)
-            return sorted(str(entry["path"]) for page in found for entry in page)
+            listed = (entry for page in found for entry in page)
+            entries = (Entry(str(entry["path"]), int(entry["size"]), entry["last_modified"]) for entry in listed)
+            return sorted(entries, key=lambda entry: entry.key)
 
-        yield from (key for key in self._call("listed", prefix, collect) if key.startswith(prefix))
+        yield from (entry for entry in self._call("listed", prefix, collect) if entry.key.startswith(prefix))

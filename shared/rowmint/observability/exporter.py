@@ -21,6 +21,9 @@ from rowmint.security.tls_files import SecuredSockets, TlsFiles, peer_names
 
 _log = structlog.get_logger(__name__)
 
+Scrapers = Callable[[Collection[str]], bool]
+"""Returns whether a client may scrape whose certificate has the given names; there are none without a certificate."""
+
 _TIMEOUT_SECONDS = 30.0  # connections that are idle for longer are closed
 
 
@@ -47,8 +50,8 @@ class MetricsServer:
 def serve_metrics(
     listen: str,
     registry: CollectorRegistry,
-    tls: TlsFiles | None = None,
-    may_scrape: Callable[[Collection[str]], bool] | None = None,
+    tls: TlsFiles | None,
+    may_scrape: Scrapers,
 ) -> MetricsServer:
     """Serve metrics.
 
@@ -56,7 +59,7 @@ def serve_metrics(
         listen: ``host:port``; port 0 for a free one.
         registry: The metrics; `shared_registry` for those of several processes.
         tls: Certificate and key files; None for no TLS.
-        may_scrape: Returns whether a client certificate with the given names may scrape; None allows every client.
+        may_scrape: Returns whether a client may scrape; `every_client` allows all.
 
     Raises:
         UnavailableError: The address cannot be bound, or a TLS file cannot be read.
@@ -66,9 +69,7 @@ def serve_metrics(
     disable_created_metrics()  # type: ignore[no-untyped-call]
     host, _, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    handler = type(
-        "_Handler", (_MetricsHandler,), {"registry": registry, "may_scrape": staticmethod(may_scrape or _allow_all)}
-    )
+    handler = type("_Handler", (_MetricsHandler,), {"registry": registry, "may_scrape": staticmethod(may_scrape)})
     kind = _ServerV6 if ":" in host else _Server
     secured = None if tls is None else SecuredSockets(tls)
     try:
@@ -81,7 +82,8 @@ def serve_metrics(
     return MetricsServer(server)
 
 
-def _allow_all(_: Collection[str]) -> bool:
+def every_client(_: Collection[str]) -> bool:
+    """Allow every client to scrape."""
     return True
 
 
@@ -134,7 +136,7 @@ class _ServerV6(_Server):
 
 class _MetricsHandler(BaseHTTPRequestHandler):
     registry: CollectorRegistry
-    may_scrape: Callable[[Collection[str]], bool]
+    may_scrape: Scrapers
     timeout = _TIMEOUT_SECONDS
 
     def do_GET(self) -> None:

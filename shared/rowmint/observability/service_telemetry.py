@@ -1,6 +1,6 @@
 """Metrics, traces and call log of a service, for as long as it serves."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import structlog
@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from rowmint.observability.call_log import CallLog
 from rowmint.observability.calls import CallObserver
-from rowmint.observability.exporter import serve_metrics
+from rowmint.observability.exporter import Scrapers, serve_metrics
 from rowmint.observability.metrics import CallMetrics
 from rowmint.observability.tracing import CallTracing, configure_tracing
 from rowmint.security.tls_files import TlsFiles
@@ -23,8 +23,8 @@ def service_telemetry(
     calls: CallMetrics,
     metrics_listen: str,
     *,
-    tls: TlsFiles | None = None,
-    may_scrape: Callable[[Collection[str]], bool] | None = None,
+    tls: TlsFiles | None,
+    may_scrape: Scrapers,
 ) -> Iterator[tuple[CallObserver, ...]]:
     """Serve metrics and set up tracing, as configured; yield the observers of a server's calls.
 
@@ -34,7 +34,7 @@ def service_telemetry(
         calls: The call metrics among them.
         metrics_listen: Address to serve them on, ``host:port``; empty for none.
         tls: Certificate and key files of the metrics server; None for no TLS.
-        may_scrape: Returns whether a client certificate with the given names may scrape; None allows every client.
+        may_scrape: Returns whether a client may scrape.
 
     Raises:
         UnavailableError: The address cannot be bound, or tracing is configured and OpenTelemetry is not installed.

@@ -20,10 +20,11 @@ from rowmint.registry.dataset_records import CanonicalTable, DatasetRecord, Data
 from rowmint.registry.declared import declared_to_json
 from rowmint.registry.engine import DatabaseNow, insert_if_absent, note_garbage, reading, writing
 from rowmint.registry.garbage import GarbageLedger
+from rowmint.registry.identity import Part, advance_generation
 from rowmint.registry.job_rows import JobKind, JobState, end_job, insert_job, lock_job, unfinished_jobs
 from rowmint.registry.paging import Page, PageRequest
 from rowmint.registry.requests import earlier_row
-from rowmint.registry.tables import data_garbage, datasets, jobs, segments
+from rowmint.registry.tables import data_garbage, datasets, deleted_datasets, jobs, segments
 from rowmint.schema import ColumnSpec
 
 
@@ -262,6 +263,7 @@ class DatasetLedger(GarbageLedger):
                 profile=dict(table.profile),
             )
             end_job(connection, job_uid, JobState.SUCCEEDED)
+            advance_generation(connection, Part.DATA)
             return keys
 
     def mark_failed(
@@ -312,6 +314,7 @@ class DatasetLedger(GarbageLedger):
                 note_garbage(connection, data_garbage, [row.canonical_key])
                 keys = (*keys, row.canonical_key)
             connection.execute(delete(datasets).where(datasets.c.uid == row.uid))
+            connection.execute(insert(deleted_datasets).values(uid=row.uid, delete_time=DatabaseNow()))
             return keys
 
     def expire(self, idle_seconds: float) -> int:

@@ -5,8 +5,6 @@ by file, models first: a crash in between can leave a published version whose jo
 job without its version. `JobLedger.claim` repairs the former.
 """
 
-import sqlite3
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,16 +20,23 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.functions import FunctionElement
 
 from rowmint.errors import DataLossError, InvalidFieldError, RowmintError, UnavailableError
+from rowmint.registry.sqlite_files import FileConnection, file_connections
 from rowmint.registry.tables import DATA, MODELS
 
 _log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 1.0
-# Longer than any transaction of the registry, shorter than typical deadlines of callers.
-_BUSY_SECONDS = 30.0
 _WRITE = "rowmint_write"
 # Made by later revisions than the first: where only they are missing, the registry is there but older.
-_LATER_TABLES = ("deleted_versions", "staged_versions", "version_signatures", "job_turns")
+_LATER_TABLES = (
+    "deleted_versions",
+    "staged_versions",
+    "version_signatures",
+    "job_turns",
+    "registry_identity",
+    "deleted_datasets",
+    "lost_attempts",
+)
 
 
 class DatabaseNow(FunctionElement[int]):
@@ -100,7 +105,9 @@ def connect(url: str, field: str, *, schemas: tuple[str, ...], models_url: str =
         files[MODELS] = _sqlite_file(other, MODELS)
     if len(set(files.values())) != len(files):
         raise InvalidFieldError(field, "names one file for two schemas; give a directory instead")
-    return _sqlite_engine(files, read_only=read_only)
+    connections = file_connections(files, read_only=read_only)
+    engine = create_engine("sqlite+pysqlite://", creator=connections, poolclass=QueuePool, pool_size=8)
+    return _with_events(engine, read_only=read_only)
 
 
 def _parse(url: str, field: str) -> URL:
@@ -118,45 +125,6 @@ def _address(url: URL) -> tuple[str | None, int, str | None]:
 def _sqlite_file(url: URL, schema: str) -> Path:
     path = Path(url.database or "").absolute()
     return path if path.suffix == ".db" else path / f"{schema.removeprefix('rowmint_')}.db"
-
-
-def _sqlite_engine(files: Mapping[str, Path], *, read_only: bool) -> Engine:
-    def open_connection() -> sqlite3.Connection:
-        if not read_only:
-            for path in files.values():
-                path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(
-            "file::memory:", uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        try:
-            # Models first: files are committed in the order they were attached (see the module's docstring).
-            for schema in sorted(files, key=lambda name: name != MODELS):
-                mode = "rw" if read_only else "rwc"
-                connection.execute(f"ATTACH ? AS {schema}", (f"{files[schema].as_uri()}?mode={mode}",))
-                if not read_only:
-                    _use_wal(connection, schema)
-                connection.execute(f"PRAGMA {schema}.synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection
-
-    engine = create_engine("sqlite+pysqlite://", creator=open_connection, poolclass=QueuePool, pool_size=8)
-    return _with_events(engine, read_only=read_only)
-
-
-def _use_wal(connection: sqlite3.Connection, schema: str) -> None:
-    # The change needs exclusive access, and does not wait by itself for another process that is making it.
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while connection.execute(f"PRAGMA {schema}.journal_mode").fetchone()[0] != "wal":
-        try:
-            connection.execute(f"PRAGMA {schema}.journal_mode = WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
 
 
 def _with_events(engine: Engine, *, read_only: bool) -> Engine:
@@ -184,8 +152,25 @@ def reading(engine: Engine) -> Iterator[Connection]:
             # By default each statement has a snapshot of its own: an alias read by one could point at a version that
             # is gone for the next.
             connection.execution_options(isolation_level="REPEATABLE READ")
-        with connection.begin():
-            yield connection
+        opened: object = connection.connection.dbapi_connection
+        try:
+            with connection.begin():
+                yield connection
+        finally:
+            if isinstance(opened, FileConnection) and opened.at_rest:
+                _end_rest(connection, opened)
+
+
+def _end_rest(connection: Connection, opened: FileConnection) -> None:
+    """Close a connection to files that were read at rest, which may be written from now on.
+
+    Raises:
+        UnavailableError: They were written while they were read.
+    """
+    current = opened.is_current
+    connection.invalidate()
+    if not current:
+        raise UnavailableError("a trainer opened the registry while it was read; retry", retry_after=_RETRY_SECONDS)
 
 
 @contextmanager
@@ -278,9 +263,24 @@ def migrate(engine: Engine, revisions: Mapping[str, str] | None = None) -> None:
             _migrate(connection, schema, revision)
 
 
-def _migrate(connection: Connection, schema: str, revision: str) -> None:
+def newer_schemas(engine: Engine) -> tuple[str, ...]:
+    """Return the schemas at a revision that this release does not know: they may have tables that it does not know.
+
+    Raises:
+        UnavailableError: The database cannot be reached.
+    """
+    found = []
+    for schema in (MODELS, DATA):
+        with reading(engine) as connection:
+            _, current, known = _history(connection, schema)
+            if current is not None and current not in known:
+                found.append(schema)
+    return tuple(found)
+
+
+def _history(connection: Connection, schema: str) -> tuple[Any, str | None, list[str]]:
+    """Return Alembic's configuration for a schema, its current revision, and those known here, newest first."""
     # Imported here, as it takes a quarter of a second and samplers and workers never migrate.
-    from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
     from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
     from alembic.script import ScriptDirectory  # noqa: PLC0415
@@ -291,12 +291,17 @@ def _migrate(connection: Connection, schema: str, revision: str) -> None:
     config.set_main_option("version_locations", f"rowmint:migrations/{schema.removeprefix('rowmint_')}")
     config.attributes["connection"] = connection
     config.attributes["schema"] = schema
-    script = ScriptDirectory.from_config(config)
-    known = [found.revision for found in script.walk_revisions()]  # newest first
+    known = [found.revision for found in ScriptDirectory.from_config(config).walk_revisions()]
+    context = MigrationContext.configure(connection, opts={"version_table_schema": schema})
+    return config, context.get_current_revision(), known
+
+
+def _migrate(connection: Connection, schema: str, revision: str) -> None:
+    from alembic import command  # noqa: PLC0415 - as in `_history`
+
+    config, current, known = _history(connection, schema)
     if revision not in (*known, "head", "base"):
         raise InvalidFieldError("revision", f"{schema} has no revision {revision!r}; known: base, {', '.join(known)}")
-    context = MigrationContext.configure(connection, opts={"version_table_schema": schema})
-    current = context.get_current_revision()
     if current is not None and current not in known:
         _log.warning("the registry is newer than this release; it is not migrated", schema=schema, revision=current)
         return

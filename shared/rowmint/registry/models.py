@@ -15,6 +15,7 @@ from rowmint.errors import (
 from rowmint.names import LATEST, ModelName, ModelVersionName, ModelVersionRef, validate_id
 from rowmint.registry.engine import DatabaseNow, insert_if_absent, reading, writing
 from rowmint.registry.garbage import GarbageLedger
+from rowmint.registry.identity import Part, advance_generation
 from rowmint.registry.job_rows import JobState, end_job, lock_job
 from rowmint.registry.model_records import ModelRecord, ModelVersionRecord, NewVersion, VersionState
 from rowmint.registry.paging import Page, PageRequest, instant
@@ -109,6 +110,8 @@ class ModelLedger(GarbageLedger):
             if not staged:
                 _point(connection, row.uid, LATEST, number)
             end_job(connection, job_uid, JobState.SUCCEEDED, outputs={"model_version": number})
+            for part in (Part.MODELS, Part.DATA):
+                advance_generation(connection, part)
             return read_version(connection, row.uid, ModelVersionName(model.project, model.model, number))
 
     def _end_published(self, connection: Connection, job_uid: str, number: int) -> None:

@@ -5,8 +5,10 @@ from uuid import uuid4
 
 from sqlalchemy import Engine
 
+from rowmint.registry.adoption import AdoptionLedger
 from rowmint.registry.datasets import DatasetLedger
 from rowmint.registry.engine import connect
+from rowmint.registry.identity import Identity, IdentityLedger, read_models_identity
 from rowmint.registry.jobs import JobLedger
 from rowmint.registry.models import ModelLedger
 from rowmint.registry.orphans import OrphanLedger
@@ -26,6 +28,8 @@ class Registry:
         jobs: Jobs and their events.
         models: Models and versions.
         orphans: Objects that no row refers to.
+        identity: Which registry it is.
+        adoption: What a registry that was restored needs.
     """
 
     def __init__(self, engine: Engine, new_uid: Callable[[], str] = _random_uid) -> None:
@@ -34,6 +38,8 @@ class Registry:
         self.jobs = JobLedger(engine, new_uid)
         self.models = ModelLedger(engine, new_uid)
         self.orphans = OrphanLedger(engine)
+        self.identity = IdentityLedger(engine)
+        self.adoption = AdoptionLedger(engine)
 
     def close(self) -> None:
         """Close every connection."""
@@ -66,6 +72,14 @@ class ModelsRegistry:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.models = ModelLedger(engine, _random_uid)
+
+    def identity(self) -> Identity | None:
+        """Return which registry it is; None where that is older than identities, or has claimed no store yet.
+
+        Raises:
+            UnavailableError: The registry cannot be reached.
+        """
+        return read_models_identity(self.engine)
 
     def close(self) -> None:
         """Close every connection."""

@@ -149,6 +149,42 @@ job_events = Table(
 
 data_garbage = Table("garbage", metadata, Column("object_key", String(512), primary_key=True), schema=DATA)
 
+# Datasets that are deleted: what was made for them may go, which is not so of datasets that are merely not known.
+deleted_datasets = Table(
+    "deleted_datasets",
+    metadata,
+    Column("uid", String(32), primary_key=True),
+    Column("delete_time", BigInteger, nullable=False),
+    schema=DATA,
+)
+
+# Attempts, by what the keys of their objects say of them, that another history of this registry has made, from before
+# it was restored: they are over, but what they made may be needed.
+lost_attempts = Table(
+    "lost_attempts",
+    metadata,
+    Column("maker", String(16), primary_key=True),
+    Column("uid", String(32), primary_key=True),
+    Column("first_epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("last_epoch", BigInteger, nullable=False),
+    schema=DATA,
+)
+
+
+def _identity(schema: str) -> Table:
+    return Table(
+        "registry_identity",
+        metadata,
+        Column("registry_uid", String(32), primary_key=True),
+        Column("generation", BigInteger, nullable=False),
+        schema=schema,
+    )
+
+
+# Of one row, or of none before the registry has claimed its stores.
+data_identity = _identity(DATA)
+models_identity = _identity(MODELS)
+
 models = Table(
     "models",
     metadata,

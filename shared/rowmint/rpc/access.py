@@ -4,10 +4,11 @@ The rules are method options in the protos (`rowmint.v1.access`). The answer to 
 on whether the named resource exists.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
+from datetime import datetime
+from functools import lru_cache, partial
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -15,12 +16,14 @@ import grpc
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.message_factory import GetMessageClass
 
-from rowmint.errors import PermissionDeniedError, RowmintError, UnauthenticatedError
+from rowmint.errors import PermissionDeniedError, RowmintError, UnauthenticatedError, UnavailableError
 from rowmint.names import ProjectName, project_of
 from rowmint.observability.calls import current_request_id, record_caller, wrap_handler
 from rowmint.rpc.caller import set_caller
+from rowmint.rpc.reauthorization import CallGuard
 from rowmint.security.decisions import ALLOWED, DENIED, UNAUTHENTICATED, AuditEntry
 from rowmint.security.identity import ANONYMOUS, Identity, Role
+from rowmint.security.peer_certificate import PeerCertificate
 from rowmint.v1 import access_pb2
 
 # They describe the process, not its data: proxies and balancing channels call them without credentials.
@@ -29,6 +32,7 @@ OPEN_SERVICES = ("grpc.health.v1.Health", "xds.service.orca.v3.OpenRcaService")
 SHARED_SERVICES = ("grpc.reflection.v1alpha.ServerReflection",)
 
 _UNAUTHENTICATED = Identity("unauthenticated", {})
+_RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,12 @@ def access_rules(services: Sequence[str]) -> Mapping[str, Rule]:
 class Authenticator(Protocol):
     """Authenticates callers; implemented by `rowmint.security.authenticator.Authenticator`."""
 
-    async def identify(self, authorization: Sequence[str], certificate_names: Collection[str]) -> Identity:
+    async def identify(self, authorization: Sequence[str], certificate: PeerCertificate | None) -> Identity:
         """Return the identity of the caller.
 
         Args:
             authorization: Values of the `authorization` header.
-            certificate_names: Names in the client's verified certificate; empty if it has none.
+            certificate: The client's certificate, verified when it connected; None if it has none.
 
         Raises:
             UnauthenticatedError: The credentials are missing or invalid.
@@ -98,7 +102,7 @@ class Auditor(Protocol):
 
 
 class AccessInterceptor(grpc.aio.ServerInterceptor):
-    """Authenticates and authorizes each call before its handler runs.
+    """Authenticates and authorizes each call before its handler runs, and streams again while they run.
 
     It must be inside the interceptor that turns domain errors into statuses.
 
@@ -106,12 +110,20 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         rules: From `access_rules`, for every service that is neither open nor shared.
         authenticator: Authenticates callers; None grants every caller every role.
         audit: Records every decision; None for no audit log.
+        pause: Returns when a running call is to be checked again.
     """
 
-    def __init__(self, rules: Mapping[str, Rule], authenticator: Authenticator | None, audit: Auditor | None) -> None:
+    def __init__(
+        self,
+        rules: Mapping[str, Rule],
+        authenticator: Authenticator | None,
+        audit: Auditor | None,
+        pause: Callable[[], Awaitable[None]],
+    ) -> None:
         self._rules = rules
         self._authenticator = authenticator
         self._audit = audit
+        self._pause = pause
 
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Wrap the handler of a call."""
@@ -122,80 +134,145 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
             return handler
         # A method without a rule raises here, and is not served.
         rule = None if service in SHARED_SERVICES else self._rules[method]
-        authorize = partial(self._authorize, method, rule)
-        behaviors = partial(_authorized_stream, authorize), partial(_authorized_unary, authorize)
+        open_call = partial(_AuthorizedCall, method, rule, self._authenticator, self._audit)
+        streams = handler.request_streaming or handler.response_streaming
+        unary = partial(_guarded_unary, open_call, self._pause) if streams else partial(_authorized_unary, open_call)
+        behaviors = partial(_guarded_stream, open_call, self._pause), unary
         return wrap_handler(handler, *behaviors, handler.request_deserializer, handler.response_serializer)
 
-    async def _authorize(self, method: str, rule: Rule | None, request: Any, context: Any) -> Any:
-        """Return the request of an authorized call; messages of a request stream are authorized as they are read."""
-        call = _CallAuthorizer(method, self._audit)
-        await call.authenticate(self._authenticator, context)
-        if rule is None:
-            await call.record("", ALLOWED)
-        elif isinstance(request, AsyncIterator):
-            return _AuthorizedMessages(request, partial(call.authorize, rule))
-        else:
-            await call.authorize(rule, request)
-        return request
 
+class _AuthorizedCall:
+    """Authenticates and authorizes one call, and records the decisions.
 
-class _CallAuthorizer:
-    """Authenticates and authorizes one call, and records the decisions."""
+    Args:
+        method: ``package.Service/Method``.
+        rule: Its rule; None where every authenticated caller may call it.
+        authenticator: Authenticates callers; None grants every caller every role.
+        audit: Records the decisions; None for no audit log.
+        context: The call's `grpc.aio.ServicerContext`.
+    """
 
-    def __init__(self, method: str, audit: Auditor | None) -> None:
+    def __init__(
+        self,
+        method: str,
+        rule: Rule | None,
+        authenticator: Authenticator | None,
+        audit: Auditor | None,
+        context: Any,
+    ) -> None:
         self._method = method
+        self._rule = rule
+        self._authenticator = authenticator
         self._audit = audit
+        self._context = context
         self._caller = ANONYMOUS
         self._allowed: tuple[str, ...] = ()
 
-    async def authenticate(self, authenticator: Authenticator | None, context: Any) -> None:
-        """Identify the caller.
+    async def admit(self, request: Any) -> Any:
+        """Return the request of an authorized call; messages of a request stream are authorized as they are read.
 
         Raises:
             UnauthenticatedError: The credentials are missing or invalid.
+            PermissionDeniedError: The caller lacks the role.
+            InvalidFieldError: The request does not name a resource.
+            UnavailableError: The decision cannot be recorded.
         """
-        if authenticator is None:
+        await self._authenticate()
+        if self._rule is None:
+            await self._record("", ALLOWED)
+        elif isinstance(request, AsyncIterator):
+            return _AuthorizedMessages(request, partial(self._authorize, self._rule))
+        else:
+            await self._authorize(self._rule, request)
+        return request
+
+    async def _authenticate(self) -> None:
+        if self._authenticator is None:
             return
-        headers = [value for name, value in context.invocation_metadata() or () if name == "authorization"]
         try:
-            self._caller = await authenticator.identify(headers, certificate_names(context.auth_context()))
+            self._caller = await self._identify(self._authenticator)
         except UnauthenticatedError as error:
             self._caller = _UNAUTHENTICATED
-            await self.record("", UNAUTHENTICATED, error.reason)
+            await self._record("", UNAUTHENTICATED, error.reason)
             raise
         record_caller(self._caller.name)
         set_caller(self._caller)
 
-    async def authorize(self, rule: Rule, message: Any) -> None:
-        """Authorize a request message; later messages of a stream name the same resources as the first, or none.
+    async def _identify(self, authenticator: Authenticator) -> Identity:
+        headers = [value for name, value in self._context.invocation_metadata() or () if name == "authorization"]
+        return await authenticator.identify(headers, peer_certificate(self._context.auth_context()))
 
-        Raises:
-            PermissionDeniedError: The caller lacks the role.
-            InvalidFieldError: The message does not name a resource.
-            UnavailableError: The decision cannot be recorded.
-        """
+    async def _authorize(self, rule: Rule, message: Any) -> None:
+        """Authorize a request message; later messages of a stream name the same resources as the first, or none."""
         named = tuple(attrgetter(path)(message) for path in rule.resources)
         if self._allowed and (named == self._allowed or not any(named)):
             return
         try:
             for path, text in zip(rule.resources, named, strict=True):
                 if text or path == rule.resources[0]:
-                    self._check(rule.role, project_of(text, path))
+                    self._check_role(self._caller, rule.role, project_of(text, path))
         except RowmintError as error:
-            await self.record(named[0], DENIED, error.reason)
+            await self._record(named[0], DENIED, error.reason)
             raise
-        await self.record(named[0], ALLOWED)
+        await self._record(named[0], ALLOWED)
         self._allowed = named
 
-    def _check(self, role: Role, project: ProjectName) -> None:
-        if not self._caller.has_role(role, project.project):
+    async def reauthorize(self) -> None:
+        """Check again that the caller may make the call, which is running; only a refusal is recorded.
+
+        Raises:
+            UnauthenticatedError: The credentials are no longer valid, or belong to another caller; the call may be
+                resumed with new ones.
+            PermissionDeniedError: The caller no longer has the role.
+            UnavailableError: The caller has fewer roles than when the call began, which may have decided what it shows:
+                it is to be resumed with those. Or the refusal cannot be recorded.
+        """
+        if self._authenticator is None:
+            return
+        resource = self._allowed[0] if self._allowed else ""
+        try:
+            caller = await self._identify_again(self._authenticator)
+        except UnauthenticatedError as error:
+            error.retry_after = _RETRY_SECONDS
+            await self._record(resource, UNAUTHENTICATED, error.reason)
+            raise
+        try:
+            self._check_roles(caller)
+        except PermissionDeniedError as error:
+            await self._record(resource, DENIED, error.reason)
+            raise
+
+    async def _identify_again(self, authenticator: Authenticator) -> Identity:
+        caller = await self._identify(authenticator)
+        if caller.name != self._caller.name:
+            raise UnauthenticatedError("the credentials of the running call now belong to another caller")
+        return caller
+
+    def _check_roles(self, caller: Identity) -> None:
+        """Check the roles that the running call was authorized by, as they are now."""
+        if self._rule is None:
+            return
+        for path, text in zip(self._rule.resources, self._allowed, strict=False):
+            if not text:
+                continue
+            project = project_of(text, path)
+            self._check_role(caller, self._rule.role, project)
+            before = [role for role in Role if self._caller.has_role(role, project.project)]
+            if not all(caller.has_role(role, project.project) for role in before):
+                raise UnavailableError(
+                    f"{caller.name} has fewer roles in {project} than when the call began; resume it",
+                    retry_after=_RETRY_SECONDS,
+                )
+
+    def _check_role(self, caller: Identity, role: Role, project: ProjectName) -> None:
+        if not caller.has_role(role, project.project):
             raise PermissionDeniedError(
-                f"{self._caller.name} may not call {self._method.rpartition('/')[2]} in {project}: it requires the role"
+                f"{caller.name} may not call {self._method.rpartition('/')[2]} in {project}: it requires the role"
                 f" {role.name.lower()} there; ask the operator of the service to grant it",
                 metadata={"role": role.name.lower(), "project": str(project)},
             )
 
-    async def record(self, resource: str, decision: str, reason: str = "") -> None:
+    async def _record(self, resource: str, decision: str, reason: str = "") -> None:
         """Record a decision in the audit log, if there is one.
 
         Raises:
@@ -224,30 +301,72 @@ class _AuthorizedMessages:
 
 
 def _authorized_unary(
-    authorize: Callable[[Any, Any], Awaitable[Any]], inner: Callable[[Any, Any], Awaitable[Any]]
+    open_call: Callable[[Any], _AuthorizedCall], inner: Callable[[Any, Any], Awaitable[Any]]
 ) -> Callable[[Any, Any], Awaitable[Any]]:
     async def behavior(request: Any, context: Any) -> Any:
-        return await inner(await authorize(request, context), context)
+        return await inner(await open_call(context).admit(request), context)
 
     return behavior
 
 
-def _authorized_stream(
-    authorize: Callable[[Any, Any], Awaitable[Any]], inner: Callable[[Any, Any], AsyncGenerator[Any, None]]
+def _guarded_unary(
+    open_call: Callable[[Any], _AuthorizedCall],
+    pause: Callable[[], Awaitable[None]],
+    inner: Callable[[Any, Any], Awaitable[Any]],
+) -> Callable[[Any, Any], Awaitable[Any]]:
+    async def behavior(request: Any, context: Any) -> Any:
+        call = open_call(context)
+        admitted = await call.admit(request)
+        with CallGuard(call.reauthorize, pause) as guard, guard.interruptible():
+            return await inner(admitted, context)
+
+    return behavior
+
+
+def _guarded_stream(
+    open_call: Callable[[Any], _AuthorizedCall],
+    pause: Callable[[], Awaitable[None]],
+    inner: Callable[[Any, Any], AsyncGenerator[Any, None]],
 ) -> Callable[[Any, Any], AsyncIterator[Any]]:
     async def behavior(request: Any, context: Any) -> AsyncIterator[Any]:
-        async with aclosing(inner(await authorize(request, context), context)) as responses:
-            async for response in responses:
-                yield response
+        call = open_call(context)
+        admitted = await call.admit(request)
+        with CallGuard(call.reauthorize, pause) as guard:
+            async with aclosing(inner(admitted, context)) as responses:
+                while True:
+                    with guard.interruptible():
+                        try:
+                            response = await anext(responses)
+                        except StopAsyncIteration:
+                            return
+                    yield response
 
     return behavior
 
 
-def certificate_names(auth_context: Mapping[str, Sequence[bytes]]) -> list[str]:
-    """Return the names in a client's verified certificate: its alternative names, then its common name.
+def peer_certificate(auth_context: Mapping[str, Sequence[bytes]]) -> PeerCertificate | None:
+    """Return a client's verified certificate; None if it has none.
 
     Args:
         auth_context: gRPC's authentication properties of the connection.
+
+    Raises:
+        UnauthenticatedError: It cannot be parsed.
     """
+    pem = next(iter(auth_context.get("x509_pem_cert", ())), None)
+    if pem is None:
+        return None
     found = [*auth_context.get("x509_subject_alternative_name", ()), *auth_context.get("x509_common_name", ())]
-    return [name.decode("utf-8", "replace") for name in found]
+    return PeerCertificate(tuple(name.decode("utf-8", "replace") for name in found), *_validity(pem))
+
+
+@lru_cache(maxsize=256)
+def _validity(pem: bytes) -> tuple[datetime, datetime]:
+    """Return start and end of a certificate's validity, UTC. Each connection presents its own at every call."""
+    from cryptography import x509  # noqa: PLC0415 - only where there are certificates
+
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+    except ValueError as error:
+        raise UnauthenticatedError("the client certificate cannot be parsed; connect again with another one") from error
+    return certificate.not_valid_before_utc, certificate.not_valid_after_utc

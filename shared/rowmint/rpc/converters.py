@@ -1,10 +1,9 @@
-"""Converters that both services use: columns, schemas, conditions, times. Pure."""
+"""Converters that services and clients use: columns, schemas, times. Pure, and light to import."""
 
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from rowmint.conditions import AnyOf, IsNull, NoneOf, Predicate, Range, Test
 from rowmint.errors import InvalidFieldError
 from rowmint.rpc.values import DATA_TYPES, cell_to_value, data_type_from_proto, value_to_cell
 from rowmint.rpc.written_forms import form_from_proto, form_to_proto
@@ -31,8 +30,8 @@ def kind_from_proto(number: int, field: str) -> ColumnKind | None:
     return _COLUMN_KINDS_BACK[schema_pb2.ColumnKind.ValueType(number)]
 
 
-def _bound(message: schema_pb2.ColumnDomain | condition_pb2.ValueRange, name: str, field: str) -> Cell:
-    """Return the bound `name` of a message, or None where it is unset."""
+def bound_from_proto(message: schema_pb2.ColumnDomain | condition_pb2.ValueRange, name: str, field: str) -> Cell:
+    """Return a message's bound, or None where it is unset. `InvalidFieldError` names a path under `field`."""
     if not message.HasField(name):  # type: ignore[arg-type] # "minimum" and "maximum" are fields of both
         return None
     bound = value_to_cell(getattr(message, name), f"{field}.{name}")
@@ -53,8 +52,8 @@ def column_from_proto(column: schema_pb2.ColumnSpec, field: str) -> ColumnSpec:
                 value_to_cell(value, f"{field}.domain.categories[{index}]")
                 for index, value in enumerate(domain.categories)
             ),
-            minimum=_bound(domain, "minimum", f"{field}.domain"),
-            maximum=_bound(domain, "maximum", f"{field}.domain"),
+            minimum=bound_from_proto(domain, "minimum", f"{field}.domain"),
+            maximum=bound_from_proto(domain, "maximum", f"{field}.domain"),
             decimals=domain.decimals if domain.HasField("decimals") else None,
             nullable=domain.nullable if domain.HasField("nullable") else None,
         ),
@@ -92,41 +91,6 @@ def schema_to_proto(schema: TableSchema) -> schema_pb2.TableSchema:
     """Return the message of a schema."""
     columns = [column_to_proto(column) for column in schema.columns]
     return schema_pb2.TableSchema(columns=columns, primary_key=schema.primary_key)
-
-
-def predicates_from_proto(where: condition_pb2.Where, field: str = "where") -> list[Predicate]:
-    """Return the predicates of a `Where`. `InvalidFieldError` names a path under `field`."""
-    return [_predicate(predicate, f"{field}.predicates[{index}]") for index, predicate in enumerate(where.predicates)]
-
-
-def _predicate(predicate: condition_pb2.Predicate, field: str) -> Predicate:
-    if not predicate.column:
-        raise InvalidFieldError(f"{field}.column", "is required")
-    test: Test
-    match predicate.WhichOneof("test"):
-        case "equals":
-            test = AnyOf((value_to_cell(predicate.equals, f"{field}.equals"),))
-        case "any_of":
-            test = AnyOf(_values(predicate.any_of, f"{field}.any_of"))
-        case "none_of":
-            test = NoneOf(_values(predicate.none_of, f"{field}.none_of"))
-        case "range":
-            bounds = predicate.range
-            test = Range(
-                _bound(bounds, "minimum", f"{field}.range"),
-                _bound(bounds, "maximum", f"{field}.range"),
-                bounds.minimum_exclusive,
-                bounds.maximum_exclusive,
-            )
-        case "is_null":
-            test = IsNull(predicate.is_null)
-        case _:
-            raise InvalidFieldError(field, f"has no test of column {predicate.column!r}; set one")
-    return Predicate(predicate.column, test)
-
-
-def _values(message: condition_pb2.ValueSet, field: str) -> tuple[Cell, ...]:
-    return tuple(value_to_cell(value, f"{field}.values[{index}]") for index, value in enumerate(message.values))
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import ValidationError
@@ -40,11 +40,22 @@ def run(
     for name, text in (options or {}).items():
         parser.add_argument(f"--{name.replace('_', '-')}", metavar="N", default=argparse.SUPPRESS, help=text)
     given = vars(parser.parse_args())
-    try:
+    with one_line_errors(label):
         found = settings(**given)
         configure_logs(label, log_format=found.log_format, level=found.log_level)
         asyncio.run(serve(found))
         _exit()
+
+
+@contextlib.contextmanager
+def one_line_errors(label: str) -> Iterator[None]:
+    """Exit with one line on standard error, and code 1, where what is done raises what a person can act upon.
+
+    Args:
+        label: What the line starts with.
+    """
+    try:
+        yield
     except ValidationError as error:
         sys.exit(f"{label}: the settings are invalid: {'; '.join(map(_setting_problem, error.errors()))}")
     except SettingsError as error:

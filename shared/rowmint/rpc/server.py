@@ -73,11 +73,13 @@ class ServerSecurity:
         tls: Certificate and key files; None for no TLS.
         authenticator: Authenticates callers; None grants every caller every role.
         audit: Records every decision; None for no audit log.
+        reauthorize_seconds: Pause between two checks that the caller of a running call may still make it; above 0.
     """
 
     tls: TlsFiles | None = None
     authenticator: Authenticator | None = None
     audit: Auditor | None = None
+    reauthorize_seconds: float = 10.0
 
 
 INSECURE = ServerSecurity()
@@ -259,7 +261,14 @@ class Server:
             ErrorInterceptor(),
         ]
         if security.authenticator is not None or security.audit is not None:
-            interceptors.append(AccessInterceptor(rules, security.authenticator, security.audit))
+            interceptors.append(
+                AccessInterceptor(
+                    rules,
+                    security.authenticator,
+                    security.audit,
+                    partial(asyncio.sleep, security.reauthorize_seconds),
+                )
+            )
         self._server = grpc.aio.server(interceptors=interceptors, options=settings)
         for service in services:
             service.register(self._server)

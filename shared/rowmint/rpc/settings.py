@@ -39,6 +39,8 @@ class ServiceSettings(ObservabilitySettings):
         jwt_issuer: Required issuer of tokens.
         jwt_audience: Required audience of tokens.
         audit_log: Folder of the audit log; empty for none.
+        reauthorize_seconds: Pause between two checks that the caller of a running stream, upload or watch may still
+            make it.
         insecure: Whether it may listen on other than loopback addresses without TLS or without authentication.
     """
 
@@ -51,6 +53,7 @@ class ServiceSettings(ObservabilitySettings):
     jwt_issuer: str = ""
     jwt_audience: str = ""
     audit_log: str = ""
+    reauthorize_seconds: float = Field(default=10.0, gt=0)
     insecure: bool = False
 
     @model_validator(mode="after")
@@ -66,10 +69,20 @@ class ServiceSettings(ObservabilitySettings):
                 "ROWMINT_TLS_CLIENT_CA authenticates clients, but grants them no roles: also set ROWMINT_ACCESS_FILE"
                 " (`rowmint keys grant`) or ROWMINT_JWT_KEYS"
             )
+        if self.metrics_listen and self.tls_client_ca and not self.access_file:
+            raise ValueError(
+                "ROWMINT_METRICS_LISTEN with ROWMINT_TLS_CLIENT_CA serves metrics only to certificates with a role in"
+                " every project, which only ROWMINT_ACCESS_FILE grants: set it, too (`rowmint keys grant`)"
+            )
         if self.jwt_keys and not (self.jwt_issuer and self.jwt_audience):
             raise ValueError(
                 "ROWMINT_JWT_KEYS requires ROWMINT_JWT_ISSUER and ROWMINT_JWT_AUDIENCE, as its keys may also sign"
                 " tokens for other services: set them, too"
+            )
+        if (self.jwt_issuer or self.jwt_audience) and not self.jwt_keys:
+            raise ValueError(
+                "ROWMINT_JWT_ISSUER and ROWMINT_JWT_AUDIENCE have no effect without ROWMINT_JWT_KEYS, the keys that"
+                " verify tokens: set it, too, or none of the three"
             )
         return self
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from rowmint.sampling.formats import Encoder, Payload, TypedBatch
 from rowmint.sampling.messages import RowsMessage, StreamHeader, StreamSummary
+from rowmint.sampling.plan import Plan
+from rowmint.sampling.pools import CandidateTally
 from rowmint.sampling.rows import Block
 from rowmint.schema.arrays import ColumnArray, concatenate
 
@@ -51,6 +53,16 @@ class Batch:
         """Bytes, or about as many."""
         return 0 if self.payload is None else len(self.payload)
 
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Yield the ranges of the rows that are not missing, first and one after the last, ascending."""
+        start = self.first_row
+        for missing, after in self.missing:
+            if start < missing:
+                yield start, missing
+            start = after
+        if start < self.first_row + self.row_count:
+            yield start, self.first_row + self.row_count
+
 
 class StreamAssembly:
     """Makes the messages of one stream from its blocks, given in order. For one caller at a time.
@@ -62,18 +74,19 @@ class StreamAssembly:
         header: What the stream is made from.
         encoder: Writes the rows.
         framing: How they are cut.
-        block_size: Rows of a block.
+        plan: What the rows are computed by.
 
     Attributes:
         unfilled: The block whose candidate budget was exhausted, where rows may not be left out and the stream was not
             cut before it.
     """
 
-    def __init__(self, header: StreamHeader, encoder: Encoder, framing: Framing, block_size: int) -> None:
+    def __init__(self, header: StreamHeader, encoder: Encoder, framing: Framing, plan: Plan) -> None:
         self._header = header
         self._encoder = encoder
         self._framing = framing
-        self._block_size = block_size
+        self._block_size = plan.block_size
+        self._tally = CandidateTally(plan.pools)
         self._batches = _BatchAssembly(header, encoder)
         self._group = _Group(header.start_row)
         self._draining = False
@@ -102,7 +115,15 @@ class StreamAssembly:
     def summary(self) -> StreamSummary:
         """What was done; final once `closing` was read."""
         complete = self._next_row == self._header.end_row
-        return StreamSummary(self._candidates, self._accepted, self._delivered, complete, self._next_row)
+        return StreamSummary(
+            candidates=self._candidates,
+            accepted=self._accepted,
+            rows_delivered=self._delivered,
+            complete=complete,
+            next_row=self._next_row,
+            distinct_candidates=self._tally.distinct,
+            rows_per_candidate=self._tally.most_shared,
+        )
 
     def opening(self) -> Iterator[RowsMessage]:
         """Yield the messages before the first that holds rows: pieces of a header that is longer than a message."""
@@ -137,6 +158,8 @@ class StreamAssembly:
                 self._group = _Group(batch.first_row)
             self._group.add(batch)
             self._delivered += batch.rows
+            for start, stop in batch.spans():
+                self._tally.add(start, stop)
             self._next_row = batch.first_row + batch.row_count
 
     def closing(self) -> Iterator[RowsMessage]:

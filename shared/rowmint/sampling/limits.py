@@ -7,3 +7,5 @@ MAX_PARTS = 1024
 MIN_MESSAGE_BYTES = 16 * 1024
 MAX_MESSAGE_BYTES = 1024 * 1024
 """Range of the size of messages that may be aimed at."""
+MAX_REUSE = 64
+"""Most rows that a caller may allow to share a candidate."""

@@ -20,6 +20,9 @@ class StreamHeader:
         start_row: First row.
         end_row: Row after the last; 0 where it is not known.
         schema: Columns delivered.
+        rows_per_candidate: Most rows of the logical stream that share a candidate, 1 where they are independent; 0
+            where it is not known.
+        distinct_candidates: Distinct candidates that the rows of the logical stream rest on; 0 where it is not known.
         categories: Category lists of the columns, in order, empty for those without; None where the format has its own.
     """
 
@@ -32,6 +35,8 @@ class StreamHeader:
     start_row: int
     end_row: int
     schema: TableSchema
+    rows_per_candidate: int = 0
+    distinct_candidates: int = 0
     categories: tuple[tuple[str, ...], ...] | None = None
 
 
@@ -69,6 +74,8 @@ class StreamSummary:
         rows_delivered: Rows delivered, missing ones not counted.
         complete: Whether every requested row is covered.
         next_row: Row after the last one covered: on the grid, or the first or the row after the last requested.
+        distinct_candidates: Distinct candidates that the rows delivered rest on; 0 where it is not known.
+        rows_per_candidate: Most of the rows delivered that share a candidate; 0 where it is not known, or of no rows.
     """
 
     candidates: int
@@ -76,3 +83,5 @@ class StreamSummary:
     rows_delivered: int
     complete: bool
     next_row: int
+    distinct_candidates: int = 0
+    rows_per_candidate: int = 0

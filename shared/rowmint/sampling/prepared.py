@@ -20,20 +20,20 @@ class PreparedStream:
     Attributes:
         header: What it is made from.
         source: Makes the rows.
-        block_size: Rows of a block.
+        plan: What they are computed by.
         encoder: Writes them.
         framing: How they are cut.
     """
 
     header: StreamHeader
     source: RowSource
-    block_size: int
+    plan: Plan
     encoder: Encoder
     framing: Framing
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         """Yield the blocks that are needed and the rows needed of each, counted from the block's own first row."""
-        size, end = self.block_size, self.header.end_row
+        size, end = self.plan.block_size, self.header.end_row
         number = self.header.start_row // size
         while number * size < end:
             yield number, min(end - number * size, size)
@@ -41,7 +41,7 @@ class PreparedStream:
 
     def assembly(self) -> StreamAssembly:
         """Return what makes its messages, once."""
-        return StreamAssembly(self.header, self.encoder, self.framing, self.block_size)
+        return StreamAssembly(self.header, self.encoder, self.framing, self.plan)
 
 
 def stream_header(model: Model, spec: SampleSpec, plan: Plan, version: str = "") -> StreamHeader:
@@ -62,6 +62,8 @@ def stream_header(model: Model, spec: SampleSpec, plan: Plan, version: str = "")
         start_row=spec.start_row,
         end_row=spec.stop_row,
         schema=schema,
+        rows_per_candidate=plan.pools.most_shared(0, spec.rows),
+        distinct_candidates=plan.pools.distinct(0, spec.rows),
         categories=categories,
     )
 
@@ -80,7 +82,7 @@ def prepare(
     Args:
         model: The model.
         spec: Valid by itself, its seed given.
-        plan: Compiled for the model and the spec's conditions.
+        plan: Compiled for the model and the spec's conditions, with the reuse that the spec allows.
         version: Name of the version, for the header.
         candidates: Where candidates that serve several rows are kept; None for a small place of its own.
         owner: Whose rows they are; candidates found for one owner serve no other.
@@ -95,4 +97,4 @@ def prepare(
     source = RowSource(model, plan, header.seed, header.schema.names, candidates, owner=owner)
     encoder = make_encoder(spec.row_format, header.schema, model.identities, escape_formulas=spec.escape_formulas)
     framing = Framing(spec.continued, spec.message_bytes, spec.allow_partial)
-    return PreparedStream(header, source, plan.block_size, encoder, framing)
+    return PreparedStream(header, source, plan, encoder, framing)

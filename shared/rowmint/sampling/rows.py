@@ -1,16 +1,16 @@
 """Rows by index: from a model, a plan and a seed to the columns of any block.
 
 Where conditions are rare, finding candidates that satisfy them is nearly all the cost. Given a candidate, its untested
-columns are random still; so a candidate that was found serves up to `Plan.reuse` rows, whose columns are drawn again.
-Every single row has the distribution that plain rejection gives, exactly. The blocks of a *pool* use candidates of
-their own in the pool's first round and the same ones again, in the same order, in each later round: no two of the
-first `Plan.pool_rows` rows share a candidate.
+columns are random still; so where a caller allows it, a candidate that was found serves up to `Plan.reuse` rows, whose
+columns are drawn again. Every single row has the distribution that plain rejection gives, exactly; but rows that share
+a candidate are not independent. Which rows do is said by `Plan.pools`.
 """
 
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -19,22 +19,38 @@ from rowmint.codecs import IdentityCodec
 from rowmint.codecs.identity import identity_key
 from rowmint.errors import AcceptanceTooLowError, CancelledError
 from rowmint.rng import StreamKey
-from rowmint.sampling.plan import Plan, pilot
+from rowmint.sampling.plan import Plan, pilot_steps
 from rowmint.schema.arrays import ColumnArray
-from rowmint.synthesizer import Candidates, join
+from rowmint.steps import Steps
+from rowmint.synthesizer import Candidates, Proposal, join
 
-_SHARE_TILES = 8  # an error's wording is worth no more
+_SHARE_TILES = 8  # drawn for each condition that an error compares; its wording is worth no more
+_MOST_SHARE_TILES = 64  # drawn for all of them
 _OWN_CACHE_BYTES = 8 << 20
 _ENTRY_BYTES = 4096  # about what the objects around the arrays take: of a small block more than the arrays do
 
 
 @dataclass(frozen=True)
 class _Found:
-    """Candidates found for a block, and how many were drawn and satisfied the conditions."""
+    """Candidates found for a block so far.
+
+    Attributes:
+        candidates: Those that satisfied the conditions, in order.
+        accepted: How many of each tile did, in the tiles' order.
+    """
 
     candidates: Candidates
-    drawn: int
-    accepted: int
+    accepted: tuple[int, ...]
+
+    def counted(self, needed: int) -> tuple[int, int]:
+        """Return how many tiles `needed` candidates take, and how many candidates of these satisfied the conditions."""
+        total = tiles = 0
+        for accepted in self.accepted:
+            if total >= needed:
+                break
+            total += accepted
+            tiles += 1
+        return tiles, total
 
     @property
     def size_bytes(self) -> int:
@@ -122,7 +138,7 @@ class RowSource:
         self._model = model
         self._kept = CandidateCache(_OWN_CACHE_BYTES) if kept is None else kept
         self._plan = plan
-        self._key = StreamKey(model.digest, plan.digest, seed)
+        self._key = StreamKey(model.digest, plan.key, seed)
         self._place = owner, self._key
         self._columns = tuple(columns)
         self._ids: dict[str, tuple[IdentityCodec, bytes]] = {
@@ -130,8 +146,12 @@ class RowSource:
             for name in columns
             if (codec := model.identities.get(name)) is not None
         }
-        modelled = [name for name in columns if name not in self._ids]
-        self._proposal = model.synthesizer.propose(plan.conditions, modelled)
+
+    @cached_property
+    def _proposal(self) -> Proposal:
+        # Compiled with the first block, on the thread that computes it. Two that do so at once make the same.
+        modelled = [name for name in self._columns if name not in self._ids]
+        return self._model.synthesizer.propose(self._plan.conditions, modelled)
 
     def block(self, number: int, needed: int, stopped: Callable[[], bool] = lambda: False) -> Block:
         """Compute the first rows of block `number`; only as many tiles as they need.
@@ -147,54 +167,51 @@ class RowSource:
         """
         first_row = number * self._plan.block_size
         ids = {name: codec.cells(first_row, needed, key) for name, (codec, key) in self._ids.items()}
-        source, repeated = self._source(number)
+        source = self._plan.pools.source(first_row) // self._plan.block_size
         found = self._find(source, needed, stopped)
         candidates = found.candidates.first(needed)
         made = self._proposal.finish(candidates, self._key.tile(number, 0)).columns
-        short = candidates.size < needed
         columns = {
             name: ids[name].take(slice(0, candidates.size)) if name in ids else made[name] for name in self._columns
         }
         # Candidates are counted where they are first used.
-        counted = not repeated or short
-        return Block(
-            first_row, candidates.size, found.drawn if counted else 0, found.accepted if counted else 0, columns
-        )
-
-    def _source(self, number: int) -> tuple[int, bool]:
-        """Return the block whose candidates block `number` uses, and whether an earlier one used them first."""
-        blocks = self._plan.pool_rows // self._plan.block_size
-        place = number % (blocks * self._plan.reuse)
-        return number - place + place % blocks, place >= blocks
+        counted = source == number or candidates.size < needed
+        tiles, accepted = found.counted(needed) if counted else (0, 0)
+        return Block(first_row, candidates.size, tiles * self._plan.tile_size, accepted, columns)
 
     def _find(self, number: int, needed: int, stopped: Callable[[], bool]) -> _Found:
-        """Return the first candidates of block `number` that satisfy the conditions; only as many as are needed."""
+        """Return the first candidates of block `number` that satisfy the conditions, `needed` or more.
+
+        No tile is drawn that they do not need; fewer are there only where the candidate budget is exhausted.
+        """
         plan = self._plan
         reused = plan.reuse > 1
         kept = self._kept.get((self._place, number)) if reused else None
-        if kept is not None:
-            return kept
-        wanted = plan.block_size if reused else needed
-        parts: list[Candidates] = []
-        accepted = tiles = 0
-        while accepted < wanted and tiles < plan.tile_budget:
+        parts = [] if kept is None else [kept.candidates]
+        accepted = [] if kept is None else list(kept.accepted)
+        found = sum(accepted)
+        while found < needed and len(accepted) < plan.tile_budget:
             if stopped():
                 raise CancelledError("the caller does not wait for these rows any more")
-            parts.append(self._proposal.candidates(self._key.tile(number, tiles), plan.tile_size))
-            accepted += parts[-1].size
-            tiles += 1
-        found = _Found(join(parts).first(wanted), tiles * plan.tile_size, accepted)
+            parts.append(self._proposal.candidates(self._key.tile(number, len(accepted)), plan.tile_size))
+            accepted.append(parts[-1].size)
+            found += parts[-1].size
+        if kept is not None and len(accepted) == len(kept.accepted):
+            return kept
+        # No row of the block uses a candidate beyond its size.
+        whole = _Found(join(parts).first(plan.block_size), tuple(accepted))
         if reused:
-            self._kept.put((self._place, number), found)
-        return found
+            self._kept.put((self._place, number), whole)
+        return whole
 
-    def acceptance_too_low(self, block: Block) -> AcceptanceTooLowError:
-        """Return the error for a block whose candidate budget was exhausted, naming the rarest condition."""
+    def acceptance_too_low(self, block: Block) -> Steps[AcceptanceTooLowError]:
+        """Work out the error for a block whose candidate budget was exhausted, naming the rarest condition."""
         rarest, share = "", np.inf
-        for condition in self._plan.conditions:
-            found, candidates = pilot(
-                self._model.digest, self._plan.digest, self._model.synthesizer, [condition], _SHARE_TILES
-            )
+        conditions = self._plan.conditions
+        tiles = max(min(_SHARE_TILES, _MOST_SHARE_TILES // max(len(conditions), 1)), 1)
+        for condition in conditions:
+            alone = self._model.synthesizer.propose([condition], ())
+            found, candidates = yield from pilot_steps(self._model.digest, self._plan.key, alone, tiles)
             if found / candidates < share:
                 rarest, share = condition.column, found / candidates
         return AcceptanceTooLowError(

@@ -8,7 +8,7 @@ from rowmint.artifact import Model
 from rowmint.conditions import Predicate
 from rowmint.errors import InvalidFieldError, RowRangeError, StreamMismatchError
 from rowmint.sampling.formats import RowFormat
-from rowmint.sampling.limits import MAX_MESSAGE_BYTES, MAX_ROWS, MIN_MESSAGE_BYTES
+from rowmint.sampling.limits import MAX_MESSAGE_BYTES, MAX_REUSE, MAX_ROWS, MIN_MESSAGE_BYTES
 
 _MIN_CANDIDATES = 256
 _MAX_CANDIDATES = 65_536
@@ -22,10 +22,14 @@ class StreamSpec:
     Attributes:
         seed: 0 to 2**64 - 1; None leaves it to the service that opens the stream.
         start_row: Index of the first row delivered.
+        expected_model_digest: What the model's digest must be; empty for any.
+        expected_plan_digest: What the plan's digest must be, or that of a completion; empty for any.
     """
 
     seed: int | None = None
     start_row: int = 0
+    expected_model_digest: bytes = b""
+    expected_plan_digest: bytes = b""
 
     def seeded(self, draw_seed: Callable[[], int]) -> Self:
         """Return the spec with its seed, drawn where none is given; `draw_seed` returns 0 to 2**64 - 1."""
@@ -55,9 +59,9 @@ class SampleSpec(StreamSpec):
         continued: Whether the stream resumes another: it begins on the grid and without a header.
         allow_partial: Whether rows are left out that could not be found within the candidate budget.
         message_bytes: Size of messages aimed at, bytes.
-        expected_model_digest: What the model's digest must be; empty for any.
-        expected_plan_digest: What the plan's digest must be; empty for any.
         escape_formulas: Whether CSV text that looks like a formula is preceded by an apostrophe.
+        max_reuse: Most rows of the logical stream that may share a candidate, a power of two up to `MAX_REUSE`; None
+            for 1, independent rows.
     """
 
     rows: int
@@ -68,9 +72,8 @@ class SampleSpec(StreamSpec):
     continued: bool = False
     allow_partial: bool = False
     message_bytes: int = 256 * 1024
-    expected_model_digest: bytes = b""
-    expected_plan_digest: bytes = b""
     escape_formulas: bool = False
+    max_reuse: int | None = None
 
     @property
     def stop_row(self) -> int:
@@ -96,6 +99,8 @@ class SampleSpec(StreamSpec):
             raise InvalidFieldError(
                 "message_bytes", f"is {self.message_bytes}; must be {MIN_MESSAGE_BYTES} to {MAX_MESSAGE_BYTES}"
             )
+        if self.max_reuse is not None and not (_power_of_two(self.max_reuse) and self.max_reuse <= MAX_REUSE):
+            raise InvalidFieldError("max_reuse", f"is {self.max_reuse}; must be a power of two, 1 to {MAX_REUSE}")
 
     def validate_for(self, model: Model) -> None:
         """Check everything that needs the model but no plan.
@@ -150,12 +155,15 @@ class CompletionSpec(StreamSpec):
             raise InvalidFieldError(
                 "config.tolerance", f"is {self.tolerance}; must be above 0 and at most {_MAX_TOLERANCE:g}"
             )
-        power = self.candidates > 0 and self.candidates & (self.candidates - 1) == 0
-        if not power or not _MIN_CANDIDATES <= self.candidates <= _MAX_CANDIDATES:
+        if not _power_of_two(self.candidates) or not _MIN_CANDIDATES <= self.candidates <= _MAX_CANDIDATES:
             raise InvalidFieldError(
                 "config.candidates",
                 f"is {self.candidates}; must be a power of two, {_MIN_CANDIDATES} to {_MAX_CANDIDATES}",
             )
+
+
+def _power_of_two(number: int) -> bool:
+    return number > 0 and number & (number - 1) == 0
 
 
 def expect_digest(what: str, expected: bytes, actual: bytes) -> None:

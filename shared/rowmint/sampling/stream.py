@@ -22,6 +22,7 @@ from rowmint.sampling.plan import compile_plan
 from rowmint.sampling.prepared import PreparedStream, prepare
 from rowmint.sampling.rows import Block
 from rowmint.sampling.spec import SampleSpec
+from rowmint.steps import finish, finish_in_turns
 
 _AHEAD = 2  # blocks of one stream computed or waiting at once
 
@@ -77,7 +78,7 @@ class SampleStream:
     @property
     def rows_in_flight(self) -> int:
         """The most rows that are computed, or wait to be sent, at once."""
-        return min(self.header.end_row - self.header.start_row, _AHEAD * self._prepared.block_size)
+        return min(self.header.end_row - self.header.start_row, _AHEAD * self._prepared.plan.block_size)
 
     @property
     def summary(self) -> StreamSummary:
@@ -105,9 +106,7 @@ class SampleStream:
         for message in assembly.closing():
             yield message
         if assembly.unfilled is not None:
-            raise await loop.run_in_executor(
-                self._executor, self._prepared.source.acceptance_too_low, assembly.unfilled
-            )
+            raise await finish_in_turns(self._prepared.source.acceptance_too_low(assembly.unfilled), self._executor)
 
     async def _blocks(self) -> AsyncGenerator[Block, None]:
         """Yield the blocks, in order, each computed while those before it are being sent."""
@@ -174,7 +173,7 @@ class LocalStream:
                 break
         yield from assembly.closing()
         if assembly.unfilled is not None:
-            raise self._prepared.source.acceptance_too_low(assembly.unfilled)
+            raise finish(self._prepared.source.acceptance_too_low(assembly.unfilled))
 
 
 def open_stream(model: Model, spec: SampleSpec, version: str = "") -> LocalStream:
@@ -192,6 +191,7 @@ def open_stream(model: Model, spec: SampleSpec, version: str = "") -> LocalStrea
     spec.validate()
     spec.validate_for(model)
     plan = compile_plan(model.digest, model.synthesizer, canonical(spec.where, model.schema))
+    plan = plan.allowing(spec.max_reuse, spec.expected_plan_digest)
     return LocalStream(prepare(model, spec, plan, version))
 
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rowmint.errors import InvalidFieldError
 from rowmint.security.decisions import DECISIONS
 
 GENESIS = "0" * 64
@@ -51,6 +52,19 @@ class Head:
         return f"{self.sequence}:{self.hash}"
 
 
+def parse_head(text: str) -> Head:
+    """Parse a head, such as ``1000:5e88...``.
+
+    Raises:
+        InvalidFieldError: The text is not a head.
+    """
+    sequence, _, digest = text.partition(":")
+    digest = digest.lower()
+    if not (sequence.isascii() and sequence.isdigit() and len(digest) == 64 and set(digest) <= set("0123456789abcdef")):
+        raise InvalidFieldError("since", f"{text!r} must be SEQUENCE:HASH, as reported in the service's log")
+    return Head(int(sequence), digest)
+
+
 @dataclass(frozen=True)
 class Record:
     """The verified fields of a record.
@@ -59,12 +73,18 @@ class Record:
         head: Its number and hash.
         previous: Hash of the previous record, hex.
         time: When it was made, RFC 3339, UTC.
+        method: ``package.Service/Method``.
+        reason: Why the call was rejected; empty if it was allowed.
+        request_id: Id of the call.
         torn: SHA-256 of the bytes of torn writes before it, hex; empty if there are none.
     """
 
     head: Head
     previous: str
     time: str
+    method: str
+    reason: str
+    request_id: str
     torn: str = ""
 
 
@@ -132,7 +152,15 @@ def read_record(line: bytes) -> Record | InvalidRecord:
         return InvalidRecord(f"edited: record {fields['sequence']} does not match its hash", tampered=True)
     if not as_written:
         return InvalidRecord(f"edited: record {fields['sequence']} is not in canonical form", tampered=True)
-    return Record(Head(fields["sequence"], claimed), fields["previous"], fields["time"], fields.get("torn", ""))
+    return Record(
+        Head(fields["sequence"], claimed),
+        fields["previous"],
+        fields["time"],
+        fields["method"],
+        fields["reason"],
+        fields["request_id"],
+        fields.get("torn", ""),
+    )
 
 
 def _well_formed(fields: dict[str, object]) -> bool:

@@ -4,12 +4,14 @@ import fcntl
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from rowmint.errors import DataLossError
-from rowmint.objects.files import sync_directory
+from rowmint.errors import DataLossError, InvalidFieldError
+from rowmint.objects.files import remove_abandoned, sync_directory
 from rowmint.security.audit_chain import MAX_LINE_BYTES, Chain, Head, InvalidRecord, make_record, read_record
+from rowmint.security.audit_head import ReportedHead, head_path, read_head, start_of, write_head
 
 GROUP = 256
 """Maximum number of records of one write."""
@@ -24,16 +26,30 @@ class AuditFile:
         folder: Its folder; must exist.
         stem: Its name without number and suffix. The lowest number is used whose file is not locked by another
             process, so that a restarted service continues its file, and concurrent processes use different ones.
+        follows: Path of the file before, of the same process, which was moved away; its head file, which stayed, says
+            nothing about a new file. None at the start of a process.
+
+    Attributes:
+        path: The file.
+        start: Number of this start among those of the file, from 1.
+        has_head_file: Whether there was a head file to compare the file with.
 
     Raises:
-        DataLossError: The end of the file was tampered with.
+        DataLossError: The end of the file was tampered with, or is missing.
         OSError: It cannot be opened.
     """
 
-    def __init__(self, folder: Path, stem: str) -> None:
-        self._path, self._file = _claim(folder, stem)
+    def __init__(self, folder: Path, stem: str, follows: Path | None = None) -> None:
+        self.path, self._file = _claim(folder, stem)
         try:
-            self._chain, self._partial = _read_end(self._file, self.name)
+            remove_abandoned(folder)
+            reported = _read_head(self.path)
+            self.has_head_file = reported is not None
+            end = _read_end(self._file, self.name)
+            self._chain, self._partial = end.chain, end.partial
+            if reported is not None and not (follows == self.path and not end.hashes):
+                _check_end(self.path, reported.head, self.head, end.hashes)
+            self.start = _next_start(reported, end.last_start)
             self._size = os.fstat(self._file).st_size
         except BaseException:
             os.close(self._file)
@@ -43,17 +59,29 @@ class AuditFile:
     @property
     def name(self) -> str:
         """Name of the file."""
-        return self._path.name
+        return self.path.name
 
     @property
     def head(self) -> Head:
         """The last record in the file."""
         return self._chain.head or Head()
 
+    def write_head(self, time: str, *, begun: bool = True) -> None:
+        """Write the last record's number and hash into the head file.
+
+        Args:
+            time: The current time, RFC 3339, UTC.
+            begun: Whether the record of this start has been written.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        write_head(self.path, ReportedHead(self.start, begun, self.head, time))
+
     def moved(self) -> bool:
         """Return whether the file is no longer at its path: moved, removed or replaced."""
         try:
-            there = self._path.stat()
+            there = self.path.stat()
         except FileNotFoundError:
             return True
         return not os.path.samestat(there, os.fstat(self._file))
@@ -143,8 +171,74 @@ def _claim(folder: Path, stem: str) -> tuple[Path, int]:
     raise AssertionError("the numbers are unlimited")
 
 
-def _read_end(file: int, name: str) -> tuple[Chain, bytes]:
-    """Return the chain up to the last newline of a file, and the bytes after it.
+def _read_head(path: Path) -> ReportedHead | None:
+    try:
+        return read_head(path)
+    except InvalidFieldError as error:
+        raise _tampered(path.name, error.message) from error
+
+
+def _check_end(path: Path, reported: Head, last: Head, hashes: Mapping[int, str]) -> None:
+    """Compare a file with the record that its head file names.
+
+    Args:
+        path: The file.
+        reported: The record that the head file names.
+        last: The last record of the file.
+        hashes: Hashes of the last records, by number.
+
+    Raises:
+        DataLossError: The record is not in the file.
+    """
+    if last.sequence >= reported.sequence and hashes.get(reported.sequence, reported.hash) == reported.hash:
+        return
+    if last.sequence >= reported.sequence:
+        found = "the file has another one"
+    else:
+        found = f"the file ends with record {last.sequence}" if last.sequence else "the file was emptied or removed"
+    raise DataLossError(
+        f"the audit log {path.name} was cut: its head file {head_path(path).name} names record {reported.sequence},"
+        f" and {found}; move both out of the folder, examine them with `rowmint audit verify`, and start the service"
+        " again"
+    )
+
+
+def _next_start(reported: ReportedHead | None, last_start: int | None) -> int:
+    """Return the number of the next start of a file.
+
+    The head file has a number before the file has the record of that start, so that a process that is killed between
+    the two leaves neither a gap nor a repetition. Without a head file the numbers start again, which verification
+    reports where the file has some already.
+
+    Args:
+        reported: What the head file holds, or None.
+        last_start: The last start that is recorded at the end of the file; None if there is none.
+    """
+    if reported is None:
+        return 1
+    begun = reported.begun or (last_start is not None and last_start >= reported.start)
+    return reported.start + begun
+
+
+@dataclass(frozen=True)
+class _End:
+    """The end of a file.
+
+    Attributes:
+        chain: The chain up to the last newline.
+        partial: The bytes after it.
+        hashes: Hashes of the last records, by number.
+        last_start: Number of the last start that is recorded there; None if there is none.
+    """
+
+    chain: Chain
+    partial: bytes
+    hashes: Mapping[int, str]
+    last_start: int | None
+
+
+def _read_end(file: int, name: str) -> _End:
+    """Read the end of a file.
 
     Raises:
         DataLossError: The end of the file was tampered with.
@@ -156,15 +250,20 @@ def _read_end(file: int, name: str) -> tuple[Chain, bytes]:
         window += data
     *lines, partial = window.split(b"\n")
     chain = Chain(None if start else Head())
+    hashes: dict[int, str] = {}
+    last_start = None
     for line in lines[1:] if start else lines:  # the first may have begun before the window
         if (problem := chain.add(0, line + b"\n")) is not None:
             raise _tampered(name, problem[1])
+        if chain.record is not None:
+            hashes[chain.record.head.sequence] = chain.record.head.hash
+            last_start = start_of(chain.record) or last_start
     if chain.head is None:
         raise _tampered(name, "it contains no record")
     found = read_record(partial)
     if isinstance(found, InvalidRecord) and found.tampered:
         raise _tampered(name, found.problem)
-    return chain, partial
+    return _End(chain, partial, hashes, last_start)
 
 
 def _tampered(name: str, problem: str) -> DataLossError:

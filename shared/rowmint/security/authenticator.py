@@ -1,12 +1,13 @@
 """Authentication of callers by API key, token or client certificate."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rowmint.errors import UnauthenticatedError
 from rowmint.security.access_file import KEY_PREFIX, AccessFile
 from rowmint.security.identity import Identity
+from rowmint.security.peer_certificate import PeerCertificate
 
 if TYPE_CHECKING:  # slow to import, and needed only where tokens are accepted
     from rowmint.security.tokens import TokenVerifier
@@ -26,32 +27,34 @@ class Authenticator:
         self._tokens = tokens
         self._now = now
 
-    async def identify(self, authorization: Sequence[str], certificate_names: Collection[str]) -> Identity:
+    async def identify(self, authorization: Sequence[str], certificate: PeerCertificate | None) -> Identity:
         """Return the identity of the caller.
 
-        If a bearer credential is sent, it alone decides: an invalid one is rejected even with a valid certificate.
+        If a bearer credential is sent, it alone decides: an invalid one is rejected even with a valid certificate. A
+        certificate is verified when a client connects, and connections may live longer than certificates: an expired
+        one is rejected even with a valid bearer credential, as a new connection with it would be.
 
         Args:
             authorization: Values of the call's `authorization` metadata.
-            certificate_names: Common name and subject alternative names of the client's verified certificate; empty
-                if it has none.
+            certificate: The client's certificate, verified when it connected; None if it has none.
 
         Raises:
             UnauthenticatedError: The credentials are missing or invalid; the error says which kinds are accepted, and
                 does not reveal which exist.
             UnavailableError: The keys that verify tokens cannot be fetched now.
         """
+        if certificate is not None:
+            certificate.check_validity(self._now())
         if len(authorization) > 1:
             raise UnauthenticatedError(f"the call has {len(authorization)} authorization headers; send one")
         if authorization:
             return await self._identify_bearer(authorization[0])
-        found = None if self._access is None else self._access.identify_certificate(certificate_names)
-        if found is not None:
-            return found
-        problem = (
-            "no roles are granted to the client certificate" if certificate_names else "the call has no credentials"
-        )
-        raise UnauthenticatedError(f"{problem}; {self._accepted()}")
+        if certificate is None:
+            raise UnauthenticatedError(f"the call has no credentials; {self._accepted()}")
+        found = None if self._access is None else self._access.identify_certificate(certificate.names)
+        if found is None:
+            raise UnauthenticatedError(f"no roles are granted to the client certificate; {self._accepted()}")
+        return found
 
     async def _identify_bearer(self, authorization: str) -> Identity:
         scheme, _, credential = authorization.partition(" ")

@@ -1,6 +1,6 @@
 """What every family of synthesizer offers and declares: candidates in tiles, forward only, exact arithmetic."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, Self
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowmint.conditions import ColumnCondition
+from rowmint.errors import CancelledError
 from rowmint.rng import TileKey
 from rowmint.schema import Cell, TableSchema
 from rowmint.schema.arrays import ColumnArray, concatenate
@@ -188,10 +189,33 @@ class CompletionOptions:
     Attributes:
         candidates: Candidates that each row is drawn from, n.
         tolerance: Kernel width for known numbers, in standard deviations of the column's normalised values.
+        stopped: Says whether the caller waits no longer; called between pieces of work, on any thread.
     """
 
     candidates: int
     tolerance: float
+    stopped: Callable[[], bool] = lambda: False
+
+    def check_stopped(self) -> None:
+        """Let work end early.
+
+        Raises:
+            CancelledError: The caller waits no longer.
+        """
+        if self.stopped():
+            raise CancelledError("the caller does not wait for these rows any more")
+
+
+class CompletionSupport(StrEnum):
+    """How well candidates agree with the known cells of a row.
+
+    `MATCHED`: some agree with all at the requested tolerance. `WIDENED`: only at a wider one, or with known cells taken
+    as near that are not equal. `UNSUPPORTED`: none does; those that come nearest were used.
+    """
+
+    MATCHED = "matched"
+    WIDENED = "widened"
+    UNSUPPORTED = "unsupported"
 
 
 @dataclass(frozen=True)
@@ -200,13 +224,18 @@ class CompletedCells:
 
     Attributes:
         cells: Every modelled column's cell by name.
-        effective_sample_size: Kish's effective number of candidates, (sum w)**2 / sum w**2, of the draw.
+        effective_sample_size: Kish's effective number of candidates, (sum w)**2 / sum w**2, of the draw; 0 where the
+            known cells have no support.
         tolerance: Kernel width used for known numbers, in standard deviations.
+        support: Whether candidates agree with the known cells.
+        chosen: The candidate that the row was drawn from, 0 to n - 1; None where rows share no candidates.
     """
 
     cells: dict[str, Cell]
     effective_sample_size: float
     tolerance: float
+    support: CompletionSupport
+    chosen: int | None
 
 
 class Completer(Protocol):
@@ -218,6 +247,9 @@ class Completer(Protocol):
         Args:
             known: Known cells by column, validated: categories exist, numbers are of the column's type.
             key: Keys the draws of this row.
+
+        Raises:
+            CancelledError: `CompletionOptions.stopped` returned True.
         """
         ...
 
@@ -227,9 +259,16 @@ class Synthesizer(Protocol):
 
     Attributes:
         schema: Shape of the rows, ids included; ids are not the synthesizer's to make.
+        memory_bytes: About how much memory it takes, beside schema and codecs, once everything that it keeps for
+            requests has been made.
     """
 
     schema: TableSchema
+
+    @property
+    def memory_bytes(self) -> int:
+        """See the class."""
+        ...
 
     def propose(self, tests: Sequence[ColumnCondition], columns: Sequence[str]) -> Proposal:
         """Compile the drawing of `columns` (modelled ones) of rows that satisfy `tests` (canonical conditions)."""
@@ -240,5 +279,13 @@ class Synthesizer(Protocol):
         ...
 
     def completer(self, key: TileKey, options: CompletionOptions) -> Completer:
-        """Draw the candidates, keyed by `key`, that partial rows are completed from."""
+        """Draw the candidates, keyed by `key`, that partial rows are completed from.
+
+        Raises:
+            CancelledError: `CompletionOptions.stopped` returned True.
+        """
+        ...
+
+    def completion_bytes(self, known: Collection[str], candidates: int) -> int:
+        """Return the most bytes that a completer of so many candidates takes for rows that know these columns."""
         ...

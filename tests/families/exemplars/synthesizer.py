@@ -1,6 +1,6 @@
 """The generative half of the family of the tests: every row is one of those kept, so conditions are met exactly."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from rowmint.synthesizer.interface import (
     Capabilities,
     CompletedCells,
     CompletionOptions,
+    CompletionSupport,
     ConditionSupport,
     JsonObject,
     Units,
@@ -36,6 +37,10 @@ class ExemplarsSynthesizer:
             scalar += head.codec.scalar
             self.columns[name] = head.decode(choices[:, place].astype(np.int64), own, None)
 
+    @property
+    def memory_bytes(self) -> int:
+        return sum(cells.values.nbytes for cells in self.columns.values())
+
     def propose(self, tests: Sequence[ColumnCondition], columns: Sequence[str]) -> "ExemplarsProposal":
         return ExemplarsProposal(self, tests, columns)
 
@@ -44,6 +49,9 @@ class ExemplarsSynthesizer:
 
     def completer(self, key: TileKey, options: CompletionOptions) -> "ExemplarsCompleter":
         return ExemplarsCompleter(self, options)
+
+    def completion_bytes(self, known: Collection[str], candidates: int) -> int:
+        return 0
 
 
 class ExemplarsProposal:
@@ -87,7 +95,8 @@ class ExemplarsCompleter:
         among = alike or list(range(self._model.size))
         row = among[int(key.words("exemplar", 1)[0]) % len(among)]
         cells = {name: column[row] for name, column in rows.items()} | known
-        return CompletedCells(cells, float(len(alike)), self._options.tolerance)
+        support = CompletionSupport.MATCHED if alike else CompletionSupport.UNSUPPORTED
+        return CompletedCells(cells, float(len(alike)), self._options.tolerance, support, row)
 
 
 CAPABILITIES = Capabilities(conditions=ConditionSupport.EXACT)

@@ -13,16 +13,17 @@ from rowmint.errors import (
     InvalidFieldError,
 )
 from rowmint.failpoints import reach
-from rowmint.registry import CanonicalTable, JobKind
+from rowmint.registry import CanonicalTable, JobKind, Part
 from trainer_service.datasets.ingest import ingest
 from trainer_service.datasets.segments import SegmentReader
 from trainer_service.datasets.table_options import TableOptions
-from trainer_service.garbage import sweep, sweep_orphans
+from trainer_service.garbage import sweep, sweep_own
 from trainer_service.jobs.attempts import Attempt
 from trainer_service.jobs.checkpoints import JobCheckpoints
 from trainer_service.jobs.runner import JobOutputs
 from trainer_service.jobs.services import JobServices
 from trainer_service.object_keys import table_key
+from trainer_service.store_claims import mark_progress
 from trainer_service.tables import file_sha256
 
 
@@ -84,7 +85,7 @@ class IngestRunner:
         attempt.enter(IngestPhase.STORING)
         key = table_key(dataset.uid, job.epoch)
         digest = file_sha256(result.path)
-        attempt.patiently(lambda _: stores.data.put_file(key, result.path))
+        attempt.store(lambda: stores.data.put_file(key, result.path))
         reach("ingest.table.stored")
         table = CanonicalTable(
             schema=result.schema,
@@ -100,8 +101,9 @@ class IngestRunner:
         except FencedError:
             # Nothing names the table, unless this is a repeated call; its dataset may have been deleted, and then no
             # row of it may stay.
-            sweep_orphans(registry, stores.data, [key])
+            sweep_own(registry, stores.data, [key])
             raise
         reach("ingest.ready")
+        mark_progress(registry, stores, Part.DATA)
         sweep(registry.datasets, stores.data, raw)
         return {}

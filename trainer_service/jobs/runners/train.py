@@ -8,20 +8,21 @@ from rowmint.artifact import Artifact, read_manifest, read_model
 from rowmint.errors import CancelledError, FencedError
 from rowmint.failpoints import reach
 from rowmint.names import ModelName
-from rowmint.registry import DatasetRecord, JobKind, ModelVersionRecord, NewVersion
+from rowmint.registry import DatasetRecord, JobKind, ModelVersionRecord, NewVersion, Part
 from rowmint.sampling.verification import verify_model
 from rowmint.schema import TableSchema
 from rowmint.security.signing import Statement
 from rowmint.synthesizer import choose_kernel
 from trainer_service.config import from_json
 from trainer_service.fitting.monitoring.progress import FitEvent, Phase
-from trainer_service.garbage import sweep_orphans
+from trainer_service.garbage import sweep_own
 from trainer_service.jobs.attempts import Attempt
 from trainer_service.jobs.checkpoints import JobCheckpoints
 from trainer_service.jobs.runner import JobOutputs
 from trainer_service.jobs.services import JobServices
 from trainer_service.object_keys import version_keys
 from trainer_service.signer import KeySource, open_signing_key
+from trainer_service.store_claims import mark_progress
 from trainer_service.tables import fetch_table
 
 FETCHING = "fetching"
@@ -138,9 +139,9 @@ def publish(
     registry, stores = services.registry, services.stores
     model = ModelName.parse(job.model, "model")
     manifest_key, weights_key = version_keys(model, job.uid, job.epoch)
-    attempt.patiently(lambda _: stores.models.put(weights_key, artifact.weights))
+    attempt.store(lambda: stores.models.put(weights_key, artifact.weights))
     reach("publish.weights.stored")
-    attempt.patiently(lambda _: stores.models.put(manifest_key, artifact.manifest))
+    attempt.store(lambda: stores.models.put(manifest_key, artifact.manifest))
     reach("publish.manifest.stored")
     new = NewVersion(
         training_job=str(job.name),
@@ -166,9 +167,10 @@ def publish(
         )
     except (CancelledError, FencedError):
         # Overtaken at the last moment: no row names the files, which are not to stay until the next sweep.
-        sweep_orphans(registry, stores.models, [manifest_key, weights_key])
+        sweep_own(registry, stores.models, [manifest_key, weights_key])
         raise
     reach("publish.committed")
+    mark_progress(registry, stores, *Part)
     return version
 
 

@@ -46,7 +46,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them: versions that are not published are lost, and their objects are swept as any that no row names."""
+    """Drop them: versions that are not published are lost, and their objects are left, as of makers not known."""
     for table in ("deleted_versions", "model_versions"):
         op.drop_column(table, "capabilities", schema=_SCHEMA)
     op.drop_table("staged_versions", schema=_SCHEMA)

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from rowmint.synthesizer.exact.layers import ACTIVATION_MAX, Layer
 from rowmint.synthesizer.exact.onnx_model import INPUT, OUTPUT, hidden_model, output_model
+from rowmint.synthesizer.exact.workspace import Workspace
 
 _EXACT_TERMS = 1024  # 1024 * 127 * 127 < 2**24: a float32 sum of so many products is exact in any order
 
+_SESSION_BYTES = 104 << 10  # measured, of a session of the smallest layer
 _HIDDEN_ROWS = 512  # what a layer makes of so many stays in a core's own cache
 
 Hidden = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -23,7 +25,13 @@ Output = Callable[[NDArray[np.uint8]], NDArray[np.int16]]
 
 
 class Kernel(Protocol):
-    """Prepares the layers of a network; see `rowmint.synthesizer.exact.layers` for what they compute. Thread-safe."""
+    """Prepares the layers of a network; see `rowmint.synthesizer.exact.layers` for what they compute. Thread-safe.
+
+    Attributes:
+        workspace: What the threads compute in, whichever network it is.
+    """
+
+    workspace: Workspace
 
     def hidden(self, layers: Sequence[Layer], *, concatenate: bool) -> Hidden:
         """Make ready hidden layers.
@@ -39,9 +47,16 @@ class Kernel(Protocol):
         """Make ready an output layer."""
         ...
 
+    def prepared_bytes(self, size: int, parts: int) -> int:
+        """Return about how much memory layers of `size` bytes together take, made ready in so many parts."""
+        ...
+
 
 class NumpyKernel:
     """The kernel that needs nothing but NumPy: float32 products of at most 1,024 terms, each sum below 2**24."""
+
+    def __init__(self) -> None:
+        self.workspace = Workspace()
 
     def hidden(self, layers: Sequence[Layer], *, concatenate: bool) -> Hidden:
         """See `Kernel.hidden`."""
@@ -68,24 +83,28 @@ class NumpyKernel:
 
         return forward
 
+    def prepared_bytes(self, size: int, parts: int) -> int:
+        """See `Kernel.prepared_bytes`: float32 for int8."""
+        return 4 * size
+
 
 class _NumpySums:
     """rint(float32(x @ weight + bias) * scale), float32, shape (n, m)."""
 
     def __init__(self, layer: Layer) -> None:
-        self._layer = layer
+        self._bias, self._scale = layer.bias, layer.scale
         self._chunks = [
             (start, np.ascontiguousarray(layer.weight[start : start + _EXACT_TERMS], np.float32))
             for start in range(0, layer.weight.shape[0], _EXACT_TERMS)
         ]
 
     def __call__(self, x: NDArray[np.uint8]) -> NDArray[np.float32]:
-        total = np.repeat(self._layer.bias[None], len(x), axis=0)
+        total = np.repeat(self._bias[None], len(x), axis=0)
         for start, weight in self._chunks:
             part = x[:, start : start + len(weight)].astype(np.float32)
             total += (part @ weight).astype(np.int32)
         real: NDArray[np.float32] = total.astype(np.float32)
-        real *= self._layer.scale
+        real *= self._scale
         return np.rint(real, out=real)
 
 
@@ -99,6 +118,7 @@ class OnnxKernel:
     def __init__(self, threads: int) -> None:
         import onnxruntime  # noqa: PLC0415 - optional: the NumPy kernel gives the same bytes without it
 
+        self.workspace = Workspace()
         self._runtime: Any = onnxruntime
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = threads
@@ -124,14 +144,19 @@ class OnnxKernel:
     def output(self, layer: Layer) -> Output:
         """See `Kernel.output`."""
         run = self._session(output_model(layer))
+        width = len(layer.bias)  # of the layer itself the session has a copy of its own
 
         def forward(x: NDArray[np.uint8]) -> NDArray[np.int16]:
-            made = np.empty((len(layer.bias), len(x)), np.int16)
+            made = np.empty((width, len(x)), np.int16)
             if len(x):
                 run(x, made)
             return made
 
         return forward
+
+    def prepared_bytes(self, size: int, parts: int) -> int:
+        """See `Kernel.prepared_bytes`: a session's copy, and the one that is packed for its instructions; measured."""
+        return size * 9 // 4 + parts * _SESSION_BYTES
 
     def _session(self, model: bytes) -> Callable[[NDArray[np.uint8], NDArray[Any]], None]:
         session = self._runtime.InferenceSession(model, self._options, providers=["CPUExecutionProvider"])

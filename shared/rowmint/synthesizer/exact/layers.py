@@ -39,6 +39,11 @@ class Layer:
     bias: NDArray[np.int32]
     scale: NDArray[np.float32]
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the arrays."""
+        return self.weight.nbytes + self.bias.nbytes + self.scale.nbytes
+
     def select(self, outputs: NDArray[np.intp]) -> "Layer":
         """Return the layer that makes these outputs, in this order."""
         return Layer(np.ascontiguousarray(self.weight[:, outputs]), self.bias[outputs], self.scale[outputs])

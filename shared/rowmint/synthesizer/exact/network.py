@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from rowmint.errors import DataLossError
 from rowmint.synthesizer.exact.kernels import Kernel, Output
 from rowmint.synthesizer.exact.layers import ACTIVATION_MAX, Layer
-from rowmint.synthesizer.exact.workspace import Workspace
 
 
 class ExactNetwork:
@@ -47,7 +46,13 @@ class ExactNetwork:
         self._hidden = kernel.hidden(hidden, concatenate=concatenate) if hidden else None
         self._output = output
         self._kernel = kernel
-        self.workspace = Workspace()
+        self._hidden_bytes = kernel.prepared_bytes(sum(layer.size_bytes for layer in hidden), 1) if hidden else 0
+        self.workspace = kernel.workspace
+
+    @property
+    def output_inputs(self) -> int:
+        """Activations that the output layer takes, k."""
+        return int(self._output.weight.shape[0])
 
     @property
     def output_width(self) -> int:
@@ -71,6 +76,11 @@ class ExactNetwork:
             x[:, self.noise_width :] = 0
             x[np.arange(len(codes)), condition + self.noise_width] = ACTIVATION_MAX
         return x if self._hidden is None else self._hidden(x)
+
+    def memory_bytes(self, heads: int, copies: int) -> int:
+        """Return about how much memory the network takes with some heads, which make each output so often together."""
+        output = self._output.size_bytes
+        return self._hidden_bytes + output + self._kernel.prepared_bytes(copies * output, heads)
 
     def head(self, outputs: NDArray[np.intp]) -> Output:
         """Return what makes these outputs, in this order, from what `hidden` gives."""

@@ -8,6 +8,7 @@ with each. `take` looks up two to three times as fast as indexing does.
 import functools
 import math
 import sys
+from decimal import Decimal, localcontext
 from statistics import NormalDist
 from typing import TypeVar
 
@@ -29,6 +30,8 @@ CODES_PER_SIGMA = 15.875
 """Input codes 0..127 of a standard normal cover -4 to 4: z = (code - 63.5) / 15.875."""
 CODE_ZERO = 63.5
 """The input code that stands for 0."""
+UNREACHABLE = 65535
+"""The 16-bit distance of a choice that is impossible, in `deep_exponentials`."""
 
 _CODES_SPREAD = 15.85
 _EXP_ENTRIES = 4096
@@ -57,6 +60,21 @@ def _every_exponential() -> NDArray[np.int32]:
     """Return the table of exponentials, zeros behind it, for any 16-bit distance: shape (65536,)."""
     every = np.zeros(1 << 16, np.int32)
     every[:_EXP_ENTRIES] = exponentials()
+    return _frozen(every)
+
+
+@functools.cache
+def deep_exponentials() -> NDArray[np.float64]:
+    """Return exp(-i / LOGIT_UNIT) for i in 0..65534 and 0 for `UNREACHABLE`, shape (65536,).
+
+    Each is the product of two numbers that are rounded from decimal arithmetic.
+    """
+    with localcontext() as context:
+        context.prec = 40
+        fine = [float((Decimal(-i) / LOGIT_UNIT).exp()) for i in range(LOGIT_UNIT)]
+        whole = [float(Decimal(-nats).exp()) for nats in range(UNREACHABLE // LOGIT_UNIT + 1)]
+    every = np.multiply.outer(np.array(whole), np.array(fine)).ravel()
+    every[UNREACHABLE] = 0.0
     return _frozen(every)
 
 

@@ -1,11 +1,12 @@
 """The independent family: each column by its own marginal. The baseline of every report."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rowmint.codecs import entry
+from rowmint.codecs import NumericCodec, entry
 from rowmint.codecs.category import draw_weighted, sum_to_one
 from rowmint.codecs.numeric import ALPHA_ONE
 from rowmint.conditions import ColumnCondition
@@ -20,10 +21,12 @@ from rowmint.synthesizer.interface import (
     CompletedCells,
     Completer,
     CompletionOptions,
+    CompletionSupport,
     JsonObject,
     Proposal,
     Units,
 )
+from rowmint.synthesizer.known_facts import KnownChoice, known_fact
 from rowmint.synthesizer.parts import ModelParts
 
 
@@ -37,6 +40,9 @@ class IndependentSynthesizer:
         schema: Shape of the rows.
         heads: The modelled columns by name.
         weights: Integer weights of each column's choices, sum 2**32, by name.
+
+    Attributes:
+        cumulative: Their cumulative sums.
     """
 
     capabilities = Capabilities()
@@ -54,6 +60,7 @@ class IndependentSynthesizer:
         self.schema = schema
         self.heads = heads
         self.weights = weights
+        self.cumulative = {name: np.cumsum(own, dtype=np.uint64) for name, own in weights.items()}
 
     @classmethod
     def load(cls, parts: ModelParts) -> "IndependentSynthesizer":
@@ -72,6 +79,11 @@ class IndependentSynthesizer:
             raise DataLossError(f"the model's weights are malformed: {error}") from error
         return cls(parts.schema, parts.heads, weights)
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the weights and of their cumulative sums."""
+        return 2 * sum(weights.nbytes for weights in self.weights.values())
+
     def propose(self, tests: Sequence[ColumnCondition], columns: Sequence[str]) -> Proposal:
         """Compile the drawing of `columns` of rows that satisfy `tests`."""
         return _IndependentProposal(self, tests, columns)
@@ -83,6 +95,10 @@ class IndependentSynthesizer:
     def completer(self, key: TileKey, options: CompletionOptions) -> Completer:
         """Return a completer; known cells say nothing of unknown ones, so no candidates are needed."""
         return _IndependentCompleter(self, options)
+
+    def completion_bytes(self, known: Collection[str], candidates: int) -> int:
+        """Return 0: there are no candidates."""
+        return 0
 
 
 def _draw(head: ColumnHead, cumulative: NDArray[np.uint64], key: TileKey, size: int) -> ColumnArray:
@@ -101,7 +117,7 @@ class _IndependentProposal:
         self._tests = tuple(tests)
         self._columns = tuple(columns)
         self._heads = model.heads
-        self._cumulative = {name: np.cumsum(weights, dtype=np.uint64) for name, weights in model.weights.items()}
+        self._cumulative = dict(model.cumulative)
         for test in tests:
             # The marginal, restricted to choices that can pass: a column's own rejection changes no other column.
             weights = np.where(model.heads[test.column].reachable(test), model.weights[test.column], np.uint64(0))
@@ -133,9 +149,11 @@ class _IndependentProposal:
 
 
 class _IndependentCompleter:
+    """Says whether the marginals can have the known cells; no candidates are drawn."""
+
     def __init__(self, model: IndependentSynthesizer, options: CompletionOptions) -> None:
         self._model = model
-        self._cumulative = {name: np.cumsum(weights, dtype=np.uint64) for name, weights in model.weights.items()}
+        self._cumulative = model.cumulative
         self._options = options
 
     def complete(self, known: dict[str, Cell], key: TileKey) -> CompletedCells:
@@ -144,4 +162,28 @@ class _IndependentCompleter:
         for name, head in self._model.heads.items():
             if name not in known:
                 (cells[name],) = column_cells(_draw(head, self._cumulative[name], key, 1), head.column)
-        return CompletedCells(cells, float(self._options.candidates), self._options.tolerance)
+        heads = self._model.heads
+        supported = all(self._can_have(heads[name], cell) for name, cell in known.items() if name in heads)
+        return CompletedCells(
+            cells,
+            float(self._options.candidates) if supported else 0.0,
+            self._options.tolerance,
+            CompletionSupport.MATCHED if supported else CompletionSupport.UNSUPPORTED,
+            chosen=None,
+        )
+
+    def _can_have(self, head: ColumnHead, cell: Cell) -> bool:
+        """Say whether a column's marginal gives a cell a positive probability or density."""
+        fact = known_fact(head, cell)
+        drawn = self._model.weights[head.column.name] > 0
+        if isinstance(fact, KnownChoice):
+            return fact.choice is not None and bool(drawn[fact.choice])
+        codec = head.codec
+        if not isinstance(codec, NumericCodec) or fact.moved:
+            return False
+        low = -math.inf if fact.below else fact.x - fact.half
+        high = math.inf if fact.above else fact.x + fact.half
+        reached = (codec.centers - codec.widths <= high) & (codec.centers + codec.widths >= low)
+        at_points = codec.points == fact.x
+        here = np.concatenate([reached, at_points, np.zeros(int(codec.nullable), np.bool_)])
+        return bool((drawn & here).any())

@@ -1,7 +1,8 @@
 """Families that run a network on Gaussian noise: what CTGAN and TVAE have in common."""
 
-from collections.abc import Sequence
-from functools import cached_property
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +19,63 @@ from rowmint.synthesizer.latent.layout import ChoiceLayout
 from rowmint.synthesizer.latent.random_stream import RandomStream
 
 ROWS_AT_ONCE = 1024  # rows drawn at once: their masses stay in a core's own cache
+_SINGLE_GROUPS = 256
+_SEVERAL_GROUPS = 32
 _MAX_CHOICES = (2**31 - 1) // tables.EXP_ONE  # the masses of so many fit in an int32
 
 
-class LatentModel:
-    """Network, heads and condition vectors of one fitted model. Immutable, thread-safe.
+class LatentParts:
+    """What candidates of one fitted model are made with. Immutable, thread-safe.
 
     Args:
-        schema: Shape of the rows.
         heads: The modelled columns by name.
         network: The generator or decoder.
         vectors: Condition vectors, or None.
         noise_scale: Standard deviation of the noise on each column's scalar, by name, units of 1 / ALPHA_ONE (TVAE);
             empty for none.
+    """
+
+    def __init__(
+        self,
+        heads: dict[str, ColumnHead],
+        network: ExactNetwork,
+        vectors: ConditionVectors | None,
+        noise_scale: dict[str, int],
+    ) -> None:
+        self.heads = heads
+        self.network = network
+        self.vectors = vectors
+        self.noise_scale = noise_scale
+
+    def noise(self, key: TileKey, size: int) -> NDArray[np.uint8]:
+        """Return the input codes of `size` candidates, shape (size, noise_width)."""
+        width = self.network.noise_width
+        return tables.input_codes(key.words16("noise", (size * width + 1) // 2))[: size * width].reshape(size, width)
+
+    def clamped(
+        self, condition: NDArray[np.intp] | None, head: ColumnHead
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return which candidates' condition vectors are on `head`, and the choice that the column is clamped to."""
+        if self.vectors is None or condition is None:
+            return np.zeros(0, np.intp), np.zeros(0, np.intp)
+        own = np.flatnonzero((self.vectors.column == head.index)[condition])
+        return own, self.vectors.choice[condition[own]]
+
+    def noisy(self, head: ColumnHead, scalars: NDArray[np.int64], words: NDArray[np.uint16]) -> NDArray[np.int64]:
+        """Add the column's Gaussian noise to `scalars`; both shape (n,), units of 1 / ALPHA_ONE."""
+        scale = np.int64(self.noise_scale[head.column.name])
+        return scalars + ((scale * tables.normals().take(words)) >> np.int64(tables.NORMAL_BITS))
+
+
+class LatentModel(LatentParts):
+    """A fitted model: what its candidates are made with, and the groups of columns that were made ready. Thread-safe.
+
+    Args:
+        schema: Shape of the rows.
+        heads: See `LatentParts`.
+        network: Likewise.
+        vectors: Likewise.
+        noise_scale: Likewise.
 
     Raises:
         DataLossError: They do not fit each other.
@@ -54,41 +99,35 @@ class LatentModel:
                 )
         if vectors is not None:
             vectors.validate(heads, network.conditions)
+        super().__init__(heads, network, vectors, noise_scale)
         self.schema = schema
-        self.heads = heads
-        self.network = network
-        self.vectors = vectors
-        self.noise_scale = noise_scale
+        # Not of this object: in a cycle, an evicted model would keep its memory until the collector comes by.
+        self._groups = _KeptGroups(LatentParts(heads, network, vectors, noise_scale))
 
-    @cached_property
+    @property
     def every_column(self) -> "ColumnGroup":
         """All modelled columns, made together."""
-        return ColumnGroup(self, list(self.heads))
+        return self.group(self.heads)
 
-    def noise(self, key: TileKey, size: int) -> NDArray[np.uint8]:
-        """Return the input codes of `size` candidates, shape (size, noise_width)."""
-        width = self.network.noise_width
-        return tables.input_codes(key.words16("noise", (size * width + 1) // 2))[: size * width].reshape(size, width)
+    def group(self, names: Iterable[str]) -> "ColumnGroup":
+        """Return what makes these columns together, whatever their order.
 
-    def clamped(
-        self, condition: NDArray[np.intp] | None, head: ColumnHead
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return which candidates' condition vectors are on `head`, and the choice that the column is clamped to."""
-        if self.vectors is None or condition is None:
-            return np.zeros(0, np.intp), np.zeros(0, np.intp)
-        own = np.flatnonzero((self.vectors.column == head.index)[condition])
-        return own, self.vectors.choice[condition[own]]
+        It is made by the first caller and kept: the kernel takes milliseconds to prepare it, and every call about the
+        same conditions needs the same ones.
+        """
+        wanted = set(names)
+        return self._groups.get(tuple(name for name in self.heads if name in wanted))
 
-    def noisy(self, head: ColumnHead, scalars: NDArray[np.int64], words: NDArray[np.uint16]) -> NDArray[np.int64]:
-        """Add the column's Gaussian noise to `scalars`; both shape (n,), units of 1 / ALPHA_ONE."""
-        scale = np.int64(self.noise_scale[head.column.name])
-        return scalars + ((scale * tables.normals().take(words)) >> np.int64(tables.NORMAL_BITS))
+    @property
+    def memory_bytes(self) -> int:
+        """About how much memory the network takes once all groups that are kept have been made."""
+        return self.network.memory_bytes(1 + min(len(self.heads), _SINGLE_GROUPS) + _SEVERAL_GROUPS, 4)
 
 
 class ColumnGroup:
     """Columns of a model that are made together, by one product. Immutable, thread-safe."""
 
-    def __init__(self, model: LatentModel, names: Sequence[str]) -> None:
+    def __init__(self, model: LatentParts, names: Sequence[str]) -> None:
         self._model = model
         self.layout = ChoiceLayout([model.heads[name] for name in names])
         self.heads = self.layout.heads
@@ -135,6 +174,59 @@ class ColumnGroup:
                     alpha = self._model.noisy(head, alpha, stream.noise(head))
             made[head.column.name] = head.decode(choices, alpha, stream.rare_categories(head))
         return made
+
+
+class _KeptGroups:
+    """The groups of a model, each made once. Thread-safe.
+
+    That of all columns is kept as long as the model. Of single columns, which conditions test and rows know, and of the
+    others, projections and what conditions leave, the most recently used are kept. All together hold at most four times
+    the output layer.
+    """
+
+    def __init__(self, model: LatentParts) -> None:
+        self._model = model
+        self._lock = threading.Lock()
+        self._every: ColumnGroup | None = None
+        self._single = _RecentGroups(_SINGLE_GROUPS, model.network.output_width)
+        self._several = _RecentGroups(_SEVERAL_GROUPS, 2 * model.network.output_width)
+
+    def get(self, names: tuple[str, ...]) -> ColumnGroup:
+        """Return the group of some columns, in the model's order."""
+        with self._lock:
+            if len(names) == len(self._model.heads):
+                self._every = self._every or ColumnGroup(self._model, names)
+                return self._every
+            recent = self._single if len(names) == 1 else self._several
+            return recent.get(names, lambda: ColumnGroup(self._model, names))
+
+
+class _RecentGroups:
+    """The groups used last.
+
+    Args:
+        count: Groups kept.
+        outputs: Outputs that they make together at most.
+    """
+
+    def __init__(self, count: int, outputs: int) -> None:
+        self._count = count
+        self._outputs = outputs
+        self._held = 0
+        self._groups: OrderedDict[tuple[str, ...], ColumnGroup] = OrderedDict()
+
+    def get(self, names: tuple[str, ...], make: Callable[[], ColumnGroup]) -> ColumnGroup:
+        """Return the group of some columns, made by `make` where it is not kept."""
+        found = self._groups.get(names)
+        if found is None:
+            found = self._groups[names] = make()
+            self._held += len(found.layout.outputs)
+            while self._held > self._outputs or len(self._groups) > self._count:
+                _, gone = self._groups.popitem(last=False)
+                self._held -= len(gone.layout.outputs)
+        else:
+            self._groups.move_to_end(names)
+        return found
 
 
 class _Drawn:

@@ -9,7 +9,7 @@ from rowmint.conditions import ColumnCondition
 from rowmint.rng import TileKey
 from rowmint.schema.arrays import ColumnArray
 from rowmint.synthesizer.interface import Candidates, JsonObject, Units
-from rowmint.synthesizer.latent.model import ColumnGroup, LatentModel
+from rowmint.synthesizer.latent.model import LatentModel
 from rowmint.synthesizer.latent.random_stream import RandomStream
 
 
@@ -26,9 +26,8 @@ class LatentProposal:
         self._model = model
         self._columns = tuple(columns)
         tested = {test.column for test in tests}
-        self._tests = [(test, ColumnGroup(model, [test.column])) for test in tests]
-        rest = [name for name in columns if name not in tested]
-        self._rest = model.every_column if len(rest) == len(model.heads) else ColumnGroup(model, rest)
+        self._tests = [(test, model.group([test.column])) for test in tests]
+        self._rest = model.group(name for name in columns if name not in tested)
         self.plan_inputs: JsonObject = {}
         self.acceptance = None if tests else 1.0
         self._possible: NDArray[np.bool_] | None = None

@@ -1,11 +1,11 @@
 """What the synthesizers that run a network on Gaussian noise do alike."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rowmint.conditions import ColumnCondition
 from rowmint.rng import TileKey
 from rowmint.synthesizer.interface import Completer, CompletionOptions, Proposal
-from rowmint.synthesizer.latent.completer import LatentCompleter
+from rowmint.synthesizer.latent.completer import LatentCompleter, completion_bytes
 from rowmint.synthesizer.latent.model import LatentModel
 from rowmint.synthesizer.latent.proposal import LatentProposal
 
@@ -21,6 +21,11 @@ class LatentSynthesizer:
         self.schema = model.schema
         self._model = model
 
+    @property
+    def memory_bytes(self) -> int:
+        """About how much memory it takes once everything that is kept for requests has been made."""
+        return self._model.memory_bytes
+
     def propose(self, tests: Sequence[ColumnCondition], columns: Sequence[str]) -> Proposal:
         """Compile the drawing of `columns` of rows that satisfy `tests`."""
         return LatentProposal(self._model, tests, columns)
@@ -28,3 +33,7 @@ class LatentSynthesizer:
     def completer(self, key: TileKey, options: CompletionOptions) -> Completer:
         """Draw the candidates that partial rows are completed from."""
         return LatentCompleter(self._model, key, options)
+
+    def completion_bytes(self, known: Collection[str], candidates: int) -> int:
+        """Return the most bytes that a completer takes for rows that know these columns."""
+        return completion_bytes(self._model, known, candidates)
