@@ -24,6 +24,7 @@ from rowmint.rpc.caller import sees_unpublished
 from rowmint.rpc.models import model_service
 from rowmint.rpc.orca import load_service
 from rowmint.rpc.process import run
+from rowmint.rpc.project_threads import ProjectThreads
 from rowmint.rpc.server import INSECURE, Server, ServerOptions, ServerSecurity, serve_until_signal
 from rowmint.rpc.server_security import scraper_authorization, server_security
 from rowmint.sampling.stream import BlockDone
@@ -48,7 +49,8 @@ from sampler_service.trust import Trust, open_trusted_keys
 
 _log = structlog.get_logger(__name__)
 
-_LOADERS = 4  # threads that wait for registry and store
+_LOADERS = 2  # threads that read and warm models
+_LOOKUPS, _LOOKUPS_PER_PROJECT = 8, 4  # threads that wait for the registry
 
 
 @contextmanager
@@ -61,6 +63,8 @@ def composed(
     # Streams run side by side on `threads` threads, so a product has one.
     kernel = choose_kernel(settings.kernel, threads=1)
     loaders = ThreadPoolExecutor(_LOADERS, thread_name_prefix="load")
+    registry_threads = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="registry")
+    lookups = ProjectThreads(registry_threads, _LOOKUPS_PER_PROJECT)
     scheduler = FairScheduler(settings.threads)
     errors = EventRate()
 
@@ -98,6 +102,7 @@ def composed(
             kernel,
             loaders,
             settings.model_cache_bytes,
+            lookups=lookups,
             trust=trust,
             require_store=StoreCheck(registry.identity, store),
             sees_unpublished=sees_unpublished,
@@ -108,6 +113,7 @@ def composed(
             models.loaded_bytes,
             clock=time.monotonic,
             now=time.time,
+            lookups=lookups,
             sees_unpublished=sees_unpublished,
         )
         sampler = Sampler(
@@ -130,22 +136,29 @@ def composed(
         )
         servicer = SamplingServicer(services, Pacing(settings.write_timeout), settings.max_plan_bytes)
         server = Server(
-            [sampling_service(servicer), model_service(registry.models, store), load_service(load)],
+            [
+                sampling_service(servicer),
+                model_service(registry.models, store, lookups, settings.max_page_bytes),
+                load_service(load),
+            ],
             ServerOptions(
                 settings.listen,
                 grace_seconds=settings.grace_seconds,
                 max_message_bytes=settings.max_message_bytes,
+                max_calls=settings.max_calls,
                 max_connection_age_seconds=settings.max_connection_age_seconds,
                 max_call_seconds=settings.max_stream_seconds and settings.max_stream_seconds + settings.write_timeout,
                 shares_port=settings.shares_port,
             ),
             observers,
             security,
+            shed,
         )
         yield server, drain
     finally:
         scheduler.close()
-        loaders.shutdown(wait=False, cancel_futures=True)
+        for threads in (loaders, registry_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
         registry.close()
 
 

@@ -25,7 +25,8 @@ from sampler_service.requests import CompletionRequest, Received, SampleRequest
 from sampler_service.sessions import CompletedRows, CompletionEvent, SampleEvent
 from sampler_service.statistics import VersionStatistics
 
-_MAX_PARTIAL_ROWS = 10_000
+MAX_PARTIAL_ROWS = 10_000
+"""Rows of one message of a completion."""
 _COMPLETED_BYTES = 1 << 20
 
 _FORMATS = {
@@ -312,8 +313,8 @@ def partial_rows(request: sampling_pb2.CompleteRowsRequest) -> Sequence[sampling
     if request.WhichOneof("message") != "rows":
         raise InvalidFieldError("rows", "is required in every message but the first")
     rows = request.rows.rows
-    if len(rows) > _MAX_PARTIAL_ROWS:
-        raise InvalidFieldError("rows.rows", f"has {len(rows)} entries; at most {_MAX_PARTIAL_ROWS}")
+    if len(rows) > MAX_PARTIAL_ROWS:
+        raise InvalidFieldError("rows.rows", f"has {len(rows)} entries; at most {MAX_PARTIAL_ROWS}")
     return rows
 
 

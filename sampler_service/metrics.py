@@ -39,7 +39,7 @@ _BLOCK = Histogram("rowmint_block_seconds", "Seconds that computing a block took
 _BLOCK_WAIT = Histogram(
     "rowmint_block_wait_seconds", "Seconds that a block waited for a thread.", registry=REGISTRY, buckets=_TASKS
 )
-_SHED = Counter("rowmint_shed", "Calls refused by admission.", ["reason"], registry=REGISTRY)
+_SHED = Counter("rowmint_shed", "Calls refused because too much is at work.", ["reason"], registry=REGISTRY)
 _BEGUN = Counter("rowmint_streams_begun", "Streams of rows begun.", registry=REGISTRY)
 _ENDED = Counter("rowmint_streams_ended", "Streams of rows ended.", ["outcome"], registry=REGISTRY)
 _CACHE_HITS = Counter("rowmint_model_cache_hits", "Requested models that were loaded already.", registry=REGISTRY)
@@ -66,7 +66,15 @@ _LIVE = {
 }
 _READ: dict[str, Callable[[], float]] = {}
 
-SHED_REASONS = ("project_streams", "project_rows", "process_streams", "process_rows", "process_bytes", "draining")
+SHED_REASONS = (
+    "project_streams",
+    "project_rows",
+    "process_streams",
+    "process_rows",
+    "process_bytes",
+    "draining",
+    "calls",
+)
 OUTCOMES = ("complete", "drained", "max_duration", "cancelled", "refused", "failed")
 
 for _reason in SHED_REASONS:
@@ -76,7 +84,7 @@ for _outcome in OUTCOMES:
 
 
 def shed(reason: str) -> None:
-    """Count a call refused by admission, for one of `SHED_REASONS`."""
+    """Count a call refused because too much is at work, for one of `SHED_REASONS`."""
     _SHED.labels(reason).inc()
 
 

@@ -18,6 +18,7 @@ from rowmint.errors import DataLossError, LimitError, ResourceNotFoundError, Una
 from rowmint.names import ModelName, ModelVersionName, ModelVersionRef
 from rowmint.objects import ObjectStore
 from rowmint.registry import ModelVersionRecord, VersionState
+from rowmint.rpc.project_threads import ProjectThreads
 from rowmint.sampling.verification import draw_first_row
 from rowmint.stored_versions import stored_files
 from rowmint.synthesizer import Kernel
@@ -91,6 +92,7 @@ class ModelCache:
         kernel: Runs the networks.
         executor: Threads that load.
         max_bytes: Memory of the models kept, bytes.
+        lookups: Threads for look-ups in the registry, which wait for no load.
         trust: Says which versions may be served; None: all.
         require_store: Called before objects are read, in the executor; raises where the store is not the registry's.
         sees_unpublished: Says whether the caller that is being served may have staged versions of a project, by its id;
@@ -105,6 +107,7 @@ class ModelCache:
         executor: Executor,
         max_bytes: int,
         *,
+        lookups: ProjectThreads,
         trust: Trust | None = None,
         require_store: Callable[[], None] = _nothing,
         sees_unpublished: Callable[[str], bool] = lambda _project: False,
@@ -116,6 +119,7 @@ class ModelCache:
         self._store = store
         self._kernel = kernel
         self._executor = executor
+        self._lookups = lookups
         self._max_bytes = max_bytes
         self._models: SingleFlightCache[_Key, Model] = SingleFlightCache(
             max_bytes, lambda model: model.memory_bytes, self._evicted
@@ -237,13 +241,12 @@ class ModelCache:
 
     async def _require_trust(self, model: ModelName, record: ModelVersionRecord) -> None:
         if self._trust is not None and not self._trust.is_known(model, record):
-            await self._read_registry(partial(self._trust.require, model, record))
+            await self._read_registry(model.project, partial(self._trust.require, model, record))
 
-    async def _read_registry(self, read: Callable[[], T]) -> T:
+    async def _read_registry(self, project: str, read: Callable[[], T]) -> T:
         """Return what the registry answers; one that hangs counts as unreachable."""
-        reading = asyncio.get_running_loop().run_in_executor(self._executor, read)
         try:
-            return await asyncio.wait_for(reading, _RESOLVE_SECONDS)
+            return await asyncio.wait_for(self._lookups.run(project, read), _RESOLVE_SECONDS)
         except TimeoutError as error:
             raise UnavailableError("the registry does not answer", retry_after=1.0) from error
 
@@ -251,7 +254,7 @@ class ModelCache:
         unpublished = ref.version is not None and self._sees_unpublished(ref.model.project)
         try:
             record = await self._read_registry(
-                partial(self._resolver.resolve, ref, deleted=deleted, unpublished=unpublished)
+                ref.model.project, partial(self._resolver.resolve, ref, deleted=deleted, unpublished=unpublished)
             )
         except UnavailableError:
             known = self._resolved.get(ref)

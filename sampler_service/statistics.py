@@ -13,6 +13,7 @@ from rowmint.errors import Reason, RowmintError
 from rowmint.names import ModelName, ModelVersionName, ModelVersionRef
 from rowmint.observability.tracing import annotate
 from rowmint.registry import ModelRecord, ModelVersionRecord
+from rowmint.rpc.project_threads import ProjectThreads
 from rowmint.sampling.stream import BlockDone
 from sampler_service import metrics
 
@@ -144,6 +145,7 @@ class Statistics:
         loaded_bytes: Returns how many bytes a version takes that is loaded now, else 0.
         clock: Seconds; monotonic.
         now: Seconds since 1970 by this machine's clock; it is reported, and decides nothing.
+        lookups: Threads for look-ups in the registry.
         sees_unpublished: Says whether the caller that is being served may know of versions of a project, by its id,
             that are staged or rejected; called in the task of the call.
 
@@ -158,6 +160,7 @@ class Statistics:
         *,
         clock: Callable[[], float],
         now: Callable[[], float],
+        lookups: ProjectThreads,
         sees_unpublished: Callable[[str], bool] = lambda _project: False,
     ) -> None:
         self._sees_unpublished = sees_unpublished
@@ -165,6 +168,7 @@ class Statistics:
         self._loaded_bytes = loaded_bytes
         self._clock = clock
         self._now = now
+        self._lookups = lookups
         self._turn = threading.Lock()
         self._versions: OrderedDict[ModelVersionName, VersionStatistics] = OrderedDict()
         self.started_at = now()
@@ -242,14 +246,14 @@ class Statistics:
             ref = ModelVersionRef.parse(name)
             unpublished = self._sees_unpublished(ref.model.project)
             find = partial(self._models.resolve, ref, deleted=True, unpublished=unpublished)
-            version = (await asyncio.to_thread(find)).name
+            version = (await self._lookups.run(ref.model.project, find)).name
             with self._turn:
                 return [self._copy(self._versions.get(version) or VersionStatistics(version))]
         model = ModelName.parse(name)
-        await asyncio.to_thread(self._models.get, model)
+        await self._lookups.run(model.project, self._models.get, model)
         hidden = frozenset[int]()
         if not self._sees_unpublished(model.project):
-            hidden = await asyncio.to_thread(self._models.unpublished, model)
+            hidden = await self._lookups.run(model.project, self._models.unpublished, model)
         with self._turn:
             found = [self._copy(one) for one in self._versions.values() if one.name.parent == model]
         return sorted((one for one in found if one.name.version not in hidden), key=lambda one: one.name.version)

@@ -5,13 +5,14 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 
 from rowmint.failpoints import arm
 from rowmint.observability.calls import CallObserver
 from rowmint.observability.service_telemetry import service_telemetry
 from rowmint.registry import migrate, open_registry
+from rowmint.rpc.allocator import prefer_small_heaps, release_free_memory
 from rowmint.rpc.models import model_service
 from rowmint.rpc.process import run
 from rowmint.rpc.server import Server, ServerOptions, ServerSecurity, Service, serve_until_signal
@@ -23,9 +24,11 @@ from rowmint.v1 import (
 )
 from trainer_service import metrics
 from trainer_service.datasets.upload import UploadLimits, UploadService
+from trainer_service.devices import cuda_devices, has_cuda
 from trainer_service.garbage import OrphanRules, Sweeper
 from trainer_service.home import prepare_home
 from trainer_service.jobs.backends.subprocesses import SubprocessBackend
+from trainer_service.jobs.notifier import JobNotifier, WatchLimits
 from trainer_service.jobs.pool import WorkerPool
 from trainer_service.jobs.runners import PHASES
 from trainer_service.jobs.stores import open_stores
@@ -35,8 +38,11 @@ from trainer_service.servicers.training import TrainingServicer
 from trainer_service.settings import TrainerSettings, worker_environment
 from trainer_service.signer import VersionSigner, open_signing_key
 from trainer_service.store_claims import claim_stores
+from trainer_service.threads import TrainerThreads, trainer_threads
+from trainer_service.upload_streams import UploadStreamLimits, UploadStreams
 
-_THREADS = 16  # no more than the registry's pool has connections
+_LOOK_SECONDS = 0.1  # from one look at the watched jobs to the next
+_RELEASE_SECONDS = 2.0  # after the last upload stream has ended
 
 
 async def serve(settings: TrainerSettings) -> None:
@@ -52,14 +58,16 @@ async def serve(settings: TrainerSettings) -> None:
             may_scrape=scraper_authorization(settings),
         ) as observers,
         server_security(settings, "trainer", lambda: datetime.now(UTC)) as security,
+        trainer_threads() as threads,
     ):
-        await _serve(settings, observers, security)
+        await _serve(settings, observers, security, threads)
 
 
-async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver], security: ServerSecurity) -> None:
+async def _serve(
+    settings: TrainerSettings, observers: Sequence[CallObserver], security: ServerSecurity, threads: TrainerThreads
+) -> None:
     loop = asyncio.get_running_loop()
-    # Calls wait for registry and stores in threads; those that read a whole upload back must not keep the rest waiting.
-    loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="call"))
+    prefer_small_heaps()
     await asyncio.to_thread(prepare_home, settings)
     registry = open_registry(settings.registry_url)
     stores = open_stores(settings)
@@ -94,9 +102,38 @@ async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver], s
         segment_seconds=settings.segment_seconds,
         limits=UploadLimits(settings.max_open_uploads, settings.max_project_bytes),
     )
-    datasets = DatasetServicer(registry.datasets, data, upload, pool.wake)
-    training = TrainingServicer(registry, pool, pool.wake, settings.threads)
-    admin = ModelAdminServicer(registry.models, settings.keep_deleted_seconds, signer)
+    datasets = DatasetServicer(
+        registry.datasets,
+        data,
+        upload,
+        pool.wake,
+        streams=UploadStreams(
+            UploadStreamLimits(
+                settings.max_upload_streams, settings.max_project_upload_streams, settings.upload_stream_idle_seconds
+            ),
+            metrics.shed,
+            # Once gRPC has dropped what it keeps of them, and of their connections.
+            on_idle=partial(loop.call_later, _RELEASE_SECONDS, loop.run_in_executor, None, release_free_memory),
+        ),
+        threads=threads,
+        max_page_bytes=settings.max_page_bytes,
+    )
+    training = TrainingServicer(
+        registry,
+        pool,
+        pool.wake,
+        threads=threads.registry,
+        job_threads=settings.threads,
+        cuda=lambda: has_cuda(settings.cuda, cuda_devices),
+        max_page_bytes=settings.max_page_bytes,
+        notifier=JobNotifier(
+            lambda uids: asyncio.to_thread(registry.jobs.heads, uids),
+            WatchLimits(settings.max_watches, settings.max_project_watches),
+            metrics.shed,
+            partial(asyncio.sleep, _LOOK_SECONDS),
+        ),
+    )
+    admin = ModelAdminServicer(registry.models, settings.keep_deleted_seconds, signer, threads.registry)
     server = Server(
         [
             Service(
@@ -111,16 +148,18 @@ async def _serve(settings: TrainerSettings, observers: Sequence[CallObserver], s
                 "rowmint.v1.ModelAdminService",
                 lambda server: model_admin_service_pb2_grpc.add_ModelAdminServiceServicer_to_server(admin, server),
             ),
-            model_service(registry.models, models),
+            model_service(registry.models, models, threads.registry, settings.max_page_bytes),
         ],
         ServerOptions(
             settings.listen,
             grace_seconds=settings.grace_seconds,
             max_message_bytes=settings.max_message_bytes,
+            max_calls=settings.max_calls,
             max_connection_age_seconds=settings.max_connection_age_seconds,
         ),
         observers,
         security,
+        metrics.shed,
     )
     sweeper.start()
     metrics.declare_phases(PHASES)

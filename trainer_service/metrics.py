@@ -47,6 +47,7 @@ _JOBS_ENDED = Counter(
 )
 _UPLOAD_BYTES = Counter("rowmint_upload_bytes", "Bytes of uploads committed.", ["project"], registry=REGISTRY)
 _UPLOADS_OPEN = Gauge("rowmint_uploads_open", "Uploads being received.", registry=REGISTRY)
+_SHED = Counter("rowmint_trainer_shed", "Calls refused because too much is at work.", ["reason"], registry=REGISTRY)
 _GARBAGE = Counter("rowmint_garbage_objects_deleted", "Objects deleted that nothing needed.", registry=REGISTRY)
 _ASIDE = Counter("rowmint_orphans_aside", "Objects kept aside that nothing needed.", registry=REGISTRY)
 _UNKNOWN = Gauge(
@@ -60,6 +61,10 @@ _REFUSED = Gauge(
     "1 where the last sweep found that a store does not belong to the registry, else 0.",
     registry=REGISTRY,
 )
+
+SHED_REASONS = ("calls", "uploads", "project_uploads", "watches", "project_watches")
+for _reason in SHED_REASONS:
+    _SHED.labels(_reason)
 
 PHASE_OUTCOMES = ("done", "failed", "cancelled", "died", "stopped")
 
@@ -130,6 +135,11 @@ def uploaded(project: str, count: int) -> None:
 def upload_open() -> AbstractContextManager[object]:
     """Count an upload as being received for as long as the context lasts."""
     return _UPLOADS_OPEN.track_inprogress()
+
+
+def shed(reason: str) -> None:
+    """Count a call refused because too much is at work, for one of `SHED_REASONS`."""
+    _SHED.labels(reason).inc()
 
 
 def garbage_deleted(objects: int) -> None:

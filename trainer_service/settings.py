@@ -9,6 +9,8 @@ from pydantic_settings import SettingsConfigDict
 
 from rowmint.rpc.settings import ServiceSettings
 from trainer_service.datasets.limits import IngestLimits
+from trainer_service.devices import CudaSetting
+from trainer_service.memory import default_worker_memory, machine_memory
 
 
 class TrainerSettings(ServiceSettings):
@@ -27,6 +29,11 @@ class TrainerSettings(ServiceSettings):
             same number here; 0 for as many as there are workers.
         threads: CPU threads of a fit whose job does not say. The usual networks are too small to share: waking a thread
             costs more than it saves, unless threads spin (`OMP_WAIT_POLICY=ACTIVE`) on a machine that is idle.
+        cuda: Whether jobs may ask for DEVICE_CUDA: `auto` where this machine has a device that torch can use, `true`
+            where another trainer of the registry has one, or torch is built for ROCm, `false` never.
+        worker_memory_bytes: Memory that a worker may take beside what it has when it starts on a job; 0 for no limit.
+            Default: four fifths of the memory of the machine or container, divided by twice the workers, but at least
+            2 GiB. A job on CUDA is not limited.
         lease_seconds: After so long without a heartbeat a job is claimed by another worker.
         heartbeat_seconds: Pause between two heartbeats; at most half the lease.
         segment_bytes: Bytes of an upload committed at once.
@@ -38,11 +45,17 @@ class TrainerSettings(ServiceSettings):
         upload_idle_seconds: After so long without a byte an upload is abandoned, and fails.
         keep_deleted_seconds: How long a deleted model version can be brought back.
         max_open_uploads: Datasets of a project that may wait for their bytes at once.
+        max_upload_streams: Upload streams open at once; each takes up to the bytes of a segment and two messages.
+        max_project_upload_streams: Likewise, of one project; 0 for as many as all.
+        upload_stream_idle_seconds: After so long without a message an upload stream is ended, to be resumed.
+        max_watches: Watches of jobs open at once.
+        max_project_watches: Likewise, of one project; 0 for as many as all.
         max_project_bytes: Bytes of all datasets of a project together.
         max_columns: Columns of a table.
         max_row_bytes: Bytes of a row, or of an object of JSON.
         max_text_bytes: Bytes of a cell of text.
         max_decompressed_bytes: Bytes of a table once it is decompressed.
+        max_row_group_bytes: Memory that a worker may take to read a row group of Parquet.
         max_message_bytes: Largest message received.
         grace_seconds: How long calls may continue after SIGTERM.
         max_connection_age_seconds: Age at which connections are renewed; 0 for never.
@@ -62,6 +75,8 @@ class TrainerSettings(ServiceSettings):
     workers: int = Field(default=1, ge=1, le=256)
     max_project_jobs: int = Field(default=0, ge=0)
     threads: int = Field(default=1, ge=1, le=256)
+    cuda: CudaSetting = "auto"
+    worker_memory_bytes: int | None = Field(default=None, ge=0)
     lease_seconds: float = Field(default=10.0, gt=0)
     heartbeat_seconds: float = Field(default=1.0, gt=0)
     checkpoint_seconds: float = Field(default=60.0, ge=0)
@@ -71,11 +86,17 @@ class TrainerSettings(ServiceSettings):
     upload_idle_seconds: float = Field(default=7 * 24 * 3600.0, gt=0)
     keep_deleted_seconds: float = Field(default=24 * 3600.0, ge=0)
     max_open_uploads: int = Field(default=100, ge=1)
+    max_upload_streams: int = Field(default=64, ge=1)
+    max_project_upload_streams: int = Field(default=0, ge=0)
+    upload_stream_idle_seconds: float = Field(default=300.0, gt=0)
+    max_watches: int = Field(default=1000, ge=1)
+    max_project_watches: int = Field(default=0, ge=0)
     max_project_bytes: int = Field(default=1 << 40, ge=1)
     max_columns: int = Field(default=4096, ge=1)
     max_row_bytes: int = Field(default=16 << 20, ge=1024)
     max_text_bytes: int = Field(default=64 << 10, ge=1)
     max_decompressed_bytes: int = Field(default=64 << 30, ge=1)
+    max_row_group_bytes: int = Field(default=1 << 30, ge=1 << 20)
     segment_bytes: int = Field(default=8 * 1024 * 1024, ge=1)
     segment_seconds: float = Field(default=1.0, gt=0)
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=64 * 1024)
@@ -112,6 +133,13 @@ class TrainerSettings(ServiceSettings):
         """The store of models, the embedded default filled in."""
         return self.model_store or f"file://{self.home.absolute()}/models"
 
+    @property
+    def worker_memory(self) -> int:
+        """Bytes of memory that a worker may take; 0 for no limit."""
+        if self.worker_memory_bytes is not None:
+            return self.worker_memory_bytes
+        return default_worker_memory(self.workers, machine_memory())
+
     def for_worker(self) -> dict[str, Any]:
         """Return the settings as JSON values that a worker reads in whatever folder it runs: defaults are filled in."""
         filled = {
@@ -119,13 +147,20 @@ class TrainerSettings(ServiceSettings):
             "registry": self.registry_url,
             "data_store": self.data_store_url,
             "model_store": self.model_store_url,
+            "worker_memory_bytes": self.worker_memory,
         }
         return self.model_copy(update=filled).model_dump(mode="json")
 
     @property
     def ingest_limits(self) -> IngestLimits:
         """What an upload may ask of the machine that reads it."""
-        return IngestLimits(self.max_columns, self.max_row_bytes, self.max_text_bytes, self.max_decompressed_bytes)
+        return IngestLimits(
+            columns=self.max_columns,
+            row_bytes=self.max_row_bytes,
+            text_bytes=self.max_text_bytes,
+            decompressed_bytes=self.max_decompressed_bytes,
+            row_group_bytes=self.max_row_group_bytes,
+        )
 
     @property
     def scratch(self) -> Path:
@@ -138,5 +173,11 @@ def worker_environment() -> dict[str, str]:
 
     Threads that spin make a step several times slower on a busy machine; who wants them sets ``OMP_WAIT_POLICY``. What
     NumPy's BLAS rounds depends on its threads, of which a fit's fingerprint knows nothing; torch's are the job's.
+    Arrow's own allocator reserves a gigabyte at once, which would count for the memory that a worker may take.
     """
-    return {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1", **os.environ}
+    return {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "OPENBLAS_NUM_THREADS": "1",
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        **os.environ,
+    }

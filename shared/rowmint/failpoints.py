@@ -16,6 +16,7 @@ FAILPOINTS = frozenset(
         "upload.segment.stored",
         "upload.segment.committed",
         "upload.finished",
+        "ingest.verified",
         "ingest.types.joined",
         "ingest.table.stored",
         "ingest.ready",

@@ -130,7 +130,7 @@ def test_an_upload_corrected_after_every_refusal_becomes_ready(client, stub):
     client.delete_dataset("corrected")
     name = client.create_dataset("corrected", format="csv").name
     refused(send, stub, name, part(0, 9), part(11, SIZE))
-    refused(send, stub, name, part(9, SIZE), finish(sha256=bytes(32)))
+    refused(send, stub, name, part(9, SIZE), finish(total_size=99))
     send(stub, name, finish())
     ready = client.wait_dataset(name)
     assert (ready.row_count, ready.committed_size, ready.sha256) == (3, SIZE, hashlib.sha256(DATA).digest())
@@ -141,6 +141,16 @@ def test_an_upload_corrected_after_every_refusal_becomes_ready(client, stub):
     assert other.kind == ("DATA_LOSS", "DIGEST_MISMATCH")
     assert f"{name} was already finished" in other.message
     assert send(stub, name, finish()) == ready == client.get_dataset(name)
+
+
+def test_a_resumed_upload_of_other_bytes_fails_as_it_is_read_back(client, stub):
+    name = client.create_dataset("mixed", format="csv").name
+    send(stub, name, part(0, 9))
+    accepted = send(stub, name, part(9, SIZE), finish(sha256=bytes(32)))
+    assert accepted.state in (dataset_pb2.DATASET_STATE_INGESTING, dataset_pb2.DATASET_STATE_FAILED)
+    with pytest.raises(InvalidDataError, match=f"have SHA-256 {hashlib.sha256(DATA).hexdigest()}, but finish_write"):
+        client.wait_dataset(name)
+    client.delete_dataset(name)
 
 
 def parquet(**columns) -> bytes:

@@ -21,6 +21,7 @@ from tests.acceptance.processes import ROOT, customers_csv
 from tests.proxied.deployment import TRAINER, Deployment
 from trainer_service.jobs.runners import PHASES
 from trainer_service.metrics import PHASE_OUTCOMES
+from trainer_service.metrics import SHED_REASONS as TRAINER_SHED_REASONS
 
 DEPLOY = ROOT / "deploy"
 RULES = {
@@ -42,6 +43,7 @@ CLOSED = {
     ("grpc_server_call_duration_seconds", "grpc_status"): {code.name for code in grpc.StatusCode},
     ("rowmint_streams_ended_total", "outcome"): set(OUTCOMES),
     ("rowmint_shed_total", "reason"): set(SHED_REASONS),
+    ("rowmint_trainer_shed_total", "reason"): set(TRAINER_SHED_REASONS),
     ("rowmint_jobs", "kind"): set(JobKind),
     ("rowmint_jobs", "state"): set(JobState),
     ("rowmint_jobs_ended_total", "kind"): set(JobKind),

@@ -69,6 +69,14 @@ class DatasetSuite(RegistrySuite):
             create(digest=b"2" * 32)
         assert create(project="q").name.project == "q"
 
+    def test_a_request_of_an_earlier_release_is_recognised(self, registry):
+        named = {"data_format": {}, "request_id": "r"}
+        made = registry.datasets.create("p", "", **named, request_digest=b"1" * 32)
+        digests = {"request_digest": b"2" * 32, "former_digests": (b"0" * 32, b"1" * 32)}
+        assert registry.datasets.create("p", "", **named, **digests) == made
+        with pytest.raises(RequestIdReusedError, match="'r'"):
+            registry.datasets.create("p", "", **named, request_digest=b"2" * 32, former_digests=(b"0" * 32,))
+
     def test_a_dataset_name_is_taken_once(self, registry):
         registry.datasets.create("p", "d", data_format={})
         with pytest.raises(ResourceExistsError, match="projects/p/datasets/d"):
@@ -88,6 +96,18 @@ class DatasetSuite(RegistrySuite):
                 break
         assert sorted(seen, key=lambda record: record.uid) == sorted(made, key=lambda record: record.uid)
         assert [record.create_time for record in seen] == sorted((r.create_time for r in made), reverse=True)
+
+    def test_a_page_ends_before_what_does_not_fit(self, registry):
+        for index in range(5):
+            registry.datasets.create("p", f"d{index}", data_format={})
+        records = registry.datasets.list("p").items
+        pages, token = [], ""
+        while not pages or token:
+            fit = iter([False, True, False])  # the first is on its page, whether it fits or not
+            page = registry.datasets.list("p", 3, token, lambda _, fit=fit: next(fit))
+            pages.append(page.items)
+            token = page.next_page_token
+        assert pages == [records[:2], records[2:4], records[4:]]
 
     @pytest.mark.parametrize("token", ["x", "!!", "W10=", "WyJkYXRhc2V0czpwIiwgInQiLCAidSJd", "e30=", "é"])
     def test_a_bad_page_is_refused(self, registry, token):

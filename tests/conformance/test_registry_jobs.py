@@ -55,6 +55,8 @@ class JobSuite(RegistrySuite):
         dataset = ready(registry)
         one = train(registry, "", dataset, request_id="r", request_digest=b"1" * 32)
         assert train(registry, "", dataset, request_id="r", request_digest=b"1" * 32) == one
+        former = {"request_digest": b"3" * 32, "former_digests": (b"1" * 32,)}
+        assert train(registry, "", dataset, request_id="r", **former) == one
         with pytest.raises(RequestIdReusedError):
             train(registry, "", dataset, request_id="r", request_digest=b"2" * 32)
         train(registry, "j", dataset)
@@ -277,6 +279,15 @@ class JobSuite(RegistrySuite):
         with pytest.raises(WrongStateError, match="SUCCEEDED"):
             registry.jobs.cancel_request(name)
         assert registry.jobs.get(name).model_version == version.name.version
+
+    def test_heads_are_read_together(self, registry):
+        dataset = ready(registry, "watched")
+        first, second = (train(registry, name, dataset) for name in ("first", "second"))
+        registry.jobs.cancel_request(second.name)
+        heads = registry.jobs.heads([first.uid, second.uid, *(f"none-{number}" for number in range(600))])
+        ended = registry.jobs.get_by_uid(second.uid)
+        assert heads == {first.uid: (first.event_count, False), second.uid: (ended.event_count, True)}
+        assert registry.jobs.heads([]) == {}
 
     def test_jobs_are_listed_newest_first_in_pages(self, registry):
         dataset = ready(registry)

@@ -16,6 +16,7 @@ SCENARIOS = {
         Kill("upload.segment.stored", 2),
         Kill("upload.segment.committed", 3),
         Kill("upload.finished"),
+        Kill("ingest.verified"),
         Kill("ingest.types.joined"),
         Kill("encode.began"),
         Kill("fit.step", 6),

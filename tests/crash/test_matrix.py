@@ -40,6 +40,7 @@ SCENARIOS: dict[str, tuple[Kill, ...]] = {
         Kill("upload.segment.stored"),
         Kill("upload.segment.committed"),
         Kill("upload.finished"),
+        Kill("ingest.verified"),
         Kill("ingest.types.joined"),
         Kill("encode.began"),
         Kill("checkpoint.stored"),

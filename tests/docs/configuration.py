@@ -39,7 +39,7 @@ Files are read again when they change, without a restart.
 {trainer}
 
 Workers take `OMP_WAIT_POLICY` and `OPENBLAS_NUM_THREADS` from the trainer's environment; unset, threads that wait sleep
-(`PASSIVE`) and NumPy's BLAS has one.
+(`PASSIVE`) and NumPy's BLAS has one. So they do `ARROW_DEFAULT_MEMORY_POOL`; unset, Arrow allocates from the system.
 
 ## Sampler
 
@@ -72,7 +72,7 @@ def default_of(settings: BaseSettings, name: str) -> str:
         return "all cores"
     # Filled in from the home where it is not set.
     value = getattr(settings, f"{name}_url", getattr(settings, name))
-    if value == "":
+    if value in ("", None):
         return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

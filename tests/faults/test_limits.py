@@ -1,19 +1,26 @@
 """What is more than a service allows is refused with an error that names the setting to raise."""
 
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import google_crc32c
 import grpc
+import pyarrow as pa
 import pytest
 
 from rowmint.client import Client, RowmintCallError
 from rowmint.client.datasets import MESSAGE_BYTES
+from rowmint.errors import InvalidDataError
 from rowmint.v1.dataset_service_pb2 import WriteDatasetRequest
 from rowmint.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from tests.acceptance.processes import Services
 from tests.acceptance.refusals import refused
 from tests.faults.golden_home import NO_TRAINER, golden_request
+from tests.faults.process_figures import anonymous_bytes
 from tests.faults.raw_streams import Undisturbed, opened
+from tests.hostile.parquet_bytes import BYTE_ARRAY, DICTIONARY, RLE_DICTIONARY, ZSTD, Chunk, File, Page, run
+from tests.waiting import PATIENCE, wait_until
 
 PROJECT_BYTES = 3 * MESSAGE_BYTES
 
@@ -69,6 +76,50 @@ def test_a_message_larger_than_the_trainer_takes(limited: str) -> None:
             DatasetServiceStub(channel).WriteDataset(iter([data_message(name, 2 * MESSAGE_BYTES)]))
         assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert client.get_dataset("wide").committed_size == 0
+
+
+def test_an_upload_that_takes_more_memory_than_a_worker_may(services: Services) -> None:
+    trainer = services.trainer(ROWMINT_WORKER_MEMORY_BYTES=str(640 << 20))
+    entries = 15 << 20
+    lexicon = Page(DICTIONARY, pa.compress(bytes(4 * entries), "zstd", asbytes=True), entries, unpacked=4 * entries)
+    rows = Page(values=3, data=pa.compress(run(3, 1, 24), "zstd", asbytes=True), encoding=RLE_DICTIONARY)
+    pages = (lexicon, replace(rows, unpacked=len(run(3, 1, 24))))
+    bomb = File(((Chunk(pages, BYTE_ARRAY, ZSTD),) * 2,)).to_bytes()
+    with Client(trainer.address) as client:
+        with pytest.raises(InvalidDataError, match=r"more memory than a worker may take \(\d+ bytes, ROWMINT_WORKER"):
+            client.upload(bomb, "bomb", format="parquet")
+        assert client.upload(b"a,b\n1,2\n2,3\n", "small", format="csv").row_count == 2
+
+
+def test_hundreds_of_streams_of_one_dataset_take_bounded_memory_and_leave_none(services: Services) -> None:
+    trainer = services.trainer(ROWMINT_SEGMENT_SECONDS="600", ROWMINT_MAX_UPLOAD_STREAMS="32")
+    data = bytes(MESSAGE_BYTES)
+    crc, pieces = google_crc32c.value(data), 7
+    with Client(trainer.address, project="memory") as client:
+        name = client.create_dataset("d", format="csv").name
+        before, most = anonymous_bytes(trainer.pid), 0
+        for _ in range(3):
+            done = threading.Event()
+
+            def messages(done: threading.Event = done) -> Iterator[WriteDatasetRequest]:
+                for index in range(pieces):
+                    yield WriteDatasetRequest(name=name, write_offset=index * MESSAGE_BYTES, data=data, crc32c=crc)
+                done.wait(PATIENCE)
+
+            channels = [
+                grpc.insecure_channel(trainer.address, options=[("grpc.use_local_subchannel_pool", 1)])
+                for _ in range(60)
+            ]
+            calls = [DatasetServiceStub(channel).WriteDataset.future(messages()) for channel in channels]
+            # All but the newest, and one that may still be about to learn of it, are refused or superseded.
+            wait_until(lambda calls=calls: sum(not call.done() for call in calls) <= 1, "one stream is left")
+            most = max(most, anonymous_bytes(trainer.pid))
+            done.set()
+            for call, channel in zip(calls, channels, strict=True):
+                call.cancel()
+                channel.close()
+        assert most - before < 700 << 20
+        wait_until(lambda: anonymous_bytes(trainer.pid) - before < 250 << 20, "memory is given back")
 
 
 def test_a_client_whose_messages_are_too_large_says_which_setting_allows_them(services: Services) -> None:

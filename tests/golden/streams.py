@@ -21,6 +21,7 @@ from rowmint.errors import ResourceNotFoundError
 from rowmint.names import ModelName, ModelVersionName, ModelVersionRef
 from rowmint.objects import MemoryStore
 from rowmint.registry import ModelVersionRecord
+from rowmint.rpc.project_threads import ProjectThreads
 from rowmint.sampling.formats import RowFormat, TypedBatch
 from rowmint.sampling.limits import MAX_REUSE, MAX_ROWS
 from rowmint.sampling.messages import RowsMessage, StreamHeader, StreamSummary
@@ -166,7 +167,7 @@ def sampler_of(
 ) -> Iterator[Sampler]:
     """Compose a sampler of the models of `catalog`; it draws seed 1 where none is given."""
     with ThreadPoolExecutor(2) as loaders, ThreadPoolExecutor(2) as workers:
-        models = ModelCache(catalog, catalog.store, kernel, loaders, cache_bytes)
+        models = ModelCache(catalog, catalog.store, kernel, loaders, cache_bytes, lookups=ProjectThreads(loaders, 2))
         yield Sampler(models, PlanCache(lambda _: workers), lambda _: workers, lambda: 1, max_rows=max_rows)
 
 

@@ -4,9 +4,10 @@ import csv
 import io
 from collections.abc import Callable
 
+from rowmint.errors import InvalidFieldError
 from rowmint.schema import ColumnSpec, DataType
 from tests.hostile.uploads import Refused, accepted, equal, fuzzed, read, refused
-from trainer_service.datasets.formats import CsvFormat
+from trainer_service.datasets.formats import CsvFormat, format_from_json
 from trainer_service.datasets.limits import IngestLimits
 
 CSV = CsvFormat()
@@ -126,6 +127,19 @@ def ragged_rows_without_end() -> None:
     equal([(2, 1, "")], refused(b"a,b\n" + b"," * 5_000_000 + b"\n", CSV, "has 5000001 fields").places)
 
 
+def null_values_by_the_thousand() -> None:
+    """pyarrow ends the process at about a hundred thousand: that many are refused, of a stored format too."""
+    most = ["-" * 1000 + str(number) for number in range(99)]
+    found = accepted(b"a,b\n1,-\n-,2\n", format_from_json({"type": "csv", "null_values": ["-", *most]}))
+    equal({"a": [1, None], "b": [None, 2]}, found.to_pydict())
+    try:
+        format_from_json({"type": "csv", "null_values": [str(number) for number in range(100_000)]})
+    except InvalidFieldError as error:
+        equal("dataset.format.csv.null_values: has 100,000 entries; at most 100", str(error))
+    else:
+        raise AssertionError("a hundred thousand null values were accepted")
+
+
 CASES: dict[str, Callable[[], None]] = {
     case.__name__: case
     for case in (
@@ -143,5 +157,6 @@ CASES: dict[str, Callable[[], None]] = {
         quotes_out_of_place,
         names_given_twice_or_not_at_all,
         ragged_rows_without_end,
+        null_values_by_the_thousand,
     )
 } | fuzzed({"csv": WORDS}, CSV, 2)

@@ -38,6 +38,7 @@ from trainer_service.datasets.limits import IngestLimits
 
 PARQUET = ParquetFormat()
 SMALL = IngestLimits(decompressed_bytes=16 << 20)
+LEAN = IngestLimits(row_group_bytes=128 << 20)
 
 
 def written(table: pa.Table, **options: object) -> bytes:
@@ -203,6 +204,38 @@ def runs_that_stand_for_billions() -> None:
     refused(_one(Page(DICTIONARY, b"", 0), endless), PARQUET, words, SMALL)
 
 
+def dictionaries_of_empty_texts() -> None:
+    """Four bytes each in the file, next to nothing once compressed, and sixteen or more in memory."""
+
+    def column(megabytes: int, entries: int | None = None) -> Chunk:
+        data = pa.compress(bytes(megabytes << 20), "zstd", asbytes=True)
+        count = (megabytes << 20) // 4 if entries is None else entries
+        lexicon = Page(DICTIONARY, data, count, unpacked=megabytes << 20)
+        rows = pa.compress(run(3, 1, 24), "zstd", asbytes=True)
+        return Chunk((lexicon, replace(SPOKEN, data=rows, unpacked=len(run(3, 1, 24)))), BYTE_ARRAY, ZSTD)
+
+    words = "(ROWMINT_MAX_ROW_GROUP_BYTES); write smaller pages or row groups, or raise the setting"
+    data = File(((column(60),) * 16,)).to_bytes()
+    equal(True, len(data) < 217 << 10)
+    equal([(0, 1, "")], refused(data, PARQUET, words).places)
+    for columns in (1, 16):
+        equal([(0, 1, "")], refused(File(((column(60),) * columns,)).to_bytes(), PARQUET, words, LEAN).places)
+    for group in ((column(20),), (column(1),) * 21):
+        equal(["", "", ""], accepted(File((group,)).to_bytes(), PARQUET, LEAN)["c0"].to_pylist())
+        more = File(((*group, column(4)),)).to_bytes()
+        equal([(0, 1, "")], refused(more, PARQUET, words, LEAN).places)
+    # What a page says of its entries counts, as Arrow takes it at its word.
+    refused(File(((column(1, 2**31 - 1),),)).to_bytes(), PARQUET, words)
+    refused(File(((column(1, -1),),)).to_bytes(), PARQUET, "has a dictionary of -1 entries")
+
+
+def lengths_in_deltas() -> None:
+    """A page of deltas has all lengths of its texts in memory at once, whatever few bytes it has."""
+    most = (128 << 20) // 8
+    page = Page(values=most, data=varint(128) * 4, encoding=DELTA_BYTE_ARRAY)
+    refused(_one(page, kind=BYTE_ARRAY), PARQUET, "(ROWMINT_MAX_ROW_GROUP_BYTES)", LEAN)
+
+
 def a_text_that_stands_in_every_row() -> None:
     text = b"x" * 60_000
     for lexicon in (Page(DICTIONARY, texts(text), 1), Page(DICTIONARY, texts(b"u", text), 2)):
@@ -312,6 +345,8 @@ CASES: dict[str, Callable[[], None]] = {
         texts_whose_lengths_lie,
         bombs_of_compression,
         runs_that_stand_for_billions,
+        dictionaries_of_empty_texts,
+        lengths_in_deltas,
         a_text_that_stands_in_every_row,
         prefixes_that_repeat_a_text,
         many_columns_of_runs,

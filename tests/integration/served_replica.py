@@ -11,6 +11,7 @@ from rowmint.objects import open_store
 from rowmint.registry import open_models_registry
 from rowmint.rpc.models import model_service
 from rowmint.rpc.orca import LoadReport, load_service
+from rowmint.rpc.project_threads import ProjectThreads
 from rowmint.rpc.server import Server, ServerOptions
 from rowmint.synthesizer import choose_kernel
 from sampler_service.admission import Admission, Allowance
@@ -53,21 +54,22 @@ def replica(
     found = {}
 
     async def serve(loaders, workers):
-        cache = ModelCache(registry.models, store, choose_kernel(kernel), loaders, 1 << 28)
+        lookups = ProjectThreads(loaders, 4)
+        cache = ModelCache(registry.models, store, choose_kernel(kernel), loaders, 1 << 28, lookups=lookups)
         services = SessionServices(
             Sampler(cache, PlanCache(lambda _: workers), lambda _: workers, lambda: 99),
             lambda _: workers,
             Admission(Allowance(streams, 10**6), Allowance(project, 0)),
             Drain(),
             Replica(lambda: "one", lambda: LoadReport(0.5, 20.0)),
-            Statistics(registry.models, cache.loaded_bytes, clock=time.monotonic, now=time.time),
+            Statistics(registry.models, cache.loaded_bytes, clock=time.monotonic, now=time.time, lookups=lookups),
             max_seconds=max_seconds,
         )
         pacing = Pacing(write_timeout)
         server = Server(
             [
                 sampling_service(SamplingServicer(services, pacing)),
-                model_service(registry.models, store),
+                model_service(registry.models, store, lookups, 3 << 20),
                 load_service(lambda: LoadReport(0.5, 20.0)),
             ],
             ServerOptions("127.0.0.1:0"),

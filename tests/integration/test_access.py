@@ -383,6 +383,23 @@ def test_a_call_that_cannot_be_audited_is_refused():
     assert within(test, audit=Kept(full=True)) == (grpc.StatusCode.UNAVAILABLE, "the disk is full", [])
 
 
+def test_too_many_entries_are_refused_once_the_caller_is_known():
+    method = "rowmint.v1.DatasetService/CreateDataset"
+    kept = Kept()
+
+    async def test(gate):
+        request = request_of(method, first="mine")
+        request.dataset.format.csv.null_values.extend(["-"] * 101)
+        found = [await gate.call(method, request, caller) for caller in (None, "trainer")]
+        return [code for code, _ in found], found[1][1], gate.reached
+
+    codes, details, reached = within(test, audit=kept)
+    assert codes == [grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT]
+    assert details == "dataset.format.csv.null_values: has 101 entries; at most 100"
+    assert reached == []
+    assert [entry.decision for entry in kept.entries] == ["unauthenticated", "allowed"]
+
+
 def test_a_method_without_a_rule_lets_no_server_start():
     file = descriptor_pb2.FileDescriptorProto(
         name="rowmint_test/lawless.proto", package="rowmint_test", syntax="proto3"

@@ -34,6 +34,7 @@ from tests.conformance.registries import TRAIN, train
 from tests.golden.make import stored
 from tests.golden.streams import record
 from tests.unended import unended
+from tests.unit.inline_threads import inline_threads
 from trainer_service.servicers.model_admin import ModelAdminServicer
 from trainer_service.signer import VersionSigner
 
@@ -127,14 +128,15 @@ async def world(folder, *, guarded: bool = True) -> AsyncIterator[World]:
     migrate(registry.engine)
     (folder / "models").mkdir()
     store = open_store(f"file://{folder}/models")
-    admin = ModelAdminServicer(registry.models, 3600, VersionSigner(registry.models, store, None))
+    threads = inline_threads()
+    admin = ModelAdminServicer(registry.models, 3600, VersionSigner(registry.models, store, None), threads)
     trainer = Server(
         [
             Service(
                 "rowmint.v1.ModelAdminService",
                 lambda server: model_admin_service_pb2_grpc.add_ModelAdminServiceServicer_to_server(admin, server),
             ),
-            model_service(registry.models, store),
+            model_service(registry.models, store, threads, 3 << 20),
         ],
         ServerOptions("127.0.0.1:0"),
         security=security,

@@ -2,8 +2,10 @@
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +27,7 @@ from rowmint.registry import DatasetRecord, DatasetState, EventRecord, JobKind, 
 from rowmint.registry.job_records import JobError
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.v1 import dataset_pb2, training_job_pb2, training_service_pb2
+from tests.unit.inline_threads import inline_threads
 from trainer_service.config import TrainingConfig, to_json
 from trainer_service.converters.datasets import (
     DATASET_STATES,
@@ -39,6 +42,7 @@ from trainer_service.datasets.formats import CsvFormat
 from trainer_service.datasets.notices import Finding, Notice, NoticeCode
 from trainer_service.fitting.families.independent.config import IndependentConfig
 from trainer_service.fitting.monitoring.progress import FitEvent, Phase
+from trainer_service.jobs.notifier import JobNotifier, WatchLimits
 from trainer_service.jobs.runners import PHASES
 from trainer_service.jobs.runners.train import _payload
 from trainer_service.servicers.datasets import _SerializedWriter
@@ -314,17 +318,31 @@ class Jobs:
     def get_by_uid(self, _: object) -> JobRecord:
         return JOB
 
-    def events_after(self, _: object, sequence: int) -> list[EventRecord]:
+    def events_after(self, _: object, sequence: int, limit: int = 1000) -> list[EventRecord]:
         return self.events[sequence:]
 
 
-def servicer(answer: dict[str, Any] | None = None) -> TrainingServicer:
+async def looks_at_job(uids: Sequence[str]) -> dict[str, tuple[int, bool]]:
+    return dict.fromkeys(uids, (JOB.event_count, False))
+
+
+def servicer(answer: dict[str, Any] | None = None, *, cuda: bool = False) -> TrainingServicer:
     async def estimate(body: dict[str, Any]) -> dict[str, Any]:
         assert body["dataset_uid"] == "d"
         return answer or {}
 
     registry: Any = SimpleNamespace(jobs=Jobs(), datasets=SimpleNamespace(get=lambda _: DATASET))
-    return TrainingServicer(registry, SimpleNamespace(estimate=estimate), lambda: None, threads=1)
+    estimator = SimpleNamespace(estimate=estimate)
+    return TrainingServicer(
+        registry,
+        estimator,
+        lambda: None,
+        threads=inline_threads(),
+        job_threads=1,
+        cuda=lambda: cuda,
+        max_page_bytes=3 << 20,
+        notifier=JobNotifier(looks_at_job, WatchLimits(), lambda _: None, partial(asyncio.sleep, 0)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -349,6 +367,28 @@ def test_an_estimate_that_fails_keeps_all_of_its_error(
     assert raised.value.reason is error.reason
     assert [violation.field for violation in raised.value.violations] == fields
     assert (raised.value.metadata, raised.value.retry_after) == (metadata, error.retry_after)
+
+
+@pytest.mark.parametrize("validate_only", [False, True])
+def test_a_job_for_cuda_is_refused_where_there_is_none(validate_only: bool):
+    request = training_service_pb2.CreateTrainingJobRequest(parent="projects/p", validate_only=validate_only)
+    request.training_job.dataset, request.training_job.model = "projects/p/datasets/d", "projects/p/models/m"
+    request.training_job.config.independent.SetInParent()
+    request.training_job.config.device = training_job_pb2.DEVICE_CUDA
+    schema = TableSchema((ColumnSpec("a", ColumnKind.NUMERICAL, DataType.DOUBLE),))
+
+    def create(cuda: bool) -> training_job_pb2.TrainingJob:
+        one = servicer({}, cuda=cuda)
+        one._registry.datasets.get = lambda _: replace(DATASET, schema=schema)  # type: ignore[method-assign]
+        jobs: Any = one._registry.jobs
+        jobs.create, jobs.repeated = lambda *_, **named: replace(JOB, config=named["config"]), lambda *_: None
+        return asyncio.run(one.CreateTrainingJob(request, None)).training_job
+
+    assert create(cuda=True).config.device == training_job_pb2.DEVICE_CUDA
+    with pytest.raises(InvalidFieldError) as raised:
+        create(cuda=False)
+    message = "training_job.config.device: is DEVICE_CUDA; this trainer has no CUDA device: use DEVICE_CPU"
+    assert str(raised.value) == message
 
 
 def test_watching_ends_with_the_trainer():
@@ -379,7 +419,7 @@ def test_a_writer_is_closed_only_after_what_it_was_doing():
 
     async def test() -> None:
         writer: Any = SimpleNamespace(tick=tick, close=lambda: done.append("close"))
-        serialized = _SerializedWriter(writer)
+        serialized = _SerializedWriter(writer, asyncio.to_thread)
         ticking = asyncio.create_task(serialized.tick())
         await asyncio.to_thread(started.wait, 20)
         ticking.cancel()

@@ -239,6 +239,13 @@ def test_quoted_empty_fields_where_not_all_are_quoted(text):
     assert read(text, quoted_empty=QuotedEmpty.MISSING)[0]["a"] == ["1", None]
 
 
+def test_quoted_empty_fields_of_a_single_column_are_missing():
+    columns, notices, _ = read('a\nx\n""\ny\n')
+    assert columns == {"a": ["x", None, "y"]}
+    assert notices == [(NoticeCode.QUOTED_EMPTY, "--quoted-empty text")]
+    assert read('a\nx\n""\ny\n', quoted_empty=QuotedEmpty.TEXT)[0] == {"a": ["x", "", "y"]}
+
+
 def test_what_was_seen_can_be_declared():
     text = "# x\n'a';'b'\n'';'2'\n"
     reader = opened(text, quote="'")

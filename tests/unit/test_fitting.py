@@ -15,7 +15,7 @@ import torch
 
 from rowmint.artifact import Artifact
 from rowmint.errors import CancelledError, InvalidFieldError
-from rowmint.schema import ColumnKind
+from rowmint.schema import ColumnKind, DataType, TableSchema
 from rowmint.synthesizer import choose_kernel
 from rowmint.synthesizer.exact import tables
 from rowmint.synthesizer.exact.network import load_network
@@ -27,6 +27,7 @@ from tests.tables_to_fit import (
     SMALL_EXPORT,
     TVAE,
     TableToFit,
+    column,
     encode_rows,
     fit_table,
     full_table,
@@ -216,6 +217,20 @@ def test_every_override_changes_the_encoding(name: str, codes: dict[str, Encoded
     made = encoded(config(TVAE, column_overrides=(OVERRIDES[name],)), tmp_path)
     before, after = (CheckpointFingerprint.of(table, {}).encoding for table in (codes["tvae"], made))
     assert before != after
+
+
+@pytest.mark.parametrize("least", [None, 1])
+def test_a_value_of_a_single_row_is_in_no_part_of_a_model_unless_requested(least: int | None, tmp_path: Path) -> None:
+    cities: list[Any] = ["Oslo", "Rome", "Bern", "Kyiv", "Lima", "Doha"] * 9 + ["Ubud", "Ribe", "Lund", "Bled"]
+    spec = column("city", ColumnKind.CATEGORICAL, DataType.STRING, nullable=False)
+    table = TableToFit({"city": cities}, TableSchema((spec,)))
+    override = ColumnOverride("city", high_cardinality=HighCardinality.OTHER, min_category_count=least)
+    made = fit_table(table, config(IndependentConfig(), column_overrides=(override,)), tmp_path)
+    body = made.manifest + made.weights
+    assert all(name in body for name in (b"Oslo", b"Doha"))
+    assert [name for name in (b"Ubud", b"Ribe", b"Lund", b"Bled") if name in body] == (
+        [] if least is None else [b"Ubud", b"Ribe", b"Lund", b"Bled"]
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)

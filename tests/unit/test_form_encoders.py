@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -364,23 +365,29 @@ def test_a_missing_cell_of_a_single_column_is_no_empty_line():
     assert _bytes(RowFormat.CSV, two, [codes, array]) == b'c,d\na,1\n,\n"",3\n'
 
 
-LEADS = (
-    "=",
-    "+",
-    "-",
-    "@",
-    "\t",
-    "\r",
-    "\n",
-    "\uff1d",
-    "\uff0b",
-    "\uff0d",
-    "\uff20",
-    " =",
-    "\u00a0=",
-    "\u3000@",
-    "\ufeff=",
+@pytest.mark.parametrize(
+    ("column", "array"),
+    [
+        (_column(DataType.INT64, WrittenForm(), nullable=True), np.array([1, 0, 3])),
+        (_column(DataType.DOUBLE, WrittenForm(MONEY), nullable=True, decimals=2), np.array([1.0, 0.0, 3.0])),
+        (_column(DataType.DATE, WrittenForm(DatetimeForm("%d.%m.%Y")), nullable=True), np.array([1, 0, 3])),
+        (_column(DataType.TIMESTAMP, WrittenForm(), nullable=True), np.array([1, 0, 3])),
+        (
+            ColumnSpec("c", ColumnKind.CATEGORICAL, DataType.STRING, Domain(("a", "b"), nullable=True)),
+            np.array([1, -1, 0], np.int32),
+        ),
+    ],
 )
+def test_every_reader_finds_the_rows_of_a_single_column(column, array):
+    body = _bytes(RowFormat.CSV, [column], [ColumnArray(array, None if array.dtype == np.int32 else array != 0)])
+    rows = list(csv.reader(io.StringIO(body.decode(), newline="")))
+    assert [len(row) for row in rows] == [1, 1, 1, 1]
+    assert [not row[0] for row in rows] == [False, False, True, False]
+    found = pyarrow.csv.read_csv(io.BytesIO(body), convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True))
+    assert [cell is None for cell in found["c"].to_pylist()] == [False, True, False]
+
+
+LEADS = [*"=+-@\t\r\n\uff1d\uff0b\uff0d\uff20", " =", "\u00a0=", "\u3000@", "\ufeff="]
 
 
 @pytest.mark.parametrize("lead", LEADS)

@@ -5,11 +5,11 @@ import pytest
 from rowmint.errors import Reason
 from rowmint.rpc.status import CODES
 from sampler_service.settings import SamplerSettings
-from tests.docs import configuration, errors, families, hyperparameters, traceability
+from tests.docs import configuration, errors, families, field_limits, hyperparameters, traceability
 from tests.docs.pages import README, cells, table, text
 from trainer_service.settings import TrainerSettings
 
-PAGES = (configuration, errors, families, hyperparameters, traceability)
+PAGES = (configuration, errors, families, field_limits, hyperparameters, traceability)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.PAGE.stem)

@@ -360,6 +360,8 @@ def test_a_text_longer_than_a_cell(read):
         ({"type": "csv", "quote": "''"}, "quote"),
         ({"type": "csv", "delimiter": ",", "quote": ","}, "quote"),
         ({"type": "csv", "encoding": "ebcdic"}, "encoding"),
+        ({"type": "csv", "null_values": ["-"] * 101}, "null_values: has 101 entries; at most 100"),
+        ({"type": "csv", "null_values": ["-", "x" * 1025]}, r"null_values\[1\]: has 1,025 characters; at most 1,024"),
         ({"type": "xls"}, r"dataset\.format"),
         ({}, r"dataset\.format"),
     ],

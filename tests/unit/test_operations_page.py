@@ -76,6 +76,7 @@ def test_outcomes_and_reasons_are_listed():
     rows = dict(re.findall(r"^\| `(\w+)` \|(.*)$", PAGE, re.MULTILINE))
     for name, values in {
         "rowmint_shed_total": sampler_service.metrics.SHED_REASONS,
+        "rowmint_trainer_shed_total": trainer_service.metrics.SHED_REASONS,
         "rowmint_streams_ended_total": sampler_service.metrics.OUTCOMES,
         "rowmint_job_phase_seconds": trainer_service.metrics.PHASE_OUTCOMES,
     }.items():

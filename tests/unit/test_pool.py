@@ -17,7 +17,7 @@ from tests.acceptance.processes import children_of
 from tests.waiting import PATIENCE
 from trainer_service.jobs import pool
 from trainer_service.jobs.backends.subprocesses import SubprocessBackend
-from trainer_service.jobs.pool import WorkerPool
+from trainer_service.jobs.pool import MAX_WAITING_ESTIMATES, WorkerPool
 
 READY = "import json, os, signal, sys, time; print('{\"ready\": true}', flush=True)\n"
 READS = READY + "body = json.loads(input()); open(os.environ['MARK'] + str(os.getpid()), 'w').close()\n"
@@ -406,6 +406,26 @@ def test_a_wake_up_is_not_lost(make, tmp_path):
         await until(lambda: bool(marks(tmp_path)))
         await one.close()
         await serving
+
+    run(test)
+
+
+def test_so_many_estimates_wait_and_no_more(make, tmp_path):
+    async def test() -> None:
+        one = make(Ledger(), WORKS)
+        made = [asyncio.create_task(one.estimate({"do": "estimate"})) for _ in range(1 + MAX_WAITING_ESTIMATES)]
+        await until(lambda: bool(marks(tmp_path)))
+        with pytest.raises(UnavailableError, match="8 wait already"):
+            await one.estimate({"do": "estimate"})
+        made[-1].cancel()
+        await asyncio.gather(made[-1], return_exceptions=True)
+        another = asyncio.create_task(one.estimate({"do": "estimate"}))
+        await asyncio.sleep(0)
+        assert not another.done()
+        for task in (*made, another):
+            task.cancel()
+        await asyncio.gather(*made, another, return_exceptions=True)
+        await one.close()
 
     run(test)
 

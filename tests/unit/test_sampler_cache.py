@@ -13,6 +13,7 @@ from rowmint.conditions import AnyOf, Predicate, canonical_steps
 from rowmint.errors import DataLossError, LimitError, ResourceNotFoundError, UnavailableError, ValueNotFoundError
 from rowmint.names import ModelName, ModelVersionName
 from rowmint.objects import MemoryStore
+from rowmint.rpc.project_threads import ProjectThreads
 from rowmint.sampling.plan import plan_steps
 from rowmint.synthesizer import choose_kernel
 from sampler_service import model_cache, plan_cache
@@ -56,7 +57,8 @@ def executor():
 
 
 def cache_of(catalog, executor, max_bytes=1 << 28):
-    return ModelCache(catalog, catalog.store, choose_kernel("numpy"), executor, max_bytes)
+    lookups = ProjectThreads(executor, 4)
+    return ModelCache(catalog, catalog.store, choose_kernel("numpy"), executor, max_bytes, lookups=lookups)
 
 
 def test_one_load_for_all_callers(catalog, executor):

@@ -10,6 +10,7 @@ import pytest
 from rowmint.errors import ResourceNotFoundError, UnavailableError, WrongStateError
 from rowmint.names import ModelVersionRef
 from rowmint.registry import VersionState
+from rowmint.rpc.project_threads import ProjectThreads
 from rowmint.synthesizer import choose_kernel
 from sampler_service.model_cache import LoadedModel, ModelCache
 from tests.golden.streams import Catalog, golden_catalog, reference
@@ -69,6 +70,7 @@ def ask(catalog, caller):
                     choose_kernel("numpy"),
                     executor,
                     1 << 28,
+                    lookups=ProjectThreads(executor, 2),
                     sees_unpublished=caller.sees_unpublished,
                 )
 

@@ -20,6 +20,7 @@ from sampler_service import metrics, statistics
 from sampler_service.converters import statistics_to_proto
 from sampler_service.statistics import Statistics, VersionStatistics
 from tests.manual_clock import ManualClock
+from tests.unit.inline_threads import inline_threads
 
 VERSION = ModelVersionName("p", "m", 3)
 
@@ -45,7 +46,13 @@ def clock():
 
 @pytest.fixture
 def counted(clock):
-    return Statistics(Models(), lambda name: 7 if name == VERSION else 0, clock=clock, now=lambda: clock.now + 1e9)
+    return Statistics(
+        Models(),
+        lambda name: 7 if name == VERSION else 0,
+        clock=clock,
+        now=lambda: clock.now + 1e9,
+        lookups=inline_threads(),
+    )
 
 
 def read(counted, name="projects/p/models/m"):
@@ -152,7 +159,9 @@ def test_only_a_caller_who_may_know_of_them_learns_of_versions_that_are_not_publ
         requested.append(project)
         return len(requested) > 1
 
-    counted = Statistics(Models(), lambda _: 0, clock=clock, now=clock, sees_unpublished=sees_unpublished)
+    counted = Statistics(
+        Models(), lambda _: 0, clock=clock, now=clock, lookups=inline_threads(), sees_unpublished=sees_unpublished
+    )
     for number in (3, 9):
         counted.count_rows(ModelVersionName("p", "m", number), 5)
     assert [one.name.version for one in read(counted)] == [3]

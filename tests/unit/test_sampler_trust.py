@@ -12,6 +12,7 @@ import structlog
 
 from rowmint.errors import DataLossError, InvalidFieldError, UnavailableError, UntrustedModelError
 from rowmint.names import ModelName
+from rowmint.rpc.project_threads import ProjectThreads
 from rowmint.security.signing import Signature, SigningKey, Statement, generate_signing_key
 from rowmint.synthesizer import choose_kernel
 from sampler_service import model_cache
@@ -93,7 +94,15 @@ def trust(world, keys):
 
 
 def cache_of(world, trust, executor):
-    return ModelCache(world, world.catalog.store, choose_kernel("numpy"), executor, 1 << 28, trust=trust)
+    return ModelCache(
+        world,
+        world.catalog.store,
+        choose_kernel("numpy"),
+        executor,
+        1 << 28,
+        lookups=ProjectThreads(executor, 4),
+        trust=trust,
+    )
 
 
 def refused(trust, world, model="ctgan"):

@@ -48,6 +48,7 @@ from sampler_service.sessions import CompletedRows, SessionServices
 from sampler_service.statistics import Statistics
 from tests.golden.make import FAMILIES
 from tests.golden.streams import golden_catalog, golden_model, reference, sampler_of
+from tests.unit.inline_threads import inline_threads
 
 GRID = 2048
 CITY = Predicate("city", AnyOf(("Zürich",)))
@@ -105,7 +106,7 @@ class Served:
             self.admission,
             self.drain,
             Replica(lambda: "one", lambda: LoadReport(0.5, 20.0)),
-            Statistics(golden_catalog(), lambda _: 0, clock=time.monotonic, now=time.time),
+            Statistics(golden_catalog(), lambda _: 0, clock=time.monotonic, now=time.time, lookups=inline_threads()),
         )
         self._servicer = SamplingServicer(services, Pacing(60.0))
 

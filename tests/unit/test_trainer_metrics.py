@@ -80,7 +80,7 @@ def test_metrics_of_alerts_exist_before_their_first_event():
         for kind in ("ingest", "train")
         for state in ("SUCCEEDED", "FAILED", "CANCELLED")
     }
-    assert len(died | ended) == 8 + 6
+    assert len(died | ended) == 9 + 6
     assert died | ended <= shown
 
 

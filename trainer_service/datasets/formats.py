@@ -20,6 +20,10 @@ DELIMITER_NAMES: Mapping[str, str] = {
 MAX_SKIP_ROWS = 1_000_000
 MAX_COMMENT = 4
 """Characters of the text that begins a comment."""
+# pyarrow ends the process at about a hundred thousand of them. Checked here too: a format may have been stored by a
+# release that did not bound them.
+MAX_NULL_VALUES = 100
+MAX_NULL_CHARACTERS = 1024
 _PATH = "dataset.format.csv"
 
 
@@ -36,7 +40,7 @@ class QuotedEmpty(StrEnum):
     """What a quoted field without characters is."""
 
     SEEN = "seen"
-    """Missing where every field of the file is quoted, else an empty text."""
+    """Missing where every field of the file is quoted or it has one column, else an empty text."""
     MISSING = "missing"
     TEXT = "text"
 
@@ -61,7 +65,8 @@ class CsvFormat:
     Attributes:
         delimiter: Field separator, one ASCII character; None: seen from the file.
         quote: Quote character, ASCII; doubled within a quoted field.
-        null_values: Values of unquoted fields that represent a missing cell; replaces the default, the empty field.
+        null_values: Values of unquoted fields that represent a missing cell, at most 100 of at most 1,024 characters;
+            replaces the default, the empty field.
         encoding: One of `ENCODINGS`; a byte order mark is allowed. None: UTF-16 if the file begins with its byte order
             mark, else UTF-8.
         comment: Lines that begin with this text are skipped, at most 4 characters; empty: none.
@@ -95,6 +100,19 @@ class CsvFormat:
             raise InvalidFieldError(f"{_PATH}.encoding", f"{self.encoding!r} is not one of {', '.join(ENCODINGS)}")
         self._check_lines()
         self._check_numbers()
+        self._check_nulls()
+
+    def _check_nulls(self) -> None:
+        if len(self.null_values) > MAX_NULL_VALUES:
+            raise InvalidFieldError(
+                f"{_PATH}.null_values", f"has {len(self.null_values):,} entries; at most {MAX_NULL_VALUES}"
+            )
+        for index, value in enumerate(self.null_values):
+            if len(value) > MAX_NULL_CHARACTERS:
+                raise InvalidFieldError(
+                    f"{_PATH}.null_values[{index}]",
+                    f"has {len(value):,} characters; at most {MAX_NULL_CHARACTERS:,}",
+                )
 
     def _check_lines(self) -> None:
         if len(self.comment) > MAX_COMMENT or set(self.comment) & set(f"\r\n\0{self.quote}"):

@@ -4,9 +4,9 @@ import bisect
 import hashlib
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from rowmint.errors import DataLossError
+from rowmint.errors import CancelledError, DataLossError, DigestMismatchError
 from rowmint.objects import ObjectStore
 from rowmint.registry import SegmentRecord
 
@@ -24,6 +24,35 @@ def read_segment(store: ObjectStore, segment: SegmentRecord) -> bytes:
             metadata={"key": segment.object_key},
         )
     return data
+
+
+def verify_upload(
+    store: ObjectStore, segments: Sequence[SegmentRecord], sha256: bytes, stopped: Callable[[], bool]
+) -> None:
+    """Read an upload back and compare it with the digest that its client gave; one segment at a time is in memory.
+
+    Args:
+        store: Object store of the segments.
+        segments: The segments in order.
+        sha256: SHA-256 of the whole upload, as the client gave it.
+        stopped: Returns whether to stop; called before each segment.
+
+    Raises:
+        CancelledError: `stopped` returned true.
+        DataLossError: A segment is missing or corrupt.
+        DigestMismatchError: The bytes are not those of the client's file.
+    """
+    digest = hashlib.sha256()
+    for segment in segments:
+        if stopped():
+            raise CancelledError("the verification of the upload was stopped")
+        digest.update(read_segment(store, segment))
+    if digest.digest() != sha256:
+        raise DigestMismatchError(
+            f"the stored bytes have SHA-256 {digest.hexdigest()}, but finish_write says {sha256.hex()}; compare it with"
+            " the file's, delete the dataset and upload the file again",
+            metadata={"sha256": digest.hexdigest()},
+        )
 
 
 class SegmentReader(io.RawIOBase):

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,6 @@ from rowmint.registry import DatasetLedger, DatasetRecord, DatasetState, Segment
 from rowmint.schema import ColumnSpec, validate_declared
 from trainer_service import metrics
 from trainer_service.datasets.declarations import validate_before_data
-from trainer_service.datasets.segments import read_segment
 from trainer_service.object_keys import segment_key
 
 SEGMENT_BYTES = 8 << 20
@@ -86,6 +85,7 @@ class UploadService:
         primary_key: str = "",
         request_id: str = "",
         request_digest: bytes = b"",
+        former_digests: Collection[bytes] = (),
     ) -> DatasetRecord:
         """Create a dataset in state UPLOADING; see `DatasetLedger.create`.
 
@@ -105,6 +105,7 @@ class UploadService:
             primary_key=primary_key,
             request_id=request_id,
             request_digest=request_digest,
+            former_digests=former_digests,
             max_open=self.limits.open_uploads,
         )
 
@@ -121,7 +122,8 @@ class Writer:
     """Writer of one upload stream. Used by one thread at a time; closed by any error but a digest mismatch.
 
     Appended bytes are buffered and committed in segments: first an immutable object, then a registry row, which is
-    refused once a newer writer has been opened. Committed bytes stay, whatever happens to the stream.
+    refused once a newer writer has been opened. Committed bytes stay, whatever happens to the stream. The buffer is
+    filled in place, and stored from where it lies: a writer takes the bytes of a segment and of one message.
 
     Args:
         service: The service that opened it.
@@ -133,15 +135,22 @@ class Writer:
         self._record = record
         self._next_index = record.segment_count
         self._committed = record.committed_size
-        self._buffer: list[bytes] = []
+        self._buffer = bytearray()  # of a segment and a message, once there are bytes; its pages are taken as it fills
         self._buffered = 0
         self._first_time = 0.0
+        # Of the whole upload, where this stream sends it from its first byte; it is read back by the ingest job only.
+        self._digest = hashlib.sha256() if self._committed == 0 else None
         self._open = record.state is DatasetState.UPLOADING
 
     @property
     def committed_size(self) -> int:
         """Bytes committed so far."""
         return self._committed
+
+    @property
+    def epoch(self) -> int:
+        """Number of this writer among those of its dataset; the one with the largest is the newest."""
+        return self._record.writer_epoch
 
     @property
     def record(self) -> DatasetRecord:
@@ -188,9 +197,13 @@ class Writer:
                 f" {crc32c:08x}; resume with a new stream at byte {self._committed}",
                 metadata={"committed_size": str(self._committed)},
             )
-        if not self._buffer:
+        if not self._buffered:
             self._first_time = self._service.clock()
-        self._buffer.append(data)
+        if self._digest is not None:
+            self._digest.update(data)
+        if not self._buffer:
+            self._buffer = bytearray(self._service.segment_bytes + MESSAGE_BYTES)
+        self._buffer[self._buffered : self._buffered + len(data)] = data
         self._buffered += len(data)
         self.tick()
         return self._committed
@@ -202,21 +215,22 @@ class Writer:
             FencedError: A newer writer has taken over.
         """
         due = self._service.clock() - self._first_time >= self._service.segment_seconds
-        if self._buffer and (due or self._buffered >= self._service.segment_bytes):
+        if self._buffered and (due or self._buffered >= self._service.segment_bytes):
             self._flush()
         return self._committed
 
     def finish(self, total_size: int, sha256: bytes) -> DatasetRecord:
         """Finish the upload and create its ingest job. Idempotent for the same size and digest.
 
-        Size and digest are computed from the stored bytes, read back. If they differ from the given ones, the dataset
-        stays UPLOADING with its bytes committed, so that the client can correct the values or delete the dataset.
+        Nothing is read from the store, which takes time in which no byte moves: the ingest job reads the stored bytes
+        back and compares their digest before it makes a table. Where this stream sent all bytes, what it received is
+        compared here. If size or digest differ, the dataset stays UPLOADING with its bytes committed, so that the
+        client can correct the values or delete the dataset.
 
         Raises:
             InvalidFieldError: `sha256` is not 32 bytes, or the size is negative.
             DigestMismatchError: Size or SHA-256 is not that of the stored bytes.
             FencedError: A newer writer has taken over.
-            DataLossError: Stored bytes are corrupt.
         """
         if len(sha256) != _SHA256_BYTES:
             raise InvalidFieldError("finish_write.sha256", f"has {len(sha256)} bytes; must have {_SHA256_BYTES}")
@@ -239,14 +253,12 @@ class Writer:
                 " the size, or delete the dataset and upload it again",
                 metadata={"committed_size": str(self._committed)},
             )
-        digest = hashlib.sha256()
-        for segment in ledger.segments(self._record.uid):
-            digest.update(read_segment(self._service.store, segment))
-        if digest.digest() != sha256:
+        if self._digest is not None and self._digest.digest() != sha256:
+            received = self._digest.hexdigest()
             raise DigestMismatchError(
-                f"the stored bytes have SHA-256 {digest.hexdigest()}, but finish_write says {sha256.hex()}; compare it"
-                " with the file's, then correct it, or delete the dataset and upload it again",
-                metadata={"committed_size": str(self._committed), "sha256": digest.hexdigest()},
+                f"the received bytes have SHA-256 {received}, but finish_write says {sha256.hex()}; compare it with the"
+                " file's, then correct it, or delete the dataset and upload it again",
+                metadata={"committed_size": str(self._committed), "sha256": received},
             )
         self._record = ledger.finish_upload(self._record.uid, self._record.writer_epoch, total_size, sha256)
         reach("upload.finished")
@@ -259,12 +271,17 @@ class Writer:
         Raises:
             FencedError: A newer writer has taken over; the buffer is discarded.
         """
-        if self._open:
-            try:
+        try:
+            if self._open:
                 self._flush()
-            finally:
-                self._open = False
+        finally:
+            self.discard()
         return self._committed
+
+    def discard(self) -> None:
+        """Close the writer without its buffer: a newer one has been opened, and nothing of it could be committed."""
+        self._open = False
+        self._buffer, self._buffered = bytearray(), 0
 
     def _require_open(self) -> None:
         if self._open:
@@ -282,10 +299,13 @@ class Writer:
         raise WriteOffsetError(offset, expected, self._committed)
 
     def _flush(self) -> None:
-        if not self._buffer:
+        if not self._buffered:
             return
-        data = b"".join(self._buffer)
-        self._buffer, self._buffered = [], 0
+        with memoryview(self._buffer) as whole, whole[: self._buffered].toreadonly() as data:
+            self._buffered = 0
+            self._commit(data)
+
+    def _commit(self, data: memoryview) -> None:
         uid, epoch = self._record.uid, self._record.writer_epoch
         key = segment_key(uid, epoch, self._next_index)
         segment = SegmentRecord(self._next_index, self._committed, len(data), hashlib.sha256(data).digest(), key)

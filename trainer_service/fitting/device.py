@@ -3,10 +3,9 @@
 from importlib import metadata
 from typing import Any
 
-from rowmint.errors import InvalidFieldError
+from trainer_service.devices import no_cuda_device
 from trainer_service.fitting.context import Device, FitContext
 from trainer_service.fitting.families import Family
-from trainer_service.fitting.options import PREFIX
 
 
 def prepare_device(family: Family, context: FitContext) -> None:
@@ -22,7 +21,7 @@ def prepare_device(family: Family, context: FitContext) -> None:
     import torch  # noqa: PLC0415 - only where networks are fitted
 
     if context.device is Device.CUDA and not torch.cuda.is_available():
-        raise InvalidFieldError(f"{PREFIX}.device", "is DEVICE_CUDA; this trainer has no CUDA device: use DEVICE_CPU")
+        raise no_cuda_device()
     torch.set_num_threads(context.threads)
     # NOTE[DIFF]: products take their factors in bfloat16 (on CUDA in TF32) where the hardware multiplies these, and sum
     # in float32; elsewhere nothing changes. Measured on Adult: a CTGAN step 15 % shorter, quality the same.

@@ -31,7 +31,8 @@ class ColumnOverride:
         kind: What the column means; None as in the dataset.
         high_cardinality: What happens to more values than `max_categories`; None for `HighCardinality.TAIL`.
         max_categories: Values the model chooses between, 1 to 4,096; None for `EncodingOptions.max_categories`.
-        min_category_count: Values of fewer rows are folded into "other", 1 or more; None for 1.
+        min_category_count: Values of fewer rows are folded into "other", 1 or more; None for 2 under
+            `HighCardinality.OTHER`, so that no value of a single row is published, else for 1.
         max_modes: Modes of an ordered column, 1 to 100; None for `EncodingOptions.max_modes`.
     """
 
@@ -41,6 +42,13 @@ class ColumnOverride:
     max_categories: int | None = None
     min_category_count: int | None = None
     max_modes: int | None = None
+
+    @property
+    def least_count(self) -> int:
+        """Rows that a value must occur in so as not to be folded into "other"."""
+        if self.min_category_count is not None:
+            return self.min_category_count
+        return 2 if self.high_cardinality is HighCardinality.OTHER else 1
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from trainer_service.jobs.spare import SpareWorker
 
 _log = structlog.get_logger(__name__)
 
+MAX_WAITING_ESTIMATES = 8
+"""Estimates that wait for the one being made; each holds its request."""
 _IDLE_SECONDS = 0.5  # jobs of other trainers, and expired leases, are looked for this often
 _LONGEST_PAUSE = 30.0
 
@@ -61,6 +63,7 @@ class WorkerPool:
         self._closing = asyncio.Event()
         # A timed step is worth nothing where others are timed beside it, and each holds a table and a network.
         self._estimates = asyncio.Semaphore(1)
+        self._estimating = 0
         # Held from the look for a job until it has its worker: nothing else may take the one that it counts on.
         self._taking = asyncio.Lock()
 
@@ -78,12 +81,21 @@ class WorkerPool:
         """Have a worker answer a command that is not a job, and return its answer.
 
         Raises:
-            UnavailableError: The worker died, or none can be started, or the pool is closed.
+            UnavailableError: The worker died, or none can be started, or the pool is closed, or too many wait.
         """
-        async with self._estimates:
-            async with self._taking:
-                worker = await self._take_worker()
-            answer = await self._command(worker, body)
+        if self._estimating > MAX_WAITING_ESTIMATES:
+            raise UnavailableError(
+                f"this trainer makes one estimate at a time, and {MAX_WAITING_ESTIMATES} wait already; retry later",
+                retry_after=1.0,
+            )
+        self._estimating += 1
+        try:
+            async with self._estimates:
+                async with self._taking:
+                    worker = await self._take_worker()
+                answer = await self._command(worker, body)
+        finally:
+            self._estimating -= 1
         if not answer:
             raise UnavailableError("the worker died; see the trainer's log", retry_after=1.0)
         return answer

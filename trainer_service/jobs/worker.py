@@ -26,6 +26,7 @@ from rowmint.registry import JobRecord, Registry, open_registry
 from rowmint.rpc.settings import ObservabilitySettings
 from trainer_service import metrics
 from trainer_service.converters.errors import error_to_json
+from trainer_service.fitting.context import Device
 from trainer_service.jobs.attempts import Attempt
 from trainer_service.jobs.runners import RUNNERS
 from trainer_service.jobs.runners.train import estimate_training
@@ -34,6 +35,7 @@ from trainer_service.jobs.services import JobServices
 from trainer_service.jobs.stores import open_stores
 from trainer_service.jobs.telemetry import JobTelemetry
 from trainer_service.jobs.warm_up import WarmUp
+from trainer_service.memory import limited_memory, memory_error
 from trainer_service.settings import TrainerSettings
 
 _log = structlog.get_logger(__name__)
@@ -61,10 +63,13 @@ def _run_job(
         ):
             attempts.append(attempt)
             try:
-                with _services(registry, settings, warmed_up) as services:
+                with (
+                    _services(registry, settings, warmed_up) as services,
+                    limited_memory(_memory(settings, job.config), services.scratch),
+                ):
                     telemetry.on_outputs(RUNNERS[job.kind].run(attempt, services))
             except Exception as error:  # noqa: BLE001 - whatever it was, the job is to say so
-                _end_badly(registry, attempt, error)
+                _end_badly(registry, attempt, memory_error(error, settings.worker_memory) or error)
             state = _ended(registry, job)
             telemetry.on_end(state)
             return {"done": True, "state": state, "garbage": metrics.garbage_count()}
@@ -85,6 +90,11 @@ def _services(registry: Registry, settings: TrainerSettings, warmed_up: Callable
             signing_key=settings.signing_key,
             warmed_up=warmed_up,
         )
+
+
+def _memory(settings: TrainerSettings, config: Mapping[str, Any]) -> int:
+    """Return the bytes that a command may take; 0 for no limit, as CUDA's driver maps more than it says."""
+    return 0 if config.get("device") == Device.CUDA else settings.worker_memory
 
 
 def _ended(registry: Registry, job: JobRecord) -> str:
@@ -133,12 +143,16 @@ def _fault(error: Exception, event: str, **about: str) -> RowmintError:
 def _run_estimate(body: Mapping[str, Any], settings: TrainerSettings, warmed_up: Callable[[], None]) -> dict[str, Any]:
     registry = open_registry(settings.registry_url)
     try:
-        with _services(registry, settings, warmed_up) as services:
+        with (
+            _services(registry, settings, warmed_up) as services,
+            limited_memory(_memory(settings, body["config"]), services.scratch),
+        ):
             return estimate_training(services, body["dataset_uid"], body["config"])
     except RowmintError as error:
         return {"error": error_to_json(error)}
     except Exception as error:  # noqa: BLE001 - whatever it was, the caller is to get an answer
-        return {"error": error_to_json(_fault(error, "estimate failed"))}
+        found = memory_error(error, settings.worker_memory) or _fault(error, "estimate failed")
+        return {"error": error_to_json(found)}
     finally:
         registry.close()
 

@@ -1,8 +1,6 @@
 """TrainingService."""
 
 import asyncio
-import contextlib
-import hashlib
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol
@@ -11,14 +9,20 @@ from rowmint.errors import InvalidFieldError, UnavailableError, WrongStateError
 from rowmint.names import DatasetName, ModelName, ProjectName, TrainingJobName, validate_id, validate_request_id
 from rowmint.observability.tracing import current_trace_parent
 from rowmint.registry import DatasetRecord, DatasetState, JobKind, JobRecord, Registry
+from rowmint.rpc.message_page import MessagePage
 from rowmint.rpc.models import optional
+from rowmint.rpc.project_threads import ProjectThreads
 from rowmint.v1 import training_job_pb2, training_service_pb2, training_service_pb2_grpc
 from trainer_service.config import TrainingConfig, to_json, validate_against
 from trainer_service.converters.config import config_from_proto, config_to_proto
 from trainer_service.converters.errors import error_from_json
 from trainer_service.converters.jobs import event_to_proto, job_to_proto
+from trainer_service.converters.request_digests import job_digests
+from trainer_service.devices import no_cuda_device
+from trainer_service.fitting.context import Device
+from trainer_service.jobs.notifier import Head, JobNotifier, Watch
 
-_WATCH_SECONDS = 0.1
+_EVENTS_AT_ONCE = 256
 
 
 class Estimator(Protocol):
@@ -36,14 +40,33 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         registry: Datasets and jobs.
         estimator: Answers what a job would cost.
         wake: Called when a job was created.
-        threads: CPU threads of a job that does not say.
+        threads: Threads for what the registry does.
+        job_threads: CPU threads of a job that does not say.
+        cuda: Returns whether jobs may ask for CUDA; may take a second.
+        max_page_bytes: Size of a page's messages.
+        notifier: Says when a watched job has news.
     """
 
-    def __init__(self, registry: Registry, estimator: Estimator, wake: Callable[[], None], threads: int) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        estimator: Estimator,
+        wake: Callable[[], None],
+        *,
+        threads: ProjectThreads,
+        job_threads: int,
+        cuda: Callable[[], bool],
+        max_page_bytes: int,
+        notifier: JobNotifier,
+    ) -> None:
         self._registry = registry
         self._estimator = estimator
         self._wake = wake
         self._threads = threads
+        self._job_threads = job_threads
+        self._cuda = cuda
+        self._max_page_bytes = max_page_bytes
+        self._notifier = notifier
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -54,22 +77,23 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self, request: training_service_pb2.CreateTrainingJobRequest, context: Any
     ) -> training_service_pb2.CreateTrainingJobResponse:
         """Start a job, or only check it and say what it would cost."""
+        project = ProjectName.parse(request.parent).project
         if request.validate_only:
-            dataset, config = await asyncio.to_thread(self._check, request)
+            dataset, config = await self._threads.run(project, self._check, request)
             return await self._estimate(dataset, request.training_job, config)
-        record = await asyncio.to_thread(self._create, request)
+        record = await self._threads.run(project, self._create, request)
         self._wake()
         return training_service_pb2.CreateTrainingJobResponse(
-            training_job=await asyncio.to_thread(job_to_proto, record)
+            training_job=await self._threads.run(project, job_to_proto, record)
         )
 
     def _create(self, request: training_service_pb2.CreateTrainingJobRequest) -> JobRecord:
         """Create the requested job, or return the one that the same request created before."""
-        digest = _digest(request)
+        digests = job_digests(request)
         project = ProjectName.parse(request.parent).project
         validate_request_id(request.request_id)
         # Looked for first: what was valid once may be no more, as the dataset may be gone.
-        earlier = self._registry.jobs.repeated(JobKind.TRAIN, project, request.request_id, digest)
+        earlier = self._registry.jobs.repeated(JobKind.TRAIN, project, request.request_id, digests)
         if earlier is not None:
             return earlier
         dataset, config = self._check(request)
@@ -82,7 +106,8 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
             config=to_json(config),
             dataset_uid=dataset.uid,
             request_id=request.request_id,
-            request_digest=digest,
+            request_digest=digests[0],
+            former_digests=digests[1:],
             trace_parent=current_trace_parent(),
         )
 
@@ -97,7 +122,9 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         model = ModelName.parse(job.model, "training_job.model")
         if {dataset_name.project, model.project} != {project}:
             raise InvalidFieldError("training_job", f"dataset and model must be in {request.parent}")
-        config = config_from_proto(job.config, seed=secrets.randbits(64), threads=self._threads)
+        config = config_from_proto(job.config, seed=secrets.randbits(64), threads=self._job_threads)
+        if config.device is Device.CUDA and not self._cuda():
+            raise no_cuda_device()
         dataset = self._registry.datasets.get(dataset_name)
         if dataset.state is not DatasetState.READY or dataset.schema is None or dataset.row_count is None:
             failed = dataset.state is DatasetState.FAILED
@@ -126,7 +153,8 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self, request: training_service_pb2.GetTrainingJobRequest, context: Any
     ) -> training_job_pb2.TrainingJob:
         """Read one job."""
-        return await asyncio.to_thread(self._read, TrainingJobName.parse(request.name))
+        name = TrainingJobName.parse(request.name)
+        return await self._threads.run(name.project, self._read, name)
 
     def _read(self, name: TrainingJobName) -> training_job_pb2.TrainingJob:
         job = self._registry.jobs.get(name)
@@ -139,16 +167,17 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self, request: training_service_pb2.ListTrainingJobsRequest, context: Any
     ) -> training_service_pb2.ListTrainingJobsResponse:
         """List a project's jobs."""
-        return await asyncio.to_thread(self._list, request)
+        project = ProjectName.parse(request.parent).project
+        return await self._threads.run(project, self._list, project, request)
 
     def _list(
-        self, request: training_service_pb2.ListTrainingJobsRequest
+        self, project: str, request: training_service_pb2.ListTrainingJobsRequest
     ) -> training_service_pb2.ListTrainingJobsResponse:
-        project = ProjectName.parse(request.parent).project
         size = optional(request, "page_size")
-        page = self._registry.jobs.list(JobKind.TRAIN, project, size, request.page_token)
+        listed = MessagePage(job_to_proto, self._max_page_bytes)
+        page = self._registry.jobs.list(JobKind.TRAIN, project, size, request.page_token, listed.fits)
         return training_service_pb2.ListTrainingJobsResponse(
-            training_jobs=[job_to_proto(job) for job in page.items], next_page_token=page.next_page_token
+            training_jobs=listed.messages, next_page_token=page.next_page_token
         )
 
     async def CancelTrainingJob(
@@ -156,7 +185,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     ) -> training_job_pb2.TrainingJob:
         """Ask a job to stop."""
         name = TrainingJobName.parse(request.name)
-        return job_to_proto(await asyncio.to_thread(self._registry.jobs.cancel_request, name))
+        return job_to_proto(await self._threads.run(name.project, self._registry.jobs.cancel_request, name))
 
     async def WatchTrainingJob(
         self, request: training_service_pb2.WatchTrainingJobRequest, context: Any
@@ -165,24 +194,38 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         after = request.after_sequence if request.HasField("after_sequence") else 0
         if after < 0:
             raise InvalidFieldError("after_sequence", f"is {after}; must be 0 or more")
-        job = await asyncio.to_thread(self._registry.jobs.get, TrainingJobName.parse(request.name))
-        while True:
-            job, events = await asyncio.to_thread(self._news, job, after)
-            for event in events:
-                after = event.sequence
-                yield event
-            if job.state.ended and after >= job.event_count:
-                return
-            if self._closing.is_set():
-                raise UnavailableError("the trainer is shutting down; watch again from the last event", retry_after=1.0)
-            if not events:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._closing.wait(), _WATCH_SECONDS)
+        name = TrainingJobName.parse(request.name)
+        job = await self._threads.run(name.project, self._registry.jobs.get, name)
+        with self._notifier.watched(name.project, job.uid) as watch:
+            while True:
+                job, events = await self._threads.run(name.project, self._news, job, after)
+                for event in events:
+                    after = event.sequence
+                    yield event
+                if job.state.ended and after >= job.event_count:
+                    return
+                if self._closing.is_set():
+                    raise UnavailableError(
+                        "the trainer is shutting down; watch again from the last event", retry_after=1.0
+                    )
+                if len(events) < _EVENTS_AT_ONCE:
+                    await self._wait_for_news(watch, (max(after, job.event_count), job.state.ended))
+
+    async def _wait_for_news(self, watch: Watch, seen: Head) -> None:
+        """Return once the job has more events than were seen, or the trainer is about to end."""
+        waits = [asyncio.ensure_future(wait) for wait in (watch.wait_beyond(seen), self._closing.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if waits[0].done():
+                waits[0].result()
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     def _news(self, job: JobRecord, after: int) -> tuple[JobRecord, list[training_job_pb2.TrainingEvent]]:
         # The job first: events written since are then simply seen in the next round.
         job = self._registry.jobs.get_by_uid(job.uid)
-        events = self._registry.jobs.events_after(job.uid, after)
+        events = self._registry.jobs.events_after(job.uid, after, _EVENTS_AT_ONCE)
         return job, [event_to_proto(event, job.model) for event in events]
 
 
@@ -190,16 +233,3 @@ def _distinct(dataset: DatasetRecord) -> dict[str, int]:
     """Return how many different values each column has, at least."""
     columns = {} if dataset.profile is None else dataset.profile["columns"]
     return {name: column["distinct"] for name, column in columns.items()}
-
-
-def _digest(request: training_service_pb2.CreateTrainingJobRequest) -> bytes:
-    """Return the digest of all that the request says, as it was sent: defaults may change from call to call."""
-    job = request.training_job
-    said = training_service_pb2.CreateTrainingJobRequest(
-        parent=request.parent,
-        training_job_id=request.training_job_id,
-        training_job=training_job_pb2.TrainingJob(
-            dataset=job.dataset, model=job.model, config=job.config, staged=job.staged
-        ),
-    )
-    return hashlib.sha256(said.SerializeToString(deterministic=True)).digest()

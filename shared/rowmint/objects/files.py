@@ -82,7 +82,7 @@ def make_folder(path: Path, access: FileAccess = PRIVATE) -> None:
         sync_directory(folder.parent)
 
 
-def write_all(file: int, data: bytes) -> None:
+def write_all(file: int, data: bytes | memoryview) -> None:
     """Write all of `data` to an open file descriptor."""
     view = memoryview(data)
     while view:

@@ -53,8 +53,8 @@ class ObjectStore(Protocol):
     storage cannot be reached or written.
     """
 
-    def put(self, key: str, data: bytes) -> None:
-        """Store `data`.
+    def put(self, key: str, data: bytes | memoryview) -> None:
+        """Store `data`, which must not change during the call.
 
         Raises:
             ResourceExistsError: The key exists with different bytes.

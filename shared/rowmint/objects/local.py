@@ -45,7 +45,7 @@ class LocalDirectoryStore:
     def _path(self, key: str) -> Path:
         return self._root / validate_key(key)
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | memoryview) -> None:
         """See `ObjectStore.put`."""
         self._put(key, lambda file: write_all(file, data), lambda path: path.read_bytes() == data)
 

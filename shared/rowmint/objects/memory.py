@@ -26,7 +26,7 @@ class MemoryStore:
         self._now = now
         self._lock = threading.Lock()
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | memoryview) -> None:
         """See `ObjectStore.put`."""
         validate_key(key)
         with self._lock:

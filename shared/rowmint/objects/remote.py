@@ -66,7 +66,7 @@ class RemoteStore:
         except (BaseError, OSError) as error:
             raise unavailable(verb, key, error) from error
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | memoryview) -> None:
         """See `ObjectStore.put`."""
         if self._create(key, data):
             return
@@ -81,7 +81,7 @@ class RemoteStore:
         if self._size(key) != size or not self._equals(key, path):
             raise exists(key)
 
-    def _create(self, key: str, body: bytes | Path) -> bool:
+    def _create(self, key: str, body: bytes | memoryview | Path) -> bool:
         """Write the object unless the key exists; return whether it was written."""
         import obstore  # noqa: PLC0415
         from obstore.exceptions import AlreadyExistsError, NotFoundError  # noqa: PLC0415

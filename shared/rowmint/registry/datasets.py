@@ -1,6 +1,6 @@
 """The ledger of datasets and of the segments of their uploads."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, and_, case, delete, func, insert, select, tuple_, update
@@ -22,7 +22,7 @@ from rowmint.registry.engine import DatabaseNow, insert_if_absent, note_garbage,
 from rowmint.registry.garbage import GarbageLedger
 from rowmint.registry.identity import Part, advance_generation
 from rowmint.registry.job_rows import JobKind, JobState, end_job, insert_job, lock_job, unfinished_jobs
-from rowmint.registry.paging import Page, PageRequest
+from rowmint.registry.paging import FEW_ROWS, Page, PageRequest, every
 from rowmint.registry.requests import earlier_row
 from rowmint.registry.tables import data_garbage, datasets, deleted_datasets, jobs, segments
 from rowmint.schema import ColumnSpec
@@ -52,6 +52,7 @@ class DatasetLedger(GarbageLedger):
         primary_key: str = "",
         request_id: str = "",
         request_digest: bytes = b"",
+        former_digests: Collection[bytes] = (),
         max_open: int | None = None,
     ) -> DatasetRecord:
         """Create a dataset in state UPLOADING, or return the one that the same request created before.
@@ -64,6 +65,7 @@ class DatasetLedger(GarbageLedger):
             primary_key: Declared primary key, or empty.
             request_id: Idempotency key of the call, or empty.
             request_digest: SHA-256 of the request's body; equal exactly for equal bodies.
+            former_digests: What earlier releases kept as the digest of an equal body.
             max_open: Maximum number of UPLOADING datasets of the project; None for no limit.
 
         Raises:
@@ -99,7 +101,7 @@ class DatasetLedger(GarbageLedger):
                 _enforce_open_limit(connection, project, max_open)
                 return dataset_record(_row(connection, name))
             own = datasets.c.project == project
-            earlier = earlier_row(connection, datasets, own, request_id, request_digest)
+            earlier = earlier_row(connection, datasets, own, request_id, {request_digest, *former_digests})
             if earlier is not None:
                 return dataset_record(earlier)
             raise ResourceExistsError(f"{name} exists; choose another dataset_id", metadata={"name": str(name)})
@@ -122,8 +124,14 @@ class DatasetLedger(GarbageLedger):
         with reading(self._engine) as connection:
             return dataset_record(_row_by_uid(connection, uid))
 
-    def list(self, project: str, page_size: int | None = None, page_token: str = "") -> Page[DatasetRecord]:
-        """Return a page of a project's datasets, newest first.
+    def list(
+        self,
+        project: str,
+        page_size: int | None = None,
+        page_token: str = "",
+        fits: Callable[[DatasetRecord], bool] = every,
+    ) -> Page[DatasetRecord]:
+        """Return a page of a project's datasets, newest first; `fits` as of `PageRequest.page`.
 
         Raises:
             InvalidFieldError: `page_size` or `page_token` is invalid.
@@ -134,10 +142,8 @@ class DatasetLedger(GarbageLedger):
         if request.after is not None:
             query = query.where(key < tuple_(*request.after))
         query = query.order_by(datasets.c.create_time.desc(), datasets.c.uid.desc()).limit(request.size + 1)
-        with reading(self._engine) as connection:
-            return request.page(
-                [((row.create_time, row.uid), dataset_record(row)) for row in connection.execute(query)]
-            )
+        with reading(self._engine) as connection, connection.execute(query, execution_options=FEW_ROWS) as rows:
+            return request.page((((row.create_time, row.uid), dataset_record(row)) for row in rows), fits)
 
     def segments(self, uid: str) -> tuple[SegmentRecord, ...]:
         """Return the committed segments of a dataset in order."""

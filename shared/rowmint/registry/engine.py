@@ -26,6 +26,8 @@ from rowmint.registry.tables import DATA, MODELS
 _log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 1.0
+# Of who only reads, and has another answer where the registry hangs: no thread waits for it any longer.
+READ_SECONDS = 5.0
 _WRITE = "rowmint_write"
 # Made by later revisions than the first: where only they are missing, the registry is there but older.
 _LATER_TABLES = (
@@ -80,7 +82,8 @@ def connect(url: str, field: str, *, schemas: tuple[str, ...], models_url: str =
             raise InvalidFieldError(
                 "models_registry_url", "must name the same PostgreSQL database as the data registry"
             )
-        options = "-c default_transaction_read_only=on" if read_only else ""
+        limit = f"-c statement_timeout={round(READ_SECONDS * 1000)}"
+        options = f"-c default_transaction_read_only=on {limit}" if read_only else ""
         engine = create_engine(
             parsed.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,

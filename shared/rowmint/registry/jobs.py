@@ -1,6 +1,6 @@
 """The ledger of jobs: leased work, claimed by one worker at a time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, select, tuple_, update
@@ -32,10 +32,11 @@ from rowmint.registry.job_rows import (
     phase_of,
     phase_values,
 )
-from rowmint.registry.paging import Page, PageRequest
+from rowmint.registry.paging import FEW_ROWS, Page, PageRequest, every
 from rowmint.registry.requests import earlier_row
 from rowmint.registry.tables import job_events, jobs
 
+_JOBS_AT_ONCE = 500  # named in one statement
 _LAST_EVENTS = 4  # a cancel may have written one in between
 # A trainer of a later release may have created jobs of other kinds beside this one.
 _KNOWN = jobs.c.kind.in_(list(JobKind))
@@ -69,6 +70,7 @@ class JobLedger:
         parent: str | None = None,
         request_id: str = "",
         request_digest: bytes = b"",
+        former_digests: Collection[bytes] = (),
         trace_parent: str | None = None,
     ) -> JobRecord:
         """Create a job, or return the one that the same request created before.
@@ -83,6 +85,7 @@ class JobLedger:
             parent: Uid of the job that it is a part of, or None; that one's cancel reaches it.
             request_id: What makes a repeated call harmless, or empty.
             request_digest: SHA-256 of the request's body; equal exactly for equal bodies.
+            former_digests: What earlier releases kept as the digest of an equal body.
             trace_parent: The span that creates it, as W3C Trace Context writes it, or None.
 
         Raises:
@@ -94,9 +97,9 @@ class JobLedger:
         """
         uid = self._new_uid()
         name = job_name(kind, project, job_id or f"job-{uid[:12]}")
-        scope = _of_kind(project, kind)
+        scope, digests = _of_kind(project, kind), {request_digest, *former_digests}
         with writing(self._engine) as connection:
-            earlier = earlier_row(connection, jobs, scope, request_id, request_digest)
+            earlier = earlier_row(connection, jobs, scope, request_id, digests)
             if earlier is not None:
                 return job_record(earlier)
             if parent is not None:
@@ -122,19 +125,25 @@ class JobLedger:
             if inserted:
                 return job_record(_row(connection, uid))
             # Another call with the same request may have won a race.
-            earlier = earlier_row(connection, jobs, scope, request_id, request_digest)
+            earlier = earlier_row(connection, jobs, scope, request_id, digests)
             if earlier is not None:
                 return job_record(earlier)
             raise ResourceExistsError(f"{name} exists; choose another id", metadata={"name": str(name)})
 
-    def repeated(self, kind: JobKind, project: str, request_id: str, request_digest: bytes) -> JobRecord | None:
-        """Return the job that the same request created before, or None; arguments as in `create`.
+    def repeated(self, kind: JobKind, project: str, request_id: str, digests: Collection[bytes]) -> JobRecord | None:
+        """Return the job that the same request created before, or None.
+
+        Args:
+            kind: What the job does.
+            project: Its project.
+            request_id: As in `create`.
+            digests: `request_digest` and `former_digests` of `create`.
 
         Raises:
             RequestIdReusedError: The request_id was used with another body.
         """
         with reading(self._engine) as connection:
-            earlier = earlier_row(connection, jobs, _of_kind(project, kind), request_id, request_digest)
+            earlier = earlier_row(connection, jobs, _of_kind(project, kind), request_id, digests)
             return None if earlier is None else job_record(earlier)
 
     def get(self, name: JobName) -> JobRecord:
@@ -155,13 +164,20 @@ class JobLedger:
         with reading(self._engine) as connection:
             return job_record(_row(connection, uid))
 
-    def list(self, kind: JobKind, project: str, page_size: int | None = None, page_token: str = "") -> Page[JobRecord]:
-        """Return a page of a project's jobs of a kind, newest first.
+    def list(
+        self,
+        kind: JobKind,
+        project: str,
+        page_size: int | None = None,
+        page_token: str = "",
+        fits: Callable[[JobRecord], bool] = every,
+    ) -> Page[JobRecord]:
+        """Return a page of a project's jobs of a kind, newest first; `fits` as of `PageRequest.page`.
 
         Raises:
             InvalidFieldError: `page_size` or `page_token` is wrong.
         """
-        return self._page(f"jobs:{kind}:{project}", _of_kind(project, kind), page_size, page_token)
+        return self._page(f"jobs:{kind}:{project}", _of_kind(project, kind), page_size, page_token, fits)
 
     def children(self, parent: str, page_size: int | None = None, page_token: str = "") -> Page[JobRecord]:
         """Return a page of the jobs that are part of the job of this uid, newest first.
@@ -171,14 +187,21 @@ class JobLedger:
         """
         return self._page(f"children:{parent}", jobs.c.parent_uid == parent, page_size, page_token)
 
-    def _page(self, scope: str, among: ColumnElement[bool], size: int | None, token: str) -> Page[JobRecord]:
+    def _page(
+        self,
+        scope: str,
+        among: ColumnElement[bool],
+        size: int | None,
+        token: str,
+        fits: Callable[[JobRecord], bool] = every,
+    ) -> Page[JobRecord]:
         request = PageRequest.parse(scope, size, token, (int, str))
         query = select(jobs).where(among)
         if request.after is not None:
             query = query.where(tuple_(jobs.c.create_time, jobs.c.uid) < tuple_(*request.after))
         query = query.order_by(jobs.c.create_time.desc(), jobs.c.uid.desc()).limit(request.size + 1)
-        with reading(self._engine) as connection:
-            return request.page([((row.create_time, row.uid), job_record(row)) for row in connection.execute(query)])
+        with reading(self._engine) as connection, connection.execute(query, execution_options=FEW_ROWS) as rows:
+            return request.page((((row.create_time, row.uid), job_record(row)) for row in rows), fits)
 
     def events_after(self, uid: str, sequence: int, limit: int = 1000) -> tuple[EventRecord, ...]:
         """Return up to `limit` events numbered above `sequence`, in order."""
@@ -190,6 +213,16 @@ class JobLedger:
         )
         with reading(self._engine) as connection:
             return tuple(event_record(row) for row in connection.execute(query))
+
+    def heads(self, uids: Sequence[str]) -> dict[str, tuple[int, bool]]:
+        """Return the number of events of each of these jobs, and whether it has ended; those gone are left out."""
+        found: dict[str, tuple[int, bool]] = {}
+        with reading(self._engine) as connection:
+            for start in range(0, len(uids), _JOBS_AT_ONCE):
+                own = jobs.c.uid.in_(uids[start : start + _JOBS_AT_ONCE])
+                query = select(jobs.c.uid, jobs.c.event_count, jobs.c.state).where(own)
+                found |= {uid: (count, JobState(state).ended) for uid, count, state in connection.execute(query)}
+        return found
 
     def census(self) -> dict[tuple[JobKind, JobState], int]:
         """Return how many jobs there are of each kind in each state; those of which there is none are left out."""

@@ -18,7 +18,7 @@ from rowmint.registry.garbage import GarbageLedger
 from rowmint.registry.identity import Part, advance_generation
 from rowmint.registry.job_rows import JobState, end_job, lock_job
 from rowmint.registry.model_records import ModelRecord, ModelVersionRecord, NewVersion, VersionState
-from rowmint.registry.paging import Page, PageRequest, instant
+from rowmint.registry.paging import FEW_ROWS, Page, PageRequest, every, instant
 from rowmint.registry.signatures import read_signatures, write_signature
 from rowmint.registry.tables import (
     deleted_versions,
@@ -188,8 +188,14 @@ class ModelLedger(GarbageLedger):
             row = _row(connection, name)
             return _record(row, _aliases(connection, [row.uid])[row.uid])
 
-    def list(self, project: str, page_size: int | None = None, page_token: str = "") -> Page[ModelRecord]:
-        """Return a page of a project's models by name.
+    def list(
+        self,
+        project: str,
+        page_size: int | None = None,
+        page_token: str = "",
+        fits: Callable[[ModelRecord], bool] = every,
+    ) -> Page[ModelRecord]:
+        """Return a page of a project's models by name; `fits` as of `PageRequest.page`.
 
         Raises:
             InvalidFieldError: `page_size` or `page_token` is wrong.
@@ -202,7 +208,7 @@ class ModelLedger(GarbageLedger):
         with reading(self._engine) as connection:
             rows = connection.execute(query).all()
             aliases = _aliases(connection, [row.uid for row in rows])
-        return request.page([((row.model_id,), _record(row, aliases[row.uid])) for row in rows])
+        return request.page((((row.model_id,), _record(row, aliases[row.uid])) for row in rows), fits)
 
     def resolve(self, ref: ModelVersionRef, *, deleted: bool = False, unpublished: bool = False) -> ModelVersionRecord:
         """Return the version that a number, an alias or a model digest stands for now; of equal digests the newest.
@@ -243,7 +249,13 @@ class ModelLedger(GarbageLedger):
         return version_record(found)
 
     def list_versions(
-        self, name: ModelName, page_size: int | None = None, page_token: str = "", *, unpublished: bool = False
+        self,
+        name: ModelName,
+        page_size: int | None = None,
+        page_token: str = "",
+        fits: Callable[[ModelVersionRecord], bool] = every,
+        *,
+        unpublished: bool = False,
     ) -> Page[ModelVersionRecord]:
         """Return a page of a model's versions, newest first.
 
@@ -251,6 +263,7 @@ class ModelLedger(GarbageLedger):
             name: The model.
             page_size: At most so many, 1 to 1,000.
             page_token: `next_page_token` of the page before; empty for the first.
+            fits: As of `PageRequest.page`.
             unpublished: Whether staged and rejected versions are listed too.
 
         Raises:
@@ -265,9 +278,9 @@ class ModelLedger(GarbageLedger):
 
         with reading(self._engine) as connection:
             uid = _row(connection, name).uid
-            query = self._versions(connection, where, unpublished=unpublished)
-            rows = connection.execute(query.limit(request.size + 1)).all()
-        return request.page([((row.version,), version_record(row)) for row in rows])
+            query = self._versions(connection, where, unpublished=unpublished).limit(request.size + 1)
+            with connection.execute(query, execution_options=FEW_ROWS) as rows:
+                return request.page((((row.version,), version_record(row)) for row in rows), fits)
 
     def unpublished(self, name: ModelName) -> frozenset[int]:
         """Return the numbers of a model's versions that are staged or rejected, deleted or not.

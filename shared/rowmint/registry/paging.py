@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
@@ -12,9 +13,18 @@ from rowmint.errors import InvalidFieldError
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
 
+FEW_ROWS = {"yield_per": 20}
+"""Execution options of lists: so many rows are in memory beside those kept, as one may have megabytes of schema."""
+
 T = TypeVar("T")
+Key = tuple[str | int, ...]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def every(_: object) -> bool:
+    """Return true: a page ends where its size is reached."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -56,14 +66,23 @@ class PageRequest:
             raise InvalidFieldError("page_size", f"is {size}; must be 1 to {MAX_PAGE_SIZE}")
         return cls(scope, size, _decode(token, scope, key) if token else None)
 
-    def page(self, rows: list[tuple[tuple[str | int, ...], T]]) -> Page[T]:
-        """Return the page of up to ``size + 1`` pairs of key and record."""
-        kept = rows[: self.size]
-        token = ""
-        if len(rows) > self.size:
-            body = json.dumps([self.scope, *kept[-1][0]])
-            token = base64.urlsafe_b64encode(body.encode()).decode()
-        return Page(tuple(record for _, record in kept), token)
+    def page(self, rows: Iterable[tuple[Key, T]], fits: Callable[[T], bool] = every) -> Page[T]:
+        """Return a page; of `rows` no more are read than are needed to know whether it is the last.
+
+        Args:
+            rows: Up to ``size + 1`` pairs of key and record.
+            fits: Called with each record in order; the page ends before the first one, other than the very first, for
+                which it returns false.
+        """
+        kept: list[T] = []
+        last: Key = ()
+        for key, record in rows:
+            if len(kept) == self.size or (not fits(record) and kept):
+                body = json.dumps([self.scope, *last])
+                return Page(tuple(kept), base64.urlsafe_b64encode(body.encode()).decode())
+            kept.append(record)
+            last = key
+        return Page(tuple(kept), "")
 
 
 def _decode(token: str, scope: str, key: tuple[type, ...]) -> tuple[str | int, ...]:

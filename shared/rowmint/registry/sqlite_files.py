@@ -19,6 +19,8 @@ from rowmint.registry.tables import MODELS
 
 # Longer than any transaction of the registry, shorter than typical deadlines of callers.
 _BUSY_SECONDS = 30.0
+# Of one who only reads; see `rowmint.registry.engine.READ_SECONDS`.
+_READ_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
 
 
@@ -52,7 +54,7 @@ def file_connections(files: Mapping[str, Path], *, read_only: bool) -> Callable[
         connection = sqlite3.connect(
             "file::memory:",
             uri=True,
-            timeout=_BUSY_SECONDS,
+            timeout=_READ_SECONDS if read_only else _BUSY_SECONDS,
             isolation_level=None,
             check_same_thread=False,
             factory=FileConnection,

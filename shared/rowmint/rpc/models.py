@@ -1,6 +1,5 @@
 """ModelService: the same on trainer and sampler."""
 
-import asyncio
 import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,6 +12,8 @@ from rowmint.objects import ObjectStore
 from rowmint.registry import ModelLedger, ModelRecord, ModelVersionRecord, VersionState
 from rowmint.rpc.caller import sees_unpublished
 from rowmint.rpc.converters import schema_to_proto, timestamp
+from rowmint.rpc.message_page import MessagePage
+from rowmint.rpc.project_threads import ProjectThreads
 from rowmint.rpc.server import Service
 from rowmint.security.signing import Signature
 from rowmint.synthesizer.interface import ConditionSupport, Mechanism, Unit
@@ -32,6 +33,8 @@ _MECHANISMS = {
     Mechanism.DP_SGD: model_pb2.PRIVACY_MECHANISM_DP_SGD,
     Mechanism.NOISY_MARGINALS: model_pb2.PRIVACY_MECHANISM_NOISY_MARGINALS,
 }
+
+_SIGNATURE_BYTES = 2048  # about what the signature of a version takes; mostly there is one, or none
 
 
 def optional(message: Message, field: str) -> Any:
@@ -82,11 +85,15 @@ def model_version_to_proto(
         manifest_json=manifest.decode(),
         create_time=timestamp(record.create_time),
         version=record.name.version,
-        signatures=[model_pb2.ModelSignature(key_id=one.key_id, bundle_json=one.bundle_json) for one in signatures],
+        signatures=map(_signature, signatures),
         state=_STATES[record.state],
         rejection_reason=record.rejection_reason,
         capabilities=capabilities_to_proto(record.capabilities),
     )
+
+
+def _signature(signature: Signature) -> model_pb2.ModelSignature:
+    return model_pb2.ModelSignature(key_id=signature.key_id, bundle_json=signature.bundle_json)
 
 
 def signed_version_to_proto(
@@ -107,35 +114,40 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     Args:
         ledger: Models and versions.
         store: The models' store.
+        threads: Threads for look-ups in the registry.
+        max_page_bytes: Size of a page's messages.
     """
 
-    def __init__(self, ledger: ModelLedger, store: ObjectStore) -> None:
+    def __init__(self, ledger: ModelLedger, store: ObjectStore, threads: ProjectThreads, max_page_bytes: int) -> None:
         self._ledger = ledger
         self._store = store
+        self._threads = threads
+        self._max_page_bytes = max_page_bytes
 
     async def GetModel(self, request: model_service_pb2.GetModelRequest, context: Any) -> model_pb2.Model:
         """Read one model."""
-        return model_to_proto(await asyncio.to_thread(self._ledger.get, ModelName.parse(request.name)))
+        name = ModelName.parse(request.name)
+        return model_to_proto(await self._threads.run(name.project, self._ledger.get, name))
 
     async def ListModels(
         self, request: model_service_pb2.ListModelsRequest, context: Any
     ) -> model_service_pb2.ListModelsResponse:
         """List a project's models."""
-        return await asyncio.to_thread(self._list, request)
-
-    def _list(self, request: model_service_pb2.ListModelsRequest) -> model_service_pb2.ListModelsResponse:
         project = ProjectName.parse(request.parent).project
-        page = self._ledger.list(project, optional(request, "page_size"), request.page_token)
-        return model_service_pb2.ListModelsResponse(
-            models=[model_to_proto(record) for record in page.items], next_page_token=page.next_page_token
-        )
+        return await self._threads.run(project, self._list, project, request)
+
+    def _list(self, project: str, request: model_service_pb2.ListModelsRequest) -> model_service_pb2.ListModelsResponse:
+        listed = MessagePage(model_to_proto, self._max_page_bytes)
+        page = self._ledger.list(project, optional(request, "page_size"), request.page_token, listed.fits)
+        return model_service_pb2.ListModelsResponse(models=listed.messages, next_page_token=page.next_page_token)
 
     async def GetModelVersion(
         self, request: model_service_pb2.GetModelVersionRequest, context: Any
     ) -> model_pb2.ModelVersion:
         """Read one version, manifest included."""
         ref = ModelVersionRef.parse(request.name)
-        return await asyncio.to_thread(self._read_version, ref, unpublished=sees_unpublished(ref.model.project))
+        project = ref.model.project
+        return await self._threads.run(project, self._read_version, ref, unpublished=sees_unpublished(project))
 
     def _read_version(self, ref: ModelVersionRef, *, unpublished: bool) -> model_pb2.ModelVersion:
         record = self._ledger.resolve(ref, unpublished=unpublished)
@@ -152,23 +164,26 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     ) -> model_service_pb2.ListModelVersionsResponse:
         """List a model's versions."""
         name = ModelName.parse(request.parent, "parent")
-        return await asyncio.to_thread(self._list_versions, name, request, unpublished=sees_unpublished(name.project))
+        unpublished = sees_unpublished(name.project)
+        return await self._threads.run(name.project, self._list_versions, name, request, unpublished=unpublished)
 
     def _list_versions(
         self, name: ModelName, request: model_service_pb2.ListModelVersionsRequest, *, unpublished: bool
     ) -> model_service_pb2.ListModelVersionsResponse:
         size = optional(request, "page_size")
-        page = self._ledger.list_versions(name, size, request.page_token, unpublished=unpublished)
-        signatures = self._ledger.signatures(name, [record.name.version for record in page.items])
+        listed = MessagePage(model_version_to_proto, self._max_page_bytes, _SIGNATURE_BYTES)
+        page = self._ledger.list_versions(name, size, request.page_token, listed.fits, unpublished=unpublished)
+        signatures = self._ledger.signatures(name, [message.version for message in listed.messages])
+        for message in listed.messages:
+            message.signatures.extend(map(_signature, signatures[message.version]))
         return model_service_pb2.ListModelVersionsResponse(
-            model_versions=[model_version_to_proto(record, signatures[record.name.version]) for record in page.items],
-            next_page_token=page.next_page_token,
+            model_versions=listed.messages, next_page_token=page.next_page_token
         )
 
 
-def model_service(ledger: ModelLedger, store: ObjectStore) -> Service:
-    """Return the service, ready to join a server."""
-    servicer = ModelServicer(ledger, store)
+def model_service(ledger: ModelLedger, store: ObjectStore, threads: ProjectThreads, max_page_bytes: int) -> Service:
+    """Return the service, ready to join a server; arguments as of `ModelServicer`."""
+    servicer = ModelServicer(ledger, store, threads, max_page_bytes)
     return Service(
         "rowmint.v1.ModelService",
         lambda server: model_service_pb2_grpc.add_ModelServiceServicer_to_server(servicer, server),

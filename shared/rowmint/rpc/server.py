@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import traceback
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -20,6 +21,8 @@ from rowmint.errors import Reason, RowmintError, UnavailableError
 from rowmint.observability.calls import Call, CallInterceptor, CallObserver, record_reason, wrap_handler
 from rowmint.rpc import status
 from rowmint.rpc.access import AccessInterceptor, Auditor, Authenticator, access_rules
+from rowmint.rpc.call_limit import MAX_CONCURRENT_STREAMS, CallLimitInterceptor
+from rowmint.rpc.field_limits import FieldLimitInterceptor
 from rowmint.rpc.tls import server_credentials
 from rowmint.security.tls_files import TlsFiles
 
@@ -54,6 +57,7 @@ class ServerOptions:
         max_connection_age_seconds: Age at which a connection gets GOAWAY, so that clients reconnect and find new
             replicas; 0 for never.
         max_call_seconds: Time that a call may continue on a connection after GOAWAY; 0 for no limit.
+        max_calls: Calls of Rowmint's own services served at once.
         shares_port: Whether other processes may listen on the same port.
     """
 
@@ -62,6 +66,7 @@ class ServerOptions:
     max_message_bytes: int = 4 * 1024 * 1024
     max_connection_age_seconds: float = 0.0
     max_call_seconds: float = 0.0
+    max_calls: int = 2000
     shares_port: bool = False
 
 
@@ -209,7 +214,20 @@ async def _abort(error: Exception, method: str, context: Any) -> None:
         _log.error("stored bytes are corrupt", method=method, metadata=error.metadata)
     record_reason(error.reason)
     found = status.to_status(error)
+    _forget_frames(error)
     await context.abort(found.code, found.details, (*found.trailing_metadata, *status.trailers(error)))
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Drop what the frames that raised an error hold: gRPC keeps the last error of a call long after its end.
+
+    In them are requests, and buffers of megabytes.
+    """
+    failed: BaseException | None = error
+    while failed is not None:
+        traceback.clear_frames(failed.__traceback__)
+        failed.__traceback__ = None
+        failed = failed.__cause__ or failed.__context__
 
 
 class Server:
@@ -220,6 +238,7 @@ class Server:
         options: Its options.
         observers: Observers of every call, health and reflection included.
         security: TLS, authentication and audit log.
+        shed: Called with the reason whenever a call is refused because too many are running.
 
     Raises:
         ValueError: A method of Rowmint's services has no access rule.
@@ -234,6 +253,7 @@ class Server:
         options: ServerOptions,
         observers: Sequence[CallObserver] = (),
         security: ServerSecurity = INSECURE,
+        shed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._options = options
         self._security = security
@@ -245,6 +265,7 @@ class Server:
             # Unless requested, a second server must not silently bind the same port.
             ("grpc.so_reuseport", int(options.shares_port)),
             ("grpc.max_receive_message_length", options.max_message_bytes),
+            ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_permit_without_calls", 1),
@@ -269,6 +290,7 @@ class Server:
                     partial(asyncio.sleep, security.reauthorize_seconds),
                 )
             )
+        interceptors += [CallLimitInterceptor(options.max_calls, shed), FieldLimitInterceptor()]
         self._server = grpc.aio.server(interceptors=interceptors, options=settings)
         for service in services:
             service.register(self._server)

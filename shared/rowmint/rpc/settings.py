@@ -41,6 +41,9 @@ class ServiceSettings(ObservabilitySettings):
         audit_log: Folder of the audit log; empty for none.
         reauthorize_seconds: Pause between two checks that the caller of a running stream, upload or watch may still
             make it.
+        max_calls: Calls served at once, those of health checks and reflection not counted; one more is refused, to be
+            retried.
+        max_page_bytes: Size at which a page of a list ends, whatever its `page_size`; below what clients receive.
         insecure: Whether it may listen on other than loopback addresses without TLS or without authentication.
     """
 
@@ -54,6 +57,8 @@ class ServiceSettings(ObservabilitySettings):
     jwt_audience: str = ""
     audit_log: str = ""
     reauthorize_seconds: float = Field(default=10.0, gt=0)
+    max_calls: int = Field(default=2000, ge=1)
+    max_page_bytes: int = Field(default=3 << 20, ge=64 << 10)
     insecure: bool = False
 
     @model_validator(mode="after")

@@ -22,22 +22,27 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from rowmint.v1 import limits_pb2 as rowmint_dot_v1_dot_limits__pb2
 from rowmint.v1 import value_pb2 as rowmint_dot_v1_dot_value__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arowmint/v1/condition.proto\x12\nrowmint.v1\x1a\x16rowmint/v1/value.proto\"2\n\x05Where\x12)\n\npredicates\x18\x01 \x03(\x0b\x32\x15.rowmint.v1.Predicate\"\xd5\x01\n\tPredicate\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12#\n\x06\x65quals\x18\x02 \x01(\x0b\x32\x11.rowmint.v1.ValueH\x00\x12&\n\x06\x61ny_of\x18\x03 \x01(\x0b\x32\x14.rowmint.v1.ValueSetH\x00\x12\'\n\x05range\x18\x04 \x01(\x0b\x32\x16.rowmint.v1.ValueRangeH\x00\x12\x11\n\x07is_null\x18\x05 \x01(\x08H\x00\x12\'\n\x07none_of\x18\x06 \x01(\x0b\x32\x14.rowmint.v1.ValueSetH\x00\x42\x06\n\x04test\"-\n\x08ValueSet\x12!\n\x06values\x18\x01 \x03(\x0b\x32\x11.rowmint.v1.Value\"\x8a\x01\n\nValueRange\x12\"\n\x07minimum\x18\x01 \x01(\x0b\x32\x11.rowmint.v1.Value\x12\"\n\x07maximum\x18\x02 \x01(\x0b\x32\x11.rowmint.v1.Value\x12\x19\n\x11minimum_exclusive\x18\x03 \x01(\x08\x12\x19\n\x11maximum_exclusive\x18\x04 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arowmint/v1/condition.proto\x12\nrowmint.v1\x1a\x17rowmint/v1/limits.proto\x1a\x16rowmint/v1/value.proto\"8\n\x05Where\x12/\n\npredicates\x18\x01 \x03(\x0b\x32\x15.rowmint.v1.PredicateB\x04\xe8\xf9\x18@\"\xd5\x01\n\tPredicate\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12#\n\x06\x65quals\x18\x02 \x01(\x0b\x32\x11.rowmint.v1.ValueH\x00\x12&\n\x06\x61ny_of\x18\x03 \x01(\x0b\x32\x14.rowmint.v1.ValueSetH\x00\x12\'\n\x05range\x18\x04 \x01(\x0b\x32\x16.rowmint.v1.ValueRangeH\x00\x12\x11\n\x07is_null\x18\x05 \x01(\x08H\x00\x12\'\n\x07none_of\x18\x06 \x01(\x0b\x32\x14.rowmint.v1.ValueSetH\x00\x42\x06\n\x04test\"4\n\x08ValueSet\x12(\n\x06values\x18\x01 \x03(\x0b\x32\x11.rowmint.v1.ValueB\x05\xe8\xf9\x18\x90N\"\x8a\x01\n\nValueRange\x12\"\n\x07minimum\x18\x01 \x01(\x0b\x32\x11.rowmint.v1.Value\x12\"\n\x07maximum\x18\x02 \x01(\x0b\x32\x11.rowmint.v1.Value\x12\x19\n\x11minimum_exclusive\x18\x03 \x01(\x08\x12\x19\n\x11maximum_exclusive\x18\x04 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rowmint.v1.condition_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WHERE']._serialized_start=66
-  _globals['_WHERE']._serialized_end=116
-  _globals['_PREDICATE']._serialized_start=119
-  _globals['_PREDICATE']._serialized_end=332
-  _globals['_VALUESET']._serialized_start=334
-  _globals['_VALUESET']._serialized_end=379
-  _globals['_VALUERANGE']._serialized_start=382
-  _globals['_VALUERANGE']._serialized_end=520
+  _globals['_WHERE'].fields_by_name['predicates']._loaded_options = None
+  _globals['_WHERE'].fields_by_name['predicates']._serialized_options = b'\350\371\030@'
+  _globals['_VALUESET'].fields_by_name['values']._loaded_options = None
+  _globals['_VALUESET'].fields_by_name['values']._serialized_options = b'\350\371\030\220N'
+  _globals['_WHERE']._serialized_start=91
+  _globals['_WHERE']._serialized_end=147
+  _globals['_PREDICATE']._serialized_start=150
+  _globals['_PREDICATE']._serialized_end=363
+  _globals['_VALUESET']._serialized_start=365
+  _globals['_VALUESET']._serialized_end=417
+  _globals['_VALUERANGE']._serialized_start=420
+  _globals['_VALUERANGE']._serialized_end=558
 # @@protoc_insertion_point(module_scope)

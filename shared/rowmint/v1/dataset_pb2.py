@@ -23,44 +23,57 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from rowmint.v1 import limits_pb2 as rowmint_dot_v1_dot_limits__pb2
 from rowmint.v1 import schema_pb2 as rowmint_dot_v1_dot_schema__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18rowmint/v1/dataset.proto\x12\nrowmint.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17rowmint/v1/schema.proto\"\xfc\x01\n\nDataFormat\x12$\n\x03\x63sv\x18\x01 \x01(\x0b\x32\x15.rowmint.v1.CsvFormatH\x00\x12&\n\x04json\x18\x02 \x01(\x0b\x32\x16.rowmint.v1.JsonFormatH\x00\x12,\n\x07parquet\x18\x03 \x01(\x0b\x32\x19.rowmint.v1.ParquetFormatH\x00\x12\x35\n\x0c\x61rrow_stream\x18\x04 \x01(\x0b\x32\x1d.rowmint.v1.ArrowStreamFormatH\x00\x12\x31\n\narrow_file\x18\x05 \x01(\x0b\x32\x1b.rowmint.v1.ArrowFileFormatH\x00\x42\x08\n\x06\x66ormat\"\x90\x03\n\tCsvFormat\x12\x16\n\tdelimiter\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05quote\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x0bnull_values\x18\x03 \x03(\t\x12\x15\n\x08\x65ncoding\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x14\n\x07\x63omment\x18\x05 \x01(\tH\x03\x88\x01\x01\x12\x16\n\tskip_rows\x18\x06 \x01(\x05H\x04\x88\x01\x01\x12%\n\x06header\x18\x07 \x01(\x0e\x32\x15.rowmint.v1.CsvHeader\x12\x14\n\x0c\x63olumn_names\x18\x08 \x03(\t\x12\x14\n\x07\x64\x65\x63imal\x18\t \x01(\tH\x05\x88\x01\x01\x12\x1c\n\x0fgroup_separator\x18\n \x01(\tH\x06\x88\x01\x01\x12-\n\x0cquoted_empty\x18\x0b \x01(\x0e\x32\x17.rowmint.v1.QuotedEmptyB\x0c\n\n_delimiterB\x08\n\x06_quoteB\x0b\n\t_encodingB\n\n\x08_commentB\x0c\n\n_skip_rowsB\n\n\x08_decimalB\x12\n\x10_group_separator\"4\n\nJsonFormat\x12&\n\x06orient\x18\x01 \x01(\x0e\x32\x16.rowmint.v1.JsonOrient\"\x11\n\x0f\x41rrowFileFormat\"\x0f\n\rParquetFormat\"\x13\n\x11\x41rrowStreamFormat\"\xf7\x04\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x06\x66ormat\x18\x02 \x01(\x0b\x32\x16.rowmint.v1.DataFormat\x12\x30\n\x10\x63olumn_overrides\x18\x03 \x03(\x0b\x32\x16.rowmint.v1.ColumnSpec\x12\x13\n\x0bprimary_key\x18\x04 \x01(\t\x12\'\n\x05state\x18\x05 \x01(\x0e\x32\x18.rowmint.v1.DatasetState\x12\x16\n\x0e\x63ommitted_size\x18\x06 \x01(\x03\x12\x11\n\trow_count\x18\x07 \x01(\x03\x12\'\n\x06schema\x18\x08 \x01(\x0b\x32\x17.rowmint.v1.TableSchema\x12\x0e\n\x06sha256\x18\t \x01(\x0c\x12%\n\x06\x65rrors\x18\n \x03(\x0b\x32\x15.rowmint.v1.DataError\x12\x19\n\x11sdv_metadata_json\x18\x0b \x01(\t\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x07notices\x18\x0e \x03(\x0b\x32\x12.rowmint.v1.Notice\x12\x16\n\x0eno_primary_key\x18\x0f \x01(\x08\x12,\n\x08infinite\x18\x10 \x01(\x0e\x32\x1a.rowmint.v1.InfinitePolicy\x12&\n\x07\x64ialect\x18\x11 \x01(\x0b\x32\x15.rowmint.v1.CsvFormat\x12+\n\x08\x66indings\x18\x12 \x03(\x0b\x32\x19.rowmint.v1.ColumnFinding\"S\n\x06Notice\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0c\n\x04\x66lag\x18\x04 \x01(\t\x12\x0c\n\x04rows\x18\x05 \x01(\x03\"u\n\rColumnFinding\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x12\x0c\n\x04\x66lag\x18\x03 \x01(\t\x12\x0f\n\x07missing\x18\x04 \x01(\x03\x12\x10\n\x08\x64istinct\x18\x05 \x01(\x03\x12\x16\n\x0e\x64istinct_exact\x18\x06 \x01(\x08\"G\n\tDataError\x12\x0c\n\x04line\x18\x01 \x01(\x03\x12\x0b\n\x03row\x18\x02 \x01(\x03\x12\x0e\n\x06\x63olumn\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t*\x9a\x01\n\x0c\x44\x61tasetState\x12\x1d\n\x19\x44\x41TASET_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x41TASET_STATE_UPLOADING\x10\x01\x12\x1b\n\x17\x44\x41TASET_STATE_INGESTING\x10\x02\x12\x17\n\x13\x44\x41TASET_STATE_READY\x10\x03\x12\x18\n\x14\x44\x41TASET_STATE_FAILED\x10\x04*V\n\tCsvHeader\x12\x1a\n\x16\x43SV_HEADER_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43SV_HEADER_PRESENT\x10\x01\x12\x15\n\x11\x43SV_HEADER_ABSENT\x10\x02*\\\n\x0bQuotedEmpty\x12\x1c\n\x18QUOTED_EMPTY_UNSPECIFIED\x10\x00\x12\x18\n\x14QUOTED_EMPTY_MISSING\x10\x01\x12\x15\n\x11QUOTED_EMPTY_TEXT\x10\x02*\xcf\x01\n\nJsonOrient\x12\x1b\n\x17JSON_ORIENT_UNSPECIFIED\x10\x00\x12\x17\n\x13JSON_ORIENT_RECORDS\x10\x01\x12\x15\n\x11JSON_ORIENT_LINES\x10\x02\x12\x17\n\x13JSON_ORIENT_COLUMNS\x10\x03\x12\x15\n\x11JSON_ORIENT_INDEX\x10\x04\x12\x15\n\x11JSON_ORIENT_SPLIT\x10\x05\x12\x16\n\x12JSON_ORIENT_VALUES\x10\x06\x12\x15\n\x11JSON_ORIENT_TABLE\x10\x07*h\n\x0eInfinitePolicy\x12\x1f\n\x1bINFINITE_POLICY_UNSPECIFIED\x10\x00\x12\x1b\n\x17INFINITE_POLICY_MISSING\x10\x01\x12\x18\n\x14INFINITE_POLICY_CLIP\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18rowmint/v1/dataset.proto\x12\nrowmint.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17rowmint/v1/limits.proto\x1a\x17rowmint/v1/schema.proto\"\xfc\x01\n\nDataFormat\x12$\n\x03\x63sv\x18\x01 \x01(\x0b\x32\x15.rowmint.v1.CsvFormatH\x00\x12&\n\x04json\x18\x02 \x01(\x0b\x32\x16.rowmint.v1.JsonFormatH\x00\x12,\n\x07parquet\x18\x03 \x01(\x0b\x32\x19.rowmint.v1.ParquetFormatH\x00\x12\x35\n\x0c\x61rrow_stream\x18\x04 \x01(\x0b\x32\x1d.rowmint.v1.ArrowStreamFormatH\x00\x12\x31\n\narrow_file\x18\x05 \x01(\x0b\x32\x1b.rowmint.v1.ArrowFileFormatH\x00\x42\x08\n\x06\x66ormat\"\x9e\x03\n\tCsvFormat\x12\x16\n\tdelimiter\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05quote\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x19\n\x0bnull_values\x18\x03 \x03(\tB\x04\xe8\xf9\x18\x64\x12\x15\n\x08\x65ncoding\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x14\n\x07\x63omment\x18\x05 \x01(\tH\x03\x88\x01\x01\x12\x16\n\tskip_rows\x18\x06 \x01(\x05H\x04\x88\x01\x01\x12%\n\x06header\x18\x07 \x01(\x0e\x32\x15.rowmint.v1.CsvHeader\x12\x1c\n\x0c\x63olumn_names\x18\x08 \x03(\tB\x06\xe8\xf9\x18\x80\x80\x01\x12\x14\n\x07\x64\x65\x63imal\x18\t \x01(\tH\x05\x88\x01\x01\x12\x1c\n\x0fgroup_separator\x18\n \x01(\tH\x06\x88\x01\x01\x12-\n\x0cquoted_empty\x18\x0b \x01(\x0e\x32\x17.rowmint.v1.QuotedEmptyB\x0c\n\n_delimiterB\x08\n\x06_quoteB\x0b\n\t_encodingB\n\n\x08_commentB\x0c\n\n_skip_rowsB\n\n\x08_decimalB\x12\n\x10_group_separator\"4\n\nJsonFormat\x12&\n\x06orient\x18\x01 \x01(\x0e\x32\x16.rowmint.v1.JsonOrient\"\x11\n\x0f\x41rrowFileFormat\"\x0f\n\rParquetFormat\"\x13\n\x11\x41rrowStreamFormat\"\x94\x05\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x06\x66ormat\x18\x02 \x01(\x0b\x32\x16.rowmint.v1.DataFormat\x12\x38\n\x10\x63olumn_overrides\x18\x03 \x03(\x0b\x32\x16.rowmint.v1.ColumnSpecB\x06\xe8\xf9\x18\x80\x80\x01\x12\x13\n\x0bprimary_key\x18\x04 \x01(\t\x12\'\n\x05state\x18\x05 \x01(\x0e\x32\x18.rowmint.v1.DatasetState\x12\x16\n\x0e\x63ommitted_size\x18\x06 \x01(\x03\x12\x11\n\trow_count\x18\x07 \x01(\x03\x12\'\n\x06schema\x18\x08 \x01(\x0b\x32\x17.rowmint.v1.TableSchema\x12\x0e\n\x06sha256\x18\t \x01(\x0c\x12+\n\x06\x65rrors\x18\n \x03(\x0b\x32\x15.rowmint.v1.DataErrorB\x04\xe8\xf9\x18\x64\x12\x19\n\x11sdv_metadata_json\x18\x0b \x01(\t\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07notices\x18\x0e \x03(\x0b\x32\x12.rowmint.v1.NoticeB\x05\xe8\xf9\x18\xe8\x07\x12\x16\n\x0eno_primary_key\x18\x0f \x01(\x08\x12,\n\x08infinite\x18\x10 \x01(\x0e\x32\x1a.rowmint.v1.InfinitePolicy\x12&\n\x07\x64ialect\x18\x11 \x01(\x0b\x32\x15.rowmint.v1.CsvFormat\x12\x33\n\x08\x66indings\x18\x12 \x03(\x0b\x32\x19.rowmint.v1.ColumnFindingB\x06\xe8\xf9\x18\x80\x80\x01\"S\n\x06Notice\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0c\n\x04\x66lag\x18\x04 \x01(\t\x12\x0c\n\x04rows\x18\x05 \x01(\x03\"u\n\rColumnFinding\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x12\x0c\n\x04\x66lag\x18\x03 \x01(\t\x12\x0f\n\x07missing\x18\x04 \x01(\x03\x12\x10\n\x08\x64istinct\x18\x05 \x01(\x03\x12\x16\n\x0e\x64istinct_exact\x18\x06 \x01(\x08\"G\n\tDataError\x12\x0c\n\x04line\x18\x01 \x01(\x03\x12\x0b\n\x03row\x18\x02 \x01(\x03\x12\x0e\n\x06\x63olumn\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t*\x9a\x01\n\x0c\x44\x61tasetState\x12\x1d\n\x19\x44\x41TASET_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x41TASET_STATE_UPLOADING\x10\x01\x12\x1b\n\x17\x44\x41TASET_STATE_INGESTING\x10\x02\x12\x17\n\x13\x44\x41TASET_STATE_READY\x10\x03\x12\x18\n\x14\x44\x41TASET_STATE_FAILED\x10\x04*V\n\tCsvHeader\x12\x1a\n\x16\x43SV_HEADER_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43SV_HEADER_PRESENT\x10\x01\x12\x15\n\x11\x43SV_HEADER_ABSENT\x10\x02*\\\n\x0bQuotedEmpty\x12\x1c\n\x18QUOTED_EMPTY_UNSPECIFIED\x10\x00\x12\x18\n\x14QUOTED_EMPTY_MISSING\x10\x01\x12\x15\n\x11QUOTED_EMPTY_TEXT\x10\x02*\xcf\x01\n\nJsonOrient\x12\x1b\n\x17JSON_ORIENT_UNSPECIFIED\x10\x00\x12\x17\n\x13JSON_ORIENT_RECORDS\x10\x01\x12\x15\n\x11JSON_ORIENT_LINES\x10\x02\x12\x17\n\x13JSON_ORIENT_COLUMNS\x10\x03\x12\x15\n\x11JSON_ORIENT_INDEX\x10\x04\x12\x15\n\x11JSON_ORIENT_SPLIT\x10\x05\x12\x16\n\x12JSON_ORIENT_VALUES\x10\x06\x12\x15\n\x11JSON_ORIENT_TABLE\x10\x07*h\n\x0eInfinitePolicy\x12\x1f\n\x1bINFINITE_POLICY_UNSPECIFIED\x10\x00\x12\x1b\n\x17INFINITE_POLICY_MISSING\x10\x01\x12\x18\n\x14INFINITE_POLICY_CLIP\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rowmint.v1.dataset_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATASETSTATE']._serialized_start=1779
-  _globals['_DATASETSTATE']._serialized_end=1933
-  _globals['_CSVHEADER']._serialized_start=1935
-  _globals['_CSVHEADER']._serialized_end=2021
-  _globals['_QUOTEDEMPTY']._serialized_start=2023
-  _globals['_QUOTEDEMPTY']._serialized_end=2115
-  _globals['_JSONORIENT']._serialized_start=2118
-  _globals['_JSONORIENT']._serialized_end=2325
-  _globals['_INFINITEPOLICY']._serialized_start=2327
-  _globals['_INFINITEPOLICY']._serialized_end=2431
-  _globals['_DATAFORMAT']._serialized_start=99
-  _globals['_DATAFORMAT']._serialized_end=351
-  _globals['_CSVFORMAT']._serialized_start=354
-  _globals['_CSVFORMAT']._serialized_end=754
-  _globals['_JSONFORMAT']._serialized_start=756
-  _globals['_JSONFORMAT']._serialized_end=808
-  _globals['_ARROWFILEFORMAT']._serialized_start=810
-  _globals['_ARROWFILEFORMAT']._serialized_end=827
-  _globals['_PARQUETFORMAT']._serialized_start=829
-  _globals['_PARQUETFORMAT']._serialized_end=844
-  _globals['_ARROWSTREAMFORMAT']._serialized_start=846
-  _globals['_ARROWSTREAMFORMAT']._serialized_end=865
-  _globals['_DATASET']._serialized_start=868
-  _globals['_DATASET']._serialized_end=1499
-  _globals['_NOTICE']._serialized_start=1501
-  _globals['_NOTICE']._serialized_end=1584
-  _globals['_COLUMNFINDING']._serialized_start=1586
-  _globals['_COLUMNFINDING']._serialized_end=1703
-  _globals['_DATAERROR']._serialized_start=1705
-  _globals['_DATAERROR']._serialized_end=1776
+  _globals['_CSVFORMAT'].fields_by_name['null_values']._loaded_options = None
+  _globals['_CSVFORMAT'].fields_by_name['null_values']._serialized_options = b'\350\371\030d'
+  _globals['_CSVFORMAT'].fields_by_name['column_names']._loaded_options = None
+  _globals['_CSVFORMAT'].fields_by_name['column_names']._serialized_options = b'\350\371\030\200\200\001'
+  _globals['_DATASET'].fields_by_name['column_overrides']._loaded_options = None
+  _globals['_DATASET'].fields_by_name['column_overrides']._serialized_options = b'\350\371\030\200\200\001'
+  _globals['_DATASET'].fields_by_name['errors']._loaded_options = None
+  _globals['_DATASET'].fields_by_name['errors']._serialized_options = b'\350\371\030d'
+  _globals['_DATASET'].fields_by_name['notices']._loaded_options = None
+  _globals['_DATASET'].fields_by_name['notices']._serialized_options = b'\350\371\030\350\007'
+  _globals['_DATASET'].fields_by_name['findings']._loaded_options = None
+  _globals['_DATASET'].fields_by_name['findings']._serialized_options = b'\350\371\030\200\200\001'
+  _globals['_DATASETSTATE']._serialized_start=1847
+  _globals['_DATASETSTATE']._serialized_end=2001
+  _globals['_CSVHEADER']._serialized_start=2003
+  _globals['_CSVHEADER']._serialized_end=2089
+  _globals['_QUOTEDEMPTY']._serialized_start=2091
+  _globals['_QUOTEDEMPTY']._serialized_end=2183
+  _globals['_JSONORIENT']._serialized_start=2186
+  _globals['_JSONORIENT']._serialized_end=2393
+  _globals['_INFINITEPOLICY']._serialized_start=2395
+  _globals['_INFINITEPOLICY']._serialized_end=2499
+  _globals['_DATAFORMAT']._serialized_start=124
+  _globals['_DATAFORMAT']._serialized_end=376
+  _globals['_CSVFORMAT']._serialized_start=379
+  _globals['_CSVFORMAT']._serialized_end=793
+  _globals['_JSONFORMAT']._serialized_start=795
+  _globals['_JSONFORMAT']._serialized_end=847
+  _globals['_ARROWFILEFORMAT']._serialized_start=849
+  _globals['_ARROWFILEFORMAT']._serialized_end=866
+  _globals['_PARQUETFORMAT']._serialized_start=868
+  _globals['_PARQUETFORMAT']._serialized_end=883
+  _globals['_ARROWSTREAMFORMAT']._serialized_start=885
+  _globals['_ARROWSTREAMFORMAT']._serialized_end=904
+  _globals['_DATASET']._serialized_start=907
+  _globals['_DATASET']._serialized_end=1567
+  _globals['_NOTICE']._serialized_start=1569
+  _globals['_NOTICE']._serialized_end=1652
+  _globals['_COLUMNFINDING']._serialized_start=1654
+  _globals['_COLUMNFINDING']._serialized_end=1771
+  _globals['_DATAERROR']._serialized_start=1773
+  _globals['_DATAERROR']._serialized_end=1844
 # @@protoc_insertion_point(module_scope)

@@ -32,7 +32,7 @@ class _DatasetStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     DATASET_STATE_UPLOADING: _DatasetState.ValueType  # 1
     """Bytes are being received; `committed_size` is the number of bytes stored durably."""
     DATASET_STATE_INGESTING: _DatasetState.ValueType  # 2
-    """All bytes are stored and are being parsed."""
+    """All bytes are stored and are being verified and parsed."""
     DATASET_STATE_READY: _DatasetState.ValueType  # 3
     """The table is complete; jobs may use it."""
     DATASET_STATE_FAILED: _DatasetState.ValueType  # 4
@@ -46,7 +46,7 @@ DATASET_STATE_UNSPECIFIED: DatasetState.ValueType  # 0
 DATASET_STATE_UPLOADING: DatasetState.ValueType  # 1
 """Bytes are being received; `committed_size` is the number of bytes stored durably."""
 DATASET_STATE_INGESTING: DatasetState.ValueType  # 2
-"""All bytes are stored and are being parsed."""
+"""All bytes are stored and are being verified and parsed."""
 DATASET_STATE_READY: DatasetState.ValueType  # 3
 """The table is complete; jobs may use it."""
 DATASET_STATE_FAILED: DatasetState.ValueType  # 4

@@ -23,71 +23,78 @@ _sym_db = _symbol_database.Default()
 
 
 from rowmint.v1 import condition_pb2 as rowmint_dot_v1_dot_condition__pb2
+from rowmint.v1 import limits_pb2 as rowmint_dot_v1_dot_limits__pb2
 from rowmint.v1 import schema_pb2 as rowmint_dot_v1_dot_schema__pb2
 from rowmint.v1 import value_pb2 as rowmint_dot_v1_dot_value__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19rowmint/v1/sampling.proto\x12\nrowmint.v1\x1a\x1arowmint/v1/condition.proto\x1a\x17rowmint/v1/schema.proto\x1a\x16rowmint/v1/value.proto\"\xb9\x04\n\rSampleRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x12\x16\n\tstart_row\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07\x65nd_row\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12 \n\x05where\x18\x05 \x01(\x0b\x32\x11.rowmint.v1.Where\x12\x0f\n\x07\x63olumns\x18\x06 \x03(\t\x12\x11\n\x04seed\x18\x07 \x01(\x04H\x02\x88\x01\x01\x12%\n\x06\x66ormat\x18\x08 \x01(\x0e\x32\x15.rowmint.v1.RowFormat\x12$\n\x07\x66raming\x18\t \x01(\x0e\x32\x13.rowmint.v1.Framing\x12\x1a\n\rallow_partial\x18\n \x01(\x08H\x03\x88\x01\x01\x12\x1a\n\rmessage_bytes\x18\x0b \x01(\x05H\x04\x88\x01\x01\x12\x1d\n\x15\x65xpected_model_digest\x18\x0c \x01(\x0c\x12\x1c\n\x14\x65xpected_plan_digest\x18\r \x01(\x0c\x12 \n\x13\x63sv_escape_formulas\x18\x0e \x01(\x08H\x05\x88\x01\x01\x12\x16\n\tmax_reuse\x18\x0f \x01(\x05H\x06\x88\x01\x01\x12\x1b\n\x0ereceived_bytes\x18\x10 \x01(\x03H\x07\x88\x01\x01\x42\x0c\n\n_start_rowB\n\n\x08_end_rowB\x07\n\x05_seedB\x10\n\x0e_allow_partialB\x10\n\x0e_message_bytesB\x16\n\x14_csv_escape_formulasB\x0c\n\n_max_reuseB\x11\n\x0f_received_bytes\"\x9d\x01\n\x0eSampleResponse\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.rowmint.v1.SampleHeaderH\x00\x12&\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x16.rowmint.v1.SampleDataH\x00\x12,\n\x07summary\x18\x03 \x01(\x0b\x32\x19.rowmint.v1.SampleSummaryH\x00\x42\t\n\x07message\"\xae\x02\n\x0cSampleHeader\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\x0c\x12\x13\n\x0bplan_digest\x18\x03 \x01(\x0c\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x0c\n\x04grid\x18\x05 \x01(\x03\x12\x0c\n\x04rows\x18\x06 \x01(\x03\x12\x11\n\tstart_row\x18\x07 \x01(\x03\x12\x0f\n\x07\x65nd_row\x18\x08 \x01(\x03\x12\'\n\x06schema\x18\t \x01(\x0b\x32\x17.rowmint.v1.TableSchema\x12,\n\ncategories\x18\n \x03(\x0b\x32\x18.rowmint.v1.CategoryList\x12\x1a\n\x12rows_per_candidate\x18\x0b \x01(\x05\x12\x1b\n\x13\x64istinct_candidates\x18\x0c \x01(\x03\"\x1e\n\x0c\x43\x61tegoryList\x12\x0e\n\x06values\x18\x01 \x03(\t\"\xa1\x01\n\nSampleData\x12\x11\n\tfirst_row\x18\x01 \x01(\x03\x12\x11\n\trow_count\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0e\n\x06\x63rc32c\x18\x04 \x01(\x07\x12(\n\x07\x62\x61tches\x18\x05 \x03(\x0b\x32\x17.rowmint.v1.ColumnBatch\x12%\n\x07missing\x18\x06 \x03(\x0b\x32\x14.rowmint.v1.RowRange\".\n\x08RowRange\x12\x11\n\tstart_row\x18\x01 \x01(\x03\x12\x0f\n\x07\x65nd_row\x18\x02 \x01(\x03\"^\n\x0b\x43olumnBatch\x12\x11\n\tfirst_row\x18\x01 \x01(\x03\x12\x11\n\trow_count\x18\x02 \x01(\x05\x12)\n\x07\x63olumns\x18\x03 \x03(\x0b\x32\x18.rowmint.v1.ColumnValues\"\xff\x01\n\x0c\x43olumnValues\x12\x10\n\x08validity\x18\x01 \x01(\x0c\x12(\n\x06int64s\x18\x02 \x01(\x0b\x32\x16.rowmint.v1.Int64ArrayH\x00\x12*\n\x07\x64oubles\x18\x03 \x01(\x0b\x32\x17.rowmint.v1.DoubleArrayH\x00\x12&\n\x05\x62ools\x18\x04 \x01(\x0b\x32\x15.rowmint.v1.BoolArrayH\x00\x12*\n\x07strings\x18\x05 \x01(\x0b\x32\x17.rowmint.v1.StringArrayH\x00\x12)\n\x07indices\x18\x06 \x01(\x0b\x32\x16.rowmint.v1.IndexArrayH\x00\x42\x08\n\x06values\"\x1c\n\nInt64Array\x12\x0e\n\x06values\x18\x01 \x03(\x12\"\x1d\n\x0b\x44oubleArray\x12\x0e\n\x06values\x18\x01 \x03(\x01\"\x1b\n\tBoolArray\x12\x0e\n\x06values\x18\x01 \x03(\x08\"\x1d\n\x0bStringArray\x12\x0e\n\x06values\x18\x01 \x03(\t\"\x1c\n\nIndexArray\x12\x0e\n\x06values\x18\x01 \x03(\r\"\xaa\x01\n\rSampleSummary\x12\x12\n\ncandidates\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x03\x12\x16\n\x0erows_delivered\x18\x03 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12\x10\n\x08next_row\x18\x05 \x01(\x03\x12\x1b\n\x13\x64istinct_candidates\x18\x06 \x01(\x03\x12\x1a\n\x12rows_per_candidate\x18\x07 \x01(\x05\"\x86\x01\n\x11PlanSampleRequest\x12)\n\x06sample\x18\x01 \x01(\x0b\x32\x19.rowmint.v1.SampleRequest\x12\x12\n\x05parts\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x0branges_only\x18\x03 \x01(\x08H\x01\x88\x01\x01\x42\x08\n\x06_partsB\x0e\n\x0c_ranges_only\"\xfa\x01\n\x12PlanSampleResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.rowmint.v1.SampleHeader\x12(\n\x05parts\x18\x02 \x03(\x0b\x32\x19.rowmint.v1.SampleRequest\x12\x12\n\nacceptance\x18\x03 \x01(\x01\x12\x1a\n\x12\x63onditioned_column\x18\x04 \x01(\t\x12\x11\n\ttile_size\x18\x05 \x01(\x05\x12\x12\n\nblock_size\x18\x06 \x01(\x05\x12\x13\n\x0btile_budget\x18\x07 \x01(\x05\x12$\n\x06ranges\x18\x08 \x03(\x0b\x32\x14.rowmint.v1.RowRange\"{\n\x13\x43ompleteRowsRequest\x12\x30\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1e.rowmint.v1.CompleteRowsConfigH\x00\x12\'\n\x04rows\x18\x02 \x01(\x0b\x32\x17.rowmint.v1.PartialRowsH\x00\x42\t\n\x07message\"\xf0\x01\n\x12\x43ompleteRowsConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\x04seed\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\tstart_row\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x16\n\ttolerance\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x17\n\ncandidates\x18\x05 \x01(\x05H\x03\x88\x01\x01\x12\x1d\n\x15\x65xpected_model_digest\x18\x06 \x01(\x0c\x12\x1c\n\x14\x65xpected_plan_digest\x18\x07 \x01(\x0c\x42\x07\n\x05_seedB\x0c\n\n_start_rowB\x0c\n\n_toleranceB\r\n\x0b_candidates\"3\n\x0bPartialRows\x12$\n\x04rows\x18\x01 \x03(\x0b\x32\x16.rowmint.v1.PartialRow\"\x7f\n\nPartialRow\x12\x30\n\x05known\x18\x01 \x03(\x0b\x32!.rowmint.v1.PartialRow.KnownEntry\x1a?\n\nKnownEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.rowmint.v1.Value:\x02\x38\x01\"\xa6\x01\n\x14\x43ompleteRowsResponse\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.rowmint.v1.SampleHeaderH\x00\x12)\n\x04rows\x18\x02 \x01(\x0b\x32\x19.rowmint.v1.CompletedRowsH\x00\x12,\n\x07summary\x18\x03 \x01(\x0b\x32\x19.rowmint.v1.SampleSummaryH\x00\x42\t\n\x07message\"7\n\rCompletedRows\x12&\n\x04rows\x18\x01 \x03(\x0b\x32\x18.rowmint.v1.CompletedRow\"\xa0\x01\n\x0c\x43ompletedRow\x12\x0b\n\x03row\x18\x01 \x01(\x03\x12!\n\x06values\x18\x02 \x03(\x0b\x32\x11.rowmint.v1.Value\x12\x1d\n\x15\x65\x66\x66\x65\x63tive_sample_size\x18\x03 \x01(\x01\x12\x11\n\ttolerance\x18\x04 \x01(\x01\x12.\n\x07support\x18\x05 \x01(\x0e\x32\x1d.rowmint.v1.CompletionSupport*\x87\x01\n\tRowFormat\x12\x1a\n\x16ROW_FORMAT_UNSPECIFIED\x10\x00\x12\x1b\n\x17ROW_FORMAT_ARROW_STREAM\x10\x01\x12\x12\n\x0eROW_FORMAT_CSV\x10\x02\x12\x15\n\x11ROW_FORMAT_NDJSON\x10\x03\x12\x16\n\x12ROW_FORMAT_COLUMNS\x10\x04*^\n\x07\x46raming\x12\x17\n\x13\x46RAMING_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46RAMING_FILE\x10\x01\x12\x14\n\x10\x46RAMING_CONTINUE\x10\x02\x12\x12\n\x0e\x46RAMING_RESUME\x10\x03*\x9b\x01\n\x11\x43ompletionSupport\x12\"\n\x1e\x43OMPLETION_SUPPORT_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x43OMPLETION_SUPPORT_MATCHED\x10\x01\x12\x1e\n\x1a\x43OMPLETION_SUPPORT_WIDENED\x10\x02\x12\"\n\x1e\x43OMPLETION_SUPPORT_UNSUPPORTED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19rowmint/v1/sampling.proto\x12\nrowmint.v1\x1a\x1arowmint/v1/condition.proto\x1a\x17rowmint/v1/limits.proto\x1a\x17rowmint/v1/schema.proto\x1a\x16rowmint/v1/value.proto\"\xc1\x04\n\rSampleRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x12\x16\n\tstart_row\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07\x65nd_row\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12 \n\x05where\x18\x05 \x01(\x0b\x32\x11.rowmint.v1.Where\x12\x17\n\x07\x63olumns\x18\x06 \x03(\tB\x06\xe8\xf9\x18\x80\x80\x01\x12\x11\n\x04seed\x18\x07 \x01(\x04H\x02\x88\x01\x01\x12%\n\x06\x66ormat\x18\x08 \x01(\x0e\x32\x15.rowmint.v1.RowFormat\x12$\n\x07\x66raming\x18\t \x01(\x0e\x32\x13.rowmint.v1.Framing\x12\x1a\n\rallow_partial\x18\n \x01(\x08H\x03\x88\x01\x01\x12\x1a\n\rmessage_bytes\x18\x0b \x01(\x05H\x04\x88\x01\x01\x12\x1d\n\x15\x65xpected_model_digest\x18\x0c \x01(\x0c\x12\x1c\n\x14\x65xpected_plan_digest\x18\r \x01(\x0c\x12 \n\x13\x63sv_escape_formulas\x18\x0e \x01(\x08H\x05\x88\x01\x01\x12\x16\n\tmax_reuse\x18\x0f \x01(\x05H\x06\x88\x01\x01\x12\x1b\n\x0ereceived_bytes\x18\x10 \x01(\x03H\x07\x88\x01\x01\x42\x0c\n\n_start_rowB\n\n\x08_end_rowB\x07\n\x05_seedB\x10\n\x0e_allow_partialB\x10\n\x0e_message_bytesB\x16\n\x14_csv_escape_formulasB\x0c\n\n_max_reuseB\x11\n\x0f_received_bytes\"\x9d\x01\n\x0eSampleResponse\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.rowmint.v1.SampleHeaderH\x00\x12&\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x16.rowmint.v1.SampleDataH\x00\x12,\n\x07summary\x18\x03 \x01(\x0b\x32\x19.rowmint.v1.SampleSummaryH\x00\x42\t\n\x07message\"\xae\x02\n\x0cSampleHeader\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\x0c\x12\x13\n\x0bplan_digest\x18\x03 \x01(\x0c\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x0c\n\x04grid\x18\x05 \x01(\x03\x12\x0c\n\x04rows\x18\x06 \x01(\x03\x12\x11\n\tstart_row\x18\x07 \x01(\x03\x12\x0f\n\x07\x65nd_row\x18\x08 \x01(\x03\x12\'\n\x06schema\x18\t \x01(\x0b\x32\x17.rowmint.v1.TableSchema\x12,\n\ncategories\x18\n \x03(\x0b\x32\x18.rowmint.v1.CategoryList\x12\x1a\n\x12rows_per_candidate\x18\x0b \x01(\x05\x12\x1b\n\x13\x64istinct_candidates\x18\x0c \x01(\x03\"\x1e\n\x0c\x43\x61tegoryList\x12\x0e\n\x06values\x18\x01 \x03(\t\"\xa1\x01\n\nSampleData\x12\x11\n\tfirst_row\x18\x01 \x01(\x03\x12\x11\n\trow_count\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0e\n\x06\x63rc32c\x18\x04 \x01(\x07\x12(\n\x07\x62\x61tches\x18\x05 \x03(\x0b\x32\x17.rowmint.v1.ColumnBatch\x12%\n\x07missing\x18\x06 \x03(\x0b\x32\x14.rowmint.v1.RowRange\".\n\x08RowRange\x12\x11\n\tstart_row\x18\x01 \x01(\x03\x12\x0f\n\x07\x65nd_row\x18\x02 \x01(\x03\"^\n\x0b\x43olumnBatch\x12\x11\n\tfirst_row\x18\x01 \x01(\x03\x12\x11\n\trow_count\x18\x02 \x01(\x05\x12)\n\x07\x63olumns\x18\x03 \x03(\x0b\x32\x18.rowmint.v1.ColumnValues\"\xff\x01\n\x0c\x43olumnValues\x12\x10\n\x08validity\x18\x01 \x01(\x0c\x12(\n\x06int64s\x18\x02 \x01(\x0b\x32\x16.rowmint.v1.Int64ArrayH\x00\x12*\n\x07\x64oubles\x18\x03 \x01(\x0b\x32\x17.rowmint.v1.DoubleArrayH\x00\x12&\n\x05\x62ools\x18\x04 \x01(\x0b\x32\x15.rowmint.v1.BoolArrayH\x00\x12*\n\x07strings\x18\x05 \x01(\x0b\x32\x17.rowmint.v1.StringArrayH\x00\x12)\n\x07indices\x18\x06 \x01(\x0b\x32\x16.rowmint.v1.IndexArrayH\x00\x42\x08\n\x06values\"\x1c\n\nInt64Array\x12\x0e\n\x06values\x18\x01 \x03(\x12\"\x1d\n\x0b\x44oubleArray\x12\x0e\n\x06values\x18\x01 \x03(\x01\"\x1b\n\tBoolArray\x12\x0e\n\x06values\x18\x01 \x03(\x08\"\x1d\n\x0bStringArray\x12\x0e\n\x06values\x18\x01 \x03(\t\"\x1c\n\nIndexArray\x12\x0e\n\x06values\x18\x01 \x03(\r\"\xaa\x01\n\rSampleSummary\x12\x12\n\ncandidates\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x03\x12\x16\n\x0erows_delivered\x18\x03 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12\x10\n\x08next_row\x18\x05 \x01(\x03\x12\x1b\n\x13\x64istinct_candidates\x18\x06 \x01(\x03\x12\x1a\n\x12rows_per_candidate\x18\x07 \x01(\x05\"\x86\x01\n\x11PlanSampleRequest\x12)\n\x06sample\x18\x01 \x01(\x0b\x32\x19.rowmint.v1.SampleRequest\x12\x12\n\x05parts\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x0branges_only\x18\x03 \x01(\x08H\x01\x88\x01\x01\x42\x08\n\x06_partsB\x0e\n\x0c_ranges_only\"\xfa\x01\n\x12PlanSampleResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.rowmint.v1.SampleHeader\x12(\n\x05parts\x18\x02 \x03(\x0b\x32\x19.rowmint.v1.SampleRequest\x12\x12\n\nacceptance\x18\x03 \x01(\x01\x12\x1a\n\x12\x63onditioned_column\x18\x04 \x01(\t\x12\x11\n\ttile_size\x18\x05 \x01(\x05\x12\x12\n\nblock_size\x18\x06 \x01(\x05\x12\x13\n\x0btile_budget\x18\x07 \x01(\x05\x12$\n\x06ranges\x18\x08 \x03(\x0b\x32\x14.rowmint.v1.RowRange\"{\n\x13\x43ompleteRowsRequest\x12\x30\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1e.rowmint.v1.CompleteRowsConfigH\x00\x12\'\n\x04rows\x18\x02 \x01(\x0b\x32\x17.rowmint.v1.PartialRowsH\x00\x42\t\n\x07message\"\xf0\x01\n\x12\x43ompleteRowsConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\x04seed\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\tstart_row\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x16\n\ttolerance\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x17\n\ncandidates\x18\x05 \x01(\x05H\x03\x88\x01\x01\x12\x1d\n\x15\x65xpected_model_digest\x18\x06 \x01(\x0c\x12\x1c\n\x14\x65xpected_plan_digest\x18\x07 \x01(\x0c\x42\x07\n\x05_seedB\x0c\n\n_start_rowB\x0c\n\n_toleranceB\r\n\x0b_candidates\":\n\x0bPartialRows\x12+\n\x04rows\x18\x01 \x03(\x0b\x32\x16.rowmint.v1.PartialRowB\x05\xe8\xf9\x18\x90N\"\x87\x01\n\nPartialRow\x12\x38\n\x05known\x18\x01 \x03(\x0b\x32!.rowmint.v1.PartialRow.KnownEntryB\x06\xe8\xf9\x18\x80\x80\x01\x1a?\n\nKnownEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.rowmint.v1.Value:\x02\x38\x01\"\xa6\x01\n\x14\x43ompleteRowsResponse\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.rowmint.v1.SampleHeaderH\x00\x12)\n\x04rows\x18\x02 \x01(\x0b\x32\x19.rowmint.v1.CompletedRowsH\x00\x12,\n\x07summary\x18\x03 \x01(\x0b\x32\x19.rowmint.v1.SampleSummaryH\x00\x42\t\n\x07message\"7\n\rCompletedRows\x12&\n\x04rows\x18\x01 \x03(\x0b\x32\x18.rowmint.v1.CompletedRow\"\xa0\x01\n\x0c\x43ompletedRow\x12\x0b\n\x03row\x18\x01 \x01(\x03\x12!\n\x06values\x18\x02 \x03(\x0b\x32\x11.rowmint.v1.Value\x12\x1d\n\x15\x65\x66\x66\x65\x63tive_sample_size\x18\x03 \x01(\x01\x12\x11\n\ttolerance\x18\x04 \x01(\x01\x12.\n\x07support\x18\x05 \x01(\x0e\x32\x1d.rowmint.v1.CompletionSupport*\x87\x01\n\tRowFormat\x12\x1a\n\x16ROW_FORMAT_UNSPECIFIED\x10\x00\x12\x1b\n\x17ROW_FORMAT_ARROW_STREAM\x10\x01\x12\x12\n\x0eROW_FORMAT_CSV\x10\x02\x12\x15\n\x11ROW_FORMAT_NDJSON\x10\x03\x12\x16\n\x12ROW_FORMAT_COLUMNS\x10\x04*^\n\x07\x46raming\x12\x17\n\x13\x46RAMING_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46RAMING_FILE\x10\x01\x12\x14\n\x10\x46RAMING_CONTINUE\x10\x02\x12\x12\n\x0e\x46RAMING_RESUME\x10\x03*\x9b\x01\n\x11\x43ompletionSupport\x12\"\n\x1e\x43OMPLETION_SUPPORT_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x43OMPLETION_SUPPORT_MATCHED\x10\x01\x12\x1e\n\x1a\x43OMPLETION_SUPPORT_WIDENED\x10\x02\x12\"\n\x1e\x43OMPLETION_SUPPORT_UNSUPPORTED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rowmint.v1.sampling_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SAMPLEREQUEST'].fields_by_name['columns']._loaded_options = None
+  _globals['_SAMPLEREQUEST'].fields_by_name['columns']._serialized_options = b'\350\371\030\200\200\001'
+  _globals['_PARTIALROWS'].fields_by_name['rows']._loaded_options = None
+  _globals['_PARTIALROWS'].fields_by_name['rows']._serialized_options = b'\350\371\030\220N'
   _globals['_PARTIALROW_KNOWNENTRY']._loaded_options = None
   _globals['_PARTIALROW_KNOWNENTRY']._serialized_options = b'8\001'
-  _globals['_ROWFORMAT']._serialized_start=3407
-  _globals['_ROWFORMAT']._serialized_end=3542
-  _globals['_FRAMING']._serialized_start=3544
-  _globals['_FRAMING']._serialized_end=3638
-  _globals['_COMPLETIONSUPPORT']._serialized_start=3641
-  _globals['_COMPLETIONSUPPORT']._serialized_end=3796
-  _globals['_SAMPLEREQUEST']._serialized_start=119
-  _globals['_SAMPLEREQUEST']._serialized_end=688
-  _globals['_SAMPLERESPONSE']._serialized_start=691
-  _globals['_SAMPLERESPONSE']._serialized_end=848
-  _globals['_SAMPLEHEADER']._serialized_start=851
-  _globals['_SAMPLEHEADER']._serialized_end=1153
-  _globals['_CATEGORYLIST']._serialized_start=1155
-  _globals['_CATEGORYLIST']._serialized_end=1185
-  _globals['_SAMPLEDATA']._serialized_start=1188
-  _globals['_SAMPLEDATA']._serialized_end=1349
-  _globals['_ROWRANGE']._serialized_start=1351
-  _globals['_ROWRANGE']._serialized_end=1397
-  _globals['_COLUMNBATCH']._serialized_start=1399
-  _globals['_COLUMNBATCH']._serialized_end=1493
-  _globals['_COLUMNVALUES']._serialized_start=1496
-  _globals['_COLUMNVALUES']._serialized_end=1751
-  _globals['_INT64ARRAY']._serialized_start=1753
-  _globals['_INT64ARRAY']._serialized_end=1781
-  _globals['_DOUBLEARRAY']._serialized_start=1783
-  _globals['_DOUBLEARRAY']._serialized_end=1812
-  _globals['_BOOLARRAY']._serialized_start=1814
-  _globals['_BOOLARRAY']._serialized_end=1841
-  _globals['_STRINGARRAY']._serialized_start=1843
-  _globals['_STRINGARRAY']._serialized_end=1872
-  _globals['_INDEXARRAY']._serialized_start=1874
-  _globals['_INDEXARRAY']._serialized_end=1902
-  _globals['_SAMPLESUMMARY']._serialized_start=1905
-  _globals['_SAMPLESUMMARY']._serialized_end=2075
-  _globals['_PLANSAMPLEREQUEST']._serialized_start=2078
-  _globals['_PLANSAMPLEREQUEST']._serialized_end=2212
-  _globals['_PLANSAMPLERESPONSE']._serialized_start=2215
-  _globals['_PLANSAMPLERESPONSE']._serialized_end=2465
-  _globals['_COMPLETEROWSREQUEST']._serialized_start=2467
-  _globals['_COMPLETEROWSREQUEST']._serialized_end=2590
-  _globals['_COMPLETEROWSCONFIG']._serialized_start=2593
-  _globals['_COMPLETEROWSCONFIG']._serialized_end=2833
-  _globals['_PARTIALROWS']._serialized_start=2835
-  _globals['_PARTIALROWS']._serialized_end=2886
-  _globals['_PARTIALROW']._serialized_start=2888
-  _globals['_PARTIALROW']._serialized_end=3015
-  _globals['_PARTIALROW_KNOWNENTRY']._serialized_start=2952
-  _globals['_PARTIALROW_KNOWNENTRY']._serialized_end=3015
-  _globals['_COMPLETEROWSRESPONSE']._serialized_start=3018
-  _globals['_COMPLETEROWSRESPONSE']._serialized_end=3184
-  _globals['_COMPLETEDROWS']._serialized_start=3186
-  _globals['_COMPLETEDROWS']._serialized_end=3241
-  _globals['_COMPLETEDROW']._serialized_start=3244
-  _globals['_COMPLETEDROW']._serialized_end=3404
+  _globals['_PARTIALROW'].fields_by_name['known']._loaded_options = None
+  _globals['_PARTIALROW'].fields_by_name['known']._serialized_options = b'\350\371\030\200\200\001'
+  _globals['_ROWFORMAT']._serialized_start=3456
+  _globals['_ROWFORMAT']._serialized_end=3591
+  _globals['_FRAMING']._serialized_start=3593
+  _globals['_FRAMING']._serialized_end=3687
+  _globals['_COMPLETIONSUPPORT']._serialized_start=3690
+  _globals['_COMPLETIONSUPPORT']._serialized_end=3845
+  _globals['_SAMPLEREQUEST']._serialized_start=144
+  _globals['_SAMPLEREQUEST']._serialized_end=721
+  _globals['_SAMPLERESPONSE']._serialized_start=724
+  _globals['_SAMPLERESPONSE']._serialized_end=881
+  _globals['_SAMPLEHEADER']._serialized_start=884
+  _globals['_SAMPLEHEADER']._serialized_end=1186
+  _globals['_CATEGORYLIST']._serialized_start=1188
+  _globals['_CATEGORYLIST']._serialized_end=1218
+  _globals['_SAMPLEDATA']._serialized_start=1221
+  _globals['_SAMPLEDATA']._serialized_end=1382
+  _globals['_ROWRANGE']._serialized_start=1384
+  _globals['_ROWRANGE']._serialized_end=1430
+  _globals['_COLUMNBATCH']._serialized_start=1432
+  _globals['_COLUMNBATCH']._serialized_end=1526
+  _globals['_COLUMNVALUES']._serialized_start=1529
+  _globals['_COLUMNVALUES']._serialized_end=1784
+  _globals['_INT64ARRAY']._serialized_start=1786
+  _globals['_INT64ARRAY']._serialized_end=1814
+  _globals['_DOUBLEARRAY']._serialized_start=1816
+  _globals['_DOUBLEARRAY']._serialized_end=1845
+  _globals['_BOOLARRAY']._serialized_start=1847
+  _globals['_BOOLARRAY']._serialized_end=1874
+  _globals['_STRINGARRAY']._serialized_start=1876
+  _globals['_STRINGARRAY']._serialized_end=1905
+  _globals['_INDEXARRAY']._serialized_start=1907
+  _globals['_INDEXARRAY']._serialized_end=1935
+  _globals['_SAMPLESUMMARY']._serialized_start=1938
+  _globals['_SAMPLESUMMARY']._serialized_end=2108
+  _globals['_PLANSAMPLEREQUEST']._serialized_start=2111
+  _globals['_PLANSAMPLEREQUEST']._serialized_end=2245
+  _globals['_PLANSAMPLERESPONSE']._serialized_start=2248
+  _globals['_PLANSAMPLERESPONSE']._serialized_end=2498
+  _globals['_COMPLETEROWSREQUEST']._serialized_start=2500
+  _globals['_COMPLETEROWSREQUEST']._serialized_end=2623
+  _globals['_COMPLETEROWSCONFIG']._serialized_start=2626
+  _globals['_COMPLETEROWSCONFIG']._serialized_end=2866
+  _globals['_PARTIALROWS']._serialized_start=2868
+  _globals['_PARTIALROWS']._serialized_end=2926
+  _globals['_PARTIALROW']._serialized_start=2929
+  _globals['_PARTIALROW']._serialized_end=3064
+  _globals['_PARTIALROW_KNOWNENTRY']._serialized_start=3001
+  _globals['_PARTIALROW_KNOWNENTRY']._serialized_end=3064
+  _globals['_COMPLETEROWSRESPONSE']._serialized_start=3067
+  _globals['_COMPLETEROWSRESPONSE']._serialized_end=3233
+  _globals['_COMPLETEDROWS']._serialized_start=3235
+  _globals['_COMPLETEDROWS']._serialized_end=3290
+  _globals['_COMPLETEDROW']._serialized_start=3293
+  _globals['_COMPLETEDROW']._serialized_end=3453
 # @@protoc_insertion_point(module_scope)

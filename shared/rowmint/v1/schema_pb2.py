@@ -22,48 +22,55 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from rowmint.v1 import limits_pb2 as rowmint_dot_v1_dot_limits__pb2
 from rowmint.v1 import value_pb2 as rowmint_dot_v1_dot_value__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17rowmint/v1/schema.proto\x12\nrowmint.v1\x1a\x16rowmint/v1/value.proto\"\xc5\x01\n\x0c\x43olumnDomain\x12%\n\ncategories\x18\x01 \x03(\x0b\x32\x11.rowmint.v1.Value\x12\"\n\x07minimum\x18\x02 \x01(\x0b\x32\x11.rowmint.v1.Value\x12\"\n\x07maximum\x18\x03 \x01(\x0b\x32\x11.rowmint.v1.Value\x12\x15\n\x08\x64\x65\x63imals\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\x08nullable\x18\x05 \x01(\x08H\x01\x88\x01\x01\x42\x0b\n\t_decimalsB\x0b\n\t_nullable\"\xd6\x01\n\x0bWrittenForm\x12(\n\x06number\x18\x01 \x01(\x0b\x32\x16.rowmint.v1.NumberFormH\x00\x12,\n\x08\x64\x61tetime\x18\x02 \x01(\x0b\x32\x18.rowmint.v1.DatetimeFormH\x00\x12*\n\x07\x62oolean\x18\x03 \x01(\x0b\x32\x17.rowmint.v1.BooleanFormH\x00\x12(\n\x07storage\x18\x04 \x01(\x0e\x32\x17.rowmint.v1.StorageType\x12\x11\n\tpad_width\x18\x05 \x01(\x05\x42\x06\n\x04\x66orm\"\xe2\x03\n\nNumberForm\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x0e\n\x06suffix\x18\x02 \x01(\t\x12&\n\x08grouping\x18\x03 \x01(\x0e\x32\x14.rowmint.v1.Grouping\x12\x17\n\x0fgroup_separator\x18\x04 \x01(\t\x12\x19\n\x11\x64\x65\x63imal_separator\x18\x05 \x01(\t\x12$\n\x17minimum_fraction_digits\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x1e\n\x16minimum_integer_digits\x18\x07 \x01(\x05\x12\"\n\x04plus\x18\x08 \x01(\x0e\x32\x14.rowmint.v1.PlusSign\x12+\n\x08negative\x18\t \x01(\x0e\x32\x19.rowmint.v1.NegativeStyle\x12\x19\n\x11sign_after_prefix\x18\n \x01(\x08\x12+\n\x08\x65xponent\x18\x0b \x01(\x0e\x32\x19.rowmint.v1.ExponentStyle\x12\x17\n\x0f\x65xponent_digits\x18\x0c \x01(\x05\x12\x16\n\x0e\x65xponent_upper\x18\r \x01(\x08\x12\x15\n\rexponent_plus\x18\x0e \x01(\x08\x12\x15\n\rleading_point\x18\x0f \x01(\x08\x42\x1a\n\x18_minimum_fraction_digits\"\xad\x01\n\x0c\x44\x61tetimeForm\x12\x0f\n\x07pattern\x18\x01 \x01(\t\x12\x1a\n\x12utc_offset_seconds\x18\x02 \x01(\x05\x12#\n\x04zone\x18\x03 \x01(\x0e\x32\x15.rowmint.v1.ZoneStyle\x12\x12\n\nlower_half\x18\x04 \x01(\x08\x12#\n\x05names\x18\x05 \x01(\x0e\x32\x14.rowmint.v1.NameCase\x12\x12\n\narrow_zone\x18\x06 \x01(\t\"4\n\x0b\x42ooleanForm\x12\x11\n\ttrue_text\x18\x01 \x01(\t\x12\x12\n\nfalse_text\x18\x02 \x01(\t\"\x97\x02\n\nColumnSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.rowmint.v1.ColumnKind\x12\'\n\tdata_type\x18\x03 \x01(\x0e\x32\x14.rowmint.v1.DataType\x12(\n\x06\x64omain\x18\x04 \x01(\x0b\x32\x18.rowmint.v1.ColumnDomain\x12\x17\n\x0f\x64\x61tetime_format\x18\x05 \x01(\t\x12\x11\n\ttime_zone\x18\x06 \x01(\t\x12\x12\n\nid_pattern\x18\x07 \x01(\t\x12-\n\x0cwritten_form\x18\x08 \x01(\x0b\x32\x17.rowmint.v1.WrittenForm\x12\x13\n\x0bnull_values\x18\t \x03(\t\"K\n\x0bTableSchema\x12\'\n\x07\x63olumns\x18\x01 \x03(\x0b\x32\x16.rowmint.v1.ColumnSpec\x12\x13\n\x0bprimary_key\x18\x02 \x01(\t*\xbe\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x41TA_TYPE_BOOL\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x02\x12\x14\n\x10\x44\x41TA_TYPE_DOUBLE\x10\x03\x12\x15\n\x11\x44\x41TA_TYPE_DECIMAL\x10\x04\x12\x14\n\x10\x44\x41TA_TYPE_STRING\x10\x05\x12\x12\n\x0e\x44\x41TA_TYPE_DATE\x10\x06\x12\x17\n\x13\x44\x41TA_TYPE_TIMESTAMP\x10\x07*\xc1\x01\n\nColumnKind\x12\x1b\n\x17\x43OLUMN_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43OLUMN_KIND_NUMERICAL\x10\x01\x12\x1b\n\x17\x43OLUMN_KIND_CATEGORICAL\x10\x02\x12\x18\n\x14\x43OLUMN_KIND_DATETIME\x10\x03\x12\x17\n\x13\x43OLUMN_KIND_BOOLEAN\x10\x04\x12\x12\n\x0e\x43OLUMN_KIND_ID\x10\x05\x12\x17\n\x13\x43OLUMN_KIND_IGNORED\x10\x06*\x87\x01\n\x0fHighCardinality\x12 \n\x1cHIGH_CARDINALITY_UNSPECIFIED\x10\x00\x12\x19\n\x15HIGH_CARDINALITY_TAIL\x10\x01\x12\x1a\n\x16HIGH_CARDINALITY_OTHER\x10\x02\x12\x1b\n\x17HIGH_CARDINALITY_REFUSE\x10\x03*\x83\x05\n\x0bStorageType\x12\x1c\n\x18STORAGE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11STORAGE_TYPE_INT8\x10\x01\x12\x16\n\x12STORAGE_TYPE_INT16\x10\x02\x12\x16\n\x12STORAGE_TYPE_INT32\x10\x03\x12\x16\n\x12STORAGE_TYPE_UINT8\x10\x04\x12\x17\n\x13STORAGE_TYPE_UINT16\x10\x05\x12\x17\n\x13STORAGE_TYPE_UINT32\x10\x06\x12\x17\n\x13STORAGE_TYPE_UINT64\x10\x07\x12\x18\n\x14STORAGE_TYPE_FLOAT16\x10\x08\x12\x18\n\x14STORAGE_TYPE_FLOAT32\x10\t\x12\x1c\n\x18STORAGE_TYPE_TIMESTAMP_S\x10\n\x12\x1d\n\x19STORAGE_TYPE_TIMESTAMP_MS\x10\x0b\x12\x1d\n\x19STORAGE_TYPE_TIMESTAMP_NS\x10\x0c\x12\x17\n\x13STORAGE_TYPE_DATE64\x10\r\x12\x19\n\x15STORAGE_TYPE_TIME32_S\x10\x0e\x12\x1a\n\x16STORAGE_TYPE_TIME32_MS\x10\x0f\x12\x1a\n\x16STORAGE_TYPE_TIME64_US\x10\x10\x12\x1a\n\x16STORAGE_TYPE_TIME64_NS\x10\x11\x12\x1b\n\x17STORAGE_TYPE_DURATION_S\x10\x12\x12\x1c\n\x18STORAGE_TYPE_DURATION_MS\x10\x13\x12\x1c\n\x18STORAGE_TYPE_DURATION_US\x10\x14\x12\x1c\n\x18STORAGE_TYPE_DURATION_NS\x10\x15\x12\x1d\n\x19STORAGE_TYPE_LARGE_STRING\x10\x16*f\n\x08Grouping\x12\x18\n\x14GROUPING_UNSPECIFIED\x10\x00\x12\x16\n\x12GROUPING_THOUSANDS\x10\x01\x12\x13\n\x0fGROUPING_INDIAN\x10\x02\x12\x13\n\x0fGROUPING_MYRIAD\x10\x03*Y\n\x08PlusSign\x12\x19\n\x15PLUS_SIGN_UNSPECIFIED\x10\x00\x12\x16\n\x12PLUS_SIGN_POSITIVE\x10\x01\x12\x1a\n\x16PLUS_SIGN_NOT_NEGATIVE\x10\x02*\xaf\x01\n\rNegativeStyle\x12\x1e\n\x1aNEGATIVE_STYLE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aNEGATIVE_STYLE_PARENTHESES\x10\x01\x12!\n\x1dNEGATIVE_STYLE_TRAILING_MINUS\x10\x02\x12 \n\x1cNEGATIVE_STYLE_UNICODE_MINUS\x10\x03\x12\x19\n\x15NEGATIVE_STYLE_CREDIT\x10\x04*d\n\rExponentStyle\x12\x1e\n\x1a\x45XPONENT_STYLE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45XPONENT_STYLE_NEVER\x10\x01\x12\x19\n\x15\x45XPONENT_STYLE_ALWAYS\x10\x02*\xa5\x01\n\tZoneStyle\x12\x1a\n\x16ZONE_STYLE_UNSPECIFIED\x10\x00\x12\x10\n\x0cZONE_STYLE_Z\x10\x01\x12\x14\n\x10ZONE_STYLE_COLON\x10\x02\x12\x16\n\x12ZONE_STYLE_COMPACT\x10\x03\x12\x14\n\x10ZONE_STYLE_HOURS\x10\x04\x12\x12\n\x0eZONE_STYLE_UTC\x10\x05\x12\x12\n\x0eZONE_STYLE_GMT\x10\x06*O\n\x08NameCase\x12\x19\n\x15NAME_CASE_UNSPECIFIED\x10\x00\x12\x13\n\x0fNAME_CASE_UPPER\x10\x01\x12\x13\n\x0fNAME_CASE_LOWER\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17rowmint/v1/schema.proto\x12\nrowmint.v1\x1a\x17rowmint/v1/limits.proto\x1a\x16rowmint/v1/value.proto\"\xcd\x01\n\x0c\x43olumnDomain\x12-\n\ncategories\x18\x01 \x03(\x0b\x32\x11.rowmint.v1.ValueB\x06\xe8\xf9\x18\xa0\x8d\x06\x12\"\n\x07minimum\x18\x02 \x01(\x0b\x32\x11.rowmint.v1.Value\x12\"\n\x07maximum\x18\x03 \x01(\x0b\x32\x11.rowmint.v1.Value\x12\x15\n\x08\x64\x65\x63imals\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\x08nullable\x18\x05 \x01(\x08H\x01\x88\x01\x01\x42\x0b\n\t_decimalsB\x0b\n\t_nullable\"\xd6\x01\n\x0bWrittenForm\x12(\n\x06number\x18\x01 \x01(\x0b\x32\x16.rowmint.v1.NumberFormH\x00\x12,\n\x08\x64\x61tetime\x18\x02 \x01(\x0b\x32\x18.rowmint.v1.DatetimeFormH\x00\x12*\n\x07\x62oolean\x18\x03 \x01(\x0b\x32\x17.rowmint.v1.BooleanFormH\x00\x12(\n\x07storage\x18\x04 \x01(\x0e\x32\x17.rowmint.v1.StorageType\x12\x11\n\tpad_width\x18\x05 \x01(\x05\x42\x06\n\x04\x66orm\"\xe2\x03\n\nNumberForm\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x0e\n\x06suffix\x18\x02 \x01(\t\x12&\n\x08grouping\x18\x03 \x01(\x0e\x32\x14.rowmint.v1.Grouping\x12\x17\n\x0fgroup_separator\x18\x04 \x01(\t\x12\x19\n\x11\x64\x65\x63imal_separator\x18\x05 \x01(\t\x12$\n\x17minimum_fraction_digits\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x1e\n\x16minimum_integer_digits\x18\x07 \x01(\x05\x12\"\n\x04plus\x18\x08 \x01(\x0e\x32\x14.rowmint.v1.PlusSign\x12+\n\x08negative\x18\t \x01(\x0e\x32\x19.rowmint.v1.NegativeStyle\x12\x19\n\x11sign_after_prefix\x18\n \x01(\x08\x12+\n\x08\x65xponent\x18\x0b \x01(\x0e\x32\x19.rowmint.v1.ExponentStyle\x12\x17\n\x0f\x65xponent_digits\x18\x0c \x01(\x05\x12\x16\n\x0e\x65xponent_upper\x18\r \x01(\x08\x12\x15\n\rexponent_plus\x18\x0e \x01(\x08\x12\x15\n\rleading_point\x18\x0f \x01(\x08\x42\x1a\n\x18_minimum_fraction_digits\"\xad\x01\n\x0c\x44\x61tetimeForm\x12\x0f\n\x07pattern\x18\x01 \x01(\t\x12\x1a\n\x12utc_offset_seconds\x18\x02 \x01(\x05\x12#\n\x04zone\x18\x03 \x01(\x0e\x32\x15.rowmint.v1.ZoneStyle\x12\x12\n\nlower_half\x18\x04 \x01(\x08\x12#\n\x05names\x18\x05 \x01(\x0e\x32\x14.rowmint.v1.NameCase\x12\x12\n\narrow_zone\x18\x06 \x01(\t\"4\n\x0b\x42ooleanForm\x12\x11\n\ttrue_text\x18\x01 \x01(\t\x12\x12\n\nfalse_text\x18\x02 \x01(\t\"\x9d\x02\n\nColumnSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.rowmint.v1.ColumnKind\x12\'\n\tdata_type\x18\x03 \x01(\x0e\x32\x14.rowmint.v1.DataType\x12(\n\x06\x64omain\x18\x04 \x01(\x0b\x32\x18.rowmint.v1.ColumnDomain\x12\x17\n\x0f\x64\x61tetime_format\x18\x05 \x01(\t\x12\x11\n\ttime_zone\x18\x06 \x01(\t\x12\x12\n\nid_pattern\x18\x07 \x01(\t\x12-\n\x0cwritten_form\x18\x08 \x01(\x0b\x32\x17.rowmint.v1.WrittenForm\x12\x19\n\x0bnull_values\x18\t \x03(\tB\x04\xe8\xf9\x18\x64\"S\n\x0bTableSchema\x12/\n\x07\x63olumns\x18\x01 \x03(\x0b\x32\x16.rowmint.v1.ColumnSpecB\x06\xe8\xf9\x18\x80\x80\x01\x12\x13\n\x0bprimary_key\x18\x02 \x01(\t*\xbe\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x41TA_TYPE_BOOL\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x02\x12\x14\n\x10\x44\x41TA_TYPE_DOUBLE\x10\x03\x12\x15\n\x11\x44\x41TA_TYPE_DECIMAL\x10\x04\x12\x14\n\x10\x44\x41TA_TYPE_STRING\x10\x05\x12\x12\n\x0e\x44\x41TA_TYPE_DATE\x10\x06\x12\x17\n\x13\x44\x41TA_TYPE_TIMESTAMP\x10\x07*\xc1\x01\n\nColumnKind\x12\x1b\n\x17\x43OLUMN_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43OLUMN_KIND_NUMERICAL\x10\x01\x12\x1b\n\x17\x43OLUMN_KIND_CATEGORICAL\x10\x02\x12\x18\n\x14\x43OLUMN_KIND_DATETIME\x10\x03\x12\x17\n\x13\x43OLUMN_KIND_BOOLEAN\x10\x04\x12\x12\n\x0e\x43OLUMN_KIND_ID\x10\x05\x12\x17\n\x13\x43OLUMN_KIND_IGNORED\x10\x06*\x87\x01\n\x0fHighCardinality\x12 \n\x1cHIGH_CARDINALITY_UNSPECIFIED\x10\x00\x12\x19\n\x15HIGH_CARDINALITY_TAIL\x10\x01\x12\x1a\n\x16HIGH_CARDINALITY_OTHER\x10\x02\x12\x1b\n\x17HIGH_CARDINALITY_REFUSE\x10\x03*\x83\x05\n\x0bStorageType\x12\x1c\n\x18STORAGE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11STORAGE_TYPE_INT8\x10\x01\x12\x16\n\x12STORAGE_TYPE_INT16\x10\x02\x12\x16\n\x12STORAGE_TYPE_INT32\x10\x03\x12\x16\n\x12STORAGE_TYPE_UINT8\x10\x04\x12\x17\n\x13STORAGE_TYPE_UINT16\x10\x05\x12\x17\n\x13STORAGE_TYPE_UINT32\x10\x06\x12\x17\n\x13STORAGE_TYPE_UINT64\x10\x07\x12\x18\n\x14STORAGE_TYPE_FLOAT16\x10\x08\x12\x18\n\x14STORAGE_TYPE_FLOAT32\x10\t\x12\x1c\n\x18STORAGE_TYPE_TIMESTAMP_S\x10\n\x12\x1d\n\x19STORAGE_TYPE_TIMESTAMP_MS\x10\x0b\x12\x1d\n\x19STORAGE_TYPE_TIMESTAMP_NS\x10\x0c\x12\x17\n\x13STORAGE_TYPE_DATE64\x10\r\x12\x19\n\x15STORAGE_TYPE_TIME32_S\x10\x0e\x12\x1a\n\x16STORAGE_TYPE_TIME32_MS\x10\x0f\x12\x1a\n\x16STORAGE_TYPE_TIME64_US\x10\x10\x12\x1a\n\x16STORAGE_TYPE_TIME64_NS\x10\x11\x12\x1b\n\x17STORAGE_TYPE_DURATION_S\x10\x12\x12\x1c\n\x18STORAGE_TYPE_DURATION_MS\x10\x13\x12\x1c\n\x18STORAGE_TYPE_DURATION_US\x10\x14\x12\x1c\n\x18STORAGE_TYPE_DURATION_NS\x10\x15\x12\x1d\n\x19STORAGE_TYPE_LARGE_STRING\x10\x16*f\n\x08Grouping\x12\x18\n\x14GROUPING_UNSPECIFIED\x10\x00\x12\x16\n\x12GROUPING_THOUSANDS\x10\x01\x12\x13\n\x0fGROUPING_INDIAN\x10\x02\x12\x13\n\x0fGROUPING_MYRIAD\x10\x03*Y\n\x08PlusSign\x12\x19\n\x15PLUS_SIGN_UNSPECIFIED\x10\x00\x12\x16\n\x12PLUS_SIGN_POSITIVE\x10\x01\x12\x1a\n\x16PLUS_SIGN_NOT_NEGATIVE\x10\x02*\xaf\x01\n\rNegativeStyle\x12\x1e\n\x1aNEGATIVE_STYLE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aNEGATIVE_STYLE_PARENTHESES\x10\x01\x12!\n\x1dNEGATIVE_STYLE_TRAILING_MINUS\x10\x02\x12 \n\x1cNEGATIVE_STYLE_UNICODE_MINUS\x10\x03\x12\x19\n\x15NEGATIVE_STYLE_CREDIT\x10\x04*d\n\rExponentStyle\x12\x1e\n\x1a\x45XPONENT_STYLE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45XPONENT_STYLE_NEVER\x10\x01\x12\x19\n\x15\x45XPONENT_STYLE_ALWAYS\x10\x02*\xa5\x01\n\tZoneStyle\x12\x1a\n\x16ZONE_STYLE_UNSPECIFIED\x10\x00\x12\x10\n\x0cZONE_STYLE_Z\x10\x01\x12\x14\n\x10ZONE_STYLE_COLON\x10\x02\x12\x16\n\x12ZONE_STYLE_COMPACT\x10\x03\x12\x14\n\x10ZONE_STYLE_HOURS\x10\x04\x12\x12\n\x0eZONE_STYLE_UTC\x10\x05\x12\x12\n\x0eZONE_STYLE_GMT\x10\x06*O\n\x08NameCase\x12\x19\n\x15NAME_CASE_UNSPECIFIED\x10\x00\x12\x13\n\x0fNAME_CASE_UPPER\x10\x01\x12\x13\n\x0fNAME_CASE_LOWER\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rowmint.v1.schema_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=1555
-  _globals['_DATATYPE']._serialized_end=1745
-  _globals['_COLUMNKIND']._serialized_start=1748
-  _globals['_COLUMNKIND']._serialized_end=1941
-  _globals['_HIGHCARDINALITY']._serialized_start=1944
-  _globals['_HIGHCARDINALITY']._serialized_end=2079
-  _globals['_STORAGETYPE']._serialized_start=2082
-  _globals['_STORAGETYPE']._serialized_end=2725
-  _globals['_GROUPING']._serialized_start=2727
-  _globals['_GROUPING']._serialized_end=2829
-  _globals['_PLUSSIGN']._serialized_start=2831
-  _globals['_PLUSSIGN']._serialized_end=2920
-  _globals['_NEGATIVESTYLE']._serialized_start=2923
-  _globals['_NEGATIVESTYLE']._serialized_end=3098
-  _globals['_EXPONENTSTYLE']._serialized_start=3100
-  _globals['_EXPONENTSTYLE']._serialized_end=3200
-  _globals['_ZONESTYLE']._serialized_start=3203
-  _globals['_ZONESTYLE']._serialized_end=3368
-  _globals['_NAMECASE']._serialized_start=3370
-  _globals['_NAMECASE']._serialized_end=3449
-  _globals['_COLUMNDOMAIN']._serialized_start=64
-  _globals['_COLUMNDOMAIN']._serialized_end=261
-  _globals['_WRITTENFORM']._serialized_start=264
-  _globals['_WRITTENFORM']._serialized_end=478
-  _globals['_NUMBERFORM']._serialized_start=481
-  _globals['_NUMBERFORM']._serialized_end=963
-  _globals['_DATETIMEFORM']._serialized_start=966
-  _globals['_DATETIMEFORM']._serialized_end=1139
-  _globals['_BOOLEANFORM']._serialized_start=1141
-  _globals['_BOOLEANFORM']._serialized_end=1193
-  _globals['_COLUMNSPEC']._serialized_start=1196
-  _globals['_COLUMNSPEC']._serialized_end=1475
-  _globals['_TABLESCHEMA']._serialized_start=1477
-  _globals['_TABLESCHEMA']._serialized_end=1552
+  _globals['_COLUMNDOMAIN'].fields_by_name['categories']._loaded_options = None
+  _globals['_COLUMNDOMAIN'].fields_by_name['categories']._serialized_options = b'\350\371\030\240\215\006'
+  _globals['_COLUMNSPEC'].fields_by_name['null_values']._loaded_options = None
+  _globals['_COLUMNSPEC'].fields_by_name['null_values']._serialized_options = b'\350\371\030d'
+  _globals['_TABLESCHEMA'].fields_by_name['columns']._loaded_options = None
+  _globals['_TABLESCHEMA'].fields_by_name['columns']._serialized_options = b'\350\371\030\200\200\001'
+  _globals['_DATATYPE']._serialized_start=1602
+  _globals['_DATATYPE']._serialized_end=1792
+  _globals['_COLUMNKIND']._serialized_start=1795
+  _globals['_COLUMNKIND']._serialized_end=1988
+  _globals['_HIGHCARDINALITY']._serialized_start=1991
+  _globals['_HIGHCARDINALITY']._serialized_end=2126
+  _globals['_STORAGETYPE']._serialized_start=2129
+  _globals['_STORAGETYPE']._serialized_end=2772
+  _globals['_GROUPING']._serialized_start=2774
+  _globals['_GROUPING']._serialized_end=2876
+  _globals['_PLUSSIGN']._serialized_start=2878
+  _globals['_PLUSSIGN']._serialized_end=2967
+  _globals['_NEGATIVESTYLE']._serialized_start=2970
+  _globals['_NEGATIVESTYLE']._serialized_end=3145
+  _globals['_EXPONENTSTYLE']._serialized_start=3147
+  _globals['_EXPONENTSTYLE']._serialized_end=3247
+  _globals['_ZONESTYLE']._serialized_start=3250
+  _globals['_ZONESTYLE']._serialized_end=3415
+  _globals['_NAMECASE']._serialized_start=3417
+  _globals['_NAMECASE']._serialized_end=3496
+  _globals['_COLUMNDOMAIN']._serialized_start=89
+  _globals['_COLUMNDOMAIN']._serialized_end=294
+  _globals['_WRITTENFORM']._serialized_start=297
+  _globals['_WRITTENFORM']._serialized_end=511
+  _globals['_NUMBERFORM']._serialized_start=514
+  _globals['_NUMBERFORM']._serialized_end=996
+  _globals['_DATETIMEFORM']._serialized_start=999
+  _globals['_DATETIMEFORM']._serialized_end=1172
+  _globals['_BOOLEANFORM']._serialized_start=1174
+  _globals['_BOOLEANFORM']._serialized_end=1226
+  _globals['_COLUMNSPEC']._serialized_start=1229
+  _globals['_COLUMNSPEC']._serialized_end=1514
+  _globals['_TABLESCHEMA']._serialized_start=1516
+  _globals['_TABLESCHEMA']._serialized_end=1599
 # @@protoc_insertion_point(module_scope)

@@ -115,7 +115,9 @@ class _HighCardinalityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     HIGH_CARDINALITY_TAIL: _HighCardinality.ValueType  # 1
     """The most frequent `max_categories` values are modelled one by one; the rare others are drawn by their frequencies."""
     HIGH_CARDINALITY_OTHER: _HighCardinality.ValueType  # 2
-    """The most frequent `max_categories` values are modelled one by one; the others become one category, "other"."""
+    """The most frequent `max_categories` values are modelled one by one; the others become one category, "other", and so
+    do values that a single row has, unless `min_category_count` is 1.
+    """
     HIGH_CARDINALITY_REFUSE: _HighCardinality.ValueType  # 3
     """The job fails with an error that names the column and its number of values."""
 
@@ -127,7 +129,9 @@ HIGH_CARDINALITY_UNSPECIFIED: HighCardinality.ValueType  # 0
 HIGH_CARDINALITY_TAIL: HighCardinality.ValueType  # 1
 """The most frequent `max_categories` values are modelled one by one; the rare others are drawn by their frequencies."""
 HIGH_CARDINALITY_OTHER: HighCardinality.ValueType  # 2
-"""The most frequent `max_categories` values are modelled one by one; the others become one category, "other"."""
+"""The most frequent `max_categories` values are modelled one by one; the others become one category, "other", and so
+do values that a single row has, unless `min_category_count` is 1.
+"""
 HIGH_CARDINALITY_REFUSE: HighCardinality.ValueType  # 3
 """The job fails with an error that names the column and its number of values."""
 Global___HighCardinality: typing_extensions.TypeAlias = HighCardinality

@@ -24,48 +24,63 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from rowmint.v1 import limits_pb2 as rowmint_dot_v1_dot_limits__pb2
 from rowmint.v1 import schema_pb2 as rowmint_dot_v1_dot_schema__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1drowmint/v1/training_job.proto\x12\nrowmint.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17rowmint/v1/schema.proto\"\x83\x04\n\x0b\x43tganConfig\x12\x13\n\x06\x65pochs\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nbatch_size\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x15\n\rgenerator_dim\x18\x03 \x03(\x05\x12\x19\n\x11\x64iscriminator_dim\x18\x04 \x03(\x05\x12\x19\n\x0cgenerator_lr\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x1c\n\x0fgenerator_decay\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x1d\n\x10\x64iscriminator_lr\x18\x07 \x01(\x01H\x04\x88\x01\x01\x12 \n\x13\x64iscriminator_decay\x18\x08 \x01(\x01H\x05\x88\x01\x01\x12\x1a\n\rembedding_dim\x18\t \x01(\x05H\x06\x88\x01\x01\x12 \n\x13\x64iscriminator_steps\x18\n \x01(\x05H\x07\x88\x01\x01\x12\x1a\n\rlog_frequency\x18\x0b \x01(\x08H\x08\x88\x01\x01\x12\x10\n\x03pac\x18\x0c \x01(\x05H\t\x88\x01\x01\x42\t\n\x07_epochsB\r\n\x0b_batch_sizeB\x0f\n\r_generator_lrB\x12\n\x10_generator_decayB\x13\n\x11_discriminator_lrB\x16\n\x14_discriminator_decayB\x10\n\x0e_embedding_dimB\x16\n\x14_discriminator_stepsB\x10\n\x0e_log_frequencyB\x06\n\x04_pac\"\xac\x02\n\nTvaeConfig\x12\x13\n\x06\x65pochs\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nbatch_size\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x1a\n\rembedding_dim\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x15\n\rcompress_dims\x18\x04 \x03(\x05\x12\x17\n\x0f\x64\x65\x63ompress_dims\x18\x05 \x03(\x05\x12\x14\n\x07l2scale\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\x07 \x01(\x01H\x04\x88\x01\x01\x12\x18\n\x0bloss_factor\x18\x08 \x01(\x01H\x05\x88\x01\x01\x42\t\n\x07_epochsB\r\n\x0b_batch_sizeB\x10\n\x0e_embedding_dimB\n\n\x08_l2scaleB\x10\n\x0e_learning_rateB\x0e\n\x0c_loss_factor\"\x13\n\x11IndependentConfig\"\x8b\x02\n\x0e\x43olumnOverride\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.rowmint.v1.ColumnKind\x12\x35\n\x10high_cardinality\x18\x03 \x01(\x0e\x32\x1b.rowmint.v1.HighCardinality\x12\x1b\n\x0emax_categories\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x1f\n\x12min_category_count\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x16\n\tmax_modes\x18\x06 \x01(\x05H\x02\x88\x01\x01\x42\x11\n\x0f_max_categoriesB\x15\n\x13_min_category_countB\x0c\n\n_max_modes\"\x8e\x04\n\x0eTrainingConfig\x12(\n\x05\x63tgan\x18\x01 \x01(\x0b\x32\x17.rowmint.v1.CtganConfigH\x00\x12&\n\x04tvae\x18\x02 \x01(\x0b\x32\x16.rowmint.v1.TvaeConfigH\x00\x12\x34\n\x0bindependent\x18\x03 \x01(\x0b\x32\x1d.rowmint.v1.IndependentConfigH\x00\x12\x11\n\x04seed\x18\n \x01(\x04H\x01\x88\x01\x01\x12\"\n\x06\x64\x65vice\x18\x0b \x01(\x0e\x32\x12.rowmint.v1.Device\x12\x14\n\x07threads\x18\x0c \x01(\x05H\x02\x88\x01\x01\x12\x1d\n\x10holdout_fraction\x18\r \x01(\x01H\x03\x88\x01\x01\x12\x34\n\x10\x63olumn_overrides\x18\x0e \x03(\x0b\x32\x1a.rowmint.v1.ColumnOverride\x12\x18\n\x0bprimary_key\x18\x0f \x01(\tH\x04\x88\x01\x01\x12\x19\n\x0cprobe_epochs\x18\x10 \x01(\x05H\x05\x88\x01\x01\x12\x15\n\x08patience\x18\x11 \x01(\x05H\x06\x88\x01\x01\x12\x16\n\tkeep_best\x18\x12 \x01(\x08H\x07\x88\x01\x01\x42\x08\n\x06\x66\x61milyB\x07\n\x05_seedB\n\n\x08_threadsB\x13\n\x11_holdout_fractionB\x0e\n\x0c_primary_keyB\x0f\n\r_probe_epochsB\x0b\n\t_patienceB\x0c\n\n_keep_best\"\xcd\x03\n\x0bTrainingJob\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12*\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x1a.rowmint.v1.TrainingConfig\x12#\n\x05state\x18\x05 \x01(\x0e\x32\x14.rowmint.v1.JobState\x12#\n\x05phase\x18\x06 \x01(\x0e\x32\x14.rowmint.v1.JobPhase\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x15\n\rmodel_version\x18\x08 \x01(\t\x12#\n\x05\x65rror\x18\t \x01(\x0b\x32\x14.rowmint.v1.JobError\x12.\n\x08progress\x18\n \x01(\x0b\x32\x1c.rowmint.v1.TrainingProgress\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06staged\x18\x0e \x01(\x08\"+\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xc1\x02\n\x10TrainingProgress\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\x05\x12\x38\n\x06losses\x18\x03 \x03(\x0b\x32(.rowmint.v1.TrainingProgress.LossesEntry\x12\x17\n\x0frows_per_second\x18\x04 \x01(\x01\x12&\n\x03\x65ta\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x05probe\x18\x06 \x03(\x0b\x32\'.rowmint.v1.TrainingProgress.ProbeEntry\x1a-\n\x0bLossesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a,\n\nProbeEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xa3\x02\n\rTrainingEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12#\n\x05state\x18\x04 \x01(\x0e\x32\x14.rowmint.v1.JobState\x12#\n\x05phase\x18\x05 \x01(\x0e\x32\x14.rowmint.v1.JobPhase\x12.\n\x08progress\x18\x06 \x01(\x0b\x32\x1c.rowmint.v1.TrainingProgress\x12\x0f\n\x07message\x18\x07 \x01(\t\x12#\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x14.rowmint.v1.JobError\x12\x15\n\rmodel_version\x18\t \x01(\t\"\x8f\x01\n\x10TrainingEstimate\x12\x15\n\rencoded_width\x18\x01 \x01(\x05\x12\x17\n\x0fsteps_per_epoch\x18\x02 \x01(\x03\x12\x19\n\x11seconds_per_epoch\x18\x03 \x01(\x01\x12\x15\n\rtotal_seconds\x18\x04 \x01(\x01\x12\x19\n\x11peak_memory_bytes\x18\x05 \x01(\x03*\xb5\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_PENDING\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x18\n\x14JOB_STATE_CANCELLING\x10\x03\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10JOB_STATE_FAILED\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06*\x9f\x01\n\x08JobPhase\x12\x19\n\x15JOB_PHASE_UNSPECIFIED\x10\x00\x12\x16\n\x12JOB_PHASE_ENCODING\x10\x01\x12\x15\n\x11JOB_PHASE_FITTING\x10\x02\x12\x18\n\x14JOB_PHASE_PUBLISHING\x10\x03\x12\x16\n\x12JOB_PHASE_FETCHING\x10\x04\x12\x17\n\x13JOB_PHASE_VERIFYING\x10\x05*A\n\x06\x44\x65vice\x12\x16\n\x12\x44\x45VICE_UNSPECIFIED\x10\x00\x12\x0e\n\nDEVICE_CPU\x10\x01\x12\x0f\n\x0b\x44\x45VICE_CUDA\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1drowmint/v1/training_job.proto\x12\nrowmint.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17rowmint/v1/limits.proto\x1a\x17rowmint/v1/schema.proto\"\x8f\x04\n\x0b\x43tganConfig\x12\x13\n\x06\x65pochs\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nbatch_size\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x1b\n\rgenerator_dim\x18\x03 \x03(\x05\x42\x04\xe8\xf9\x18\x10\x12\x1f\n\x11\x64iscriminator_dim\x18\x04 \x03(\x05\x42\x04\xe8\xf9\x18\x10\x12\x19\n\x0cgenerator_lr\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x1c\n\x0fgenerator_decay\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x1d\n\x10\x64iscriminator_lr\x18\x07 \x01(\x01H\x04\x88\x01\x01\x12 \n\x13\x64iscriminator_decay\x18\x08 \x01(\x01H\x05\x88\x01\x01\x12\x1a\n\rembedding_dim\x18\t \x01(\x05H\x06\x88\x01\x01\x12 \n\x13\x64iscriminator_steps\x18\n \x01(\x05H\x07\x88\x01\x01\x12\x1a\n\rlog_frequency\x18\x0b \x01(\x08H\x08\x88\x01\x01\x12\x10\n\x03pac\x18\x0c \x01(\x05H\t\x88\x01\x01\x42\t\n\x07_epochsB\r\n\x0b_batch_sizeB\x0f\n\r_generator_lrB\x12\n\x10_generator_decayB\x13\n\x11_discriminator_lrB\x16\n\x14_discriminator_decayB\x10\n\x0e_embedding_dimB\x16\n\x14_discriminator_stepsB\x10\n\x0e_log_frequencyB\x06\n\x04_pac\"\xb8\x02\n\nTvaeConfig\x12\x13\n\x06\x65pochs\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nbatch_size\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x1a\n\rembedding_dim\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x1b\n\rcompress_dims\x18\x04 \x03(\x05\x42\x04\xe8\xf9\x18\x10\x12\x1d\n\x0f\x64\x65\x63ompress_dims\x18\x05 \x03(\x05\x42\x04\xe8\xf9\x18\x10\x12\x14\n\x07l2scale\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\x07 \x01(\x01H\x04\x88\x01\x01\x12\x18\n\x0bloss_factor\x18\x08 \x01(\x01H\x05\x88\x01\x01\x42\t\n\x07_epochsB\r\n\x0b_batch_sizeB\x10\n\x0e_embedding_dimB\n\n\x08_l2scaleB\x10\n\x0e_learning_rateB\x0e\n\x0c_loss_factor\"\x13\n\x11IndependentConfig\"\x8b\x02\n\x0e\x43olumnOverride\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.rowmint.v1.ColumnKind\x12\x35\n\x10high_cardinality\x18\x03 \x01(\x0e\x32\x1b.rowmint.v1.HighCardinality\x12\x1b\n\x0emax_categories\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x1f\n\x12min_category_count\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x16\n\tmax_modes\x18\x06 \x01(\x05H\x02\x88\x01\x01\x42\x11\n\x0f_max_categoriesB\x15\n\x13_min_category_countB\x0c\n\n_max_modes\"\x96\x04\n\x0eTrainingConfig\x12(\n\x05\x63tgan\x18\x01 \x01(\x0b\x32\x17.rowmint.v1.CtganConfigH\x00\x12&\n\x04tvae\x18\x02 \x01(\x0b\x32\x16.rowmint.v1.TvaeConfigH\x00\x12\x34\n\x0bindependent\x18\x03 \x01(\x0b\x32\x1d.rowmint.v1.IndependentConfigH\x00\x12\x11\n\x04seed\x18\n \x01(\x04H\x01\x88\x01\x01\x12\"\n\x06\x64\x65vice\x18\x0b \x01(\x0e\x32\x12.rowmint.v1.Device\x12\x14\n\x07threads\x18\x0c \x01(\x05H\x02\x88\x01\x01\x12\x1d\n\x10holdout_fraction\x18\r \x01(\x01H\x03\x88\x01\x01\x12<\n\x10\x63olumn_overrides\x18\x0e \x03(\x0b\x32\x1a.rowmint.v1.ColumnOverrideB\x06\xe8\xf9\x18\x80\x80\x01\x12\x18\n\x0bprimary_key\x18\x0f \x01(\tH\x04\x88\x01\x01\x12\x19\n\x0cprobe_epochs\x18\x10 \x01(\x05H\x05\x88\x01\x01\x12\x15\n\x08patience\x18\x11 \x01(\x05H\x06\x88\x01\x01\x12\x16\n\tkeep_best\x18\x12 \x01(\x08H\x07\x88\x01\x01\x42\x08\n\x06\x66\x61milyB\x07\n\x05_seedB\n\n\x08_threadsB\x13\n\x11_holdout_fractionB\x0e\n\x0c_primary_keyB\x0f\n\r_probe_epochsB\x0b\n\t_patienceB\x0c\n\n_keep_best\"\xcd\x03\n\x0bTrainingJob\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12*\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x1a.rowmint.v1.TrainingConfig\x12#\n\x05state\x18\x05 \x01(\x0e\x32\x14.rowmint.v1.JobState\x12#\n\x05phase\x18\x06 \x01(\x0e\x32\x14.rowmint.v1.JobPhase\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x15\n\rmodel_version\x18\x08 \x01(\t\x12#\n\x05\x65rror\x18\t \x01(\x0b\x32\x14.rowmint.v1.JobError\x12.\n\x08progress\x18\n \x01(\x0b\x32\x1c.rowmint.v1.TrainingProgress\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06staged\x18\x0e \x01(\x08\"+\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xcd\x02\n\x10TrainingProgress\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\x05\x12>\n\x06losses\x18\x03 \x03(\x0b\x32(.rowmint.v1.TrainingProgress.LossesEntryB\x04\xe8\xf9\x18\x64\x12\x17\n\x0frows_per_second\x18\x04 \x01(\x01\x12&\n\x03\x65ta\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12<\n\x05probe\x18\x06 \x03(\x0b\x32\'.rowmint.v1.TrainingProgress.ProbeEntryB\x04\xe8\xf9\x18\x64\x1a-\n\x0bLossesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a,\n\nProbeEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xa3\x02\n\rTrainingEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12#\n\x05state\x18\x04 \x01(\x0e\x32\x14.rowmint.v1.JobState\x12#\n\x05phase\x18\x05 \x01(\x0e\x32\x14.rowmint.v1.JobPhase\x12.\n\x08progress\x18\x06 \x01(\x0b\x32\x1c.rowmint.v1.TrainingProgress\x12\x0f\n\x07message\x18\x07 \x01(\t\x12#\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x14.rowmint.v1.JobError\x12\x15\n\rmodel_version\x18\t \x01(\t\"\x8f\x01\n\x10TrainingEstimate\x12\x15\n\rencoded_width\x18\x01 \x01(\x05\x12\x17\n\x0fsteps_per_epoch\x18\x02 \x01(\x03\x12\x19\n\x11seconds_per_epoch\x18\x03 \x01(\x01\x12\x15\n\rtotal_seconds\x18\x04 \x01(\x01\x12\x19\n\x11peak_memory_bytes\x18\x05 \x01(\x03*\xb5\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_PENDING\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x18\n\x14JOB_STATE_CANCELLING\x10\x03\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10JOB_STATE_FAILED\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06*\x9f\x01\n\x08JobPhase\x12\x19\n\x15JOB_PHASE_UNSPECIFIED\x10\x00\x12\x16\n\x12JOB_PHASE_ENCODING\x10\x01\x12\x15\n\x11JOB_PHASE_FITTING\x10\x02\x12\x18\n\x14JOB_PHASE_PUBLISHING\x10\x03\x12\x16\n\x12JOB_PHASE_FETCHING\x10\x04\x12\x17\n\x13JOB_PHASE_VERIFYING\x10\x05*A\n\x06\x44\x65vice\x12\x16\n\x12\x44\x45VICE_UNSPECIFIED\x10\x00\x12\x0e\n\nDEVICE_CPU\x10\x01\x12\x0f\n\x0b\x44\x45VICE_CUDA\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rowmint.v1.training_job_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CTGANCONFIG'].fields_by_name['generator_dim']._loaded_options = None
+  _globals['_CTGANCONFIG'].fields_by_name['generator_dim']._serialized_options = b'\350\371\030\020'
+  _globals['_CTGANCONFIG'].fields_by_name['discriminator_dim']._loaded_options = None
+  _globals['_CTGANCONFIG'].fields_by_name['discriminator_dim']._serialized_options = b'\350\371\030\020'
+  _globals['_TVAECONFIG'].fields_by_name['compress_dims']._loaded_options = None
+  _globals['_TVAECONFIG'].fields_by_name['compress_dims']._serialized_options = b'\350\371\030\020'
+  _globals['_TVAECONFIG'].fields_by_name['decompress_dims']._loaded_options = None
+  _globals['_TVAECONFIG'].fields_by_name['decompress_dims']._serialized_options = b'\350\371\030\020'
+  _globals['_TRAININGCONFIG'].fields_by_name['column_overrides']._loaded_options = None
+  _globals['_TRAININGCONFIG'].fields_by_name['column_overrides']._serialized_options = b'\350\371\030\200\200\001'
   _globals['_TRAININGPROGRESS_LOSSESENTRY']._loaded_options = None
   _globals['_TRAININGPROGRESS_LOSSESENTRY']._serialized_options = b'8\001'
   _globals['_TRAININGPROGRESS_PROBEENTRY']._loaded_options = None
   _globals['_TRAININGPROGRESS_PROBEENTRY']._serialized_options = b'8\001'
-  _globals['_JOBSTATE']._serialized_start=3050
-  _globals['_JOBSTATE']._serialized_end=3231
-  _globals['_JOBPHASE']._serialized_start=3234
-  _globals['_JOBPHASE']._serialized_end=3393
-  _globals['_DEVICE']._serialized_start=3395
-  _globals['_DEVICE']._serialized_end=3460
-  _globals['_CTGANCONFIG']._serialized_start=136
-  _globals['_CTGANCONFIG']._serialized_end=651
-  _globals['_TVAECONFIG']._serialized_start=654
-  _globals['_TVAECONFIG']._serialized_end=954
-  _globals['_INDEPENDENTCONFIG']._serialized_start=956
-  _globals['_INDEPENDENTCONFIG']._serialized_end=975
-  _globals['_COLUMNOVERRIDE']._serialized_start=978
-  _globals['_COLUMNOVERRIDE']._serialized_end=1245
-  _globals['_TRAININGCONFIG']._serialized_start=1248
-  _globals['_TRAININGCONFIG']._serialized_end=1774
-  _globals['_TRAININGJOB']._serialized_start=1777
-  _globals['_TRAININGJOB']._serialized_end=2238
-  _globals['_JOBERROR']._serialized_start=2240
-  _globals['_JOBERROR']._serialized_end=2283
-  _globals['_TRAININGPROGRESS']._serialized_start=2286
-  _globals['_TRAININGPROGRESS']._serialized_end=2607
-  _globals['_TRAININGPROGRESS_LOSSESENTRY']._serialized_start=2516
-  _globals['_TRAININGPROGRESS_LOSSESENTRY']._serialized_end=2561
-  _globals['_TRAININGPROGRESS_PROBEENTRY']._serialized_start=2563
-  _globals['_TRAININGPROGRESS_PROBEENTRY']._serialized_end=2607
-  _globals['_TRAININGEVENT']._serialized_start=2610
-  _globals['_TRAININGEVENT']._serialized_end=2901
-  _globals['_TRAININGESTIMATE']._serialized_start=2904
-  _globals['_TRAININGESTIMATE']._serialized_end=3047
+  _globals['_TRAININGPROGRESS'].fields_by_name['losses']._loaded_options = None
+  _globals['_TRAININGPROGRESS'].fields_by_name['losses']._serialized_options = b'\350\371\030d'
+  _globals['_TRAININGPROGRESS'].fields_by_name['probe']._loaded_options = None
+  _globals['_TRAININGPROGRESS'].fields_by_name['probe']._serialized_options = b'\350\371\030d'
+  _globals['_JOBSTATE']._serialized_start=3119
+  _globals['_JOBSTATE']._serialized_end=3300
+  _globals['_JOBPHASE']._serialized_start=3303
+  _globals['_JOBPHASE']._serialized_end=3462
+  _globals['_DEVICE']._serialized_start=3464
+  _globals['_DEVICE']._serialized_end=3529
+  _globals['_CTGANCONFIG']._serialized_start=161
+  _globals['_CTGANCONFIG']._serialized_end=688
+  _globals['_TVAECONFIG']._serialized_start=691
+  _globals['_TVAECONFIG']._serialized_end=1003
+  _globals['_INDEPENDENTCONFIG']._serialized_start=1005
+  _globals['_INDEPENDENTCONFIG']._serialized_end=1024
+  _globals['_COLUMNOVERRIDE']._serialized_start=1027
+  _globals['_COLUMNOVERRIDE']._serialized_end=1294
+  _globals['_TRAININGCONFIG']._serialized_start=1297
+  _globals['_TRAININGCONFIG']._serialized_end=1831
+  _globals['_TRAININGJOB']._serialized_start=1834
+  _globals['_TRAININGJOB']._serialized_end=2295
+  _globals['_JOBERROR']._serialized_start=2297
+  _globals['_JOBERROR']._serialized_end=2340
+  _globals['_TRAININGPROGRESS']._serialized_start=2343
+  _globals['_TRAININGPROGRESS']._serialized_end=2676
+  _globals['_TRAININGPROGRESS_LOSSESENTRY']._serialized_start=2585
+  _globals['_TRAININGPROGRESS_LOSSESENTRY']._serialized_end=2630
+  _globals['_TRAININGPROGRESS_PROBEENTRY']._serialized_start=2632
+  _globals['_TRAININGPROGRESS_PROBEENTRY']._serialized_end=2676
+  _globals['_TRAININGEVENT']._serialized_start=2679
+  _globals['_TRAININGEVENT']._serialized_end=2970
+  _globals['_TRAININGESTIMATE']._serialized_start=2973
+  _globals['_TRAININGESTIMATE']._serialized_end=3116
 # @@protoc_insertion_point(module_scope)

@@ -306,7 +306,7 @@ class ColumnOverride(google.protobuf.message.Message):
     """Maximum number of values modelled one by one, 1 to 4,096. Default: 200."""
     min_category_count: builtins.int
     """Values that occur in fewer rows than this are merged into an explicit category "other"; 1 or more. Default: 1, none
-    are merged.
+    are merged; with HIGH_CARDINALITY_OTHER 2, so that the model holds no value of a single row.
     """
     max_modes: builtins.int
     """Maximum number of modes in the normalisation of a numerical column, 1 to 100. Default: 10."""

@@ -274,4 +274,5 @@ def _quoted_empty(records: Records, dialect: CsvFormat) -> QuotedEmpty:
     if dialect.quoted_empty is not QuotedEmpty.SEEN:
         return dialect.quoted_empty
     every = bool(records.rows) and all(all(record.quoted) for record in records.found)
-    return QuotedEmpty.MISSING if every else QuotedEmpty.TEXT
+    # In one column an unquoted missing cell is an empty line, which readers skip: writers quote it.
+    return QuotedEmpty.MISSING if every or records.width == 1 else QuotedEmpty.TEXT

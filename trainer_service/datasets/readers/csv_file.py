@@ -204,7 +204,8 @@ class CsvReader:
     def _note_cells(self) -> None:
         """Add the notices on cells, at the end of the first pass."""
         if self._empty and self._seen_empty:
-            message = "every field is quoted, so that quoted fields without characters are missing cells"
+            why = "every field is quoted" if len(self._names) > 1 else "there is one column"
+            message = f"{why}, so that quoted fields without characters are missing cells"
             self.notices.add(Notice(NoticeCode.QUOTED_EMPTY, "", message, "--quoted-empty text", self._empty))
         if self.dialect.encoding == "latin-1" and (count := _controls(self._source)):
             message = (

@@ -3,7 +3,8 @@
 A footer of a few bytes can declare millions of structures, and a page header any decompressed size; Arrow allocates
 what they declare (https://parquet.apache.org/docs/file-format/). Both are therefore parsed here first, also because
 pyarrow's own accessors abort the process on a corrupt column chunk. The expanded size of each chunk's pages is computed
-as well, as every row can refer to the same long text of a dictionary.
+as well, as every row can refer to the same long text of a dictionary; and so is the memory that its reader holds, as
+an entry of a dictionary takes far more than the four bytes of an empty text.
 """
 
 import io
@@ -32,8 +33,9 @@ _MAGIC = b"PAR1"
 _MAX_FOOTER = 64 << 20
 _MAX_PAGE = 256 << 20
 _MAX_DICTIONARY = 64 << 20
-# Memory while reading: one page and the dictionary of each column; or the footer.
-_MAX_MEMORY = 1 << 30
+_MAX_MEMORY = 1 << 30  # of the footer, once it is parsed
+_ENTRY_BYTES = 16  # of a dictionary: pointer and length of a text, or the widest number
+_DELTA_BYTES = 8  # of each value of a page whose lengths are deltas: all lengths, and those of prefixes, at once
 _HEADERS = (512, 64 << 10, 16 << 20)  # bytes read for a page header, which is mostly small
 _SCHEMA_ELEMENTS = 4  # maximum per column: a list has three
 # Numbers of fields and values in parquet.thrift.
@@ -42,10 +44,11 @@ _GROUP_COLUMNS, _GROUP_ROWS = 1, 3
 _CHUNK_META = 3
 _META_TYPE, _META_PATH, _META_CODEC, _META_VALUES, _META_SIZE, _META_DATA, _META_DICTIONARY = 1, 3, 4, 5, 7, 9, 11
 _META_NUMBERS = (_META_TYPE, _META_CODEC, _META_VALUES, _META_SIZE, _META_DATA, _META_DICTIONARY)
-_PAGE_TYPE, _PAGE_UNPACKED, _PAGE_PACKED, _PAGE_DATA, _PAGE_DATA_2 = 1, 2, 3, 5, 8
+_PAGE_TYPE, _PAGE_UNPACKED, _PAGE_PACKED, _PAGE_DATA, _PAGE_DICTIONARY, _PAGE_DATA_2 = 1, 2, 3, 5, 7, 8
 _VALUES, _ENCODING, _ENCODING_2 = 1, 2, 4
 _DATA, _INDEX, _DICTIONARY, _DATA_2 = range(4)
 _BYTE_ARRAY = 6
+_DELTA_LENGTH_BYTE_ARRAY = 6
 _DELTA_BYTE_ARRAY = 7  # each text is encoded as a prefix of the previous one and a suffix
 _CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 
@@ -83,6 +86,7 @@ class ParquetFooter:
 
     def __init__(self, source: io.RawIOBase, limits: IngestLimits) -> None:
         self._source = source
+        self._limits = limits
         self._size = source.seek(0, io.SEEK_END)
         source.seek(max(self._size - 8, 0))
         tail = source.read(8) or b""
@@ -141,11 +145,11 @@ class ParquetFooter:
             chunk = _Chunk(self._source, self._size, column, first_row)
             chunk.walk(rows)
             unpacked += chunk.unpacked
-            memory += chunk.largest + chunk.dictionary
+            memory += chunk.memory
             longest += max(chunk.longest_text, chunk.largest_prefixed)
-        if memory > _MAX_MEMORY:
-            message = f"the pages of this row group would take {memory} bytes of memory, more than {_MAX_MEMORY}"
-            raise InvalidDataError([DataProblem(f"{message}; write smaller pages or row groups", row=first_row)])
+            if memory > self._limits.row_group_bytes:
+                # As soon as it is known: what the other columns need makes no difference.
+                raise InvalidDataError([DataProblem(self._limits.row_group_reason(memory), row=first_row)])
         return GroupPages(rows, len(columns), unpacked, longest)
 
     def _group(self, number: int) -> tuple[list["_Column"], int]:
@@ -209,7 +213,17 @@ class _Chunk:
         self._values = number(_META_VALUES, -1)
         if not (0 <= start <= self._end <= size and self._values >= 0):
             raise self._corrupt_error("lies outside the file")
-        self.unpacked = self.largest = self.dictionary = self.longest_text = self.largest_prefixed = 0
+        self.unpacked = self.longest_text = self.largest_prefixed = 0
+        self._largest = self._packed = self._dictionary = self._entries = self._deltas = 0
+
+    @property
+    def memory(self) -> int:
+        """Bytes that reading the chunk takes at most, once its pages were walked.
+
+        They are those of one page, packed and unpacked, and of the dictionary: its bytes, and its entries.
+        """
+        page = self._packed + max(self._largest, self._dictionary)
+        return page + self._dictionary + _ENTRY_BYTES * self._entries + _DELTA_BYTES * self._deltas
 
     def _corrupt_error(self, what: str) -> InvalidDataError:
         message = f"this column {what}; the Parquet file is corrupt, write it again"
@@ -238,11 +252,13 @@ class _Chunk:
             if kind == _DICTIONARY and not first:
                 raise self._corrupt_error("has a dictionary after its first page")
             if kind == _DICTIONARY:
-                self.dictionary = unpacked
+                self._dictionary = unpacked
+                self._entries = self._dictionary_entries(page)
                 self.longest_text = self._longest(packed, unpacked)
             else:
                 seen += self._data_page(page, kind, unpacked)
             self.unpacked += unpacked
+            self._packed = max(self._packed, packed)
             self._at += packed
             first = False
         if seen != self._values:
@@ -275,10 +291,21 @@ class _Chunk:
         values = _number(body, _VALUES)
         if values < 0:
             raise self._corrupt_error(f"has a page of {values} values")
-        self.largest = max(self.largest, unpacked)
-        if _number(body, _ENCODING if kind == _DATA else _ENCODING_2) == _DELTA_BYTE_ARRAY:
+        self._largest = max(self._largest, unpacked)
+        encoding = _number(body, _ENCODING if kind == _DATA else _ENCODING_2)
+        if encoding in (_DELTA_LENGTH_BYTE_ARRAY, _DELTA_BYTE_ARRAY):
+            self._deltas = max(self._deltas, values)
+        if encoding == _DELTA_BYTE_ARRAY:
             self.largest_prefixed = max(self.largest_prefixed, unpacked)
         return values
+
+    def _dictionary_entries(self, page: Struct) -> int:
+        """Return the number of entries of a dictionary page, for which Arrow allocates memory before it reads them."""
+        body = page.get(_PAGE_DICTIONARY, {})
+        entries = _number(body, _VALUES) if isinstance(body, dict) else -1
+        if entries < 0:
+            raise self._corrupt_error(f"has a dictionary of {entries} entries")
+        return entries
 
     def _longest(self, packed: int, unpacked: int) -> int:
         """Return the length of the longest text of a dictionary, bytes; an upper bound if it cannot be decompressed."""

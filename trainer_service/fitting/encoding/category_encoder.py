@@ -62,7 +62,7 @@ def fit_category(column: ColumnSpec, summary: CategorySummary, options: Encoding
     """
     override = options.override(column.name)
     limit = options.max_categories if override.max_categories is None else override.max_categories
-    least = 1 if override.min_category_count is None else override.min_category_count
+    least = override.least_count
     policy = HighCardinality.TAIL if override.high_cardinality is None else override.high_cardinality
     counts: dict[Cell, int] = {}
     place: dict[Cell, Cell] = {}

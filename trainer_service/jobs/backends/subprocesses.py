@@ -17,6 +17,7 @@ import structlog
 
 from rowmint.errors import UnavailableError
 from trainer_service.jobs.scratch import remove_abandoned
+from trainer_service.memory import SETTING
 
 _log = structlog.get_logger(__name__)
 
@@ -24,6 +25,7 @@ WORKER = (sys.executable, "-m", "trainer_service.jobs.worker")
 
 _START_SECONDS = 120.0  # a worker that has not said it is ready by then never will be
 _ANSWER_BYTES = 1 << 20
+_ABORTED = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
 
 
 class WorkerProcess:
@@ -51,7 +53,12 @@ class WorkerProcess:
     @property
     def ending(self) -> str:
         """The exit code, in words; empty while the process lives."""
-        return f"exit code {self._process.returncode}" if self.ended else ""
+        if not self.ended:
+            return ""
+        said = f"exit code {self._process.returncode}"
+        if self._process.returncode in _ABORTED:
+            said += f": a library aborted, perhaps at the limit of the worker's memory ({SETTING})"
+        return said
 
     async def ready(self, seconds: float) -> None:
         """Wait until it can take a command.

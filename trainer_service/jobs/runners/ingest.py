@@ -8,6 +8,7 @@ from rowmint.errors import (
     CancelledError,
     ColumnNotFoundError,
     DataProblem,
+    DigestMismatchError,
     FencedError,
     InvalidDataError,
     InvalidFieldError,
@@ -15,13 +16,14 @@ from rowmint.errors import (
 from rowmint.failpoints import reach
 from rowmint.registry import CanonicalTable, JobKind, Part
 from trainer_service.datasets.ingest import ingest
-from trainer_service.datasets.segments import SegmentReader
+from trainer_service.datasets.segments import SegmentReader, verify_upload
 from trainer_service.datasets.table_options import TableOptions
 from trainer_service.garbage import sweep, sweep_own
 from trainer_service.jobs.attempts import Attempt
 from trainer_service.jobs.checkpoints import JobCheckpoints
 from trainer_service.jobs.runner import JobOutputs
 from trainer_service.jobs.services import JobServices
+from trainer_service.memory import ran_out_of_memory
 from trainer_service.object_keys import table_key
 from trainer_service.store_claims import mark_progress
 from trainer_service.tables import file_sha256
@@ -30,6 +32,7 @@ from trainer_service.tables import file_sha256
 class IngestPhase(StrEnum):
     """What an ingest is at."""
 
+    VERIFYING = "verifying"
     READING = "reading"
     CONVERTING = "converting"
     STORING = "storing"
@@ -42,15 +45,25 @@ class IngestRunner:
     phases = tuple(IngestPhase)
 
     def run(self, attempt: Attempt, services: JobServices) -> JobOutputs:
-        """Read the uploaded bytes, write the canonical table, and store it; see `JobRunner.run`."""
+        """Verify and read the uploaded bytes, write the canonical table, and store it; see `JobRunner.run`."""
         registry, stores = services.registry, services.stores
         job = attempt.job
         dataset = registry.datasets.get_by_uid(job.dataset_uid)
-        source = SegmentReader(stores.data, registry.datasets.segments(dataset.uid))
+        segments = registry.datasets.segments(dataset.uid)
+        source = SegmentReader(stores.data, segments)
 
-        attempt.enter(IngestPhase.READING)
+        attempt.enter(IngestPhase.VERIFYING)
         checkpoints = JobCheckpoints(registry, stores.data, attempt, services.checkpoint_seconds)
         saved = checkpoints.load()
+        if saved is None:  # Else an earlier attempt verified the bytes before it read them.
+            try:
+                verify_upload(stores.data, segments, dataset.sha256 or b"", attempt.stopped)
+            except DigestMismatchError as error:
+                problem = DataProblem(error.message)
+                registry.datasets.mark_failed(dataset.uid, job.uid, job.epoch, [problem], reason=error.reason)
+                return {}
+        reach("ingest.verified")
+        attempt.enter(IngestPhase.READING)
 
         def joined(types: dict[str, Any]) -> None:
             attempt.enter(IngestPhase.CONVERTING)
@@ -73,6 +86,8 @@ class IngestRunner:
                 cancelled=attempt.stopped,
             )
         except InvalidDataError as error:
+            if ran_out_of_memory(error):
+                raise  # What a reader could not hold is not what is wrong with the bytes.
             registry.datasets.mark_failed(dataset.uid, job.uid, job.epoch, error.problems)
             return {}
         except (ColumnNotFoundError, InvalidFieldError) as error:
