@@ -1,5 +1,6 @@
 """Spellings of days, times and moments: the type and the pattern of a column that has them."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from rowmint.schema import ColumnKind, ColumnSpec, DataType
-from rowmint.schema.forms import DatetimeForm, NameCase, ZoneStyle
+from rowmint.schema.forms import DatetimeForm, NameCase, WrittenForm, ZoneStyle
 from tests.inferring import infer, infer_table
 from trainer_service.datasets.conversion import InfinityRule, convert
 from trainer_service.datasets.limits import IngestLimits
@@ -213,6 +214,18 @@ def test_a_declared_format_learns_how_it_is_padded() -> None:
     target, _ = infer(["2 Jan 99 3:04 pm", "12 Feb 99 11:04 am"], declared=declared)
     assert target.form.form == DatetimeForm("%-d %b %y %-I:%M %p", lower_half=True)
     assert target.datetime_format == "%d %b %y %I:%M %p"
+
+
+def test_a_declared_form_is_completed() -> None:
+    form = WrittenForm(DatetimeForm("%m/%d/%Y"))
+    declared = ColumnSpec("x", ColumnKind.DATETIME, written_form=form)
+    target, codes = infer(["1/2/2020", "11/12/2020"], declared=declared)
+    assert (target.form.form, codes) == (DatetimeForm("%-m/%-d/%Y"), [])
+    again, _ = infer(["1/2/2020", "11/12/2020"], declared=replace(declared, written_form=target.form))
+    assert again.form == target.form
+    zoned = ColumnSpec("x", written_form=WrittenForm(DatetimeForm("%d.%m.%Y %H:%M %z", zone=ZoneStyle.COLON)))
+    target, _ = infer(["01.02.2020 05:06 +01:00"], declared=zoned)
+    assert target.form.form == DatetimeForm("%d.%m.%Y %H:%M %z", utc_offset_seconds=3600, zone=ZoneStyle.COLON)
 
 
 def test_nanoseconds_are_reported() -> None:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from rowmint.schema import ColumnKind, ColumnSpec, DataType
-from rowmint.schema.forms import ExponentStyle, Grouping, NegativeStyle, NumberForm, PlusSign
+from rowmint.schema.forms import ExponentStyle, Grouping, NegativeStyle, NumberForm, PlusSign, WrittenForm
 from tests.inferring import infer, infer_table
 from trainer_service.datasets.conversion import InfinityRule, convert
 from trainer_service.datasets.hints import FormatHints
@@ -147,6 +147,9 @@ def test_text_stays_text(cells: list[str], code: str | None) -> None:
         (["1,234", "5,678"], FormatHints(decimal=","), [1.234, 5.678], False),
         (["1.234", "5.678"], FormatHints(), [1.234, 5.678], True),
         (["1.234", "5.678"], FormatHints(decimal=","), [1234, 5678], False),
+        (["1.234", "5.678"], FormatHints(group_separator="."), [1234, 5678], False),
+        (["1.234", "5.678"], FormatHints(group_separator=""), [1.234, 5.678], False),
+        (["1,234", "5,678"], FormatHints(group_separator=""), [1.234, 5.678], False),
         (["1,234", "5,67"], FormatHints(), [1.234, 5.67], False),
         (["1,234", "5,678,901"], FormatHints(), [1234, 5678901], False),
         (["1.234", "0.5"], FormatHints(delimiter=";"), [1.234, 0.5], False),
@@ -190,6 +193,24 @@ def test_a_declaration_reaches_the_parser() -> None:
             target, _ = infer(cells, declared=ColumnSpec("x", kind))
             assert (target.data_type, target.form) == (STRING, target.form.from_json({}))
     assert infer(["1", "2"], declared=ColumnSpec("x", ColumnKind.CATEGORICAL))[0].data_type is INT
+
+
+def test_words_for_a_missing_value_are_reported() -> None:
+    targets, notices = infer_table({"x": ["1.5", "NA", "2.5", "NA", "-"]})
+    assert targets["x"].data_type is STRING
+    (notice,) = notices
+    assert (notice.rows, notice.flag) == (3, "--column-null x=- --column-null x=NA")
+    assert infer_table({"x": ["1.5", "NA", "b"]})[1] == infer_table({"x": ["NA", "-"]})[1] == ()
+
+
+def test_a_declared_form_is_the_only_one() -> None:
+    form = WrittenForm(NumberForm(prefix="$", minimum_fraction_digits=2, **THOUSANDS))
+    cells = ["$1,234.50", "7", "\u20ac5", "1.234,50", "n/a", "$2"]
+    target, _ = infer(cells, declared=ColumnSpec("x", ColumnKind.NUMERICAL, written_form=form))
+    converted = convert(pa.array(cells), target, IngestLimits(), InfinityRule())
+    assert (target.data_type, target.form) == (DOUBLE, form)
+    assert converted.array.to_pylist() == [1234.5, 7.0, None, None, None, 2.0]
+    assert converted.bad.tolist() == [False, False, True, True, True, False]
 
 
 def test_digits_that_a_double_does_not_hold_are_reported() -> None:

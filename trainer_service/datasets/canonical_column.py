@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -150,8 +151,9 @@ class CanonicalColumn:
         repeated = self.distinctness.repeated_keys()
         return not len(repeated) or not repeated_rows(column_batches(path, self.name), repeated, 1)
 
+    @cached_property
     def repetition(self) -> Repetition | None:
-        """Return how often values occur; None for other columns than text."""
+        """How often values occur, once all rows are converted; None for other columns than text."""
         if self.distinctness is None or self.target.data_type is not DataType.STRING:
             return None
         distinct, single = self.distinctness.counts()

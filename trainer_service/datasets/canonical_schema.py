@@ -117,7 +117,7 @@ class SchemaBuilder:
 
     def _text(self, column: CanonicalColumn) -> _Decided:
         """Decide about text: an id if most of its values occur once, so that none of them is published."""
-        found = column.repetition()
+        found = column.repetition
         usual = _Decided(ColumnKind.CATEGORICAL, column.target.why, column_flag(column.name, "id"))
         if found is None or not found.values:
             return usual
@@ -202,7 +202,7 @@ class SchemaBuilder:
         return with_nullable(spec, profile.nulls > 0 if domain.nullable is None else domain.nullable)
 
     def _finding(self, column: CanonicalColumn, found: _Decided) -> Finding:
-        profile, repetition = column.profile, column.repetition()
+        profile, repetition = column.profile, column.repetition
         distinct, exact = profile.distinct
         if repetition is not None:
             distinct, exact = repetition.distinct, True

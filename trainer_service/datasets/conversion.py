@@ -188,7 +188,11 @@ def read_numbers(texts: pa.Array, target: Target) -> pa.Array:
     parts: list[pa.Array] = []
     order: list[npt.NDArray[np.intp]] = []
     for group in groups(present, MAX_SHAPE):
-        layouts = [layout for layout in number_layouts(group.shape) if separators in layout.separators]
+        layouts = [
+            layout
+            for layout in number_layouts(group.shape)
+            if separators in layout.separators and _has_affixes(layout, target)
+        ]
         if layouts:
             parts.append(_cast(group, layouts[0], target))
             order.append(places[group.places])
@@ -200,6 +204,12 @@ def read_numbers(texts: pa.Array, target: Target) -> pa.Array:
         index[np.concatenate(order)] = np.arange(sum(map(len, order)))
     found = pa.concat_arrays(parts) if parts else pa.nulls(0, target.arrow_type)
     return found.take(pa.array(index, mask=index < 0))
+
+
+def _has_affixes(layout: NumberLayout, target: Target) -> bool:
+    """Return whether what surrounds a number is what its column has there, or nothing."""
+    form = target.form.form if isinstance(target.form.form, NumberForm) else NumberForm()
+    return layout.prefix.strip() in ("", form.prefix.strip()) and layout.suffix.strip() in ("", form.suffix.strip())
 
 
 def _cast(group: ShapeGroup, layout: NumberLayout, target: Target) -> pa.Array:

@@ -15,6 +15,8 @@ the result depends neither on the order of rows nor on batches. The rules:
 """
 
 import re
+import shlex
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -49,6 +51,11 @@ _DAY_WORDS = frozenset({"date", "day", "dt", "datum", "fecha"})
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 MAX_SHAPES = 2_048
 """Shapes of the texts of a column, from which on it is text: no numbers or moments are written in so many ways."""
+NULL_WORDS = frozenset(
+    ["NA", "N/A", "n/a", "#N/A", "#NA", "NULL", "null", "Null", "None", "none", "NaT", "-", "--", "?", ".", "missing"]
+)
+"""Words that often represent a missing value; they are text unless declared, which a notice suggests."""
+_MAX_FLAGS = 3
 _FIRST_TEXTS = 64
 _MAX_PAD = 64
 _CLOCK = DatetimeForm("%H:%M:%S[.%6f]")
@@ -108,6 +115,7 @@ class ColumnInference:
         self._padding = _Padding()
         self._empty = 0
         self._shapes: set[int] = set()
+        self._null_words: Counter[str] = Counter()
         self._numbers, self._moments, self._booleans = self._families(inference)
 
     def _families(self, inference: Inference) -> tuple[NumberState | None, MomentState | None, BooleanState | None]:
@@ -120,7 +128,7 @@ class ColumnInference:
         number = isinstance(form, NumberForm) or kind is ColumnKind.NUMERICAL or data_type in _NUMERIC
         moment = bool(pattern) or kind is ColumnKind.DATETIME or data_type in _TEMPORAL
         boolean = isinstance(form, BooleanForm) or kind is ColumnKind.BOOLEAN or data_type is DataType.BOOL
-        declared = number or moment or boolean
+        declared = self._is_declared = number or moment or boolean
         scalars, datetimes = (
             inference is Inference.ALL and not declared,
             inference is not Inference.NONE and not declared,
@@ -177,6 +185,9 @@ class ColumnInference:
             if not self._alive():
                 break
             rows = weights[group.places]
+            if group.shape in NULL_WORDS and not self._is_declared:
+                self._null_words[group.shape] += int(rows.sum())
+                continue
             if self._numbers is not None and self._numbers.separators:
                 self._numbers.add(group, rows)
             if self._moments is not None and self._moments.alive:
@@ -240,10 +251,20 @@ class ColumnInference:
             return Decision(Target(DataType.STRING, why="it has no values"))
         notices: list[Notice] = []
         for decision in self._decisions(evidence) if len(self._shapes) <= MAX_SHAPES else ():
+            if decision.target is not None and self._null_words:
+                return Decision(None, (self._null_notice(decision.target),))
             notices += decision.notices
             if decision.target is not None:
                 return Decision(decision.target, tuple(notices))
         return Decision(Target(DataType.STRING, why="its values are text"), tuple(notices))
+
+    def _null_notice(self, target: Target) -> Notice:
+        """Return the notice that words for a missing value are all that keeps a column from a type."""
+        listed = ", ".join(sorted(self._null_words))
+        flags = [f"--column-null {shlex.quote(f'{self.name}={word}')}" for word in sorted(self._null_words)]
+        message = f"all other values are of type {target.data_type}, but text such as {listed} makes the column text"
+        rows = self._null_words.total()
+        return Notice(NoticeCode.MIXED_FORMS, self.name, message, " ".join(flags[:_MAX_FLAGS]), rows)
 
     def _decisions(self, evidence: Evidence) -> Iterator[Decision]:
         """Yield what each family that fits all texts makes of the column, the narrowest first."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 from rowmint.schema import DataType
 from rowmint.schema.forms import DatetimeForm, NameCase, WrittenForm, ZoneStyle
@@ -64,7 +65,9 @@ def decide_moment(
     else:
         has_clock = any(clock.template for clock in facts.clocks) or bool(state.passed_over)
         data_type = DataType.TIMESTAMP if has_clock else DataType.DATE
-    form = declared or _form(template, facts, day_first, pattern, notices)
+    form = _form(template, facts, day_first, pattern, notices)
+    if declared is not None:
+        form = _completed(declared, form)
     zoned = any(clock.zone is not ZoneStyle.NONE for clock in facts.clocks)
     plain = declared is None and not strptime and _is_canonical(form, data_type)
     if facts.fine:
@@ -147,6 +150,13 @@ def _form(
         lower_half=bool(halves) and notices.commonest(halves, lambda lower: "am" if lower else "AM"),
         names=notices.commonest(facts.names, str) if facts.names else NameCase.TITLE,
     )
+
+
+def _completed(declared: DatetimeForm, learned: DatetimeForm) -> DatetimeForm:
+    """Return a learned form with what is declared beside the pattern."""
+    usual = DatetimeForm("")
+    given = {name: value for name, value in vars(declared).items() if value != getattr(usual, name)}
+    return replace(learned, **{**given, "pattern": learned.pattern})
 
 
 def _unpadded(field: str, facts: MomentFacts, notices: ColumnNotices) -> str:

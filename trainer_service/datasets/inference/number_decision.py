@@ -64,13 +64,14 @@ def _separators(
 ) -> Separators | None:
     """Return the separators of the column; None if none fit."""
     possible, hints = state.separators, evidence.hints
-    if hints.group_separator:
-        possible = frozenset(pair for pair in possible if pair.group == hints.group_separator)
-    chosen = hints.decimal
-    if declared is not None:
-        chosen, group = declared.decimal_separator, declared.group_separator
-        possible = frozenset(pair for pair in possible if not group or pair.group == group)
-    elif state.ambiguous and not chosen:
+    group = hints.group_separator if declared is None else declared.group_separator or None
+    if group is not None:
+        possible = frozenset(
+            pair for pair in possible if (pair.group == group if group else not state.facts(pair).grouped)
+        )
+    chosen = hints.decimal if declared is None else declared.decimal_separator
+    undecided = len({pair.decimal for pair in possible}) > 1
+    if undecided and not chosen and state.ambiguous:
         chosen = evidence.decimal or ("," if hints.delimiter == ";" else ".")
         other = "," if chosen == "." else "."
         notices.add(
@@ -78,7 +79,7 @@ def _separators(
             f"before three digits, {other!r} was taken to separate groups and {chosen!r} a fraction; no value says so",
             f"--decimal '{other}'",
         )
-    if chosen and (declared is not None or not state.decimal):
+    if chosen and (declared is not None or undecided):
         possible = frozenset(pair for pair in possible if pair.decimal == chosen)
     # Pairs that all fit differ in separators that the column does not have.
     return min(possible, key=lambda pair: (pair.decimal != ".", pair.group != ",", pair.group), default=None)
