@@ -379,7 +379,7 @@ CASES = (
     Case(
         "infinite.csv",
         {"ratio": _number(r"0\.[0-9]{3}", minimum_fraction_digits=3), "k": _text("[ab]")},
-        _notes("INFINITE ratio"),
+        _notes("DECIMAL_COMMA ratio", "INFINITE ratio"),
         table=TableOptions(infinite=InfinitePolicy.MISSING),
     ),
     # Dialects, encodings, layouts.
@@ -409,6 +409,37 @@ CASES = (
     Case("records.json", _RECORDS),
     Case("index.json", _RECORDS, _notes("DIALECT")),
     Case("split.json", _RECORDS, _notes("DIALECT")),
+    Case(
+        "digits.ndjson",
+        {
+            "code": Column(ColumnKind.ID, DataType.STRING, "0[0-9]{4}", pattern="0[0-9]{4}"),
+            "seen": Column(ColumnKind.DATETIME, DataType.TIMESTAMP, rf"{_ISO_DAY}T{_CLOCK}Z"),
+            "n": _integer(),
+            "big": _id("[0-9]{19,20}", "1[0-7][0-9]{18}"),
+        },
+        _notes("MIXED_FORMS big"),
+        declared=(ColumnSpec("code", ColumnKind.ID), ColumnSpec("big", ColumnKind.ID)),
+    ),
+    Case(
+        "narrow.parquet",
+        {
+            "small": Column(ColumnKind.NUMERICAL, DataType.INT64, "-?[0-9]{1,2}", {"storage": "int16"}),
+            "share": Column(ColumnKind.NUMERICAL, DataType.DOUBLE, r"0\.[0-9]{1,2}", {"storage": "float32"}),
+            "at": Column(ColumnKind.DATETIME, DataType.TIMESTAMP, rf"{_ISO_DAY}T{_CLOCK}", {"storage": "timestamp_ms"}),
+            "hash": Column(
+                ColumnKind.ID, DataType.STRING, "[0-9]{19,20}", {"storage": "uint64"}, "1[0-7][0-9]{18}", secret=True
+            ),
+            "clock": Column(
+                ColumnKind.NUMERICAL,
+                DataType.INT64,
+                _CLOCK,
+                {"datetime": {"pattern": "%H:%M:%S[.%6f]"}, "storage": "time32_ms"},
+            ),
+            "k": _text("[ab]"),
+        },
+        _notes("BEYOND_INT64 hash", "MIXED_FORMS hash"),
+        declared=(ColumnSpec("hash", ColumnKind.ID),),
+    ),
 )
 """Inputs that are read."""
 
