@@ -7,6 +7,7 @@ two more sets of seeds.
 import collections
 import io
 import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -300,3 +301,38 @@ def completion_quality(client: Client, versions: dict[str, str], real: pa.Table)
 def test_completing_beats_independent_marginals(completion_quality: dict[str, float], family: str) -> None:
     assert completion_quality["independent"] < 0.6
     assert completion_quality[family] > 0.75
+
+
+def distance_and_bound(one: collections.Counter, two: collections.Counter, effective: float) -> tuple[float, float]:
+    """Return the total variation of two samples, and what it passes once in a thousand times where they are alike.
+
+    Args:
+        one: Counts of a sample of independent rows.
+        two: Counts of another sample, which rests on `effective` candidates.
+        effective: See `two`.
+    """
+    size = 1 / (1 / one.total() + 1 / two.total() + 1 / effective)
+    distance = sum(abs(one[each] / one.total() - two[each] / two.total()) for each in one | two) / 2
+    # The mean of the distance, and how far it is above that once in a thousand times (McDiarmid's inequality).
+    return distance, 0.5 * math.sqrt(len(one | two) / size) + math.sqrt(math.log(1000) / (2 * size))
+
+
+@pytest.mark.parametrize("known", [{"city": "Hanoi"}, {"plan": "pro", "age": 45}], ids=str)
+@pytest.mark.parametrize("family", LEARNED)
+def test_completed_rows_are_distributed_as_rows_that_satisfy_the_same(
+    client: Client, versions: dict[str, str], seeds: Seeds, family: str, known: dict[str, str | int]
+) -> None:
+    names = [name for name in ("city", "plan", "rich", "active") if name not in known]
+    version, rows = versions[family], 2_048
+    completed = list(client.complete_rows(version, [known] * rows, seed=seeds.conditional, tolerance=0.02))
+    assert {row.support for row in completed} == {"matched"}
+    where = {name: (value, value) if isinstance(value, int) else value for name, value in known.items()}
+    sampled = client.sample(version, rows, where=where, seed=seeds.conditional).to_table().to_pylist()
+    counts = [collections.Counter(tuple(row[name] for name in names) for row in some) for some in (sampled, completed)]
+    # Each group of 256 rows has candidates of its own.
+    distance, bound = distance_and_bound(*counts, sum(row.effective_sample_size for row in completed[::256]))
+    assert distance < bound
+    # What is known counts: rows of which nothing is known are other ones.
+    unknown = list(client.complete_rows(version, [{}] * rows, seed=seeds.conditional))
+    counts[1] = collections.Counter(tuple(row[name] for name in names) for row in unknown)
+    assert distance < distance_and_bound(*counts, rows)[0]

@@ -80,7 +80,7 @@ def test_a_registry_that_does_not_know_the_stores_is_not_served(filled: Path, ho
     change, said = CASES[case]
     before = digests(home)
     change(home, filled / "earlier")
-    error = refused_start(home, *TRAINER)
+    *_, error = refused_start(home, *TRAINER).splitlines()
     assert error.startswith(f"trainer: {said}")
     assert "python -m trainer_service.adopt" in error
     assert digests(home) == before
@@ -92,7 +92,7 @@ def test_a_second_home_on_the_same_stores_is_refused_and_the_first_serves_on(hom
     stores = {
         f"ROWMINT_{name}_STORE": f"file://{home / folder}" for name, folder in (("DATA", "data"), ("MODEL", "models"))
     }
-    error = refused_start(tmp_path / "second", *TRAINER, **stores)
+    *_, error = refused_start(tmp_path / "second", *TRAINER, **stores).splitlines()
     assert error.startswith("trainer: the data store belongs to the registry")
     assert digests(home) == before
     services = Services(home)

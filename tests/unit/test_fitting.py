@@ -301,14 +301,16 @@ def test_the_manifest_names_what_the_weights_depend_on(family: Family, plain: di
 def test_events_report_phases_and_epochs(family: str, tmp_path: Path) -> None:
     events: list[FitEvent] = []
     fit_table(TABLE, config(dataclasses.replace(FAMILIES[family], epochs=3)), tmp_path, events.append)  # type: ignore[type-var]
-    assert [event.phase for event in events] == [Phase.ENCODING, *[Phase.FITTING] * 4, Phase.VERIFYING]
+    assert [event.phase for event in events[:5]] == [Phase.ENCODING, *[Phase.FITTING] * 4]
+    # Verification reports the steps of the export.
+    assert {event.phase for event in events[5:]} == {Phase.VERIFYING}
     assert [event.epoch for event in events[1:5]] == [0, 1, 2, 3]
     for event in events[2:5]:
         assert set(event.losses) == ({"generator", "critic"} if family == "ctgan" else {"loss"})
         assert all(math.isfinite(loss) for loss in event.losses.values())
         assert event.rows_per_second > 0
     assert events[4].eta_seconds == 0
-    assert [bool(event.probe) for event in events] == [False] * 4 + [True, False]
+    assert [index for index, event in enumerate(events) if event.probe] == [4]
 
 
 def test_a_cancel_stops_a_real_fit_in_its_first_epoch(tmp_path: Path) -> None:

@@ -91,6 +91,12 @@ SPELLINGS = [
         [150000.0, 0.0025],
         NumberForm(exponent=ExponentStyle.ALWAYS, exponent_upper=True, exponent_plus=True),
     ),
+    (
+        ["3.038e-06", "4.500e+12"],
+        DOUBLE,
+        [3.038e-06, 4.5e12],
+        NumberForm(minimum_fraction_digits=3, exponent=ExponentStyle.ALWAYS, exponent_plus=True),
+    ),
     (["0.00001", "0.12345"], DOUBLE, [0.00001, 0.12345], NumberForm(exponent=ExponentStyle.NEVER)),
     (["1.5 kg", "22.25 kg"], DOUBLE, [1.5, 22.25], NumberForm(suffix=" kg")),
     (["20°C", "-3°C"], INT, [20, -3], NumberForm(suffix="°C")),

@@ -103,6 +103,7 @@ def test_emails_are_never_published(tmp_path: Path) -> None:
         ([f"v{max(place, 89)}" for place in range(100)], ColumnKind.CATEGORICAL, "NEAR_UNIQUE"),
         ([f"v{max(place, 91)}" for place in range(100)], ColumnKind.CATEGORICAL, None),
         ([f"KD{place:07d}" for place in range(12)], ColumnKind.ID, "NEAR_UNIQUE"),
+        ([f"{100 + place}-12-{3000 + place}" for place in range(12)], ColumnKind.ID, "NEAR_UNIQUE"),
         (["Ada", "Bo", "Cy", "Di"], ColumnKind.CATEGORICAL, None),
     ],
 )

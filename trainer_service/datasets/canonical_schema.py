@@ -133,7 +133,8 @@ class SchemaBuilder:
         )
         if not unique:
             evidence = None
-        if not mostly_single and evidence is None and not is_code:
+        is_personal = pattern is not None and pattern.is_personal
+        if not mostly_single and evidence is None and not is_personal:
             self._report_singles(column.name, found)
             return usual
         why = f"{found.single} of {found.values} values occur once"

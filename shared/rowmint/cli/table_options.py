@@ -9,11 +9,14 @@ import typer
 
 from rowmint.cli.declarations import declared_columns, with_values
 from rowmint.cli.types_file import TypesFile
-from rowmint.client.datasets import INFINITE, data_format
+from rowmint.client.datasets import data_format
 from rowmint.errors import InvalidFieldError
 from rowmint.v1 import dataset_pb2, schema_pb2
 
 _ORIENTS = tuple(name.removeprefix("JSON_ORIENT_").lower() for name, number in dataset_pb2.JsonOrient.items() if number)
+_POLICIES = tuple(
+    name.removeprefix("INFINITE_POLICY_").lower() for name, number in dataset_pb2.InfinitePolicy.items() if number
+)
 _QUOTED_EMPTY = tuple(
     name.removeprefix("QUOTED_EMPTY_").lower() for name, number in dataset_pb2.QuotedEmpty.items() if number
 )
@@ -74,7 +77,7 @@ class TableOptions:
     ] = None
     infinite: Annotated[
         str | None,
-        _option("--infinite", help=f"Infinite numbers: {' or '.join(INFINITE)}. Default: they are refused."),
+        _option("--infinite", help=f"Infinite numbers: {' or '.join(_POLICIES)}. Default: they are refused."),
     ] = None
     sheet: Annotated[str | None, _option("--sheet", help="Excel: name of the sheet, where there are several.")] = None
     primary_key: Annotated[
@@ -147,7 +150,7 @@ class TableOptions:
             listed,
             "" if self.no_primary_key else self.primary_key or base.primary_key,
             self.no_primary_key or (base.no_primary_key and not self.primary_key),
-            "refuse" if self.infinite is None else self.infinite,
+            dataset_pb2.InfinitePolicy.ValueType(_member("--infinite", self.infinite, _POLICIES)),
             self.sheet,
         )
 
@@ -189,7 +192,7 @@ class Declarations:
         columns: Declared columns.
         primary_key: Its primary key, or empty.
         no_primary_key: Whether it has none.
-        infinite: What is done with infinite numbers.
+        infinite: The policy for infinite numbers.
         sheet: Name of the sheet, of an Excel workbook; or None.
     """
 
@@ -197,7 +200,7 @@ class Declarations:
     columns: list[schema_pb2.ColumnSpec] = field(default_factory=list)
     primary_key: str = ""
     no_primary_key: bool = False
-    infinite: str = "refuse"
+    infinite: dataset_pb2.InfinitePolicy.ValueType = dataset_pb2.INFINITE_POLICY_UNSPECIFIED
     sheet: str | None = None
 
 

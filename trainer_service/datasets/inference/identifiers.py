@@ -26,6 +26,8 @@ _SET_SIZE = 4
 _ROOM = 20
 """Made ids there must be for each row found."""
 _CODE_WIDTH = 8
+_PERSONAL_DIGITS = 9
+_LOCAL_WIDTH = 32
 _MOST = 0.95
 _DIGITS, _LOWER, _UPPER = "0123456789", "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _CLASSES = (
@@ -54,13 +56,16 @@ class LearnedPattern:
     Attributes:
         pattern: The pattern, for `ColumnSpec.id_pattern`.
         others: Rows that are of another layout.
-        is_code: Whether texts are of a kind that identifies: all of one width of at least eight, with letters and
+        is_code: Whether texts are of a kind that identifies rows: all of one width of at least eight, with letters and
             digits, or e-mail addresses.
+        is_personal: Whether they are that, or numbers such as those of phones and insurances: all of one width, with at
+            least nine digits.
     """
 
     pattern: str
     others: int
-    is_code: bool
+    is_code: bool = False
+    is_personal: bool = False
 
 
 @dataclass
@@ -127,9 +132,11 @@ def learn_pattern(batches: Iterable[pa.Array]) -> LearnedPattern | None:
         return None
     if addresses == total:
         domain = domains.pop() if len(domains) == 1 and total >= _LITERAL_ROWS else "example.com"
-        least, most = min(local.rows), min(max(local.rows), 32)
+        least, most = (min(length, _LOCAL_WIDTH) for length in (min(local.rows), max(local.rows)))
         letters = "[a-z0-9]" if local.anywhere[ord("0") : ord("9") + 1].any() else "[a-z]"
-        return LearnedPattern(_with_room([(letters, least, most)], total) + f"@{domain}", 0, is_code=True)
+        return LearnedPattern(
+            _with_room([(letters, least, most)], total) + f"@{domain}", 0, is_code=True, is_personal=True
+        )
     return _of_layouts(whole, total)
 
 
@@ -140,14 +147,17 @@ def _of_layouts(layouts: _Layouts, total: int) -> LearnedPattern:
     digits_only = set(_bytes(layouts.anywhere)) <= set(_DIGITS)
     if digits_only and length == _UINT64_DIGITS == max(layouts.rows) and layouts.largest < _UINT64_END:
         # Below 2**64 whatever the digits.
-        return LearnedPattern("1[0-7][0-9]{18}", total - rows, is_code=False)
+        return LearnedPattern("1[0-7][0-9]{18}", total - rows)
     if length in layouts.seen and rows >= _MOST * total:
         seen = layouts.seen[length]
         found = set(_bytes(layouts.anywhere))
-        classes = _hexadecimal(found) if length >= _HEX_WIDTH else _CLASSES
+        classes = _hexadecimal(seen) if length >= _HEX_WIDTH and total < _LITERAL_ROWS else _CLASSES
         parts = [(_alphabet(_bytes(at), total, classes), 1, 1) for at in seen]
-        is_code = rows == total and length >= _CODE_WIDTH and _has(found, _DIGITS) and _has(found, _LOWER + _UPPER)
-        return LearnedPattern(_with_room(parts, total), total - rows, is_code=is_code)
+        one_width = rows == total and length >= _CODE_WIDTH
+        is_code = one_width and _has(found, _DIGITS) and _has(found, _LOWER + _UPPER)
+        digits = sum(not set(_bytes(at)) - set(_DIGITS) for at in seen)
+        is_personal = is_code or (one_width and digits >= _PERSONAL_DIGITS)
+        return LearnedPattern(_with_room(parts, total), total - rows, is_code, is_personal)
     shortest, longest = min(layouts.rows), max(layouts.rows)
     parts, head = [], 0
     while head < min(shortest, MAX_WIDTH) - 1 and total >= _LITERAL_ROWS and len(_bytes(layouts.heads[head])) == 1:
@@ -156,7 +166,7 @@ def _of_layouts(layouts: _Layouts, total: int) -> LearnedPattern:
     rest = layouts.heads[head:] if longest <= MAX_WIDTH else layouts.anywhere[np.newaxis]
     alphabet = _alphabet(_bytes(np.logical_or.reduce(rest)), 0)
     parts.append((alphabet, max(1, min(shortest, MAX_WIDTH) - head), max(1, min(longest, MAX_WIDTH) - head)))
-    return LearnedPattern(_with_room(parts, total), 0, is_code=False)
+    return LearnedPattern(_with_room(parts, total), 0)
 
 
 def _bytes(seen: NDArray[np.bool_]) -> str:
@@ -167,10 +177,15 @@ def _has(found: set[str], letters: str) -> bool:
     return bool(found & set(letters))
 
 
-def _hexadecimal(found: set[str]) -> tuple[tuple[str, str], ...]:
-    """Return the one class of hexadecimal digits if long ids have no other letters, else all classes."""
-    words = {letter for letter in found if letter.isalnum()}
-    return next(((name,) for name in _HEX_CLASSES if words <= set(name[1]) and not words <= set(_DIGITS)), _CLASSES)
+def _hexadecimal(seen: NDArray[np.bool_]) -> tuple[tuple[str, str], ...]:
+    """Return the class of hexadecimal digits if few long ids are made of them, else all classes.
+
+    Some position shows that letters and digits are of one alphabet.
+    """
+    words = [{letter for letter in _bytes(at) if letter.isalnum()} for at in seen]
+    mixed = any(at & set(_DIGITS) and at - set(_DIGITS) for at in words)
+    every = set().union(*words)
+    return next(((name,) for name in _HEX_CLASSES if mixed and every <= set(name[1])), _CLASSES)
 
 
 def _alphabet(seen: str, rows: int, classes: tuple[tuple[str, str], ...] = _CLASSES) -> str:

@@ -194,11 +194,12 @@ def _fewest_digits(facts: NumberFacts, data_type: DataType, decimals: int | None
 
     With m of them, a number has exactly m, or more of which the last is not 0.
     """
-    if data_type is DataType.INT64 or not facts.fractions:
+    fractions = facts.fractions or facts.factors
+    if data_type is DataType.INT64 or not fractions:
         return None
-    lengths = {digits for digits, _ in facts.fractions}
+    lengths = {digits for digits, _ in fractions}
     usual = decimals or 0 if data_type is DataType.DECIMAL else 1
-    total = facts.fractions.total()
+    total = fractions.total()
     if len(lengths) == 1 and total >= _ENOUGH and max(lengths) <= MAX_DECIMALS:
         best = max(lengths)
     else:
@@ -206,7 +207,7 @@ def _fewest_digits(facts: NumberFacts, data_type: DataType, decimals: int | None
         def agreeing(fewest: int) -> int:
             return sum(
                 rows
-                for (digits, round_), rows in facts.fractions.items()
+                for (digits, round_), rows in fractions.items()
                 if digits == fewest or (digits > fewest and not round_)
             )
 

@@ -45,6 +45,7 @@ class NumberFacts:
         ungrouped: Rows of at least five digits without groups.
         groupings: Ways of grouping that all groups fit.
         exponents: Rows by whether the exponent is in upper case, its digits, and whether it has a plus sign.
+        factors: Rows with an exponent by digits of the fraction before it and whether the last of them is 0.
         codes: Rows with an exponent without signs, after at least two digits without a point.
         pointed: Rows with an exponent and a point or a sign.
         leading_points: Rows that begin with the point.
@@ -72,6 +73,7 @@ class NumberFacts:
     ungrouped: int = 0
     groupings: frozenset[Grouping] = frozenset(Grouping)
     exponents: Counter[tuple[bool, int, bool]] = field(default_factory=Counter)
+    factors: Counter[tuple[int, bool]] = field(default_factory=Counter)
     codes: int = 0
     pointed: int = 0
     leading_points: int = 0
@@ -115,6 +117,7 @@ class NumberFacts:
             self.leading_zeros += int(weights[group.digit(layout.whole[0]) == 0].sum())
         if layout.exponent:
             self._add_exponent(layout, rows)
+            _count_fraction(self.factors, layout, group, weights)
         else:
             self._add_fraction(layout, group, weights, rows)
         self._add_size(layout, group, weights)
@@ -151,10 +154,7 @@ class NumberFacts:
     def _add_fraction(self, layout: NumberLayout, group: ShapeGroup, weights: NDArray[np.int64], rows: int) -> None:
         if not layout.point:
             self.whole += rows
-        trailing = int(weights[group.digit(layout.fraction[-1]) == 0].sum()) if layout.fraction else 0
-        for ends_in_zero, count in ((True, trailing), (False, rows - trailing)):
-            if count:
-                self.fractions[len(layout.fraction), ends_in_zero] += count
+        _count_fraction(self.fractions, layout, group, weights)
         if layout.fraction:
             self.leading_points += 0 if layout.whole else rows
             if len(layout.whole) == 1:
@@ -179,6 +179,16 @@ class NumberFacts:
         exact_head, exact_tail = divmod(EXACT_DOUBLE, 10**9)
         inexact = outside | (head > exact_head) | ((head == exact_head) & (tail > exact_tail))
         self.beyond_exact += int(weights[inexact].sum())
+
+
+def _count_fraction(
+    counts: Counter[tuple[int, bool]], layout: NumberLayout, group: ShapeGroup, weights: NDArray[np.int64]
+) -> None:
+    """Count rows by digits of the fraction and whether the last of them is 0."""
+    trailing = int(weights[group.digit(layout.fraction[-1]) == 0].sum()) if layout.fraction else 0
+    for ends_in_zero, rows in ((True, trailing), (False, int(weights.sum()) - trailing)):
+        if rows:
+            counts[len(layout.fraction), ends_in_zero] += rows
 
 
 def _shows_order(layout: NumberLayout) -> bool:

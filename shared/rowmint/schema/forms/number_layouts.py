@@ -129,6 +129,7 @@ def number_layouts(shape: str) -> tuple[NumberLayout, ...]:
                 exponent_upper=core["letter"] == "E",
             )
             for digits in _digits(core["mantissa"], start)
+            if not (exponent and digits.group)
         )
     return ()
 
