@@ -250,7 +250,6 @@ def test_options_win_over_the_types_file(tmp_path):
         ({"null": ["NA"]}, "x.parquet", "--null: is for CSV only"),
         ({"orient": "columns"}, "x.csv", "--orient: is for JSON only"),
         ({"orient": "sideways"}, "x.json", "choose one of records, lines, columns"),
-        ({"infinite": "zero"}, "x.csv", "choose one of missing, clip"),
         ({"quoted_empty": "zero"}, "x.csv", "choose one of missing, text"),
     ],
 )

@@ -57,6 +57,7 @@ def upload_file(
             primary_key=declared.primary_key,
             no_primary_key=declared.no_primary_key,
             infinite=declared.infinite,
+            sheet=declared.sheet,
             progress=show,
             wait=wait,
         )

@@ -79,6 +79,7 @@ class TableOptions:
         str | None,
         _option("--infinite", help=f"Infinite numbers: {' or '.join(_POLICIES)}. Default: they are refused."),
     ] = None
+    sheet: Annotated[str | None, _option("--sheet", help="Excel: name of the sheet, where there are several.")] = None
     primary_key: Annotated[
         str, _option("--primary-key", help="Column that identifies a row; it is generated, never learned.")
     ] = ""
@@ -150,6 +151,7 @@ class TableOptions:
             "" if self.no_primary_key else self.primary_key or base.primary_key,
             self.no_primary_key or (base.no_primary_key and not self.primary_key),
             dataset_pb2.InfinitePolicy.ValueType(_member("--infinite", self.infinite, _POLICIES)),
+            self.sheet,
         )
 
     def _format(self, file_name: str, base: TypesFile) -> dataset_pb2.DataFormat:
@@ -191,6 +193,7 @@ class Declarations:
         primary_key: Its primary key, or empty.
         no_primary_key: Whether it has none.
         infinite: The policy for infinite numbers.
+        sheet: Name of the sheet, of an Excel workbook; or None.
     """
 
     format: dataset_pb2.DataFormat
@@ -198,6 +201,7 @@ class Declarations:
     primary_key: str = ""
     no_primary_key: bool = False
     infinite: dataset_pb2.InfinitePolicy.ValueType = dataset_pb2.INFINITE_POLICY_UNSPECIFIED
+    sheet: str | None = None
 
 
 def _member(option: str, text: str | None, members: tuple[str, ...]) -> int:
