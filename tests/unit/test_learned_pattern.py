@@ -54,6 +54,9 @@ def test_unsigned_integers_stay_below_their_limit() -> None:
     found = learn_pattern([pa.array(texts)])
     assert found is not None
     assert (found.pattern, found.others) == ("1[0-7][0-9]{18}", sum(len(text) == 19 for text in texts))
+    shorter = learn_pattern([pa.array([text for text in texts if len(text) == 19] + texts[:9])])
+    assert shorter is not None
+    assert shorter.pattern == "[1-9][0-9]{18}"
     beyond = learn_pattern([pa.array([*texts, "9" * 20])])
     assert beyond is not None
     assert beyond.pattern != found.pattern
