@@ -169,7 +169,7 @@ def _of_layouts(layouts: _Layouts, total: int) -> LearnedPattern:
         return LearnedPattern(_with_room(parts, total), total - rows, is_code, is_personal)
     shortest, longest = min(layouts.rows), max(layouts.rows)
     parts, head = [], 0
-    while head < min(shortest, MAX_WIDTH) - 1 and total >= _LITERAL_ROWS and len(_bytes(layouts.heads[head])) == 1:
+    while head < min(shortest, MAX_WIDTH) - 1 and _is_literal(_bytes(layouts.heads[head]), total):
         parts.append((_alphabet(_bytes(layouts.heads[head]), total), 1, 1))
         head += 1
     rest = layouts.heads[head:] if longest <= MAX_WIDTH else layouts.anywhere[np.newaxis]
@@ -197,6 +197,11 @@ def _hexadecimal(seen: NDArray[np.bool_]) -> tuple[tuple[str, str], ...]:
     return next(((name,) for name in _HEX_CLASSES if mixed and every <= set(name[1])), _CLASSES)
 
 
+def _is_literal(seen: str, rows: int) -> bool:
+    """Return whether a position has one character in all rows, which is punctuation or was seen often enough."""
+    return len(seen) == 1 and seen != chr(_LETTERS) and (rows >= _LITERAL_ROWS or not seen.isalnum())
+
+
 def _alphabet(seen: str, rows: int, classes: tuple[tuple[str, str], ...] = _CLASSES) -> str:
     """Return the expression of a position, of the characters seen there.
 
@@ -206,7 +211,7 @@ def _alphabet(seen: str, rows: int, classes: tuple[tuple[str, str], ...] = _CLAS
         classes: Classes to choose from, the smallest first.
     """
     letters = seen.replace(chr(_LETTERS), "a")
-    if len(letters) == 1 and (rows >= _LITERAL_ROWS or not letters.isalnum()) and chr(_LETTERS) not in seen:
+    if _is_literal(seen, rows):
         return f"\\{letters}" if letters in "[]{}\\" else letters
     if len(letters) <= _SET_SIZE and rows >= _SET_ROWS and letters.isalnum():
         return f"[{letters}]"
