@@ -42,7 +42,7 @@ def declared(text):
         ("a=b=categorical", "a=b", ColumnKind.CATEGORICAL),
         ('"a=id=numerical"=id', "a=id=numerical", ColumnKind.ID),
         ('"the ""x"""=Boolean', 'the "x"', ColumnKind.BOOLEAN),
-        ("house age=ignored", "house age", ColumnKind.IGNORED),
+        ("build year=ignored", "build year", ColumnKind.IGNORED),
         ("a,b=datetime", "a,b", ColumnKind.DATETIME),
     ],
 )
