@@ -40,6 +40,7 @@ _CONTINUED = {
     sampling_pb2.FRAMING_UNSPECIFIED: False,
     sampling_pb2.FRAMING_FILE: False,
     sampling_pb2.FRAMING_CONTINUE: True,
+    sampling_pb2.FRAMING_RESUME: False,
 }
 
 _SUPPORT = {
@@ -79,8 +80,11 @@ def sample_request(request: sampling_pb2.SampleRequest, field: str = "") -> Samp
         raise InvalidFieldError(f"{field}format", f"{request.format} is not a RowFormat")
     if request.framing not in _CONTINUED:
         raise InvalidFieldError(f"{field}framing", f"{request.framing} is not a Framing")
+    if (request.framing == sampling_pb2.FRAMING_RESUME) != request.HasField("received_bytes"):
+        raise InvalidFieldError(f"{field}received_bytes", "is required with FRAMING_RESUME, and with that only")
     given = _given(
         request,
+        received_bytes="received_bytes",
         start_row="start_row",
         end_row="end_row",
         seed="seed",
@@ -243,7 +247,11 @@ def _part(part: PlannedPart, header: StreamHeader, request: sampling_pb2.SampleR
     pinned.seed = header.seed
     pinned.start_row = part.start_row
     pinned.end_row = part.end_row
-    pinned.framing = sampling_pb2.FRAMING_CONTINUE if part.continued else sampling_pb2.FRAMING_FILE
+    if part.continued:
+        pinned.framing = sampling_pb2.FRAMING_CONTINUE
+        pinned.ClearField("received_bytes")
+    elif pinned.framing == sampling_pb2.FRAMING_UNSPECIFIED:
+        pinned.framing = sampling_pb2.FRAMING_FILE
     pinned.expected_model_digest = header.model_digest
     pinned.expected_plan_digest = header.plan_digest
     return pinned

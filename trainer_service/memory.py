@@ -98,11 +98,13 @@ def memory_error(error: BaseException, limit: int) -> RowmintError | None:
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Return whether an error, or what it was raised from, is that memory could not be had."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if _is_out_of_memory(seen):
+    cause: BaseException | None = error
+    seen: set[int] = set()  # an error that was kept and raised again may be the context of its own cause
+    while cause is not None and id(cause) not in seen:
+        if _is_out_of_memory(cause):
             return True
-        seen = seen.__cause__ or seen.__context__
+        seen.add(id(cause))
+        cause = cause.__cause__ or cause.__context__
     return False
 
 

@@ -113,7 +113,8 @@ def test_a_terminated_replica_says_where_its_stream_is_resumed(
     request.expected_model_digest = first.header.model_digest
     request.expected_plan_digest = first.header.plan_digest
     request.start_row = next_row
-    request.framing = sampling_pb2.FRAMING_CONTINUE
+    request.framing = sampling_pb2.FRAMING_RESUME
+    request.received_bytes = len(first.data)
     rest = received(undisturbed.address, request)
     assert rest.summary.complete
     assert rest.summary.next_row == rows

@@ -256,7 +256,7 @@ def _sampled(_: World, request: Sample, responses: list[Any]) -> None:
         rows = [json.loads(line) for line in data.splitlines()]
         assert len(rows) == made
         assert all(_holds(predicate, found) for predicate in request.where.predicates for found in rows)
-    if request.format <= sampling_pb2.ROW_FORMAT_ARROW_STREAM and request.framing != sampling_pb2.FRAMING_CONTINUE:
+    if request.format <= sampling_pb2.ROW_FORMAT_ARROW_STREAM and request.framing <= sampling_pb2.FRAMING_FILE:
         assert not data or pa.ipc.open_stream(data).read_all().num_rows == made
 
 

@@ -114,6 +114,12 @@ SAMPLE = Sample(
     model=VERSION, rows=20, start_row=0, end_row=20, where=WHERE, columns=["id", "city", "age", "grade", "flag"],
     seed=7, format=sampling_pb2.ROW_FORMAT_NDJSON, framing=sampling_pb2.FRAMING_FILE, message_bytes=16384,
 )  # fmt: skip
+REST = Sample()
+"""What is left of a stream that was cut within its header."""
+REST.MergeFrom(SAMPLE)
+REST.framing = sampling_pb2.FRAMING_RESUME
+REST.format = sampling_pb2.ROW_FORMAT_CSV
+REST.start_row, REST.received_bytes = 3, 5
 CONFIG = Complete(
     config=sampling_pb2.CompleteRowsConfig(model=VERSION, seed=1, start_row=5, tolerance=0.1, candidates=256)
 )
@@ -202,7 +208,7 @@ BASES: dict[str, list[Message]] = {
     "ModelService.ListModels": [model_service_pb2.ListModelsRequest(parent=PARENT, page_size=2)],
     "ModelService.GetModelVersion": [model_service_pb2.GetModelVersionRequest(name=VERSION)],
     "ModelService.ListModelVersions": [model_service_pb2.ListModelVersionsRequest(parent=MODEL, page_size=2)],
-    "SamplingService.Sample": [SAMPLE],
+    "SamplingService.Sample": [SAMPLE, REST],
     "SamplingService.CompleteRows": [CONFIG, ROWS],
     "SamplingService.PlanSample": [sampling_pb2.PlanSampleRequest(sample=SAMPLE, parts=3)],
     "SamplingService.GetModelStatistics": [
@@ -236,6 +242,7 @@ WORDS: dict[str, Sequence[Any]] = {
     "start_row": [0, 1, 2048],
     "end_row": [10, 100, 2048, 4096],
     "message_bytes": [16384, 1 << 20],
+    "received_bytes": [0, 1, 5, 10**6],
     "expected_model_digest": [b""],
     "expected_plan_digest": [b""],
     "parts": [1, 2, 1024],

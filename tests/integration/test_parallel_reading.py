@@ -8,6 +8,7 @@ import pytest
 
 from rowmint.client import Client, RowmintCallError, parallel
 from rowmint.sampling.rows import RowSource
+from rowmint.v1 import sampling_pb2
 from tests.faults.golden_home import GRID, NO_TRAINER, golden_version, publish_golden
 from tests.integration.served_replica import replica
 
@@ -133,6 +134,7 @@ def test_a_stream_is_resumed_by_parts(client):
     with client.sample(CTGAN, ROWS, seed=5) as first:
         head = list(itertools.islice(first.messages(), 3))
     request = client.sample_request(CTGAN, ROWS, seed=5, start_row=first.next_row)
-    request.framing = 2
+    request.framing = sampling_pb2.FRAMING_RESUME
+    request.received_bytes = sum(len(message.data) for message in head)
     tail = client.sample_stream(request, parallel=3)
     assert content([*head, *tail.messages()]) == content(client.sample(CTGAN, ROWS, seed=5).messages())

@@ -198,7 +198,8 @@ class Part:
         found.CopyFrom(request)
         if self._known:
             found.start_row = request.start_row + self.rows
-            found.framing = sampling_pb2.FRAMING_CONTINUE
+            found.framing = sampling_pb2.FRAMING_RESUME
+            found.received_bytes = len(self.body)
             found.expected_model_digest = bytes.fromhex(self._known["model_digest"])
             found.expected_plan_digest = bytes.fromhex(self._known["plan_digest"])
         return found

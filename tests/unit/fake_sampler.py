@@ -18,11 +18,14 @@ from tests.unit.fake_rows import GRID, SCHEMA, VERSION, lead_and_end, row_bytes
 
 
 class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_service_pb2_grpc.ModelServiceServicer):
-    """Deterministic rows; `cuts` says how the next calls fail, one entry for each call, None for one that succeeds."""
+    """Deterministic rows; `cuts` says how the next calls fail, one entry for each call, None for one that succeeds.
 
-    def __init__(self, cuts=(), lead_alone=False, plan=b"p" * 32, model=b"m" * 32):
+    A format's header comes with the first rows, or before them in `lead_pieces` messages.
+    """
+
+    def __init__(self, cuts=(), lead_pieces=0, plan=b"p" * 32, model=b"m" * 32):
         self.cuts = deque(cuts)
-        self.lead_alone = lead_alone
+        self.lead_pieces = lead_pieces
         self.plan = plan
         self.model = model
         self.requests = []
@@ -66,32 +69,22 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
             context.send_initial_metadata((("rowmint-replica", self.address),))
         if request.model.endswith("/nothing"):
             refuse(context, grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", "there is no model nothing")
-        cut = self.cut_of(request)
         header = self.header(request)
+        lead = self.missing_lead(request, header, context)
+        cut = self.cut_of(request)
         yield sampling_pb2.SampleResponse(header=header)
-        lead, end = self.lead_and_end(request.format)
-        pending = lead if request.framing != sampling_pb2.FRAMING_CONTINUE else b""
         row = header.start_row
-        sent = 0
         if cut is not None and not cut.after and (yield from self.misbehave(cut, row, context)):
             return
-        if pending and self.lead_alone:
-            yield self.message(row, 0, pending)
-            pending = b""
+        sent = 0
+        for message in self.messages(request, header, lead):
+            if cut is not None and sent == cut.after and (yield from self.misbehave(cut, row, context)):
+                return
+            yield message
             sent += 1
-        while row < header.end_row:
-            if cut is not None and sent == cut.after:
-                stop = yield from self.misbehave(cut, row, context)
-                if stop:
-                    return
-            stop = min(row - row % GRID + GRID, header.end_row)
-            data = pending + self.row_bytes(request.format, row, stop - row)
-            pending = b""
-            if stop == request.rows:
-                data += end
-            yield self.message(row, stop - row, data)
-            sent += 1
-            row = stop
+            row = message.data.first_row + message.data.row_count
+        if cut is not None and sent == cut.after and (yield from self.misbehave(cut, row, context)):
+            return
         yield sampling_pb2.SampleResponse(
             summary=sampling_pb2.SampleSummary(
                 candidates=2 * (row - header.start_row),
@@ -103,6 +96,34 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
                 rows_per_candidate=1,
             )
         )
+
+    def missing_lead(self, request, header, context):
+        """Return what the caller has not received of the format's header; refuse what a sampler refuses."""
+        lead, _ = self.lead_and_end(request.format)
+        resumed = request.framing == sampling_pb2.FRAMING_RESUME
+        if resumed != request.HasField("received_bytes") or request.received_bytes < 0:
+            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "received_bytes: is wrong")
+        continued = request.framing == sampling_pb2.FRAMING_CONTINUE
+        aligned = not header.start_row % GRID or header.start_row == header.end_row
+        if (continued and not header.start_row) or ((continued or request.received_bytes > len(lead)) and not aligned):
+            refuse(context, grpc.StatusCode.OUT_OF_RANGE, "ROW_RANGE", "start_row: is wrong")
+        return b"" if continued else lead[request.received_bytes :]
+
+    def messages(self, request, header, lead):
+        """Yield the messages of a stream between its header and its summary."""
+        row = header.start_row
+        piece = -(-len(lead) // self.lead_pieces) if self.lead_pieces else 0
+        while piece and lead:
+            yield self.message(row, 0, lead[:piece])
+            lead = lead[piece:]
+        while row < header.end_row:
+            stop = min(row - row % GRID + GRID, header.end_row)
+            data = lead + self.row_bytes(request.format, row, stop - row)
+            lead = b""
+            if stop == request.rows:
+                data += self.lead_and_end(request.format)[1]
+            yield self.message(row, stop - row, data)
+            row = stop
 
     def misbehave(self, cut, row, context):
         match cut.kind:

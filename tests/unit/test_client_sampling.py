@@ -19,7 +19,7 @@ from rowmint.errors import (
 )
 from rowmint.v1 import sampling_pb2
 from tests.unit.fake_failures import Cut
-from tests.unit.fake_rows import GRID, ORIGINS, VERSION, unbroken
+from tests.unit.fake_rows import GRID, ORIGINS, VERSION, lead_and_end, row_bytes, unbroken
 from tests.unit.fake_sampler import FakeSampler, alike
 from tests.unit.fake_services import services
 from tests.unit.fake_trainer import FakeTrainer
@@ -30,6 +30,7 @@ WHOLE = {
     "ndjson": unbroken(sampling_pb2.ROW_FORMAT_NDJSON, ROWS),
     "arrow": unbroken(sampling_pb2.ROW_FORMAT_ARROW_STREAM, ROWS),
 }
+FORMAT_NAMES = {"csv": "ROW_FORMAT_CSV", "ndjson": "ROW_FORMAT_NDJSON", "arrow": "ROW_FORMAT_ARROW_STREAM"}
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 CUTS = [
@@ -87,9 +88,9 @@ def test_reading_batches_reads_the_summary_too(read):
 
 
 @pytest.mark.parametrize("cut", CUTS, ids=lambda cut: f"{cut.kind}-{cut.after}-{cut.code.name}-{cut.reason}")
-@pytest.mark.parametrize("lead_alone", [False, True])
-def test_a_broken_stream_is_resumed_elsewhere_to_the_same_bytes(row_format, cut, lead_alone):
-    samplers = alike([cut], lead_alone=lead_alone)
+@pytest.mark.parametrize("lead_pieces", [0, 1])
+def test_a_broken_stream_is_resumed_elsewhere_to_the_same_bytes(row_format, cut, lead_pieces):
+    samplers = alike([cut], lead_pieces=lead_pieces)
     with services(samplers=samplers) as found, client_of(found) as client:
         with client.sample("flights", ROWS, format=row_format, seed=5) as stream:
             first = stream.address
@@ -103,9 +104,18 @@ def test_a_broken_stream_is_resumed_elsewhere_to_the_same_bytes(row_format, cut,
         assert resumed.model == VERSION
         assert resumed.seed == 5
         assert (resumed.expected_model_digest, resumed.expected_plan_digest) == (b"m" * 32, b"p" * 32)
-        if cut.after > 1:
-            assert resumed.framing == sampling_pb2.FRAMING_CONTINUE
-            assert resumed.start_row == (cut.after - (lead_alone and row_format != "ndjson")) * GRID
+        assert resumed.framing == sampling_pb2.FRAMING_RESUME
+        assert resumed.start_row == max(0, cut.after - (lead_pieces and row_format != "ndjson")) * GRID
+        assert resumed.received_bytes == received_before(row_format, resumed.start_row, header=cut.after > 0)
+
+
+def received_before(row_format, row, *, header):
+    """Return the bytes of a file before a row on the grid, and of its header where there are none."""
+    if not row and not header:
+        return 0
+    number = getattr(sampling_pb2, FORMAT_NAMES[row_format])
+    lead, _ = lead_and_end(number)
+    return len(lead) + sum(len(row_bytes(number, first, GRID)) for first in range(0, row, GRID))
 
 
 def test_a_seed_the_service_drew_is_kept_on_resumption():
@@ -117,16 +127,50 @@ def test_a_seed_the_service_drew_is_kept_on_resumption():
 
 
 def test_a_break_after_the_header_alone_begins_again_without_doubling_it():
-    samplers = [FakeSampler([Cut(1), Cut(1), Cut(0), None], lead_alone=True)]
+    # After a third of the header, before and after the next third, and after all of it.
+    samplers = [FakeSampler([Cut(1), Cut(0), Cut(1), Cut(3), None], lead_pieces=3)]
     with services(samplers=samplers) as found, client_of(found) as client:
         assert b"".join(client.sample("flights", ROWS, start_row=5, format="csv").chunks()) == unbroken(
             sampling_pb2.ROW_FORMAT_CSV, ROWS, 5
         )
-    assert [request.start_row for request in samplers[0].requests] == [5, 5, 5, 5]
+    requests = samplers[0].requests
+    assert [request.start_row for request in requests] == [5] * 5
+    lead, _ = lead_and_end(sampling_pb2.ROW_FORMAT_CSV)
+    assert [request.received_bytes for request in requests] == [0, 9, 9, 15, len(lead)]
+
+
+def test_a_break_before_the_summary_repeats_no_row():
+    samplers = [FakeSampler([Cut(11), Cut(0)])]
+    with services(samplers=samplers) as found, client_of(found) as client:
+        stream = client.sample("flights", ROWS)
+        assert b"".join(stream.chunks()) == WHOLE["arrow"]
+        assert stream.resumes == 2
+    ended = [(request.start_row, request.received_bytes) for request in samplers[0].requests]
+    assert ended == [(0, 0)] + [(ROWS, len(WHOLE["arrow"]))] * 2
+
+
+def test_a_stream_that_another_client_received_in_part_is_resumed(row_format):
+    whole = WHOLE[row_format]
+    samplers = [FakeSampler([Cut(2), Cut(1), None])]
+    with services(samplers=samplers) as found, client_of(found) as client:
+        request = client.sample_request("flights", ROWS, format=row_format, start_row=2 * GRID)
+        request.framing = sampling_pb2.FRAMING_RESUME
+        request.received_bytes = received_before(row_format, 2 * GRID, header=True)
+        assert b"".join(client.sample_stream(request).chunks()) == whole[request.received_bytes :]
+        # The same request, by several calls at once.
+        assert b"".join(client.sample_stream(request, parallel=3).chunks()) == whole[request.received_bytes :]
+        if row_format == "arrow":
+            with pytest.raises(InvalidFieldError, match="has no schema"):
+                client.sample_stream(request).reader()
+            request.start_row = request.received_bytes = 0
+            assert client.sample_stream(request).to_table().num_rows == ROWS
+    assert [one.received_bytes for one in samplers[0].requests[:3]] == [
+        received_before(row_format, row * GRID, header=True) for row in (2, 4, 5)
+    ]
 
 
 def test_record_batches_are_those_of_the_unbroken_stream():
-    samplers = [FakeSampler([Cut(3), Cut(2), Cut(1)]), FakeSampler([Cut(3)], lead_alone=True)]
+    samplers = [FakeSampler([Cut(3), Cut(2), Cut(1)]), FakeSampler([Cut(3)], lead_pieces=1)]
     with services(samplers=samplers) as found, client_of(found) as client:
         batches = list(client.sample("flights", ROWS))
     expected = list(pa.ipc.open_stream(WHOLE["arrow"]))

@@ -219,7 +219,7 @@ def test_unequal_to_missing_is_present():
     assert parse_where(["text != null"], SCHEMA) == expected
 
 
-@pytest.mark.parametrize("name", ["house age", "a=b", "it's", 'the "x"', "and", "price, net", "größe (cm)"])
+@pytest.mark.parametrize("name", ["build year", "a=b", "it's", 'the "x"', "and", "price, net", "größe (cm)"])
 def test_a_name_that_needs_quotes_is_shown_with_them(name):
     schema = schema_pb2.TableSchema(columns=[schema_pb2.ColumnSpec(name=name, data_type="DATA_TYPE_INT64")])
     quoted = '"' + name.replace('"', '""') + '"'

@@ -130,6 +130,7 @@ def test_a_last_field_without_a_name_must_be_empty_in_every_row(monkeypatch):
     [
         ("Report\nof 2024\na;b\n1;2\n3;4\n", {}, 1, "--skip-rows 2"),
         ("Report\n\na,b\n1,2\n", {}, 1, "--skip-rows 2"),
+        ("Vendor;Test\nStart;2024\na;b;c\n1;2;3\n5;6;7\n", {}, 1, "--skip-rows 2"),
         ("Vendor;Test\nStart;2024\na;b;c;d\n1;2;3;4\n5;6;7;8\n", {}, 1, "--skip-rows 2"),
         ("a;b\n1;2\n", {"delimiter": ","}, 1, "--delimiter ';'"),
         ("a\tb\n1\t2\n", {"delimiter": ";"}, 1, r"--delimiter '\t'"),

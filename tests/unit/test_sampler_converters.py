@@ -76,6 +76,12 @@ def test_every_field_arrives(rows, start, seed, row_format, flag):
     )
 
 
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_bytes_received_arrive(count):
+    request = sampling_pb2.SampleRequest(model=MODEL, rows=5, framing=sampling_pb2.FRAMING_RESUME, received_bytes=count)
+    assert converters.sample_request(request) == SampleRequest(5, model=REF, received_bytes=count)
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -83,6 +89,9 @@ def test_every_field_arrives(rows, start, seed, row_format, flag):
         ({"model": "m"}, "model"),
         ({"format": 99}, "format"),
         ({"framing": 99}, "framing"),
+        ({"framing": sampling_pb2.FRAMING_RESUME}, "received_bytes"),
+        ({"framing": sampling_pb2.FRAMING_CONTINUE, "start_row": 64, "received_bytes": 5}, "received_bytes"),
+        ({"received_bytes": 0}, "received_bytes"),
         ({"where": condition_pb2.Where(predicates=[condition_pb2.Predicate(column="a")])}, "where.predicates[0]"),
     ],
 )

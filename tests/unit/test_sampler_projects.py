@@ -17,6 +17,7 @@ from sampler_service.requests import SampleRequest
 from sampler_service.sampler import Sampler
 from sampler_service.scheduler import FairScheduler
 from tests.golden.streams import WHERES, golden_catalog, read, reference, sampler_of
+from tests.unit.inline_threads import inline_threads
 from tests.unit.test_sampler_cache import counted_compilations
 from tests.waiting import PATIENCE, wait_until
 
@@ -70,7 +71,7 @@ def fair_sampler(threads):
     """A sampler as the service composes it, with one thread that loads; and its scheduler."""
     scheduler, catalog = FairScheduler(threads), golden_catalog()
     with ThreadPoolExecutor(1) as loaders:
-        models = ModelCache(catalog, catalog.store, choose_kernel("numpy"), loaders, 1 << 28)
+        models = ModelCache(catalog, catalog.store, choose_kernel("numpy"), loaders, 1 << 28, lookups=inline_threads())
         try:
             yield Sampler(models, PlanCache(scheduler.lane), scheduler.lane, lambda: 1), models, scheduler
         finally:

@@ -383,6 +383,28 @@ def test_a_plan_has_parts_as_requests_and_as_ranges(served):
     assert client_plan(request, whole).parts[0] == whole.parts[0]
 
 
+@pytest.mark.parametrize(
+    ("framing", "received_bytes", "first"),
+    [("FILE", None, "FILE"), ("UNSPECIFIED", None, "FILE"), ("CONTINUE", None, "CONTINUE"), ("RESUME", 9, "RESUME")],
+)
+def test_the_first_part_of_a_plan_is_framed_as_its_stream(served, framing, received_bytes, first):
+    request = sampling_pb2.SampleRequest(
+        model=str(reference("ctgan")), rows=3 * GRID, start_row=GRID, seed=7, framing=f"FRAMING_{framing}"
+    )
+    if received_bytes is not None:
+        request.received_bytes = received_bytes
+    plan = served.plan(sampling_pb2.PlanSampleRequest(sample=request, parts=2))
+    framings = [
+        (sampling_pb2.Framing.Name(part.framing), part.HasField("received_bytes"), part.received_bytes)
+        for part in plan.parts
+    ]
+    assert framings == [
+        (f"FRAMING_{first}", received_bytes is not None, received_bytes or 0),
+        ("FRAMING_CONTINUE", False, 0),
+    ]
+    assert list(client_plan(request, plan).parts) == list(plan.parts)
+
+
 def test_parts_are_answered_up_to_the_bound_and_refused_past_it():
     request = sampling_pb2.PlanSampleRequest(sample=sampling_pb2.SampleRequest(model="m" * 2000, rows=4096 * 1024))
     header = StreamHeader("v", bytes(32), bytes(32), 7, 2048, 4096 * 1024, 0, 4096 * 1024, TableSchema(()))
@@ -451,7 +473,7 @@ def test_what_is_large_is_read_and_written_on_the_projects_own_threads(monkeypat
 
     async def scenario(workers, loaders):
         held, catalog = HeldExecutor(workers), golden_catalog()
-        models = ModelCache(catalog, catalog.store, choose_kernel("numpy"), loaders, 1 << 28)
+        models = ModelCache(catalog, catalog.store, choose_kernel("numpy"), loaders, 1 << 28, lookups=inline_threads())
 
         def executor_of(project):
             return workers if project == "others" else held

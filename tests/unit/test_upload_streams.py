@@ -175,3 +175,10 @@ def test_an_error_that_is_kept_keeps_nothing_of_the_call():
     gc.collect()
     assert buffer() is None
     assert kept.__traceback__ is None
+
+
+def test_an_error_that_is_its_own_context_is_forgotten_too():
+    one, other = ValueError("one"), KeyError("other")
+    one.__context__, other.__context__ = other, one
+    _forget_frames(one)
+    assert (one.__traceback__, other.__traceback__) == (None, None)

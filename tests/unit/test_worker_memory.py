@@ -107,3 +107,9 @@ def test_errors_of_memory_are_recognised(error, is_memory):
     unlimited = memory_error(MemoryError(), 0)
     assert unlimited is not None
     assert unlimited.message.startswith("the job needs more memory than the machine has")
+
+
+def test_an_error_that_is_its_own_context_is_recognised():
+    one, other = ValueError("one"), KeyError("other")
+    one.__context__, other.__context__ = other, one
+    assert memory_error(one, 1) is None

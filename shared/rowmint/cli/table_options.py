@@ -45,6 +45,9 @@ class TableOptions:
             help="CSV: character between fields, or tab, comma, semicolon, pipe, space. Default: seen from the file.",
         ),
     ] = None
+    quote: Annotated[
+        str | None, _option("--quote", help='CSV: character around fields that contain others. Default: ".')
+    ] = None
     null: Annotated[
         list[str] | None, _option("--null", help="CSV: text that stands for a missing cell; may be repeated.")
     ] = None
@@ -79,6 +82,7 @@ class TableOptions:
         str | None,
         _option("--infinite", help=f"Infinite numbers: {' or '.join(_POLICIES)}. Default: they are refused."),
     ] = None
+    sheet: Annotated[str | None, _option("--sheet", help="Excel: name of the sheet, where there are several.")] = None
     primary_key: Annotated[
         str, _option("--primary-key", help="Column that identifies a row; it is generated, never learned.")
     ] = ""
@@ -150,6 +154,7 @@ class TableOptions:
             "" if self.no_primary_key else self.primary_key or base.primary_key,
             self.no_primary_key or (base.no_primary_key and not self.primary_key),
             dataset_pb2.InfinitePolicy.ValueType(_member("--infinite", self.infinite, _POLICIES)),
+            self.sheet,
         )
 
     def _format(self, file_name: str, base: TypesFile) -> dataset_pb2.DataFormat:
@@ -158,6 +163,7 @@ class TableOptions:
         kind = found.WhichOneof("format")
         csv = {
             "delimiter": self.delimiter,
+            "quote": self.quote,
             "null_values": self.null,
             "encoding": self.encoding,
             "comment": self.comment,
@@ -191,6 +197,7 @@ class Declarations:
         primary_key: Its primary key, or empty.
         no_primary_key: Whether it has none.
         infinite: The policy for infinite numbers.
+        sheet: Name of the sheet, of an Excel workbook; or None.
     """
 
     format: dataset_pb2.DataFormat
@@ -198,6 +205,7 @@ class Declarations:
     primary_key: str = ""
     no_primary_key: bool = False
     infinite: dataset_pb2.InfinitePolicy.ValueType = dataset_pb2.INFINITE_POLICY_UNSPECIFIED
+    sheet: str | None = None
 
 
 def _member(option: str, text: str | None, members: tuple[str, ...]) -> int:

@@ -227,6 +227,7 @@ class _Readers:
             request.end_row = header.end_row = end
             if not first:
                 request.framing = sampling_pb2.FRAMING_CONTINUE
+                request.ClearField("received_bytes")
             part = _Part(request, header, first)
             self._started.append(part)
             self._changed.notify_all()

@@ -32,18 +32,14 @@ class _RowExchange:
         self.start_row = request.start_row
         self._request = request
         self._tally = tally
-        # Bytes received of a stream of which no row was: a format's header by itself.
-        self._lead_bytes = 0
-        # Bytes of this attempt so far, and those still to come that an earlier attempt delivered.
-        self._seen = 0
-        self._skip = 0
+        # Of the file that the request begins or resumes.
+        self._received_bytes = request.received_bytes
 
     @property
     def next_row(self) -> int:
         return self._tally.next_row
 
     def begin(self, channel: grpc.Channel, header: sampling_pb2.SampleHeader | None, metadata: Metadata) -> Any:
-        self._seen = self._skip = 0
         return SamplingServiceStub(channel).Sample(self._next_request(header), metadata=metadata)
 
     def _next_request(self, header: sampling_pb2.SampleHeader | None) -> sampling_pb2.SampleRequest:
@@ -55,12 +51,11 @@ class _RowExchange:
         request.seed = header.seed
         request.expected_model_digest = header.model_digest
         request.expected_plan_digest = header.plan_digest
-        if self.next_row == self.start_row:
-            # No row came: the start may lie off the grid, where only a stream with a header may begin.
-            self._skip = self._lead_bytes
-            return request
         request.start_row = self.next_row
-        request.framing = sampling_pb2.FRAMING_CONTINUE
+        # A part that follows another has no header of which anything could be missing.
+        if request.framing != sampling_pb2.FRAMING_CONTINUE:
+            request.framing = sampling_pb2.FRAMING_RESUME
+            request.received_bytes = self._received_bytes
         return request
 
     def receive(
@@ -77,17 +72,9 @@ class _RowExchange:
             raise BrokenAttemptError(
                 DataLossError(f"{peer} sent row {data.first_row} where {self.next_row} was next; try again")
             )
-        self._seen += len(data.data)
-        repeated = min(self._skip, len(data.data))
-        self._skip -= repeated
+        self._received_bytes += len(data.data)
         self._tally.add(data)
-        further = data.row_count > 0
-        if self.next_row == self.start_row and self._seen > self._lead_bytes:
-            self._lead_bytes = self._seen
-            further = True
-        if repeated:
-            data.data = data.data[repeated:]
-        yield data, further
+        yield data, data.row_count > 0 or bool(data.data)
 
     def finish(self, summary: sampling_pb2.SampleSummary, header: sampling_pb2.SampleHeader, peer: str) -> bool:
         self._tally.finish(summary)

@@ -149,7 +149,7 @@ class SampleStream(ABC):
         """
         if self._request.format not in (sampling_pb2.ROW_FORMAT_UNSPECIFIED, sampling_pb2.ROW_FORMAT_ARROW_STREAM):
             raise InvalidFieldError("format", "only an Arrow stream has record batches; sample with format='arrow'")
-        if self._request.framing == sampling_pb2.FRAMING_CONTINUE:
+        if self._request.framing == sampling_pb2.FRAMING_CONTINUE or self._request.received_bytes:
             raise InvalidFieldError("framing", "a stream that continues another one has no schema; read its chunks")
         import pyarrow.ipc  # noqa: PLC0415 - it loads numpy where there is one; most commands need neither.
 

@@ -9,7 +9,7 @@ a scalar for equal, a list or set for one of, a pair for an inclusive range with
 A text gives tests, all of which must hold::
 
     origin = JFK            dep_delay > 60          dep_delay between 60 and 90     carrier in (AA, 'U,A')
-    origin != JFK           tailnum is null         carrier not in (AA, UA)         "house age" = 'it''s'
+    origin != JFK           tailnum is null         carrier not in (AA, UA)         "build year" = 'it''s'
     origin = JFK and dep_delay > 60
 
 Names of columns with spaces or operators are quoted by double quotes or backticks, values by single or double ones; a

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import traceback
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -219,13 +218,15 @@ async def _abort(error: Exception, method: str, context: Any) -> None:
 
 
 def _forget_frames(error: BaseException) -> None:
-    """Drop what the frames that raised an error hold: gRPC keeps the last error of a call long after its end.
+    """Drop the frames that raised an error: gRPC keeps the last error of a call long after its end.
 
-    In them are requests, and buffers of megabytes.
+    In them are requests, and buffers of megabytes. They are not cleared, as calls that wait for the same thing may
+    share an error, and with it frames that are still at work.
     """
     failed: BaseException | None = error
-    while failed is not None:
-        traceback.clear_frames(failed.__traceback__)
+    seen: set[int] = set()  # an error that was kept and raised again may be the context of its own cause
+    while failed is not None and id(failed) not in seen:
+        seen.add(id(failed))
         failed.__traceback__ = None
         failed = failed.__cause__ or failed.__context__
 

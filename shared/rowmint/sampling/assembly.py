@@ -20,12 +20,13 @@ class Framing:
     """How a stream's bytes are cut.
 
     Attributes:
-        continued: Whether it resumes another stream: no header.
+        skipped: Bytes of the file's header that are left out, as they were received before, and more where rows were;
+            None for a part that follows another, without any header.
         message_bytes: Size of messages aimed at.
         allow_partial: Whether rows are left out that could not be found within the candidate budget.
     """
 
-    continued: bool
+    skipped: int | None
     message_bytes: int
     allow_partial: bool
 
@@ -127,7 +128,10 @@ class StreamAssembly:
 
     def opening(self) -> Iterator[RowsMessage]:
         """Yield the messages before the first that holds rows: pieces of a header that is longer than a message."""
-        lead = b"" if self._framing.continued else self._encoder.header()
+        lead = b""
+        if self._framing.skipped is not None:
+            lead = self._encoder.header() + (b"" if self._has_rows else self._end())
+            lead = lead[self._framing.skipped :]
         while len(lead) > self._framing.message_bytes:
             yield RowsMessage(self._header.start_row, 0, lead[: self._framing.message_bytes])
             lead = lead[self._framing.message_bytes :]
@@ -164,15 +168,19 @@ class StreamAssembly:
 
     def closing(self) -> Iterator[RowsMessage]:
         """Yield the last message, where there is anything left to send."""
-        header = self._header
-        last_of_all = header.end_row == header.rows and (
-            header.start_row < header.end_row or not self._framing.continued
-        )
-        if last_of_all and self.unfilled is None and self._next_row == header.end_row:
-            self._group.data.append(self._encoder.end())
+        if self._has_rows and self.unfilled is None and self._next_row == self._header.end_row:
+            self._group.data.append(self._end())
         last = self._group.message()
         if last.row_count or last.data:
             yield last
+
+    @property
+    def _has_rows(self) -> bool:
+        return self._header.start_row < self._header.end_row
+
+    def _end(self) -> bytes:
+        """Return what the file ends with, where this stream is the end of it."""
+        return self._encoder.end() if self._header.end_row == self._header.rows else b""
 
 
 @dataclass

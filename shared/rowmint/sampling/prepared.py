@@ -11,6 +11,7 @@ from rowmint.sampling.messages import StreamHeader
 from rowmint.sampling.plan import Plan
 from rowmint.sampling.rows import CandidateCache, RowSource
 from rowmint.sampling.spec import SampleSpec, expect_digest
+from rowmint.schema import TableSchema
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ def stream_header(model: Model, spec: SampleSpec, plan: Plan, version: str = "")
     spec.validate_for(model)
     expect_digest("plan", spec.expected_plan_digest, plan.digest)
     schema = model.schema.project(spec.columns)
+    # Batches end on the grid: who has received rows goes on there, and who has not has no more than the header.
+    received = spec.received_bytes or 0
+    if received and spec.start_row % model.grid and received > len(_encoder(model, spec, schema).header()):
+        spec.require_grid(model.grid)
     categories = None
     if spec.row_format is RowFormat.COLUMNS:
         categories = tuple(tuple(category_texts(column)) if is_dictionary(column) else () for column in schema.columns)
@@ -95,6 +100,11 @@ def prepare(
     """
     header = stream_header(model, spec, plan, version)
     source = RowSource(model, plan, header.seed, header.schema.names, candidates, owner=owner)
-    encoder = make_encoder(spec.row_format, header.schema, model.identities, escape_formulas=spec.escape_formulas)
-    framing = Framing(spec.continued, spec.message_bytes, spec.allow_partial)
+    encoder = _encoder(model, spec, header.schema)
+    skipped = None if spec.continued else spec.received_bytes or 0
+    framing = Framing(skipped, spec.message_bytes, spec.allow_partial)
     return PreparedStream(header, source, plan, encoder, framing)
+
+
+def _encoder(model: Model, spec: SampleSpec, schema: TableSchema) -> Encoder:
+    return make_encoder(spec.row_format, schema, model.identities, escape_formulas=spec.escape_formulas)

@@ -56,7 +56,9 @@ class SampleSpec(StreamSpec):
         where: Conditions that every row satisfies.
         columns: Columns delivered, in order; empty for all.
         row_format: How rows are written.
-        continued: Whether the stream resumes another: it begins on the grid and without a header.
+        continued: Whether the stream is what follows another part of it: it begins on the grid and without a header.
+        received_bytes: Bytes that were received of the file that the stream resumes, wherever it was cut; None where it
+            resumes none.
         allow_partial: Whether rows are left out that could not be found within the candidate budget.
         message_bytes: Size of messages aimed at, bytes.
         escape_formulas: Whether CSV text that looks like a formula is preceded by an apostrophe.
@@ -70,6 +72,7 @@ class SampleSpec(StreamSpec):
     columns: tuple[str, ...] = ()
     row_format: RowFormat = RowFormat.ARROW_STREAM
     continued: bool = False
+    received_bytes: int | None = None
     allow_partial: bool = False
     message_bytes: int = 256 * 1024
     escape_formulas: bool = False
@@ -95,12 +98,32 @@ class SampleSpec(StreamSpec):
             raise RowRangeError(
                 f"is {self.stop_row}; must be start_row ({self.start_row}) to rows ({self.rows})", field="end_row"
             )
+        if self.continued and self.start_row == 0:
+            raise RowRangeError(
+                "is 0, before which there is no other part; resume a stream of which no row came with FRAMING_RESUME",
+                field="start_row",
+            )
+        if self.received_bytes is not None and self.received_bytes < 0:
+            raise InvalidFieldError("received_bytes", f"is {self.received_bytes}; must be 0 or more")
         if not MIN_MESSAGE_BYTES <= self.message_bytes <= MAX_MESSAGE_BYTES:
             raise InvalidFieldError(
                 "message_bytes", f"is {self.message_bytes}; must be {MIN_MESSAGE_BYTES} to {MAX_MESSAGE_BYTES}"
             )
         if self.max_reuse is not None and not (_power_of_two(self.max_reuse) and self.max_reuse <= MAX_REUSE):
             raise InvalidFieldError("max_reuse", f"is {self.max_reuse}; must be a power of two, 1 to {MAX_REUSE}")
+
+    def require_grid(self, grid: int) -> None:
+        """Check that the stream starts at a multiple of `grid`, or has no rows.
+
+        Raises:
+            RowRangeError: It does not.
+        """
+        if self.start_row < self.stop_row and self.start_row % grid:
+            raise RowRangeError(
+                f"is {self.start_row}, not on the grid; a stream that resumes another starts at a multiple of {grid}",
+                field="start_row",
+                metadata={"grid": str(grid)},
+            )
 
     def validate_for(self, model: Model) -> None:
         """Check everything that needs the model but no plan.
@@ -112,13 +135,8 @@ class SampleSpec(StreamSpec):
             InvalidFieldError: A column is named twice.
         """
         expect_digest("model", self.expected_model_digest, model.digest)
-        if self.continued and self.start_row < self.stop_row and self.start_row % model.grid:
-            raise RowRangeError(
-                f"is {self.start_row}, not on the grid; a stream that resumes another starts at a multiple of"
-                f" {model.grid}",
-                field="start_row",
-                metadata={"grid": str(model.grid)},
-            )
+        if self.continued:
+            self.require_grid(model.grid)
         for column in model.schema.project(self.columns).columns:
             codec = model.identities.get(column.name)
             if codec is not None and self.stop_row > codec.size:

@@ -31,6 +31,7 @@ async function main([addresses, model, rows, seed, path]) {
   const input = createInterface({ input: process.stdin });
   let header = null;
   let next = 0n;
+  let received = 0;
   let summed = false;
   const calls = [];
 
@@ -47,6 +48,7 @@ async function main([addresses, model, rows, seed, path]) {
       const { first_row, row_count, data, crc32c: sum } = response.data;
       check(BigInt(first_row) === next, `row ${first_row} came where ${next} was next`);
       check(crc32c(data) === sum, `the bytes from row ${first_row} on do not match their crc32c`);
+      received += data.length;
       if (!output.write(data)) await once(output, "drain");
       if (next === 0n) {
         console.log(JSON.stringify({ rows: row_count }));
@@ -83,8 +85,10 @@ async function main([addresses, model, rows, seed, path]) {
         seed: header.seed,
         expected_model_digest: header.model_digest,
         expected_plan_digest: header.plan_digest,
+        start_row: String(next),
+        framing: "FRAMING_RESUME",
+        received_bytes: String(received),
       });
-      if (next > 0n) Object.assign(request, { start_row: String(next), framing: "FRAMING_CONTINUE" });
     }
     output.end();
     await finished(output);

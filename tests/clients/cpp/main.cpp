@@ -232,7 +232,8 @@ struct Rows {
     request.set_expected_model_digest(header.model_digest());
     request.set_expected_plan_digest(header.plan_digest());
     request.set_start_row(next);
-    request.set_framing(v1::FRAMING_CONTINUE);
+    request.set_framing(v1::FRAMING_RESUME);
+    request.set_received_bytes(static_cast<std::int64_t>(bytes.size()));
   }
 
  private:

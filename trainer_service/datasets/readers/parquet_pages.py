@@ -35,6 +35,9 @@ _MAX_PAGE = 256 << 20
 _MAX_DICTIONARY = 64 << 20
 _MAX_MEMORY = 1 << 30  # of the footer, once it is parsed
 _ENTRY_BYTES = 16  # of a dictionary: pointer and length of a text, or the widest number
+# Entries of a dictionary that are looked at one by one; writers end a dictionary at 1 MiB. Of more, all bytes but those
+# of their lengths may be one text.
+_MOST_WALKED = 1 << 20
 _DELTA_BYTES = 8  # of each value of a page whose lengths are deltas: all lengths, and those of prefixes, at once
 _HEADERS = (512, 64 << 10, 16 << 20)  # bytes read for a page header, which is mostly small
 _SCHEMA_ELEMENTS = 4  # maximum per column: a list has three
@@ -308,9 +311,11 @@ class _Chunk:
         return entries
 
     def _longest(self, packed: int, unpacked: int) -> int:
-        """Return the length of the longest text of a dictionary, bytes; an upper bound if it cannot be decompressed."""
+        """Return the length of the longest text of a dictionary, bytes; an upper bound where that would take long."""
         if self._column.numbers.get(_META_TYPE) != _BYTE_ARRAY:
             return 0
+        if self._entries > _MOST_WALKED:
+            return max(unpacked - 4 * self._entries, 0)
         self._source.seek(self._at)
         data = self._source.read(packed) or b""
         codec = self._column.numbers.get(_META_CODEC, 0)
