@@ -1,5 +1,6 @@
 """Metrics over HTTP: what is served, where, and for which processes."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -16,7 +17,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from rowmint.errors import UnavailableError
-from rowmint.observability.exporter import every_client, mark_dead, serve_metrics, shared_registry
+from rowmint.observability.exporter import (
+    MAX_CONNECTIONS,
+    every_client,
+    mark_dead,
+    serve_metrics,
+    shared_registry,
+)
+from tests.waiting import PATIENCE, wait_until
 
 
 @pytest.fixture
@@ -72,6 +80,25 @@ def test_there_is_nothing_else(server, path):
 def test_a_silent_client_delays_no_other(server):
     with socket.create_connection(("127.0.0.1", server.port)):
         assert fetch(server.port)[1]
+
+
+def test_silent_clients_take_a_bounded_number_of_threads(server):
+    def connected():
+        return socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
+
+    with contextlib.ExitStack() as silent:
+        for _ in range(MAX_CONNECTIONS):
+            silent.enter_context(connected())
+        with connected() as one_more:
+            assert one_more.recv(1) == b""
+
+    def served():
+        try:
+            return bool(fetch(server.port)[1])
+        except OSError:
+            return False
+
+    wait_until(served, "a scrape once they have gone")
 
 
 class Refuses(Collector):

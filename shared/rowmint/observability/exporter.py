@@ -25,6 +25,8 @@ Scrapers = Callable[[Collection[str]], bool]
 """Returns whether a client may scrape whose certificate has the given names; there are none without a certificate."""
 
 _TIMEOUT_SECONDS = 30.0  # connections that are idle for longer are closed
+MAX_CONNECTIONS = 32
+"""Connections at once, each with a thread, before its client is known; one more is closed."""
 
 
 class MetricsServer:
@@ -108,6 +110,24 @@ class _Server(ThreadingHTTPServer):
     # A second server must not bind the same port silently.
     allow_reuse_port = False
     secured: SecuredSockets | None = None
+
+    def __init__(self, *args: Any) -> None:
+        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own, or close it where there are too many."""
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Answer a scrape, in its own thread, so that a slow TLS handshake blocks no other scrape."""
