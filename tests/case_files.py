@@ -185,7 +185,7 @@ CASES = (
     Case(
         "names.csv",
         {
-            "house age": _integer(),
+            "build year": _integer(),
             "price (EUR/m2)": _number(r"[0-9]+\.[0-9]"),
             "a=b": _text("[uv]"),
             "größe": _text("groß|klein"),
