@@ -9,18 +9,17 @@ import contextlib
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rowmint.errors import DataLossError, InvalidFieldError, UnavailableError
+from rowmint.errors import DataLossError, InvalidFieldError, UnavailableError, WrongStateError
 from rowmint.objects import LocalDirectoryStore, open_store
-from rowmint.objects.files import sync_directory
-from rowmint.registry import Part, open_registry
+from rowmint.objects.files import make_folder, sync_directory
+from rowmint.registry import Identity, Part, open_registry
 from rowmint.rpc.process import one_line_errors
 from rowmint.store_marks import RESERVED
 from trainer_service.settings import TrainerSettings
 
-_PRIVATE = 0o700
 _ROUNDS = 10
 # The models' file is committed first: of a version that is published meanwhile, the copy may have an unfinished job,
 # which the next claim ends, but never a finished job without its version.
@@ -30,7 +29,8 @@ _FILES = ("data.db", "models.db")
 def back_up(registry: Path, stores: dict[Part, LocalDirectoryStore], target: Path) -> int:
     """Copy a registry and its stores to the folder `target`, and return how many objects are new there.
 
-    An earlier backup in `target` is brought up to date: objects never change, and those that are there stay.
+    An earlier backup in `target` is brought up to date: objects never change, and those that are there stay. Its
+    registry is replaced last, so that whatever ends this early leaves a backup that is complete, or none.
 
     Args:
         registry: Folder of the registry's files.
@@ -39,47 +39,88 @@ def back_up(registry: Path, stores: dict[Part, LocalDirectoryStore], target: Pat
 
     Raises:
         DataLossError: The registry names objects that are missing; all others are copied.
-        UnavailableError: A store cannot be read or written.
+        InvalidFieldError: The copy would be in what is copied.
+        UnavailableError: Registry or store cannot be read or written.
+        WrongStateError: `target` holds a backup of another registry, or of a later state of this one.
     """
+    copy, new = target / "registry", target / "registry" / ".new"
+    _require_apart((registry, *(store.root for store in stores.values())), target)
+    for name in _FILES:
+        _require_successor(registry / name, copy / name)
     copies = {part: LocalDirectoryStore(target / part) for part in Part}
+    make_folder(new)
     count = 0
-    for folder in (target, target / "registry", *(target / part for part in Part)):
-        folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
-        folder.chmod(_PRIVATE)
     # An object that the copied registry names may be deleted before it is copied; a later registry names it no more.
     missing: set[str] = set()
     for _ in range(_ROUNDS):
         before = missing
         for name in _FILES:
-            _copy_database(registry / name, target / "registry" / name)
+            _copy_database(registry / name, new / name)
         count += sum(_copy_objects(stores[part], copies[part]) for part in Part)
-        missing = set(_missing(target, copies))
-        if not missing:
-            return count
-        if missing == before:
+        missing = set(_missing(new, copies))
+        if not missing or missing == before:
             break
-    raise DataLossError(
-        f"the copy holds all but {len(missing)} objects, which are missing from the stores too:"
-        f" {', '.join(sorted(missing))}"
-    )
+    for name in reversed(_FILES):  # of two states of a registry, the models' part may be the later one
+        for log in ("-wal", "-shm"):  # of a copy that was served
+            (copy / f"{name}{log}").unlink(missing_ok=True)
+        (new / name).replace(copy / name)
+        sync_directory(copy)
+    new.rmdir()
+    if missing:
+        raise DataLossError(
+            f"the copy holds all but {len(missing)} objects, which are missing from the stores too:"
+            f" {', '.join(sorted(missing))}"
+        )
+    return count
+
+
+def _require_apart(sources: Iterable[Path], target: Path) -> None:
+    """Refuse a copy that would replace what is copied, or be copied itself."""
+    folders = [(target / name).resolve() for name in ("registry", *Part)]
+    for source in (path.resolve() for path in sources):
+        if any(folder.is_relative_to(source) or source.is_relative_to(folder) for folder in folders):
+            raise InvalidFieldError("folder", f"{str(target)!r} is where services keep what is copied; choose another")
+
+
+def _require_successor(source: Path, copy: Path) -> None:
+    """Refuse to replace the copy of a file of the registry by that of another registry, or of an earlier state."""
+    if not copy.exists() or (replaced := _identity(copy)) is None:
+        return
+    found = _identity(source)
+    if found is None or found.uid != replaced.uid or found.generation < replaced.generation:
+        raise WrongStateError(
+            f"the folder holds a backup of the registry {replaced.uid}, generation {replaced.generation}, and"
+            f" {source.name} is now of {'none' if found is None else f'{found.uid}, generation {found.generation}'}:"
+            " keep that backup, and choose another folder"
+        )
+
+
+def _identity(file: Path) -> Identity | None:
+    """Return the identity of a part of a registry; None where it has claimed no store, or is from before identities."""
+    with _opened(file, "ro") as found:
+        if not found.execute("SELECT 1 FROM sqlite_master WHERE name = 'registry_identity'").fetchone():
+            return None
+        row = found.execute("SELECT registry_uid, generation FROM registry_identity").fetchone()
+    return None if row is None else Identity(*row)
+
+
+@contextlib.contextmanager
+def _opened(file: Path, mode: str) -> Iterator[sqlite3.Connection]:
+    try:
+        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode={mode}", uri=True)) as found:
+            yield found
+    except sqlite3.Error as error:
+        raise UnavailableError(f"{file}: {error}; is ROWMINT_HOME or ROWMINT_REGISTRY right?") from error
 
 
 def _copy_database(source: Path, target: Path) -> None:
-    part = target.with_name(f".{target.name}.part")
-    part.unlink(missing_ok=True)
-    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    with (
-        contextlib.closing(sqlite3.connect(f"{source.as_uri()}?mode=rw", uri=True)) as found,
-        contextlib.closing(sqlite3.connect(part)) as copy,
-    ):
+    target.unlink(missing_ok=True)
+    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    with _opened(source, "rw") as found, _opened(target, "rw") as copy:
         found.backup(copy)
         copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
-    with part.open("rb") as file:
+    with target.open("rb") as file:
         os.fsync(file.fileno())
-    for log in ("-wal", "-shm"):  # of a copy that was served
-        target.with_name(target.name + log).unlink(missing_ok=True)
-    part.replace(target)
-    sync_directory(target.parent)
 
 
 def _copy_objects(source: LocalDirectoryStore, target: LocalDirectoryStore) -> int:
@@ -100,8 +141,8 @@ def _copy_objects(source: LocalDirectoryStore, target: LocalDirectoryStore) -> i
     return count
 
 
-def _missing(target: Path, copies: dict[Part, LocalDirectoryStore]) -> Iterator[str]:
-    registry = open_registry(f"sqlite:///{target / 'registry'}", read_only=True)
+def _missing(folder: Path, copies: dict[Part, LocalDirectoryStore]) -> Iterator[str]:
+    registry = open_registry(f"sqlite:///{folder}", read_only=True)
     try:
         there = {part: set(copy.list("")) for part, copy in copies.items()}
         yield from (one.key for one in registry.adoption.named() if one.key not in there[one.part])

@@ -50,8 +50,9 @@ def claim_stores(registry: Registry, stores: Stores) -> None:
     for part, identity in registry.identity.claim(uuid4().hex).items():
         mark = Mark(part, identity)
         write_mark(stores.of(part), mark)
+        found = read_marks(stores.of(part))
         try:
-            _require_own(part, registry.identity.read(part), read_marks(stores.of(part)))
+            _require_own(part, registry.identity.read(part), found)
         except WrongStateError:
             stores.of(part).delete(mark.key)  # another registry has claimed it at the same moment
             raise
@@ -65,16 +66,13 @@ def renew_claims(registry: Registry, stores: Stores) -> None:
             restored under a running trainer; the stores are unchanged.
         UnavailableError: Registry or store cannot be used.
     """
-    registry.identity.advance()
-    claimed: dict[Part, Identity] = {}
     for part in Part:
+        # Before it comes any further: one that was restored would catch up with the marks of its stores.
         marks = read_marks(stores.of(part))
-        identity = registry.identity.read(part)
-        _require_own(part, identity, marks)
+        _require_own(part, registry.identity.read(part), marks)
+    for part, identity in registry.identity.advance().items():
         if identity is None:
             raise WrongStateError(f"the registry has not claimed {_NAMES[part]}; start the trainer again")
-        claimed[part] = identity
-    for part, identity in claimed.items():
         write_mark(stores.of(part), Mark(part, identity))
 
 

@@ -304,6 +304,30 @@ def test_a_stream_cannot_switch_to_a_resource_of_another_project(method):
     assert within(test) == (grpc.StatusCode.PERMISSION_DENIED, [method] * 3)
 
 
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].client_streaming])
+def test_a_stream_that_sends_nothing_is_open_only_to_those_who_may_send_something(method):
+    needed, kept = RANKS[access_rules(SERVICES)[method].role.name], Kept()
+    callers = [caller for caller, held in HELD.items() if max(held) < needed]
+
+    def open_silently(gate, caller):
+        silent = threading.Event()
+        try:
+            # Requests are drawn in a thread of the client's own.
+            call = getattr(gate.stub(method), "future", gate.stub(method))(
+                iter(silent.wait, True), metadata=(("authorization", caller),), timeout=PATIENCE
+            )
+            return call.code()
+        finally:
+            silent.set()
+
+    async def test(gate):
+        return [await asyncio.to_thread(open_silently, gate, caller) for caller in callers], gate.reached
+
+    assert within(test, audit=kept) == ([grpc.StatusCode.PERMISSION_DENIED] * len(callers), [])
+    assert [(entry.decision, entry.resource) for entry in kept.entries] == [("denied", "")] * len(callers)
+    assert "granted nothing" in callers
+
+
 def test_every_decision_is_kept_before_it_takes_effect():
     kept = Kept()
     method = "rowmint.v1.ModelService/GetModel"

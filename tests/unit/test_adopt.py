@@ -333,6 +333,70 @@ def test_a_backup_of_what_is_damaged_holds_the_rest_and_says_so(with_model, tmp_
     restored.registry.close()
 
 
+@pytest.mark.parametrize("folder", ["", "registry", "data/projects"])
+def test_a_backup_is_not_made_over_or_within_what_it_copies(with_model, monkeypatch, capsys, folder):
+    before = with_model.objects()
+    with pytest.raises(SystemExit, match="is where services keep what is copied"):
+        run(backup, monkeypatch, capsys, with_model.folder / folder, home=with_model.folder)
+    assert with_model.objects() == before
+    with_model.create_job("j2")  # in what is still the registry of the folder
+    again = open_registry(f"sqlite:///{with_model.folder}/registry")
+    assert len(again.jobs.list(JobKind.TRAIN, "p").items) == 2
+    again.close()
+
+
+@pytest.mark.parametrize("other", ["another", "missing part", "older", "unclaimed"])
+def test_a_backup_is_not_replaced_by_one_of_another_registry_or_an_older_one(with_model, tmp_path, other):
+    home, target = with_model, tmp_path / "backup"
+    stores = {part: home.stores.of(part) for part in Part}
+    copy_registry(home.folder / "registry", tmp_path / "older")
+    home.create_job("j2")
+    home.publish("ctgan")
+    backup.back_up(home.folder / "registry", stores, target)
+    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    replaced = tmp_path / "older"
+    if other != "older":
+        found = Home(tmp_path / "another")
+        if other != "unclaimed":
+            found.claim()
+        found.registry.close()
+        replaced = tmp_path / "another" / "registry"
+    if other == "missing part":
+        home.registry.close()
+        (home.folder / "registry" / "models.db").replace(tmp_path / "lost.db")
+        (replaced / "models.db").replace(home.folder / "registry" / "models.db")
+        replaced = home.folder / "registry"
+    with pytest.raises(WrongStateError, match="keep that backup, and choose another folder"):
+        backup.back_up(replaced, stores, target)
+    assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
+
+
+def test_a_backup_that_is_broken_off_leaves_the_earlier_one_whole(with_model, tmp_path, monkeypatch):
+    home, target = with_model, tmp_path / "backup"
+    stores = {part: home.stores.of(part) for part in Part}
+    backup.back_up(home.folder / "registry", stores, target)
+    home.create_job("j2")
+    home.publish("ctgan")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(backup, "_copy_objects", killed)
+        with pytest.raises(KeyboardInterrupt):
+            backup.back_up(home.folder / "registry", stores, target)
+    restored = Home(target)
+    assert restored.survey().lost == ()
+    assert [version.name.version for version in restored.registry.models.list_versions(MODEL).items] == [1]
+    restored.registry.close()
+    assert backup.back_up(home.folder / "registry", stores, target) == 2
+
+
+def test_a_home_that_is_not_there_is_not_backed_up(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match=r"backup: .*data\.db: unable to open database file; is ROWMINT_HOME"):
+        run(backup, monkeypatch, capsys, tmp_path / "backup", home=tmp_path / "home")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [

@@ -219,8 +219,9 @@ def test_a_registry_that_is_restored_under_a_running_trainer_sweeps_nothing(regi
     restored = open_registry(f"sqlite:///{tmp_path}/backup")
     sweeper(orphans=OrphanRules(3600.0, 0.0)).sweep()
     before = [set(store.entries("")) for store in (stores.data, stores.models)]
-    with pytest.raises(WrongStateError, match="the registry is older than the data store"):
-        sweeper(over=restored).sweep()
+    for _ in range(3):  # more often than the store is ahead: being refused is no progress
+        with pytest.raises(WrongStateError, match="the registry is older than the data store"):
+            sweeper(over=restored).sweep()
     assert [set(store.entries("")) for store in (stores.data, stores.models)] == before
     restored.close()
 

@@ -206,6 +206,27 @@ def test_of_trainers_that_claim_an_empty_store_at_once_only_those_of_one_registr
     assert {identity.uid for found in marks(stores) for _, identity in found} == set(served)
 
 
+def test_a_trainer_starts_while_another_of_its_registry_makes_progress(opened, tmp_path):
+    registry, served = opened(), []
+
+    class Progressing(MemoryStore):
+        """A store that another trainer marks whenever it has been listed."""
+
+        def list(self, prefix):
+            found = list(super().list(prefix))
+            if served and not served[-1]:
+                served.append(True)
+                renew_claims(registry, Stores(self, self))
+                served.append(False)
+            return iter(found)
+
+    store = Progressing()
+    claim_stores(registry, Stores(store, store))
+    served.append(False)
+    claim_stores(registry, Stores(store, store))
+    assert served.count(True) > 1
+
+
 def test_an_older_mark_than_the_newest_is_deleted_by_the_next(stores):
     for generation in (5, 3, 7):
         write_mark(stores.data, Mark(Part.DATA, Identity(UID, generation)))

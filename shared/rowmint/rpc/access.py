@@ -171,6 +171,8 @@ class _AuthorizedCall:
     async def admit(self, request: Any) -> Any:
         """Return the request of an authorized call; messages of a request stream are authorized as they are read.
 
+        A caller who has the method's role in no project gets none read.
+
         Raises:
             UnauthenticatedError: The credentials are missing or invalid.
             PermissionDeniedError: The caller lacks the role.
@@ -181,6 +183,7 @@ class _AuthorizedCall:
         if self._rule is None:
             await self._record("", ALLOWED)
         elif isinstance(request, AsyncIterator):
+            await self._require_role_somewhere(self._rule.role)
             return _AuthorizedMessages(request, partial(self._authorize, self._rule))
         else:
             await self._authorize(self._rule, request)
@@ -201,6 +204,22 @@ class _AuthorizedCall:
     async def _identify(self, authenticator: Authenticator) -> Identity:
         headers = [value for name, value in self._context.invocation_metadata() or () if name == "authorization"]
         return await authenticator.identify(headers, peer_certificate(self._context.auth_context()))
+
+    async def _require_role_somewhere(self, role: Role) -> None:
+        """Refuse a caller whom no message could authorize: a stream that sends none takes a place all the same.
+
+        Raises:
+            PermissionDeniedError: The caller has the role in no project.
+            UnavailableError: The decision cannot be recorded.
+        """
+        if not any(held >= role for held in self._caller.grants.values()):
+            error = PermissionDeniedError(
+                f"{self._caller.name} may not call {self._method.rpartition('/')[2]} in any project: it requires the"
+                f" role {role.name.lower()}; ask the operator of the service to grant it",
+                metadata={"role": role.name.lower()},
+            )
+            await self._record("", DENIED, error.reason)
+            raise error
 
     async def _authorize(self, rule: Rule, message: Any) -> None:
         """Authorize a request message; later messages of a stream name the same resources as the first, or none."""
