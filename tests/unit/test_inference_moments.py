@@ -40,6 +40,7 @@ SPELLINGS: list[tuple[list[str], DataType, list[Any], DatetimeForm | None]] = [
     (["08.10.2023", "01.02.2023"], DATE, [date(2023, 10, 8), date(2023, 2, 1)], form("%d.%m.%Y")),
     (["8.10.23", "31.12.99"], DATE, [date(2023, 10, 8), date(1999, 12, 31)], form("%-d.%m.%y")),
     (["5 Jan 2020", "12 Feb 2021"], DATE, [date(2020, 1, 5), date(2021, 2, 12)], form("%-d %b %Y")),
+    (["01.02.23", "08.07.24"], DATE, [date(2023, 2, 1), date(2024, 7, 8)], form("%d.%m.%y")),
     (["05-JAN-20", "12-FEB-21"], DATE, [date(2020, 1, 5), date(2021, 2, 12)], form("%d-%b-%y", names=NameCase.UPPER)),
     (["January 5, 2020", "May 12, 2021"], DATE, [date(2020, 1, 5), date(2021, 5, 12)], form("%B %-d, %Y")),
     (["Jan 05, 2020", "May 12, 2021"], DATE, [date(2020, 1, 5), date(2021, 5, 12)], form("%b %d, %Y")),

@@ -22,6 +22,8 @@ from trainer_service.datasets.notices import Finding, Notice, NoticeCode, Notice
 
 _FEW_ROWS = 2
 """Rows from which on unique text that its name or shape calls an id is one."""
+_DAYS = (NoticeCode.DAY_ORDER_UNKNOWN,)
+"""Notices of text that is days."""
 _NOTABLE_ROWS = 12
 """Rows from which on a number that does not repeat is reported."""
 
@@ -124,7 +126,9 @@ class SchemaBuilder:
         unique = found.single == self._rows
         few_repeat = found.values >= ENOUGH_ROWS and found.single >= ID_SHARE * found.values
         mostly_single = few_repeat and found.values >= ID_VALUES
-        if not few_repeat and not (unique and self._rows >= _FEW_ROWS):
+        # Made ids would be no days.
+        is_day = any(one.column == column.name and one.code in _DAYS for one in self._notices.all())
+        if is_day or (not few_repeat and not (unique and self._rows >= _FEW_ROWS)):
             self._report_singles(column.name, found)
             return usual
         pattern = column.pattern(self._path)

@@ -39,11 +39,12 @@ def decide_moment(
         strptime: The declared strptime format, or empty.
     """
     notices = ColumnNotices(name)
-    if len(state.facts) != 1:
-        if any("1" in template for template in state.facts):
+    found = _likely(state.facts)
+    if len(found) != 1:
+        if any("1" in template for template in found):
             _report_unknown("which field of the days is the year", notices)
         return Decision(None, notices.all())
-    ((template, facts),) = state.facts.items()
+    ((template, facts),) = found.items()
     day_first = None
     if "1" in template and not strptime and declared is None:
         day_first = _day_first(template, facts, orders)
@@ -86,6 +87,12 @@ def decide_moment(
         why=f"every value is a {_NOUNS[data_type]} written as {form.pattern}",
     )
     return Decision(target, notices.all())
+
+
+def _likely(found: Mapping[str, MomentFacts]) -> Mapping[str, MomentFacts]:
+    """Return the readings, without those whose year comes first if points are between fields and another fits."""
+    german = {template: facts for template, facts in found.items() if template.startswith("1.")}
+    return german or found
 
 
 def _report_unknown(what: str, notices: ColumnNotices) -> None:
