@@ -295,3 +295,20 @@ def test_a_header_longer_than_what_is_looked_at(monkeypatch):
 def test_a_wrong_dialect_is_refused(options, field):
     with pytest.raises(InvalidFieldError, match=f"dataset.format.csv.{field}"):
         CsvFormat(**options)
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"PAR1\x15\x04", "Parquet"),
+        (b"ARROW1\0\0", "Arrow"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+        (b"PK\x03\x04", "Excel workbook"),
+    ],
+)
+def test_other_kinds_of_files_are_named(start, what):
+    line, message = refusal(start + b"a,b\n1,2\n")
+    assert line == 1
+    assert what in message
+    assert read("PAR1,PAR2\n1,2\n")[0] == {"PAR1": ["1"], "PAR2": ["2"]}

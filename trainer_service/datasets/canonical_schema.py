@@ -21,7 +21,7 @@ from trainer_service.datasets.inference.keys import (
 from trainer_service.datasets.notices import Finding, Notice, NoticeCode, Notices, column_flag, key_flag
 
 _FEW_ROWS = 2
-"""Rows from which on unique text that its name or shape calls an id is one."""
+"""Values from which on text that mostly occurs once, and that its name or shape calls an id, is one."""
 _NOTABLE_ROWS = 12
 """Rows from which on a number that does not repeat is reported."""
 
@@ -122,8 +122,10 @@ class SchemaBuilder:
         if found is None or not found.values:
             return usual
         unique = found.single == self._rows
-        mostly_single = found.values >= ID_VALUES and found.single >= ID_SHARE * found.values
-        if not mostly_single and not (unique and self._rows >= _FEW_ROWS):
+        single = found.values >= _FEW_ROWS and found.single >= ID_SHARE * found.values
+        mostly_single = single and found.values >= ID_VALUES
+        has_emails = column.has_emails and (single or found.distinct >= ENOUGH_ROWS)
+        if not single and not has_emails:
             self._report_singles(column.name, found)
             return usual
         pattern = self._pattern(column)
@@ -134,10 +136,12 @@ class SchemaBuilder:
         if not unique:
             evidence = None
         is_personal = pattern is not None and pattern.is_personal
-        if not mostly_single and evidence is None and not is_personal:
+        if not mostly_single and not has_emails and evidence is None and not is_personal:
             self._report_singles(column.name, found)
             return usual
         why = f"{found.single} of {found.values} values occur once"
+        if not single:
+            why = "its values are e-mail addresses"
         flag = column_flag(column.name, "categorical")
         message = f"{why}; it is an id, so that made values are published instead of them"
         self._notices.add(Notice(NoticeCode.NEAR_UNIQUE, column.name, message, flag, found.single))

@@ -46,8 +46,8 @@ def sample(
             "--where",
             "-w",
             help="Conditions that each row satisfies: 'origin = JFK', 'dep_delay between 60 and 90',"
-            " 'carrier in (AA, UA)', 'x != 1', 'x is null', '\"build year\" > 24', joined by `and`. May be repeated; all"
-            " must hold.",
+            " 'carrier in (AA, UA)', 'x != 1', 'x is null', '\"build year\" > 24', joined by `and`. May be repeated;"
+            " all must hold.",
         ),
     ] = None,
     columns: Annotated[

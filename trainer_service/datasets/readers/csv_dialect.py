@@ -27,6 +27,16 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?")
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes", " ": "spaces"}
 
 
+_OTHER_KINDS = {
+    b"PAR1\x15": "the file is Parquet; declare its format (--format parquet)",
+    b"ARROW1\0\0": "the file is an Arrow file; declare its format (--format arrow)",
+    b"\x1f\x8b\x08": "the file is compressed with gzip; decompress it",
+    b"\x28\xb5\x2f\xfd": "the file is compressed with zstd; decompress it",
+    b"PK\x03\x04": "the file is an archive, or an Excel workbook; unpack it, or export its sheet as CSV",
+}
+"""How files begin that are not CSV whatever their name says, and what is said of them."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """What was seen.
@@ -57,6 +67,7 @@ def seen(source: io.RawIOBase, declared: CsvFormat, limits: IngestLimits, notice
         InvalidDataError: The file begins with lines that are not of a table, has another delimiter than declared, or
             has a row where its header should be.
     """
+    _require_text(source)
     dialect = replace(declared, encoding=declared.encoding or _encoding(source, notices))
     text, line, complete = _beginning(source, dialect, limits)
     start = _start(text, line, dialect, complete=complete)
@@ -75,6 +86,19 @@ def seen(source: io.RawIOBase, declared: CsvFormat, limits: IngestLimits, notice
     width, unnamed = _width(records, has_header=dialect.has_header)
     dialect = replace(dialect, quoted_empty=_quoted_empty(records, dialect))
     return Seen(dialect, width, unnamed, declared.delimiter is None)
+
+
+def _require_text(source: io.RawIOBase) -> None:
+    """Refuse a file that begins as one of another kind does.
+
+    Raises:
+        InvalidDataError: It does.
+    """
+    source.seek(0)
+    start = source.read(max(map(len, _OTHER_KINDS))) or b""
+    for begins, message in _OTHER_KINDS.items():
+        if start.startswith(begins):
+            raise InvalidDataError([DataProblem(message, line=1)])
 
 
 def _encoding(source: io.RawIOBase, notices: Notices) -> str:
