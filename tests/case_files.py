@@ -1,7 +1,7 @@
 """The inputs of `tests/cases`, all made up, and what each comes to: the types and forms of its columns, and notices."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +260,19 @@ CASES = (
         },
     ),
     Case(
+        "scientific.csv",
+        {
+            "mass": _number(r"[1-9]\.[0-9]{3}e\+00", exponent="always", exponent_plus=True, minimum_fraction_digits=3),
+            "field": _number(
+                r"-?[1-9]\.[0-9]{2}E[+-]0[0-2]",
+                exponent="always",
+                exponent_upper=True,
+                exponent_plus=True,
+                minimum_fraction_digits=2,
+            ),
+        },
+    ),
+    Case(
         "units.csv",
         {
             "weight": _integer("[0-9]+ kg", suffix=" kg"),
@@ -288,6 +301,7 @@ CASES = (
             "closed": _day("[A-Z][a-z]+ [1-9][0-9]?, 2023", "%B %-d, %Y"),
             "seen": _day("[0-3][0-9] [A-Z]{3} 23", "%d %b %y", names="upper"),
         },
+        _notes("TWO_DIGIT_YEARS seen"),
     ),
     Case(
         "afternoons.csv",
@@ -300,6 +314,14 @@ CASES = (
     Case(
         "sometimes_a_time.csv",
         {"at": _moment(rf"{_ISO_DAY}( [0-9]{{2}}:[0-9]{{2}})?", "%Y-%m-%d[ %H:%M]"), "v": _integer()},
+    ),
+    Case(
+        "years.csv",
+        {
+            "born": _day("[0-3][0-9]-[01][0-9]-[0-9]{2}", "%d-%m-%y"),
+            "founded": _day("[0-3][0-9]/[01][0-9]/[01][0-9]{3}", "%d/%m/%Y"),
+        },
+        _notes("DAY_ORDER born", "TWO_DIGIT_YEARS born", "DAY_ORDER founded"),
     ),
     Case("compact_days.csv", {"day": _day("2023[0-9]{4}", "%Y%m%d"), "v": _integer()}),
     Case(
@@ -351,6 +373,11 @@ CASES = (
         _notes("NEAR_UNIQUE request", "LIKELY_KEY request", "UNIQUE_NUMBER ms"),
     ),
     Case(
+        "emails.csv",
+        {"contact": _id(r"[a-z0-9.]+@[a-z.]+", "[a-z0-9]{7,10}@example.com"), "plan": _text("[abc]")},
+        _notes("NEAR_UNIQUE contact"),
+    ),
+    Case(
         "orders.csv",
         {
             "nr": Column(ColumnKind.ID, DataType.INT64, "[1-9][0-9]*"),
@@ -379,7 +406,7 @@ CASES = (
     Case(
         "infinite.csv",
         {"ratio": _number(r"0\.[0-9]{3}", minimum_fraction_digits=3), "k": _text("[ab]")},
-        _notes("DECIMAL_COMMA ratio", "INFINITE ratio"),
+        _notes("INFINITE ratio"),
         table=TableOptions(infinite=InfinitePolicy.MISSING),
     ),
     # Dialects, encodings, layouts.
@@ -417,8 +444,8 @@ CASES = (
             "n": _integer(),
             "big": _id("[0-9]{19,20}", "1[0-7][0-9]{18}"),
         },
-        _notes("MIXED_FORMS big"),
-        declared=(ColumnSpec("code", ColumnKind.ID), ColumnSpec("big", ColumnKind.ID)),
+        _notes("BEYOND_INT64 big", "MIXED_FORMS big", "NEAR_UNIQUE big"),
+        declared=(ColumnSpec("code", ColumnKind.ID),),
     ),
     Case(
         "narrow.parquet",
@@ -426,9 +453,7 @@ CASES = (
             "small": Column(ColumnKind.NUMERICAL, DataType.INT64, "-?[0-9]{1,2}", {"storage": "int16"}),
             "share": Column(ColumnKind.NUMERICAL, DataType.DOUBLE, r"0\.[0-9]{1,2}", {"storage": "float32"}),
             "at": Column(ColumnKind.DATETIME, DataType.TIMESTAMP, rf"{_ISO_DAY}T{_CLOCK}", {"storage": "timestamp_ms"}),
-            "hash": Column(
-                ColumnKind.ID, DataType.STRING, "[0-9]{19,20}", {"storage": "uint64"}, "1[0-7][0-9]{18}", secret=True
-            ),
+            "hash": replace(_id("[0-9]{19,20}", "[1-9][0-9]{18}"), form={"storage": "uint64"}),
             "clock": Column(
                 ColumnKind.NUMERICAL,
                 DataType.INT64,
@@ -437,8 +462,7 @@ CASES = (
             ),
             "k": _text("[ab]"),
         },
-        _notes("BEYOND_INT64 hash", "MIXED_FORMS hash"),
-        declared=(ColumnSpec("hash", ColumnKind.ID),),
+        _notes("BEYOND_INT64 hash", "MIXED_FORMS hash", "NEAR_UNIQUE hash"),
     ),
 )
 """Inputs that are read."""

@@ -60,6 +60,8 @@ class FakeTrainer(
         self.events = [event(1), *(event(1 + epoch, epoch=epoch) for epoch in range(1, 6))]
         self.events.append(event(7, training_job_pb2.JOB_STATE_SUCCEEDED, model_version=VERSION))
         self.outcome = training_job_pb2.JOB_STATE_SUCCEEDED
+        self.made = VERSION
+        self.progress = None
         self.ingest_polls = 2
         self.errors = []
 
@@ -163,7 +165,8 @@ class FakeTrainer(
             dataset="projects/default/datasets/d",
             model="projects/default/models/flights",
             state=state,
-            model_version=VERSION if state == training_job_pb2.JOB_STATE_SUCCEEDED else "",
+            progress=self.progress,
+            model_version=self.made if state == training_job_pb2.JOB_STATE_SUCCEEDED else "",
             error=training_job_pb2.JobError(reason="TRAINING_FAILED", message="a loss became infinite")
             if state == training_job_pb2.JOB_STATE_FAILED
             else None,

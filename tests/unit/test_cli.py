@@ -100,10 +100,26 @@ def test_a_file_that_is_not_a_table_is_reported(flights):
 def test_training_uploads_waits_and_reports(fakes, flights):
     done = succeed(fakes, "train", str(flights), "--epochs", "5", "--set", "generator_dim=8,8", "--set", "pac=1")
     assert "j1: SUCCEEDED" in done.stderr
+    # Without a terminal, a line an epoch; of three hundred, one in thirty.
+    lines = [line for line in done.stderr.splitlines() if line.startswith("training flights: ")]
+    assert [line.split()[2] for line in lines] == ["20%", "40%", "60%", "80%", "100%"]
     assert "published flights/versions/1" in done.stderr
+    assert "had versions before" not in done.stderr
+    assert "quality is" not in done.stderr
     job = fakes.trainer.jobs[0].training_job
     assert job.model == "projects/default/models/flights"
     assert job.config.ctgan == training_job_pb2.CtganConfig(epochs=5, generator_dim=[8, 8], pac=1)
+
+
+def test_what_may_surprise_is_said_after_training(fakes, flights):
+    fakes.trainer.progress = training_job_pb2.TrainingProgress(epoch=5, epochs=5, probe={"quality": 0.61})
+    fakes.trainer.made = VERSION.replace("versions/1", "versions/4")
+    done = succeed(fakes, "train", str(flights), "--epochs", "5")
+    assert "quality is 0.61 of 1" in done.stderr
+    assert "the model flights had versions before" in done.stderr
+    done = succeed(fakes, "train", str(flights), "--epochs", "5", "--model", "flights")
+    assert "had versions before" not in done.stderr
+    assert succeed(fakes, "train", str(flights), "--epochs", "5", "--json").stderr == ""
 
 
 def test_training_of_a_dataset_by_id_and_its_estimate(fakes):
@@ -202,7 +218,9 @@ def test_a_failed_job_fails_the_command(flights):
     trainer = FakeTrainer()
     trainer.outcome = trainer.events[-1].state = training_job_pb2.JOB_STATE_FAILED
     with services(trainer) as found:
-        assert "failed: a loss became infinite" in fail(found, "train", str(flights))
+        done = run(found, "train", str(flights))
+        assert done.exit_code == 1
+        assert done.stderr.splitlines()[-1].endswith("failed: a loss became infinite")
 
 
 def test_models_are_listed_shown_named_and_deleted(fakes):
@@ -336,6 +354,7 @@ def test_rows_are_completed_from_csv_to_csv(fakes, tmp_path):
         ["JFK", "7", "0.5"],
         ["EWR", "1", "0.5"],
     ]
+    assert "of 2 rows the known cells are only near to what was learned" in done.stderr
     done = succeed(fakes, "complete", "flights", "--json", input=b"origin\nLGA\n")
     assert json.loads(done.stdout) == {
         "row": 0,

@@ -239,6 +239,12 @@ def test_names_that_come_back_otherwise_are_reported() -> None:
     ]
 
 
+def test_years_of_two_digits_are_reported() -> None:
+    target, codes = infer(["16-JUL-68", "23-OCT-64", "01-FEB-71"])
+    assert target.form.form == DatetimeForm("%d-%b-%y", names=NameCase.UPPER)
+    assert codes == ["TWO_DIGIT_YEARS"]
+
+
 def test_nanoseconds_are_reported() -> None:
     targets, notices = infer_table({"x": ["2020-01-01T00:00:00.123456789", "2020-01-01T00:00:00.123456000"]})
     assert targets["x"].form.form == DatetimeForm("%Y-%m-%dT%H:%M:%S.%9f")

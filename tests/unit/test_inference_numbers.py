@@ -160,6 +160,8 @@ def test_text_stays_text(cells: list[str], code: str | None) -> None:
         (["1,234", "5,678,901"], FormatHints(), [1234, 5678901], False),
         (["1.234", "0.5"], FormatHints(delimiter=";"), [1.234, 0.5], False),
         (["1.234", "5.678.901"], FormatHints(), [1234, 5678901], False),
+        (["1.234", "0.678"], FormatHints(), [1.234, 0.678], False),
+        (["1,234", "0,678"], FormatHints(), [1.234, 0.678], False),
     ],
 )
 def test_a_comma_before_three_digits(

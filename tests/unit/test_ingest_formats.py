@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rowmint.errors import DataLossError, InvalidDataError
-from rowmint.schema import ColumnKind, DataType
+from rowmint.schema import ColumnKind, ColumnSpec, DataType
 from trainer_service.datasets.formats import ArrowStreamFormat, JsonFormat, ParquetFormat
 from trainer_service.datasets.ingest import ingest
 from trainer_service.datasets.limits import IngestLimits
@@ -255,6 +255,13 @@ def test_typed_values_without_a_place(read, write, data_format):
         (0, 2, "t"),
         (0, 2, "u"),
     ]
+
+
+@pytest.mark.parametrize("kind", [None, ColumnKind.NUMERICAL, ColumnKind.CATEGORICAL])
+def test_decimals_that_no_model_holds_are_refused_at_once(kind, tmp_path):
+    table = pa.table({"m": pa.array([Decimal("0.05"), Decimal("92233720368547758.08")], pa.decimal128(38, 2))})
+    with pytest.raises(InvalidDataError, match=r"row 2: column m: 92233720368547758\.08 has more digits"):
+        ingest(io.BytesIO(parquet(table)), PARQUET, (ColumnSpec("m", kind),), "", tmp_path)
 
 
 @pytest.mark.parametrize(("write", "data_format"), [(parquet, PARQUET), (arrow, ARROW)])

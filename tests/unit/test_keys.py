@@ -125,6 +125,9 @@ def test_few_repeated_emails_are_categories(tmp_path: Path) -> None:
         ([f"v{max(place, 91)}" for place in range(100)], ColumnKind.CATEGORICAL, None),
         ([f"KD{place:07d}" for place in range(12)], ColumnKind.ID, "NEAR_UNIQUE"),
         ([f"{100 + place}-12-{3000 + place}" for place in range(12)], ColumnKind.ID, "NEAR_UNIQUE"),
+        ([f"anna{min(place, 28)}@mail.example" for place in range(30)], ColumnKind.ID, "NEAR_UNIQUE"),
+        ([f"+49 30 {10 ** (3 + place % 3) + place}" for place in range(12)], ColumnKind.ID, "NEAR_UNIQUE"),
+        ([f"{3000 + place}-{95 + place}-{10 + place}" for place in range(12)], ColumnKind.CATEGORICAL, None),
         (["Ada", "Bo", "Cy", "Di"], ColumnKind.CATEGORICAL, None),
     ],
 )

@@ -29,6 +29,7 @@ def learned(texts: list[str]) -> str:
         (lambda place: f"u-{place:04d}", 200, "u-[0-9]{4}"),
         (lambda place: f"KD-{place + 1}", 200, "KD-[0-9]{1,4}"),
         (lambda place: f"+4930{10**7 + place * 79_241_651 % (9 * 10**7)}", 200, "+4930[1-9][0-9]{7}"),
+        (lambda place: f"+{10 ** (8 + place % 3) + place}", 12, "+[0-9]{9,11}"),
         (lambda place: f"DE{10**19 + place * 7_924_165_123_456_789_101 % (8 * 10**19)}", 200, "DE[1-9][0-9]{19}"),
         (lambda place: f"DE{10**19 + place * 7_924_165_123_456_789_101 % (8 * 10**19)}", 12, "[A-Z]{2}[1-9][0-9]{19}"),
         (lambda place: UUIDS[place], 12, "[a-f0-9]{8}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{12}"),
@@ -54,6 +55,9 @@ def test_unsigned_integers_stay_below_their_limit() -> None:
     found = learn_pattern([pa.array(texts)])
     assert found is not None
     assert (found.pattern, found.others) == ("1[0-7][0-9]{18}", sum(len(text) == 19 for text in texts))
+    shorter = learn_pattern([pa.array([text for text in texts if len(text) == 19] + texts[:9])])
+    assert shorter is not None
+    assert shorter.pattern == "[1-9][0-9]{18}"
     beyond = learn_pattern([pa.array([*texts, "9" * 20])])
     assert beyond is not None
     assert beyond.pattern != found.pattern

@@ -23,7 +23,7 @@ from trainer_service.datasets.target import Target
 from trainer_service.datasets.uniqueness import DistinctnessTest, repeated_rows
 
 _INFINITE = "is not a finite number; --infinite missing makes such cells missing, --infinite clip the declared bound"
-_WIDE_DECIMAL = "has more digits than a numerical column keeps, 64 bits of the last one; declare it categorical"
+_WIDE_DECIMAL = "has more digits than decimals here have, 64 bits of the last; convert the column to text or ignore it"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class CanonicalColumn:
         bounds = (self.domain.minimum, self.domain.maximum) if target.data_type is DataType.DOUBLE else (None, None)
         low, high = (None if bound is None else float(bound) for bound in bounds)  # type: ignore[arg-type]
         self._infinity = InfinityRule(infinite, low, high)
-        self._is_decimal = target.data_type is DataType.DECIMAL and self.declared.kind in (None, ColumnKind.NUMERICAL)
+        self._is_decimal = target.data_type is DataType.DECIMAL and self.declared.kind is not ColumnKind.IGNORED
         self._first: int | None = None
         self.counts_rows = target.data_type is DataType.INT64
         self.has_emails = target.data_type is DataType.STRING

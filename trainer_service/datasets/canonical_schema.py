@@ -122,13 +122,14 @@ class SchemaBuilder:
         if found is None or not found.values:
             return usual
         unique = found.single == self._rows
+        few_repeat = found.values >= ENOUGH_ROWS and found.single >= ID_SHARE * found.values
+        mostly_single = few_repeat and found.values >= ID_VALUES
         single = found.values >= _FEW_ROWS and found.single >= ID_SHARE * found.values
-        mostly_single = single and found.values >= ID_VALUES
         has_emails = column.has_emails and (single or found.distinct >= ENOUGH_ROWS)
-        if not single and not has_emails:
+        if not few_repeat and not has_emails and not (unique and self._rows >= _FEW_ROWS):
             self._report_singles(column.name, found)
             return usual
-        pattern = self._pattern(column)
+        pattern = column.pattern(self._path)
         is_code = pattern is not None and pattern.is_code
         evidence = key_evidence(
             KeyFacts(column.name, DataType.STRING, self._rows, is_row_number=False, is_code=is_code)
@@ -144,6 +145,7 @@ class SchemaBuilder:
             why = "its values are e-mail addresses"
         flag = column_flag(column.name, "categorical")
         message = f"{why}; it is an id, so that made values are published instead of them"
+        self._report_layouts(column.name, pattern)
         self._notices.add(Notice(NoticeCode.NEAR_UNIQUE, column.name, message, flag, found.single))
         return _Decided(ColumnKind.ID, why, flag, evidence, pattern)
 
@@ -158,10 +160,13 @@ class SchemaBuilder:
         if column.target.data_type is not DataType.STRING or column.declared.id_pattern:
             return None
         found = column.pattern(self._path)
-        if found is not None and found.others:
-            message = f"ids have several layouts, of which that of most rows is used: {found.pattern}"
-            self._notices.add(Notice(NoticeCode.MIXED_FORMS, column.name, message, rows=found.others))
+        self._report_layouts(column.name, found)
         return found
+
+    def _report_layouts(self, name: str, pattern: LearnedPattern | None) -> None:
+        if pattern is not None and pattern.others:
+            message = f"ids have several layouts, of which that of most rows is used: {pattern.pattern}"
+            self._notices.add(Notice(NoticeCode.MIXED_FORMS, name, message, rows=pattern.others))
 
     def _propose(self, decided: dict[str, _Decided]) -> str:
         for column in self._columns:

@@ -139,7 +139,10 @@ def reason(target: Target, limits: IngestLimits) -> str:
             what = "a day" if target.data_type is DataType.DATE else "an instant"
             if pattern or target.template != "Y-m-d":
                 return f"is not {what} of the form {pattern}"
-            return f"is not {what} of the form YYYY-MM-DD[THH:MM:SS]; declare another form, such as %d/%m/%Y"
+            return (
+                f"is not {what} of the form YYYY-MM-DD[THH:MM:SS]; declare another form, such as %d/%m/%Y, or write"
+                " numbers of days, which spreadsheets have, as dates"
+            )
 
 
 def _where(condition: pa.Array, array: pa.Array) -> pa.Array:

@@ -24,6 +24,8 @@ class NoticeCode(StrEnum):
     """Days were read as day first or month first."""
     DAY_ORDER_UNKNOWN = "DAY_ORDER_UNKNOWN"
     """No value says whether the day or the month comes first; the column stays text."""
+    TWO_DIGIT_YEARS = "TWO_DIGIT_YEARS"
+    """Years of two digits were read as those from 1969 to 2068."""
     MIXED_FORMS = "MIXED_FORMS"
     """Values are written in several ways; the form of most rows is used."""
     DIGITS_DROPPED = "DIGITS_DROPPED"

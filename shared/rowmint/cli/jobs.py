@@ -30,6 +30,9 @@ from rowmint.v1 import training_job_pb2
 
 app = typer.Typer(help="List, show, watch and cancel training jobs.", no_args_is_help=True)
 
+_GOOD_QUALITY = 0.8
+"""Quality of a probe below which made rows are reported as unlike the table's."""
+
 JobArgument = Annotated[str, typer.Argument(help="Id or name of the job.")]
 
 
@@ -95,6 +98,7 @@ def train(
     if not uploaded and table.primary_key:
         settings = {**settings, "primary_key": table.primary_key}
     config = training_config(family, {**parse_settings(set_), **settings})
+    named = model is not None
     if model is None:
         if data == "-":
             raise InvalidFieldError("--model", "is required when the table comes from standard input")
@@ -122,6 +126,24 @@ def train(
                 )
                 raise
     _print_job(job, as_json)
+    if not as_json:
+        _print_advice(job, named=named)
+
+
+def _print_advice(job: training_job_pb2.TrainingJob, *, named: bool) -> None:
+    """Say what of a finished job may surprise: rows unlike the table's, or a version of a model made before."""
+    quality = job.progress.probe.get("quality", 1.0)
+    if quality < _GOOD_QUALITY:
+        print_notice(
+            f"quality is {quality:.2f} of 1: made rows are unlike the table's; more --epochs may help, and of small"
+            " tables a smaller --batch-size, as an epoch has one step for each batch"
+        )
+    version = job.model_version.rpartition("/")[2]
+    if not named and version.isdigit() and int(version) > 1:
+        print_notice(
+            f"the model {short_name(job.model)} had versions before: its id was made of the name of what was trained;"
+            " --model names another"
+        )
 
 
 def _print_estimate(estimate: training_job_pb2.TrainingEstimate, as_json: bool) -> None:

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
 from google.protobuf.descriptor import FieldDescriptor
@@ -179,35 +179,90 @@ def print_json_error(message: str, reason: str = "", metadata: Mapping[str, str]
     sys.stderr.write(json.dumps(body, ensure_ascii=False) + "\n")
 
 
-class Bar:
-    """One progress bar on stderr; nothing where stderr is not a terminal.
-
-    Args:
-        progress: Draws it; None to draw nothing.
-        description: Text before the bar.
-    """
-
-    def __init__(self, progress: Progress | None, description: str) -> None:
-        self._progress = progress
-        self._task = progress.add_task(description, total=None, note="") if progress is not None else None
+class Bar(Protocol):
+    """Progress of one thing on stderr."""
 
     def update(self, done: float, total: float | None, note: str = "") -> None:
         """Show how much is done of how much, and a note."""
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=done, total=total, note=note)
+        ...
 
     def note(self, text: str) -> None:
         """Show a note beside the bar."""
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, note=text)
+        ...
+
+
+class _NoBar:
+    """Shows nothing."""
+
+    def update(self, done: float, total: float | None, note: str = "") -> None:
+        """See `Bar`."""
+
+    def note(self, text: str) -> None:
+        """See `Bar`."""
+
+
+class _TerminalBar:
+    """A bar that moves.
+
+    Args:
+        progress: Draws it.
+        description: Text before the bar.
+    """
+
+    def __init__(self, progress: Progress, description: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description, total=None, note="")
+
+    def update(self, done: float, total: float | None, note: str = "") -> None:
+        """See `Bar`."""
+        self._progress.update(self._task, completed=done, total=total, note=note)
+
+    def note(self, text: str) -> None:
+        """See `Bar`."""
+        self._progress.update(self._task, note=text)
+
+
+class ProgressLines:
+    """Progress as lines on stderr, for logs: one whenever another tenth of the whole is done.
+
+    Args:
+        description: Text before the share.
+        least: Wholes that are smaller are not worth lines.
+    """
+
+    def __init__(self, description: str, least: float) -> None:
+        self._description = description
+        self._least = least
+        self._tenths = 0
+
+    def update(self, done: float, total: float | None, note: str = "") -> None:
+        """See `Bar`."""
+        if not total or total < self._least:
+            return
+        tenths = int(10 * done / total)
+        if tenths > self._tenths:
+            self._tenths = tenths
+            print_notice(f"{self._description}: {done / total:.0%}  {note}".rstrip())
+
+    def note(self, text: str) -> None:
+        """See `Bar`."""
 
 
 @contextmanager
-def progress_bar(description: str, *, quiet: bool) -> Iterator[Bar]:
-    """Show a progress bar while the block runs; nothing is shown where stderr is not a terminal."""
+def progress_bar(description: str, *, quiet: bool, least: float = 0) -> Iterator[Bar]:
+    """Show progress while the block runs: a bar on a terminal, else a line at each tenth.
+
+    Args:
+        description: What makes progress.
+        quiet: Whether nothing is shown.
+        least: Wholes that are smaller have no lines.
+    """
     console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield Bar(None, description)
+    if quiet:
+        yield _NoBar()
+        return
+    if not console.is_terminal:
+        yield ProgressLines(description, least)
         return
     columns = (
         SpinnerColumn(),
@@ -218,4 +273,4 @@ def progress_bar(description: str, *, quiet: bool) -> Iterator[Bar]:
         TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        yield Bar(progress, description)
+        yield _TerminalBar(progress, description)

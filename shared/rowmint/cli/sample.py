@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Annotated
@@ -18,6 +19,9 @@ from rowmint.client.values import text_column
 from rowmint.errors import ColumnNotFoundError, InvalidDataError
 from rowmint.errors import DataProblem as Problem
 from rowmint.schema import ColumnSpec, near_names
+
+_MANY_ROWS = 1_000_000
+"""Rows from which on a stream shows its progress in logs."""
 
 ModelArgument = Annotated[str, typer.Argument(help="MODEL, MODEL@ALIAS or MODEL/versions/NUMBER.")]
 OutputOption = Annotated[str | None, typer.Option("--output", "-o", help="File to write. Default: standard output.")]
@@ -112,7 +116,10 @@ def sample(
             parallel=parallel,
         ) as stream,
     ):
-        with _output(output) as file, progress_bar(f"sampling {model}", quiet=as_json) as bar:
+        with (
+            _output(output) as file,
+            progress_bar(f"sampling {model}", quiet=as_json, least=_MANY_ROWS) as bar,
+        ):
             written.write(stream, file, lambda done, total: bar.update(done, total, f"{done:,} rows"))
         _report(stream, output, as_json, to_stdout)
 
@@ -220,7 +227,7 @@ def complete(
         version = client.get_version(model)
         columns = [text_column(column) for column in version.schema.columns]
         names = [column.name for column in columns]
-        done = 0
+        done, found = 0, Counter[str]()
         with (
             _input(file) as source,
             progress_bar(f"completing with {model}", quiet=as_json) as bar,
@@ -237,6 +244,14 @@ def complete(
                 else:
                     sink.write(csv_line(row, columns).encode())
                 done += 1
+                found[row.support] += 1
                 bar.update(done, None, f"{done:,} rows")
     if not as_json:
+        if found["widened"]:
+            print_notice(f"of {found['widened']:,} rows the known cells are only near to what was learned")
+        if found["unsupported"]:
+            print_notice(
+                f"of {found['unsupported']:,} rows the known cells are outside what was learned: they say little about"
+                " the other cells"
+            )
         print_notice(f"{done:,} rows completed with {version.name}")

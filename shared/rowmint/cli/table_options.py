@@ -45,6 +45,9 @@ class TableOptions:
             help="CSV: character between fields, or tab, comma, semicolon, pipe, space. Default: seen from the file.",
         ),
     ] = None
+    quote: Annotated[
+        str | None, _option("--quote", help='CSV: character around fields that contain others. Default: ".')
+    ] = None
     null: Annotated[
         list[str] | None, _option("--null", help="CSV: text that stands for a missing cell; may be repeated.")
     ] = None
@@ -160,6 +163,7 @@ class TableOptions:
         kind = found.WhichOneof("format")
         csv = {
             "delimiter": self.delimiter,
+            "quote": self.quote,
             "null_values": self.null,
             "encoding": self.encoding,
             "comment": self.comment,

@@ -27,6 +27,7 @@ _ROOM = 20
 """Made ids there must be for each row found."""
 _CODE_WIDTH = 8
 _PERSONAL_DIGITS = 9
+_PHONE_MARKS = frozenset("+-() ")
 _LOCAL_WIDTH = 32
 _EMAIL = r"^(?P<local>[^@\s]+)@(?P<domain>[A-Za-z0-9.-]+\.[A-Za-z]{2,})$"
 _MOST = 0.95
@@ -48,6 +49,8 @@ _HEX_WIDTH = 16
 _LETTERS = 0  # bytes past ASCII count as this one
 _UINT64_DIGITS = 20
 _UINT64_END = "18446744073709551616"
+_UINT64_PATTERNS = {19: "[1-9][0-9]{18}", 20: "1[0-7][0-9]{18}"}
+"""Numbers below 2**64 whatever the digits, by their number."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ class LearnedPattern:
         others: Rows that are of another layout.
         is_code: Whether texts are of a kind that identifies rows: all of one width of at least eight, with letters and
             digits, or e-mail addresses.
-        is_personal: Whether they are that, or numbers such as those of phones and insurances: all of one width, with at
-            least nine digits.
+        is_personal: Whether they are that, or numbers such as those of phones and insurances: all of one width and with
+            at least nine digits, or at least nine characters that are digits or occur in phone numbers.
     """
 
     pattern: str
@@ -150,29 +153,35 @@ def _of_layouts(layouts: _Layouts, total: int) -> LearnedPattern:
     length, rows = layouts.rows.most_common(1)[0]
     # Of equally common lengths the shortest, whatever the order of rows.
     length = min(other for other, count in layouts.rows.items() if count == rows)
-    digits_only = set(_bytes(layouts.anywhere)) <= set(_DIGITS)
-    if digits_only and length == _UINT64_DIGITS == max(layouts.rows) and layouts.largest < _UINT64_END:
-        # Below 2**64 whatever the digits.
-        return LearnedPattern("1[0-7][0-9]{18}", total - rows)
+    found = set(_bytes(layouts.anywhere))
+    marks = found - set(_DIGITS)
+    # A dash alone separates parts of dates too.
+    is_number = min(layouts.rows) >= _PERSONAL_DIGITS and marks <= _PHONE_MARKS and marks != {"-"}
+    if (
+        not marks
+        and length in _UINT64_PATTERNS
+        and max(layouts.rows) == _UINT64_DIGITS
+        and layouts.largest < _UINT64_END
+    ):
+        return LearnedPattern(_UINT64_PATTERNS[length], total - rows, is_personal=is_number)
     if length in layouts.seen and rows >= _MOST * total:
         seen = layouts.seen[length]
-        found = set(_bytes(layouts.anywhere))
         classes = _hexadecimal(seen) if length >= _HEX_WIDTH and total < _LITERAL_ROWS else _CLASSES
         parts = [(_alphabet(_bytes(at), total, classes), 1, 1) for at in seen]
         one_width = rows == total and length >= _CODE_WIDTH
         is_code = one_width and _has(found, _DIGITS) and _has(found, _LOWER + _UPPER)
         digits = sum(not set(_bytes(at)) - set(_DIGITS) for at in seen)
-        is_personal = is_code or (one_width and digits >= _PERSONAL_DIGITS)
+        is_personal = is_code or is_number or (one_width and digits >= _PERSONAL_DIGITS)
         return LearnedPattern(_with_room(parts, total), total - rows, is_code, is_personal)
     shortest, longest = min(layouts.rows), max(layouts.rows)
     parts, head = [], 0
-    while head < min(shortest, MAX_WIDTH) - 1 and total >= _LITERAL_ROWS and len(_bytes(layouts.heads[head])) == 1:
+    while head < min(shortest, MAX_WIDTH) - 1 and _is_literal(_bytes(layouts.heads[head]), total):
         parts.append((_alphabet(_bytes(layouts.heads[head]), total), 1, 1))
         head += 1
     rest = layouts.heads[head:] if longest <= MAX_WIDTH else layouts.anywhere[np.newaxis]
     alphabet = _alphabet(_bytes(np.logical_or.reduce(rest)), 0)
     parts.append((alphabet, max(1, min(shortest, MAX_WIDTH) - head), max(1, min(longest, MAX_WIDTH) - head)))
-    return LearnedPattern(_with_room(parts, total), 0)
+    return LearnedPattern(_with_room(parts, total), 0, is_personal=is_number)
 
 
 def _bytes(seen: NDArray[np.bool_]) -> str:
@@ -194,6 +203,11 @@ def _hexadecimal(seen: NDArray[np.bool_]) -> tuple[tuple[str, str], ...]:
     return next(((name,) for name in _HEX_CLASSES if mixed and every <= set(name[1])), _CLASSES)
 
 
+def _is_literal(seen: str, rows: int) -> bool:
+    """Return whether a position has one character in all rows, which is punctuation or was seen often enough."""
+    return len(seen) == 1 and seen != chr(_LETTERS) and (rows >= _LITERAL_ROWS or not seen.isalnum())
+
+
 def _alphabet(seen: str, rows: int, classes: tuple[tuple[str, str], ...] = _CLASSES) -> str:
     """Return the expression of a position, of the characters seen there.
 
@@ -203,7 +217,7 @@ def _alphabet(seen: str, rows: int, classes: tuple[tuple[str, str], ...] = _CLAS
         classes: Classes to choose from, the smallest first.
     """
     letters = seen.replace(chr(_LETTERS), "a")
-    if len(letters) == 1 and (rows >= _LITERAL_ROWS or not letters.isalnum()) and chr(_LETTERS) not in seen:
+    if _is_literal(seen, rows):
         return f"\\{letters}" if letters in "[]{}\\" else letters
     if len(letters) <= _SET_SIZE and rows >= _SET_ROWS and letters.isalnum():
         return f"[{letters}]"

@@ -70,6 +70,9 @@ def decide_moment(
         form = _completed(declared, form)
     zoned = any(clock.zone is not ZoneStyle.NONE for clock in facts.clocks)
     plain = declared is None and not strptime and _is_canonical(form, data_type)
+    if "y" in directives(form.pattern):
+        message = "years of two digits were read as 1969 to 2068"
+        notices.add(NoticeCode.TWO_DIGIT_YEARS, message, notices.as_kind("categorical"))
     if facts.fine:
         notices.add(NoticeCode.DIGITS_DROPPED, "digits past the microsecond were dropped", rows=facts.fine)
     target = Target(

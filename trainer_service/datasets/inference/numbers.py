@@ -285,6 +285,9 @@ class NumberState:
         if not layouts and self._lenient:
             self.passed_over += int(weights.sum())
             return
+        # No first group begins with 0: in 0,125 the comma separates the fraction.
+        likely = [layout for layout in layouts if not (layout.group and (group.digit(layout.whole[0]) == 0).any())]
+        layouts = tuple(likely) or layouts
         self.separators &= frozenset().union(*(layout.separators for layout in layouts))
         for key in [key for key in self._facts if not key & self.separators]:
             del self._facts[key]

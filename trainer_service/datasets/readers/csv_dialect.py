@@ -4,7 +4,6 @@ A pure function of the first mebibyte, so that both passes of ingest, and one re
 are then held against what was seen: a row that does not fit is an error.
 """
 
-import codecs
 import io
 import re
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from trainer_service.datasets.notices import Notice, NoticeCode, Notices
 from trainer_service.datasets.readers.csv_bytes import pieces
 from trainer_service.datasets.readers.csv_header import check_header
 from trainer_service.datasets.readers.csv_records import Records, first_records
+from trainer_service.datasets.readers.signatures import is_utf16, refuse_other_format
 
 CANDIDATES = (",", ";", "\t", "|")
 """Delimiters that are looked for, the usual first."""
@@ -25,16 +25,6 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r|\Z)")
 _SEPARATOR = re.compile(r"sep=([ -/:-@\[-`{-~\t])(?:\r\n|\n|\r)")
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?")
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes", " ": "spaces"}
-
-
-_OTHER_KINDS = {
-    b"PAR1\x15": "the file is Parquet; declare its format (--format parquet)",
-    b"ARROW1\0\0": "the file is an Arrow file; declare its format (--format arrow)",
-    b"\x1f\x8b\x08": "the file is compressed with gzip; decompress it",
-    b"\x28\xb5\x2f\xfd": "the file is compressed with zstd; decompress it",
-    b"PK\x03\x04": "the file is an archive, or an Excel workbook; unpack it, or export its sheet as CSV",
-}
-"""How files begin that are not CSV whatever their name says, and what is said of them."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +54,10 @@ def seen(source: io.RawIOBase, declared: CsvFormat, limits: IngestLimits, notice
         notices: Receives what was decided.
 
     Raises:
-        InvalidDataError: The file begins with lines that are not of a table, has another delimiter than declared, or
-            has a row where its header should be.
+        InvalidDataError: The file is of another format, begins with lines that are not of a table, has another
+            delimiter than declared, or has a row where its header should be.
     """
-    _require_text(source)
+    refuse_other_format(source, "CSV")
     dialect = replace(declared, encoding=declared.encoding or _encoding(source, notices))
     text, line, complete = _beginning(source, dialect, limits)
     start = _start(text, line, dialect, complete=complete)
@@ -88,22 +78,8 @@ def seen(source: io.RawIOBase, declared: CsvFormat, limits: IngestLimits, notice
     return Seen(dialect, width, unnamed, declared.delimiter is None)
 
 
-def _require_text(source: io.RawIOBase) -> None:
-    """Refuse a file that begins as one of another kind does.
-
-    Raises:
-        InvalidDataError: It does.
-    """
-    source.seek(0)
-    start = source.read(max(map(len, _OTHER_KINDS))) or b""
-    for begins, message in _OTHER_KINDS.items():
-        if start.startswith(begins):
-            raise InvalidDataError([DataProblem(message, line=1)])
-
-
 def _encoding(source: io.RawIOBase, notices: Notices) -> str:
-    source.seek(0)
-    if (source.read(2) or b"") in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+    if is_utf16(source):
         notices.add(Notice(NoticeCode.DIALECT, "", "the encoding is UTF-16, by its byte order mark", "--encoding"))
         return "utf-16"
     return "utf-8"
@@ -251,7 +227,8 @@ def _refuse_lines_before(records: Records, delimiter: str) -> None:
         start -= 1
     fields, rest = widths[-1], len(widths) - start
     # Rows with one field more than their header have an unquoted delimiter in them, or names.
-    if not start or fields <= widths[0] or rest < 2 or (widths[0] > 1 and (rest <= start or fields == widths[0] + 1)):
+    is_row = rest <= start or (start == 1 and fields == widths[0] + 1)
+    if not start or fields <= widths[0] or rest < 2 or (widths[0] > 1 and is_row):
         return
     first, line = records.found[0].line, records.found[start].line
     before = f"line {first} has" if line == first + 1 else f"lines {first} to {line - 1} have"

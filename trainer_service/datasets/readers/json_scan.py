@@ -11,6 +11,7 @@ from typing import Any
 from rowmint.errors import DataProblem, InvalidDataError
 from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.problems import Problems
+from trainer_service.datasets.readers.signatures import is_utf16, refuse_other_format
 
 _SHOWN = 256
 CHUNK = 1 << 20
@@ -85,8 +86,13 @@ def texts(source: io.RawIOBase) -> Iterator[str]:
     """Yield a file's text in pieces, from its start.
 
     Raises:
-        InvalidDataError: It is not UTF-8; the error has the line.
+        InvalidDataError: It is not UTF-8, the error has the line; or is of another format.
     """
+    refuse_other_format(source, "JSON")
+    if is_utf16(source):
+        raise InvalidDataError(
+            [DataProblem("the bytes are UTF-16; convert the file to UTF-8, which JSON is written in")]
+        )
     source.seek(0)
     utf8, line, first = codecs.getincrementaldecoder("utf-8")("strict"), 1, True
     while True:
