@@ -444,7 +444,7 @@ CASES = (
             "n": _integer(),
             "big": _id("[0-9]{19,20}", "1[0-7][0-9]{18}"),
         },
-        _notes("MIXED_FORMS big", "NEAR_UNIQUE big"),
+        _notes("BEYOND_INT64 big", "MIXED_FORMS big", "NEAR_UNIQUE big"),
         declared=(ColumnSpec("code", ColumnKind.ID),),
     ),
     Case(

@@ -229,6 +229,17 @@ def test_a_declared_form_is_completed() -> None:
     assert target.form.form == DatetimeForm("%d.%m.%Y %H:%M %z", utc_offset_seconds=3600, zone=ZoneStyle.COLON)
 
 
+def test_names_that_come_back_otherwise_are_reported() -> None:
+    targets, notices = infer_table(
+        {"x": ["Sept 4, 2020", "Aug 14, 2020"], "y": ["Mon, 02 Mar 2020", "Mon, 03 Mar 2020"]}
+    )
+    assert [targets[name].form.form for name in "xy"] == [form("%b %-d, %Y"), form("%a, %d %b %Y")]
+    assert [(notice.column, str(notice.code), notice.rows) for notice in notices] == [
+        ("x", "MIXED_FORMS", 1),
+        ("y", "MIXED_FORMS", 1),
+    ]
+
+
 def test_years_of_two_digits_are_reported() -> None:
     target, codes = infer(["16-JUL-68", "23-OCT-64", "01-FEB-71"])
     assert target.form.form == DatetimeForm("%d-%b-%y", names=NameCase.UPPER)

@@ -95,6 +95,27 @@ def test_emails_are_never_published(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "emails",
+    [
+        [f"user{max(place, 1)}@corp.example" for place in range(60)],
+        [f"user{place}@corp.example" if place else "" for place in range(6)],
+        [f"user{place // 2}@corp.example" for place in range(60)],
+    ],
+)
+def test_few_or_repeated_emails_are_never_published(tmp_path: Path, emails: list[str]) -> None:
+    result = read(tmp_path, {"email": emails, "y": [1] * len(emails)})
+    assert (result.schema.column("email").kind, codes(result, "email")) == (ColumnKind.ID, ["NEAR_UNIQUE"])
+    shown = json.dumps([result.schema.to_json(), result.profile, result.sdv_metadata])
+    assert [email for email in emails if email and email in shown] == []
+
+
+def test_few_repeated_emails_are_categories(tmp_path: Path) -> None:
+    teams = [f"team{place % 3}@corp.example" for place in range(60)]
+    result = read(tmp_path, {"team": teams, "y": [1] * 60})
+    assert (result.schema.column("team").kind, codes(result, "team")) == (ColumnKind.CATEGORICAL, [])
+
+
+@pytest.mark.parametrize(
     ("values", "kind", "code"),
     [
         ([f"v{place}" for place in range(100)], ColumnKind.ID, "NEAR_UNIQUE"),

@@ -29,6 +29,7 @@ _CODE_WIDTH = 8
 _PERSONAL_DIGITS = 9
 _PHONE_MARKS = frozenset("+-() ")
 _LOCAL_WIDTH = 32
+_EMAIL = r"^(?P<local>[^@\s]+)@(?P<domain>[A-Za-z0-9.-]+\.[A-Za-z]{2,})$"
 _MOST = 0.95
 _DIGITS, _LOWER, _UPPER = "0123456789", "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _CLASSES = (
@@ -147,7 +148,7 @@ def learn_pattern(batches: Iterable[pa.Array]) -> LearnedPattern | None:
             continue
         total += len(texts)
         whole.add(texts)
-        parts = pc.extract_regex(texts, r"^(?P<local>[^@\s]+)@(?P<domain>[A-Za-z0-9.-]+\.[A-Za-z]{2,})$").drop_null()
+        parts = pc.extract_regex(texts, _EMAIL).drop_null()
         addresses += len(parts)
         if len(parts):
             local.add(parts.field("local"))
@@ -163,6 +164,11 @@ def learn_pattern(batches: Iterable[pa.Array]) -> LearnedPattern | None:
             _with_room([(letters, least, most)], total) + f"@{domain}", 0, is_code=True, is_personal=True
         )
     return _of_layouts(whole, total)
+
+
+def all_emails(texts: pa.Array) -> bool:
+    """Return whether all texts are e-mail addresses, missing ones aside."""
+    return bool(pc.all(pc.match_substring_regex(texts, _EMAIL), min_count=0).as_py())
 
 
 def _of_layouts(layouts: _Layouts, total: int) -> LearnedPattern:

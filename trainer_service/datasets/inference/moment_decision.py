@@ -189,6 +189,7 @@ def _date_pattern(template: str, facts: MomentFacts, day_first: bool | None, not
             pieces.append(f"%{_unpadded(letter, facts, notices)}{name}")
         elif letter in "ab":
             counts = facts.days if letter == "a" else facts.months
+            _note_names(letter, facts, notices)
             whole = bool(counts) and notices.commonest(counts, lambda long: "whole names" if long else "short names")
             pieces.append(f"%{letter.upper() if whole else letter}")
         elif letter in "Yy":
@@ -196,6 +197,16 @@ def _date_pattern(template: str, facts: MomentFacts, day_first: bool | None, not
         else:
             pieces.append(letter)
     return "".join(pieces)
+
+
+def _note_names(letter: str, facts: MomentFacts, notices: ColumnNotices) -> None:
+    """Report names of months and days that are written otherwise than they came."""
+    flag = notices.as_kind("categorical")
+    if letter == "b" and facts.sept:
+        notices.add(NoticeCode.MIXED_FORMS, "Sept is written as other months are, in three letters", flag, facts.sept)
+    if letter == "a" and facts.other_days:
+        message = "some days have the name of another day of the week, which is written as the date has it"
+        notices.add(NoticeCode.MIXED_FORMS, message, flag, facts.other_days)
 
 
 def _clock_pattern(facts: MomentFacts, notices: ColumnNotices) -> str:
