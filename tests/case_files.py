@@ -185,7 +185,7 @@ CASES = (
     Case(
         "names.csv",
         {
-            "house age": _integer(),
+            "build year": _integer(),
             "price (EUR/m2)": _number(r"[0-9]+\.[0-9]"),
             "a=b": _text("[uv]"),
             "größe": _text("groß|klein"),
@@ -444,7 +444,7 @@ CASES = (
             "n": _integer(),
             "big": _id("[0-9]{19,20}", "1[0-7][0-9]{18}"),
         },
-        _notes("MIXED_FORMS big", "NEAR_UNIQUE big"),
+        _notes("BEYOND_INT64 big", "MIXED_FORMS big", "NEAR_UNIQUE big"),
         declared=(ColumnSpec("code", ColumnKind.ID),),
     ),
     Case(
@@ -473,6 +473,7 @@ REFUSED = (
     Refused("no_header.csv", r"line 1: .* could be a row; if the file has no header: --no-header; .* --header"),
     Refused("preamble.csv", r"line 1: lines 1 to 3 have fewer fields .* --skip-rows 3; .*"),
     Refused("ragged.csv", r"line 3: row 2: has 2 fields, the header has 3 \(and 1 more\)"),
+    Refused("trailing_note.csv", r"line 2: row 1: has 4 fields, the header has 3; .* name the last column .*"),
     Refused("wrapped.json", r"line 1: column data: is an object in an array: .* upload that array alone .*"),
     Refused(
         "us_times.csv",

@@ -98,7 +98,7 @@ def test_one_process_that_ends_ends_all(folder, started):
     trainer, sampler = str(free_port()), str(free_port())
     done = CliRunner().invoke(app, ["serve", "--json", "--trainer-port", trainer, "--sampler-port", sampler])
     assert done.exit_code == 1
-    assert f"rowmint: the sampler at 127.0.0.1:{sampler} was ended by signal 9" in done.stderr
+    assert f"the sampler at 127.0.0.1:{sampler} was ended by signal 9" in json.loads(done.stderr)["error"]["message"]
     assert [(one.role, one.process.poll()) for one in started] == [("trainer", 0), ("sampler", -signal.SIGKILL)]
 
 

@@ -39,7 +39,7 @@ def comments(message: str) -> dict[str, str]:
     """Return the comment of each field of a message of the proto."""
     found = re.search(r"^message " + message + r" [{](.*?)[}]", PROTO, re.MULTILINE | re.DOTALL)
     assert found is not None
-    fields = re.findall(r"((?: *//[^\n]*\n)+) *(?:optional|repeated) \w+ (\w+) = \d+;", found.group(1))
+    fields = re.findall(r"((?: *//[^\n]*\n)+) *(?:optional|repeated) \w+ (\w+) = \d+(?: \[[^\]]*\])?;", found.group(1))
     return {name: " ".join(re.findall(r"// ?(.*)", text)) for text, name in fields}
 
 

@@ -40,6 +40,7 @@ SPELLINGS: list[tuple[list[str], DataType, list[Any], DatetimeForm | None]] = [
     (["08.10.2023", "01.02.2023"], DATE, [date(2023, 10, 8), date(2023, 2, 1)], form("%d.%m.%Y")),
     (["8.10.23", "31.12.99"], DATE, [date(2023, 10, 8), date(1999, 12, 31)], form("%-d.%m.%y")),
     (["5 Jan 2020", "12 Feb 2021"], DATE, [date(2020, 1, 5), date(2021, 2, 12)], form("%-d %b %Y")),
+    (["01.02.23", "08.07.24"], DATE, [date(2023, 2, 1), date(2024, 7, 8)], form("%d.%m.%y")),
     (["05-JAN-20", "12-FEB-21"], DATE, [date(2020, 1, 5), date(2021, 2, 12)], form("%d-%b-%y", names=NameCase.UPPER)),
     (["January 5, 2020", "May 12, 2021"], DATE, [date(2020, 1, 5), date(2021, 5, 12)], form("%B %-d, %Y")),
     (["Jan 05, 2020", "May 12, 2021"], DATE, [date(2020, 1, 5), date(2021, 5, 12)], form("%b %d, %Y")),
@@ -226,6 +227,17 @@ def test_a_declared_form_is_completed() -> None:
     zoned = ColumnSpec("x", written_form=WrittenForm(DatetimeForm("%d.%m.%Y %H:%M %z", zone=ZoneStyle.COLON)))
     target, _ = infer(["01.02.2020 05:06 +01:00"], declared=zoned)
     assert target.form.form == DatetimeForm("%d.%m.%Y %H:%M %z", utc_offset_seconds=3600, zone=ZoneStyle.COLON)
+
+
+def test_names_that_come_back_otherwise_are_reported() -> None:
+    targets, notices = infer_table(
+        {"x": ["Sept 4, 2020", "Aug 14, 2020"], "y": ["Mon, 02 Mar 2020", "Mon, 03 Mar 2020"]}
+    )
+    assert [targets[name].form.form for name in "xy"] == [form("%b %-d, %Y"), form("%a, %d %b %Y")]
+    assert [(notice.column, str(notice.code), notice.rows) for notice in notices] == [
+        ("x", "MIXED_FORMS", 1),
+        ("y", "MIXED_FORMS", 1),
+    ]
 
 
 def test_years_of_two_digits_are_reported() -> None:

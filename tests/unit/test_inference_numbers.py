@@ -227,6 +227,47 @@ def test_digits_that_a_double_does_not_hold_are_reported() -> None:
     assert [(str(notice.code), notice.rows) for notice in notices] == [("DIGITS_DROPPED", 1)]
 
 
+def test_long_fractions_of_few_digits_are_exact() -> None:
+    target, codes = infer(["1.62762513720685046", "-4.91572134810184671"])
+    assert (target.data_type, target.decimals, codes) == (DECIMAL, 17, [])
+
+
+@pytest.mark.parametrize(
+    ("cells", "codes"),
+    [
+        (["1.5e3", "1.5e4"], []),
+        (["1.5e3", "0.5e4"], ["MIXED_FORMS"]),
+        (["1.5e3", "1.5E4"], ["MIXED_FORMS"]),
+        (["1.5e3", "1.5e04"], ["MIXED_FORMS"]),
+        (["1.5e3", "1.5e+4"], ["MIXED_FORMS"]),
+        (["1.5e-5", "1500.0"], []),
+        (["1.5e3", "1500.5"], ["MIXED_FORMS"]),
+        (["1e-05", "0.00001"], ["MIXED_FORMS"]),
+        (["0.5", "0.00001"], []),
+        (["5.", "6."], ["MIXED_FORMS"]),
+        (["-0.0", "0.5"], ["MIXED_FORMS"]),
+        (["+0.0", "0.5"], ["MIXED_FORMS"]),
+    ],
+)
+def test_spellings_that_no_form_has_are_reported(cells: list[str], codes: list[str]) -> None:
+    assert infer(cells)[1] == codes
+
+
+def test_small_numbers_without_an_exponent_have_none() -> None:
+    assert infer(["0.5", "0.0000000000000000001"])[0].form.form == NumberForm(exponent=ExponentStyle.NEVER)
+
+
+@pytest.mark.parametrize("suffix", [",-", ".-", ",\u2013", ",- kr"])
+def test_a_dash_for_no_fraction_is_no_sign(suffix: str) -> None:
+    target, codes = infer([f"kr 7{suffix}", f"kr 1200{suffix}"])
+    assert (target.data_type, target.form.form, codes) == (INT, NumberForm(prefix="kr ", suffix=suffix), [])
+
+
+@pytest.mark.parametrize("cell", ["$" + " " * 20 + "1.50", "$\t1.50", "1.50\tkg"])
+def test_what_stands_around_a_number_is_short_and_printable(cell: str) -> None:
+    assert infer([cell])[0].data_type is STRING
+
+
 def test_few_rows_with_more_digits_are_reported() -> None:
     targets, notices = infer_table({"x": [*(f"0.{number:05d}1"[:7] for number in range(3000)), "0.12345678"]})
     assert targets["x"].decimals == 8

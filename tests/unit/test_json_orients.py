@@ -173,3 +173,17 @@ def test_columns_are_read_in_bounded_memory(tmp_path):
         tracemalloc.stop()
     assert (rows, []) == (1_500, list(tmp_path.iterdir()))
     assert peak + most < 40 << 20
+
+
+def test_values_of_several_types_are_reported():
+    data = b'[{"a": "1", "b": true, "c": 1, "d": null}, {"a": 1, "b": 2, "c": 2.5, "d": 18446744073709551616}]'
+    reader, rows, _ = read(data)
+    assert rows == [
+        {"a": "1", "b": "true", "c": 1.0, "d": None},
+        {"a": "1", "b": "2", "c": 2.5, "d": "18446744073709551616"},
+    ]
+    assert [(notice.column, notice.code, notice.rows) for notice in reader.notices.all()] == [
+        ("a", NoticeCode.MIXED_FORMS, 0),
+        ("b", NoticeCode.MIXED_FORMS, 0),
+        ("d", NoticeCode.BEYOND_INT64, 1),
+    ]

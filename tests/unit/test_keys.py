@@ -95,6 +95,27 @@ def test_emails_are_never_published(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "emails",
+    [
+        [f"user{max(place, 1)}@corp.example" for place in range(60)],
+        [f"user{place}@corp.example" if place else "" for place in range(6)],
+        [f"user{place // 2}@corp.example" for place in range(60)],
+    ],
+)
+def test_few_or_repeated_emails_are_never_published(tmp_path: Path, emails: list[str]) -> None:
+    result = read(tmp_path, {"email": emails, "y": [1] * len(emails)})
+    assert (result.schema.column("email").kind, codes(result, "email")) == (ColumnKind.ID, ["NEAR_UNIQUE"])
+    shown = json.dumps([result.schema.to_json(), result.profile, result.sdv_metadata])
+    assert [email for email in emails if email and email in shown] == []
+
+
+def test_few_repeated_emails_are_categories(tmp_path: Path) -> None:
+    teams = [f"team{place % 3}@corp.example" for place in range(60)]
+    result = read(tmp_path, {"team": teams, "y": [1] * 60})
+    assert (result.schema.column("team").kind, codes(result, "team")) == (ColumnKind.CATEGORICAL, [])
+
+
+@pytest.mark.parametrize(
     ("values", "kind", "code"),
     [
         ([f"v{place}" for place in range(100)], ColumnKind.ID, "NEAR_UNIQUE"),
@@ -105,7 +126,6 @@ def test_emails_are_never_published(tmp_path: Path) -> None:
         ([f"KD{place:07d}" for place in range(12)], ColumnKind.ID, "NEAR_UNIQUE"),
         ([f"{100 + place}-12-{3000 + place}" for place in range(12)], ColumnKind.ID, "NEAR_UNIQUE"),
         ([f"anna{min(place, 28)}@mail.example" for place in range(30)], ColumnKind.ID, "NEAR_UNIQUE"),
-        ([f"+49 30 {10 ** (3 + place % 3) + place}" for place in range(12)], ColumnKind.ID, "NEAR_UNIQUE"),
         ([f"{3000 + place}-{95 + place}-{10 + place}" for place in range(12)], ColumnKind.CATEGORICAL, None),
         (["Ada", "Bo", "Cy", "Di"], ColumnKind.CATEGORICAL, None),
     ],
@@ -116,6 +136,19 @@ def test_text_is_an_id_where_most_of_it_occurs_once(
     result = read(tmp_path, {"x": values, "y": [1] * len(values)})
     assert result.schema.column("x").kind is kind
     assert codes(result, "x") == ([] if code is None else [code])
+
+
+@pytest.mark.parametrize("prefix", ["+4930", "+49 30 ", "(030) 30"])
+def test_phone_numbers_of_several_lengths_are_ids(tmp_path: Path, prefix: str) -> None:
+    phones = [f"{prefix}{10 ** (3 + place % 3) + place}" for place in range(12)]
+    assert read(tmp_path, {"x": phones, "y": [1] * 12}).schema.column("x").kind is ColumnKind.ID
+
+
+def test_days_of_an_unknown_order_are_no_ids(tmp_path: Path) -> None:
+    days = [f"{1 + place % 12:02d}/{1 + place // 12:02d}/2024 {place % 24:02d}:15" for place in range(144)]
+    result = read(tmp_path, {"x": days, "y": [1] * len(days)})
+    assert result.schema.column("x").kind is ColumnKind.CATEGORICAL
+    assert codes(result, "x") == ["DAY_ORDER_UNKNOWN", "NEAR_UNIQUE"]
 
 
 def test_ids_may_be_missing(tmp_path: Path) -> None:

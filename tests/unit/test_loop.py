@@ -331,7 +331,7 @@ def test_with_keep_best_it_is_published_as_it_was(family: str, tmp_path: Path, m
     made = training(artifact)
     assert (made["epochs"], made["published_epoch"], made["ended"]) == (2, 2, "diverged")
     assert artifact.weights == expected.weights
-    assert "going back to epoch 2" in events[-2].message
+    assert [event.message for event in events if "going back to epoch 2" in event.message] != []
     assert {len(cells) for cells in sample(load(artifact), 50).values()} == {50}
 
 

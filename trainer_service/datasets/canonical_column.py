@@ -15,7 +15,7 @@ from trainer_service.datasets.canonical_file import column_batches
 from trainer_service.datasets.column_profile import ColumnProfile
 from trainer_service.datasets.conversion import ImpossibleError, InfinityRule, Mask, convert, mask, reason
 from trainer_service.datasets.declarations import converted_domain, violations
-from trainer_service.datasets.inference.identifiers import LearnedPattern, learn_pattern
+from trainer_service.datasets.inference.identifiers import LearnedPattern, all_emails, learn_pattern
 from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.problems import Problems
 from trainer_service.datasets.table_options import InfinitePolicy
@@ -53,6 +53,7 @@ class CanonicalColumn:
     Attributes:
         infinite: Number of infinite values that were clipped or became missing.
         counts_rows: Whether the column is 0, 1, 2 and so on, or 1, 2, 3.
+        has_emails: Whether all of its texts are e-mail addresses; true as well if it has none.
     """
 
     def __init__(self, name: str, target: Target, declared: ColumnSpec | None, infinite: InfinitePolicy) -> None:
@@ -69,6 +70,7 @@ class CanonicalColumn:
         self._is_decimal = target.data_type is DataType.DECIMAL and self.declared.kind is not ColumnKind.IGNORED
         self._first: int | None = None
         self.counts_rows = target.data_type is DataType.INT64
+        self.has_emails = target.data_type is DataType.STRING
         self._rows = 0
 
     def open(self, path: Path) -> None:
@@ -123,6 +125,9 @@ class CanonicalColumn:
         self.profile.add(array)
         if self.counts_rows:
             self.counts_rows = self._continues(array)
+        if self.has_emails:
+            # Most columns have none, and are not tested after their first text.
+            self.has_emails = all_emails(array.slice(0, 1)) and all_emails(array)
         if self.distinctness is None:
             return
         self.distinctness.add(array)

@@ -21,7 +21,9 @@ from trainer_service.datasets.inference.keys import (
 from trainer_service.datasets.notices import Finding, Notice, NoticeCode, Notices, column_flag, key_flag
 
 _FEW_ROWS = 2
-"""Rows from which on unique text that its name or shape calls an id is one."""
+"""Values from which on text that mostly occurs once, and that its name or shape calls an id, is one."""
+_DAYS = (NoticeCode.DAY_ORDER_UNKNOWN,)
+"""Notices of text that is days."""
 _NOTABLE_ROWS = 12
 """Rows from which on a number that does not repeat is reported."""
 
@@ -124,7 +126,11 @@ class SchemaBuilder:
         unique = found.single == self._rows
         few_repeat = found.values >= ENOUGH_ROWS and found.single >= ID_SHARE * found.values
         mostly_single = few_repeat and found.values >= ID_VALUES
-        if not few_repeat and not (unique and self._rows >= _FEW_ROWS):
+        # Made ids would be no days.
+        is_day = any(one.column == column.name and one.code in _DAYS for one in self._notices.all())
+        single = found.values >= _FEW_ROWS and found.single >= ID_SHARE * found.values
+        has_emails = column.has_emails and (single or found.distinct >= ENOUGH_ROWS)
+        if is_day or (not few_repeat and not has_emails and not (unique and self._rows >= _FEW_ROWS)):
             self._report_singles(column.name, found)
             return usual
         pattern = column.pattern(self._path)
@@ -135,10 +141,12 @@ class SchemaBuilder:
         if not unique:
             evidence = None
         is_personal = pattern is not None and pattern.is_personal
-        if not mostly_single and evidence is None and not is_personal:
+        if not mostly_single and not has_emails and evidence is None and not is_personal:
             self._report_singles(column.name, found)
             return usual
         why = f"{found.single} of {found.values} values occur once"
+        if not single:
+            why = "its values are e-mail addresses"
         flag = column_flag(column.name, "categorical")
         message = f"{why}; it is an id, so that made values are published instead of them"
         self._report_layouts(column.name, pattern)

@@ -17,6 +17,7 @@ LAST_MICROS = 253_402_300_799_999_999
 
 _MONTH_DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], dtype=np.int64)
 _PIVOT = 69
+_FIRST_WEEKDAY = 3  # 1970-01-01 was a Thursday
 
 
 class Moments:
@@ -64,6 +65,10 @@ class Moments:
             day = self.field("d")
             month = np.full(self._size, self._layout.month) if self._layout.month else self.field("m")
         return days_since_1970(year, month, day), _is_day(year, month, day)
+
+    def weekday(self) -> Micros:
+        """Return the day of the week of the days shown, which exist, shape (n,); Monday is 0."""
+        return (self.days()[0] + _FIRST_WEEKDAY) % 7
 
     def clock(self) -> tuple[Micros, Mask]:
         """Return microseconds since midnight, of the clock shown, and which of them exist, both shape (n,)."""

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rowmint.schema.forms.id_pattern import parse_id_pattern
-from trainer_service.datasets.shapes import bytes_of
+from trainer_service.datasets.shapes import bytes_of, shapes
 
 MAX_WIDTH = 64
 """Longest id that is made."""
@@ -29,6 +29,7 @@ _CODE_WIDTH = 8
 _PERSONAL_DIGITS = 9
 _PHONE_MARKS = frozenset("+-() ")
 _LOCAL_WIDTH = 32
+_EMAIL = r"^(?P<local>[^@\s]+)@(?P<domain>[A-Za-z0-9.-]+\.[A-Za-z]{2,})$"
 _MOST = 0.95
 _DIGITS, _LOWER, _UPPER = "0123456789", "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _CLASSES = (
@@ -45,6 +46,9 @@ _CLASSES = (
 )
 _HEX_CLASSES = _CLASSES[4:6]
 _HEX_WIDTH = 16
+_SPELLED = frozenset(_LOWER + _UPPER + "\0")
+"""Characters of texts that are more than digits and punctuation."""
+_MAX_SHAPES = 4096
 _LETTERS = 0  # bytes past ASCII count as this one
 _UINT64_DIGITS = 20
 _UINT64_END = "18446744073709551616"
@@ -81,6 +85,9 @@ class _Layouts:
         anywhere: Whether a byte occurs, shape (128,).
         heads: Whether a byte occurs at a position counted from the beginning, shape (MAX_WIDTH, 128).
         largest: The largest of the texts of twenty digits.
+        shapes: Rows by shape, of texts of digits and punctuation; empty past `_MAX_SHAPES` shapes.
+        has_shapes: Whether there are not more.
+        has_zeros: Whether a group of digits begins with 0.
     """
 
     rows: Counter[int] = field(default_factory=Counter)
@@ -88,6 +95,9 @@ class _Layouts:
     anywhere: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(128, np.bool_))
     heads: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((MAX_WIDTH, 128), np.bool_))
     largest: str = ""
+    shapes: Counter[str] = field(default_factory=Counter)
+    has_shapes: bool = True
+    has_zeros: bool = False
 
     def add(self, texts: pa.Array) -> None:
         offsets, data = bytes_of(texts)
@@ -108,6 +118,19 @@ class _Layouts:
         digits = texts.filter(pc.equal(pc.binary_length(texts), _UINT64_DIGITS))
         if len(digits):
             self.largest = max(self.largest, pc.max(digits).as_py())
+        if self.has_shapes:
+            self._add_shapes(texts)
+
+    def _add_shapes(self, texts: pa.Array) -> None:
+        if _SPELLED.isdisjoint(_bytes(self.anywhere)):
+            for one in shapes(texts).value_counts().to_pylist():
+                self.shapes[one["values"]] += one["counts"]
+            self.has_zeros |= bool(pc.any(pc.match_substring_regex(texts, "(^|[^0-9])0[0-9]")).as_py())
+            self.has_shapes = len(self.shapes) <= _MAX_SHAPES
+        else:
+            self.has_shapes = False
+        if not self.has_shapes:
+            self.shapes.clear()
 
 
 def learn_pattern(batches: Iterable[pa.Array]) -> LearnedPattern | None:
@@ -125,7 +148,7 @@ def learn_pattern(batches: Iterable[pa.Array]) -> LearnedPattern | None:
             continue
         total += len(texts)
         whole.add(texts)
-        parts = pc.extract_regex(texts, r"^(?P<local>[^@\s]+)@(?P<domain>[A-Za-z0-9.-]+\.[A-Za-z]{2,})$").drop_null()
+        parts = pc.extract_regex(texts, _EMAIL).drop_null()
         addresses += len(parts)
         if len(parts):
             local.add(parts.field("local"))
@@ -141,6 +164,11 @@ def learn_pattern(batches: Iterable[pa.Array]) -> LearnedPattern | None:
             _with_room([(letters, least, most)], total) + f"@{domain}", 0, is_code=True, is_personal=True
         )
     return _of_layouts(whole, total)
+
+
+def all_emails(texts: pa.Array) -> bool:
+    """Return whether all texts are e-mail addresses, missing ones aside."""
+    return bool(pc.all(pc.match_substring_regex(texts, _EMAIL), min_count=0).as_py())
 
 
 def _of_layouts(layouts: _Layouts, total: int) -> LearnedPattern:
@@ -173,9 +201,25 @@ def _of_layouts(layouts: _Layouts, total: int) -> LearnedPattern:
         parts.append((_alphabet(_bytes(layouts.heads[head]), total), 1, 1))
         head += 1
     rest = layouts.heads[head:] if longest <= MAX_WIDTH else layouts.anywhere[np.newaxis]
+    if layouts.has_shapes and longest <= MAX_WIDTH and set(_bytes(np.logical_or.reduce(rest))) - set(_DIGITS):
+        # Where punctuation stands is more of a layout than how many digits there are.
+        most = max(layouts.shapes.values())
+        shape = min(shape for shape, count in layouts.shapes.items() if count == most)
+        pattern = _of_shape(shape, total, has_zeros=layouts.has_zeros)
+        return LearnedPattern(pattern, total - most, is_personal=is_number)
     alphabet = _alphabet(_bytes(np.logical_or.reduce(rest)), 0)
     parts.append((alphabet, max(1, min(shortest, MAX_WIDTH) - head), max(1, min(longest, MAX_WIDTH) - head)))
     return LearnedPattern(_with_room(parts, total), 0, is_personal=is_number)
+
+
+def _of_shape(shape: str, total: int, *, has_zeros: bool) -> str:
+    """Return the pattern of a shape; groups of digits begin with 0 if some do."""
+    parts = []
+    for place, letter in enumerate(shape):
+        starts = letter == "0" and not shape[:place].endswith("0") and shape[place + 1 : place + 2] == "0"
+        digit = "[1-9]" if starts and not has_zeros else "[0-9]"
+        parts.append((digit if letter == "0" else _alphabet(letter, total), 1, 1))
+    return _with_room(parts, total)
 
 
 def _bytes(seen: NDArray[np.bool_]) -> str:

@@ -39,11 +39,12 @@ def decide_moment(
         strptime: The declared strptime format, or empty.
     """
     notices = ColumnNotices(name)
-    if len(state.facts) != 1:
-        if any("1" in template for template in state.facts):
+    found = _likely(state.facts)
+    if len(found) != 1:
+        if any("1" in template for template in found):
             _report_unknown("which field of the days is the year", notices)
         return Decision(None, notices.all())
-    ((template, facts),) = state.facts.items()
+    ((template, facts),) = found.items()
     day_first = None
     if "1" in template and not strptime and declared is None:
         day_first = _day_first(template, facts, orders)
@@ -86,6 +87,12 @@ def decide_moment(
         why=f"every value is a {_NOUNS[data_type]} written as {form.pattern}",
     )
     return Decision(target, notices.all())
+
+
+def _likely(found: Mapping[str, MomentFacts]) -> Mapping[str, MomentFacts]:
+    """Return the readings, without those whose year comes first if points are between fields and another fits."""
+    german = {template: facts for template, facts in found.items() if template.startswith("1.")}
+    return german or found
 
 
 def _report_unknown(what: str, notices: ColumnNotices) -> None:
@@ -182,6 +189,7 @@ def _date_pattern(template: str, facts: MomentFacts, day_first: bool | None, not
             pieces.append(f"%{_unpadded(letter, facts, notices)}{name}")
         elif letter in "ab":
             counts = facts.days if letter == "a" else facts.months
+            _note_names(letter, facts, notices)
             whole = bool(counts) and notices.commonest(counts, lambda long: "whole names" if long else "short names")
             pieces.append(f"%{letter.upper() if whole else letter}")
         elif letter in "Yy":
@@ -189,6 +197,16 @@ def _date_pattern(template: str, facts: MomentFacts, day_first: bool | None, not
         else:
             pieces.append(letter)
     return "".join(pieces)
+
+
+def _note_names(letter: str, facts: MomentFacts, notices: ColumnNotices) -> None:
+    """Report names of months and days that are written otherwise than they came."""
+    flag = notices.as_kind("categorical")
+    if letter == "b" and facts.sept:
+        notices.add(NoticeCode.MIXED_FORMS, "Sept is written as other months are, in three letters", flag, facts.sept)
+    if letter == "a" and facts.other_days:
+        message = "some days have the name of another day of the week, which is written as the date has it"
+        notices.add(NoticeCode.MIXED_FORMS, message, flag, facts.other_days)
 
 
 def _clock_pattern(facts: MomentFacts, notices: ColumnNotices) -> str:

@@ -50,6 +50,8 @@ class MomentFacts:
         padded: Rows by field that begins with 0.
         months: Rows by whether the month's name is written out; May counts as neither.
         days: Rows by whether the day's name is written out.
+        sept: Rows whose month is Sept.
+        other_days: Rows with the name of another day than theirs.
         names: Rows by case of names.
         offsets: Rows by offset from UTC in minutes.
         day_first: Rows that are moments only if the day precedes the month.
@@ -67,6 +69,8 @@ class MomentFacts:
     padded: Counter[str] = field(default_factory=Counter)
     months: Counter[bool] = field(default_factory=Counter)
     days: Counter[bool] = field(default_factory=Counter)
+    sept: int = 0
+    other_days: int = 0
     names: Counter[NameCase] = field(default_factory=Counter)
     offsets: Counter[int] = field(default_factory=Counter)
     day_first: int = 0
@@ -101,6 +105,8 @@ class MomentFacts:
             valid = bool(moments.micros()[1].all())
         if not valid:
             return False
+        if layout.weekday is not None and {"Y", "y"} & layout.spans.keys() and "1" not in layout.spans:
+            self.other_days += int(weights[moments.weekday() != layout.weekday].sum())
         self._add_clock(layout, moments, group, weights, rows)
         self._add_names(layout, rows)
         for name in _PADDED:
@@ -138,7 +144,9 @@ class MomentFacts:
         if layout.names is not None:
             self.names[layout.names] += rows
         if layout.name_width and layout.month != 5:
-            self.months[layout.name_width > 3] += rows
+            sept = layout.month == 9 and layout.name_width == 4
+            self.months[layout.name_width > 3 and not sept] += rows
+            self.sept += rows if sept else 0
         if layout.day_width:
             self.days[layout.day_width > 3] += rows
 

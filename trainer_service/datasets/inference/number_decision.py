@@ -7,7 +7,8 @@ from typing import Any
 from rowmint.schema import DataType
 from rowmint.schema.forms import ExponentStyle, Grouping, NegativeStyle, NumberForm, PlusSign, WrittenForm
 from rowmint.schema.forms.number_layouts import Separators
-from trainer_service.datasets.column_types import MAX_DECIMALS
+from rowmint.schema.forms.validation import MAX_EXPONENT_DIGITS, MAX_FRACTION_DIGITS
+from trainer_service.datasets.column_types import MAX_DECIMALS, MAX_SCALE
 from trainer_service.datasets.inference.decision import ColumnNotices, Decision, Evidence
 from trainer_service.datasets.inference.numbers import NumberFacts, NumberState
 from trainer_service.datasets.notices import NoticeCode
@@ -129,8 +130,8 @@ def _target(
         data_type = DataType.DOUBLE if facts.beyond_int64 else DataType.INT64
     elif not facts.lossy and not facts.beyond_exact:
         data_type = DataType.DOUBLE
-    elif not facts.exponents and not others and decimals is not None and facts.largest * 10**scale < _UNITS:
-        data_type = DataType.DECIMAL
+    elif not facts.exponents and not others and scale <= MAX_SCALE and facts.largest * 10**scale < _UNITS:
+        data_type, decimals = DataType.DECIMAL, scale
     elif facts.beyond_exact and not request.numerical:
         return None
     else:
@@ -138,6 +139,8 @@ def _target(
         message = "digits beyond those that a double holds were dropped"
         notices.add(NoticeCode.DIGITS_DROPPED, message, notices.as_kind("categorical"), facts.lossy)
     form = _form(facts, data_type, decimals, separators, notices) if request.form is None else request.form
+    if request.form is None:
+        _note_respelled(facts, form, notices)
     _note_rounding(facts, notices)
     canonical = NumberForm(minimum_fraction_digits=decimals if data_type is DataType.DECIMAL else None)
     plain = form in (NumberForm(), canonical)
@@ -216,12 +219,13 @@ def _fewest_digits(facts: NumberFacts, data_type: DataType, decimals: int | None
             spread = f"{min(lengths)} to {max(lengths)} digits"
             message = f"fractions have {spread} and some end in 0; they are written with {best} or as many as needed"
             notices.add(NoticeCode.MIXED_FORMS, message, notices.as_kind("categorical"), total - agreeing(best))
+        best = min(best, MAX_FRACTION_DIGITS)
     return None if best == 1 and data_type is DataType.DOUBLE else best
 
 
 def _plus(facts: NumberFacts, notices: ColumnNotices) -> PlusSign:
     if not facts.plus:
-        return PlusSign.NEVER
+        return PlusSign.NOT_NEGATIVE if facts.plus_zeros and not facts.bare_zeros + facts.bare else PlusSign.NEVER
     counts = Counter({True: facts.plus})
     if facts.bare:
         counts[False] = facts.bare
@@ -234,17 +238,51 @@ def _exponent(facts: NumberFacts, data_type: DataType, decimals: int | None) -> 
     """Return the fields of the exponent."""
     if not facts.exponents:
         # Python's repr has an exponent for small numbers on a fine grid, and for large ones.
-        plain = (decimals is not None and decimals > _SHORT) or facts.digits[1] > MAX_DECIMALS
+        fine = decimals is not None and decimals > _SHORT
+        plain = fine or facts.tiny or facts.digits[1] > MAX_DECIMALS
         return {"exponent": ExponentStyle.NEVER} if plain and data_type is DataType.DOUBLE else {}
     every = facts.exponents.total() == facts.rows
-    signs = {plus for _, _, plus in facts.exponents}
+    signs = {sign for _, _, sign in facts.exponents}
     upper = sum(rows for (is_upper, _, _), rows in facts.exponents.items() if is_upper)
     return {
         "exponent": ExponentStyle.ALWAYS if every else ExponentStyle.SHORTEST,
-        "exponent_digits": min(digits for _, digits, _ in facts.exponents),
+        "exponent_digits": min(MAX_EXPONENT_DIGITS, *(digits for _, digits, _ in facts.exponents)),
         "exponent_upper": upper * 2 > facts.exponents.total(),
-        "exponent_plus": True in signs,
+        "exponent_plus": "+" in signs,
     }
+
+
+def _note_respelled(facts: NumberFacts, form: NumberForm, notices: ColumnNotices) -> None:
+    """Report spellings that no form has: the numbers stay what they are."""
+    flag = notices.as_kind("categorical")
+    if facts.bare_points:
+        message = "a point that no digit follows is left out"
+        notices.add(NoticeCode.MIXED_FORMS, message, flag, facts.bare_points)
+    if facts.minus_zeros:
+        notices.add(NoticeCode.MIXED_FORMS, "zero is written without a minus sign", flag, facts.minus_zeros)
+    if facts.exponents and not _has_one_exponent(facts, form):
+        notices.add(NoticeCode.MIXED_FORMS, "exponents are written in several ways, of which one is used", flag)
+    if facts.unscaled:
+        message = "numbers with an exponent are written with one digit before the point, other than 0"
+        notices.add(NoticeCode.MIXED_FORMS, message, flag, facts.unscaled)
+    round_factors = sum(rows for (digits, round_), rows in facts.factors.items() if digits and round_)
+    if form.exponent is ExponentStyle.SHORTEST and round_factors:
+        notices.add(NoticeCode.MIXED_FORMS, "before an exponent no fraction ends in 0", flag, round_factors)
+    other_zeros = facts.bare_zeros if form.plus is PlusSign.NOT_NEGATIVE else facts.plus_zeros
+    if other_zeros:
+        word = "with" if form.plus is PlusSign.NOT_NEGATIVE else "without"
+        notices.add(NoticeCode.MIXED_FORMS, f"zero is written {word} a plus sign", flag, other_zeros)
+    if form.exponent is ExponentStyle.SHORTEST and (changed := facts.needless + facts.tiny if facts.exponents else 0):
+        message = "only numbers below 0.0001, and those from 10000000000000000 on, are written with an exponent"
+        notices.add(NoticeCode.MIXED_FORMS, message, flag, changed)
+
+
+def _has_one_exponent(facts: NumberFacts, form: NumberForm) -> bool:
+    """Return whether all exponents have the case, the plus sign and the fewest digits of the form."""
+    cases = {upper for upper, _, _ in facts.exponents}
+    signs = {sign for _, _, sign in facts.exponents} - {"-"}
+    widths = {digits for digits, rows in facts.padded.items() if rows}
+    return len(cases) == 1 and len(signs) <= 1 and widths <= {form.exponent_digits}
 
 
 def _note_rounding(facts: NumberFacts, notices: ColumnNotices) -> None:

@@ -18,6 +18,9 @@ NOT_A_NUMBER = ("NaN", "nan", "NAN")
 INFINITY = tuple(f"{sign}{word}" for sign in ("", "+", "-") for word in ("inf", "Inf", "INF", "Infinity", "infinity"))
 
 MAX_VARIANTS = 16
+PRINTED_FROM, PRINTED_BELOW = 1e-4, 1e16
+"""Numbers that a float prints without an exponent."""
+_PRINTED_ZEROS = 4
 _WORDS = frozenset([*NOT_A_NUMBER, *INFINITY])
 _EXACT_DIGITS = 15
 _INT64_HEAD, _INT64_TAIL = divmod(2**63, 10**9)
@@ -44,11 +47,17 @@ class NumberFacts:
         grouped: Rows with groups.
         ungrouped: Rows of at least five digits without groups.
         groupings: Ways of grouping that all groups fit.
-        exponents: Rows by whether the exponent is in upper case, its digits, and whether it has a plus sign.
+        exponents: Rows by whether the exponent is in upper case, its digits, and its sign.
+        padded: Rows by digits of an exponent that begins with 0.
+        unscaled: Rows with an exponent and not just one digit before the point, other than 0; of 0, with one but 0.
         factors: Rows with an exponent by digits of the fraction before it and whether the last of them is 0.
         codes: Rows with an exponent without signs, after at least two digits without a point.
         pointed: Rows with an exponent and a point or a sign.
         leading_points: Rows that begin with the point.
+        bare_points: Rows that end with it.
+        tiny: Rows without an exponent of numbers that a float prints with one, as they are so small.
+        needless: Rows with an exponent of numbers that a float prints without one.
+        minus_zeros: Rows of 0 that say that they are below it.
         zero_points: Rows with the single digit 0 before the point.
         beyond_int64: Rows of integers beyond 64 bits.
         beyond_exact: Rows of integers that a double may not hold exactly.
@@ -72,11 +81,17 @@ class NumberFacts:
     grouped: int = 0
     ungrouped: int = 0
     groupings: frozenset[Grouping] = frozenset(Grouping)
-    exponents: Counter[tuple[bool, int, bool]] = field(default_factory=Counter)
+    exponents: Counter[tuple[bool, int, str]] = field(default_factory=Counter)
+    padded: Counter[int] = field(default_factory=Counter)
+    unscaled: int = 0
     factors: Counter[tuple[int, bool]] = field(default_factory=Counter)
     codes: int = 0
     pointed: int = 0
     leading_points: int = 0
+    bare_points: int = 0
+    tiny: int = 0
+    needless: int = 0
+    minus_zeros: int = 0
     zero_points: int = 0
     beyond_int64: int = 0
     beyond_exact: int = 0
@@ -116,7 +131,7 @@ class NumberFacts:
         if len(layout.whole) > 1:
             self.leading_zeros += int(weights[group.digit(layout.whole[0]) == 0].sum())
         if layout.exponent:
-            self._add_exponent(layout, rows)
+            self._add_exponent(layout, group, weights, rows)
             _count_fraction(self.factors, layout, group, weights)
         else:
             self._add_fraction(layout, group, weights, rows)
@@ -126,6 +141,7 @@ class NumberFacts:
         if layout.negative is not None:
             self.negatives[layout.negative] += rows
         zeros = int(weights[group.zeros(layout.whole + layout.fraction)].sum())
+        self.minus_zeros += zeros if layout.negative is not None else 0
         if layout.plus:
             self.plus += rows - zeros
             self.plus_zeros += zeros
@@ -143,13 +159,23 @@ class NumberFacts:
         elif len(layout.whole) > 4:
             self.ungrouped += rows
 
-    def _add_exponent(self, layout: NumberLayout, rows: int) -> None:
-        self.exponents[layout.exponent_upper, len(layout.exponent), layout.exponent_sign == "+"] += rows
+    def _add_exponent(self, layout: NumberLayout, group: ShapeGroup, weights: NDArray[np.int64], rows: int) -> None:
+        self.exponents[layout.exponent_upper, len(layout.exponent), layout.exponent_sign] += rows
+        self.padded[len(layout.exponent)] += int(weights[group.digit(layout.exponent[0]) == 0].sum())
+        if len(layout.whole) != 1 or layout.point != bool(layout.fraction):
+            self.unscaled += rows
+        else:
+            zero_head, zero = group.zeros(layout.whole), group.zeros(layout.whole + layout.fraction)
+            other = (zero_head & ~zero) | (zero & ~group.zeros(layout.exponent))
+            self.unscaled += int(weights[other].sum())
         signed = bool(layout.exponent_sign) or layout.plus or layout.negative is not None
         if layout.point or signed:
             self.pointed += rows
         if not layout.point and not layout.exponent_sign and len(layout.whole) > 1:
             self.codes += rows
+        magnitudes = np.abs(group.spelled(plain(layout, group.shape)).cast(pa.float64()).to_numpy())
+        ordinary = (magnitudes == 0) | ((magnitudes >= PRINTED_FROM) & (magnitudes < PRINTED_BELOW))
+        self.needless += int(weights[ordinary].sum())
 
     def _add_fraction(self, layout: NumberLayout, group: ShapeGroup, weights: NDArray[np.int64], rows: int) -> None:
         if not layout.point:
@@ -157,8 +183,13 @@ class NumberFacts:
         _count_fraction(self.fractions, layout, group, weights)
         if layout.fraction:
             self.leading_points += 0 if layout.whole else rows
+            first = layout.fraction[:_PRINTED_ZEROS]
+            small = group.zeros(layout.whole + first) & ~group.zeros(layout.fraction)
+            self.tiny += int(weights[small].sum())
             if len(layout.whole) == 1:
                 self.zero_points += int(weights[group.digit(layout.whole[0]) == 0].sum())
+        elif layout.point:
+            self.bare_points += rows
 
     def _add_size(self, layout: NumberLayout, group: ShapeGroup, weights: NDArray[np.int64]) -> None:
         """Count the numbers that are too large, or have too many digits."""

@@ -103,7 +103,7 @@ class CheckedStream(io.RawIOBase):
         if length == 0:
             return prefix
         if not 0 < length <= _MAX_METADATA:
-            raise _stream_error(f"has a message header of {length} bytes")
+            raise _stream_error(f"has a message header of {length} bytes; is it an Arrow stream or file?")
         metadata = self._exactly(length)
         try:
             self._body = self._checked_body(metadata)

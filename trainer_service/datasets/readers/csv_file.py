@@ -105,7 +105,8 @@ class CsvReader:
             if names is not None:
                 break
         if not names:
-            raise InvalidDataError([DataProblem("the first line is empty; it must name the columns", line=1)])
+            message = "the first line is empty; it must name the columns: --skip-rows skips lines before it"
+            raise InvalidDataError([DataProblem(message, line=1)])
         return names
 
     def _parse_header(self, beginning: str, *, complete: bool) -> list[str] | None:
@@ -225,7 +226,7 @@ class CsvReader:
         if self._seen.guessed and self.hints.delimiter != ",":
             expected += f" (the delimiter {self.hints.delimiter!r} was seen; another one: --delimiter)"
         for number, fields in ragged:
-            hint = "; if it is a comment: --comment" if fields == 1 else ""
+            hint = _hint(fields, width)
             problems.add(f"has {fields} fields, {expected}{hint}", line=lines.get(number, 0), row=number - has_header)
 
     def _lines(self, records: Collection[int]) -> dict[int, int]:
@@ -236,6 +237,15 @@ class CsvReader:
         header = int(self.dialect.has_header)
         lines = self._lines({row + header for row in rows})
         return {record - header: line for record, line in lines.items()}
+
+
+def _hint(fields: int, width: int) -> str:
+    """Return what may be the matter with a row of another number of fields than the header."""
+    if fields == 1:
+        return "; if it is a comment: --comment"
+    if fields == width + 1:
+        return "; quote fields that contain the delimiter, or name the last column in the header"
+    return ""
 
 
 def _controls(source: io.RawIOBase) -> int:

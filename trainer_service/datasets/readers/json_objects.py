@@ -33,6 +33,7 @@ from trainer_service.datasets.readers.json_scan import (
 _ROWS = 8192
 _CELLS = 1 << 20  # one object can add a column to all others of its batch
 _BATCH_CHARACTERS = 4 << 20
+_NAMES = {bool: "booleans", int: "numbers", float: "numbers", str: "texts"}
 _USUAL = (JsonOrient.LINES, JsonOrient.RECORDS)
 
 
@@ -61,6 +62,8 @@ class JsonReader:
         self.notices = Notices()
         self._complete = False
         self._rounded: dict[str, int] = {}
+        self._kinds: dict[str, set[str]] = {}
+        self._huge: dict[str, int] = {}
         self._orient = self._seen(declared.orient)
         self._columns: JsonColumns | None = None
         if self._orient is JsonOrient.COLUMNS:
@@ -93,7 +96,7 @@ class JsonReader:
 
     def batches(self, problems: Problems) -> Iterator[pa.RecordBatch]:
         """See `TableReader.batches`."""
-        self._rounded = {}
+        self._rounded, self._kinds, self._huge = {}, {}, {}
         if self._columns is not None:
             yield from self._columns.batches(problems)
             self._finish(self._columns.labels)
@@ -139,6 +142,13 @@ class JsonReader:
         for name, count in self._rounded.items():
             message = "numbers have more digits than a double holds; the nearest double is kept"
             self.notices.add(Notice(NoticeCode.DIGITS_DROPPED, name, message, "", count))
+        for name, kinds in self._kinds.items():
+            if len(kinds) > 1:
+                message = f"its values are {' and '.join(sorted(kinds))} in the file; all of them become text"
+                self.notices.add(Notice(NoticeCode.MIXED_FORMS, name, message))
+        for name, count in self._huge.items():
+            message = "integers beyond 64 bits are kept as text, digit by digit"
+            self.notices.add(Notice(NoticeCode.BEYOND_INT64, name, message, "", count))
         if not labels.counted:
             message = "the labels of rows are not row numbers, and are not read; to keep them, write them as a column"
             self.notices.add(Notice(NoticeCode.STORAGE, "", message, "", labels.rows))
@@ -157,7 +167,13 @@ class JsonReader:
         if rounded:
             self._rounded[name] = self._rounded.get(name, 0) + rounded
             values = [float(value) if type(value) is RoundedFloat else value for value in values]
-        return _array(values, name, first_row, problems)
+        kinds = set(map(type, values)) - {type(None)}
+        self._kinds.setdefault(name, set()).update(_NAMES[kind] for kind in kinds)
+        if int in kinds:
+            huge = sum(type(value) is int and not INT64_MIN <= value <= INT64_MAX for value in values)
+            if huge:
+                self._huge[name] = self._huge.get(name, 0) + huge
+        return _array(values, kinds, name, first_row, problems)
 
     def lines_of(self, rows: Collection[int]) -> dict[int, int]:
         """See `TableReader.lines_of`; the file is read once more."""
@@ -175,9 +191,8 @@ class JsonReader:
         return found
 
 
-def _array(values: list[Any], name: str, first_row: int, problems: Problems) -> pa.Array:
-    """Return the cells of one column of a batch: typed if all are of one kind, else all as text."""
-    kinds = set(map(type, values)) - {type(None)}
+def _array(values: list[Any], kinds: set[type], name: str, first_row: int, problems: Problems) -> pa.Array:
+    """Return the cells of one column of a batch: typed if all are of one of the kinds there are, else all as text."""
     if not kinds:
         return pa.nulls(len(values))
     if kinds == {bool}:

@@ -1,4 +1,4 @@
-"""Formats of binary files, told by their first bytes, which text never begins with."""
+"""Formats of binary files, known by their first bytes, which text never begins with."""
 
 import codecs
 import io

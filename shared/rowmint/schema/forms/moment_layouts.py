@@ -77,6 +77,7 @@ class MomentLayout:
         month: Number of the month if it is a name, else 0.
         name_width: Letters of the month's name; 0 if it is not a name. May has the same name in both lengths.
         day_width: Letters of the day's name; 0 if there is none.
+        weekday: Number of the day's name from Monday, 0; None if there is none.
         names: Case of names; None without one.
         afternoon: Whether the clock is in its second half; None without halves.
         lower_half: Whether that is in lower case.
@@ -90,6 +91,7 @@ class MomentLayout:
     month: int = 0
     name_width: int = 0
     day_width: int = 0
+    weekday: int | None = None
     names: NameCase | None = None
     afternoon: bool | None = None
     lower_half: bool = False
@@ -167,6 +169,7 @@ def _layout(match: re.Match[str], template: str | None = None) -> MomentLayout:
         month=_month(month),
         name_width=len(month),
         day_width=len(day),
+        weekday=[name[:3] for name in WEEKDAYS].index(day[:3].title()) if day else None,
         names=_case(month or day),
         afternoon=half.lower() == "pm" if half else None,
         lower_half=half.islower(),

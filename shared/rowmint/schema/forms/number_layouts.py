@@ -19,6 +19,10 @@ GROUP_SEPARATORS = (",", ".", " ", "\u00a0", "\u202f", "'", "\u2019", "_")
 DECIMAL_SEPARATORS = (".", ",")
 UNICODE_MINUS = "\u2212"
 CREDIT = "CR"
+MAX_AFFIX = 16
+"""Most characters before or after a number, which are spaces, a sign of currency or a unit."""
+NO_TEXT = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
+"""Characters that no affix has."""
 
 
 class Separators(NamedTuple):
@@ -38,6 +42,8 @@ _HEAD = re.compile(rf"(?P<outer>[{_SIGNS}(]?)(?P<prefix>[^{_SIGNS}()]*)(?P<inner
 _CORE = re.compile(
     rf"(?P<mantissa>[0{re.escape(''.join(GROUP_SEPARATORS))}]+)(?:(?P<letter>[eE])(?P<sign>[+-]?)(?P<exponent>0+))?"
 )
+_NO_FRACTION = re.compile(r"[.,][-\u2013\u2014]")
+"""What stands for a fraction of zero in prices such as ``5,-``; the dash is no sign."""
 _CURRENCY_TEXT = """
 AED ARS AUD BDT BGN BHD BRL CAD CHF CLP CNY COP CZK DKK EGP EUR GBP HKD HUF IDR ILS INR ISK JPY KES KRW KWD KZT LKR MAD
 MXN MYR NGN NOK NZD OMR PEN PHP PKR PLN QAR RON RSD RUB SAR SEK SGD THB TND TRY TWD UAH USD UYU VND XAF XOF ZAR
@@ -114,7 +120,8 @@ def number_layouts(shape: str) -> tuple[NumberLayout, ...]:
     first, last = shape.index("0"), shape.rindex("0") + 1
     # A separator beside the digits may begin or end the number, as in ".5" and "5.", or belong to "Rs." before it.
     for start in (first, first - 1) if first and shape[first - 1] in DECIMAL_SEPARATORS else (first,):
-        end = last + 1 if shape[last : last + 1] in DECIMAL_SEPARATORS else last
+        pointed = shape[last : last + 1] in DECIMAL_SEPARATORS and not _NO_FRACTION.match(shape, last)
+        end = last + 1 if pointed else last
         core = _CORE.fullmatch(shape, start, end)
         frame = _frame(shape[:start], shape[end:])
         if core is None or frame is None:
@@ -143,7 +150,7 @@ def _frame(head: str, tail: str) -> _Frame | None:
     negative = {"-": NegativeStyle.MINUS, UNICODE_MINUS: NegativeStyle.UNICODE_MINUS}.get(sign)
     if sign == "(":
         negative, mark = NegativeStyle.PARENTHESES, ")"
-    elif not sign and "-" in tail:
+    elif not sign and "-" in _NO_FRACTION.sub("", tail):
         negative, mark = NegativeStyle.TRAILING_MINUS, "-"
     elif not sign and CREDIT in tail:
         negative, mark = NegativeStyle.CREDIT, CREDIT
@@ -155,7 +162,10 @@ def _frame(head: str, tail: str) -> _Frame | None:
         if suffix == tail:
             return None
         tail = suffix
-    if not (_is_money(prefix) and (_is_money(tail) or tail.strip() in _UNITS)):
+    bare = _NO_FRACTION.sub("", tail)
+    if not (_is_money(prefix) and (_is_money(bare) or bare.strip() in _UNITS)):
+        return None
+    if any(len(affix) > MAX_AFFIX or NO_TEXT.search(affix) for affix in (prefix, tail)):
         return None
     return _Frame(prefix, tail, sign == "+", negative, after)
 

@@ -5,16 +5,16 @@ import re
 from rowmint.errors import InvalidFieldError
 from rowmint.schema.cell import DataType
 from rowmint.schema.forms.moments import directives, has_day, is_time_of_day, parse_pattern
+from rowmint.schema.forms.number_layouts import MAX_AFFIX, NO_TEXT
 from rowmint.schema.forms.storage import STORAGE_OF_TYPE
 from rowmint.schema.forms.written_form import BooleanForm, DatetimeForm, Grouping, NumberForm, WrittenForm, ZoneStyle
 
 MAX_PAD_WIDTH = 64
-_MAX_AFFIX = 16
+MAX_FRACTION_DIGITS = 38
+MAX_EXPONENT_DIGITS = 4
 _MAX_WORD = 32
 _MAX_DIGITS = 38
-_MAX_EXPONENT = 4
 _MAX_OFFSET = 86_400
-_NO_TEXT = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
 _ZONE = re.compile(r"[A-Za-z0-9_+\-/:]{0,64}")
 _NOT_A_LEAD = ("=", "+", "-", "@", "(", "\N{MINUS SIGN}")
 _NOT_A_SEPARATOR = re.compile(r"[0-9+\-()eE\N{MINUS SIGN}]")
@@ -59,8 +59,8 @@ def _within(value: int, least: int, most: int, field: str) -> None:
 
 def _validate_number(form: NumberForm, field: str) -> None:
     for name, text in (("prefix", form.prefix), ("suffix", form.suffix)):
-        if len(text) > _MAX_AFFIX or _NO_TEXT.search(text) or any(letter.isdigit() for letter in text):
-            raise InvalidFieldError(f"{field}.{name}", f"must be at most {_MAX_AFFIX} characters, none of them digits")
+        if len(text) > MAX_AFFIX or NO_TEXT.search(text) or any(letter.isdigit() for letter in text):
+            raise InvalidFieldError(f"{field}.{name}", f"must be at most {MAX_AFFIX} characters, none of them digits")
     if form.prefix[:1] in _NOT_A_LEAD:
         raise InvalidFieldError(f"{field}.prefix", f"begins with {form.prefix[0]!r}, which would be taken for a sign")
     separators = [("decimal_separator", form.decimal_separator)]
@@ -69,13 +69,13 @@ def _validate_number(form: NumberForm, field: str) -> None:
     elif form.group_separator:
         raise InvalidFieldError(f"{field}.group_separator", "is given, but digits are not grouped; set grouping")
     for name, text in separators:
-        if len(text) != 1 or _NO_TEXT.search(text) or _NOT_A_SEPARATOR.search(text):
+        if len(text) != 1 or NO_TEXT.search(text) or _NOT_A_SEPARATOR.search(text):
             raise InvalidFieldError(f"{field}.{name}", f"is {text!r}; must be one character, not a digit or sign")
     if form.group_separator == form.decimal_separator:
         raise InvalidFieldError(f"{field}.group_separator", "is the decimal separator; give two different characters")
-    _within(form.minimum_fraction_digits or 0, 0, _MAX_DIGITS, f"{field}.minimum_fraction_digits")
+    _within(form.minimum_fraction_digits or 0, 0, MAX_FRACTION_DIGITS, f"{field}.minimum_fraction_digits")
     _within(form.minimum_integer_digits, 0, _MAX_DIGITS, f"{field}.minimum_integer_digits")
-    _within(form.exponent_digits, 1, _MAX_EXPONENT, f"{field}.exponent_digits")
+    _within(form.exponent_digits, 1, MAX_EXPONENT_DIGITS, f"{field}.exponent_digits")
 
 
 def _validate_datetime(form: DatetimeForm, data_type: DataType | None, field: str) -> None:
@@ -107,7 +107,7 @@ def _validate_datetime(form: DatetimeForm, data_type: DataType | None, field: st
 
 def _validate_boolean(form: BooleanForm, field: str) -> None:
     for name, text in (("true_text", form.true_text), ("false_text", form.false_text)):
-        if not 1 <= len(text) <= _MAX_WORD or text != text.strip() or _NO_TEXT.search(text):
+        if not 1 <= len(text) <= _MAX_WORD or text != text.strip() or NO_TEXT.search(text):
             raise InvalidFieldError(
                 f"{field}.{name}", f"must have 1 to {_MAX_WORD} characters, without space around them"
             )
