@@ -6,10 +6,11 @@ serves what was there.
 
 import argparse
 import contextlib
+import fcntl
 import os
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from rowmint.errors import DataLossError, InvalidFieldError, UnavailableError, WrongStateError
@@ -41,14 +42,37 @@ def back_up(registry: Path, stores: dict[Part, LocalDirectoryStore], target: Pat
         DataLossError: The registry names objects that are missing; all others are copied.
         InvalidFieldError: The copy would be in what is copied.
         UnavailableError: Registry or store cannot be read or written.
-        WrongStateError: `target` holds a backup of another registry, or of a later state of this one.
+        WrongStateError: `target` holds a backup of another registry, or of a later state of this one, or is being
+            written.
     """
-    copy, new = target / "registry", target / "registry" / ".new"
     _require_apart((registry, *(store.root for store in stores.values())), target)
-    for name in _FILES:
-        _require_successor(registry / name, copy / name)
-    copies = {part: LocalDirectoryStore(target / part) for part in Part}
+    copy = target / "registry"
+    make_folder(copy)
+    with _alone(copy):
+        for name in _FILES:
+            _require_successor(registry / name, copy / name)
+        return _bring_up_to_date(registry, stores, target)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder: of two backups, one would put in place what the other has only begun."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WrongStateError("another backup is being made in the folder; wait for its end") from error
+        yield
+    finally:
+        os.close(file)
+
+
+def _bring_up_to_date(registry: Path, stores: Mapping[Part, LocalDirectoryStore], target: Path) -> int:
+    """See `back_up`; the registry is copied to a folder of its own until all that it names is there."""
+    copy, new = target / "registry", target / "registry" / ".new"
     make_folder(new)
+    copies = {part: LocalDirectoryStore(target / part) for part in Part}
     count = 0
     # An object that the copied registry names may be deleted before it is copied; a later registry names it no more.
     missing: set[str] = set()

@@ -392,6 +392,22 @@ def test_a_backup_that_is_broken_off_leaves_the_earlier_one_whole(with_model, tm
     assert backup.back_up(home.folder / "registry", stores, target) == 2
 
 
+def test_two_backups_are_not_made_in_one_folder_at_once(with_model, tmp_path, monkeypatch):
+    home, target, refused = with_model, tmp_path / "backup", []
+    stores = {part: home.stores.of(part) for part in Part}
+    real = backup._copy_objects
+
+    def copy(source, copied):
+        with pytest.raises(WrongStateError, match="another backup is being made in the folder"):
+            backup.back_up(home.folder / "registry", stores, target)
+        refused.append(source)
+        return real(source, copied)
+
+    monkeypatch.setattr(backup, "_copy_objects", copy)
+    assert backup.back_up(home.folder / "registry", stores, target) == 3
+    assert len(refused) == 2
+
+
 def test_a_home_that_is_not_there_is_not_backed_up(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match=r"backup: .*data\.db: unable to open database file; is ROWMINT_HOME"):
         run(backup, monkeypatch, capsys, tmp_path / "backup", home=tmp_path / "home")

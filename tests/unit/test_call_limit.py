@@ -9,6 +9,7 @@ import pytest
 
 from rowmint.errors import UnavailableError
 from rowmint.rpc.call_limit import CallLimitInterceptor
+from tests.waiting import PATIENCE
 
 
 class Held:
@@ -62,7 +63,7 @@ def test_one_more_call_than_allowed_is_refused_until_one_has_ended():
         assert await asyncio.gather(running, more) == [2, 5]
         assert [one async for one in stream(6, None)] == [6, 6]
 
-    asyncio.run(test())
+    asyncio.run(asyncio.wait_for(test(), PATIENCE))
 
 
 def test_a_call_that_fails_counts_no_longer():
