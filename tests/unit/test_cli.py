@@ -403,3 +403,13 @@ def test_errors_are_json_for_scripts(fakes, tmp_path):
 def test_the_version_is_shown():
     done = CliRunner().invoke(app, ["--version"])
     assert (done.exit_code, done.stdout) == (0, f"rowmint {version('rowmint')}\n")
+
+
+def test_an_interrupt_is_said_and_leaves_no_part_of_a_file(fakes, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rowmint.client.row_files.FileFormat.write", interrupted)
+    done = run(fakes, "sample", "flights", "-n", "5", "-o", str(tmp_path / "rows.csv"))
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (130, "rowmint: interrupted")
+    assert list(tmp_path.iterdir()) == []

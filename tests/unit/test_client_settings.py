@@ -1,5 +1,6 @@
 """The client's settings: given values win over the environment, that over defaults; and what no variable may hold."""
 
+import pyarrow as pa
 import pytest
 
 from rowmint.client import Client, Credentials, RowmintCallError, synthesize
@@ -141,3 +142,14 @@ def test_synthesize_reads_the_environment(monkeypatch, tmp_path):
         monkeypatch.setenv("ROWMINT_PROJECT", "acme")
         assert synthesize(path, 100).num_rows == 100
     assert trainer.created[0].parent == "projects/acme"
+
+
+def test_synthesize_takes_a_table_and_needs_a_models_name_for_it():
+    table = pa.table({"origin": ["JFK"], "dep_delay": [5]})
+    trainer = FakeTrainer()
+    with services(trainer) as found, Client(found.trainer_address, found.sampler_address) as client:
+        with pytest.raises(InvalidFieldError, match="model: is required where the table comes from no file"):
+            synthesize(table, 100, client=client)
+        assert trainer.created == []
+        assert synthesize(table, 100, model="delays", client=client).num_rows == 100
+        assert trainer.created[0].dataset.format.WhichOneof("format") == "arrow_stream"

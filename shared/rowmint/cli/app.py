@@ -23,6 +23,10 @@ from rowmint.client.settings import VARIABLES, ClientSettings
 from rowmint.errors import RowmintError
 
 
+_INTERRUPTED = 130
+"""What typer makes of an interrupt from the keyboard."""
+
+
 class RowmintGroup(TyperGroup):
     """Reports every error as one line on stderr, JSON with `--json`.
 
@@ -37,6 +41,8 @@ class RowmintGroup(TyperGroup):
         as_json = "--json" in (sys.argv[1:] if args is None else args)
         try:
             code = super().main(args, prog_name, **extra)
+            if code == _INTERRUPTED:
+                print_error("interrupted")
         except (RowmintError, RowmintCallError) as error:
             if as_json:
                 print_json_error(error.message, str(error.reason), error.metadata)

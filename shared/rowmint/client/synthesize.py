@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from rowmint.client.byte_sources import Uploadable
 from rowmint.client.client import Client
 from rowmint.client.datasets import UploadProgress
 from rowmint.client.families import DEFAULT_FAMILY
 from rowmint.client.training import training_config
 from rowmint.client.where import Conditions
+from rowmint.errors import InvalidFieldError
 from rowmint.v1 import training_job_pb2
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ def id_from_name(path: str | os.PathLike[str]) -> str:
 
 
 def synthesize(
-    path: str | os.PathLike[str],
+    data: Uploadable,
     rows: int,
     *,
     where: Conditions = None,
@@ -37,10 +39,10 @@ def synthesize(
     on_event: Callable[[training_job_pb2.TrainingEvent], None] | None = None,
     **hyperparameters: object,
 ) -> "pa.Table":
-    """Upload a file, fit a model to it, and return synthetic rows.
+    """Upload a table, fit a model to it, and return synthetic rows.
 
     Args:
-        path: A CSV, TSV, JSON, NDJSON, Parquet or Arrow stream file; its suffix says which.
+        data: A file, whose suffix says its format; or a data frame or an Arrow table.
         rows: Number of rows.
         where: Conditions that each row satisfies; see `rowmint.client.where`.
         family: Name of the family, one of `rowmint.client.families.family_names()`.
@@ -57,12 +59,13 @@ def synthesize(
     Raises:
         RowmintCallError: A service refused, or was not reachable.
         RowmintError: The file is not a valid table, the fit failed, or a condition cannot be read.
+        InvalidFieldError: No model is named, and there is no file to name it after.
         OSError: The file cannot be read.
     """
     if client is None:
         with Client() as own:
             return synthesize(
-                path,
+                data,
                 rows,
                 where=where,
                 family=family,
@@ -75,9 +78,12 @@ def synthesize(
             )
     if seed is not None:
         hyperparameters = {"seed": seed, **hyperparameters}
-    dataset = client.upload(path, progress=upload_progress)
-    name = id_from_name(path) if model is None else model
-    job = client.train(dataset, name, training_config(family, hyperparameters))
+    if model is None:
+        if not isinstance(data, str | os.PathLike):
+            raise InvalidFieldError("model", "is required where the table comes from no file")
+        model = id_from_name(data)
+    dataset = client.upload(data, progress=upload_progress)
+    job = client.train(dataset, model, training_config(family, hyperparameters))
     job = client.wait_job(job, on_event=on_event)
     with client.sample(job.model_version, rows, where=where, seed=seed) as stream:
         return stream.to_table()
