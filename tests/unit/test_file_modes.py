@@ -147,6 +147,17 @@ def test_what_is_elsewhere_is_not_changed(tmp_path):
     assert sorted(path.name for path in (tmp_path / "home").iterdir()) == ["models", "scratch"]
 
 
+@pytest.mark.parametrize("name", ["data", "models"])
+def test_what_a_link_in_the_home_points_at_is_not_changed(tmp_path, name):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere").chmod(0o755)
+    link = tmp_path / "home" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "elsewhere")
+    prepare_home(settings(tmp_path / "home", str(GROUP)))
+    assert stat.S_IMODE((tmp_path / "elsewhere").stat().st_mode) == 0o755
+
+
 def test_a_moved_object_keeps_its_mode(tmp_path):
     store = LocalDirectoryStore(tmp_path / "s", FileAccess(GROUP))
     store.put("a", b"x")
