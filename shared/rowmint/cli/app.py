@@ -22,7 +22,6 @@ from rowmint.client import RowmintCallError
 from rowmint.client.settings import VARIABLES, ClientSettings
 from rowmint.errors import RowmintError
 
-
 _INTERRUPTED = 130
 """What typer makes of an interrupt from the keyboard."""
 
