@@ -5,9 +5,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from rowmint.schema import ColumnKind, ColumnSpec, DataType
+from trainer_service.datasets import canonical_file
 from trainer_service.datasets.inference.keys import names_key
 from trainer_service.datasets.ingest import IngestResult, ingest
 from trainer_service.datasets.table_options import TableOptions
@@ -166,3 +168,17 @@ def test_findings_say_why(tmp_path: Path) -> None:
     assert (found["kind"].missing, found["kind"].distinct, found["kind"].flag) == (100, 1, "--column kind=id")
     assert result.profile["findings"] == [finding.to_json() for finding in result.findings]
     assert result.profile["notices"] == [notice.to_json() for notice in result.notices]
+
+
+def test_the_canonical_file_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+
+    class Counting(pq.ParquetFile):  # type: ignore[misc]
+        def __init__(self, path: Path) -> None:
+            opened.append(path)
+            super().__init__(path)
+
+    monkeypatch.setattr(canonical_file.pq, "ParquetFile", Counting)
+    result = read(tmp_path, {f"c.{place}": [f"{place}-{row}" for row in range(120)] for place in range(9)})
+    assert {column.kind for column in result.schema.columns} == {ColumnKind.ID}
+    assert len(opened) == 1

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from rowmint.errors import DataProblem, InvalidDataError
 from rowmint.schema import INT64_MAX, ColumnKind, ColumnSpec, DataType
-from trainer_service.datasets.canonical_file import column_batches
+from trainer_service.datasets.canonical_file import CanonicalFile
 from trainer_service.datasets.column_profile import ColumnProfile
 from trainer_service.datasets.conversion import ImpossibleError, InfinityRule, Mask, convert, mask, reason
 from trainer_service.datasets.declarations import converted_domain, violations
@@ -145,16 +145,16 @@ class CanonicalColumn:
         expected = np.arange(len(values), dtype=np.int64) + (self._first + self._rows)
         return self._first in (0, 1) and bool((values == expected).all())
 
-    def is_distinct(self, path: Path) -> bool:
+    def is_distinct(self, file: CanonicalFile) -> bool:
         """Return whether no cell is missing and all values are distinct.
 
         Args:
-            path: The canonical file.
+            file: The canonical file.
         """
         if self.distinctness is None or not self.profile.all_distinct:
             return False
         repeated = self.distinctness.repeated_keys()
-        return not len(repeated) or not repeated_rows(column_batches(path, self.name), repeated, 1)
+        return not len(repeated) or not repeated_rows(file.batches(self.name), repeated, 1)
 
     @cached_property
     def repetition(self) -> Repetition | None:
@@ -164,13 +164,13 @@ class CanonicalColumn:
         distinct, single = self.distinctness.counts()
         return Repetition(self.profile.values, distinct, single)
 
-    def pattern(self, path: Path) -> LearnedPattern | None:
+    def pattern(self, file: CanonicalFile) -> LearnedPattern | None:
         """Return the pattern of a column of text; None if it has no texts.
 
         Args:
-            path: The canonical file.
+            file: The canonical file.
         """
-        return learn_pattern(column_batches(path, self.name))
+        return learn_pattern(file.batches(self.name))
 
 
 def _wide_decimals(array: pa.Array) -> Mask:

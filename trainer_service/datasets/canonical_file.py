@@ -47,12 +47,27 @@ class CanonicalWriter:
         self._buffered, self._rows, self._bytes = [], 0, 0
 
 
-def column_batches(path: Path, name: str) -> Iterator[pa.Array]:
-    """Yield the cells of one column, in order."""
-    index = pq.read_schema(path).names.index(name)
-    with pq.ParquetFile(path) as file:
+class CanonicalFile:
+    """A canonical table that is read back; its footer, as large as the table has many columns, is read once.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetFile(path)
+        self._index = {name: index for index, name in enumerate(self._file.metadata.schema.names)}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def batches(self, name: str) -> Iterator[pa.Array]:
+        """Yield the cells of one column, in order."""
         # By position, as a name with a dot would be interpreted as a path.
-        for group in range(file.num_row_groups):
-            leaf = file.metadata.schema.column(index).path
-            for batch in file.iter_batches(GROUP_ROWS, row_groups=[group], columns=[leaf]):
+        leaf = self._file.metadata.schema.column(self._index[name]).path
+        for group in range(self._file.num_row_groups):
+            for batch in self._file.iter_batches(GROUP_ROWS, row_groups=[group], columns=[leaf]):
                 yield batch.column(batch.schema.names.index(name))

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rowmint.errors import InvalidFieldError
 from rowmint.schema import KINDS_OF_TYPE, ColumnKind, ColumnSpec, DataType, Domain, TableSchema, with_nullable
 from trainer_service.datasets.canonical_column import CanonicalColumn, Repetition
+from trainer_service.datasets.canonical_file import CanonicalFile
 from trainer_service.datasets.inference.identifiers import LearnedPattern
 from trainer_service.datasets.inference.keys import (
     ENOUGH_ROWS,
@@ -53,14 +53,14 @@ class SchemaBuilder:
     Args:
         columns: The converted columns.
         rows: Rows of the table.
-        path: The canonical file.
+        file: The canonical file.
         notices: Receives what to report.
     """
 
-    def __init__(self, columns: Sequence[CanonicalColumn], rows: int, path: Path, notices: Notices) -> None:
+    def __init__(self, columns: Sequence[CanonicalColumn], rows: int, file: CanonicalFile, notices: Notices) -> None:
         self._columns = columns
         self._rows = rows
-        self._path = path
+        self._file = file
         self._notices = notices
 
     def build(self, primary_key: str, *, propose: bool) -> tuple[TableSchema, tuple[Finding, ...]]:
@@ -98,7 +98,7 @@ class SchemaBuilder:
             return _Decided(kind, "its categories are declared")
         if target.data_type is DataType.STRING:
             return self._text(column)
-        if target.data_type is DataType.INT64 and not target.form.form and column.is_distinct(self._path):
+        if target.data_type is DataType.INT64 and not target.form.form and column.is_distinct(self._file):
             return self._unique_number(column)
         return _Decided(usual, target.why, target.flag)
 
@@ -133,7 +133,7 @@ class SchemaBuilder:
         if is_day or (not few_repeat and not has_emails and not (unique and self._rows >= _FEW_ROWS)):
             self._report_singles(column.name, found)
             return usual
-        pattern = column.pattern(self._path)
+        pattern = column.pattern(self._file)
         is_code = pattern is not None and pattern.is_code
         evidence = key_evidence(
             KeyFacts(column.name, DataType.STRING, self._rows, is_row_number=False, is_code=is_code)
@@ -163,7 +163,7 @@ class SchemaBuilder:
     def _pattern(self, column: CanonicalColumn) -> LearnedPattern | None:
         if column.target.data_type is not DataType.STRING or column.declared.id_pattern:
             return None
-        found = column.pattern(self._path)
+        found = column.pattern(self._file)
         self._report_layouts(column.name, found)
         return found
 
@@ -174,7 +174,7 @@ class SchemaBuilder:
 
     def _propose(self, decided: dict[str, _Decided]) -> str:
         for column in self._columns:
-            if decided[column.name].evidence is not None and column.is_distinct(self._path):
+            if decided[column.name].evidence is not None and column.is_distinct(self._file):
                 return column.name
         return ""
 

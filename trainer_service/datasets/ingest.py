@@ -18,7 +18,7 @@ from rowmint.errors import CancelledError, DataProblem, InvalidDataError, Invali
 from rowmint.schema import ColumnSpec, TableSchema, validate_declared
 from rowmint.schema.sdv import sdv_metadata
 from trainer_service.datasets.canonical_column import CanonicalColumn
-from trainer_service.datasets.canonical_file import CanonicalWriter, column_batches
+from trainer_service.datasets.canonical_file import CanonicalFile, CanonicalWriter
 from trainer_service.datasets.canonical_schema import SchemaBuilder, profile_json
 from trainer_service.datasets.declarations import require_columns
 from trainer_service.datasets.declared_nulls import DeclaredNulls
@@ -126,8 +126,9 @@ def ingest(
             notices.extend(reader.notices.all())
         notices.extend(inferred.notices)
         _report_infinite(columns, options.infinite, notices)
-        builder = SchemaBuilder(columns, rows, path, notices)
-        schema, findings = builder.build(primary_key, propose=not options.no_primary_key)
+        with CanonicalFile(path) as file:
+            builder = SchemaBuilder(columns, rows, file, notices)
+            schema, findings = builder.build(primary_key, propose=not options.no_primary_key)
     finally:
         for column in columns:
             column.close()
@@ -283,6 +284,7 @@ def _require_unique(reader: TableReader, columns: list[CanonicalColumn], name: s
     repeated = column.distinctness.repeated_keys()
     if len(repeated):
         problems = Problems()
-        for row, earlier in repeated_rows(column_batches(path, name), repeated, MAX_PROBLEMS):
-            problems.add(f"repeats the primary key of row {earlier}", row=row, column=name)
+        with CanonicalFile(path) as file:
+            for row, earlier in repeated_rows(file.batches(name), repeated, MAX_PROBLEMS):
+                problems.add(f"repeats the primary key of row {earlier}", row=row, column=name)
         _raise_located(problems, reader)
