@@ -11,6 +11,7 @@ import pytest
 
 from rowmint.artifact import Model
 from rowmint.client.sample_plan import sample_plan as client_plan
+from rowmint.codecs import IdentityCodec
 from rowmint.conditions import AnyOf, Predicate, Range
 from rowmint.errors import (
     AcceptanceTooLowError,
@@ -505,3 +506,13 @@ def test_what_is_large_is_read_and_written_on_the_projects_own_threads(monkeypat
     with ThreadPoolExecutor(2) as workers, ThreadPoolExecutor(1) as loaders:
         asyncio.run(scenario(workers, loaders))
     assert read == [str(others), str(own), str(own)]
+
+
+def test_more_rows_than_an_id_column_has_ids_are_refused():
+    model = golden_model("independent")
+    few = replace(model, identities={**model.identities, "badge": IdentityCodec(False, 0, 100, "N[0-9]{2}")})
+    SampleSpec(rows=10**6, start_row=90, end_row=100).validate_for(few)
+    SampleSpec(rows=10**6, end_row=101, columns=("age",)).validate_for(few)
+    with pytest.raises(RowRangeError, match="column 'badge' has 100 ids, too few for row 100") as caught:
+        SampleSpec(rows=10**6, start_row=90, end_row=101).validate_for(few)
+    assert caught.value.metadata == {"column": "badge", "size": "100"}
