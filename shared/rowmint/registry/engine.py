@@ -20,14 +20,12 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.functions import FunctionElement
 
 from rowmint.errors import DataLossError, InvalidFieldError, RowmintError, UnavailableError
-from rowmint.registry.sqlite_files import FileConnection, file_connections
+from rowmint.registry.sqlite_files import READ_SECONDS, FileConnection, file_connections
 from rowmint.registry.tables import DATA, MODELS
 
 _log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 1.0
-# Of who only reads, and has another answer where the registry hangs: no thread waits for it any longer.
-READ_SECONDS = 5.0
 _WRITE = "rowmint_write"
 # Made by later revisions than the first: where only they are missing, the registry is there but older.
 _LATER_TABLES = (

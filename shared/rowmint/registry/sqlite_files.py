@@ -19,8 +19,8 @@ from rowmint.registry.tables import MODELS
 
 # Longer than any transaction of the registry, shorter than typical deadlines of callers.
 _BUSY_SECONDS = 30.0
-# Of one who only reads; see `rowmint.registry.engine.READ_SECONDS`.
-_READ_SECONDS = 5.0
+READ_SECONDS = 5.0
+"""Longest wait of one who only reads, and has another answer where the registry hangs: no thread waits any longer."""
 _RETRY_SECONDS = 1.0
 
 
@@ -54,7 +54,7 @@ def file_connections(files: Mapping[str, Path], *, read_only: bool) -> Callable[
         connection = sqlite3.connect(
             "file::memory:",
             uri=True,
-            timeout=_READ_SECONDS if read_only else _BUSY_SECONDS,
+            timeout=READ_SECONDS if read_only else _BUSY_SECONDS,
             isolation_level=None,
             check_same_thread=False,
             factory=FileConnection,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from rowmint.schema.forms.moments import MONTHS, WEEKDAYS, PatternPart, parse_pattern
+from rowmint.schema.forms.moments import MONTHS, WEEKDAYS, PatternPart, month_number, parse_pattern
 from rowmint.schema.forms.number_layouts import MAX_SHAPE
 from rowmint.schema.forms.written_form import NameCase, ZoneStyle
 
@@ -41,7 +41,6 @@ _FORMS = tuple(
 _TIME = re.compile(rf"(?:{_CLOCK})", re.IGNORECASE)
 _FIELDS = {"n": "1", "k": "2", "h": "H", "q": "p"}
 _OF_DAY = "aYymdb12"
-_OF_CLOCK = "HMSfpz"
 
 _DIRECTIVES: Mapping[str, str] = {
     "Y": "(?P<Y>0000)",
@@ -166,7 +165,7 @@ def _layout(match: re.Match[str], template: str | None = None) -> MomentLayout:
         date,
         clock,
         found,
-        month=_month(month),
+        month=month_number(month) if month else 0,
         name_width=len(month),
         day_width=len(day),
         weekday=[name[:3] for name in WEEKDAYS].index(day[:3].title()) if day else None,
@@ -188,10 +187,6 @@ def _template(text: str, spans: Mapping[str, tuple[int, int]]) -> tuple[str, str
             cut = sum(map(len, parts))
     whole = "".join([*parts, text[position:]])
     return whole[:cut], whole[cut:]
-
-
-def _month(name: str) -> int:
-    return 1 + [month[:3] for month in MONTHS].index(name[:3].title()) if name else 0
 
 
 def _case(name: str) -> NameCase | None:

@@ -386,7 +386,7 @@ def _days_read(read: dict[str, str], text: str) -> int:
         if year < 1 or not first <= days < last:
             raise ValueError(f"{text!r} is not a day")
         return days
-    month = int(read["m"]) if "m" in read else _month(read["b"])
+    month = int(read["m"]) if "m" in read else month_number(read["b"])
     day = int(read["d"])
     if year < 1 or not 1 <= month <= 12:
         raise ValueError(f"{text!r} is not a day")
@@ -396,7 +396,8 @@ def _days_read(read: dict[str, str], text: str) -> int:
     return start + day - 1
 
 
-def _month(name: str) -> int:
+def month_number(name: str) -> int:
+    """Return the number of a month by its English name or its first letters; `ValueError` for any other text."""
     lowered = name.lower()
     for number, month in enumerate(MONTHS, 1):
         if lowered in (month.lower(), month[:3].lower()) or lowered == "sept" == month[:4].lower():
