@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import socket
 import subprocess
@@ -202,7 +203,7 @@ class TestLocalDirectoryStore(ObjectStoreSuite):
 
     def test_every_file_and_directory_is_synced_before_put_returns(self, tmp_path, monkeypatch):
         synced = []
-        fsync = __import__("os").fsync
+        fsync = os.fsync
         monkeypatch.setattr(
             "os.fsync", lambda file: (synced.append(Path(f"/proc/self/fd/{file}").readlink()), fsync(file))
         )
@@ -229,6 +230,22 @@ class TestLocalDirectoryStore(ObjectStoreSuite):
             monkeypatch.setattr(module, "sync_directory", lambda path: done.append((path.name, found(store))))
         store.move("a/k", "b/k")
         assert done == [(tmp_path.name, ["a/k"]), ("b", ["a/k", "b/k"]), ("a", ["b/k"])]
+
+    def test_a_list_leaves_out_no_folder_that_cannot_be_read(self, tmp_path, monkeypatch):
+        store = LocalDirectoryStore(tmp_path / "s")
+        assert list(store.list("")) == []
+        store.put("a/k", b"x")
+        assert list(store.list("a/k/below")) == []
+
+        def fail(path, scan=os.scandir):
+            if Path(path).name == "a":
+                raise OSError(24, "too many files")
+            return scan(path)
+
+        monkeypatch.setattr("os.scandir", fail)
+        for listed in (store.list, store.entries):
+            with pytest.raises(UnavailableError, match="Too many open files"):
+                list(listed(""))
 
     def test_files_that_only_look_like_a_writers_stay(self, tmp_path):
         for name in (".part-notes", ".part-01234567.txt", ".part-ABCDEFGH"):

@@ -114,8 +114,11 @@ class Inside:
         """
         with contextlib.suppress(pytest.fail.Exception):  # what is not as it is to be, the next line says
             wait_until(self._is_clean, "the end of sweeping")
-        assert self._swept() == (set(), *map(set, self._named()))
-        assert self._stored() == self._named()
+        garbage, data, models = self._swept()
+        named = self._named()
+        wrong = {"garbage": garbage, "data": data ^ set(named[0]), "models": models ^ set(named[1])}
+        assert not any(wrong.values()), wrong
+        assert self._stored() == named
         assert self._strays() == []
 
     def rest(self) -> None:

@@ -134,11 +134,15 @@ class LocalDirectoryStore:
 
     def list(self, prefix: str) -> Iterator[str]:
         """See `ObjectStore.list`."""
-        yield from sorted(self._keys(prefix))
+        try:
+            found = sorted(self._keys(prefix))
+        except OSError as error:
+            raise unavailable("listed", prefix, error) from error
+        yield from found
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         """See `ObjectStore.entries`."""
-        for key in sorted(self._keys(prefix)):
+        for key in self.list(prefix):
             with suppress(FileNotFoundError):  # deleted meanwhile
                 found = (self._root / key).stat()
                 yield Entry(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
@@ -148,7 +152,13 @@ class LocalDirectoryStore:
         base = prefix.rpartition("/")[0]
         if base and not KEY.fullmatch(base):
             return
-        for directory, _, files in os.walk(self._root / base):
+        for directory, _, files in os.walk(self._root / base, onerror=_require_absent):
             inside = Path(directory).relative_to(self._root)
             keys = ((inside / name).as_posix() for name in files if not name.startswith("."))
             yield from (key for key in keys if key.startswith(prefix))
+
+
+def _require_absent(error: OSError) -> None:
+    """Raise the error of a folder that cannot be read: a list without its objects would be taken for a whole one."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
