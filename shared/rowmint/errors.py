@@ -181,12 +181,16 @@ class InvalidDataError(RowmintError):
 
     Args:
         problems: The problems, at least one; the first 100 are kept.
+        dataset: Name of the dataset, or empty.
+        file: The file that was uploaded, as the caller named it, or empty.
     """
 
     reason = Reason.INVALID_DATA
 
-    def __init__(self, problems: Iterable[DataProblem]) -> None:
+    def __init__(self, problems: Iterable[DataProblem], dataset: str = "", file: str = "") -> None:
         self.problems = tuple(problems)[:100]
+        named = {name: value for name, value in (("dataset", dataset), ("file", file)) if value}
+        table = f"{file} ({dataset}): " if len(named) > 1 else "".join(f"{value}: " for value in named.values())
         first = self.problems[0]
         where = "".join(
             f"{name} {value}: "
@@ -195,8 +199,8 @@ class InvalidDataError(RowmintError):
         )
         more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
         super().__init__(
-            f"{where}{first.message}{more}",
-            metadata={"line": str(first.line), "row": str(first.row), "column": first.column},
+            f"{table}{where}{first.message}{more}",
+            metadata={"line": str(first.line), "row": str(first.row), "column": first.column, **named},
         )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -134,6 +135,30 @@ def test_a_table_is_the_same_from_every_kind_of_source(client: Client, tmp_path:
         assert dataset.infinite == policy
     assert [dataset.dialect.delimiter for dataset in found] == ["", ";", "", "", ""]
     assert [[notice.code for notice in dataset.notices] for dataset in found] == [[], ["DIALECT"], ["DIALECT"], [], []]
+
+
+def test_a_table_is_uploaded_once(client: Client):
+    data = customers_csv(40)
+    found: list[dataset_pb2.DatasetState] = []
+
+    def upload(source: bytes, **options: Any) -> dataset_pb2.Dataset:
+        return client.upload_once(source, "once", format="csv", on_found=lambda one: found.append(one.state), **options)
+
+    first = upload(data, primary_key="customer")
+    assert upload(data, primary_key="customer") == first
+    assert found == [dataset_pb2.DATASET_STATE_READY]
+    assert upload(data, no_primary_key=True).name != first.name
+    for _ in range(2):
+        with pytest.raises(InvalidDataError, match=r"projects/.*/datasets/once-"):
+            upload(b"a,b\n1,2,3\n")
+    assert found[1:] == [dataset_pb2.DATASET_STATE_FAILED]
+
+
+def test_a_table_uploaded_by_two_at_once_is_one_dataset(client: Client):
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: client.upload_once(customers_csv(30_000), "both", format="csv"), range(2)))
+    assert [one.state for one in both] == [dataset_pb2.DATASET_STATE_READY] * 2
+    assert both[0].name == both[1].name
 
 
 def test_a_dataset_may_be_deleted_while_it_is_read(client: Client, shared: Services):

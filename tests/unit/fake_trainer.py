@@ -68,7 +68,7 @@ class FakeTrainer(
     def CreateDataset(self, request, context):  # noqa: N802
         self.created.append(request)
         name = f"{request.parent}/datasets/{request.dataset_id or 'made'}"
-        if request.dataset_id == "taken":
+        if request.dataset_id and name in self.datasets:
             refuse(context, grpc.StatusCode.ALREADY_EXISTS, "RESOURCE_EXISTS", f"{name} exists; choose another id")
         self.stored[name] = b""
         self.datasets[name] = dataset_pb2.Dataset(
@@ -103,6 +103,7 @@ class FakeTrainer(
                 assert request.finish_write.sha256 == hashlib.sha256(received).digest()
                 self.stored[name] = received
                 self.datasets[name].committed_size = len(received)
+                self.datasets[name].sha256 = request.finish_write.sha256
                 self.datasets[name].state = dataset_pb2.DATASET_STATE_INGESTING
                 if cut is not None and cut.kind == "lost-answer":
                     context.abort(grpc.StatusCode.UNAVAILABLE, "the answer was lost")
@@ -135,6 +136,7 @@ class FakeTrainer(
 
     def DeleteDataset(self, request, context):  # noqa: N802
         self.deleted.append(request.name)
+        self.datasets.pop(request.name, None)
         return empty_pb2.Empty()
 
     def CreateTrainingJob(self, request, context):  # noqa: N802

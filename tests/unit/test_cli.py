@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from importlib.metadata import version
 
 import grpc
@@ -12,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rowmint.cli.app import app
+from rowmint.cli.output import short_name
 from rowmint.client.families import field_help, training_fields
 from rowmint.v1 import dataset_pb2, schema_pb2, training_job_pb2
 from tests.unit.fake_failures import Cut
@@ -94,7 +96,14 @@ def test_a_file_that_is_not_a_table_is_reported(flights):
     trainer.errors = [dataset_pb2.DataError(line=7, column="dep_delay", message="is text, not a number; fix it")]
     with services(trainer) as found:
         error = fail(found, "datasets", "upload", str(flights))
-    assert error == "rowmint: line 7: column dep_delay: is text, not a number; fix it"
+        name = "projects/default/datasets/made"
+        problem = "line 7: column dep_delay: is text, not a number; fix it"
+        assert error == f"rowmint: {flights} ({name}): {problem}"
+        # The dataset that failed is uploaded again, and fails again.
+        trained = [run(found, "train", str(flights)).stderr.splitlines() for _ in range(2)]
+        named = short_name(min(trainer.datasets))
+    assert trained[0] == [f"rowmint: {flights} (projects/default/datasets/{named}): {problem}"]
+    assert trained[1] == [f"{named} was uploaded before and could not be read; it is uploaded again", *trained[0]]
 
 
 def test_training_uploads_waits_and_reports(fakes, flights):
@@ -109,6 +118,24 @@ def test_training_uploads_waits_and_reports(fakes, flights):
     job = fakes.trainer.jobs[0].training_job
     assert job.model == "projects/default/models/flights"
     assert job.config.ctgan == training_job_pb2.CtganConfig(epochs=5, generator_dim=[8, 8], pac=1)
+
+
+def test_a_file_that_was_uploaded_before_is_used_again(fakes, flights):
+    assert "uploaded before" not in succeed(fakes, "datasets", "profile", str(flights), "--keep").stderr
+    done = succeed(fakes, "train", str(flights), "--epochs", "5")
+    (name,) = fakes.trainer.datasets
+    assert re.fullmatch("flights-[0-9a-f]{12}", short_name(name))
+    assert done.stderr.splitlines()[0] == f"{short_name(name)} was uploaded before and is used again"
+    assert [job.training_job.dataset for job in fakes.trainer.jobs] == [name]
+    fakes.trainer.datasets[name].state = dataset_pb2.DATASET_STATE_UPLOADING
+    done = succeed(fakes, "train", str(flights), "--epochs", "5")
+    assert done.stderr.splitlines()[0] == f"{short_name(name)} was uploaded in part before; the rest follows"
+    assert fakes.trainer.writes == [0, flights.stat().st_size]
+
+
+def test_a_table_from_standard_input_gets_an_id_of_the_service(fakes):
+    succeed(fakes, "train", "-", "--format", "csv", "--model", "m", "--epochs", "5", input=b"a\n1\n")
+    assert list(fakes.trainer.datasets) == ["projects/default/datasets/made"]
 
 
 def test_what_may_surprise_is_said_after_training(fakes, flights):

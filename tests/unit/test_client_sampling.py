@@ -8,7 +8,7 @@ import pyarrow.ipc
 import pytest
 
 from rowmint.client import Client, RetryPolicy, RowmintCallError, synthesize
-from rowmint.client.synthesize import id_from_name
+from rowmint.client.table_ids import id_from_name
 from rowmint.errors import (
     ChecksumError,
     ColumnNotFoundError,

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -41,10 +42,14 @@ def upload_file(
     table: TableOptions,
     *,
     dataset_id: str | None = None,
+    once: bool = False,
     wait: bool = True,
     quiet: bool = False,
 ) -> dataset_pb2.Dataset:
-    """Upload a file, `-` for stdin, with a progress bar; arguments as the command's options."""
+    """Upload a file, `-` for stdin, with a progress bar; arguments as the command's options.
+
+    With `once` the dataset is named after a file, and used again where there is one of the same contents.
+    """
     source: str | IO[bytes] = path
     if path == "-":
         if table.format is None:
@@ -52,9 +57,12 @@ def upload_file(
         source = sys.stdin.buffer
     declared = table.declarations(path)
     with _upload_bar(path, quiet) as show:
-        return client.upload(
-            source,
-            dataset_id,
+        upload = (
+            partial(client.upload_once, source, on_found=None if quiet else _print_found)
+            if once and path != "-"
+            else partial(client.upload, source, dataset_id)
+        )
+        return upload(
             format=declared.format,
             columns=declared.columns,
             primary_key=declared.primary_key,
@@ -64,6 +72,18 @@ def upload_file(
             progress=show,
             wait=wait,
         )
+
+
+def _print_found(dataset: dataset_pb2.Dataset) -> None:
+    """Say what becomes of a dataset that was there already."""
+    match dataset.state:
+        case dataset_pb2.DATASET_STATE_UPLOADING:
+            found = "was uploaded in part before; the rest follows"
+        case dataset_pb2.DATASET_STATE_FAILED:
+            found = "was uploaded before and could not be read; it is uploaded again"
+        case _:
+            found = "was uploaded before and is used again"
+    print_notice(f"{short_name(dataset.name)} {found}")
 
 
 @contextmanager
@@ -105,14 +125,16 @@ def profile(
         str | None,
         typer.Option(metavar="FILE", help="Write what was decided to a file, which `--types` of other commands reads."),
     ] = None,
-    keep: Annotated[bool, typer.Option(help="Keep the dataset that a file is uploaded as.")] = False,
+    keep: Annotated[
+        bool, typer.Option(help="Keep the dataset that a file is uploaded as; `train` uses it again.")
+    ] = False,
     as_json: JsonOption = False,
     table: TableOptions,
 ) -> None:
     """Show how each column of a table was understood, why, and which option decides otherwise."""
     with connect(context) as client:
         if is_file(data, table):
-            dataset = upload_file(client, data, table, quiet=as_json)
+            dataset = upload_file(client, data, table, once=keep, quiet=as_json)
             if not keep:
                 client.delete_dataset(dataset.name)
         else:

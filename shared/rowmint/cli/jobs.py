@@ -23,7 +23,7 @@ from rowmint.cli.profile import print_profile
 from rowmint.cli.table_options import TableOptions, with_table_options
 from rowmint.client import training_config
 from rowmint.client.families import DEFAULT_FAMILY, family_names
-from rowmint.client.synthesize import id_from_name
+from rowmint.client.table_ids import id_from_name
 from rowmint.errors import InvalidFieldError
 from rowmint.names import validate_id
 from rowmint.v1 import training_job_pb2
@@ -71,7 +71,10 @@ def parse_settings(texts: list[str] | None) -> dict[str, object]:
 def train(
     context: typer.Context,
     *,
-    data: Annotated[str, typer.Argument(help="A file, which is uploaded first; or the id or name of a dataset.")],
+    data: Annotated[
+        str,
+        typer.Argument(help="A file, which is uploaded first unless it was before; or the id or name of a dataset."),
+    ],
     model: Annotated[
         str | None, typer.Option(help="Id of the model that gets a new version. Default: the file's or dataset's name.")
     ] = None,
@@ -107,7 +110,7 @@ def train(
     with connect(context) as client:
         dataset = data
         if uploaded:
-            found = upload_file(client, data, table, quiet=as_json)
+            found = upload_file(client, data, table, once=True, quiet=as_json)
             dataset = found.name
             if not as_json:
                 print_profile(found)

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from rowmint.client.completion import CompletionCalls
 from rowmint.client.connection import Connection
 from rowmint.client.credentials import Credentials
-from rowmint.client.datasets import DatasetCalls
 from rowmint.client.retry import RetryPolicy
 from rowmint.client.sampling import SamplingCalls
 from rowmint.client.settings import CREDENTIALS, ClientSettings
 from rowmint.client.statistics import StatisticsCalls
 from rowmint.client.training import TrainingCalls
+from rowmint.client.upload_once import UploadOnceCalls
 
 
-class Client(DatasetCalls, TrainingCalls, SamplingCalls, CompletionCalls, StatisticsCalls):
+class Client(UploadOnceCalls, TrainingCalls, SamplingCalls, CompletionCalls, StatisticsCalls):
     """A client of one trainer and any number of sampler replicas.
 
     Safe to use from several threads; a stream it returns is for one thread at a time. Close it, or use it as a context

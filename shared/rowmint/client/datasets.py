@@ -1,5 +1,6 @@
 """Datasets: create, upload with resumption, wait, read, delete."""
 
+import os
 import pathlib
 import threading
 import time
@@ -72,6 +73,11 @@ def data_format(given: str | dataset_pb2.DataFormat | None, file_name: str = "")
             raise InvalidFieldError("format", f"{shown}; choose one of {known}")
         raise InvalidFieldError("format", f"{given!r} is unknown; choose one of {known}")
     return found
+
+
+def file_name(source: Uploadable) -> str:
+    """Return the file that is uploaded, as the caller named it; empty where it is none."""
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else ""
 
 
 class _WriteAttempt:
@@ -154,16 +160,21 @@ class DatasetCalls(Calls):
         Raises:
             RowmintCallError: The service refused.
         """
+        declared = dataset_pb2.Dataset(
+            format=data_format(format),
+            column_overrides=columns,
+            primary_key=primary_key,
+            no_primary_key=no_primary_key,
+            infinite=infinite,
+        )
+        return self._create_declared(dataset_id, declared)
+
+    def _create_declared(self, dataset_id: str | None, declared: dataset_pb2.Dataset) -> dataset_pb2.Dataset:
+        """Create a dataset of which `declared` says how its bytes are read; else as `create_dataset`."""
         request = dataset_service_pb2.CreateDatasetRequest(
             parent=self.project,
             dataset_id="" if dataset_id is None else dataset_id,
-            dataset=dataset_pb2.Dataset(
-                format=data_format(format),
-                column_overrides=columns,
-                primary_key=primary_key,
-                no_primary_key=no_primary_key,
-                infinite=infinite,
-            ),
+            dataset=declared,
             request_id=str(uuid.uuid4()),
         )
         return self._connection.call_trainer(lambda channel: DatasetServiceStub(channel).CreateDataset, request)
@@ -221,7 +232,7 @@ class DatasetCalls(Calls):
             dataset = self.write_dataset(dataset.name, reader, progress=progress)
         finally:
             reader.close()
-        return self.wait_dataset(dataset.name, timeout) if wait else dataset
+        return self._wait_named(dataset.name, timeout, file_name(source)) if wait else dataset
 
     def resume_upload(
         self,
@@ -251,7 +262,7 @@ class DatasetCalls(Calls):
             found = self.write_dataset(found.name, reader, offset=found.committed_size, progress=progress)
         finally:
             reader.close()
-        return self.wait_dataset(found.name, timeout) if wait else found
+        return self._wait_named(found.name, timeout, file_name(source)) if wait else found
 
     def write_dataset(
         self, name: str, source: UploadSource, *, offset: int = 0, progress: UploadProgress | None = None
@@ -320,6 +331,10 @@ class DatasetCalls(Calls):
             TimeoutError: It was not READY in time.
             RowmintCallError: The service refused, or was not reachable.
         """
+        return self._wait_named(dataset, timeout, "")
+
+    def _wait_named(self, dataset: str, timeout: float | None, file: str) -> dataset_pb2.Dataset:
+        """Wait as `wait_dataset` does; an error of the data also names the file, unless `file` is empty."""
         end = None if timeout is None else time.monotonic() + timeout
         pause = 0.05
         while True:
@@ -329,7 +344,9 @@ class DatasetCalls(Calls):
             if found.state == dataset_pb2.DATASET_STATE_FAILED:
                 raise InvalidDataError(
                     [DataProblem(one.message, one.line, one.row, one.column) for one in found.errors]
-                    or [DataProblem(f"{found.name} could not be read, and the service gave no reason")]
+                    or [DataProblem("could not be read, and the service gave no reason")],
+                    found.name,
+                    file,
                 )
             if end is not None and time.monotonic() + pause > end:
                 state = dataset_pb2.DatasetState.Name(found.state).removeprefix("DATASET_STATE_")

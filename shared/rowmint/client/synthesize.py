@@ -1,15 +1,14 @@
 """From a file to synthetic rows in one call."""
 
 import os
-import re
 from collections.abc import Callable
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from rowmint.client.byte_sources import Uploadable
 from rowmint.client.client import Client
 from rowmint.client.datasets import UploadProgress
 from rowmint.client.families import DEFAULT_FAMILY
+from rowmint.client.table_ids import id_from_name
 from rowmint.client.training import training_config
 from rowmint.client.where import Conditions
 from rowmint.errors import InvalidFieldError
@@ -17,13 +16,6 @@ from rowmint.v1 import training_job_pb2
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-def id_from_name(path: str | os.PathLike[str]) -> str:
-    """Return an id made of a file's name: in lower case, with hyphens for all but letters and digits."""
-    stem = PurePath(path).name.partition(".")[0]
-    slug = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
-    return (slug if slug[:1].isalpha() else f"data-{slug}".rstrip("-"))[:63].rstrip("-")
 
 
 def synthesize(
@@ -39,7 +31,7 @@ def synthesize(
     on_event: Callable[[training_job_pb2.TrainingEvent], None] | None = None,
     **hyperparameters: object,
 ) -> "pa.Table":
-    """Upload a table, fit a model to it, and return synthetic rows.
+    """Upload a table, unless it was uploaded before, fit a model to it, and return synthetic rows.
 
     Args:
         data: A file, whose suffix says its format; or a data frame or an Arrow table.
@@ -82,7 +74,8 @@ def synthesize(
         if not isinstance(data, str | os.PathLike):
             raise InvalidFieldError("model", "is required where the table comes from no file")
         model = id_from_name(data)
-    dataset = client.upload(data, progress=upload_progress)
+    name = data if isinstance(data, str | os.PathLike) else model
+    dataset = client.upload_once(data, name, progress=upload_progress)
     job = client.train(dataset, model, training_config(family, hyperparameters))
     job = client.wait_job(job, on_event=on_event)
     with client.sample(job.model_version, rows, where=where, seed=seed) as stream:

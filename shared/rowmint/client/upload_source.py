@@ -28,6 +28,7 @@ class UploadSource:
         name: Name of the file without the suffix of its compression; empty where there is none.
         format: Format of the bytes, where the source decides it and not its name; else empty.
         size: Bytes in all, or None where that is unknown before the end.
+        rewindable: Whether the source can be read again from any offset.
 
     Raises:
         OSError: The file cannot be opened.
@@ -40,6 +41,7 @@ class UploadSource:
         self.format = source.format
         self._bytes = source.content
         self.size = self._bytes.size
+        self.rewindable = self._bytes.rewindable
         self._lock = threading.Lock()
         self._hash = hashlib.sha256()
         self._hashed = 0
@@ -117,6 +119,19 @@ class UploadSource:
         """Return the SHA-256 of the bytes read so far, 32 bytes."""
         with self._lock:
             return self._hash.digest()
+
+    def whole_digest(self) -> bytes:
+        """Read a rewindable source to its end, a piece at a time, and return the SHA-256 of its bytes, 32 bytes.
+
+        Raises:
+            OSError: It cannot be read.
+            InvalidFieldError: It cannot be decompressed.
+        """
+        size = 0
+        while piece := self.read_at(size, _PIECE_BYTES):
+            size += len(piece)
+        self.size = size
+        return self.digest()
 
     def close(self) -> None:
         """Close what was opened here."""
