@@ -35,6 +35,7 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
         self.reports = None
         self.before_ranges = False
         self.full = 0
+        self.manifest = ""
         self.kill = lambda: None
 
     def cut_of(self, request):
@@ -232,8 +233,7 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
             refuse(context, grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", f"there is no {request.name}")
         return self.version()
 
-    @staticmethod
-    def version():
+    def version(self):
         return model_pb2.ModelVersion(
             name=VERSION,
             version=1,
@@ -241,6 +241,7 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
             schema=SCHEMA,
             model_digest=b"m" * 32,
             training_rows=1000,
+            manifest_json=self.manifest,
             state=model_pb2.MODEL_VERSION_STATE_PUBLISHED,
         )
 

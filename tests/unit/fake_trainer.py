@@ -64,6 +64,7 @@ class FakeTrainer(
         self.progress = None
         self.ingest_polls = 2
         self.errors = []
+        self.steps = 10
 
     def CreateDataset(self, request, context):  # noqa: N802
         self.created.append(request)
@@ -155,7 +156,9 @@ class FakeTrainer(
         if request.validate_only:
             return training_service_pb2.CreateTrainingJobResponse(
                 training_job=job,
-                estimate=training_job_pb2.TrainingEstimate(encoded_width=40, steps_per_epoch=10, total_seconds=3.0),
+                estimate=training_job_pb2.TrainingEstimate(
+                    encoded_width=40, steps_per_epoch=self.steps, total_seconds=3.0
+                ),
             )
         job.name = "projects/default/trainingJobs/j1"
         job.state = training_job_pb2.JOB_STATE_PENDING

@@ -149,6 +149,42 @@ def test_what_may_surprise_is_said_after_training(fakes, flights):
     assert succeed(fakes, "train", str(flights), "--epochs", "5", "--json").stderr == ""
 
 
+ONE_STEP = "each epoch is a single step"
+
+
+@pytest.mark.parametrize(
+    ("family", "manifest", "said"),
+    [
+        ("ctgan", '{"training": {"steps_per_epoch": 1}}', True),
+        ("tvae", '{"training": {"steps_per_epoch": 1}}', True),
+        ("tvae", '{"training": {"steps_per_epoch": 2}}', False),
+        ("independent", '{"training": {"steps_per_epoch": 0}}', False),
+        ("ctgan", '{"training": {}}', False),
+        ("ctgan", "{", False),
+    ],
+)
+def test_a_fit_of_one_step_an_epoch_is_reported(fakes, flights, family, manifest, said):
+    fakes.samplers[0].manifest = manifest
+    lines = succeed(fakes, "train", str(flights), "--family", family).stderr.splitlines()
+    assert [line for line in lines if line.startswith(ONE_STEP) and "--batch-size" in line] == lines[-1:] * said
+    assert succeed(fakes, "train", str(flights), "--family", family, "--json").stderr == ""
+
+
+def test_an_estimate_of_one_step_an_epoch_is_reported(fakes):
+    assert ONE_STEP not in succeed(fakes, "train", "f", "--estimate").stderr
+    fakes.trainer.steps = 1
+    assert ONE_STEP in succeed(fakes, "train", "f", "--estimate").stderr
+    assert succeed(fakes, "train", "f", "--estimate", "--json").stderr == ""
+    assert ONE_STEP not in succeed(fakes, "train", "f", "--estimate", "--family", "independent").stderr
+
+
+def test_training_needs_no_sampler(fakes, flights):
+    fakes.sampler_addresses = ["127.0.0.1:1"]
+    done = succeed(fakes, "train", str(flights))
+    assert "published flights/versions/1" in done.stderr
+    assert ONE_STEP not in done.stderr
+
+
 def test_training_of_a_dataset_by_id_and_its_estimate(fakes):
     done = succeed(fakes, "train", "f", "--family", "tvae", "--seed", "3", "--model", "m", "--json")
     assert json.loads(done.stdout)["model_version"] == VERSION

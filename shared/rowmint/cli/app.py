@@ -17,6 +17,7 @@ from rowmint.cli.health import health
 from rowmint.cli.output import print_error, print_json_error
 from rowmint.cli.sample import complete, sample
 from rowmint.cli.serve import serve
+from rowmint.cli.shell_completion import join_bash_words
 from rowmint.cli.tracing import traced_command
 from rowmint.client import RowmintCallError
 from rowmint.client.settings import VARIABLES, ClientSettings
@@ -37,6 +38,8 @@ class RowmintGroup(TyperGroup):
     ) -> Any:  # typer's own signature differs between its versions
         """Run the command and exit."""
         extra["standalone_mode"] = False
+        if os.environ.get("_ROWMINT_COMPLETE") == "complete_bash":
+            join_bash_words(os.environ)
         as_json = "--json" in (sys.argv[1:] if args is None else args)
         try:
             code = super().main(args, prog_name, **extra)

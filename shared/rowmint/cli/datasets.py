@@ -23,6 +23,7 @@ from rowmint.cli.output import (
     short_name,
 )
 from rowmint.cli.profile import print_notices, print_profile
+from rowmint.cli.shell_completion import complete_data, complete_datasets
 from rowmint.cli.table_options import TableOptions, with_table_options
 from rowmint.cli.types_file import TypesFile
 from rowmint.client import Client
@@ -120,7 +121,7 @@ def upload(
 def profile(
     context: typer.Context,
     *,
-    data: Annotated[str, typer.Argument(help="A file; or the id or name of a dataset.")],
+    data: Annotated[str, typer.Argument(autocompletion=complete_data, help="A file; or the id or name of a dataset.")],
     types: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Write what was decided to a file, which `--types` of other commands reads."),
@@ -166,7 +167,7 @@ def is_file(data: str, table: TableOptions) -> bool:
 @app.command()
 def resume(
     context: typer.Context,
-    dataset: Annotated[str, typer.Argument(help="Id or name of the dataset.")],
+    dataset: Annotated[str, typer.Argument(autocompletion=complete_datasets, help="Id or name of the dataset.")],
     file: Annotated[str, typer.Argument(help="The same file, from its first byte on; - for standard input.")],
     *,
     wait: Annotated[bool, typer.Option(help="Wait until the table is ready.")] = True,
@@ -214,7 +215,7 @@ def list_(context: typer.Context, as_json: JsonOption = False) -> None:
 @app.command()
 def show(
     context: typer.Context,
-    dataset: Annotated[str, typer.Argument(help="Id or name of the dataset.")],
+    dataset: Annotated[str, typer.Argument(autocompletion=complete_datasets, help="Id or name of the dataset.")],
     as_json: JsonOption = False,
 ) -> None:
     """Show one dataset and its columns."""
@@ -225,7 +226,7 @@ def show(
 @app.command()
 def delete(
     context: typer.Context,
-    dataset: Annotated[str, typer.Argument(help="Id or name of the dataset.")],
+    dataset: Annotated[str, typer.Argument(autocompletion=complete_datasets, help="Id or name of the dataset.")],
     as_json: JsonOption = False,
 ) -> None:
     """Delete a dataset. Published models are kept; all else that was derived from it is deleted."""

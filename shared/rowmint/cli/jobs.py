@@ -1,5 +1,6 @@
 """`rowmint train` and `rowmint jobs`: start, list, watch and cancel training jobs."""
 
+import json
 from typing import Annotated
 
 import typer
@@ -9,6 +10,8 @@ from rowmint.cli.hyperparameters import with_training_options
 from rowmint.cli.output import (
     Bar,
     JsonOption,
+    client_of,
+    client_settings,
     connect,
     enum_name,
     message_json,
@@ -20,9 +23,10 @@ from rowmint.cli.output import (
     short_name,
 )
 from rowmint.cli.profile import print_profile
+from rowmint.cli.shell_completion import complete_data, complete_families, complete_jobs, complete_models
 from rowmint.cli.table_options import TableOptions, with_table_options
-from rowmint.client import training_config
-from rowmint.client.families import DEFAULT_FAMILY, family_names
+from rowmint.client import RowmintCallError, training_config
+from rowmint.client.families import DEFAULT_FAMILY, family_fields, family_names
 from rowmint.client.table_ids import id_from_name
 from rowmint.errors import InvalidFieldError
 from rowmint.names import validate_id
@@ -33,7 +37,10 @@ app = typer.Typer(help="List, show, watch and cancel training jobs.", no_args_is
 _GOOD_QUALITY = 0.8
 """Quality of a probe below which made rows are reported as unlike the table's."""
 
-JobArgument = Annotated[str, typer.Argument(help="Id or name of the job.")]
+_MANIFEST_SECONDS = 5.0
+"""How long a sampler may take to return a manifest, which the command can do without."""
+
+JobArgument = Annotated[str, typer.Argument(autocompletion=complete_jobs, help="Id or name of the job.")]
 
 
 def losses_text(progress: training_job_pb2.TrainingProgress) -> str:
@@ -73,12 +80,21 @@ def train(
     *,
     data: Annotated[
         str,
-        typer.Argument(help="A file, which is uploaded first unless it was before; or the id or name of a dataset."),
+        typer.Argument(
+            autocompletion=complete_data,
+            help="A file, which is uploaded first unless it was before; or the id or name of a dataset.",
+        ),
     ],
     model: Annotated[
-        str | None, typer.Option(help="Id of the model that gets a new version. Default: the file's or dataset's name.")
+        str | None,
+        typer.Option(
+            autocompletion=complete_models,
+            help="Id of the model that gets a new version. Default: the file's or dataset's name.",
+        ),
     ] = None,
-    family: Annotated[str, typer.Option(help=f"{', '.join(family_names())}.")] = DEFAULT_FAMILY,
+    family: Annotated[
+        str, typer.Option(autocompletion=complete_families, help=f"{', '.join(family_names())}.")
+    ] = DEFAULT_FAMILY,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -115,7 +131,10 @@ def train(
             if not as_json:
                 print_profile(found)
         if estimate:
-            _print_estimate(client.estimate(dataset, model, config), as_json)
+            cost = client.estimate(dataset, model, config)
+            _print_estimate(cost, as_json)
+            if not as_json:
+                _print_steps(cost.steps_per_epoch, family)
             return
         job = client.train(dataset, model, config, staged=staged)
         if wait:
@@ -129,8 +148,34 @@ def train(
                 )
                 raise
     _print_job(job, as_json)
-    if not as_json:
-        _print_advice(job, named=named)
+    if as_json:
+        return
+    if job.model_version and _has_batches(family):
+        _print_steps(_steps_per_epoch(context, job.model_version), family)
+    _print_advice(job, named=named)
+
+
+def _has_batches(family: str) -> bool:
+    return "batch_size" in family_fields()[family].fields_by_name
+
+
+def _steps_per_epoch(context: typer.Context, version: str) -> int:
+    """Return how many steps an epoch of a fit had, as the version's manifest says; 0 where it cannot be read."""
+    try:
+        with client_of(client_settings(context), patience=_MANIFEST_SECONDS) as client:
+            manifest = json.loads(client.get_version(version).manifest_json)
+            return int(manifest["training"]["steps_per_epoch"])
+    except (RowmintCallError, KeyError, TypeError, ValueError):
+        return 0
+
+
+def _print_steps(steps_per_epoch: int, family: str) -> None:
+    """Say where an epoch is one step, in which little is learned."""
+    if steps_per_epoch == 1 and _has_batches(family):
+        print_notice(
+            "each epoch is a single step, as the training rows fill one batch only: little is learned in an epoch;"
+            " a smaller --batch-size makes more steps of the same rows"
+        )
 
 
 def _print_advice(job: training_job_pb2.TrainingJob, *, named: bool) -> None:
@@ -138,8 +183,8 @@ def _print_advice(job: training_job_pb2.TrainingJob, *, named: bool) -> None:
     quality = job.progress.probe.get("quality", 1.0)
     if quality < _GOOD_QUALITY:
         print_notice(
-            f"quality is {quality:.2f} of 1: made rows are unlike the table's; more --epochs may help, and of small"
-            " tables a smaller --batch-size, as an epoch has one step for each batch"
+            f"quality is {quality:.2f} of 1: made rows are unlike the table's; more --epochs may help, and a smaller"
+            " --batch-size where the table is small"
         )
     version = job.model_version.rpartition("/")[2]
     if not named and version.isdigit() and int(version) > 1:

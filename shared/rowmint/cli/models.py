@@ -16,17 +16,26 @@ from rowmint.cli.output import (
     print_table,
     short_name,
 )
+from rowmint.cli.shell_completion import complete_models
 from rowmint.client import ReplicaStatistics
 from rowmint.errors import InvalidFieldError
 from rowmint.v1 import model_pb2, statistics_pb2
 
 app = typer.Typer(help="Look at models; promote, reject, name, sign and delete versions.", no_args_is_help=True)
 
+VersionArgument = Annotated[
+    str, typer.Argument(autocompletion=complete_models, help="MODEL, MODEL@ALIAS or MODEL/versions/NUMBER.")
+]
+OneVersionArgument = Annotated[str, typer.Argument(autocompletion=complete_models, help="MODEL/versions/NUMBER.")]
+
 
 @app.command("list")
 def list_(
     context: typer.Context,
-    model: Annotated[str | None, typer.Argument(help="A model, to list its versions. Default: all models.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Argument(autocompletion=complete_models, help="A model, to list its versions. Default: all models."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the models, or one model's versions."""
@@ -76,7 +85,7 @@ def _print_versions(versions: list[model_pb2.ModelVersion], as_json: bool) -> No
 @app.command()
 def show(
     context: typer.Context,
-    version: Annotated[str, typer.Argument(help="MODEL, MODEL@ALIAS or MODEL/versions/NUMBER.")],
+    version: VersionArgument,
     as_json: JsonOption = False,
 ) -> None:
     """Show one version and its columns."""
@@ -100,7 +109,12 @@ def _state(version: model_pb2.ModelVersion) -> str:
 @app.command()
 def statistics(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="MODEL, for all its versions, MODEL@ALIAS or MODEL/versions/NUMBER.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=complete_models, help="MODEL, for all its versions, MODEL@ALIAS or MODEL/versions/NUMBER."
+        ),
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """Show what each sampler has done for a model since it started."""
@@ -153,7 +167,7 @@ def _statistics_row(one: statistics_pb2.ModelVersionStatistics) -> tuple[object,
 @app.command()
 def promote(
     context: typer.Context,
-    version: Annotated[str, typer.Argument(help="MODEL/versions/NUMBER.")],
+    version: OneVersionArgument,
     as_json: JsonOption = False,
 ) -> None:
     """Publish a staged version; `latest` moves to it unless a newer version is published."""
@@ -167,7 +181,7 @@ def promote(
 def reject(
     context: typer.Context,
     *,
-    version: Annotated[str, typer.Argument(help="MODEL/versions/NUMBER.")],
+    version: OneVersionArgument,
     reason: Annotated[str, typer.Option("--reason", help="Why, for people to read; at most 1,000 characters.")],
     as_json: JsonOption = False,
 ) -> None:
@@ -190,7 +204,7 @@ def _print_decided(version: model_pb2.ModelVersion, as_json: bool) -> None:
 def alias(
     context: typer.Context,
     *,
-    model: Annotated[str, typer.Argument(help="Id or name of the model.")],
+    model: Annotated[str, typer.Argument(autocompletion=complete_models, help="Id or name of the model.")],
     alias: Annotated[str, typer.Argument(help="The alias; not `latest`.")],
     version: Annotated[int | None, typer.Argument(min=1, help="Number of the version it is to point at.")] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Remove the alias instead.")] = False,
@@ -212,7 +226,7 @@ def alias(
 def verify(
     context: typer.Context,
     *,
-    version: Annotated[str, typer.Argument(help="MODEL, MODEL@ALIAS or MODEL/versions/NUMBER.")],
+    version: VersionArgument,
     keys: Annotated[
         Path,
         typer.Option("--keys", envvar="ROWMINT_TRUSTED_KEYS", help="File of the public keys that are trusted, PEM."),
@@ -231,7 +245,7 @@ def verify(
 @app.command()
 def sign(
     context: typer.Context,
-    version: Annotated[str, typer.Argument(help="MODEL/versions/NUMBER.")],
+    version: OneVersionArgument,
     as_json: JsonOption = False,
 ) -> None:
     """Sign a version as it is stored now with the trainer's key; `verify` it before, where it is signed already."""
@@ -248,7 +262,7 @@ def sign(
 @app.command()
 def delete(
     context: typer.Context,
-    version: Annotated[str, typer.Argument(help="MODEL/versions/NUMBER.")],
+    version: OneVersionArgument,
     as_json: JsonOption = False,
 ) -> None:
     """Delete a version; refused while an alias other than `latest` points at it."""
@@ -261,7 +275,7 @@ def delete(
 @app.command()
 def undelete(
     context: typer.Context,
-    version: Annotated[str, typer.Argument(help="MODEL/versions/NUMBER.")],
+    version: OneVersionArgument,
     as_json: JsonOption = False,
 ) -> None:
     """Restore a deleted version that is not purged yet."""

@@ -16,7 +16,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from rich.table import Table
 from rich.text import Text
 
-from rowmint.client import Client
+from rowmint.client import Client, RetryPolicy
+from rowmint.client.client import CALL_SECONDS
 from rowmint.client.settings import ClientSettings
 from rowmint.v1 import schema_pb2
 
@@ -37,11 +38,22 @@ def client_settings(context: typer.Context, ignored: Collection[str] = ()) -> Cl
 
 def connect(context: typer.Context) -> Client:
     """Return a client of the services that the command line and the environment name."""
-    settings = client_settings(context)
+    return client_of(client_settings(context))
+
+
+def client_of(settings: ClientSettings, patience: float | None = None) -> Client:
+    """Return a client of these settings.
+
+    Args:
+        settings: The settings.
+        patience: Seconds that a call may take, which is made once; None for calls as the client makes them by default.
+    """
     return Client(
         settings.trainer,
         settings.sampler,
         settings.project,
+        retry=None if patience is None else RetryPolicy(unary_attempts=1),
+        timeout=CALL_SECONDS if patience is None else patience,
         balancing=settings.balancing,
         credentials=settings.credentials(),
     )

@@ -13,6 +13,7 @@ import typer
 
 from rowmint.cli.cells import csv_field, csv_line, json_object
 from rowmint.cli.output import connect, message_json, print_json, print_notice, progress_bar
+from rowmint.cli.shell_completion import complete_models
 from rowmint.client import CompletedRow, SampleStream
 from rowmint.client.row_files import file_format, whole_file
 from rowmint.client.values import text_column
@@ -23,7 +24,9 @@ from rowmint.schema import ColumnSpec, near_names
 _MANY_ROWS = 1_000_000
 """Rows from which on a stream shows its progress in logs."""
 
-ModelArgument = Annotated[str, typer.Argument(help="MODEL, MODEL@ALIAS or MODEL/versions/NUMBER.")]
+ModelArgument = Annotated[
+    str, typer.Argument(autocompletion=complete_models, help="MODEL, MODEL@ALIAS or MODEL/versions/NUMBER.")
+]
 OutputOption = Annotated[str | None, typer.Option("--output", "-o", help="File to write. Default: standard output.")]
 
 

@@ -12,6 +12,9 @@ from rowmint.client.statistics import StatisticsCalls
 from rowmint.client.training import TrainingCalls
 from rowmint.client.upload_once import UploadOnceCalls
 
+CALL_SECONDS = 120.0
+"""How long a call that is not a stream may take where nothing else is said."""
+
 
 class Client(UploadOnceCalls, TrainingCalls, SamplingCalls, CompletionCalls, StatisticsCalls):
     """A client of one trainer and any number of sampler replicas.
@@ -50,7 +53,7 @@ class Client(UploadOnceCalls, TrainingCalls, SamplingCalls, CompletionCalls, Sta
         project: str | None = None,
         *,
         retry: RetryPolicy | None = None,
-        timeout: float = 120.0,
+        timeout: float = CALL_SECONDS,
         balancing: str | None = None,
         credentials: Credentials | None = None,
         channel_options: Sequence[tuple[str, int | str]] = (),
