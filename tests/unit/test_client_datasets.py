@@ -179,8 +179,11 @@ def test_an_empty_file_is_for_the_service_to_judge():
 def test_data_that_is_not_a_table_names_the_place():
     trainer = FakeTrainer()
     trainer.errors = [dataset_pb2.DataError(line=7, message="has 3 fields, the header 4"), dataset_pb2.DataError()]
-    with pytest.raises(InvalidDataError, match=r"line 7: has 3 fields, the header 4 \(and 1 more\)") as caught:
+    with pytest.raises(InvalidDataError) as caught:
         upload_to(trainer)
+    problem = "line 7: has 3 fields, the header 4 (and 1 more)"
+    assert caught.value.message == f"projects/default/datasets/d: {problem}"
+    assert caught.value.metadata["dataset"] == "projects/default/datasets/d"
     assert len(caught.value.problems) == 2
 
 
