@@ -12,6 +12,7 @@ import pyarrow.ipc
 import pytest
 from typer.testing import CliRunner
 
+from rowmint.cli import jobs
 from rowmint.cli.app import app
 from rowmint.cli.output import short_name
 from rowmint.client.families import field_help, training_fields
@@ -21,6 +22,7 @@ from tests.unit.fake_rows import VERSION, unbroken
 from tests.unit.fake_sampler import FakeSampler
 from tests.unit.fake_services import services
 from tests.unit.fake_trainer import FakeTrainer
+from tests.waiting import PATIENCE
 
 ROWS = 200
 CSV = 2
@@ -163,7 +165,8 @@ ONE_STEP = "each epoch is a single step"
         ("ctgan", "{", False),
     ],
 )
-def test_a_fit_of_one_step_an_epoch_is_reported(fakes, flights, family, manifest, said):
+def test_a_fit_of_one_step_an_epoch_is_reported(fakes, flights, monkeypatch, *, family, manifest, said):
+    monkeypatch.setattr(jobs, "MANIFEST_SECONDS", PATIENCE)
     fakes.samplers[0].manifest = manifest
     lines = succeed(fakes, "train", str(flights), "--family", family).stderr.splitlines()
     assert [line for line in lines if line.startswith(ONE_STEP) and "--batch-size" in line] == lines[-1:] * said

@@ -6,11 +6,13 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from rowmint.cli import shell_completion
 from rowmint.cli.app import app
 from rowmint.cli.shell_completion import join_bash_words
 from rowmint.v1 import dataset_pb2, dataset_service_pb2
 from tests.unit.fake_services import services
 from tests.unit.fake_trainer import FakeTrainer
+from tests.waiting import PATIENCE
 
 
 class TwoProjects(FakeTrainer):
@@ -30,6 +32,12 @@ class TwoProjects(FakeTrainer):
 def fakes():
     with services(TwoProjects()) as found:
         yield found
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A busy machine is not taken for a service that does not answer."""
+    monkeypatch.setattr(shell_completion, "LISTING_SECONDS", PATIENCE)
 
 
 def addresses(found):
@@ -109,11 +117,20 @@ def test_what_fails_completes_nothing_and_says_nothing(environment):
     assert complete("train", "flights", "--family", "c", env=environment) == ["ctgan"]
 
 
+PATIENT_COMMAND = f"""
+from rowmint.cli import shell_completion
+from rowmint.cli.app import app
+
+shell_completion.LISTING_SECONDS = {PATIENCE}
+app(prog_name="rowmint")
+"""
+
+
 @pytest.mark.parametrize("reached", [True, False])
 def test_a_shell_sees_nothing_but_names(fakes, reached):
     """In a process of its own, as libraries may write to standard error by themselves."""
     done = subprocess.run(
-        [sys.executable, "-c", "from rowmint.cli.app import app; app(prog_name='rowmint')"],
+        [sys.executable, "-c", PATIENT_COMMAND],
         env={
             "_ROWMINT_COMPLETE": "complete_bash",
             "COMP_WORDS": "rowmint\ndatasets\nshow\n",

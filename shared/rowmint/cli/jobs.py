@@ -37,7 +37,7 @@ app = typer.Typer(help="List, show, watch and cancel training jobs.", no_args_is
 _GOOD_QUALITY = 0.8
 """Quality of a probe below which made rows are reported as unlike the table's."""
 
-_MANIFEST_SECONDS = 5.0
+MANIFEST_SECONDS = 5.0
 """How long a sampler may take to return a manifest, which the command can do without."""
 
 JobArgument = Annotated[str, typer.Argument(autocompletion=complete_jobs, help="Id or name of the job.")]
@@ -162,7 +162,7 @@ def _has_batches(family: str) -> bool:
 def _steps_per_epoch(context: typer.Context, version: str) -> int:
     """Return how many steps an epoch of a fit had, as the version's manifest says; 0 where it cannot be read."""
     try:
-        with client_of(client_settings(context), patience=_MANIFEST_SECONDS) as client:
+        with client_of(client_settings(context), patience=MANIFEST_SECONDS) as client:
             manifest = json.loads(client.get_version(version).manifest_json)
             return int(manifest["training"]["steps_per_epoch"])
     except (RowmintCallError, KeyError, TypeError, ValueError):

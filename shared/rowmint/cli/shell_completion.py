@@ -16,7 +16,7 @@ from rowmint.client import Client
 from rowmint.client.families import family_names
 from rowmint.client.settings import VARIABLES, ClientSettings
 
-_SECONDS = 1.0
+LISTING_SECONDS = 1.0
 """How long a service may take to list names: a shell waits for it."""
 
 _BASH_BREAKS = frozenset(":=@")
@@ -56,10 +56,10 @@ def complete_data(context: typer.Context, incomplete: str) -> list[str]:
 def _names(context: typer.Context, incomplete: str, listed: "Callable[[Client], Iterator[_Named]]") -> list[str]:
     """Return the ids that begin with a text; full names where it is the beginning of one."""
     given = {name: value for name, value in context.find_root().params.items() if name in VARIABLES}
-    end = time.monotonic() + _SECONDS
+    end = time.monotonic() + LISTING_SECONDS
     found: list[str] = []
     try:
-        with client_of(ClientSettings.load(given), patience=_SECONDS) as client:
+        with client_of(ClientSettings.load(given), patience=LISTING_SECONDS) as client:
             for one in listed(client):
                 name = one.name if incomplete.startswith("projects/") else short_name(one.name)
                 if name.startswith(incomplete):
