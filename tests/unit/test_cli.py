@@ -108,6 +108,16 @@ def test_a_file_that_is_not_a_table_is_reported(flights):
     assert trained[1] == [f"{named} was uploaded before and could not be read; it is uploaded again", *trained[0]]
 
 
+def test_a_file_that_cannot_be_profiled_leaves_no_dataset(flights):
+    trainer = FakeTrainer()
+    trainer.errors = [dataset_pb2.DataError(line=7, message="has too few cells")]
+    with services(trainer) as found:
+        assert "line 7: has too few cells" in fail(found, "datasets", "profile", str(flights))
+        assert trainer.datasets == {}
+        fail(found, "datasets", "profile", str(flights), "--keep")
+        assert len(trainer.datasets) == 1
+
+
 def test_training_uploads_waits_and_reports(fakes, flights):
     done = succeed(fakes, "train", str(flights), "--epochs", "5", "--set", "generator_dim=8,8", "--set", "pac=1")
     assert "j1: SUCCEEDED" in done.stderr

@@ -28,7 +28,7 @@ from rowmint.cli.table_options import TableOptions, with_table_options
 from rowmint.cli.types_file import TypesFile
 from rowmint.client import Client
 from rowmint.client.datasets import UploadProgress
-from rowmint.errors import InvalidFieldError
+from rowmint.errors import InvalidDataError, InvalidFieldError
 from rowmint.v1 import dataset_pb2
 
 _LARGE_BYTES = 100e6
@@ -135,7 +135,12 @@ def profile(
     """Show how each column of a table was understood, why, and which option decides otherwise."""
     with connect(context) as client:
         if is_file(data, table):
-            dataset = upload_file(client, data, table, once=keep, quiet=as_json)
+            try:
+                dataset = upload_file(client, data, table, once=keep, quiet=as_json)
+            except InvalidDataError as error:
+                if not keep:
+                    client.delete_dataset(error.metadata["dataset"])
+                raise
             if not keep:
                 client.delete_dataset(dataset.name)
         else:
