@@ -241,7 +241,8 @@ def test_no_more_parts_are_begun_than_may_be_held():
             held = sum(len(one.data) for part in list(readers._started) for one in list(part.messages))
             assert held <= WINDOW * 2 * parallel.PART_BYTES
         sizes = [request.end_row - request.start_row for request in found.samplers[0].requests]
-        assert sizes[:PARALLEL] == [GRID] * PARALLEL
+        # The first part teaches nothing of a row's size, so the second is as small; the third may begin after its end.
+        assert sizes[:2] == [GRID, GRID]
         # About ten bytes a row.
         assert max(sizes) > 2 * GRID
 
