@@ -14,6 +14,7 @@ from rowmint.v1 import dataset_pb2, schema_pb2
 from tests.unit.fake_failures import Cut
 from tests.unit.fake_services import services
 from tests.unit.fake_trainer import FakeTrainer
+from tests.unit.one_way import OneWay
 
 BYTES = bytes(range(256)) * 4096 * 5 + b"tail"  # five messages and a bit
 
@@ -86,20 +87,6 @@ def test_a_fenced_writer_stops():
         upload_to(trainer)
     assert caught.value.reason == "FENCED"
     assert trainer.writes == [0]
-
-
-class OneWay(io.RawIOBase):
-    def __init__(self, data):
-        self._inner = io.BytesIO(data)
-
-    def readable(self):
-        return True
-
-    def seekable(self):
-        return False
-
-    def readinto(self, buffer):
-        return self._inner.readinto(buffer)
 
 
 def test_a_broken_upload_of_a_source_without_seek_is_resumed():

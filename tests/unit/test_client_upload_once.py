@@ -1,7 +1,6 @@
 """Uploads that are made once: what is there already is used, resumed, waited for, or replaced."""
 
 import hashlib
-import io
 
 import grpc
 import pyarrow as pa
@@ -15,6 +14,7 @@ from rowmint.v1 import dataset_pb2, schema_pb2
 from tests.unit.fake_failures import Cut, refuse
 from tests.unit.fake_services import services
 from tests.unit.fake_trainer import FakeTrainer
+from tests.unit.one_way import OneWay
 
 MIB = 1024 * 1024
 BYTES = bytes(range(256)) * 4096 * 3 + b"tail"
@@ -188,20 +188,6 @@ def test_races_without_end_are_given_up(path):
     with pytest.raises(RowmintCallError, match=r"there is no .*RESOURCE_NOT_FOUND"):
         upload(trainer, path)
     assert len(trainer.created) == RetryPolicy().attempts
-
-
-class OneWay(io.RawIOBase):
-    def __init__(self, data):
-        self._inner = io.BytesIO(data)
-
-    def readable(self):
-        return True
-
-    def seekable(self):
-        return False
-
-    def readinto(self, buffer):
-        return self._inner.readinto(buffer)
 
 
 def test_what_can_be_read_only_once_gets_an_id_of_the_service():

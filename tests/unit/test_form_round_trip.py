@@ -8,7 +8,7 @@ import pyarrow as pa
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rowmint.schema import ColumnSpec, DataType, Domain
+from rowmint.schema import ColumnSpec, DataType
 from rowmint.schema.forms import (
     DatetimeForm,
     ExponentStyle,
@@ -22,6 +22,7 @@ from rowmint.schema.forms import (
 )
 from rowmint.schema.forms.cells import read, written
 from tests.inferring import infer
+from tests.unit.target_columns import column_of
 from trainer_service.datasets.conversion import InfinityRule, convert
 from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.target import Target
@@ -52,17 +53,6 @@ def number_forms(draw: st.DrawFn) -> NumberForm:
         sign_after_prefix=bool(prefix) and draw(st.booleans()),
         exponent=ExponentStyle.NEVER,
         leading_point=draw(st.booleans()),
-    )
-
-
-def column_of(target: Target) -> ColumnSpec:
-    return ColumnSpec(
-        "x",
-        data_type=target.data_type,
-        domain=Domain(decimals=target.decimals),
-        time_zone="UTC" if target.utc else "",
-        written_form=target.form,
-        datetime_format=target.datetime_format,
     )
 
 

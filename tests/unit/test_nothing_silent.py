@@ -4,10 +4,11 @@ import pyarrow as pa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rowmint.schema import ColumnSpec, DataType, Domain
+from rowmint.schema import DataType
 from rowmint.schema.forms.cells import written
 from rowmint.schema.forms.validation import validate_form
 from tests.inferring import infer_table
+from tests.unit.target_columns import column_of
 from trainer_service.datasets.conversion import InfinityRule, convert
 from trainer_service.datasets.limits import IngestLimits
 from trainer_service.datasets.target import Target
@@ -43,17 +44,6 @@ MOMENTS = joined(
     some("", "", " 9:05", "T09:05:00", " 9:05 PM", " 09:05:00.1230", " 9 am", " 24:00", " 23:59:60"),
     some("", "", "", "Z", " UTC", "+02:00", " -0530"),
 )
-
-
-def column_of(target: Target) -> ColumnSpec:
-    return ColumnSpec(
-        "x",
-        data_type=target.data_type,
-        domain=Domain(decimals=target.decimals),
-        time_zone="UTC" if target.utc else "",
-        written_form=target.form,
-        datetime_format=target.datetime_format,
-    )
 
 
 def come_back(texts: list[str]) -> tuple[Target, list[str | None], list[str]]:

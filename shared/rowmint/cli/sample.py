@@ -12,8 +12,8 @@ from typing import IO, Annotated
 import typer
 
 from rowmint.cli.cells import csv_field, csv_line, json_object
+from rowmint.cli.models import VersionArgument
 from rowmint.cli.output import connect, message_json, print_json, print_notice, progress_bar
-from rowmint.cli.shell_completion import complete_models
 from rowmint.client import CompletedRow, SampleStream
 from rowmint.client.row_files import file_format, whole_file
 from rowmint.client.values import text_column
@@ -24,9 +24,6 @@ from rowmint.schema import ColumnSpec, near_names
 _MANY_ROWS = 1_000_000
 """Rows from which on a stream shows its progress in logs."""
 
-ModelArgument = Annotated[
-    str, typer.Argument(autocompletion=complete_models, help="MODEL, MODEL@ALIAS or MODEL/versions/NUMBER.")
-]
 OutputOption = Annotated[str | None, typer.Option("--output", "-o", help="File to write. Default: standard output.")]
 
 
@@ -44,7 +41,7 @@ def _output(path: str | None) -> Iterator[IO[bytes]]:
 def sample(
     context: typer.Context,
     *,
-    model: ModelArgument,
+    model: VersionArgument,
     rows: Annotated[int, typer.Option("--rows", "-n", help="Number of rows of the whole stream.")],
     output: OutputOption = None,
     where: Annotated[
@@ -211,7 +208,7 @@ def _input(path: str) -> Iterator[io.TextIOBase]:
 def complete(
     context: typer.Context,
     *,
-    model: ModelArgument,
+    model: VersionArgument,
     file: Annotated[
         str, typer.Argument(help="CSV of the known cells, empty where unknown; - for standard input.")
     ] = "-",
