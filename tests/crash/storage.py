@@ -39,8 +39,8 @@ Stored = dict[str, tuple[int, str]]
 
 def objects(store: ObjectStore) -> Iterator[str]:
     """Yield the keys of a store's objects, those kept aside too, but not of its marks, which are there for good."""
-    marks = (f"{RESERVED}{part}/" for part in Part)
-    yield from (key for key in store.list("") if not key.startswith(tuple(marks)))
+    marks = tuple(f"{RESERVED}{part}/" for part in Part)
+    yield from (key for key in store.list("") if not key.startswith(marks))
 
 
 @dataclass(frozen=True)
