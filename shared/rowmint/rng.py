@@ -8,11 +8,24 @@ streams may change between NumPy versions, raw words do not.
 import hashlib
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.random.bit_generator import ISeedSequence
+from numpy.typing import DTypeLike, NDArray
 
 _DOMAIN = b"rowmint/words/1\0"
+
+
+@dataclass(frozen=True)
+class _Key(ISeedSequence):
+    """The key itself as what a generator is seeded with: given as ``key``, it would be drawn entropy first, in vain."""
+
+    key: NDArray[np.uint64]
+
+    def generate_state(self, n_words: int, dtype: DTypeLike = np.uint32) -> NDArray[np.uint64]:
+        """Return the key: the two words of 64 bits that Philox takes."""
+        return self.key
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,8 @@ class TileKey:
             )
         ).digest()
         key = np.frombuffer(digest[:16], "<u8").astype(np.uint64)
-        return np.random.Philox(key=key).random_raw(count)
+        seed: Any = _Key(key)  # NumPy's type declarations name one of its classes only
+        return np.random.Philox(seed).random_raw(count)
 
     def words32(self, purpose: str, count: int) -> NDArray[np.uint32]:
         """Return `count` words of 32 bits, shape (count,)."""

@@ -1,11 +1,14 @@
 """Work in steps gives what it gives at once, and leaves room for others between two steps."""
 
 import asyncio
-from concurrent.futures import Executor, Future
+import itertools
+import threading
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import pytest
 
-from rowmint.steps import finish, finish_in_turns
+from rowmint.steps import TURN_SECONDS, checked, finish, finish_in_turns
+from tests.waiting import PATIENCE
 
 
 class RecordingExecutor(Executor):
@@ -40,17 +43,36 @@ def failing():
     raise ValueError("no further")
 
 
+def ticking(seconds):
+    """Return a clock that moves on by `seconds` whenever it is read."""
+    return (reading * seconds for reading in itertools.count()).__next__
+
+
 @pytest.mark.parametrize("count", [0, 1, 7])
-def test_each_step_is_a_task_of_its_own(count):
+@pytest.mark.parametrize(("steps", "seconds"), [(1, TURN_SECONDS), (2, TURN_SECONDS / 2), (8, 0.0)])
+def test_a_task_takes_as_many_steps_as_a_turn_has_time_for(count, steps, seconds):
     executor = RecordingExecutor()
-    assert asyncio.run(finish_in_turns(summed(count), executor)) == finish(summed(count)) == sum(range(count))
-    assert executor.tasks == count + 1
+    actual = asyncio.run(finish_in_turns(summed(count), executor, ticking(seconds)))
+    assert actual == finish(summed(count)) == sum(range(count))
+    assert executor.tasks == -(-(count + 1) // steps)
+
+
+def test_a_check_comes_before_each_step_and_may_end_the_work():
+    checks = []
+    assert finish(checked(summed(3), lambda: checks.append(None))) == 3
+    assert len(checks) == 4
+
+    def refuse():
+        raise ValueError("no further")
+
+    with pytest.raises(ValueError, match="no further"):
+        finish(checked(summed(3), refuse))
 
 
 def test_an_error_ends_the_work():
     executor = RecordingExecutor()
     with pytest.raises(ValueError, match="no further"):
-        asyncio.run(finish_in_turns(failing(), executor))
+        asyncio.run(finish_in_turns(failing(), executor, ticking(TURN_SECONDS)))
     assert executor.tasks == 2
     with pytest.raises(ValueError, match="no further"):
         finish(failing())
@@ -60,10 +82,32 @@ def test_a_caller_that_is_cancelled_ends_it_with_the_step_that_is_being_done():
     executor = RecordingExecutor()
 
     async def cancelled():
-        work = asyncio.create_task(finish_in_turns(summed(1000), executor))
+        work = asyncio.create_task(finish_in_turns(summed(1000), executor, ticking(TURN_SECONDS)))
         executor.on_third = work.cancel
         await asyncio.gather(work, return_exceptions=True)
         return work.cancelled()
 
     assert asyncio.run(cancelled())
     assert executor.tasks == 3
+
+
+def test_a_turn_that_no_caller_waits_for_takes_no_further_step():
+    taken, begun, cancelled = [], threading.Event(), threading.Event()
+
+    def held():
+        while True:
+            taken.append(None)
+            begun.set()
+            cancelled.wait(PATIENCE)
+            yield
+
+    async def scenario(executor):
+        work = asyncio.create_task(finish_in_turns(held(), executor, lambda: 0.0))
+        await asyncio.to_thread(begun.wait, PATIENCE)
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        cancelled.set()
+
+    with ThreadPoolExecutor(1) as executor:
+        asyncio.run(scenario(executor))
+    assert len(taken) == 1

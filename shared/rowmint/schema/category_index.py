@@ -1,8 +1,7 @@
 """The codes of a categorical column's values."""
 
-from functools import cached_property
-
 from rowmint.errors import ValueNotFoundError
+from rowmint.lazy import lazy
 from rowmint.schema.cell import Cell, cell_text, near_names
 from rowmint.schema.column import ColumnSpec
 
@@ -39,7 +38,7 @@ class CategoryIndex:
             )
         return self._texts[text]
 
-    @cached_property
+    @lazy
     def _texts(self) -> dict[str, int]:
         categories = self._column.domain.categories
         return {cell_text(category): code for code, category in enumerate(categories) if category is not None}

@@ -25,11 +25,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rowmint.errors import InvalidFieldError, ResourceNotFoundError, UnavailableError
+from rowmint.lazy import lazy
 from rowmint.objects import files
 from rowmint.security.identity import Grants, Identity, parse_grants
 
@@ -89,7 +90,7 @@ class AccessList:
     keys: tuple[AccessKey, ...] = ()
     certificates: tuple[AccessCertificate, ...] = ()
 
-    @cached_property
+    @lazy
     def _by_id(self) -> Mapping[str, AccessKey]:
         return {key.id: key for key in self.keys}
 

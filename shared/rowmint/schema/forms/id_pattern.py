@@ -12,9 +12,10 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 from rowmint.errors import InvalidFieldError
+from rowmint.lazy import lazy
 
 MAX_IDS = 1 << 62
 """Ranks of one language."""
@@ -52,7 +53,7 @@ class IdPattern:
     layouts: tuple[tuple[str, ...], ...]
     free: int
 
-    @cached_property
+    @lazy
     def sizes(self) -> tuple[int, ...]:
         """How many elements of each length have a rank."""
         return tuple(math.prod(map(len, layout[self.free :])) for layout in self.layouts)
