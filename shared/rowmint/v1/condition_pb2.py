@@ -26,7 +26,7 @@ from rowmint.v1 import limits_pb2 as rowmint_dot_v1_dot_limits__pb2
 from rowmint.v1 import value_pb2 as rowmint_dot_v1_dot_value__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arowmint/v1/condition.proto\x12\nrowmint.v1\x1a\x17rowmint/v1/limits.proto\x1a\x16rowmint/v1/value.proto\"8\n\x05Where\x12/\n\npredicates\x18\x01 \x03(\x0b\x32\x15.rowmint.v1.PredicateB\x04\xe8\xf9\x18@\"\xd5\x01\n\tPredicate\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12#\n\x06\x65quals\x18\x02 \x01(\x0b\x32\x11.rowmint.v1.ValueH\x00\x12&\n\x06\x61ny_of\x18\x03 \x01(\x0b\x32\x14.rowmint.v1.ValueSetH\x00\x12\'\n\x05range\x18\x04 \x01(\x0b\x32\x16.rowmint.v1.ValueRangeH\x00\x12\x11\n\x07is_null\x18\x05 \x01(\x08H\x00\x12\'\n\x07none_of\x18\x06 \x01(\x0b\x32\x14.rowmint.v1.ValueSetH\x00\x42\x06\n\x04test\"4\n\x08ValueSet\x12(\n\x06values\x18\x01 \x03(\x0b\x32\x11.rowmint.v1.ValueB\x05\xe8\xf9\x18\x90N\"\x8a\x01\n\nValueRange\x12\"\n\x07minimum\x18\x01 \x01(\x0b\x32\x11.rowmint.v1.Value\x12\"\n\x07maximum\x18\x02 \x01(\x0b\x32\x11.rowmint.v1.Value\x12\x19\n\x11minimum_exclusive\x18\x03 \x01(\x08\x12\x19\n\x11maximum_exclusive\x18\x04 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arowmint/v1/condition.proto\x12\nrowmint.v1\x1a\x17rowmint/v1/limits.proto\x1a\x16rowmint/v1/value.proto\"j\n\x05Where\x12/\n\npredicates\x18\x01 \x03(\x0b\x32\x15.rowmint.v1.PredicateB\x04\xe8\xf9\x18@\x12\x30\n\x07weights\x18\x02 \x03(\x0b\x32\x19.rowmint.v1.ColumnWeightsB\x04\xe8\xf9\x18@\"S\n\rColumnWeights\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12\x32\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x1a.rowmint.v1.WeightedValuesB\x05\xe8\xf9\x18\xe8\x07\"\x8b\x01\n\x0eWeightedValues\x12&\n\x06\x61ny_of\x18\x01 \x01(\x0b\x32\x14.rowmint.v1.ValueSetH\x00\x12\'\n\x05range\x18\x02 \x01(\x0b\x32\x16.rowmint.v1.ValueRangeH\x00\x12\x11\n\x07is_null\x18\x03 \x01(\x08H\x00\x12\r\n\x05share\x18\x04 \x01(\x01\x42\x06\n\x04test\"\xd5\x01\n\tPredicate\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12#\n\x06\x65quals\x18\x02 \x01(\x0b\x32\x11.rowmint.v1.ValueH\x00\x12&\n\x06\x61ny_of\x18\x03 \x01(\x0b\x32\x14.rowmint.v1.ValueSetH\x00\x12\'\n\x05range\x18\x04 \x01(\x0b\x32\x16.rowmint.v1.ValueRangeH\x00\x12\x11\n\x07is_null\x18\x05 \x01(\x08H\x00\x12\'\n\x07none_of\x18\x06 \x01(\x0b\x32\x14.rowmint.v1.ValueSetH\x00\x42\x06\n\x04test\"4\n\x08ValueSet\x12(\n\x06values\x18\x01 \x03(\x0b\x32\x11.rowmint.v1.ValueB\x05\xe8\xf9\x18\x90N\"\x8a\x01\n\nValueRange\x12\"\n\x07minimum\x18\x01 \x01(\x0b\x32\x11.rowmint.v1.Value\x12\"\n\x07maximum\x18\x02 \x01(\x0b\x32\x11.rowmint.v1.Value\x12\x19\n\x11minimum_exclusive\x18\x03 \x01(\x08\x12\x19\n\x11maximum_exclusive\x18\x04 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +35,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WHERE'].fields_by_name['predicates']._loaded_options = None
   _globals['_WHERE'].fields_by_name['predicates']._serialized_options = b'\350\371\030@'
+  _globals['_WHERE'].fields_by_name['weights']._loaded_options = None
+  _globals['_WHERE'].fields_by_name['weights']._serialized_options = b'\350\371\030@'
+  _globals['_COLUMNWEIGHTS'].fields_by_name['entries']._loaded_options = None
+  _globals['_COLUMNWEIGHTS'].fields_by_name['entries']._serialized_options = b'\350\371\030\350\007'
   _globals['_VALUESET'].fields_by_name['values']._loaded_options = None
   _globals['_VALUESET'].fields_by_name['values']._serialized_options = b'\350\371\030\220N'
   _globals['_WHERE']._serialized_start=91
-  _globals['_WHERE']._serialized_end=147
-  _globals['_PREDICATE']._serialized_start=150
-  _globals['_PREDICATE']._serialized_end=363
-  _globals['_VALUESET']._serialized_start=365
-  _globals['_VALUESET']._serialized_end=417
-  _globals['_VALUERANGE']._serialized_start=420
-  _globals['_VALUERANGE']._serialized_end=558
+  _globals['_WHERE']._serialized_end=197
+  _globals['_COLUMNWEIGHTS']._serialized_start=199
+  _globals['_COLUMNWEIGHTS']._serialized_end=282
+  _globals['_WEIGHTEDVALUES']._serialized_start=285
+  _globals['_WEIGHTEDVALUES']._serialized_end=424
+  _globals['_PREDICATE']._serialized_start=427
+  _globals['_PREDICATE']._serialized_end=640
+  _globals['_VALUESET']._serialized_start=642
+  _globals['_VALUESET']._serialized_end=694
+  _globals['_VALUERANGE']._serialized_start=697
+  _globals['_VALUERANGE']._serialized_end=835
 # @@protoc_insertion_point(module_scope)

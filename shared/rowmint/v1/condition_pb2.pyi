@@ -26,18 +26,89 @@ class Where(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     PREDICATES_FIELD_NUMBER: builtins.int
+    WEIGHTS_FIELD_NUMBER: builtins.int
     @property
     def predicates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Predicate]:
         """At most 64 predicates. Several predicates on one column are intersected."""
+
+    @property
+    def weights(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ColumnWeights]:
+        """Shares that values of a column have among the rows that satisfy the predicates. At most one column; refused with
+        INVALID_CONDITION for models of families that meet conditions by rejection. Default: the shares they have in the
+        model.
+        """
 
     def __init__(
         self,
         *,
         predicates: collections.abc.Iterable[Global___Predicate] | None = ...,
+        weights: collections.abc.Iterable[Global___ColumnWeights] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["predicates", b"predicates"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["predicates", b"predicates", "weights", b"weights"]) -> None: ...
 
 Global___Where: typing_extensions.TypeAlias = Where
+
+@typing.final
+class ColumnWeights(google.protobuf.message.Message):
+    """Shares that values of one column have among the rows. All other columns follow the model, given the value."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLUMN_FIELD_NUMBER: builtins.int
+    ENTRIES_FIELD_NUMBER: builtins.int
+    column: builtins.str
+    """The column. ID columns and the primary key cannot have weights."""
+    @property
+    def entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___WeightedValues]:
+        """1 to 1,000 entries, no two of which hold the same value; 10,000 values in all. What no entry holds never occurs."""
+
+    def __init__(
+        self,
+        *,
+        column: builtins.str = ...,
+        entries: collections.abc.Iterable[Global___WeightedValues] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["column", b"column", "entries", b"entries"]) -> None: ...
+
+Global___ColumnWeights: typing_extensions.TypeAlias = ColumnWeights
+
+@typing.final
+class WeightedValues(google.protobuf.message.Message):
+    """Some values of a column, and their share of the rows. Among themselves they keep the proportions of the model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ANY_OF_FIELD_NUMBER: builtins.int
+    RANGE_FIELD_NUMBER: builtins.int
+    IS_NULL_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    is_null: builtins.bool
+    """true: missing cells. false: all that are present."""
+    share: builtins.float
+    """Their share, relative to the other entries': a finite number, 1e-12 of their sum or more. Required. An entry that
+    no row of the model can have under the predicates is refused with INVALID_CONDITION.
+    """
+    @property
+    def any_of(self) -> Global___ValueSet:
+        """These; a null value means a missing cell."""
+
+    @property
+    def range(self) -> Global___ValueRange:
+        """Those of a range; never a missing cell."""
+
+    def __init__(
+        self,
+        *,
+        any_of: Global___ValueSet | None = ...,
+        range: Global___ValueRange | None = ...,
+        is_null: builtins.bool = ...,
+        share: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["any_of", b"any_of", "is_null", b"is_null", "range", b"range", "test", b"test"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["any_of", b"any_of", "is_null", b"is_null", "range", b"range", "share", b"share", "test", b"test"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["test", b"test"]) -> typing.Literal["any_of", "range", "is_null"] | None: ...
+
+Global___WeightedValues: typing_extensions.TypeAlias = WeightedValues
 
 @typing.final
 class Predicate(google.protobuf.message.Message):

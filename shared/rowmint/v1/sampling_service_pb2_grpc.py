@@ -46,6 +46,11 @@ class SamplingServiceStub(object):
                 request_serializer=rowmint_dot_v1_dot_sampling__pb2.CompleteRowsRequest.SerializeToString,
                 response_deserializer=rowmint_dot_v1_dot_sampling__pb2.CompleteRowsResponse.FromString,
                 _registered_method=True)
+        self.ScoreRows = channel.stream_stream(
+                '/rowmint.v1.SamplingService/ScoreRows',
+                request_serializer=rowmint_dot_v1_dot_sampling__pb2.ScoreRowsRequest.SerializeToString,
+                response_deserializer=rowmint_dot_v1_dot_sampling__pb2.ScoreRowsResponse.FromString,
+                _registered_method=True)
         self.PlanSample = channel.unary_unary(
                 '/rowmint.v1.SamplingService/PlanSample',
                 request_serializer=rowmint_dot_v1_dot_sampling__pb2.PlanSampleRequest.SerializeToString,
@@ -71,6 +76,14 @@ class SamplingServiceServicer(object):
 
     def CompleteRows(self, request_iterator, context):
         """Completes rows with some known cells.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScoreRows(self, request_iterator, context):
+        """Computes the exact log-probability of rows, or of the known cells of rows. Refused with WRONG_STATE for a model
+        without exact likelihoods.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,6 +115,11 @@ def add_SamplingServiceServicer_to_server(servicer, server):
                     servicer.CompleteRows,
                     request_deserializer=rowmint_dot_v1_dot_sampling__pb2.CompleteRowsRequest.FromString,
                     response_serializer=rowmint_dot_v1_dot_sampling__pb2.CompleteRowsResponse.SerializeToString,
+            ),
+            'ScoreRows': grpc.stream_stream_rpc_method_handler(
+                    servicer.ScoreRows,
+                    request_deserializer=rowmint_dot_v1_dot_sampling__pb2.ScoreRowsRequest.FromString,
+                    response_serializer=rowmint_dot_v1_dot_sampling__pb2.ScoreRowsResponse.SerializeToString,
             ),
             'PlanSample': grpc.unary_unary_rpc_method_handler(
                     servicer.PlanSample,
@@ -169,6 +187,33 @@ class SamplingService(object):
             '/rowmint.v1.SamplingService/CompleteRows',
             rowmint_dot_v1_dot_sampling__pb2.CompleteRowsRequest.SerializeToString,
             rowmint_dot_v1_dot_sampling__pb2.CompleteRowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScoreRows(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/rowmint.v1.SamplingService/ScoreRows',
+            rowmint_dot_v1_dot_sampling__pb2.ScoreRowsRequest.SerializeToString,
+            rowmint_dot_v1_dot_sampling__pb2.ScoreRowsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,22 @@ _SamplingServiceCompleteRowsType = typing_extensions.TypeVar(
     ],
 )
 
+_SamplingServiceScoreRowsType = typing_extensions.TypeVar(
+    '_SamplingServiceScoreRowsType',
+    grpc.StreamStreamMultiCallable[
+        rowmint.v1.sampling_pb2.ScoreRowsRequest,
+        rowmint.v1.sampling_pb2.ScoreRowsResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        rowmint.v1.sampling_pb2.ScoreRowsRequest,
+        rowmint.v1.sampling_pb2.ScoreRowsResponse,
+    ],
+    default=grpc.StreamStreamMultiCallable[
+        rowmint.v1.sampling_pb2.ScoreRowsRequest,
+        rowmint.v1.sampling_pb2.ScoreRowsResponse,
+    ],
+)
+
 _SamplingServicePlanSampleType = typing_extensions.TypeVar(
     '_SamplingServicePlanSampleType',
     grpc.UnaryUnaryMultiCallable[
@@ -90,7 +106,7 @@ _SamplingServiceGetModelStatisticsType = typing_extensions.TypeVar(
     ],
 )
 
-class SamplingServiceStub(typing.Generic[_SamplingServiceSampleType, _SamplingServiceCompleteRowsType, _SamplingServicePlanSampleType, _SamplingServiceGetModelStatisticsType]):
+class SamplingServiceStub(typing.Generic[_SamplingServiceSampleType, _SamplingServiceCompleteRowsType, _SamplingServiceScoreRowsType, _SamplingServicePlanSampleType, _SamplingServiceGetModelStatisticsType]):
     """Generates synthetic rows. Row i is a pure function of model digest, plan digest, seed and i, on every replica."""
 
     @typing.overload
@@ -102,6 +118,10 @@ class SamplingServiceStub(typing.Generic[_SamplingServiceSampleType, _SamplingSe
         grpc.StreamStreamMultiCallable[
             rowmint.v1.sampling_pb2.CompleteRowsRequest,
             rowmint.v1.sampling_pb2.CompleteRowsResponse,
+        ],
+        grpc.StreamStreamMultiCallable[
+            rowmint.v1.sampling_pb2.ScoreRowsRequest,
+            rowmint.v1.sampling_pb2.ScoreRowsResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             rowmint.v1.sampling_pb2.PlanSampleRequest,
@@ -123,6 +143,10 @@ class SamplingServiceStub(typing.Generic[_SamplingServiceSampleType, _SamplingSe
             rowmint.v1.sampling_pb2.CompleteRowsRequest,
             rowmint.v1.sampling_pb2.CompleteRowsResponse,
         ],
+        grpc.aio.StreamStreamMultiCallable[
+            rowmint.v1.sampling_pb2.ScoreRowsRequest,
+            rowmint.v1.sampling_pb2.ScoreRowsResponse,
+        ],
         grpc.aio.UnaryUnaryMultiCallable[
             rowmint.v1.sampling_pb2.PlanSampleRequest,
             rowmint.v1.sampling_pb2.PlanSampleResponse,
@@ -139,6 +163,11 @@ class SamplingServiceStub(typing.Generic[_SamplingServiceSampleType, _SamplingSe
     CompleteRows: _SamplingServiceCompleteRowsType
     """Completes rows with some known cells."""
 
+    ScoreRows: _SamplingServiceScoreRowsType
+    """Computes the exact log-probability of rows, or of the known cells of rows. Refused with WRONG_STATE for a model
+    without exact likelihoods.
+    """
+
     PlanSample: _SamplingServicePlanSampleType
     """Plans a stream without drawing its rows, and splits it into parts."""
 
@@ -153,6 +182,10 @@ SamplingServiceAsyncStub: typing_extensions.TypeAlias = SamplingServiceStub[
     grpc.aio.StreamStreamMultiCallable[
         rowmint.v1.sampling_pb2.CompleteRowsRequest,
         rowmint.v1.sampling_pb2.CompleteRowsResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        rowmint.v1.sampling_pb2.ScoreRowsRequest,
+        rowmint.v1.sampling_pb2.ScoreRowsResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         rowmint.v1.sampling_pb2.PlanSampleRequest,
@@ -182,6 +215,16 @@ class SamplingServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[rowmint.v1.sampling_pb2.CompleteRowsResponse], collections.abc.AsyncIterator[rowmint.v1.sampling_pb2.CompleteRowsResponse]]:
         """Completes rows with some known cells."""
+
+    @abc.abstractmethod
+    def ScoreRows(
+        self,
+        request_iterator: _MaybeAsyncIterator[rowmint.v1.sampling_pb2.ScoreRowsRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[rowmint.v1.sampling_pb2.ScoreRowsResponse], collections.abc.AsyncIterator[rowmint.v1.sampling_pb2.ScoreRowsResponse]]:
+        """Computes the exact log-probability of rows, or of the known cells of rows. Refused with WRONG_STATE for a model
+        without exact likelihoods.
+        """
 
     @abc.abstractmethod
     def PlanSample(

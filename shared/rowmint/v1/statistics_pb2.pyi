@@ -96,7 +96,7 @@ class ModelVersionStatistics(google.protobuf.message.Message):
     model_version: builtins.str
     """The version's name."""
     streams_begun: builtins.int
-    """Streams begun: calls of Sample and CompleteRows that have sent their header."""
+    """Streams begun: calls of Sample, CompleteRows and ScoreRows that have sent their header."""
     rows: builtins.int
     """Number of rows delivered."""
     candidates: builtins.int

@@ -285,6 +285,83 @@ class IndependentConfig(google.protobuf.message.Message):
 Global___IndependentConfig: typing_extensions.TypeAlias = IndependentConfig
 
 @typing.final
+class CircuitConfig(google.protobuf.message.Message):
+    """Probabilistic circuit: a hidden tree of columns whose cells also depend on the parent column's cell."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EPOCHS_FIELD_NUMBER: builtins.int
+    BATCH_SIZE_FIELD_NUMBER: builtins.int
+    STATES_FIELD_NUMBER: builtins.int
+    COMPONENTS_FIELD_NUMBER: builtins.int
+    MAX_BINS_FIELD_NUMBER: builtins.int
+    epochs: builtins.int
+    """Passes over the training rows, 0 to 100,000; 0: chosen from their number. Default: 0."""
+    batch_size: builtins.int
+    """Rows per step, 0 to 1,000,000; 0: chosen from their number. Default: 0."""
+    states: builtins.int
+    """Hidden states of a column, 0 to 256; 0: chosen, of small tables by rows held out. Default: 0."""
+    components: builtins.int
+    """Tables of a column given the column that it hangs on, which its state mixes, 1 to 32. Default: 8."""
+    max_bins: builtins.int
+    """Bins of a column with many values, 0 to 512; one with up to twice as many has its own. 0: chosen from the number of
+    training rows. Default: 0.
+    """
+    def __init__(
+        self,
+        *,
+        epochs: builtins.int | None = ...,
+        batch_size: builtins.int | None = ...,
+        states: builtins.int | None = ...,
+        components: builtins.int | None = ...,
+        max_bins: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_batch_size", b"_batch_size", "_components", b"_components", "_epochs", b"_epochs", "_max_bins", b"_max_bins", "_states", b"_states", "batch_size", b"batch_size", "components", b"components", "epochs", b"epochs", "max_bins", b"max_bins", "states", b"states"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_batch_size", b"_batch_size", "_components", b"_components", "_epochs", b"_epochs", "_max_bins", b"_max_bins", "_states", b"_states", "batch_size", b"batch_size", "components", b"components", "epochs", b"epochs", "max_bins", b"max_bins", "states", b"states"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_batch_size", b"_batch_size"]) -> typing.Literal["batch_size"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_components", b"_components"]) -> typing.Literal["components"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_epochs", b"_epochs"]) -> typing.Literal["epochs"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_bins", b"_max_bins"]) -> typing.Literal["max_bins"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_states", b"_states"]) -> typing.Literal["states"] | None: ...
+
+Global___CircuitConfig: typing_extensions.TypeAlias = CircuitConfig
+
+@typing.final
+class AutoConfig(google.protobuf.message.Message):
+    """The best of several families: each candidate is fitted with its defaults, and they are compared on rows kept out of
+    training: a tenth where `holdout_fraction` is 0, more of a small table. The manifest records all scores.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SECONDS_FIELD_NUMBER: builtins.int
+    FAMILIES_FIELD_NUMBER: builtins.int
+    seconds: builtins.int
+    """Seconds for all candidates together, 1 to 1,000,000: one is fitted only if its estimate fits into what is left, the
+    first in any case. Default: 600.
+    """
+    @property
+    def families(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Families to fit, in this order, 1 to 16 names. Empty: circuit, tvae, ctgan."""
+
+    def __init__(
+        self,
+        *,
+        seconds: builtins.int | None = ...,
+        families: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_seconds", b"_seconds", "seconds", b"seconds"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_seconds", b"_seconds", "families", b"families", "seconds", b"seconds"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_seconds", b"_seconds"]) -> typing.Literal["seconds"] | None: ...
+
+Global___AutoConfig: typing_extensions.TypeAlias = AutoConfig
+
+@typing.final
 class ColumnOverride(google.protobuf.message.Message):
     """How one column is fitted; unset fields follow the dataset's schema."""
 
@@ -303,7 +380,7 @@ class ColumnOverride(google.protobuf.message.Message):
     high_cardinality: rowmint.v1.schema_pb2.HighCardinality.ValueType
     """How more values than `max_categories` are modelled. Default: HIGH_CARDINALITY_TAIL."""
     max_categories: builtins.int
-    """Maximum number of values modelled one by one, 1 to 4,096. Default: 200."""
+    """Maximum number of values modelled one by one, 1 to 4,096. Default: 4,096 for a circuit, 200 for other families."""
     min_category_count: builtins.int
     """Values that occur in fewer rows than this are merged into an explicit category "other"; 1 or more. Default: 1, none
     are merged; with HIGH_CARDINALITY_OTHER 2, so that the model holds no value of a single row.
@@ -337,9 +414,11 @@ class TrainingConfig(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    CIRCUIT_FIELD_NUMBER: builtins.int
     CTGAN_FIELD_NUMBER: builtins.int
     TVAE_FIELD_NUMBER: builtins.int
     INDEPENDENT_FIELD_NUMBER: builtins.int
+    AUTO_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
     DEVICE_FIELD_NUMBER: builtins.int
     THREADS_FIELD_NUMBER: builtins.int
@@ -372,6 +451,10 @@ class TrainingConfig(google.protobuf.message.Message):
     the best weights instead of failing. Default: false.
     """
     @property
+    def circuit(self) -> Global___CircuitConfig:
+        """Probabilistic circuit."""
+
+    @property
     def ctgan(self) -> Global___CtganConfig:
         """Conditional tabular GAN."""
 
@@ -384,15 +467,21 @@ class TrainingConfig(google.protobuf.message.Message):
         """Independent marginals."""
 
     @property
+    def auto(self) -> Global___AutoConfig:
+        """The best of several families."""
+
+    @property
     def column_overrides(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ColumnOverride]:
         """Options of single columns."""
 
     def __init__(
         self,
         *,
+        circuit: Global___CircuitConfig | None = ...,
         ctgan: Global___CtganConfig | None = ...,
         tvae: Global___TvaeConfig | None = ...,
         independent: Global___IndependentConfig | None = ...,
+        auto: Global___AutoConfig | None = ...,
         seed: builtins.int | None = ...,
         device: Global___Device.ValueType = ...,
         threads: builtins.int | None = ...,
@@ -403,8 +492,8 @@ class TrainingConfig(google.protobuf.message.Message):
         patience: builtins.int | None = ...,
         keep_best: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_holdout_fraction", b"_holdout_fraction", "_keep_best", b"_keep_best", "_patience", b"_patience", "_primary_key", b"_primary_key", "_probe_epochs", b"_probe_epochs", "_seed", b"_seed", "_threads", b"_threads", "ctgan", b"ctgan", "family", b"family", "holdout_fraction", b"holdout_fraction", "independent", b"independent", "keep_best", b"keep_best", "patience", b"patience", "primary_key", b"primary_key", "probe_epochs", b"probe_epochs", "seed", b"seed", "threads", b"threads", "tvae", b"tvae"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_holdout_fraction", b"_holdout_fraction", "_keep_best", b"_keep_best", "_patience", b"_patience", "_primary_key", b"_primary_key", "_probe_epochs", b"_probe_epochs", "_seed", b"_seed", "_threads", b"_threads", "column_overrides", b"column_overrides", "ctgan", b"ctgan", "device", b"device", "family", b"family", "holdout_fraction", b"holdout_fraction", "independent", b"independent", "keep_best", b"keep_best", "patience", b"patience", "primary_key", b"primary_key", "probe_epochs", b"probe_epochs", "seed", b"seed", "threads", b"threads", "tvae", b"tvae"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_holdout_fraction", b"_holdout_fraction", "_keep_best", b"_keep_best", "_patience", b"_patience", "_primary_key", b"_primary_key", "_probe_epochs", b"_probe_epochs", "_seed", b"_seed", "_threads", b"_threads", "auto", b"auto", "circuit", b"circuit", "ctgan", b"ctgan", "family", b"family", "holdout_fraction", b"holdout_fraction", "independent", b"independent", "keep_best", b"keep_best", "patience", b"patience", "primary_key", b"primary_key", "probe_epochs", b"probe_epochs", "seed", b"seed", "threads", b"threads", "tvae", b"tvae"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_holdout_fraction", b"_holdout_fraction", "_keep_best", b"_keep_best", "_patience", b"_patience", "_primary_key", b"_primary_key", "_probe_epochs", b"_probe_epochs", "_seed", b"_seed", "_threads", b"_threads", "auto", b"auto", "circuit", b"circuit", "column_overrides", b"column_overrides", "ctgan", b"ctgan", "device", b"device", "family", b"family", "holdout_fraction", b"holdout_fraction", "independent", b"independent", "keep_best", b"keep_best", "patience", b"patience", "primary_key", b"primary_key", "probe_epochs", b"probe_epochs", "seed", b"seed", "threads", b"threads", "tvae", b"tvae"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_holdout_fraction", b"_holdout_fraction"]) -> typing.Literal["holdout_fraction"] | None: ...
     @typing.overload
@@ -420,7 +509,7 @@ class TrainingConfig(google.protobuf.message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_threads", b"_threads"]) -> typing.Literal["threads"] | None: ...
     @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["family", b"family"]) -> typing.Literal["ctgan", "tvae", "independent"] | None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["family", b"family"]) -> typing.Literal["circuit", "ctgan", "tvae", "independent", "auto"] | None: ...
 
 Global___TrainingConfig: typing_extensions.TypeAlias = TrainingConfig
 
