@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rowmint.codecs import entry
+from rowmint.lazy import lazy
 from rowmint.schema import ColumnSpec
 from rowmint.schema.arrays import ColumnArray, is_coded
 
@@ -106,7 +106,7 @@ class CategoryCodec:
             codes[rare] = self.frequent + draw_weighted(self._cumulative, words[rare])
         return ColumnArray(codes)
 
-    @cached_property
+    @lazy
     def _cumulative(self) -> NDArray[np.uint64]:
         return np.cumsum(self.rare_weights, dtype=np.uint64)
 

@@ -12,7 +12,6 @@ import itertools
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from rowmint.codecs import entry
 from rowmint.errors import RowRangeError
+from rowmint.lazy import lazy
 from rowmint.schema import INT64_MAX, INT64_MIN, ColumnKind, ColumnSpec, DataType
 from rowmint.schema.arrays import ColumnArray
 from rowmint.schema.forms.id_pattern import GOLDEN, MAX_IDS, parse_id_pattern
@@ -50,11 +50,11 @@ class Permutation:
     size: int
     key: bytes
 
-    @cached_property
+    @lazy
     def _half_bits(self) -> int:
         return max(1, ((self.size - 1).bit_length() + 1) // 2)
 
-    @cached_property
+    @lazy
     def _round_keys(self) -> NDArray[np.uint64]:
         material = hashlib.sha256(self.key + b"feistel").digest() + hashlib.sha256(self.key + b"rounds").digest()
         return np.frombuffer(material, "<u8")[:_ROUNDS].astype(np.uint64)
@@ -169,11 +169,11 @@ class IdentityCodec:
         texts: list[str] = found.tolist()
         return texts
 
-    @cached_property
+    @lazy
     def _starts(self) -> NDArray[np.int64]:
         return np.cumsum([0, *parse_id_pattern(self.pattern).sizes[:-1]], dtype=np.int64)
 
-    @cached_property
+    @lazy
     def _layouts(self) -> list["_Layout"]:
         language = parse_id_pattern(self.pattern)
         starts = itertools.accumulate((0, *language.sizes[:-1]))

@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from fractions import Fraction
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rowmint.codecs import entry
+from rowmint.lazy import lazy
 from rowmint.schema import INT64_MAX, INT64_MIN, ColumnKind, ColumnSpec, DataType
 from rowmint.schema.arrays import ColumnArray, nearest_double
 from rowmint.schema.cell import EPOCH_DATE
@@ -143,7 +143,7 @@ class NumericCodec:
         half = max(0.5, math.ulp(inside) / 2) if self.on_grid else 0.0
         return Preimage(inside, half, inside <= self.lower, inside >= self.upper, not possible or inside != x)
 
-    @cached_property
+    @lazy
     def _range(self) -> tuple[float, float]:
         """The least and greatest x whose native value, in steps of the grid's unit, is an int64."""
         least, greatest = -((self.origin - INT64_MIN) // self.step), (INT64_MAX - self.origin) // self.step
@@ -178,7 +178,7 @@ class NumericCodec:
         valid = choices != self.choices - 1
         return ColumnArray(np.where(valid, values, values.dtype.type(0)), valid)
 
-    @cached_property
+    @lazy
     def _by_choice(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Centre of each choice, and what x gains with a unit of the scalar; points and missing gain nothing."""
         centers = np.zeros(self.choices)

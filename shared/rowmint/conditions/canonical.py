@@ -61,16 +61,11 @@ def canonical_steps(where: Iterable[Predicate], schema: TableSchema) -> Steps[tu
         raise InvalidFieldError("where.predicates", f"has {len(predicates)} entries; at most {MAX_PREDICATES}")
     by_column: dict[str, ColumnCondition] = {}
     for index, predicate in enumerate(predicates):
-        column = schema.column(predicate.column)
-        if column.kind is ColumnKind.ID or column.name == schema.primary_key:
-            raise InvalidConditionError(
-                f"column {column.name!r} identifies rows and is generated; it cannot be a condition",
-                metadata={"column": column.name},
-            )
-        condition = _translate(predicate, column, f"where.predicates[{index}]")
+        column = conditioned(predicate.column, schema)
+        condition = translated(predicate.test, column, f"where.predicates[{index}]")
         before = by_column.get(column.name)
         by_column[column.name] = condition if before is None else intersection(before, condition)
-        if before is not None and _empty(by_column[column.name]):
+        if before is not None and by_column[column.name].empty:
             raise InvalidConditionError(
                 f"the conditions on column {column.name!r} exclude each other", metadata={"column": column.name}
             )
@@ -78,16 +73,42 @@ def canonical_steps(where: Iterable[Predicate], schema: TableSchema) -> Steps[tu
     found = []
     for name in sorted(by_column):
         column = schema.column(name)
-        _check_possible(by_column[name], column)
-        if not column.nullable:
-            by_column[name] = replace(by_column[name], null=False)
-        if not _always(by_column[name], column):
-            found.append(by_column[name])
+        condition = possible(by_column[name], column)
+        if not _always(condition, column):
+            found.append(condition)
     return tuple(found)
 
 
-def _translate(predicate: Predicate, column: ColumnSpec, field: str) -> ColumnCondition:
-    test = _typed(predicate.test, column)
+def conditioned(name: str, schema: TableSchema) -> ColumnSpec:
+    """Return a column that there may be conditions on.
+
+    Raises:
+        ColumnNotFoundError: It does not exist.
+        InvalidConditionError: It holds ids.
+    """
+    column = schema.column(name)
+    if column.kind is ColumnKind.ID or column.name == schema.primary_key:
+        raise InvalidConditionError(
+            f"column {column.name!r} identifies rows and is generated; it cannot be a condition",
+            metadata={"column": column.name},
+        )
+    return column
+
+
+def translated(test: Test, column: ColumnSpec, field: str) -> ColumnCondition:
+    """Return a test of a column as a condition, which may be empty.
+
+    Args:
+        test: The test.
+        column: The column.
+        field: Path of the test, for errors.
+
+    Raises:
+        ValueNotFoundError: A categorical value was never seen.
+        InvalidConditionError: The column cannot be tested that way.
+        InvalidFieldError: There are too many values, or none, or a range has no bound.
+    """
+    test = _typed(test, column)
     whole = everything(column)
     if isinstance(test, IsNull):
         if not test.null:
@@ -203,10 +224,6 @@ def _interval(test: Range, column: ColumnSpec) -> Interval:
     return Interval(max(least, INT64_MIN), min(greatest, INT64_MAX))
 
 
-def _empty(condition: ColumnCondition) -> bool:
-    return not condition.null and not condition.codes and not condition.intervals
-
-
 def _always(condition: ColumnCondition, column: ColumnSpec) -> bool:
     whole = everything(column)
     null = condition.null or not column.nullable
@@ -245,14 +262,19 @@ def _holds_number(span: Interval, decimals: int) -> bool:
     return False
 
 
-def _check_possible(condition: ColumnCondition, column: ColumnSpec) -> None:
-    """Refuse what no row can satisfy: outside the learned range, or missing where nothing ever was."""
+def possible(condition: ColumnCondition, column: ColumnSpec) -> ColumnCondition:
+    """Return a condition, without missing cells where the column has none.
+
+    Raises:
+        InvalidConditionError: No row satisfies it: it is empty, lies outside the learned range, or requires a missing
+            cell where none ever was.
+    """
     about = {"column": column.name}
-    if _empty(condition):
+    if condition.empty:
         what = "is missing in every row" if is_coded(column) else "cannot lie in the range given, which is empty"
         raise InvalidConditionError(f"column {column.name!r} {what}", metadata=about)
     if condition.null and column.nullable:
-        return
+        return condition
     if condition.null and not condition.codes and not condition.intervals:
         raise InvalidConditionError(
             f"column {column.name!r} was never missing in training; it cannot be null", metadata=about
@@ -272,3 +294,4 @@ def _check_possible(condition: ColumnCondition, column: ColumnSpec) -> None:
                 " condition allows only values outside",
                 metadata=about,
             )
+    return condition if column.nullable else replace(condition, null=False)

@@ -43,6 +43,11 @@ class ColumnCondition:
     codes: tuple[int, ...] | None = None
     intervals: tuple[Interval, ...] | None = None
 
+    @property
+    def empty(self) -> bool:
+        """Whether no cell satisfies it."""
+        return not self.null and not self.codes and not self.intervals
+
     def satisfied(self, array: ColumnArray) -> NDArray[np.bool_]:
         """Return which cells satisfy it, shape (n,)."""
         if self.codes is not None:
