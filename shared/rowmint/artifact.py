@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import rfc8785
@@ -55,6 +55,23 @@ class Artifact:
     model_digest: bytes
     manifest_digest: bytes
     weights_digest: bytes
+
+    @classmethod
+    def of(cls, manifest: bytes, weights: bytes) -> Self:
+        """Return a model's files with their digests; they are taken as they are.
+
+        Raises:
+            ValueError: The manifest is malformed.
+            KeyError: It says no model digest.
+        """
+        model_digest = bytes.fromhex(json.loads(manifest)["model_digest"])
+        return cls(manifest, weights, model_digest, hashlib.sha256(manifest).digest(), hashlib.sha256(weights).digest())
+
+    def with_training(self, entries: Mapping[str, Any]) -> Self:
+        """Return the files of the same model whose manifest says more in its ``training`` section; its rows stay."""
+        body = json.loads(self.manifest)
+        body["training"] = {**body["training"], **entries}
+        return type(self).of(rfc8785.dumps(body), self.weights)
 
 
 @dataclass(frozen=True)

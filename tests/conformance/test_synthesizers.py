@@ -1,6 +1,7 @@
 """What every family of synthesizer must do, on models fitted to one small table."""
 
 import json
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,20 +11,33 @@ import pytest
 import rfc8785
 
 from rowmint.artifact import Artifact, Model, read_model
-from rowmint.conditions import AnyOf, IsNull, Predicate, Range, canonical
-from rowmint.errors import DataLossError
+from rowmint.conditions import (
+    AnyOf,
+    IsNull,
+    Predicate,
+    Range,
+    WeightedTest,
+    Weights,
+    canonical,
+    canonical_weights,
+)
+from rowmint.errors import CancelledError, DataLossError, InvalidConditionError
 from rowmint.rng import StreamKey
 from rowmint.sampling.plan import compile_plan
 from rowmint.sampling.rows import RowSource
-from rowmint.schema.arrays import ColumnArray, column_cells
+from rowmint.schema.arrays import ColumnArray, column_cells, is_coded
+from rowmint.steps import finish
 from rowmint.synthesizer import (
     Candidates,
     Capabilities,
     CompletionOptions,
     CompletionSupport,
     ConditionSupport,
+    LikelihoodSynthesizer,
+    RowKeys,
     Unit,
     choose_kernel,
+    propose,
     synthesizer_family,
 )
 from tests.tables_to_fit import FAMILIES, fit_table, full_table, load
@@ -63,7 +77,7 @@ class Drawn:
 
 
 def draw(model: Model, columns: list[str], where: tuple[Predicate, ...] = (), tile: int = 0, seed: int = 1) -> Drawn:
-    proposal = model.synthesizer.propose(canonical(where, model.schema), columns)
+    proposal = propose(model.synthesizer, canonical(where, model.schema), columns)
     key = StreamKey(model.digest, bytes(32), seed).tile(0, tile)
     found = proposal.candidates(key, SIZE)
     return Drawn(found, proposal.finish(found, key).columns)
@@ -157,11 +171,13 @@ def test_conditions_change_only_which_candidates_are_kept(model: Model) -> None:
 @pytest.mark.parametrize("where", WHERE)
 def test_rows_of_a_candidate_are_drawn_again_with_another_key(model: Model, where: tuple[Predicate, ...]) -> None:
     names = modelled(model)
-    proposal = model.synthesizer.propose(canonical(where, model.schema), names)
+    proposal = propose(model.synthesizer, canonical(where, model.schema), names)
     stream = StreamKey(model.digest, bytes(32), 1)
     found = proposal.candidates(stream.tile(0, 0), SIZE)
     one, other = (proposal.finish(found, stream.tile(block, 0)).columns for block in (1, 2))
-    tested = {condition.column for condition in canonical(where, model.schema)}
+    # Where conditions are met by construction, nothing is tested: the candidates hold no cell.
+    exact = model.capabilities.conditions is ConditionSupport.EXACT
+    tested = set() if exact else {condition.column for condition in canonical(where, model.schema)}
     assert {name for name in names if raw(one[name]) == raw(other[name])} >= tested
     assert {name for name in names if raw(one[name]) != raw(other[name])} >= {"noise", "instant"} - tested
     # A row depends on its own candidate and place alone.
@@ -183,7 +199,7 @@ def test_the_conditioned_column_is_one_of_those_tested(model: Model, where: tupl
 
 @pytest.mark.parametrize("where", WHERE)
 def test_acceptance_is_what_the_capabilities_say(model: Model, where: tuple[Predicate, ...]) -> None:
-    proposal = model.synthesizer.propose(canonical(where, model.schema), ["age"])
+    proposal = propose(model.synthesizer, canonical(where, model.schema), ["age"])
     exact = not where or model.capabilities.conditions is ConditionSupport.EXACT
     assert proposal.acceptance == (1.0 if exact else None)
     if exact:
@@ -192,15 +208,62 @@ def test_acceptance_is_what_the_capabilities_say(model: Model, where: tuple[Pred
 
 
 @pytest.mark.parametrize("where", WHERE)
+def test_the_first_candidates_of_a_tile_are_the_same_however_many_are_drawn(
+    model: Model, where: tuple[Predicate, ...]
+) -> None:
+    proposal = propose(model.synthesizer, canonical(where, model.schema), modelled(model))
+    key = StreamKey(model.digest, bytes(32), 1).tile(0, 0)
+    few, many = (proposal.candidates(key, size) for size in (SIZE // 4 + 1, SIZE))
+    first, made = proposal.finish(few, key).columns, proposal.finish(many.first(few.size), key).columns
+    assert few.size or where
+    for name in modelled(model):
+        assert raw(first[name]) == raw(made[name]), name
+
+
+@pytest.mark.parametrize("where", WHERE)
 def test_the_same_question_has_the_same_plan(model: Model, where: tuple[Predicate, ...]) -> None:
     tests = canonical(where, model.schema)
-    one, other = (model.synthesizer.propose(tests, columns).plan_inputs for columns in ((), ["age", "city"]))
+    one, other = (propose(model.synthesizer, tests, columns).plan_inputs for columns in ((), ["age", "city"]))
     assert one == other
     assert compile_plan(model.digest, model.synthesizer, tests) == compile_plan(model.digest, model.synthesizer, tests)
 
 
+WEIGHTS = Weights("city", (WeightedTest(AnyOf(("Oslo",)), 3), WeightedTest(AnyOf(("Rome", "Paris")), 1)))
+
+
+def test_weights_give_their_shares_or_are_refused(model: Model) -> None:
+    where, weights = canonical_weights(WEIGHTS, canonical(WHERE[2], model.schema), model.schema)
+    if model.capabilities.conditions is ConditionSupport.REJECTION:
+        with pytest.raises(InvalidConditionError, match="column 'city' cannot have weights"):
+            propose(model.synthesizer, where, ["city"], weights)
+        return
+    proposal = propose(model.synthesizer, where, ["age", "city"], weights)
+    assert proposal.acceptance == 1
+    assert proposal.probability is not None
+    assert 0 < proposal.probability < 1
+    key = StreamKey(model.digest, bytes(32), 3).tile(0, 0)
+    columns = proposal.finish(proposal.candidates(key, 4096), key).columns
+    assert all(test.satisfied(columns[test.column]).all() for test in where)
+    held = [int(entry.condition.satisfied(columns["city"]).sum()) for entry in weights.entries]
+    assert sum(held) == 4096
+    for count, entry in zip(held, weights.entries, strict=True):
+        assert count / 4096 == pytest.approx(entry.share, abs=5 * math.sqrt(0.75 * 0.25 / 4096))
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_the_probability_of_conditions_is_known_or_unknown(model: Model, where: tuple[Predicate, ...]) -> None:
+    found = propose(model.synthesizer, canonical(where, model.schema), ()).probability
+    if not where:
+        assert found == 1
+    elif model.capabilities.likelihood:
+        assert found is not None
+        assert 0 < found < 1
+    else:
+        assert found is None
+
+
 def test_a_row_is_a_unit_where_the_family_says_so(model: Model) -> None:
-    proposal = model.synthesizer.propose((), ["age"])
+    proposal = propose(model.synthesizer, (), ["age"])
     key = StreamKey(model.digest, bytes(32), 1).tile(0, 0)
     made = proposal.finish(proposal.candidates(key, 7), key)
     assert (made.offsets is None) == (model.capabilities.unit is Unit.ROW)
@@ -234,10 +297,10 @@ def test_a_completed_row_keeps_what_is_known(model: Model) -> None:
     key = StreamKey(model.digest, bytes(32), 4)
     completer = model.synthesizer.completer(key.tile(0, 0), CompletionOptions(256, 0.5))
     known = {"city": "Paris", "age": 31, "state": None, "seen": datetime(2013, 5, 6)}  # noqa: DTZ001
-    done = completer.complete(known, key.tile(1, 0))
+    (done,) = finish(completer.complete([known], RowKeys(key, 0, 1, 1)))
     assert {name: done.cells[name] for name in known} == known
     assert set(done.cells) == set(modelled(model))
-    assert done == completer.complete(known, key.tile(1, 0))
+    assert finish(completer.complete([{}, known], RowKeys(key, 0, 0, 0)))[1] == done
     supported = done.support is not CompletionSupport.UNSUPPORTED
     assert (0 < done.effective_sample_size <= 256) if supported else done.effective_sample_size == 0
 
@@ -247,13 +310,37 @@ def test_cells_that_the_model_makes_have_support(model: Model) -> None:
     made = draw(model, columns).columns
     key = StreamKey(model.digest, bytes(32), 5)
     completer = model.synthesizer.completer(key.tile(0, 0), CompletionOptions(512, 0.5))
-    nothing = completer.complete({}, key.tile(1, 0))
-    assert (nothing.support, nothing.tolerance) == (CompletionSupport.MATCHED, 0.5)
+    (nothing,) = finish(completer.complete([{}], RowKeys(key, 0, 1, 1)))
+    tolerance = 0.0 if model.capabilities.likelihood else 0.5  # an exact draw needs no kernel
+    assert (nothing.support, nothing.tolerance) == (CompletionSupport.MATCHED, tolerance)
     for name in columns:
         (cell,) = column_cells(made[name].take(slice(0, 1)), model.schema.column(name))
-        done = completer.complete({name: cell}, key.tile(1, 1))
+        (done,) = finish(completer.complete([{name: cell}], RowKeys(key, 0, 2, 2)))
         assert done.support is not CompletionSupport.UNSUPPORTED, name
         assert done.chosen is None or 0 <= done.chosen < 512
+
+
+def test_rows_are_scored_where_the_family_says_so(model: Model) -> None:
+    assert isinstance(model.synthesizer, LikelihoodSynthesizer) >= model.capabilities.likelihood
+    if not isinstance(model.synthesizer, LikelihoodSynthesizer):
+        return
+    columns = modelled(model)
+    made = draw(model, columns).columns
+    cells = {name: column_cells(made[name].take(slice(0, 20)), model.schema.column(name)) for name in columns}
+    rows = [{name: cells[name][row] for name in columns[: row % (len(columns) + 1)]} for row in range(20)]
+    scorer = model.synthesizer.scorer(lambda: False)
+    scores = finish(scorer.score(rows))
+    assert not scores.impossible.any()
+    assert np.isfinite(scores.log_probability).all()
+    assert scores.log_probability[0] == 0.0
+    # A row's score is its own, and a cell more never makes a row of probabilities likelier.
+    assert [finish(scorer.score([row])).log_probability[0] for row in rows] == scores.log_probability.tolist()
+    coded = [name for name in columns if is_coded(model.schema.column(name))]
+    whole = {name: cells[name][1] for name in coded}
+    logs = finish(scorer.score([dict(list(whole.items())[:count]) for count in range(len(whole) + 1)])).log_probability
+    assert (np.diff(logs) <= 0).all()
+    with pytest.raises(CancelledError):
+        finish(model.synthesizer.scorer(lambda: True).score(rows))
 
 
 def test_cells_are_of_the_columns_types(model: Model) -> None:

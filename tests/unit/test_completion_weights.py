@@ -16,7 +16,8 @@ from rowmint.codecs import CategoryCodec, NumericCodec
 from rowmint.rng import StreamKey
 from rowmint.schema import ColumnKind, DataType, TableSchema
 from rowmint.schema.arrays import column_cells
-from rowmint.synthesizer import CompletionOptions, CompletionSupport, choose_kernel
+from rowmint.steps import finish
+from rowmint.synthesizer import CompletionOptions, CompletionSupport, RowKeys, choose_kernel, propose
 from rowmint.synthesizer.exact import tables
 from rowmint.synthesizer.known_facts import KnownChoice
 from rowmint.synthesizer.latent.evidence import ColumnEvidence
@@ -251,17 +252,17 @@ def test_the_kernel_does_not_matter(kernel):
     known = {"age": 31, "height": 1.5}
     one, two = (completer_of(model_of("tvae", name)) for name in ("numpy", kernel))
     assert one.weights(known).values.tobytes() == two.weights(known).values.tobytes()
-    key = StreamKey(bytes(32), bytes(32), 3).tile(0, 1)
-    assert one.complete(known, key) == two.complete(known, key)
+    keys = RowKeys(StreamKey(bytes(32), bytes(32), 3), 0, 0, 0)
+    assert finish(one.complete([known, {}], keys)) == finish(two.complete([known, {}], keys))
 
 
 def test_an_unknown_column_is_made_as_for_all_candidates(model):
     """A column that is made for the chosen candidate alone is the one that all candidates would give it."""
     completer = completer_of(model)
     every = every_column(completer)
-    for row in range(200):
-        key = StreamKey(model.digest, bytes(32), 8).tile(row, 1)
-        done = completer.complete({}, key)
+    keys = RowKeys(StreamKey(model.digest, bytes(32), 8), 0, 0, 0)
+    for row, done in enumerate(finish(completer.complete([{}] * 200, keys))):
+        key = keys.of(row)
         head = completer._model.heads["city"]
         says = every["city"][done.chosen]
         running = np.cumsum([0 if d == NEVER else round(2**18 * math.exp(-d / 256)) for d in says.distances])
@@ -278,7 +279,7 @@ GROUPS, GROUP_ROWS = 12, 100
 def rows_of(family, seed):
     """Return many rows of the model itself, by column."""
     model = model_of(family)
-    proposal = model.synthesizer.propose([], NAMES)
+    proposal = propose(model.synthesizer, [], NAMES)
     key = StreamKey(model.digest, bytes(32), seed)
     parts = {name: [] for name in NAMES}
     for tile in range(ROWS // TILE):
@@ -299,8 +300,7 @@ def completions(family, known, seed, tolerance):
     key = StreamKey(model.digest, bytes(32), seed)
     for group in range(GROUPS):
         completer = completer_of(model, group, seed, 4096, tolerance)
-        for row in range(GROUP_ROWS):
-            yield completer.complete(known, key.tile(group, 1 + row))
+        yield from finish(completer.complete([known] * GROUP_ROWS, RowKeys(key, group, 0, group * GROUP_ROWS)))
 
 
 def coarse(row, known):

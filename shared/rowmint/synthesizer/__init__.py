@@ -5,7 +5,7 @@ are integer or elementwise, so that a row is the same on every processor, with a
 """
 
 from rowmint.synthesizer.exact.kernels import Kernel, choose_kernel
-from rowmint.synthesizer.family import FAMILIES, SynthesizerFamily, load_synthesizer, synthesizer_family
+from rowmint.synthesizer.family import FAMILIES, SynthesizerFamily, exact_families, load_synthesizer, synthesizer_family
 from rowmint.synthesizer.interface import (
     Candidates,
     Capabilities,
@@ -14,12 +14,17 @@ from rowmint.synthesizer.interface import (
     CompletionOptions,
     CompletionSupport,
     ConditionSupport,
+    LikelihoodSynthesizer,
     Mechanism,
     Proposal,
+    RowKeys,
+    RowScores,
+    Scorer,
     Synthesizer,
     Unit,
     Units,
     join,
+    propose,
 )
 
 __all__ = [
@@ -32,14 +37,20 @@ __all__ = [
     "CompletionSupport",
     "ConditionSupport",
     "Kernel",
+    "LikelihoodSynthesizer",
     "Mechanism",
     "Proposal",
+    "RowKeys",
+    "RowScores",
+    "Scorer",
     "Synthesizer",
     "SynthesizerFamily",
     "Unit",
     "Units",
     "choose_kernel",
+    "exact_families",
     "join",
     "load_synthesizer",
+    "propose",
     "synthesizer_family",
 ]

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from rowmint.codecs import load_codec
 from rowmint.errors import DataLossError
 from rowmint.schema import TableSchema
+from rowmint.synthesizer.circuit.synthesizer import CircuitSynthesizer
 from rowmint.synthesizer.exact.kernels import Kernel
 from rowmint.synthesizer.heads import column_heads
 from rowmint.synthesizer.independent.synthesizer import IndependentSynthesizer
-from rowmint.synthesizer.interface import Capabilities, Synthesizer
+from rowmint.synthesizer.interface import Capabilities, ConditionSupport, Synthesizer
 from rowmint.synthesizer.latent.ctgan import CtganSynthesizer
 from rowmint.synthesizer.latent.tvae import TvaeSynthesizer
 from rowmint.synthesizer.parts import ModelParts
@@ -35,6 +36,7 @@ class SynthesizerFamily:
 
 
 FAMILIES: tuple[SynthesizerFamily, ...] = (
+    SynthesizerFamily("circuit", CircuitSynthesizer.capabilities, CircuitSynthesizer.load),
     SynthesizerFamily("ctgan", CtganSynthesizer.capabilities, CtganSynthesizer.load),
     SynthesizerFamily("tvae", TvaeSynthesizer.capabilities, TvaeSynthesizer.load),
     SynthesizerFamily("independent", IndependentSynthesizer.capabilities, IndependentSynthesizer.load),
@@ -52,6 +54,11 @@ def synthesizer_family(name: str) -> SynthesizerFamily:
             return family
     known = ", ".join(family.name for family in FAMILIES)
     raise DataLossError(f"the model is of family {name!r}; this version knows {known}")
+
+
+def exact_families() -> list[str]:
+    """Return the names of the families that meet conditions exactly."""
+    return [family.name for family in FAMILIES if family.capabilities.conditions is ConditionSupport.EXACT]
 
 
 def load_synthesizer(

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowmint.codecs import CategoryCodec, IdentityCodec, NumericCodec
+from rowmint.codecs.shares import ChoiceShares, choice_shares
 from rowmint.conditions import ColumnCondition
 from rowmint.rng import TileKey
 from rowmint.schema import ColumnSpec
@@ -56,6 +57,10 @@ class ColumnHead:
             spans = [(float(span.lower), float(span.upper)) for span in condition.intervals or ()]
             return self.codec.reachable_choices(spans, condition.null)
         return self.codec.compatible_choices(condition.codes or (), condition.null)
+
+    def shares(self, condition: ColumnCondition) -> ChoiceShares:
+        """Return the share of each choice that satisfies `condition`, and what draws within it."""
+        return choice_shares(self.codec, condition)
 
 
 def column_heads(

@@ -1,21 +1,30 @@
 """What every family of synthesizer offers and declares: candidates in tiles, forward only, exact arithmetic."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rowmint.conditions import ColumnCondition
-from rowmint.errors import CancelledError
-from rowmint.rng import TileKey
+from rowmint.conditions import ColumnCondition, ColumnWeights
+from rowmint.errors import CancelledError, InvalidConditionError
+from rowmint.rng import StreamKey, TileKey
 from rowmint.schema import Cell, TableSchema
 from rowmint.schema.arrays import ColumnArray, concatenate
+from rowmint.steps import Steps, finish
 
 JsonObject = Mapping[str, Any]
 """JSON values by name; integers below 2**53."""
+
+
+MOST_ROWS = 1024
+"""Most rows that are completed or scored at once."""
+
+TILE_SIZE = 4096
+"""Candidates of a tile, unless a family says otherwise."""
 
 
 class Unit(StrEnum):
@@ -156,6 +165,10 @@ class Proposal(Protocol):
             plan digest. Empty for exact families.
         acceptance: Share of candidates that satisfy the conditions, where the family knows it exactly: 1 where it meets
             them by construction, or where there are none. None where a pilot has to estimate it.
+        probability: Probability that a row of the model satisfies the conditions, and has a weight where a column has
+            weights, above 0; None where the family cannot compute it exactly.
+        size_bytes: About how much memory it takes at most, beside the model, what it keeps later on included.
+        tile_size: Candidates of a tile, a power of two; another tile is drawn with another key.
     """
 
     @property
@@ -168,8 +181,30 @@ class Proposal(Protocol):
         """See the class."""
         ...
 
+    @property
+    def probability(self) -> float | None:
+        """See the class."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """See the class."""
+        ...
+
+    @property
+    def tile_size(self) -> int:
+        """See the class."""
+        ...
+
+    def requesting(self, columns: Sequence[str]) -> "Proposal":
+        """Return what makes these modelled columns under the same conditions; it takes hardly any time or memory."""
+        ...
+
     def candidates(self, key: TileKey, size: int) -> Candidates:
-        """Draw `size` candidates and keep those that satisfy the conditions: a pure function of the arguments."""
+        """Draw `size` candidates of a tile and keep those that satisfy the conditions.
+
+        Candidate j depends on `key` and j alone: the first of a tile are the same however many are drawn.
+        """
         ...
 
     def finish(self, found: Candidates, key: TileKey) -> Units:
@@ -202,8 +237,27 @@ class CompletionOptions:
         Raises:
             CancelledError: The caller waits no longer.
         """
-        if self.stopped():
-            raise CancelledError("the caller does not wait for these rows any more")
+        check_stopped(self.stopped)
+
+    def until_stopped(self, rows: Iterable["CompletedCells"]) -> Steps[Sequence["CompletedCells"]]:
+        """Complete rows one after the other, each a step; return the first of them where the work ends early."""
+        done: list[CompletedCells] = []
+        # Appended one by one: those before the one that was stopped are whole.
+        with suppress(CancelledError):
+            for row in rows:
+                done.append(row)
+                yield
+        return done
+
+
+def check_stopped(stopped: Callable[[], bool]) -> None:
+    """Let work end early whose caller waits no longer.
+
+    Raises:
+        CancelledError: The caller waits no longer.
+    """
+    if stopped():
+        raise CancelledError("the caller does not wait for these rows any more")
 
 
 class CompletionSupport(StrEnum):
@@ -218,8 +272,7 @@ class CompletionSupport(StrEnum):
     UNSUPPORTED = "unsupported"
 
 
-@dataclass(frozen=True)
-class CompletedCells:
+class CompletedCells(NamedTuple):
     """The cells of one completed row.
 
     Attributes:
@@ -238,18 +291,76 @@ class CompletedCells:
     chosen: int | None
 
 
-class Completer(Protocol):
-    """Completes partial rows, all from the same candidates. Immutable, thread-safe."""
+@dataclass(frozen=True)
+class RowKeys:
+    """What keys the draws of consecutive rows of one group: each row's depend on its index alone.
 
-    def complete(self, known: dict[str, Cell], key: TileKey) -> CompletedCells:
-        """Complete one row.
+    Attributes:
+        stream: What all rows depend on.
+        group: The group.
+        place: Place of the first row in its group, from 0.
+        first_row: Its index.
+    """
+
+    stream: StreamKey
+    group: int
+    place: int
+    first_row: int
+
+    def of(self, offset: int) -> TileKey:
+        """Return the key of one row, for words of its own."""
+        return self.stream.tile(self.first_row + offset, 1)
+
+    def words(self, purpose: str, count: int) -> NDArray[np.uint64]:
+        """Return a word of each of the first `count` rows, shape (count,); a group's are drawn together."""
+        return self.stream.tile(self.group, 2).words(purpose, self.place + count)[self.place :]
+
+    def words32(self, purpose: str, count: int) -> NDArray[np.uint32]:
+        """Return a word of 32 bits of each of the first `count` rows, shape (count,)."""
+        return self.stream.tile(self.group, 2).words32(purpose, self.place + count)[self.place :]
+
+
+class Completer(Protocol):
+    """Completes partial rows of one group, all from the same candidates. Immutable, thread-safe."""
+
+    def complete(self, rows: Sequence[Mapping[str, Cell]], keys: RowKeys) -> Steps[Sequence[CompletedCells]]:
+        """Complete rows that follow one another, in steps. What a row becomes does not depend on the rows beside it.
 
         Args:
-            known: Known cells by column, validated: categories exist, numbers are of the column's type.
-            key: Keys the draws of this row.
+            rows: Known cells of each by column, validated: categories exist, numbers are of the column's type.
+            keys: Keys their draws.
+
+        Returns:
+            The rows; only the first of them where `CompletionOptions.stopped` returned True.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """Exact scores of rows.
+
+    Attributes:
+        log_probability: Natural logarithm of the probability of each row's known cells, of the density of those that
+            have one; float64, shape (n,), 0 where impossible.
+        impossible: Whether the model never makes a row with these cells, bool, shape (n,).
+    """
+
+    log_probability: NDArray[np.float64]
+    impossible: NDArray[np.bool_]
+
+
+class Scorer(Protocol):
+    """Scores rows exactly, by their known cells: the others are summed over. Immutable, thread-safe."""
+
+    def score(self, rows: Sequence[Mapping[str, Cell]]) -> Steps[RowScores]:
+        """Score rows, in steps. A row's score does not depend on the rows beside it.
+
+        Args:
+            rows: Known cells of each by column, validated as for a `Completer`.
 
         Raises:
-            CancelledError: `CompletionOptions.stopped` returned True.
+            CancelledError: The caller waits no longer.
         """
         ...
 
@@ -270,8 +381,17 @@ class Synthesizer(Protocol):
         """See the class."""
         ...
 
-    def propose(self, tests: Sequence[ColumnCondition], columns: Sequence[str]) -> Proposal:
-        """Compile the drawing of `columns` (modelled ones) of rows that satisfy `tests` (canonical conditions)."""
+    def propose_steps(self, tests: Sequence[ColumnCondition], weights: ColumnWeights | None = None) -> Steps[Proposal]:
+        """Compile the drawing of rows that satisfy `tests` (canonical conditions); no column is requested yet.
+
+        Args:
+            tests: Canonical conditions, none on a column that has weights.
+            weights: Canonical weights of a column's values; only for families that meet conditions exactly.
+
+        Raises:
+            InvalidConditionError: The family knows that no row satisfies the tests or an entry of the weights, or it
+                cannot weight columns.
+        """
         ...
 
     def conditioned_column(self, tests: Sequence[ColumnCondition]) -> str:
@@ -289,3 +409,43 @@ class Synthesizer(Protocol):
     def completion_bytes(self, known: Collection[str], candidates: int) -> int:
         """Return the most bytes that a completer of so many candidates takes for rows that know these columns."""
         ...
+
+
+@runtime_checkable
+class LikelihoodSynthesizer(Synthesizer, Protocol):
+    """A synthesizer whose capabilities have `likelihood`."""
+
+    def scorer(self, stopped: Callable[[], bool]) -> Scorer:
+        """Return what scores rows.
+
+        Args:
+            stopped: Says whether the caller waits no longer; called between pieces of work, on any thread.
+        """
+        ...
+
+    def scoring_bytes(self, known: Collection[str]) -> int:
+        """Return the most bytes that scoring takes, of as many rows at once as are scored, that know these columns."""
+        ...
+
+
+def propose(
+    synthesizer: Synthesizer,
+    tests: Sequence[ColumnCondition],
+    columns: Sequence[str],
+    weights: ColumnWeights | None = None,
+) -> Proposal:
+    """Compile the drawing of `columns` of rows that satisfy `tests`, at once; see `Synthesizer.propose_steps`."""
+    return finish(synthesizer.propose_steps(tests, weights)).requesting(columns)
+
+
+def refuse_weights(weights: ColumnWeights | None) -> None:
+    """Let a family that meets conditions by rejection be given no weights.
+
+    Raises:
+        InvalidConditionError: There are some.
+    """
+    if weights is not None:
+        raise InvalidConditionError(
+            f"column {weights.column!r} cannot have weights: the family meets conditions by rejection",
+            metadata={"column": weights.column},
+        )

@@ -1,7 +1,7 @@
 """The independent family: each column by its own marginal. The baseline of every report."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 from rowmint.codecs import NumericCodec, entry
 from rowmint.codecs.category import draw_weighted, sum_to_one
 from rowmint.codecs.numeric import ALPHA_ONE
-from rowmint.conditions import ColumnCondition
+from rowmint.conditions import ColumnCondition, ColumnWeights
 from rowmint.errors import DataLossError
 from rowmint.rng import TileKey
 from rowmint.schema import Cell, TableSchema
 from rowmint.schema.arrays import ColumnArray, column_cells
+from rowmint.steps import Steps
 from rowmint.synthesizer.heads import ColumnHead
 from rowmint.synthesizer.interface import (
+    TILE_SIZE,
     Candidates,
     Capabilities,
     CompletedCells,
@@ -24,7 +26,9 @@ from rowmint.synthesizer.interface import (
     CompletionSupport,
     JsonObject,
     Proposal,
+    RowKeys,
     Units,
+    refuse_weights,
 )
 from rowmint.synthesizer.known_facts import KnownChoice, known_fact
 from rowmint.synthesizer.parts import ModelParts
@@ -84,9 +88,11 @@ class IndependentSynthesizer:
         """Bytes of the weights and of their cumulative sums."""
         return 2 * sum(weights.nbytes for weights in self.weights.values())
 
-    def propose(self, tests: Sequence[ColumnCondition], columns: Sequence[str]) -> Proposal:
-        """Compile the drawing of `columns` of rows that satisfy `tests`."""
-        return _IndependentProposal(self, tests, columns)
+    def propose_steps(self, tests: Sequence[ColumnCondition], weights: ColumnWeights | None = None) -> Steps[Proposal]:
+        """Compile the drawing of rows that satisfy `tests`, in one step."""
+        refuse_weights(weights)
+        yield
+        return _IndependentProposal(self, tests, ())
 
     def conditioned_column(self, tests: Sequence[ColumnCondition]) -> str:
         """Return the first tested column: every one is drawn from its own restricted marginal."""
@@ -111,9 +117,12 @@ def _draw(head: ColumnHead, cumulative: NDArray[np.uint64], key: TileKey, size: 
 
 
 class _IndependentProposal:
+    tile_size = TILE_SIZE
+
     def __init__(self, model: IndependentSynthesizer, tests: Sequence[ColumnCondition], columns: Sequence[str]) -> None:
         self.plan_inputs: JsonObject = {}
-        self.acceptance = None if tests else 1.0
+        self.acceptance = self.probability = None if tests else 1.0
+        self._model = model
         self._tests = tuple(tests)
         self._columns = tuple(columns)
         self._heads = model.heads
@@ -122,6 +131,15 @@ class _IndependentProposal:
             # The marginal, restricted to choices that can pass: a column's own rejection changes no other column.
             weights = np.where(model.heads[test.column].reachable(test), model.weights[test.column], np.uint64(0))
             self._cumulative[test.column] = np.cumsum(weights, dtype=np.uint64)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the tested columns' marginals; those of the others are the model's."""
+        return sum(self._cumulative[test.column].nbytes for test in self._tests)
+
+    def requesting(self, columns: Sequence[str]) -> "_IndependentProposal":
+        """Return what makes these columns under the same conditions."""
+        return _IndependentProposal(self._model, self._tests, columns)
 
     def candidates(self, key: TileKey, size: int) -> Candidates:
         """Draw the tested columns of `size` candidates and keep those that satisfy the conditions."""
@@ -156,8 +174,12 @@ class _IndependentCompleter:
         self._cumulative = model.cumulative
         self._options = options
 
-    def complete(self, known: dict[str, Cell], key: TileKey) -> CompletedCells:
-        """Draw every unknown column from its marginal."""
+    def complete(self, rows: Sequence[Mapping[str, Cell]], keys: RowKeys) -> Steps[Sequence[CompletedCells]]:
+        """Draw every unknown column from its marginal; see `Completer`."""
+        return self._options.until_stopped(self._completed(known, keys.of(place)) for place, known in enumerate(rows))
+
+    def _completed(self, known: Mapping[str, Cell], key: TileKey) -> CompletedCells:
+        self._options.check_stopped()
         cells = dict(known)
         for name, head in self._model.heads.items():
             if name not in known:

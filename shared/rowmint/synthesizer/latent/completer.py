@@ -17,9 +17,10 @@ from rowmint.codecs.numeric import ALPHA_ONE
 from rowmint.rng import TileKey
 from rowmint.schema import Cell
 from rowmint.schema.arrays import column_cells
+from rowmint.steps import Steps
 from rowmint.synthesizer.exact import tables
 from rowmint.synthesizer.heads import ColumnHead
-from rowmint.synthesizer.interface import CompletedCells, CompletionOptions, CompletionSupport
+from rowmint.synthesizer.interface import CompletedCells, CompletionOptions, CompletionSupport, RowKeys
 from rowmint.synthesizer.known_facts import KnownChoice, KnownFact, known_fact
 from rowmint.synthesizer.latent.evidence import ColumnEvidence
 from rowmint.synthesizer.latent.model import ROWS_AT_ONCE, LatentModel
@@ -80,13 +81,12 @@ class LatentCompleter:
             self._activations[span] = model.network.hidden(codes[span], own)
         self._evidence: dict[str, ColumnEvidence] = {}
 
-    def complete(self, known: dict[str, Cell], key: TileKey) -> CompletedCells:
-        """Complete one row.
+    def complete(self, rows: Sequence[Mapping[str, Cell]], keys: RowKeys) -> Steps[Sequence[CompletedCells]]:
+        """Complete rows, one after the other; see `Completer`."""
+        return self._options.until_stopped(self._completed(known, keys.of(place)) for place, known in enumerate(rows))
 
-        Args:
-            known: Known cells by column, validated: categories exist, numbers are of the column's type.
-            key: Keys the draws of this row.
-        """
+    def _completed(self, known: Mapping[str, Cell], key: TileKey) -> CompletedCells:
+        self._options.check_stopped()
         weights = self.weights(known)
         chosen = weights.drawn(int(key.words("candidate", 1)[0]))
         cells = self._drawn(chosen, [head for name, head in self._model.heads.items() if name not in known], key)

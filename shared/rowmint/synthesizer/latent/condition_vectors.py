@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rowmint.codecs.category import draw_weighted, sum_to_one
 from rowmint.errors import DataLossError
+from rowmint.lazy import lazy
 from rowmint.rng import TileKey
 from rowmint.synthesizer.heads import ColumnHead
 
@@ -49,6 +49,6 @@ class ConditionVectors:
         """Return the condition vector of each candidate, shape (size,)."""
         return draw_weighted(self._cumulative, key.words32("driver", size).astype(np.uint64))
 
-    @cached_property
+    @lazy
     def _cumulative(self) -> NDArray[np.uint64]:
         return np.cumsum(self.weights, dtype=np.uint64)

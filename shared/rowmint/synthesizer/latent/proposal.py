@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from rowmint.conditions import ColumnCondition
 from rowmint.rng import TileKey
 from rowmint.schema.arrays import ColumnArray
-from rowmint.synthesizer.interface import Candidates, JsonObject, Units
+from rowmint.synthesizer.interface import TILE_SIZE, Candidates, JsonObject, Units
 from rowmint.synthesizer.latent.model import LatentModel
 from rowmint.synthesizer.latent.random_stream import RandomStream
 
@@ -22,14 +22,17 @@ class LatentProposal:
     its column is clamped to it: it is dropped before any product is computed.
     """
 
+    tile_size = TILE_SIZE
+
     def __init__(self, model: LatentModel, tests: Sequence[ColumnCondition], columns: Sequence[str]) -> None:
         self._model = model
+        self._conditions = tuple(tests)
         self._columns = tuple(columns)
         tested = {test.column for test in tests}
         self._tests = [(test, model.group([test.column])) for test in tests]
         self._rest = model.group(name for name in columns if name not in tested)
         self.plan_inputs: JsonObject = {}
-        self.acceptance = None if tests else 1.0
+        self.acceptance = self.probability = None if tests else 1.0
         self._possible: NDArray[np.bool_] | None = None
         if model.vectors is not None and tests:
             self._possible = np.ones(len(model.vectors.choice), np.bool_)
@@ -37,6 +40,15 @@ class LatentProposal:
                 head = model.heads[test.column]
                 own = model.vectors.column == head.index
                 self._possible[own] &= head.reachable(test)[model.vectors.choice[own]]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of what it keeps beside the model."""
+        return 0 if self._possible is None else self._possible.nbytes
+
+    def requesting(self, columns: Sequence[str]) -> "LatentProposal":
+        """Return what makes these columns under the same conditions."""
+        return LatentProposal(self._model, self._conditions, columns)
 
     def candidates(self, key: TileKey, size: int) -> Candidates:
         """Draw `size` candidates and keep those that satisfy the conditions."""

@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Sequence
 
-from rowmint.conditions import ColumnCondition
+from rowmint.conditions import ColumnCondition, ColumnWeights
 from rowmint.rng import TileKey
-from rowmint.synthesizer.interface import Completer, CompletionOptions, Proposal
+from rowmint.steps import Steps
+from rowmint.synthesizer.interface import Completer, CompletionOptions, Proposal, refuse_weights
 from rowmint.synthesizer.latent.completer import LatentCompleter, completion_bytes
 from rowmint.synthesizer.latent.model import LatentModel
 from rowmint.synthesizer.latent.proposal import LatentProposal
@@ -26,9 +27,11 @@ class LatentSynthesizer:
         """About how much memory it takes once everything that is kept for requests has been made."""
         return self._model.memory_bytes
 
-    def propose(self, tests: Sequence[ColumnCondition], columns: Sequence[str]) -> Proposal:
-        """Compile the drawing of `columns` of rows that satisfy `tests`."""
-        return LatentProposal(self._model, tests, columns)
+    def propose_steps(self, tests: Sequence[ColumnCondition], weights: ColumnWeights | None = None) -> Steps[Proposal]:
+        """Compile the drawing of rows that satisfy `tests`, in one step."""
+        refuse_weights(weights)
+        yield
+        return LatentProposal(self._model, tests, ())
 
     def completer(self, key: TileKey, options: CompletionOptions) -> Completer:
         """Draw the candidates that partial rows are completed from."""
