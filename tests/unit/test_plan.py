@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from rowmint.conditions import AnyOf, Predicate, Range, canonical
-from rowmint.sampling.plan import BLOCK_SIZE, TILE_SIZE, compile_plan, grid_rows, pilot_steps, plan_key, plan_steps
+from rowmint.sampling.plan import BLOCK_SIZE, compile_plan, grid_rows, pilot_steps, plan_key, plan_steps
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.schema.arrays import ColumnArray
 from rowmint.steps import finish
-from rowmint.synthesizer import Candidates
+from rowmint.synthesizer import Candidates, propose
+from rowmint.synthesizer.interface import TILE_SIZE
 
 COLUMN = ColumnSpec("n", ColumnKind.NUMERICAL, DataType.INT64, Domain(minimum=0, maximum=9))
 OTHER = replace(COLUMN, name="m")
@@ -26,6 +27,7 @@ class FixedSynthesizer:
     """Accepts a fixed share of each tile's candidates."""
 
     schema = SCHEMA
+    tile_size = TILE_SIZE
 
     def __init__(self, share, plan_inputs=None, exact=False):
         self.share = share
@@ -34,9 +36,13 @@ class FixedSynthesizer:
         self.acceptance = None
         self._exact = exact
 
-    def propose(self, tests, columns):
-        assert columns == ()
+    def propose_steps(self, tests, weights=None):
+        yield
         self.acceptance = 1.0 if self._exact or not tests else None
+        self.probability = 0.25 if self._exact else None
+        return self
+
+    def requesting(self, columns):
         return self
 
     def candidates(self, key, size):
@@ -58,10 +64,11 @@ def test_conditions_that_are_met_by_construction_need_no_pilot():
     plan = compile_plan(MODEL, synthesizer, WHERE)
     assert (synthesizer.tiles, plan.acceptance, plan.tile_budget, plan.most_reuse) == ([], 1.0, 1, 1)
     assert (plan.conditions, plan.key, plan.digest) == (WHERE, plan_key(MODEL, WHERE), plan_key(MODEL, WHERE))
+    assert (plan.probability, compile_plan(MODEL, FixedSynthesizer(0.5), WHERE).probability) == (0.25, None)
 
 
 def test_the_key_depends_on_model_and_conditions_only():
-    assert set(inspect.signature(compile_plan).parameters) == {"model_digest", "synthesizer", "conditions"}
+    assert set(inspect.signature(compile_plan).parameters) == {"model_digest", "synthesizer", "conditions", "weights"}
     digests = [
         plan_key(MODEL, ()),
         plan_key(bytes(32), ()),
@@ -169,8 +176,8 @@ def test_the_rarer_the_smaller():
 def test_a_plan_compiled_in_steps_is_the_same_one_tile_at_a_time():
     synthesizer = FixedSynthesizer(1e-3)
     compiling = plan_steps(MODEL, synthesizer, WHERE)
-    drawn = [len(synthesizer.tiles) for _ in itertools.islice(compiling, 5)]
-    assert drawn == list(range(1, 6))
+    drawn = [len(synthesizer.tiles) for _ in itertools.islice(compiling, 6)]
+    assert drawn == list(range(6))
     assert finish(compiling) == compile_plan(MODEL, FixedSynthesizer(1e-3), WHERE)
     assert len(synthesizer.tiles) == 8
 
@@ -180,7 +187,7 @@ def test_a_pilot_has_words_of_its_own_and_stops_when_it_has_seen_enough():
     digest = plan_key(MODEL, WHERE)
 
     def counts(synthesizer, *most):
-        return finish(pilot_steps(MODEL, digest, synthesizer.propose(WHERE, ()), *most))
+        return finish(pilot_steps(MODEL, digest, propose(synthesizer, WHERE, ()), *most))
 
     assert counts(often) == (4 * TILE_SIZE, 8 * TILE_SIZE)
     assert counts(never) == (0, 64 * TILE_SIZE)

@@ -34,18 +34,22 @@ from rowmint.sampling.spec import CompletionSpec, SampleSpec
 from rowmint.sampling.stream import open_stream, write_rows
 from rowmint.sampling.verification import draw_first_row, verify_model
 from rowmint.schema import TableSchema
+from rowmint.steps import finish
 from rowmint.synthesizer import choose_kernel
 from rowmint.v1 import condition_pb2, sampling_pb2, value_pb2
 from sampler_service import converters
 from sampler_service.admission import Admission, Allowance
+from sampler_service.converters.completed_rows import CompletedRows
+from sampler_service.converters.sent_cells import SentCells
 from sampler_service.drain import Drain
 from sampler_service.model_cache import ModelCache
 from sampler_service.pacing import Pacing
 from sampler_service.plan_cache import PlanCache
 from sampler_service.replica import REPLICA, Replica
+from sampler_service.row_sessions import AnsweredRows
 from sampler_service.sampler import Sampler
 from sampler_service.servicer import SamplingServicer
-from sampler_service.sessions import CompletedRows, SessionServices
+from sampler_service.sessions import SessionServices
 from sampler_service.statistics import Statistics
 from tests.golden.make import FAMILIES
 from tests.golden.streams import golden_catalog, golden_model, reference, sampler_of
@@ -130,14 +134,14 @@ class Served:
         """Return every response to a request."""
         return asyncio.run(self._sample(request))
 
-    async def _complete(self, requests, received):
+    async def _exchange(self, method, requests, received):
         async def sent():
             for request in requests:
                 yield request
 
         call, responses = Call(), []
         try:
-            async for response in self._servicer.CompleteRows(sent(), call):
+            async for response in method(sent(), call):
                 responses.append(response)
                 received(response)
         finally:
@@ -146,7 +150,11 @@ class Served:
 
     def complete(self, requests, received=lambda _: None):
         """Return every response to the messages of a completion; `received` is called with each when it comes."""
-        return asyncio.run(self._complete(requests, received))
+        return asyncio.run(self._exchange(self._servicer.CompleteRows, requests, received))
+
+    def score(self, requests, received=lambda _: None):
+        """Return every response to the messages of a scoring, likewise."""
+        return asyncio.run(self._exchange(self._servicer.ScoreRows, requests, received))
 
     def parts(self, request, count):
         """Return the requests that a stream is cut into."""
@@ -256,16 +264,15 @@ def test_rows_completed_in_process_are_those_that_are_served(served, family):
     ]
     header, *made, summary = served.complete(messages)
     completion = RowCompletion(golden_model(family), CompletionSpec(seed=9, start_row=100, candidates=512))
-    rows = completion.complete([converters.known_cells(row, 0) for row in sent])
+    read = SentCells().read(sent, 100)
+    rows = finish(completion.complete(read.known))
 
     def respond(event):
-        (response,) = converters.completion_responses(event)
+        (response,) = CompletedRows().responses(event)
         return response
 
     assert header == respond(completion.header(config.model))
-    assert [row for response in made for row in response.rows.rows] == list(
-        respond(CompletedRows(rows, sent)).rows.rows
-    )
+    assert [row for response in made for row in response.rows.rows] == list(respond(AnsweredRows(rows, read)).rows.rows)
     assert summary == respond(completion.summary(complete=True))
 
 

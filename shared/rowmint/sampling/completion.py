@@ -6,8 +6,9 @@ of one group of 256 indices share their candidates; each has draws of its own.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import rfc8785
@@ -17,14 +18,14 @@ from rowmint.codecs import IdentityCodec
 from rowmint.codecs.identity import identity_key
 from rowmint.errors import CancelledError, RowRangeError
 from rowmint.rng import StreamKey
-from rowmint.sampling.known_cells import KnownCells
 from rowmint.sampling.messages import StreamHeader, StreamSummary
+from rowmint.sampling.row_work import GROUP_ROWS, RowWork
 from rowmint.sampling.spec import CompletionSpec, expect_digest
 from rowmint.schema import Cell
-from rowmint.synthesizer import Completer, CompletionOptions, CompletionSupport
+from rowmint.steps import Steps
+from rowmint.synthesizer import CompletedCells, Completer, CompletionOptions, CompletionSupport, RowKeys
+from rowmint.synthesizer.interface import MOST_ROWS
 
-GROUP_ROWS = 256
-"""Row indices that share candidates; also the most rows completed at once."""
 COMPLETION_DIGEST = hashlib.sha256(b"rowmint/completion/2").digest()
 """Stands where a plan's digest stands in the keys of sampled rows, so that no random number is shared with them."""
 
@@ -36,8 +37,7 @@ def completion_digest(model: Model, spec: CompletionSpec) -> bytes:
     return hashlib.sha256(b"rowmint/completion/2\0" + body).digest()
 
 
-@dataclass(frozen=True)
-class CompletedRow:
+class CompletedRow(NamedTuple):
     """One completed row.
 
     Attributes:
@@ -55,7 +55,7 @@ class CompletedRow:
     support: CompletionSupport
 
 
-class RowCompletion:
+class RowCompletion(RowWork):
     """Completes rows in the order they come. For one caller at a time.
 
     Args:
@@ -64,12 +64,10 @@ class RowCompletion:
         stopped: Says whether the caller waits no longer; called before each row and each piece of its work.
 
     Attributes:
-        model: The model.
         digest: Stands where a plan's digest stands in a header.
+        is_exact: Whether each row is an exact draw, so that no candidates are drawn and rows share none.
+        group_rows: Row indices whose words, or candidates, are drawn together; the most rows completed at once.
         seed: The seed.
-        start_row: Index of the first row.
-        next_row: Index of the row that comes next.
-        candidates_drawn: Candidates drawn so far.
         candidates_used: Distinct candidates that the rows were drawn from; a row that shares none counts as one.
         rows_per_candidate: Most rows that were drawn from one candidate.
 
@@ -79,65 +77,47 @@ class RowCompletion:
     """
 
     def __init__(self, model: Model, spec: CompletionSpec, stopped: Callable[[], bool] = lambda: False) -> None:
+        super().__init__(model, spec.start_row)
         expect_digest("model", spec.expected_model_digest, model.digest)
         self.digest = completion_digest(model, spec)
         expect_digest("plan", spec.expected_plan_digest, self.digest)
-        self.model = model
+        self.is_exact = model.capabilities.likelihood
+        self.group_rows = MOST_ROWS if self.is_exact else GROUP_ROWS
         self.seed = spec.known_seed()
-        self.start_row = spec.start_row
-        self.next_row = spec.start_row
-        self.candidates_drawn = 0
         self.candidates_used = 0
         self.rows_per_candidate = 0
         self._spec = spec
         self._options = CompletionOptions(spec.candidates, spec.tolerance, stopped)
-        self._columns: set[str] = set()
         self._key = StreamKey(model.digest, COMPLETION_DIGEST, self.seed)
-        self._known = KnownCells(model.schema)
+        self._names = model.schema.names
         self._group = -1
         self._completer: Completer | None = None
         self._drawn_from: Counter[int] = Counter()
         self._id_keys = {name: identity_key(model.digest, "", name, self.seed) for name in model.identities}
 
     def header(self, version: str) -> StreamHeader:
-        """Return the header of the stream; its length is not known, and so 0.
-
-        Args:
-            version: Name of the model's version.
-        """
-        return StreamHeader(
-            model_version=version,
-            model_digest=self.model.digest,
+        """See `RowWork`."""
+        return replace(
+            super().header(version),
             plan_digest=self.digest,
             seed=self.seed,
-            grid=self.model.grid,
-            rows=0,
-            start_row=self.start_row,
-            end_row=0,
-            schema=self.model.schema,
-            rows_per_candidate=GROUP_ROWS,
-            distinct_candidates=0,
+            rows_per_candidate=1 if self.is_exact else GROUP_ROWS,
         )
 
     def summary(self, *, complete: bool) -> StreamSummary:
-        """Return what was done so far.
-
-        Args:
-            complete: Whether every row that was sent is completed.
-        """
-        rows = self.next_row - self.start_row
-        return StreamSummary(
-            candidates=self.candidates_drawn,
-            accepted=rows,
-            rows_delivered=rows,
-            complete=complete,
-            next_row=self.next_row,
+        """See `RowWork`."""
+        return replace(
+            super().summary(complete=complete),
             distinct_candidates=self.candidates_used,
             rows_per_candidate=self.rows_per_candidate,
         )
 
-    def complete(self, rows: Sequence[Mapping[str, Cell]]) -> list[CompletedRow]:
-        """Complete the rows that come next.
+    def bytes_for(self, known: Collection[str]) -> int:
+        """See `RowWork`."""
+        return self.model.synthesizer.completion_bytes(known, self._spec.candidates)
+
+    def complete(self, rows: Sequence[Mapping[str, Cell]]) -> Steps[Sequence[CompletedRow]]:
+        """Complete the rows that come next, in steps.
 
         Args:
             rows: Known cells of each row by column; None for one that is known to be missing.
@@ -152,30 +132,37 @@ class RowCompletion:
             RowRangeError: An id column has no id for a row.
         """
         first = self.next_row
-        checked = [self._known.checked(first + offset, known) for offset, known in enumerate(rows)]
+        checked = self.checked(rows)
         ids = {name: self._ids(name, codec, first, len(rows)) for name, codec in self.model.identities.items()}
+        modelled = self.modelled(checked)
         done: list[CompletedRow] = []
-        for offset, known in enumerate(checked):
-            try:
-                self._options.check_stopped()
-                done.append(self._completed(first + offset, known, {name: ids[name][offset] for name in ids}))
-            except CancelledError:
+        while len(done) < len(rows):
+            start = len(done)
+            completions = yield from self._of_group(first + start, modelled[start:])
+            for offset, completion in enumerate(completions, start):
+                cells = {**completion.cells, **checked[offset]}
+                for name, own in ids.items():
+                    cells.setdefault(name, own[offset])
+                done.append(self._completed(first + offset, cells, completion))
+            if len(completions) < min(self.group_rows - (first + start) % self.group_rows, len(rows) - start):
                 break
         self.next_row = first + len(done)
         return done
 
-    def memory_bytes(self, rows: Sequence[Mapping[str, Cell]]) -> int:
-        """Return the most bytes that completing these rows, and those before them, takes beside the rows."""
-        self._columns.update(*rows)
-        return self.model.synthesizer.completion_bytes(self._columns, self._spec.candidates)
-
-    def _completed(self, row: int, known: dict[str, Cell], ids: dict[str, Cell]) -> CompletedRow:
-        modelled = {name: cell for name, cell in known.items() if name not in ids}
-        completion = self._of_group(row // GROUP_ROWS).complete(modelled, self._key.tile(row, 1))
-        cells = {**completion.cells, **ids, **known}
-        ordered = {name: cells[name] for name in self.model.schema.names}
+    def _completed(self, row: int, cells: Mapping[str, Cell], completion: CompletedCells) -> CompletedRow:
+        ordered = {name: cells[name] for name in self._names}
         self._count(completion.chosen)
         return CompletedRow(row, ordered, completion.effective_sample_size, completion.tolerance, completion.support)
+
+    def _of_group(self, first: int, rows: Sequence[Mapping[str, Cell]]) -> Steps[Sequence[CompletedCells]]:
+        """Complete those rows that are of the group of index `first`; only the first of them where it was stopped."""
+        group, place = divmod(first, self.group_rows)
+        try:
+            completer = self._completer_of(group)
+        except CancelledError:
+            return ()
+        yield
+        return (yield from completer.complete(rows[: self.group_rows - place], RowKeys(self._key, group, place, first)))
 
     def _count(self, chosen: int | None) -> None:
         """Count the candidate, of its group, that a row was drawn from."""
@@ -186,15 +173,20 @@ class RowCompletion:
         self.candidates_used += rows == 1
         self.rows_per_candidate = max(self.rows_per_candidate, rows)
 
-    def _of_group(self, group: int) -> Completer:
-        """Return what completes the rows of a group, its candidates drawn."""
+    def _completer_of(self, group: int) -> Completer:
+        """Return what completes the rows of a group, its candidates drawn.
+
+        Raises:
+            CancelledError: The caller waits no longer.
+        """
         if self._completer is None or group != self._group:
+            self._options.check_stopped()
             key = self._key.tile(group, 0)
             self._completer = None  # before the next takes memory
             self._completer = self.model.synthesizer.completer(key, self._options)
             self._group = group
             self._drawn_from.clear()
-            self.candidates_drawn += self._spec.candidates
+            self.candidates_drawn += 0 if self.is_exact else self._spec.candidates
         return self._completer
 
     def _ids(self, name: str, codec: IdentityCodec, first: int, count: int) -> Sequence[Cell]:

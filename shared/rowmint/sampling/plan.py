@@ -9,14 +9,14 @@ the same rows. Rows are independent unless a caller allows candidates to be reus
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import rfc8785
 
-from rowmint.conditions import ColumnCondition
+from rowmint.conditions import ColumnCondition, ColumnWeights
 from rowmint.rng import StreamKey
 from rowmint.sampling.limits import MAX_REUSE
 from rowmint.sampling.pools import Pools
@@ -26,12 +26,11 @@ from rowmint.schema.forms.cells import written
 from rowmint.schema.forms.id_pattern import parse_id_pattern
 from rowmint.schema.forms.size import most_bytes
 from rowmint.steps import Steps, finish
-from rowmint.synthesizer.interface import Proposal, Synthesizer
+from rowmint.synthesizer.interface import TILE_SIZE, Proposal, Synthesizer
 
 ALGORITHM = 2
 """Number of the algorithm that computes rows from a model; a change of any row is a new number."""
 
-TILE_SIZE = 4096
 BLOCK_SIZE = 4096
 _BLOCK_CANDIDATES = 16 * TILE_SIZE  # aimed at: a block is what a resumed stream may have to compute again
 _MAX_TILES = 1024
@@ -58,6 +57,8 @@ class Plan:
             the conditions are so common that plain rejection is cheap.
         acceptance: Share of candidates that satisfied the conditions in a pilot, 0 to 1.
         reuse: Rows that a candidate serves, a power of two up to `most_reuse`; 1 for independent rows.
+        weights: Shares that values of a column have among the rows; None for those of the model.
+        proposal: Draws rows that satisfy the conditions; no column is requested yet.
     """
 
     key: bytes
@@ -68,7 +69,14 @@ class Plan:
     pool_rows: int
     most_reuse: int
     acceptance: float
+    proposal: Proposal = field(compare=False, repr=False)
     reuse: int = 1
+    weights: ColumnWeights | None = None
+
+    @property
+    def probability(self) -> float | None:
+        """Probability that a row of the model satisfies the conditions; see `Proposal`."""
+        return self.proposal.probability
 
     @property
     def digest(self) -> bytes:
@@ -101,14 +109,18 @@ class Plan:
 
 
 def plan_key(
-    model_digest: bytes, conditions: Sequence[ColumnCondition], inputs: Mapping[str, Any] = MappingProxyType({})
+    model_digest: bytes,
+    conditions: Sequence[ColumnCondition],
+    inputs: Mapping[str, Any] = MappingProxyType({}),
+    weights: ColumnWeights | None = None,
 ) -> bytes:
-    """Return the key of the plans for `conditions` (canonical), 32 bytes.
+    """Return the key of the plans for `conditions` and `weights` (canonical), 32 bytes.
 
     Args:
         model_digest: 32 bytes.
         conditions: Canonical conditions.
         inputs: What the family's rows depend on beside these; see `Proposal.plan_inputs`.
+        weights: Canonical weights; None for none.
     """
     body: dict[str, Any] = {
         "algorithm": ALGORITHM,
@@ -117,26 +129,43 @@ def plan_key(
     }
     if inputs:
         body["inputs"] = dict(inputs)
+    if weights is not None:
+        body["weights"] = weights.to_json()
     return hashlib.sha256(b"rowmint/plan/1\0" + rfc8785.dumps(body)).digest()
 
 
-def compile_plan(model_digest: bytes, synthesizer: Synthesizer, conditions: tuple[ColumnCondition, ...]) -> Plan:
+def compile_plan(
+    model_digest: bytes,
+    synthesizer: Synthesizer,
+    conditions: tuple[ColumnCondition, ...],
+    weights: ColumnWeights | None = None,
+) -> Plan:
     """Compile the plan of independent rows for `conditions`, at once; see `plan_steps`."""
-    return finish(plan_steps(model_digest, synthesizer, conditions))
+    return finish(plan_steps(model_digest, synthesizer, conditions, weights))
 
 
-def plan_steps(model_digest: bytes, synthesizer: Synthesizer, conditions: tuple[ColumnCondition, ...]) -> Steps[Plan]:
+def plan_steps(
+    model_digest: bytes,
+    synthesizer: Synthesizer,
+    conditions: tuple[ColumnCondition, ...],
+    weights: ColumnWeights | None = None,
+) -> Steps[Plan]:
     """Compile the plan of independent rows for `conditions`; a pilot estimates how many candidates satisfy them.
 
     Args:
         model_digest: 32 bytes.
         synthesizer: The model.
         conditions: Canonical conditions.
+        weights: Canonical weights; None for none.
+
+    Raises:
+        InvalidConditionError: The family cannot meet them, or knows that no row can.
     """
-    proposal = synthesizer.propose(conditions, ())
-    key = plan_key(model_digest, conditions, proposal.plan_inputs)
+    proposal = yield from synthesizer.propose_steps(conditions, weights)
+    key = plan_key(model_digest, conditions, proposal.plan_inputs, weights)
     if proposal.acceptance == 1:
-        return Plan(key, conditions, TILE_SIZE, BLOCK_SIZE, 1, BLOCK_SIZE, 1, 1.0)
+        tile = proposal.tile_size  # a block of one tile
+        return Plan(key, conditions, tile, tile, 1, tile, 1, 1.0, proposal, weights=weights)
     accepted, candidates = yield from pilot_steps(model_digest, key, proposal)
     # Half a row stands for none: the estimate only sets sizes, and 0 would set none.
     share = max(accepted, 0.5) / candidates
@@ -146,7 +175,18 @@ def plan_steps(model_digest: bytes, synthesizer: Synthesizer, conditions: tuple[
     budget = min(math.ceil((4 * block + 64) / (share * TILE_SIZE)), _MAX_TILES)
     most = min(_power_below(_REUSE_FROM / share), MAX_REUSE)
     pool = min(max(_power_below(share * _POOL_CANDIDATES), block), _MAX_POOL) if most > 1 else block
-    return Plan(key, conditions, TILE_SIZE, block, budget, pool, most, accepted / candidates)
+    return Plan(
+        key,
+        conditions,
+        TILE_SIZE,
+        block,
+        budget,
+        pool,
+        most,
+        accepted / candidates,
+        proposal,
+        weights=weights,
+    )
 
 
 def pilot_steps(

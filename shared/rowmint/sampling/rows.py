@@ -10,7 +10,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from rowmint.rng import StreamKey
 from rowmint.sampling.plan import Plan, pilot_steps
 from rowmint.schema.arrays import ColumnArray
 from rowmint.steps import Steps
-from rowmint.synthesizer import Candidates, Proposal, join
+from rowmint.synthesizer import Candidates, join
 
 _SHARE_TILES = 8  # drawn for each condition that an error compares; its wording is worth no more
 _MOST_SHARE_TILES = 64  # drawn for all of them
@@ -146,12 +145,7 @@ class RowSource:
             for name in columns
             if (codec := model.identities.get(name)) is not None
         }
-
-    @cached_property
-    def _proposal(self) -> Proposal:
-        # Compiled with the first block, on the thread that computes it. Two that do so at once make the same.
-        modelled = [name for name in self._columns if name not in self._ids]
-        return self._model.synthesizer.propose(self._plan.conditions, modelled)
+        self._proposal = plan.proposal.requesting([name for name in columns if name not in self._ids])
 
     def block(self, number: int, needed: int, stopped: Callable[[], bool] = lambda: False) -> Block:
         """Compute the first rows of block `number`; only as many tiles as they need.
@@ -177,7 +171,8 @@ class RowSource:
         # Candidates are counted where they are first used.
         counted = source == number or candidates.size < needed
         tiles, accepted = found.counted(needed) if counted else (0, 0)
-        return Block(first_row, candidates.size, tiles * self._plan.tile_size, accepted, columns)
+        drawn = accepted if self._plan.acceptance == 1 else tiles * self._plan.tile_size
+        return Block(first_row, candidates.size, drawn, accepted, columns)
 
     def _find(self, number: int, needed: int, stopped: Callable[[], bool]) -> _Found:
         """Return the first candidates of block `number` that satisfy the conditions, `needed` or more.
@@ -193,7 +188,9 @@ class RowSource:
         while found < needed and len(accepted) < plan.tile_budget:
             if stopped():
                 raise CancelledError("the caller does not wait for these rows any more")
-            parts.append(self._proposal.candidates(self._key.tile(number, len(accepted)), plan.tile_size))
+            # Where all candidates satisfy the conditions, none is drawn that no row needs.
+            size = min(plan.tile_size, needed - found) if plan.acceptance == 1 else plan.tile_size
+            parts.append(self._proposal.candidates(self._key.tile(number, len(accepted)), size))
             accepted.append(parts[-1].size)
             found += parts[-1].size
         if kept is not None and len(accepted) == len(kept.accepted):
@@ -210,7 +207,7 @@ class RowSource:
         conditions = self._plan.conditions
         tiles = max(min(_SHARE_TILES, _MOST_SHARE_TILES // max(len(conditions), 1)), 1)
         for condition in conditions:
-            alone = self._model.synthesizer.propose([condition], ())
+            alone = yield from self._model.synthesizer.propose_steps([condition])
             found, candidates = yield from pilot_steps(self._model.digest, self._plan.key, alone, tiles)
             if found / candidates < share:
                 rarest, share = condition.column, found / candidates

@@ -1,14 +1,15 @@
-"""Specifications of streams, sampled and completed: what is requested of a model, and its validation."""
+"""Specifications of streams, sampled, completed and scored: what is requested of a model, and its validation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
 from rowmint.artifact import Model
-from rowmint.conditions import Predicate
-from rowmint.errors import InvalidFieldError, RowRangeError, StreamMismatchError
+from rowmint.conditions import Predicate, Weights
+from rowmint.errors import InvalidConditionError, InvalidFieldError, RowRangeError, StreamMismatchError
 from rowmint.sampling.formats import RowFormat
 from rowmint.sampling.limits import MAX_MESSAGE_BYTES, MAX_REUSE, MAX_ROWS, MIN_MESSAGE_BYTES
+from rowmint.synthesizer import ConditionSupport, exact_families
 
 _MIN_CANDIDATES = 256
 _MAX_CANDIDATES = 65_536
@@ -54,6 +55,7 @@ class SampleSpec(StreamSpec):
         rows: Length of the logical stream, 1 to `MAX_ROWS`.
         end_row: Row after the last one delivered; None for `rows`.
         where: Conditions that every row satisfies.
+        weights: Shares that values of a column have among the rows; None for those of the model.
         columns: Columns delivered, in order; empty for all.
         row_format: How rows are written.
         continued: Whether the stream is what follows another part of it: it begins on the grid and without a header.
@@ -69,6 +71,7 @@ class SampleSpec(StreamSpec):
     rows: int
     end_row: int | None = None
     where: tuple[Predicate, ...] = ()
+    weights: Weights | None = None
     columns: tuple[str, ...] = ()
     row_format: RowFormat = RowFormat.ARROW_STREAM
     continued: bool = False
@@ -132,9 +135,16 @@ class SampleSpec(StreamSpec):
             StreamMismatchError: The model's digest is not the expected one.
             RowRangeError: A resumed stream does not start on the grid, or an id column has too few ids.
             ColumnNotFoundError: A column does not exist.
+            InvalidConditionError: A column has weights, and the model's family does not meet conditions exactly.
             InvalidFieldError: A column is named twice.
         """
         expect_digest("model", self.expected_model_digest, model.digest)
+        if self.weights is not None and model.capabilities.conditions is not ConditionSupport.EXACT:
+            raise InvalidConditionError(
+                f"column {self.weights.column!r} cannot have weights: the model's family meets conditions by rejection."
+                f" Families that meet them exactly: {', '.join(exact_families())}",
+                metadata={"column": self.weights.column},
+            )
         if self.continued:
             self.require_grid(model.grid)
         for column in model.schema.project(self.columns).columns:
@@ -167,8 +177,7 @@ class CompletionSpec(StreamSpec):
             InvalidFieldError: A field is out of its range.
             RowRangeError: `start_row` is.
         """
-        if not 0 <= self.start_row <= MAX_ROWS:
-            raise RowRangeError(f"is {self.start_row}; must be 0 to {MAX_ROWS}", field="config.start_row")
+        _check_start_row(self.start_row)
         if not 0 < self.tolerance <= _MAX_TOLERANCE:
             raise InvalidFieldError(
                 "config.tolerance", f"is {self.tolerance}; must be above 0 and at most {_MAX_TOLERANCE:g}"
@@ -178,6 +187,32 @@ class CompletionSpec(StreamSpec):
                 "config.candidates",
                 f"is {self.candidates}; must be a power of two, {_MIN_CANDIDATES} to {_MAX_CANDIDATES}",
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringSpec:
+    """A stream of scores of rows; they depend on the model alone.
+
+    Attributes:
+        start_row: Index of the first row.
+        expected_model_digest: What the model's digest must be; empty for any.
+    """
+
+    start_row: int = 0
+    expected_model_digest: bytes = b""
+
+    def validate(self) -> None:
+        """Check every field.
+
+        Raises:
+            RowRangeError: `start_row` is out of its range.
+        """
+        _check_start_row(self.start_row)
+
+
+def _check_start_row(start_row: int) -> None:
+    if not 0 <= start_row <= MAX_ROWS:
+        raise RowRangeError(f"is {start_row}; must be 0 to {MAX_ROWS}", field="config.start_row")
 
 
 def _power_of_two(number: int) -> bool:

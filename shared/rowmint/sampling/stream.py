@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from rowmint.artifact import Model
-from rowmint.conditions import canonical
+from rowmint.conditions import canonical, canonical_weights
 from rowmint.errors import InvalidFieldError
 from rowmint.sampling.formats import RowFormat
 from rowmint.sampling.messages import RowsMessage, StreamHeader, StreamSummary
@@ -23,6 +23,7 @@ from rowmint.sampling.prepared import PreparedStream, prepare
 from rowmint.sampling.rows import Block
 from rowmint.sampling.spec import SampleSpec
 from rowmint.steps import finish, finish_in_turns
+from rowmint.synthesizer import Proposal
 
 _AHEAD = 2  # blocks of one stream computed or waiting at once
 
@@ -79,6 +80,11 @@ class SampleStream:
     def rows_in_flight(self) -> int:
         """The most rows that are computed, or wait to be sent, at once."""
         return min(self.header.end_row - self.header.start_row, _AHEAD * self._prepared.plan.block_size)
+
+    @property
+    def proposal(self) -> Proposal:
+        """Draws the rows; streams of one plan share it."""
+        return self._prepared.plan.proposal
 
     @property
     def summary(self) -> StreamSummary:
@@ -190,7 +196,10 @@ def open_stream(model: Model, spec: SampleSpec, version: str = "") -> LocalStrea
     """
     spec.validate()
     spec.validate_for(model)
-    plan = compile_plan(model.digest, model.synthesizer, canonical(spec.where, model.schema))
+    conditions, weights = canonical(spec.where, model.schema), None
+    if spec.weights is not None:
+        conditions, weights = canonical_weights(spec.weights, conditions, model.schema)
+    plan = compile_plan(model.digest, model.synthesizer, conditions, weights)
     plan = plan.allowing(spec.max_reuse, spec.expected_plan_digest)
     return LocalStream(prepare(model, spec, plan, version))
 
