@@ -22,7 +22,7 @@ class Allowance:
     Attributes:
         streams: Calls that make rows.
         rows: Rows that are being computed, or wait to be sent. A candidate that rows are completed from is one.
-        bytes: Memory that completions compute in.
+        bytes: Memory that completions and scorings compute in, and of the tables of conditions that streams meet.
     """
 
     streams: int
@@ -48,6 +48,7 @@ class Admission:
         self.streams = 0
         self.rows = 0
         self.bytes = 0
+        self._shared: Counter[int] = Counter()  # calls that hold something together, by its id
         self._draining = False
 
     def drain(self) -> None:
@@ -93,16 +94,37 @@ class Admission:
             LimitError: It alone would hold more than the process carries.
             UnavailableError: All together would.
         """
+        self._take_bytes(held + size, size, "answering these rows", "request fewer candidates, know fewer columns")
+
+    def take_shared(self, what: object, size: int) -> None:
+        """Let a call hold something of `size` bytes that others may hold too: it counts once.
+
+        Raises:
+            LimitError: It is more than the process carries.
+            UnavailableError: The process would hold more than it carries.
+        """
+        if not self._shared[id(what)]:
+            self._take_bytes(size, size, "meeting these conditions", "put conditions or weights on fewer columns")
+        self._shared[id(what)] += 1
+
+    def _take_bytes(self, whole: int, size: int, what: str, remedy: str) -> None:
         limit = self._process.bytes
-        if 0 < limit < held + size:
+        if 0 < limit < whole:
             raise LimitError(
-                f"completing these rows takes {held + size} bytes of memory, more than this sampler has for all calls"
-                f" ({limit}); request fewer candidates, know fewer columns, or raise ROWMINT_MAX_WORK_BYTES",
+                f"{what} takes {whole} bytes of memory, more than this sampler has for all calls ({limit}); {remedy},"
+                " or raise ROWMINT_MAX_WORK_BYTES",
                 metadata={"limit": str(limit), "setting": "ROWMINT_MAX_WORK_BYTES"},
             )
         if 0 < limit < self.bytes + size:
             raise self._overloaded("bytes", limit)
         self.bytes += size
+
+    def leave_shared(self, what: object, size: int) -> None:
+        """Let go of what others may hold too; the last to do so gives its bytes back."""
+        self._shared[id(what)] -= 1
+        if not self._shared[id(what)]:
+            del self._shared[id(what)]
+            self.bytes -= size
 
     def leave(self, project: str, rows: int, size: int) -> None:
         """Remove a call, and the rows and bytes it held."""
@@ -156,6 +178,7 @@ class Ticket:
         self._admission = admission
         self._rows = 0
         self._bytes = 0
+        self._shared: list[tuple[object, int]] = []
         self._open = True
 
     def hold(self, rows: int) -> None:
@@ -180,8 +203,22 @@ class Ticket:
             self._admission.take_bytes(self._bytes, size - self._bytes)
             self._bytes = size
 
+    def hold_shared(self, what: object, size: int) -> None:
+        """Hold something of `size` bytes until the ticket is given back; held by several tickets, it counts once.
+
+        Raises:
+            LimitError: It is more than the process carries.
+            UnavailableError: The process would hold more than it carries.
+        """
+        if self._open:
+            self._admission.take_shared(what, size)
+            self._shared.append((what, size))
+
     def close(self) -> None:
         """Give the ticket back; any number of times."""
         if self._open:
             self._open = False
+            for what, size in self._shared:
+                self._admission.leave_shared(what, size)
+            self._shared.clear()
             self._admission.leave(self.project, self._rows, self._bytes)

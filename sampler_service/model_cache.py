@@ -36,7 +36,12 @@ def _nothing() -> None:
 _RESOLVED = 4096  # references remembered for when the registry is away
 _RESOLVE_SECONDS = 5.0
 _RETRY_SECONDS = 0.1  # another replica may have room at once
-_WEIGHTS_FACTOR, _MANIFEST_FACTOR = 4, 8  # memory by bytes of a file: what most models take that were never loaded
+_WEIGHTS_FACTOR, _MANIFEST_FACTOR = 10, 8  # memory by bytes of a file, measured: tests/unit/test_loading_memory.py
+
+
+def loading_bytes(manifest_size: int, weights_size: int) -> int:
+    """Return about how much memory loading a model takes at its peak, the bytes of its two files among it."""
+    return _MANIFEST_FACTOR * manifest_size + _WEIGHTS_FACTOR * weights_size
 
 
 class VersionResolver(Protocol):
@@ -82,9 +87,9 @@ class ModelCache:
     While the registry cannot be reached, a reference stands for what it was resolved to last, so that models that are
     loaded are still served. For one event loop; the work is done in `executor`.
 
-    What counts is the memory that a model takes. One that is being loaded counts from the start, by its size once that
-    is known, and one that is evicted until no stream uses it: together with what is kept they take twice `max_bytes` at
-    most.
+    What counts is the memory that a model takes. One that is being loaded counts from the start, by the most that
+    loading takes, and one that is evicted until no stream uses it: together with what is kept they take twice
+    `max_bytes` at most.
 
     Args:
         resolver: Where versions are found.
@@ -207,8 +212,9 @@ class ModelCache:
             )
 
     def _expected_bytes(self, key: _Key, record: ModelVersionRecord) -> int:
-        files = _WEIGHTS_FACTOR * record.weights_size + _MANIFEST_FACTOR * record.manifest_size
-        return min(self._memory.get(key, files), self._max_bytes)
+        """Return what a model takes while it is loaded, or once it is, where that is known to be more."""
+        peak = loading_bytes(record.manifest_size, record.weights_size)
+        return min(max(peak, self._memory.get(key, 0)), self._max_bytes)
 
     @contextmanager
     def _reserved(self, size: int) -> Iterator[None]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from rowmint.names import ModelVersionRef
-from rowmint.sampling.spec import CompletionSpec, SampleSpec
+from rowmint.sampling.spec import CompletionSpec, SampleSpec, ScoringSpec
 
 T = TypeVar("T")
 
@@ -39,6 +39,17 @@ class SampleRequest(SampleSpec):
 @dataclass(frozen=True, kw_only=True)
 class CompletionRequest(CompletionSpec):
     """Completed rows of a version.
+
+    Attributes:
+        model: The version.
+    """
+
+    model: ModelVersionRef
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringRequest(ScoringSpec):
+    """Scores of rows under a version.
 
     Attributes:
         model: The version.

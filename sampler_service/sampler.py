@@ -1,4 +1,4 @@
-"""The sampler: from requests to streams and completions that are ready to run."""
+"""The sampler: from requests to streams, completions and scorings that are ready to run."""
 
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -12,11 +12,12 @@ from rowmint.sampling.parts import PlannedSample, plan_parts
 from rowmint.sampling.plan import Plan
 from rowmint.sampling.prepared import prepare, stream_header
 from rowmint.sampling.rows import CandidateCache
+from rowmint.sampling.scoring import RowScoring
 from rowmint.sampling.stream import BlockDone, SampleStream
 from sampler_service.computing import compute, schema_bytes
 from sampler_service.model_cache import LoadedModel, ModelCache
 from sampler_service.plan_cache import PlanCache
-from sampler_service.requests import CompletionRequest, SampleRequest
+from sampler_service.requests import CompletionRequest, SampleRequest, ScoringRequest
 
 _CANDIDATE_BYTES = 64 * 1024 * 1024
 
@@ -104,6 +105,19 @@ class Sampler:
         loaded = await self._models.get(request.model, deleted=bool(request.expected_model_digest))
         return loaded.name, RowCompletion(loaded.model, request.seeded(self._draw_seed), stopped)
 
+    async def score(
+        self, request: ScoringRequest, stopped: Callable[[], bool] = lambda: False
+    ) -> tuple[ModelVersionName, RowScoring]:
+        """Return what scores rows as requested until it is `stopped`, and the version it does so with.
+
+        Raises:
+            RowmintError: It is not possible; see `ScoringSpec.validate`, `ModelCache.get` and `RowScoring`.
+        """
+        request.validate()
+        # As for completed rows.
+        loaded = await self._models.get(request.model, deleted=bool(request.expected_model_digest))
+        return loaded.name, RowScoring(loaded.model, request, stopped)
+
     async def _resolve(self, request: SampleRequest) -> tuple[LoadedModel, Plan]:
         request.validate()
         if request.rows > self._max_rows:
@@ -116,5 +130,5 @@ class Sampler:
         loaded = await self._models.get(request.model, deleted=bool(request.expected_model_digest))
         # Before the plan is compiled, which takes longer.
         request.validate_for(loaded.model)
-        plan = await self._plans.get(loaded.model, request.where, request.model.model.project)
+        plan = await self._plans.get(loaded.model, request.where, request.model.model.project, request.weights)
         return loaded, plan.allowing(request.max_reuse, request.expected_plan_digest)

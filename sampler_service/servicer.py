@@ -7,8 +7,11 @@ from typing import Any
 from rowmint.rpc.server import Service
 from rowmint.v1 import sampling_pb2, sampling_service_pb2, sampling_service_pb2_grpc, statistics_pb2
 from sampler_service import converters
+from sampler_service.converters.completed_rows import CompletedRows
+from sampler_service.converters.sent_cells import SentCells
 from sampler_service.pacing import Pacing
-from sampler_service.sessions import CompletionSession, PlanSession, SampleSession, SessionServices
+from sampler_service.row_sessions import Completing, RowSession, Scoring
+from sampler_service.sessions import PlanSession, SampleSession, SessionServices
 from sampler_service.settings import MAX_PLAN_BYTES
 
 
@@ -50,9 +53,22 @@ class SamplingServicer(sampling_service_pb2_grpc.SamplingServiceServicer):
         """Complete rows of which some cells are known."""
         # Not admitted before the first message has come.
         request = converters.completion_request(await self._pacing.first(request_iterator))
-        session = CompletionSession(self._services, request, converters.known_cells, context)
+        session = RowSession(self._services, Completing(request), SentCells().read, context)
         rows = (converters.partial_rows(message) async for message in request_iterator)
-        making = session.responses(rows, converters.completion_responses)
+        making = session.responses(rows, CompletedRows().responses)
+        async with aclosing(self._pacing.paced(making, context)) as responses:
+            async for response in responses:
+                yield response
+
+    async def ScoreRows(
+        self, request_iterator: AsyncIterator[sampling_pb2.ScoreRowsRequest], context: Any
+    ) -> AsyncIterator[sampling_pb2.ScoreRowsResponse]:
+        """Score rows, or the known cells of rows."""
+        # As for CompleteRows.
+        request = converters.scoring_request(await self._pacing.first(request_iterator))
+        session = RowSession(self._services, Scoring(request), SentCells().read, context)
+        rows = (converters.partial_rows(message) async for message in request_iterator)
+        making = session.responses(rows, converters.scoring_responses)
         async with aclosing(self._pacing.paced(making, context)) as responses:
             async for response in responses:
                 yield response

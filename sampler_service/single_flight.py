@@ -97,6 +97,11 @@ class SingleFlightCache(Generic[K, V]):
         self.make_room(0)
         return value
 
+    def discard(self, unwanted: Callable[[V], bool]) -> None:
+        """Keep some values no longer; what is being made is not among them."""
+        for key in [key for key, (value, _) in self._kept.items() if unwanted(value)]:
+            self._total -= self._kept.pop(key)[1]
+
     def make_room(self, weight: int) -> None:
         """Evict values until there is room for so much more, or none is kept."""
         while self._kept and self._total + weight > self._bound:

@@ -19,6 +19,8 @@ from sampler_service import metrics
 
 COMPLETED = "completed"
 """Stands for the row format of calls of CompleteRows in the metrics."""
+SCORED = "scored"
+"""Stands for the row format of calls of ScoreRows in the metrics."""
 
 # What is not the caller's fault.
 _FAULTS = (Reason.INTERNAL, Reason.DATA_LOSS, Reason.UNAVAILABLE)

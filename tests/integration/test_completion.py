@@ -12,8 +12,8 @@ from tests.faults.golden_home import NO_TRAINER, golden_version, publish_golden
 from tests.integration.served_replica import replica
 
 FAMILY = golden_version("ctgan")
-ROWS = 2_000
-DRAIN_ROW = 1_500  # beyond what the client sends ahead of the answers
+ROWS = 8_000
+DRAIN_ROW = 6_000  # beyond what the client sends ahead of the answers
 
 
 def known_rows():

@@ -109,6 +109,7 @@ def test_two_replicas_share_a_stream(stubs, row_format):
     assert planned.header == header
     assert planned.conditioned_column == "city"
     assert 0 < planned.acceptance < 1
+    assert not planned.HasField("condition_probability")
     assert [part.model for part in planned.parts] == [header.model_version] * 3
     parts = [sampled(stub, part)[1] for stub, part in zip([other, one, other], planned.parts, strict=True)]
     assert joined(*parts) == joined(whole)
@@ -204,12 +205,21 @@ def equals(column, **value):
             "INVALID_CONDITION",
             [],
         ),
+        ({"weights": ["city"]}, "INVALID_ARGUMENT", "INVALID_CONDITION", []),
+        ({"weights": ["city", "grade"]}, "INVALID_ARGUMENT", "INVALID_FIELD", ["where.weights"]),
+        ({"weights": [""]}, "INVALID_ARGUMENT", "INVALID_FIELD", ["where.weights[0].column"]),
         ({"expected_model_digest": bytes(32)}, "FAILED_PRECONDITION", "STREAM_MISMATCH", []),
     ],
 )
 def test_bad_input_has_a_typed_error(stubs, change, code, reason, fields):
     if "where" in change:
         change = {**change, "where": condition_pb2.Where(predicates=change["where"])}
+    if "weights" in change:
+        weights = [
+            condition_pb2.ColumnWeights(column=name, entries=[condition_pb2.WeightedValues(is_null=False, share=1)])
+            for name in change["weights"]
+        ]
+        change = {"where": condition_pb2.Where(weights=weights)}
     requested = request(**change)
     for call in (
         lambda: list(stubs[0].Sample(requested)),

@@ -50,11 +50,11 @@ def test_models(two: Deployment, channel: grpc.Channel) -> None:
     stub = ModelServiceStub(channel)
     model = stub.GetModel(model_service_pb2.GetModelRequest(name=MODEL))
     assert read(two.get(f"/v1/{MODEL}"), model_pb2.Model()) == model
-    listed = stub.ListModels(model_service_pb2.ListModelsRequest(parent=PARENT, page_size=2))
-    assert len(listed.models) == 2
-    got = two.get(f"/v1/{PARENT}/models?page_size=2")
+    listed = stub.ListModels(model_service_pb2.ListModelsRequest(parent=PARENT, page_size=3))
+    assert len(listed.models) == 3
+    got = two.get(f"/v1/{PARENT}/models?page_size=3")
     assert read(got, model_service_pb2.ListModelsResponse()) == listed
-    rest = two.get(f"/v1/{PARENT}/models?pageSize=2&pageToken={got.json['nextPageToken']}")
+    rest = two.get(f"/v1/{PARENT}/models?pageSize=3&pageToken={got.json['nextPageToken']}")
     assert [one["name"] for one in rest.json["models"]] == [f"{PARENT}/models/tvae"]
     versions = stub.ListModelVersions(model_service_pb2.ListModelVersionsRequest(parent=MODEL))
     assert read(two.get(f"/v1/{MODEL}/versions"), model_service_pb2.ListModelVersionsResponse()) == versions

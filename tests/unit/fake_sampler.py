@@ -30,6 +30,7 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
         self.model = model
         self.requests = []
         self.completions = []
+        self.scorings = []
         self.address = ""
         self.peers = set()
         self.reports = None
@@ -177,6 +178,7 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
             header=header,
             parts=[] if request.ranges_only and not self.before_ranges else [first, second],
             acceptance=0.5,
+            condition_probability=None if self.before_ranges else 0.25,
             block_size=GRID // 2,
             ranges=[] if self.before_ranges else ranges,
         )
@@ -228,6 +230,33 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
             yield sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows(rows=rows))
         yield sampling_pb2.CompleteRowsResponse(summary=sampling_pb2.SampleSummary(complete=True, next_row=index))
 
+    def ScoreRows(self, requests, context):  # noqa: N802
+        """Score each row by its number of known cells; one without any is impossible."""
+        config = next(requests).config
+        self.scorings.append(config)
+        cut = self.cuts.popleft() if self.cuts else None
+        header = sampling_pb2.SampleHeader(model_version=VERSION, model_digest=self.model, schema=SCHEMA)
+        yield sampling_pb2.ScoreRowsResponse(header=header)
+        index = config.start_row
+        for sent, request in enumerate(requests):
+            if cut is not None and sent == cut.after:
+                for response in self.misbehave(cut, index, context):
+                    if response.HasField("summary"):
+                        yield sampling_pb2.ScoreRowsResponse(summary=response.summary)
+                    else:
+                        wrong = sampling_pb2.RowScore(row=response.data.first_row)
+                        yield sampling_pb2.ScoreRowsResponse(rows=sampling_pb2.ScoredRows(scores=[wrong]))
+                return
+            scores = [
+                sampling_pb2.RowScore(
+                    row=index + place, log_probability=-0.5 * len(row.known), impossible=not row.known
+                )
+                for place, row in enumerate(request.rows.rows)
+            ]
+            index += len(scores)
+            yield sampling_pb2.ScoreRowsResponse(rows=sampling_pb2.ScoredRows(scores=scores))
+        yield sampling_pb2.ScoreRowsResponse(summary=sampling_pb2.SampleSummary(complete=True, next_row=index))
+
     def GetModelVersion(self, request, context):  # noqa: N802
         if "nothing" in request.name:
             refuse(context, grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", f"there is no {request.name}")
@@ -237,7 +266,8 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
         return model_pb2.ModelVersion(
             name=VERSION,
             version=1,
-            family="ctgan",
+            family="circuit",
+            capabilities=model_pb2.Capabilities(conditions=model_pb2.CONDITION_SUPPORT_EXACT, likelihood=True),
             schema=SCHEMA,
             model_digest=b"m" * 32,
             training_rows=1000,
@@ -260,14 +290,16 @@ class FakeSampler(sampling_service_pb2_grpc.SamplingServiceServicer, model_servi
 
 
 class DemoSampler(FakeSampler):
-    """Rows that satisfy the demo's conditions, in the columns it compares."""
+    """Flights that satisfy the demo's conditions, in the columns that it makes figures of."""
+
+    columns = "origin,dest,carrier,dep_time,sched_dep_time,arr_time,sched_arr_time,hour,dep_delay,arr_delay,distance"
 
     def lead_and_end(self, format_):
-        return b"origin,carrier,dep_delay,arr_delay,distance\n", b""
+        return f"{self.columns}\n".encode(), b""
 
     def row_bytes(self, format_, first, count):
         rows = range(first, first + count)
-        return "".join(f"JFK,B6,{61 + row % 200},{row % 300},{row}.5\n" for row in rows).encode()
+        return "".join(f"JFK,LAX,B6,2096,1900,100,30,19,{61 + row % 200},{row % 300},2475\n" for row in rows).encode()
 
 
 def alike(cuts=(), count=2, **options):
@@ -276,4 +308,5 @@ def alike(cuts=(), count=2, **options):
     shared = deque(cuts)
     for one in made:
         one.cuts, one.requests, one.completions = shared, made[0].requests, made[0].completions
+        one.scorings = made[0].scorings
     return made

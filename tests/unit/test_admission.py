@@ -89,6 +89,29 @@ def test_bytes_at_work_are_bounded_and_one_call_past_them_can_never_be():
     assert (admission.bytes, shed) == (0, ["process_bytes"])
 
 
+def test_what_several_calls_hold_counts_once():
+    shed, tables, others = [], object(), object()
+    admission = Admission(Allowance(0, 0, 100), Allowance(0, 0), shed.append)
+    first, second, third = (admission.enter("a") for _ in range(3))
+    first.hold_shared(tables, 60)
+    second.hold_shared(tables, 60)
+    assert admission.bytes == 60
+    with pytest.raises(UnavailableError, match=r"bytes at work as it carries \(100\)"):
+        third.hold_shared(others, 41)
+    with pytest.raises(LimitError, match=r"meeting these conditions takes 101 bytes.*ROWMINT_MAX_WORK_BYTES"):
+        third.hold_shared(others, 101)
+    first.close()
+    assert admission.bytes == 60
+    third.hold_bytes(40)
+    second.close()
+    second.close()
+    assert (admission.bytes, shed) == (40, ["process_bytes"])
+    third.hold_shared(others, 41)
+    third.close()
+    third.hold_shared(others, 41)
+    assert admission.bytes == 0
+
+
 def test_nothing_begins_while_draining():
     shed = []
     admission = Admission(Allowance(0, 0), Allowance(0, 0), shed.append)

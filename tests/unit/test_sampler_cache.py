@@ -4,24 +4,28 @@ import asyncio
 import gc
 import hashlib
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
-from rowmint.conditions import AnyOf, Predicate, canonical_steps
+from rowmint import steps
+from rowmint.conditions import AnyOf, Predicate, WeightedTest, Weights, canonical_steps
 from rowmint.errors import DataLossError, LimitError, ResourceNotFoundError, UnavailableError, ValueNotFoundError
 from rowmint.names import ModelName, ModelVersionName
 from rowmint.objects import MemoryStore
 from rowmint.rpc.project_threads import ProjectThreads
 from rowmint.sampling.plan import plan_steps
 from rowmint.synthesizer import choose_kernel
+from rowmint.synthesizer.interface import TILE_SIZE
 from sampler_service import model_cache, plan_cache
 from sampler_service.model_cache import ModelCache
 from sampler_service.plan_cache import PlanCache
 from sampler_service.single_flight import SingleFlightCache
 from tests.golden.make import FAMILIES, stored
 from tests.golden.streams import WHERES, Catalog, golden_catalog, golden_model, reference
+from tests.waiting import wait_until
 
 
 class CountingStore(MemoryStore):
@@ -227,10 +231,12 @@ def test_models_that_are_evicted_count_while_they_are_in_use(catalog, executor, 
 
 def test_a_model_counts_while_it_is_loaded(catalog, executor):
     sizes = {family: golden_model(family).memory_bytes for family in FAMILIES}
+    expected = model_cache.loading_bytes(*map(len, stored("ctgan")))
+    assert sizes["tvae"] < expected
 
     async def ask():
         loop = asyncio.get_running_loop()
-        cache = cache_of(catalog, executor, sizes["ctgan"] + sizes["tvae"])
+        cache = cache_of(catalog, executor, sizes["ctgan"] + expected)
         for family in ("tvae", "ctgan"):
             await cache.get(reference(family))
         catalog.store.gate.clear()
@@ -238,8 +244,6 @@ def test_a_model_counts_while_it_is_loaded(catalog, executor):
         loading = asyncio.ensure_future(cache.get(elsewhere("ctgan")))
         await loop.run_in_executor(None, catalog.store.entered.wait, 30)
         # Never loaded before, it counts by its files, and what was used least recently is evicted for it.
-        manifest, weights = map(len, stored("ctgan"))
-        expected = 4 * weights + 8 * manifest
         found = cache.size_bytes, cache.held_bytes
         catalog.store.gate.set()
         await loading
@@ -278,6 +282,61 @@ def test_a_plan_is_compiled_once(executor, monkeypatch):
 
     asyncio.run(ask())
     assert len(compiled) == 2
+
+
+class Exact:
+    """Meets every condition and all weights."""
+
+    tile_size = TILE_SIZE
+
+    def __init__(self):
+        self.plan_inputs, self.acceptance, self.probability, self.size_bytes = {}, 1.0, 0.125, 0
+        self.proposed = []
+
+    def propose_steps(self, tests, weights=None):
+        yield
+        self.proposed.append((tests, weights))
+        return self
+
+
+def test_plans_are_kept_no_longer_than_their_model_is(executor, monkeypatch):
+    compiled = counted_compilations(monkeypatch)
+
+    async def ask():
+        cache = PlanCache(lambda _: executor)
+        model, other = replace(golden_model("ctgan")), golden_model("independent")
+        tables = weakref.ref((await cache.get(model, [Predicate("grade", AnyOf((1,)))], "p")).proposal)
+        kept = await cache.get(other, [], "p")
+        assert tables() is not None
+        gone = weakref.ref(model)
+        del model
+        # The thread that compiled may hold on to what it did for a moment.
+        await asyncio.to_thread(wait_until, lambda: gone() is None, "the end of the model")
+        assert await cache.get(other, [], "p") is kept
+        await asyncio.to_thread(wait_until, lambda: tables() is None, "the end of its tables")
+        await cache.get(golden_model("ctgan"), [Predicate("grade", AnyOf((1,)))], "p")
+
+    asyncio.run(ask())
+    assert len(compiled) == 3
+
+
+def test_weights_have_a_plan_of_their_own_however_they_are_written(executor):
+    def of_grade(*shares):
+        return Weights("grade", tuple(WeightedTest(AnyOf((grade,)), share) for grade, share in shares))
+
+    async def ask():
+        synthesizer = Exact()
+        cache, model = PlanCache(lambda _: executor), replace(golden_model("ctgan"), synthesizer=synthesizer)
+        where = [Predicate("age", AnyOf((30, 31)))]
+        written = [of_grade((1, 1), (2, 3)), of_grade((2, 0.75), (1, 0.25)), of_grade((1, 2), (2, 3)), None]
+        plans = [await cache.get(model, where, "p", weights) for weights in (*written, *written)]
+        assert plans[:4] == plans[4:]
+        assert plans[0] is plans[1]
+        assert len({plan.digest for plan in plans}) == len(synthesizer.proposed) == 3
+        assert [plan.weights is None for plan in plans[:4]] == [False, False, False, True]
+        assert {plan.probability for plan in plans} == {0.125}
+
+    asyncio.run(ask())
 
 
 def elsewhere(family, project="elsewhere"):
@@ -402,6 +461,7 @@ def test_a_plan_that_no_caller_waits_for_is_not_compiled(executor, monkeypatch):
         raise AssertionError("the pilot was drawn to its end")
 
     monkeypatch.setattr(plan_cache, "plan_steps", held)
+    monkeypatch.setattr(steps, "TURN_SECONDS", 0.0)  # a step is a task of its own
 
     async def scenario():
         cache = PlanCache(lambda _: executor)

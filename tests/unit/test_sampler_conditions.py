@@ -12,7 +12,7 @@ from rowmint.rng import StreamKey
 from rowmint.sampling.plan import compile_plan
 from rowmint.sampling.rows import RowSource
 from rowmint.schema.arrays import ColumnArray, concatenate
-from rowmint.synthesizer import choose_kernel
+from rowmint.synthesizer import choose_kernel, propose
 from tests.golden.make import FAMILIES, SCHEMA, stored
 from tests.seeds import seeded
 
@@ -98,7 +98,7 @@ def test_no_row_comes_twice_more_often(family):
 def test_a_column_satisfies_the_condition_vector_of_its_candidate():
     model = read_model(*stored("ctgan"), choose_kernel("numpy"))
     arrays = safetensors.numpy.load(stored("ctgan")[1])
-    proposal = model.synthesizer.propose((), COLUMNS)
+    proposal = propose(model.synthesizer, (), COLUMNS)
     key = StreamKey(model.digest, bytes(32), 3).tile(0, 0)
     found = proposal.candidates(key, 4096)
     made = proposal.finish(found, key).columns

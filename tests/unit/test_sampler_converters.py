@@ -14,8 +14,10 @@ from rowmint.sampling.messages import RowsMessage, StreamSummary
 from rowmint.synthesizer import CompletionSupport
 from rowmint.v1 import condition_pb2, sampling_pb2, value_pb2
 from sampler_service import converters
+from sampler_service.converters.completed_rows import CompletedRows
+from sampler_service.converters.sent_cells import SentCells
 from sampler_service.requests import CompletionRequest, SampleRequest
-from sampler_service.sessions import CompletedRows
+from sampler_service.row_sessions import AnsweredRows
 
 MODEL = "projects/p/models/m"
 REF = ModelVersionRef(ModelName("p", "m"), alias="latest")
@@ -147,21 +149,28 @@ def completed(row, text):
     return CompletedRow(row, {"text": text}, 3.0, 0.1, CompletionSupport.MATCHED)
 
 
+def unknown(count):
+    """Return rows of which nothing was known."""
+    return SentCells().read([sampling_pb2.PartialRow()] * count, 0)
+
+
 def test_completed_rows_come_in_messages_of_a_mebibyte():
-    sent = sampling_pb2.PartialRow()
     sizes = [1, 600_000, 500_000, 400_000, 2_000_000, 1]
     rows = [completed(index, "x" * size) for index, size in enumerate(sizes)]
-    messages = list(converters.completion_responses(CompletedRows(rows, [sent] * len(rows))))
+    messages = list(CompletedRows().responses(AnsweredRows(rows, unknown(len(rows)))))
     assert [[row.row for row in message.rows.rows] for message in messages] == [[0, 1], [2, 3], [4], [5]]
     joined = [row for message in messages for row in message.rows.rows]
-    assert joined == [converters.completed_to_proto(row, sent) for row in rows]
-    assert list(converters.completion_responses(CompletedRows([], []))) == []
+    assert [(row.values[0].string_value, row.effective_sample_size, row.tolerance) for row in joined] == [
+        ("x" * size, 3.0, 0.1) for size in sizes
+    ]
+    assert list(CompletedRows().responses(AnsweredRows([], unknown(0)))) == []
 
 
 @pytest.mark.parametrize("support", CompletionSupport)
 def test_the_support_of_a_row_is_reported(support):
     row = CompletedRow(3, {"text": "x"}, 0.0, 25.6, support)
-    made = converters.completed_to_proto(row, sampling_pb2.PartialRow())
+    (response,) = CompletedRows().responses(AnsweredRows([row], unknown(1)))
+    (made,) = response.rows.rows
     assert sampling_pb2.CompletionSupport.Name(made.support) == f"COMPLETION_SUPPORT_{support.upper()}"
 
 
@@ -196,4 +205,4 @@ def test_too_many_partial_rows():
 def test_a_malformed_known_value_names_row_and_column():
     row = sampling_pb2.PartialRow(known={"day": value_pb2.Value(date_value="2020-13-01")})
     with pytest.raises(InvalidFieldError, match=r"rows\[7\].known\['day'\]"):
-        converters.known_cells(row, 7)
+        SentCells().read([row], 7)

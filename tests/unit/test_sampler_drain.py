@@ -10,6 +10,7 @@ import pytest
 from rowmint.errors import ResourceNotFoundError, UnavailableError
 from rowmint.sampling.formats import RowFormat
 from rowmint.sampling.messages import RowsMessage, StreamSummary
+from rowmint.steps import finish
 from rowmint.synthesizer import choose_kernel
 from sampler_service import model_cache
 from sampler_service.requests import CompletionRequest, SampleRequest
@@ -192,7 +193,7 @@ def test_a_completion_that_names_its_model_is_resumed_though_the_version_was_del
     known = [{"age": age} for age in range(20, 50)]
     with sampler_of(away, KERNEL) as sampler:
         _, first = asyncio.run(sampler.complete(request))
-        whole = first.complete(known)
+        whole = finish(first.complete(known))
         header = first.header("")
         delete()
         with pytest.raises(ResourceNotFoundError):
@@ -204,7 +205,7 @@ def test_a_completion_that_names_its_model_is_resumed_though_the_version_was_del
             expected_plan_digest=header.plan_digest,
         )
         _, resumed = asyncio.run(sampler.complete(named))
-        assert resumed.complete(known[10:]) == whole[10:]
+        assert finish(resumed.complete(known[10:])) == whole[10:]
 
 
 def test_a_stream_that_names_its_model_is_resumed_though_the_version_was_deleted(away, delete):

@@ -1,7 +1,7 @@
 """Converters between `rowmint.v1` and the sampler's own values. Pure."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import google_crc32c
@@ -11,23 +11,21 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rowmint.errors import FieldViolation, InvalidFieldError, LimitError, RowmintError
 from rowmint.names import ModelVersionRef
 from rowmint.rpc.converters import schema_to_proto
-from rowmint.rpc.predicates import predicates_from_proto
-from rowmint.rpc.values import cell_to_value, value_to_cell
-from rowmint.sampling.completion import CompletedRow
+from rowmint.rpc.predicates import predicates_from_proto, weights_from_proto
 from rowmint.sampling.formats import RowFormat, TypedBatch
 from rowmint.sampling.formats.columns import TypedColumn, ValueKind
 from rowmint.sampling.messages import RowsMessage, StreamHeader, StreamSummary
 from rowmint.sampling.parts import PlannedPart, PlannedSample
-from rowmint.schema import Cell
-from rowmint.synthesizer import CompletionSupport
+from rowmint.sampling.scoring import ScoredRow
 from rowmint.v1 import sampling_pb2, statistics_pb2
-from sampler_service.requests import CompletionRequest, Received, SampleRequest
-from sampler_service.sessions import CompletedRows, CompletionEvent, SampleEvent
+from sampler_service.converters.sent_cells import SentRows
+from sampler_service.requests import CompletionRequest, Received, SampleRequest, ScoringRequest
+from sampler_service.row_sessions import AnsweredRows, RowEvent
+from sampler_service.sessions import SampleEvent
 from sampler_service.statistics import VersionStatistics
 
 MAX_PARTIAL_ROWS = 10_000
-"""Rows of one message of a completion."""
-_COMPLETED_BYTES = 1 << 20
+"""Rows of one message that a caller sends rows in."""
 
 _FORMATS = {
     sampling_pb2.ROW_FORMAT_UNSPECIFIED: RowFormat.ARROW_STREAM,
@@ -41,12 +39,6 @@ _CONTINUED = {
     sampling_pb2.FRAMING_FILE: False,
     sampling_pb2.FRAMING_CONTINUE: True,
     sampling_pb2.FRAMING_RESUME: False,
-}
-
-_SUPPORT = {
-    CompletionSupport.MATCHED: sampling_pb2.COMPLETION_SUPPORT_MATCHED,
-    CompletionSupport.WIDENED: sampling_pb2.COMPLETION_SUPPORT_WIDENED,
-    CompletionSupport.UNSUPPORTED: sampling_pb2.COMPLETION_SUPPORT_UNSUPPORTED,
 }
 
 
@@ -97,6 +89,7 @@ def sample_request(request: sampling_pb2.SampleRequest, field: str = "") -> Samp
         model=ModelVersionRef.parse(request.model, f"{field}model"),
         rows=request.rows,
         where=tuple(predicates_from_proto(request.where, f"{field}where")),
+        weights=weights_from_proto(request.where, f"{field}where"),
         columns=tuple(request.columns),
         row_format=_FORMATS[request.format],
         continued=_CONTINUED[request.framing],
@@ -229,6 +222,7 @@ def plan_response(
             )
         parts = [first, *(_part(part, header, request.sample) for part in planned.parts[1:])]
     return sampling_pb2.PlanSampleResponse(
+        condition_probability=plan.probability,
         header=header_to_proto(header),
         parts=parts,
         ranges=[sampling_pb2.RowRange(start_row=part.start_row, end_row=part.end_row) for part in planned.parts],
@@ -312,7 +306,25 @@ def completion_request(request: sampling_pb2.CompleteRowsRequest) -> CompletionR
     )
 
 
-def partial_rows(request: sampling_pb2.CompleteRowsRequest) -> Sequence[sampling_pb2.PartialRow]:
+def scoring_request(request: sampling_pb2.ScoreRowsRequest) -> ScoringRequest:
+    """Return the scoring that the first message of a stream requests.
+
+    Raises:
+        InvalidFieldError: It is not a config, or the model's name is malformed.
+    """
+    if request.WhichOneof("message") != "config":
+        raise InvalidFieldError("config", "is required in the first message")
+    config = request.config
+    return ScoringRequest(
+        model=ModelVersionRef.parse(config.model, "config.model"),
+        expected_model_digest=config.expected_model_digest,
+        start_row=config.start_row,
+    )
+
+
+def partial_rows(
+    request: sampling_pb2.CompleteRowsRequest | sampling_pb2.ScoreRowsRequest,
+) -> Sequence[sampling_pb2.PartialRow]:
     """Return the rows of a message after the first.
 
     Raises:
@@ -326,45 +338,18 @@ def partial_rows(request: sampling_pb2.CompleteRowsRequest) -> Sequence[sampling
     return rows
 
 
-def known_cells(row: sampling_pb2.PartialRow, index: int) -> Mapping[str, Cell]:
-    """Return the known cells of a row.
-
-    Raises:
-        InvalidFieldError: A value is malformed; the error names the row by its `index` and the column.
-    """
-    return {name: value_to_cell(value, f"rows[{index}].known[{name!r}]") for name, value in row.known.items()}
-
-
-def completion_responses(
-    event: CompletionEvent[sampling_pb2.PartialRow],
-) -> Iterator[sampling_pb2.CompleteRowsResponse]:
-    """Yield the messages of what a stream of completed rows consists of; rows in messages of about a MiB at most."""
+def scoring_responses(
+    event: RowEvent[ScoredRow, SentRows],
+) -> Iterator[sampling_pb2.ScoreRowsResponse]:
+    """Yield the message of what a stream of scores consists of."""
     match event:
         case StreamHeader():
-            yield sampling_pb2.CompleteRowsResponse(header=header_to_proto(event))
-        case CompletedRows():
-            response = sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows())
-            size = 0
-            for row, sent in zip(event.rows, event.sent, strict=True):
-                made = completed_to_proto(row, sent)
-                size += made.ByteSize()
-                if response.rows.rows and size > _COMPLETED_BYTES:
-                    yield response
-                    response = sampling_pb2.CompleteRowsResponse(rows=sampling_pb2.CompletedRows())
-                    size = made.ByteSize()
-                response.rows.rows.append(made)
-            if response.rows.rows:
-                yield response
+            yield sampling_pb2.ScoreRowsResponse(header=header_to_proto(event))
+        case AnsweredRows():
+            scores = [
+                sampling_pb2.RowScore(row=one.row, log_probability=one.log_probability, impossible=one.impossible)
+                for one in event.rows
+            ]
+            yield sampling_pb2.ScoreRowsResponse(rows=sampling_pb2.ScoredRows(scores=scores))
         case StreamSummary():
-            yield sampling_pb2.CompleteRowsResponse(summary=summary_to_proto(event))
-
-
-def completed_to_proto(row: CompletedRow, sent: sampling_pb2.PartialRow) -> sampling_pb2.CompletedRow:
-    """Return the message of a completed row; known cells are as they were `sent`."""
-    return sampling_pb2.CompletedRow(
-        row=row.row,
-        values=[sent.known[name] if name in sent.known else cell_to_value(cell) for name, cell in row.cells.items()],
-        effective_sample_size=row.effective_sample_size,
-        tolerance=row.tolerance,
-        support=_SUPPORT[row.support],
-    )
+            yield sampling_pb2.ScoreRowsResponse(summary=summary_to_proto(event))
