@@ -24,6 +24,7 @@ from trainer_service.fitting.encoding.encoded_table import EncodedTable, encode_
 from trainer_service.fitting.encoding.table import Holdout, Table
 from trainer_service.fitting.engine import fit
 from trainer_service.fitting.families import FAMILIES as EVERY_FAMILY
+from trainer_service.fitting.families.circuit.config import CircuitConfig
 from trainer_service.fitting.families.ctgan.config import CtganConfig
 from trainer_service.fitting.families.tvae.config import TvaeConfig
 from trainer_service.fitting.monitoring.progress import FitEvent
@@ -35,10 +36,12 @@ CTGAN = CtganConfig(
     epochs=1, batch_size=60, generator_dim=(16,), discriminator_dim=(16,), embedding_dim=8, pac=5, generator_lr=1e-3
 )
 TVAE = TvaeConfig(epochs=2, batch_size=60, compress_dims=(16,), decompress_dims=(16,), embedding_dim=8)
-_SMALL = {type(config): config for config in (CTGAN, TVAE)}
+CIRCUIT = CircuitConfig(epochs=2, batch_size=60, states=8, components=2, max_bins=4)
+_SMALL = {type(config): config for config in (CTGAN, TVAE, CIRCUIT)}
 FAMILIES = {family.name: _SMALL.get(family.config, family.config()) for family in EVERY_FAMILY}
 """A small configuration of every family; the defaults where nothing smaller is needed."""
 ITERATIVE = tuple(family.name for family in EVERY_FAMILY if family.iterative)
+NETWORKS = tuple(family.name for family in EVERY_FAMILY if family.networks)
 SMALL_EXPORT = ExportOptions(calibration_rows=512, temperatures=(1.0, 0.6), temperature_rows=256)
 """Enough wherever a test does not measure what an export chooses."""
 

@@ -13,7 +13,17 @@ from rowmint.errors import InvalidFieldError
 from rowmint.schema import KINDS_OF_TYPE, ColumnKind, ColumnSpec, DataType, TableSchema
 from rowmint.schema.arrays import is_coded
 from trainer_service.fitting.context import Device
-from trainer_service.fitting.families import Family, FamilyConfig, family_named, family_names, family_of
+from trainer_service.fitting.families import (
+    Family,
+    FamilyConfig,
+    family_named,
+    family_names,
+    family_of,
+    trainable_named,
+    trainable_of,
+    trainables,
+)
+from trainer_service.fitting.families.auto.config import LEAST_ROWS, AutoConfig
 from trainer_service.fitting.families.hyperparameters import (
     Choice,
     Flag,
@@ -22,7 +32,7 @@ from trainer_service.fitting.families.hyperparameters import (
     Share,
     check_integer,
 )
-from trainer_service.fitting.options import MAX_CATEGORIES, PREFIX, ColumnOverride, EncodingOptions, HighCardinality
+from trainer_service.fitting.options import PREFIX, ColumnOverride, EncodingOptions, HighCardinality
 
 SEED_LIMIT = 1 << 64
 
@@ -50,7 +60,7 @@ class TrainingConfig:
     """A training configuration with every default filled in.
 
     Attributes:
-        family: Hyper-parameters; their type is the family.
+        family: Hyper-parameters; their type is the family, or the choice among families.
         seed: Seed of every random draw, 0 to 2**64 - 1.
         device: Where the network is fitted.
         threads: CPU threads, 1 to 256.
@@ -76,13 +86,43 @@ class TrainingConfig:
 
     @property
     def declaration(self) -> Family:
-        """What the family declares."""
+        """What the family declares; `KeyError` for a choice among families."""
         return family_of(self.family)
 
     @property
     def family_name(self) -> str:
-        """The family's name, such as ``ctgan``."""
-        return self.declaration.name
+        """The name of what is requested, such as ``ctgan``."""
+        return trainable_of(self.family).name
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The families that are fitted, in order: one, or the candidates of a choice."""
+        if isinstance(self.family, AutoConfig):
+            return tuple(family_named(name) for name in self.family.families)
+        return (self.declaration,)
+
+    def compared_fraction(self, rows: int) -> float:
+        """Return the share of a table's rows that a choice keeps out of training: as requested, else a tenth or more.
+
+        Of a small table it is so many that the rows kept out are hardly ever fewer than `LEAST_ROWS`.
+        """
+        return self.holdout_fraction or min(0.5, max(0.1, 1.5 * LEAST_ROWS / rows))
+
+    def candidate(self, family: Family, holdout_fraction: float) -> "TrainingConfig":
+        """Return the configuration that a choice fits one of its families with.
+
+        Args:
+            family: One of `families`.
+            holdout_fraction: Share of the rows kept out of training.
+        """
+        stops = family.iterative  # what takes no steps can neither stop early nor go back
+        return replace(
+            self,
+            family=family.config(),
+            holdout_fraction=holdout_fraction,
+            patience=self.patience if stops else 0,
+            keep_best=self.keep_best and stops,
+        )
 
 
 def validate(config: TrainingConfig) -> None:
@@ -91,16 +131,22 @@ def validate(config: TrainingConfig) -> None:
     Raises:
         InvalidFieldError: A field is out of range; the error names it.
     """
-    config.family.validate(f"{PREFIX}.{config.family_name}")
+    path = f"{PREFIX}.{config.family_name}"
+    config.family.validate(path)
+    if isinstance(config.family, AutoConfig):
+        for index, name in enumerate(config.family.families):
+            if name not in family_names():
+                raise InvalidFieldError(
+                    f"{path}.families[{index}]", f"is {name!r}; must be one of {', '.join(family_names())}"
+                )
+    iterative = any(family.iterative for family in config.families)
     for name, setting in SHARED.items():
         setting.validate(f"{PREFIX}.{name}", getattr(config, name))
     for name, requested in (("patience", config.patience > 0), ("keep_best", config.keep_best)):
         if requested and config.probe_epochs == 0:
             raise InvalidFieldError(f"{PREFIX}.{name}", "needs probes; set probe_epochs to 1 or more")
-        if requested and not config.declaration.iterative:
-            raise InvalidFieldError(
-                f"{PREFIX}.{name}", f"does not apply to the {config.family_name} family: it is not iterated"
-            )
+        if requested and not iterative:
+            raise InvalidFieldError(f"{PREFIX}.{name}", f"does not apply to {config.family_name}: it is not iterated")
     seen: set[str] = set()
     for index, override in enumerate(config.column_overrides):
         path = f"{PREFIX}.column_overrides[{index}]"
@@ -117,7 +163,10 @@ def validate(config: TrainingConfig) -> None:
 
 def encoding_options(config: TrainingConfig) -> EncodingOptions:
     """Return how the table is encoded for `config`: as the family declares and the overrides set."""
-    return EncodingOptions(config.seed, binned=config.declaration.binned, overrides=config.column_overrides)
+    family = config.declaration
+    return EncodingOptions(
+        config.seed, pieces=family.pieces, max_categories=family.max_categories, overrides=config.column_overrides
+    )
 
 
 def effective_schema(config: TrainingConfig, schema: TableSchema) -> TableSchema:
@@ -191,7 +240,8 @@ def validate_against(
         _validate_override(path, override, column)
         if config.holdout_fraction == 0:  # else the rows left for training may have fewer
             found = 0 if distinct is None else distinct.get(column.name, 0)
-            _validate_count(path, override, column, max(found, len(column.domain.categories)))
+            limit = max(family.max_categories for family in config.families)
+            _validate_count(path, override, column, max(found, len(column.domain.categories)), limit)
     modelled = [column for column in effective.columns if column.kind not in (ColumnKind.ID, ColumnKind.IGNORED)]
     if not modelled:
         raise InvalidFieldError(
@@ -225,9 +275,9 @@ def _validate_override(path: str, override: ColumnOverride, column: ColumnSpec) 
         )
 
 
-def _validate_count(path: str, override: ColumnOverride, column: ColumnSpec, count: int) -> None:
+def _validate_count(path: str, override: ColumnOverride, column: ColumnSpec, count: int, default: int) -> None:
     """Refuse a column of too many values, where that is requested and no folding makes them fewer."""
-    limit = MAX_CATEGORIES if override.max_categories is None else override.max_categories
+    limit = default if override.max_categories is None else override.max_categories
     folds = override.min_category_count is not None and override.min_category_count > 1
     if override.high_cardinality is HighCardinality.REFUSE and not folds and count > limit:
         raise InvalidFieldError(
@@ -265,12 +315,12 @@ def from_json(body: Mapping[str, Any]) -> TrainingConfig:
         KeyError: A part is missing.
         ValueError: A value is not one of a closed set.
     """
-    (name,) = (name for name in family_names() if name in body)
+    (name,) = (one.name for one in trainables() if one.name in body)
     fields: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in body[name].items()
     }
     return TrainingConfig(
-        family=family_named(name).config(**fields),
+        family=trainable_named(name).config(**fields),
         seed=int(body["seed"]),
         device=Device(body["device"]),
         threads=body["threads"],

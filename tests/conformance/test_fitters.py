@@ -18,6 +18,7 @@ from trainer_service.fitting.encoding.encoded_table import EncodedRows, EncodedT
 from trainer_service.fitting.families import FAMILIES as LISTED
 from trainer_service.fitting.families import Family, FamilyConfig
 from trainer_service.fitting.fitter import Fitter, IterativeFitter
+from trainer_service.fitting.options import Pieces
 
 EVERY = (*LISTED, EXEMPLARS)
 ITERATIVE = [family for family in EVERY if family.iterative]
@@ -33,13 +34,13 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Mapping[bool, EncodedTable]:
-    """One table in both encodings, by whether ordered columns are binned."""
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Mapping[Pieces | None, EncodedTable]:
+    """One table in every encoding, by how ordered columns are cut into pieces."""
     some = full_table().only("city", "state", "age", "noise", "same")
     config = TrainingConfig(next(iter(FAMILIES.values())), seed=3)
     return {
-        binned: encode_rows(some, config, tmp_path_factory.mktemp(f"binned {binned}"), binned=binned)
-        for binned in (False, True)
+        pieces: encode_rows(some, config, tmp_path_factory.mktemp("pieces"), pieces=pieces)
+        for pieces in {family.pieces for family in EVERY}
     }
 
 
@@ -47,8 +48,8 @@ def own_config(family: Family) -> FamilyConfig:
     return FAMILIES.get(family.name, family.config())
 
 
-def make(family: Family, tables: Mapping[bool, EncodedTable], folder: Path, seed: int = 3) -> Any:
-    return family.make_fitter(tables[family.binned], own_config(family), FitContext(folder, seed=seed))
+def make(family: Family, tables: Mapping[Pieces | None, EncodedTable], folder: Path, seed: int = 3) -> Any:
+    return family.make_fitter(tables[family.pieces], own_config(family), FitContext(folder, seed=seed))
 
 
 def raw(arrays: Mapping[str, NDArray[Any]] | Sequence[NDArray[Any]]) -> list[tuple[str, bytes]]:
@@ -67,7 +68,7 @@ def exported(fitter: Fitter) -> tuple[Any, list[tuple[str, bytes]]]:
 
 @pytest.mark.parametrize("family", EVERY, ids=lambda family: family.name)
 def test_an_export_is_a_function_of_table_configuration_and_seed(
-    family: Family, tables: Mapping[bool, EncodedTable], tmp_path: Path
+    family: Family, tables: Mapping[Pieces | None, EncodedTable], tmp_path: Path
 ) -> None:
     made = []
     for _ in range(2):
@@ -82,7 +83,7 @@ def test_an_export_is_a_function_of_table_configuration_and_seed(
 
 @pytest.mark.parametrize("family", ITERATIVE, ids=lambda family: family.name)
 def test_a_fit_is_resumed_from_any_state_as_if_it_had_never_stopped(
-    family: Family, tables: Mapping[bool, EncodedTable], tmp_path: Path
+    family: Family, tables: Mapping[Pieces | None, EncodedTable], tmp_path: Path
 ) -> None:
     whole = make(family, tables, tmp_path)
     states, losses = [], []
@@ -99,7 +100,9 @@ def test_a_fit_is_resumed_from_any_state_as_if_it_had_never_stopped(
 
 
 @pytest.mark.parametrize("family", ITERATIVE, ids=lambda family: family.name)
-def test_losses_have_names_and_are_numbers(family: Family, tables: Mapping[bool, EncodedTable], tmp_path: Path) -> None:
+def test_losses_have_names_and_are_numbers(
+    family: Family, tables: Mapping[Pieces | None, EncodedTable], tmp_path: Path
+) -> None:
     fitter = make(family, tables, tmp_path)
     found = [fitter.step(number) for number in range(STEPS)]
     assert {tuple(losses) for losses in found} == {tuple(found[0])} != {()}
@@ -108,12 +111,12 @@ def test_losses_have_names_and_are_numbers(family: Family, tables: Mapping[bool,
 
 @pytest.mark.parametrize("family", ITERATIVE, ids=lambda family: family.name)
 def test_rows_are_those_of_the_weights_and_change_nothing(
-    family: Family, tables: Mapping[bool, EncodedTable], tmp_path: Path
+    family: Family, tables: Mapping[Pieces | None, EncodedTable], tmp_path: Path
 ) -> None:
     fitter = make(family, tables, tmp_path)
     fitter.step(0)
     before, rows = raw(fitter.state()), fitter.sample(64)
-    table = tables[family.binned]
+    table = tables[family.pieces]
     assert rows.choices.shape == (64, len(table.codecs))
     assert rows.alpha.shape == (64, sum(codec.scalar for codec in table.codecs))
     assert rows.alpha.dtype == np.float32
@@ -124,7 +127,7 @@ def test_rows_are_those_of_the_weights_and_change_nothing(
 
 
 @pytest.mark.parametrize("family", ITERATIVE, ids=lambda family: family.name)
-def test_weights_are_restored(family: Family, tables: Mapping[bool, EncodedTable], tmp_path: Path) -> None:
+def test_weights_are_restored(family: Family, tables: Mapping[Pieces | None, EncodedTable], tmp_path: Path) -> None:
     fitter: IterativeFitter = make(family, tables, tmp_path)
     fitter.step(0)
     weights, rows, before = fitter.weights(), fitter.sample(64), exported(fitter)
@@ -141,7 +144,7 @@ def test_weights_are_restored(family: Family, tables: Mapping[bool, EncodedTable
 
 @pytest.mark.parametrize("family", ITERATIVE, ids=lambda family: family.name)
 def test_a_state_that_lacks_something_is_refused(
-    family: Family, tables: Mapping[bool, EncodedTable], tmp_path: Path
+    family: Family, tables: Mapping[Pieces | None, EncodedTable], tmp_path: Path
 ) -> None:
     fitter = make(family, tables, tmp_path)
     fitter.step(0)
@@ -153,10 +156,10 @@ def test_a_state_that_lacks_something_is_refused(
 
 @pytest.mark.parametrize("family", ITERATIVE, ids=lambda family: family.name)
 def test_the_number_of_steps_is_what_the_configuration_says(
-    family: Family, tables: Mapping[bool, EncodedTable], tmp_path: Path
+    family: Family, tables: Mapping[Pieces | None, EncodedTable], tmp_path: Path
 ) -> None:
     config = own_config(family)
     fitter = make(family, tables, tmp_path)
-    assert fitter.steps_per_epoch == config.steps_per_epoch(tables[family.binned].rows)
+    assert fitter.steps_per_epoch == config.steps_per_epoch(tables[family.pieces].rows)
     assert fitter.epochs == getattr(config, "epochs", fitter.epochs)
     assert fitter.rows_per_step >= 1

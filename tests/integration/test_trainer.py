@@ -1,6 +1,7 @@
 """One real trainer: what it refuses, repeats, lists and streams, and what becomes of a job when the trainer ends."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,7 +38,15 @@ pytestmark = pytest.mark.system
 PARENT = "projects/default"
 # A crashed worker is detected soon, and a busy machine is not taken for a crashed worker.
 LEASE = {"ROWMINT_LEASE_SECONDS": "2", "ROWMINT_HEARTBEAT_SECONDS": "0.2"}
-LONG = {"epochs": 40, "batch_size": 100, "generator_dim": [32], "discriminator_dim": [32], "threads": 1, "seed": 5}
+LONG = {
+    "family": "ctgan",
+    "epochs": 200,
+    "batch_size": 100,
+    "generator_dim": [32],
+    "discriminator_dim": [32],
+    "threads": 1,
+    "seed": 5,
+}
 
 
 @pytest.fixture(scope="module")
@@ -329,7 +338,7 @@ def test_a_job_outlives_a_terminated_and_a_killed_trainer(services: Services):
     with client_of(trainer) as client:
         dataset = client.upload(customers_csv(300), "customers", format="csv", primary_key="customer")
         # Not at its end before it was interrupted twice.
-        name = client.train(dataset, "long", **{**LONG, "epochs": 200}).name
+        name = client.train(dataset, "long", **LONG).name
     progress_of(trainer, name, attempt=1)
     children = children_of(trainer.pid)
     said: list[Refusal] = []
@@ -373,3 +382,54 @@ def test_a_job_outlives_a_terminated_and_a_killed_trainer(services: Services):
     assert "given back by a worker that shut down" in [event.message for event in events]
     assert trainer.terminate() == 0
     assert [path.name for path in (services.home / "scratch").iterdir()] == [".lock"]
+
+
+AUTO = {"family": "auto", "families": ["independent", "tvae"], "threads": 1, "seed": 5}
+
+
+def messages_of(trainer: ServiceProcess, name: str, attempt: int, until: str) -> list[str]:
+    """Return the messages of an attempt up to one that begins with `until`."""
+    found = []
+    with client_of(trainer) as client:
+        for event in client.watch(name):
+            if event.attempt == attempt:
+                found.append(event.message)
+                if event.message.startswith(until):
+                    return found
+    raise AssertionError(f"the job has ended without {until!r}")
+
+
+def test_a_choice_among_families_outlives_a_killed_trainer_and_keeps_what_is_done(services: Services):
+    trainer = services.trainer(**LEASE)
+    with client_of(trainer) as client:
+        dataset = client.upload(customers_csv(1500), "customers", format="csv", primary_key="customer")
+        name = client.train(dataset, "best", **AUTO).name
+    assert "independent (1 of 2): exporting the model" in messages_of(trainer, name, 1, "tvae (2 of 2): fitting")
+    children = children_of(trainer.pid)
+    trainer.kill()
+    wait_until(lambda: gone(children), "the workers' end")
+
+    trainer = services.trainer(**LEASE)
+    messages = messages_of(trainer, name, 2, "tvae (2 of 2): exporting")
+    assert "resumed: independent had been done" in messages
+    assert not any(message.startswith("independent (1 of 2)") for message in messages)
+    with client_of(trainer) as client:
+        job = client.wait_job(name)
+        version = client.get_version(job.model_version)
+        assert job.config.WhichOneof("family") == "auto"
+    training = json.loads(version.manifest_json)["training"]
+    assert [(one["family"], one["outcome"]) for one in training["auto"]["candidates"]] == [
+        ("independent", "fitted"),
+        ("tvae", "fitted"),
+    ]
+    assert version.family == training["family"] == training["auto"]["chosen"]
+    assert trainer.terminate() == 0
+
+
+def test_a_choice_among_families_is_cancelled(shared: Services, client: Client, dataset: dataset_pb2.Dataset):
+    # Enough candidates' epochs that it does not end before it is cancelled.
+    name = client.train(dataset, "cancelled", **{**AUTO, "families": ["independent", "ctgan", "tvae"]}).name
+    messages_of(shared.started[0], name, 1, "independent fitted")
+    client.cancel_job(name)
+    assert list(client.watch(name))[-1].state == training_job_pb2.JOB_STATE_CANCELLED
+    assert client.get_job(name).model_version == ""

@@ -157,7 +157,7 @@ class FakeTrainer(
             return training_service_pb2.CreateTrainingJobResponse(
                 training_job=job,
                 estimate=training_job_pb2.TrainingEstimate(
-                    encoded_width=40, steps_per_epoch=self.steps, total_seconds=3.0
+                    encoded_width=40, steps_per_epoch=self.steps, seconds_per_epoch=20.0, total_seconds=3.0
                 ),
             )
         job.name = "projects/default/trainingJobs/j1"

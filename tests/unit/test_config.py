@@ -22,6 +22,9 @@ from trainer_service.config import (
 )
 from trainer_service.converters.config import config_from_proto, config_to_proto
 from trainer_service.fitting.context import Device
+from trainer_service.fitting.families import FAMILIES, FamilyConfig, family_named
+from trainer_service.fitting.families.auto.config import AutoConfig
+from trainer_service.fitting.families.circuit.config import CircuitConfig
 from trainer_service.fitting.families.ctgan.config import CtganConfig
 from trainer_service.fitting.families.independent.config import IndependentConfig
 from trainer_service.fitting.families.tvae.config import TvaeConfig
@@ -88,6 +91,13 @@ overrides = st.lists(
 )
 
 
+auto_configs = st.builds(
+    AutoConfig,
+    seconds=st.integers(1, 1_000_000),
+    families=st.permutations([family.name for family in FAMILIES]).map(tuple),
+)
+
+
 @st.composite
 def watched(draw: st.DrawFn, config: TrainingConfig) -> TrainingConfig:
     """Draw what watches the fit: patience and keep_best want probes, and a family that is iterated."""
@@ -100,7 +110,7 @@ def watched(draw: st.DrawFn, config: TrainingConfig) -> TrainingConfig:
 
 configs = st.builds(
     TrainingConfig,
-    family=ctgan_configs() | tvae_configs | st.just(IndependentConfig()),
+    family=ctgan_configs() | tvae_configs | st.just(IndependentConfig()) | auto_configs,
     seed=st.integers(0, 2**64 - 1),
     device=st.sampled_from(Device),
     threads=st.integers(1, 256),
@@ -131,6 +141,20 @@ def test_unset_fields_are_the_defaults_of_ctgan() -> None:
     assert config_from_proto(message, seed=5, threads=3) == TrainingConfig(TvaeConfig(), seed=5, threads=3)
     message = training_job_pb2.TrainingConfig(independent={}, seed=0)
     assert config_from_proto(message, seed=5, threads=3).seed == 0
+
+
+def test_a_choice_fits_its_candidates_with_their_defaults() -> None:
+    family = AutoConfig(families=("independent", "tvae"))
+    requested = TrainingConfig(family, seed=5, threads=3, patience=4, keep_best=True)
+    validate(requested)
+    assert [one.name for one in requested.families] == ["independent", "tvae"]
+    made = [requested.candidate(one, 0.25) for one in requested.families]
+    # What takes no steps cannot stop early.
+    assert made == [
+        TrainingConfig(IndependentConfig(), seed=5, threads=3, holdout_fraction=0.25),
+        TrainingConfig(TvaeConfig(), seed=5, threads=3, holdout_fraction=0.25, patience=4, keep_best=True),
+    ]
+    assert TrainingConfig(TvaeConfig(), seed=5).families == (family_named("tvae"),)
 
 
 def test_probes_are_taken_where_nothing_is_said_of_them() -> None:
@@ -191,6 +215,12 @@ def test_defaults_are_those_of_the_package() -> None:
         ({"tvae": {"l2scale": -1.0}}, "tvae.l2scale"),
         ({"tvae": {"learning_rate": 0.0}}, "tvae.learning_rate"),
         ({"tvae": {"loss_factor": 0.0}}, "tvae.loss_factor"),
+        ({"auto": {"seconds": 0}}, "auto.seconds"),
+        ({"auto": {"families": ["tvae", "oracle"]}}, "auto.families[1]"),
+        ({"auto": {"families": ["auto"]}}, "auto.families[0]"),
+        ({"auto": {"families": ["tvae", "independent", "tvae"]}}, "auto.families[2]"),
+        ({"auto": {"families": ["independent"]}, "patience": 1}, "patience"),
+        ({"auto": {"families": ["independent"]}, "keep_best": True}, "keep_best"),
         ({"independent": {}, "threads": 0}, "threads"),
         ({"independent": {}, "device": 9}, "device"),
         ({"independent": {}, "holdout_fraction": 0.6}, "holdout_fraction"),
@@ -272,6 +302,22 @@ def test_too_many_values_are_refused_where_their_number_is_known() -> None:
     validate_against(config(refuse), SCHEMA, 100)
     # The rows that are left for training may have fewer.
     validate_against(config(refuse, holdout_fraction=0.5), SCHEMA, 100, {"age": 6})
+
+
+@pytest.mark.parametrize(
+    ("family", "limit"),
+    [(CircuitConfig(), 4096), (TvaeConfig(), 200), (AutoConfig(), 4096), (AutoConfig(families=("tvae", "ctgan")), 200)],
+    ids=["circuit", "tvae", "auto", "auto without circuit"],
+)
+def test_the_family_says_how_many_values_are_too_many(family: FamilyConfig, limit: int) -> None:
+    wanted = TrainingConfig(
+        family,
+        seed=1,
+        column_overrides=(ColumnOverride("age", kind=ColumnKind.CATEGORICAL, high_cardinality=HighCardinality.REFUSE),),
+    )
+    validate_against(wanted, SCHEMA, 100, {"age": limit})
+    with pytest.raises(InvalidFieldError, match=rf"has {limit + 1:,} values or more, the limit is {limit:,}"):
+        validate_against(wanted, SCHEMA, 100, {"age": limit + 1})
 
 
 @pytest.mark.parametrize("wanted", [config(ColumnOverride("cyti")), config(primary_key="kye")])

@@ -7,10 +7,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rowmint.conditions import AnyOf, IsNull, NoneOf, Predicate, Range
+from rowmint.conditions import AnyOf, IsNull, NoneOf, Predicate, Range, WeightedTest, Weights
 from rowmint.errors import InvalidFieldError
 from rowmint.rpc import converters
-from rowmint.rpc.predicates import predicates_from_proto
+from rowmint.rpc.predicates import predicates_from_proto, weights_from_proto
 from rowmint.rpc.values import cell_to_value
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
 from rowmint.v1 import condition_pb2, schema_pb2, value_pb2
@@ -55,6 +55,11 @@ TESTS = st.one_of(
     st.builds(Range, CELLS, CELLS, st.booleans(), st.booleans()),
     st.builds(IsNull, st.booleans()),
 )
+WEIGHTS = st.builds(
+    Weights,
+    TEXT.filter(bool),
+    st.lists(st.builds(WeightedTest, TESTS, st.floats(allow_nan=False)), max_size=4).map(tuple),
+)
 PREDICATES = st.lists(st.builds(Predicate, TEXT.filter(bool), TESTS), max_size=4)
 
 
@@ -72,15 +77,35 @@ def where_message(predicates):
                 message.none_of.values.extend(map(cell_to_value, cells))
             case IsNull(null):
                 message.is_null = null
-            case Range(low, high, low_exclusive, high_exclusive):
-                message.range.SetInParent()
-                if low is not None:
-                    message.range.minimum.CopyFrom(cell_to_value(low))
-                if high is not None:
-                    message.range.maximum.CopyFrom(cell_to_value(high))
-                message.range.minimum_exclusive = low_exclusive
-                message.range.maximum_exclusive = high_exclusive
+            case Range():
+                write_range(predicate.test, message.range)
     return where
+
+
+def write_range(test, message):
+    """Write a range as a client may write it."""
+    message.SetInParent()
+    if test.minimum is not None:
+        message.minimum.CopyFrom(cell_to_value(test.minimum))
+    if test.maximum is not None:
+        message.maximum.CopyFrom(cell_to_value(test.maximum))
+    message.minimum_exclusive = test.minimum_exclusive
+    message.maximum_exclusive = test.maximum_exclusive
+
+
+def weights_message(weights):
+    """Return the message of the weights of one column, as a client may write it."""
+    message = condition_pb2.ColumnWeights(column=weights.column)
+    for entry in weights.entries:
+        written = message.entries.add(share=entry.share)
+        match entry.test:
+            case AnyOf(cells):
+                written.any_of.values.extend(map(cell_to_value, cells))
+            case IsNull(null):
+                written.is_null = null
+            case Range():
+                write_range(entry.test, written.range)
+    return message
 
 
 @settings(deadline=None)
@@ -96,6 +121,58 @@ def test_a_schema_is_restored(schema):
 def test_predicates_are_restored(predicates):
     message = condition_pb2.Where.FromString(where_message(predicates).SerializeToString())
     assert predicates_from_proto(message) == predicates
+
+
+@settings(deadline=None)
+@given(WEIGHTS)
+def test_weights_are_restored(weights):
+    where = condition_pb2.Where(weights=[weights_message(weights)])
+    assert weights_from_proto(condition_pb2.Where.FromString(where.SerializeToString())) == weights
+
+
+def test_no_weights_are_none_and_two_columns_too_many():
+    assert weights_from_proto(condition_pb2.Where()) is None
+    where = condition_pb2.Where(weights=[condition_pb2.ColumnWeights(column=name) for name in "ab"])
+    with pytest.raises(InvalidFieldError, match=r"^sample.where.weights: are of 'a', 'b'; one column of a request may"):
+        weights_from_proto(where, "sample.where")
+
+
+def test_every_test_of_weights_is_read():
+    tests = {field.name for field in condition_pb2.WeightedValues.DESCRIPTOR.oneofs_by_name["test"].fields}
+    entries = tuple(WeightedTest(test, 1.0) for test in (AnyOf((1,)), Range(1), IsNull()))
+    assert {entry.WhichOneof("test") for entry in weights_message(Weights("a", entries)).entries} == tests
+
+
+@pytest.mark.parametrize(
+    ("weights", "field"),
+    [
+        (condition_pb2.ColumnWeights(), "column"),
+        (condition_pb2.ColumnWeights(column="a", entries=[condition_pb2.WeightedValues(share=1)]), "entries[0]"),
+        (
+            condition_pb2.ColumnWeights(
+                column="a",
+                entries=[
+                    condition_pb2.WeightedValues(is_null=True),
+                    condition_pb2.WeightedValues(any_of=condition_pb2.ValueSet(values=[value_pb2.Value()])),
+                ],
+            ),
+            "entries[1].any_of.values[0]",
+        ),
+        (
+            condition_pb2.ColumnWeights(
+                column="a",
+                entries=[
+                    condition_pb2.WeightedValues(range=condition_pb2.ValueRange(minimum=value_pb2.Value())),
+                ],
+            ),
+            "entries[0].range.minimum",
+        ),
+    ],
+)
+def test_malformed_weights_name_their_path(weights, field):
+    with pytest.raises(InvalidFieldError) as caught:
+        weights_from_proto(condition_pb2.Where(weights=[weights]), "sample.where")
+    assert [violation.field for violation in caught.value.violations] == [f"sample.where.weights[0].{field}"]
 
 
 def test_every_kind_of_column_has_a_partner():

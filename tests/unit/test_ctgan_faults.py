@@ -196,7 +196,7 @@ def test_the_global_generators_are_left_alone(family: str, tmp_path: Path) -> No
 def test_a_model_file_is_data_and_holds_nothing_of_the_rows(family: str, tmp_path: Path) -> None:
     """A saved model is a pickle, and in it are the indices of the training rows."""
     names = ("city", "state", "grade", "same")
-    once = full_table()
+    once = full_table(600)  # each value in enough rows for a bin of its own
     twice = TableToFit({name: once.cells[name] * 2 for name in names}, once.only(*names).schema)
     shapes = []
     for table in (once.only(*names), twice):

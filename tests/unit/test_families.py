@@ -28,11 +28,22 @@ from rowmint.synthesizer import (
 from tests.families.exemplars.config import ExemplarsConfig
 from tests.golden.make import stored
 from trainer_service.fitting import families
-from trainer_service.fitting.families import FAMILIES, Family, family_named, family_of
+from trainer_service.fitting.families import (
+    FAMILIES,
+    Family,
+    Trainable,
+    family_named,
+    family_of,
+    trainable_named,
+    trainable_of,
+    trainables,
+)
+from trainer_service.fitting.families.hyperparameters import value_text
 from trainer_service.fitting.families.markdown import families_markdown, hyperparameters_markdown
 
 PROTO = (Path(__file__).parents[2] / "protos" / "rowmint" / "v1" / "training_job.proto").read_text(encoding="utf-8")
 EVERY = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+REQUESTABLE = pytest.mark.parametrize("one", trainables(), ids=lambda one: one.name)
 
 
 def comments(message: str) -> dict[str, str]:
@@ -43,23 +54,23 @@ def comments(message: str) -> dict[str, str]:
     return {name: " ".join(re.findall(r"// ?(.*)", text)) for text, name in fields}
 
 
-@EVERY
-def test_the_proto_has_every_hyper_parameter_and_no_other(family: Family) -> None:
-    assert list(family.config.hyperparameters()) == [field.name for field in family_fields()[family.name].fields]
+@REQUESTABLE
+def test_the_proto_has_every_hyper_parameter_and_no_other(one: Trainable) -> None:
+    assert list(one.config.hyperparameters()) == [field.name for field in family_fields()[one.name].fields]
 
 
-@EVERY
-def test_the_protos_comments_say_range_and_default(family: Family) -> None:
-    said = comments(family_fields()[family.name].name)
-    assert list(said) == list(family.config.hyperparameters())
-    for name, parameter in family.config.hyperparameters().items():
+@REQUESTABLE
+def test_the_protos_comments_say_range_and_default(one: Trainable) -> None:
+    said = comments(family_fields()[one.name].name)
+    assert list(said) == list(one.config.hyperparameters())
+    for name, parameter in one.config.hyperparameters().items():
         assert parameter.range in said[name], name
         assert parameter.help
-        default = family.config.defaults()[name]
+        default = one.config.defaults()[name]
         shown = re.search(r"(?:Default|Empty): (.+)\.$", said[name])
         assert shown is not None, name
         if isinstance(default, tuple):
-            assert shown.group(1) == str(default), name
+            assert shown.group(1).strip("()") == value_text(default), name
         elif isinstance(default, bool):
             assert shown.group(1) == str(default).lower(), name
         else:
@@ -81,8 +92,16 @@ def test_a_family_is_found_by_name_and_by_configuration(family: Family) -> None:
     assert family.capabilities.privacy == family.privacy
 
 
+@REQUESTABLE
+def test_what_a_job_requests_is_found_by_name_and_by_configuration(one: Trainable) -> None:
+    one.config().validate("test")
+    assert trainable_named(one.name) is one
+    assert trainable_of(one.config()) is one
+
+
 def test_the_lists_agree() -> None:
-    assert families.family_names() == family_names()
+    assert tuple(one.name for one in trainables()) == family_names()
+    assert families.family_names() == family_names()[:-1]
     assert {family.synthesizer.name for family in FAMILIES} <= {family.name for family in SYNTHESIZERS}
     assert len({family.config for family in FAMILIES}) == len({family.name for family in FAMILIES}) == len(FAMILIES)
 
@@ -90,9 +109,13 @@ def test_the_lists_agree() -> None:
 def test_unknown_families_are_refused() -> None:
     with pytest.raises(KeyError, match="oracle"):
         family_named("oracle")
+    with pytest.raises(KeyError, match="oracle"):
+        trainable_named("oracle")
     with pytest.raises(KeyError, match="ExemplarsConfig"):
         family_of(ExemplarsConfig())
-    with pytest.raises(DataLossError, match=r"'oracle'; this version knows ctgan, tvae, independent"):
+    with pytest.raises(KeyError, match="auto"):
+        family_named("auto")
+    with pytest.raises(DataLossError, match=r"'oracle'; this version knows circuit, ctgan, tvae, independent"):
         synthesizer_family("oracle")
 
 
@@ -164,4 +187,4 @@ def test_the_module_prints_every_table(capsys: pytest.CaptureFixture[str]) -> No
     runpy.run_module("trainer_service.fitting.families", run_name="__main__")
     shown = capsys.readouterr().out
     assert families_markdown() in shown
-    assert [family.name for family in FAMILIES if hyperparameters_markdown(family) not in shown] == []
+    assert [one.name for one in trainables() if hyperparameters_markdown(one) not in shown] == []

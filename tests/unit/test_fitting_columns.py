@@ -29,7 +29,7 @@ from trainer_service.fitting.encoding.number_modes import fit_number
 from trainer_service.fitting.encoding.summary import CategorySummary, IdentitySummary, NumberSummary
 from trainer_service.fitting.encoding.table import Holdout, Table, ordered
 from trainer_service.fitting.keys import random
-from trainer_service.fitting.options import ColumnOverride, EncodingOptions, HighCardinality
+from trainer_service.fitting.options import ColumnOverride, EncodingOptions, HighCardinality, Pieces
 
 
 def summarised(spec: ColumnSpec, array: pa.Array) -> NumberSummary:
@@ -42,9 +42,9 @@ def summarised(spec: ColumnSpec, array: pa.Array) -> NumberSummary:
 
 
 def round_trip(
-    spec: ColumnSpec, array: pa.Array, override: ColumnOverride | None = None, *, binned: bool = False
+    spec: ColumnSpec, array: pa.Array, override: ColumnOverride | None = None, *, pieces: Pieces | None = None
 ) -> tuple[ColumnArray, ColumnArray, NumericCodec]:
-    options = EncodingOptions(1, binned=binned, overrides=(override,) if override else ())
+    options = EncodingOptions(1, pieces=pieces, overrides=(override,) if override else ())
     fitted = fit_number(spec, summarised(spec, array), options)
     assert isinstance(fitted.encoder, NumberEncoder)
     choices, alpha = fitted.encoder.encode(array, random(1, "test"))
@@ -63,11 +63,11 @@ def assert_same(before: ColumnArray, after: ColumnArray) -> None:
 whole = st.lists(st.none() | st.integers(-(10**6), 10**6), min_size=1, max_size=60)
 
 
-@given(whole, st.integers(1, 12), st.booleans())
-def test_every_integer_survives(cells: list[int | None], max_modes: int, binned: bool) -> None:
+@given(whole, st.integers(1, 12), st.sampled_from([None, Pieces(256, 256), Pieces(8, 4, rows=3, rows_per_value=2)]))
+def test_every_integer_survives(cells: list[int | None], max_modes: int, pieces: Pieces | None) -> None:
     spec = column("x", ColumnKind.NUMERICAL, DataType.INT64)
     override = ColumnOverride("x", max_modes=max_modes)
-    before, after, _ = round_trip(spec, pa.array(cells, pa.int64()), override, binned=binned)
+    before, after, _ = round_trip(spec, pa.array(cells, pa.int64()), override, pieces=pieces)
     assert_same(before, after)
 
 
@@ -319,7 +319,41 @@ def test_holdout_depends_on_digest_and_row_only(tmp_path: Path) -> None:
     assert kept(b"a", 0.0) == list(range(10_000))
     assert left_out(b"a", 0.0) == []
     assert left_out(b"a", 0.2) == sorted(set(range(10_000)) - set(kept(b"a", 0.2)))
-    assert left_out(b"a", 0.2, 50) == left_out(b"a", 0.2)[:50]
+    some = left_out(b"a", 0.2, 50)
+    assert (len(some), some) == (50, sorted(set(some) & set(left_out(b"a", 0.2))))
+    # From all over a table that may be sorted.
+    assert (min(some) < 1000, max(some) > 9000) == (True, True)
     assert kept(b"a", 0.2) == kept(b"a", 0.2) != kept(b"b", 0.2)
     assert len(kept(b"a", 0.2)) == pytest.approx(8000, abs=150)
     assert set(kept(b"a", 0.3)) < set(kept(b"a", 0.2))
+
+
+def test_pieces_meet_but_for_wide_gaps() -> None:
+    """A value that no training row has is possible between those that rows have; minute 77 of an hour is not."""
+    draws = np.random.default_rng(6)
+    hours, minutes = draws.integers(0, 3, 400), draws.integers(0, 60, 400)
+    times = column("t", ColumnKind.NUMERICAL, DataType.INT64)
+    fitted = fit_number(times, summarised(times, pa.array(hours * 100 + minutes)), EncodingOptions(1, pieces=PIECES))
+    codec = fitted.codec
+    assert isinstance(codec, NumericCodec)
+    made = codec.decode(*_every(codec)).values
+    assert {int(value) % 100 // 10 for value in made} == set(range(6))
+    assert set(made.tolist()) >= set((hours * 100 + minutes).tolist())
+    real = column("x", ColumnKind.NUMERICAL, DataType.DOUBLE)
+    cells = draws.normal(size=400)
+    codec = fit_number(real, summarised(real, pa.array(cells)), EncodingOptions(1, pieces=PIECES)).codec
+    assert isinstance(codec, NumericCodec)
+    order = np.argsort(codec.centers)
+    lows, highs = (codec.centers - codec.widths)[order], (codec.centers + codec.widths)[order]
+    middle = slice(4, -5)  # far out, values are few and gaps may be wide
+    assert lows[1:][middle] == pytest.approx(highs[:-1][middle])
+
+
+def _every(codec: NumericCodec) -> tuple[np.ndarray, np.ndarray]:
+    """Return every piece at many places, as choices and scalars."""
+    places = np.linspace(-ALPHA_ONE, ALPHA_ONE - 1, 201).astype(np.int64)
+    choices = np.arange(codec.choices)
+    return np.repeat(choices, len(places)), np.tile(places, len(choices))
+
+
+PIECES = Pieces(most=1024, values=0, rows=10)

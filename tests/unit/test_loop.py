@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rowmint.artifact import Artifact
 from rowmint.errors import CancelledError, TrainingFailedError
-from tests.tables_to_fit import FAMILIES, ITERATIVE, TVAE, fit_table, full_table, load, sample
+from tests.tables_to_fit import FAMILIES, ITERATIVE, NETWORKS, TVAE, fit_table, full_table, load, sample
 from trainer_service.config import TrainingConfig
 from trainer_service.fitting import ExportOptions, FitContext, engine
 from trainer_service.fitting.encoding.encoded_table import EncodedRows
@@ -268,7 +268,7 @@ def test_the_manifest_holds_the_probes_that_the_events_reported(family: str, tmp
     assert (made["epochs"], made["published_epoch"], made["ended"]) == (5, 5, "complete")
 
 
-@pytest.mark.parametrize("family", ITERATIVE)
+@pytest.mark.parametrize("family", NETWORKS)
 def test_the_best_epochs_weights_are_published(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     five = config(longer(family, 5), probe_epochs=1)
     last = fit_table(TABLE, five, tmp_path)
@@ -289,7 +289,7 @@ def test_the_best_epochs_weights_are_published(family: str, tmp_path: Path, monk
     assert best.weights == fit_table(TABLE, config(longer(family, 3)), tmp_path).weights != last.weights
 
 
-@pytest.mark.parametrize("family", ITERATIVE)
+@pytest.mark.parametrize("family", NETWORKS)
 def test_a_fit_that_learns_nothing_stops(family: str, tmp_path: Path) -> None:
     # Steps smaller than float32 resolves: every probe scores the same.
     rates = {"generator_lr": 1e-30} if family == "ctgan" else {"learning_rate": 1e-30}
@@ -312,7 +312,7 @@ def diverging(monkeypatch: pytest.MonkeyPatch, family: str, at: int) -> None:
     monkeypatch.setattr(kind, "step", spoil)
 
 
-@pytest.mark.parametrize("family", ITERATIVE)
+@pytest.mark.parametrize("family", NETWORKS)
 def test_a_fit_whose_weights_are_not_numbers_fails(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,7 +321,7 @@ def test_a_fit_whose_weights_are_not_numbers_fails(
         fit_table(TABLE, config(longer(family, 5), probe_epochs=1), tmp_path)
 
 
-@pytest.mark.parametrize("family", ITERATIVE)
+@pytest.mark.parametrize("family", NETWORKS)
 def test_with_keep_best_it_is_published_as_it_was(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = fit_table(TABLE, config(longer(family, 2), probe_epochs=0), tmp_path)
     diverging(monkeypatch, family, 12)

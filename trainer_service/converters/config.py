@@ -11,7 +11,7 @@ from rowmint.rpc.converters import COLUMN_KINDS, kind_from_proto
 from rowmint.v1 import schema_pb2, training_job_pb2
 from trainer_service.config import TrainingConfig, validate
 from trainer_service.fitting.context import Device
-from trainer_service.fitting.families import FamilyConfig, family_named, family_names
+from trainer_service.fitting.families import FamilyConfig, trainable_named, trainables
 from trainer_service.fitting.options import PREFIX, ColumnOverride, HighCardinality
 
 _T = TypeVar("_T")
@@ -42,9 +42,11 @@ def config_from_proto(message: training_job_pb2.TrainingConfig, *, seed: int, th
     """
     name = message.WhichOneof("family")
     if name is None:
-        raise InvalidFieldError(f"{PREFIX}.family", "is required: set one of " + ", ".join(family_names()))
+        raise InvalidFieldError(
+            f"{PREFIX}.family", "is required: set one of " + ", ".join(one.name for one in trainables())
+        )
     config = TrainingConfig(
-        family=_family(family_named(name).config, getattr(message, name)),
+        family=_family(trainable_named(name).config, getattr(message, name)),
         seed=message.seed if message.HasField("seed") else seed,
         device=_known(_DEVICES, message.device, f"{PREFIX}.device") or Device.CPU,
         threads=message.threads if message.HasField("threads") else threads,

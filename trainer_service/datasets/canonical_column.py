@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rowmint.errors import DataProblem, InvalidDataError
+from rowmint.lazy import lazy
 from rowmint.schema import INT64_MAX, ColumnKind, ColumnSpec, DataType
 from trainer_service.datasets.canonical_file import CanonicalFile
 from trainer_service.datasets.column_profile import ColumnProfile
@@ -156,7 +156,7 @@ class CanonicalColumn:
         repeated = self.distinctness.repeated_keys()
         return not len(repeated) or not repeated_rows(file.batches(self.name), repeated, 1)
 
-    @cached_property
+    @lazy
     def repetition(self) -> Repetition | None:
         """How often values occur, once all rows are converted; None for other columns than text."""
         if self.distinctness is None or self.target.data_type is not DataType.STRING:

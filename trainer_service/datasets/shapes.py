@@ -5,11 +5,12 @@ All texts of one shape have their digits in the same bytes, so these are read as
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from rowmint.lazy import lazy
 
 _ZERO, _NINE = ord("0"), ord("9")
 _DIGITS_AS_ZERO = np.arange(256, dtype=np.uint8)
@@ -35,7 +36,7 @@ class ShapeGroup:
     def __len__(self) -> int:
         return len(self.places)
 
-    @cached_property
+    @lazy
     def _offsets(self) -> list[int]:
         """Byte offset of each character of the shape."""
         if self.shape.isascii():

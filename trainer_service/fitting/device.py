@@ -3,6 +3,9 @@
 from importlib import metadata
 from typing import Any
 
+import numpy as np
+from threadpoolctl import threadpool_info
+
 from trainer_service.devices import no_cuda_device
 from trainer_service.fitting.context import Device, FitContext
 from trainer_service.fitting.families import Family
@@ -30,7 +33,13 @@ def prepare_device(family: Family, context: FitContext) -> None:
 
 def machine_fingerprint(family: Family, context: FitContext) -> dict[str, Any]:
     """Return what weights depend on beside data, configuration and seed, as JSON values."""
-    found: dict[str, Any] = {"device": str(context.device), "threads": context.threads}
+    found: dict[str, Any] = {
+        "device": str(context.device),
+        "threads": context.threads,
+        "numpy": np.__version__,
+        "simd": _simd(),
+        "blas": _blas(),
+    }
     found.update({package: metadata.version(package) for package in family.packages})
     if family.networks:
         import torch  # noqa: PLC0415 - only where networks are fitted
@@ -39,3 +48,16 @@ def machine_fingerprint(family: Family, context: FitContext) -> dict[str, Any]:
         found["instructions"] = torch.backends.cpu.get_cpu_capability()
         found["matmul"] = torch.get_float32_matmul_precision()
     return found
+
+
+def _simd() -> str:
+    """Return the vector instructions that NumPy found here: its logarithms differ with them in the last bit."""
+    config: Any = np.show_config(mode="dicts")  # by the types of NumPy it may be None, as in other modes
+    return " ".join(config["SIMD Extensions"]["found"])
+
+
+def _blas() -> str:
+    """Return the library of NumPy's matrix products and which of its kernels run on this processor."""
+    # Other packages bring a BLAS of their own, which is loaded or not.
+    own = [one for one in threadpool_info() if one["user_api"] == "blas" and "numpy" in one["filepath"]]
+    return ", ".join(f"{one['internal_api']} {one['version']} {one.get('architecture', '')}".strip() for one in own)

@@ -6,7 +6,7 @@ It uses torch's global generator and thread count: a process runs one fit at a t
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from trainer_service.fitting.device import machine_fingerprint, prepare_device
 from trainer_service.fitting.encoding.encoded_table import EncodedTable, encode_table
 from trainer_service.fitting.encoding.table import Holdout, Table
 from trainer_service.fitting.estimate import estimate
+from trainer_service.fitting.families.auto.config import AutoConfig
 from trainer_service.fitting.fitter import FittedNetwork, Fitter, IterativeFitter
 from trainer_service.fitting.loop import History, run
 from trainer_service.fitting.monitoring.monitor import TrainingMonitor, make_monitor
@@ -71,10 +72,6 @@ def fit(
         InvalidFieldError: The configuration is impossible, by itself, for this dataset or on this machine.
         TrainingFailedError: A column cannot be learned, or the fit diverged.
     """
-    started = clock()
-    validate(config)
-    rows = Table(table, (), Holdout.none()).row_count
-    validate_against(config, schema, rows)
     context = FitContext(
         scratch,
         config.seed,
@@ -85,6 +82,42 @@ def fit(
         NoCheckpoints() if checkpoints is None else checkpoints,
         clock,
     )
+
+    def fit_family(config: TrainingConfig, context: FitContext) -> Artifact:
+        return _fit_family(table, schema, config, dataset_digest, context, export=export)
+
+    if not isinstance(config.family, AutoConfig):
+        return fit_family(config, context)
+    from trainer_service.fitting.auto import AutoFit  # noqa: PLC0415 - no other fit needs what judges candidates
+
+    validate(config)
+    whole = Table(table, (), Holdout.none())
+    validate_against(config, schema, whole.row_count)
+    columns = effective_schema(config, schema).modelled().columns
+
+    def estimate_family(config: TrainingConfig, folder: Path) -> float:
+        return estimate(table, schema, config, folder, clock=clock, export=export).total_seconds
+
+    return AutoFit(
+        replace(whole, columns=columns), config, dataset_digest, context, fit=fit_family, estimate=estimate_family
+    ).run()
+
+
+def _fit_family(
+    table: Path,
+    schema: TableSchema,
+    config: TrainingConfig,
+    dataset_digest: bytes,
+    context: FitContext,
+    *,
+    export: ExportOptions | None,
+) -> Artifact:
+    """Fit a model of one family; arguments and errors as of `fit`."""
+    clock, report, cancelled, scratch = context.clock, context.on_event, context.cancelled, context.scratch
+    started = clock()
+    validate(config)
+    rows = Table(table, (), Holdout.none()).row_count
+    validate_against(config, schema, rows)
     family = config.declaration
     prepare_device(family, context)
     effective = effective_schema(config, schema).modelled()

@@ -1,17 +1,23 @@
 """What a fit would cost: codecs from a bounded sample of rows, and a few real steps, timed."""
 
+import shutil
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rowmint.errors import RowmintError
 from rowmint.schema import TableSchema
 from trainer_service.config import TrainingConfig, effective_schema, encoding_options, validate, validate_against
 from trainer_service.fitting.context import Clock, FitContext
 from trainer_service.fitting.device import prepare_device
 from trainer_service.fitting.encoding.encoded_table import encode_table
-from trainer_service.fitting.encoding.table import Holdout, Table
+from trainer_service.fitting.encoding.table import BATCH_ROWS, Holdout, Table
+from trainer_service.fitting.families import Family
+from trainer_service.fitting.families.auto.config import AutoConfig
+from trainer_service.fitting.families.hyperparameters import FitSize
 from trainer_service.fitting.fitter import IterativeFitter
 from trainer_service.fitting.monitoring.progress import Estimate
 from trainer_service.fitting.options import ExportOptions
@@ -20,11 +26,9 @@ SAMPLE_ROWS = 20_000
 _PARTS = 8
 _WARM_UP = 3
 _STEPS = 20
-_BASE_BYTES = 450 << 20  # Python, torch, ctgan and what they import
-_COPIES = 6  # of each weight: itself, gradient, two moments, average, workspace
-_TENSORS = 40  # of a batch's width alive at once, forward and backward
-_READ_BYTES = 96  # a cell of a batch in the passes over the table
-_SAMPLE_BYTES = 16
+_BASE_BYTES = 450 << 20  # Python, torch, ctgan and what they import, which a worker has whatever it fits
+_CELL_BYTES = 64  # of a batch in the passes over the table, and of what is counted of it
+_COMPARED_ROWS = 100_000  # a fitter looks at so many before its first step, at most about
 
 
 def estimate(
@@ -38,8 +42,9 @@ def estimate(
 ) -> Estimate:
     """Estimate what `engine.fit` would cost, within a factor of two.
 
-    A family that takes steps is timed by some of them. The cost of any other is what it takes on the sample, scaled by
-    the number of rows.
+    A family that takes steps is timed by some of them, of as many rows as the whole table's would have. The cost of any
+    other is what it takes on the sample, scaled by the number of rows. A choice among families costs what those
+    candidates do that fit into the time given.
 
     Args:
         table: The dataset's canonical Parquet file.
@@ -57,6 +62,13 @@ def estimate(
     validate(config)
     rows = Table(table, (), Holdout.none()).row_count
     validate_against(config, schema, rows)
+    if isinstance(config.family, AutoConfig):
+        fraction = config.compared_fraction(rows)
+
+        def estimate_one(family: Family, folder: Path) -> Estimate:
+            return estimate(table, schema, config.candidate(family, fraction), folder, clock=clock, export=export)
+
+        return _estimate_choice(config.families, config.family.seconds, scratch, estimate_one)
     family = config.declaration
     context = FitContext(scratch, config.seed, config.device, config.threads, clock=clock)
     prepare_device(family, context)
@@ -67,28 +79,59 @@ def estimate(
     reading = Table(sample, effective.columns, Holdout.none())
     encoded = encode_table(reading, encoding_options(config), scratch, context.cancelled)
     encoding = (clock() - begun) * rows / sampled
-    training_rows = rows * (1 - config.holdout_fraction)
-    cells = 65_536 * len(effective.columns)
-    memory = _BASE_BYTES + min(rows, 65_536) * len(effective.columns) * _READ_BYTES + cells * _SAMPLE_BYTES
+    training_rows = int(rows * (1 - config.holdout_fraction))
+    columns = len(encoded.codecs)
+    settled = config.family.settled(training_rows, columns)
     family.load_fitter()  # before the clock: a worker has the imports ready
     begun = clock()
-    fitter = family.make_fitter(encoded, config.family, context)
+    fitter = family.make_fitter(encoded, settled, context)
     making = clock() - begun
-    memory += fitter.parameters * 4 * _COPIES
-    steps, seconds, epochs = config.family.steps_per_epoch(int(training_rows)), 0.0, 0
+    steps, seconds, fitting = settled.steps_per_epoch(training_rows), 0.0, 0.0
+    rows_per_step, seen_rows = 0, training_rows
     if isinstance(fitter, IterativeFitter):
-        seconds, epochs = _seconds_per_step(fitter, clock), fitter.epochs
-        memory += fitter.rows_per_step * encoded.width * 4 * _TENSORS
-        making = 0.0  # the same for any number of rows, and next to nothing
+        seconds, rows_per_step = _seconds_per_step(fitter, clock), fitter.rows_per_step
+        fitting = fitter.epochs * steps * seconds * (1 + config.family.trials(training_rows, columns))
+        seen_rows = min(training_rows, _COMPARED_ROWS)
     begun = clock()
     fitter.export(ExportOptions() if export is None else export)
     exporting = clock() - begun
+    memory = _BASE_BYTES + min(rows, BATCH_ROWS) * len(effective.columns) * _CELL_BYTES
+    memory += settled.fitting_bytes(FitSize(fitter.parameters, rows_per_step, encoded.width, columns))
     return Estimate(
         encoded_width=encoded.width,
         steps_per_epoch=steps,
         seconds_per_epoch=steps * seconds,
-        total_seconds=encoding + making * training_rows / sampled + epochs * steps * seconds + exporting,
-        peak_memory_bytes=int(memory),
+        total_seconds=encoding + making * seen_rows / sampled + fitting + exporting,
+        peak_memory_bytes=memory,
+    )
+
+
+def _estimate_choice(
+    families: Sequence[Family], seconds: int, scratch: Path, estimate_one: Callable[[Family, Path], Estimate]
+) -> Estimate:
+    """Sum the estimates of the candidates that a choice would fit: the first, and those that fit into what is left."""
+    found: list[Estimate] = []
+    failures: list[RowmintError] = []
+    for family in families:
+        folder = scratch / family.name
+        folder.mkdir()
+        try:
+            one = estimate_one(family, folder)
+        except RowmintError as error:  # it would fail in the job, too, which goes by the others
+            failures.append(error)
+            continue
+        finally:
+            shutil.rmtree(folder)
+        if not found or one.total_seconds <= seconds - sum(before.total_seconds for before in found):
+            found.append(one)
+    if not found:
+        raise failures[0]
+    return Estimate(
+        encoded_width=max(one.encoded_width for one in found),
+        steps_per_epoch=0,
+        seconds_per_epoch=0.0,
+        total_seconds=sum(one.total_seconds for one in found),
+        peak_memory_bytes=max(one.peak_memory_bytes for one in found),
     )
 
 

@@ -91,3 +91,18 @@ class IterativeFitter(Fitter, Protocol):
             ValueError: Something is of another shape.
         """
         ...
+
+
+@runtime_checkable
+class SelfJudgingFitter(IterativeFitter, Protocol):
+    """A family that judges itself by rows that take no part in its steps, and exports the best it has been.
+
+    Attributes:
+        best_epoch: The epoch that `export` would export, from 1; 0 before the first has ended.
+    """
+
+    best_epoch: int
+
+    def end_epoch(self) -> dict[str, float]:
+        """Take stock after an epoch; return figures to be reported beside its losses, by name."""
+        ...

@@ -8,7 +8,7 @@ from typing import Any, Self
 from rowmint.errors import CancelledError, TrainingFailedError
 from rowmint.failpoints import reach
 from trainer_service.fitting.context import FitContext
-from trainer_service.fitting.fitter import IterativeFitter
+from trainer_service.fitting.fitter import IterativeFitter, SelfJudgingFitter
 from trainer_service.fitting.monitoring.monitor import DivergedError, TrainingMonitor
 from trainer_service.fitting.monitoring.probe import Score
 from trainer_service.fitting.monitoring.progress import FitEvent, Phase
@@ -56,6 +56,12 @@ class History:
             self.losses.setdefault(name, []).append(value)
         return losses
 
+    def add_figures(self, figures: Mapping[str, float]) -> Mapping[str, float]:
+        """Take in further figures of the epoch that has ended, and return them."""
+        for name, value in figures.items():
+            self.losses.setdefault(name, []).append(value)
+        return figures
+
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON values."""
         return asdict(self)
@@ -93,6 +99,9 @@ def run(
         while history.epochs < fitter.epochs and not monitor.exhausted:
             begun, first = context.clock(), history.steps
             losses = _epoch(fitter, history, context, pause)
+            if isinstance(fitter, SelfJudgingFitter):
+                losses |= history.add_figures(fitter.end_epoch())
+                history.published_epoch = fitter.best_epoch
             seconds = max(context.clock() - begun, 1e-9) * fitter.steps_per_epoch / (history.steps - first)
             score = monitor.observe(fitter, history.epochs)
             if score is not None:

@@ -23,6 +23,23 @@ class HighCardinality(StrEnum):
 
 
 @dataclass(frozen=True)
+class Pieces:
+    """How an ordered column is cut into pieces of equal mass, in each of which it is uniform.
+
+    Attributes:
+        most: Most pieces.
+        values: Distinct values up to which each is a point of its own.
+        rows: Rows of a piece, at least.
+        rows_per_value: Rows that each value must have, on average, where all are to be points.
+    """
+
+    most: int
+    values: int
+    rows: int = 1
+    rows_per_value: int = 0
+
+
+@dataclass(frozen=True)
 class ColumnOverride:
     """How one column is fitted; None where nothing was set.
 
@@ -57,7 +74,7 @@ class EncodingOptions:
 
     Attributes:
         seed: Seed of the sample of rows and of the draws between overlapping modes, 0 to 2**64 - 1.
-        binned: Whether ordered columns get equal-mass bins instead of a Gaussian mixture; the family decides.
+        pieces: How ordered columns are cut into pieces; None for a Gaussian mixture. The family decides.
         max_categories: Values of a categorical column that are choices of their own, 1 to 4,096.
         max_modes: Modes of an ordered column, 1 to 100.
         held_out_rows: Most rows kept out of training that are encoded, for probes.
@@ -65,7 +82,7 @@ class EncodingOptions:
     """
 
     seed: int
-    binned: bool = False
+    pieces: Pieces | None = None
     max_categories: int = MAX_CATEGORIES
     max_modes: int = MAX_MODES
     held_out_rows: int = 4096

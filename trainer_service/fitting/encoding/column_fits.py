@@ -40,7 +40,8 @@ def fit_columns(
         summary = summaries[column.name]
         match summary:
             case CategorySummary():
-                fitted.append(fit_category(column, summary, options))
+                found = fit_category(column, summary, options)
+                fitted.append(replace(found, least_rows=options.override(column.name).min_category_count))
             case NumberSummary():
                 fitted.append(fit_number(column, summary, options))
             case IdentitySummary():

@@ -37,8 +37,10 @@ class FittedColumn:
         spec: The column, its domain as learned.
         codec: Its codec.
         encoder: Writes its codes; None for ids.
+        least_rows: Rows that a value must have to stand alone, where an override says so; else None.
     """
 
     spec: ColumnSpec
     codec: Codec
     encoder: ColumnEncoder | None
+    least_rows: int | None = None

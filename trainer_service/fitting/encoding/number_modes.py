@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from rowmint.codecs import NumericCodec
@@ -13,11 +14,12 @@ from trainer_service.fitting.encoding.fitted_column import FittedColumn
 from trainer_service.fitting.encoding.modes import fit_mixture
 from trainer_service.fitting.encoding.number_encoder import WIDTH_SIGMAS, NumberEncoder
 from trainer_service.fitting.encoding.summary import NumberSummary
-from trainer_service.fitting.options import EncodingOptions
+from trainer_service.fitting.options import EncodingOptions, Pieces
 
 POINT_SHARE = 0.01
 POINT_ROWS = 5
-BINS = 256
+_NEAR_GAPS = 8  # on each side, that a gap is compared with
+_WIDE_GAP = 15.0  # times the median of these
 _SAFE_RANGE = 1 << 62
 
 
@@ -38,7 +40,7 @@ def fit_number(column: ColumnSpec, summary: NumberSummary, options: EncodingOpti
     Args:
         column: The column.
         summary: What was found.
-        options: How columns are encoded; where `binned`, modes are equal-mass bins, up to `BINS`.
+        options: How columns are encoded; where they say so, modes are equal-mass pieces.
     """
     nullable = bool(summary.missing) or column.nullable or summary.minimum is None
     codec = _grid(column, summary, nullable)
@@ -54,7 +56,7 @@ def fit_number(column: ColumnSpec, summary: NumberSummary, options: EncodingOpti
     codec = replace(codec, lower=lower, upper=upper)
     override = options.override(column.name)
     most = options.max_modes if override.max_modes is None else override.max_modes
-    modes = _modes(codec, summary, most, binned=options.binned)
+    modes = _modes(codec, summary, most, options.pieces)
     codec = replace(codec, centers=modes.centers, widths=modes.widths, points=modes.points)
     domain = replace(domain, minimum=native_cell(summary.minimum, column), maximum=native_cell(summary.maximum, column))
     return FittedColumn(
@@ -90,12 +92,12 @@ def _bounds(summary: NumberSummary) -> tuple[Any, Any]:
     return summary.minimum, summary.maximum
 
 
-def _modes(codec: NumericCodec, summary: NumberSummary, max_modes: int, *, binned: bool) -> _Modes:
+def _modes(codec: NumericCodec, summary: NumberSummary, max_modes: int, pieces: Pieces | None) -> _Modes:
     x = codec.positions(summary.values)
     counts = summary.counts.astype(np.float64)
-    if summary.complete and (len(x) == 1 or (binned and len(x) <= BINS)):
-        return _Modes(*(np.zeros(0),) * 3, np.zeros(0, np.bool_), x)
     pointed = counts >= max(POINT_SHARE * summary.rows, POINT_ROWS)
+    if summary.complete and (len(x) == 1 or (pieces is not None and _all_points(pieces, counts, pointed))):
+        return _Modes(*(np.zeros(0),) * 3, np.zeros(0, np.bool_), x)
     points = x[pointed]
     if summary.complete:
         x, counts = x[~pointed], counts[~pointed]
@@ -107,7 +109,11 @@ def _modes(codec: NumericCodec, summary: NumberSummary, max_modes: int, *, binne
         return _Modes(*(np.zeros(0),) * 3, np.zeros(0, np.bool_), np.sort(np.concatenate([points, x])))
     if not len(x):  # all the sample saw were points
         x, counts = np.unique([codec.lower, codec.upper]), np.ones(2)
-    found = _bins(codec, x, counts, summary.complete) if binned else _mixture(codec, x, counts, summary, max_modes)
+    found = (
+        _mixture(codec, x, counts, summary, max_modes)
+        if pieces is None
+        else _cut(codec, x, counts, _most_pieces(pieces, counts, summary), complete=summary.complete)
+    )
     return replace(found, points=np.unique(np.concatenate([points, found.points])))
 
 
@@ -175,21 +181,68 @@ def _span(
     return (lows + highs) / 2, widths
 
 
-def _bins(codec: NumericCodec, x: NDArray[np.float64], counts: NDArray[np.float64], complete: bool) -> _Modes:
-    """Equal-mass bins, ascending and disjoint; a bin of one value is a point."""
+def _adjoined(
+    lows: NDArray[np.float64], highs: NDArray[np.float64], wide: NDArray[np.bool_], *, on_grid: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Share out the gaps between pieces that are not wide: values that no training row has are possible there too."""
+    middle = highs[:-1] + (lows[1:] - highs[:-1]) / 2
+    if on_grid:
+        middle = np.floor(middle)
+    return (
+        np.append(lows[:1], np.where(wide, lows[1:], middle + on_grid)),
+        np.append(np.where(wide, highs[:-1], middle), highs[-1:]),
+    )
+
+
+def _wide_gaps(x: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return before which values a gap is much wider than those near it, shape (n,); the first has none.
+
+    Such are the minutes 60 to 99 of times that are written as hours and minutes.
+    """
+    gaps = np.diff(x)
+    if not len(gaps):
+        return np.zeros(len(x), np.bool_)
+    near = sliding_window_view(np.pad(gaps, _NEAR_GAPS, mode="edge"), 2 * _NEAR_GAPS + 1)
+    return np.append(False, gaps > _WIDE_GAP * np.median(near, axis=1))
+
+
+def _all_points(pieces: Pieces, counts: NDArray[np.float64], pointed: NDArray[np.bool_]) -> bool:
+    """Say whether all values are points; those that are in any case, and missing cells, speak for no other."""
+    others = counts[~pointed]
+    return len(counts) <= pieces.values and float(others.sum()) >= pieces.rows_per_value * len(others)
+
+
+def _most_pieces(pieces: Pieces, counts: NDArray[np.float64], summary: NumberSummary) -> int:
+    """Return into how many pieces what is left beside points is cut; `counts` are of a sample where not complete."""
+    left = float(counts.sum()) if summary.complete else float(summary.rows - summary.missing)
+    return max(min(pieces.most, int(left) // pieces.rows), 1)
+
+
+def _cut(
+    codec: NumericCodec, x: NDArray[np.float64], counts: NDArray[np.float64], most: int, *, complete: bool
+) -> _Modes:
+    """Equal-mass pieces, ascending and disjoint; a piece of one value is a point."""
     running = np.cumsum(counts)
-    bins = np.minimum(((running - counts / 2) * (BINS / running[-1])).astype(np.intp), BINS - 1)
-    starts = np.flatnonzero(np.diff(bins, prepend=-1))
+    bins = np.minimum(((running - counts / 2) * (most / running[-1])).astype(np.intp), most - 1)
+    wide = _wide_gaps(x) if complete else np.zeros(len(x), np.bool_)
+    starts = np.flatnonzero((np.diff(bins, prepend=-1) != 0) | wide)
     lows, highs = x[starts], x[np.append(starts[1:], len(x)) - 1]
     points = np.zeros(0)
     if complete:
         single = lows == highs
-        points, lows, highs = lows[single], lows[~single], highs[~single]
+        points = lows[single]
+        kept = np.flatnonzero(~single)
+        if len(kept):
+            # Pieces are apart where a wide gap or a point lies between them.
+            apart = np.add.reduceat(np.append((wide[starts] | single)[1:], False), kept)[:-1] > 0
+            lows, highs = _adjoined(lows[kept], highs[kept], apart, on_grid=codec.on_grid)
+        else:
+            lows, highs = lows[kept], highs[kept]
     else:
-        # Values the sample did not see may lie anywhere between: the bins share out the whole range.
+        # Values the sample did not see may lie anywhere between: the pieces share out the whole range.
         highs[-1] = codec.upper
         lows = np.concatenate([[codec.lower], highs[:-1] + (1 if codec.on_grid else 0)])
         kept = lows <= highs
         lows, highs = lows[kept], highs[kept]
     centers, widths = _span(lows, highs, on_grid=codec.on_grid)
-    return _Modes(centers, widths, np.full(len(centers), 1 / BINS), np.zeros(len(centers), np.bool_), points)
+    return _Modes(centers, widths, np.full(len(centers), 1 / most), np.zeros(len(centers), np.bool_), points)

@@ -18,6 +18,7 @@ from trainer_service.fitting.keys import philox
 from trainer_service.fitting.monitoring.progress import Cancelled
 
 BATCH_ROWS = 65_536
+_WORDS = 1 << 20  # drawn at a time
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,20 @@ class Holdout:
         """Return the source of the rows' words, in row order."""
         return philox(self.key)
 
+    @property
+    def limit(self) -> np.uint64:
+        """The word below which a row is kept out."""
+        return np.uint64(int(self.fraction * 2.0**64))
+
+    def limit_of(self, most: int, rows: int) -> np.uint64:
+        """Return the word below which a row is one of the `most` of least words among those kept out of `rows` rows."""
+        every = self.limit
+        words, least = self.words(), np.zeros(0, np.uint64)
+        for start in range(0, rows, _WORDS):
+            drawn = words.random_raw(min(_WORDS, rows - start))
+            least = np.sort(np.concatenate([least, drawn[drawn < every]]))[: most + 1]
+        return every if len(least) <= most else np.uint64(least[most])
+
 
 @dataclass(frozen=True)
 class Table:
@@ -72,30 +87,26 @@ class Table:
         Raises:
             CancelledError: `cancelled` said so between two batches.
         """
-        for batch, trains in self._read(cancelled):
+        for batch, trains in self._read(cancelled, self.holdout.limit):
             yield batch if trains is None else batch.filter(trains)
 
     def held_out(self, most: int, cancelled: Cancelled) -> pa.Table:
-        """Return the first rows that do not train, at most `most`.
+        """Return rows that do not train, at most `most`: of more, some from all over the table.
 
         Raises:
             CancelledError: `cancelled` said so between two batches.
         """
         parts: list[pa.RecordBatch] = []
-        rows = 0
         if self.holdout.fraction:
-            for batch, trains in self._read(cancelled):
-                parts.append(batch.filter(pc.invert(trains)).slice(0, most - rows))
-                rows += parts[-1].num_rows
-                if rows >= most:
-                    break
+            # A table may be sorted, its first rows unlike the others: those of the least words are spread over it.
+            limit = self.holdout.limit_of(most, self.row_count)
+            parts = [batch.filter(pc.invert(trains)) for batch, trains in self._read(cancelled, limit)]
         names = [column.name for column in self.columns]
         return pa.Table.from_batches(parts, parts[0].schema if parts else pq.read_schema(self.path)).select(names)
 
-    def _read(self, cancelled: Cancelled) -> Iterator[tuple[pa.RecordBatch, pa.Array | None]]:
-        """Read all rows in order, and which of them train; None for all."""
+    def _read(self, cancelled: Cancelled, limit: np.uint64) -> Iterator[tuple[pa.RecordBatch, pa.Array | None]]:
+        """Read all rows in order, and which of them have words of `limit` or more; None for all."""
         words = self.holdout.words()
-        limit = np.uint64(int(self.holdout.fraction * 2.0**64))
         names = [column.name for column in self.columns]
         with pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names):

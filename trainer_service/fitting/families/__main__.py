@@ -2,14 +2,14 @@
 
 import sys
 
-from trainer_service.fitting.families import family_named, family_names
+from trainer_service.fitting.families import trainables
 from trainer_service.fitting.families.markdown import families_markdown, hyperparameters_markdown
 
 
 def main() -> None:
-    """Print the table of families, then that of each family's hyper-parameters."""
+    """Print the table of what can be trained, then that of the hyper-parameters of each."""
     parts = [families_markdown()]
-    parts += [f"`{name}`\n\n{hyperparameters_markdown(family_named(name))}" for name in family_names()]
+    parts += [f"`{one.name}`\n\n{hyperparameters_markdown(one)}" for one in trainables()]
     sys.stdout.write("\n".join(parts))
 
 

@@ -6,11 +6,14 @@ test of the proto's comments read the declarations.
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from rowmint.errors import InvalidFieldError
 
 _KEY = "hyperparameter"
+_NETWORK_COPIES = 6  # of each weight: itself, gradient, two moments, average, workspace
+_NETWORK_TENSORS = 40  # of a batch's width alive at once, forward and backward
+_NUMBER_BYTES = 4
 
 
 class Hyperparameter(Protocol):
@@ -144,6 +147,27 @@ class Layers:
             check_integer(f"{path}[{index}]", width, 1, self.widest)
 
 
+@dataclass(frozen=True)
+class Names:
+    """Names, each once, at least one of them; what they name is checked where that is known."""
+
+    help: str
+    most: int
+
+    @property
+    def range(self) -> str:
+        """See `Hyperparameter`."""
+        return f"1 to {self.most} names"
+
+    def validate(self, path: str, value: tuple[str, ...]) -> None:
+        """See `Hyperparameter`."""
+        if not 1 <= len(value) <= self.most:
+            raise InvalidFieldError(path, f"has {len(value)} names; must have {self.range}")
+        for index, name in enumerate(value):
+            if name in value[:index]:
+                raise InvalidFieldError(f"{path}[{index}]", f"names {name!r} a second time")
+
+
 def check_integer(path: str, value: int, least: int, greatest: int) -> None:
     """Check that an integer lies in a range, both ends included.
 
@@ -186,6 +210,28 @@ def flag(*, default: bool, about: str) -> bool:
 def layers(default: tuple[int, ...], about: str, most: int = 8, widest: int = 4096) -> tuple[int, ...]:
     """Declare the widths of 1 to `most` hidden layers, each 1 to `widest`."""
     return field(default=default, metadata={_KEY: Layers(about, most, widest)})
+
+
+def names(default: tuple[str, ...], about: str, most: int = 16) -> tuple[str, ...]:
+    """Declare 1 to `most` different names."""
+    return field(default=default, metadata={_KEY: Names(about, most)})
+
+
+@dataclass(frozen=True)
+class FitSize:
+    """What the memory of a fit follows from.
+
+    Attributes:
+        parameters: Numbers that are learned by steps.
+        rows_per_step: Training rows of a step; 0 where there are no steps.
+        width: Width of an encoded row in a network.
+        columns: Columns that are modelled.
+    """
+
+    parameters: int
+    rows_per_step: int
+    width: int
+    columns: int
 
 
 @dataclass(frozen=True)
@@ -231,3 +277,28 @@ class FamilyConfig:
         """Return the steps of an epoch over `rows` training rows; 0 where nothing is iterated."""
         del rows
         return 0
+
+    def settled(self, rows: int, columns: int) -> Self:
+        """Return hyper-parameters that are the same for any table, and for one of this size what these are.
+
+        What follows from the table's size is chosen: a fit to a sample of the table then takes the steps of the whole.
+
+        Args:
+            rows: Training rows.
+            columns: Columns that are modelled.
+        """
+        del rows, columns
+        return self
+
+    def trials(self, rows: int, columns: int) -> float:
+        """Return how many fits are made only to choose hyper-parameters, as multiples of the fit that follows.
+
+        Arguments as of `settled`.
+        """
+        del rows, columns
+        return 0.0
+
+    def fitting_bytes(self, size: FitSize) -> int:
+        """Return the bytes that what is learned and a step take, at most about; by default those of networks."""
+        batch = size.rows_per_step * size.width * _NETWORK_TENSORS
+        return _NUMBER_BYTES * (size.parameters * _NETWORK_COPIES + batch)

@@ -3,6 +3,7 @@
 from rowmint.synthesizer import synthesizer_family
 from trainer_service.fitting.families.family import Family, FitterFactory
 from trainer_service.fitting.families.independent.config import IndependentConfig
+from trainer_service.fitting.options import Pieces
 
 
 def _load_fitter() -> FitterFactory:
@@ -18,5 +19,5 @@ INDEPENDENT = Family(
     config=IndependentConfig,
     synthesizer=synthesizer_family("independent"),
     load_fitter=_load_fitter,
-    binned=True,
+    pieces=Pieces(most=256, values=256),
 )
