@@ -34,6 +34,7 @@ HERE = ("localhost", "127.0.0.1")
 PATTERNS = {
     ("rowmint.v1.DatasetService/WriteDataset", "name"): "projects/*/datasets/*",
     ("rowmint.v1.SamplingService/CompleteRows", "config.model"): "projects/*/models/*",
+    ("rowmint.v1.SamplingService/ScoreRows", "config.model"): "projects/*/models/*",
     ("rowmint.v1.TrainingService/CreateTrainingJob", "training_job.dataset"): "projects/*/datasets/*",
     ("rowmint.v1.TrainingService/CreateTrainingJob", "training_job.model"): "projects/*/models/*",
 }

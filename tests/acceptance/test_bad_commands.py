@@ -27,8 +27,11 @@ def addresses(shared_services: Services, fitted: Fitted) -> list[str]:
         (["datasets", "upload", "fine.csv", "--primary-key", "c"], ["there is no column 'c'"]),
         (["datasets", "show", "none"], ["there is no projects/bad-input/datasets/none"]),
         (["train", "none", "--family", "independent"], ["there is no projects/bad-input/datasets/none"]),
-        (["train", "customers", "--epochs", "0"], ["ctgan.epochs: is 0; must be 1 to 100,000"]),
-        (["train", "customers", "--set", "pac=7"], ["ctgan.batch_size", "divisible by pac, which is 7"]),
+        (["train", "customers", "--family", "ctgan", "--epochs", "0"], ["ctgan.epochs: is 0; must be 1 to 100,000"]),
+        (
+            ["train", "customers", "--family", "ctgan", "--set", "pac=7"],
+            ["ctgan.batch_size", "divisible by pac, which is 7"],
+        ),
         (["train", "customers", "--set", "primary_key=custmer"], ["'custmer'; did you mean 'customer'?"]),
         (["jobs", "cancel", "none"], ["there is no projects/bad-input/trainingJobs/none"]),
         (["models", "show", "customers@best"], ["has no alias 'best'; its aliases: "]),

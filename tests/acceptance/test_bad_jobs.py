@@ -70,7 +70,7 @@ def refused_job(create, fitted, requested):
 @pytest.mark.parametrize(
     ("config", "field", "words"),
     [
-        (Config(), "family", "set one of ctgan, tvae, independent"),
+        (Config(), "family", "set one of circuit, ctgan, tvae, independent, auto"),
         (Config(ctgan=Ctgan(batch_size=500, pac=7)), "ctgan.batch_size", "must be divisible by pac, which is 7"),
         (Config(ctgan=Ctgan(batch_size=25, pac=5)), "ctgan.batch_size", "is 25; must be even"),
         (Config(ctgan=Ctgan(epochs=0)), "ctgan.epochs", "is 0; must be 1 to 100,000"),

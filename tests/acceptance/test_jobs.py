@@ -23,7 +23,9 @@ def dataset(client: Client) -> dataset_pb2.Dataset:
 
 def test_cancel_stops_a_fit_in_the_middle_of_an_epoch(client: Client, dataset: dataset_pb2.Dataset) -> None:
     # One epoch of many steps: that it ended at all before the epoch did is what is tested.
-    job = client.train(dataset, "cancelled", epochs=1, batch_size=2, pac=1, discriminator_steps=100, threads=1)
+    job = client.train(
+        dataset, "cancelled", family="ctgan", epochs=1, batch_size=2, pac=1, discriminator_steps=100, threads=1
+    )
     for event in client.watch(job):
         if event.phase == training_job_pb2.JOB_PHASE_FITTING:
             break

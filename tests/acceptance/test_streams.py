@@ -22,7 +22,15 @@ def version(shared_services: Services) -> str:
     with Client(shared_services.started[0].address) as client:
         dataset = client.upload(customers_csv(1_500), "streams", format="csv", primary_key="customer")
         job = client.train(
-            dataset, "streams", epochs=2, batch_size=100, generator_dim=[32], discriminator_dim=[32], seed=1, threads=1
+            dataset,
+            "streams",
+            family="ctgan",
+            epochs=2,
+            batch_size=100,
+            generator_dim=[32],
+            discriminator_dim=[32],
+            seed=1,
+            threads=1,
         )
         return client.wait_job(job).model_version
 

@@ -119,7 +119,19 @@ def test_a_file_that_cannot_be_profiled_leaves_no_dataset(flights):
 
 
 def test_training_uploads_waits_and_reports(fakes, flights):
-    done = succeed(fakes, "train", str(flights), "--epochs", "5", "--set", "generator_dim=8,8", "--set", "pac=1")
+    done = succeed(
+        fakes,
+        "train",
+        str(flights),
+        "--family",
+        "ctgan",
+        "--epochs",
+        "5",
+        "--set",
+        "generator_dim=8,8",
+        "--set",
+        "pac=1",
+    )
     assert "j1: SUCCEEDED" in done.stderr
     # Without a terminal, a line an epoch; of three hundred, one in thirty.
     lines = [line for line in done.stderr.splitlines() if line.startswith("training flights: ")]
@@ -222,10 +234,10 @@ def test_the_primary_key_is_the_datasets_or_overrides_it(fakes, flights):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["train", "f", "--set", "pac=7"], "batch_size: must be divisible by pac (INVALID_FIELD)"),
+        (["train", "f", "--family", "ctgan", "--set", "pac=7"], "batch_size: must be divisible by pac (INVALID_FIELD)"),
         (["train", "f", "--set", "epoch=7"], "did you mean epochs?"),
         (["train", "f", "--set", "epochs"], "is not NAME=VALUE"),
-        (["train", "f", "--family", "gan"], "choose one of ctgan, tvae, independent"),
+        (["train", "f", "--family", "gan"], "choose one of circuit, ctgan, tvae, independent, auto"),
         (["train", "nope/f.csv"], "there is no file 'nope/f.csv'"),
         (["train", "-"], "--model: is required"),
         (["train", "f", "--delimiter", ";"], "--delimiter: describes a file; 'f' is a dataset"),
@@ -242,6 +254,7 @@ def test_the_primary_key_is_the_datasets_or_overrides_it(fakes, flights):
         (["sample", "flights", "-n", "5", "--format", "xlsx"], "choose one of csv, tsv"),
         (["sample", "flights", "-n", "5", "-o", "nope/rows.csv"], "No such file or directory"),
         (["complete", "flights", "nope.csv"], "nope.csv: No such file or directory"),
+        (["score", "flights", "nope.csv"], "nope.csv: No such file or directory"),
     ],
 )
 def test_an_error_is_one_line_that_says_what_to_do(fakes, tmp_path, monkeypatch, arguments, part):
@@ -301,7 +314,7 @@ def test_a_failed_job_fails_the_command(flights):
 
 def test_models_are_listed_shown_named_and_deleted(fakes):
     assert [line.split()[0] for line in succeed(fakes, "models", "list").stdout.splitlines()] == ["model", "a", "b"]
-    assert "ctgan" in succeed(fakes, "models", "list", "flights").stdout
+    assert "circuit" in succeed(fakes, "models", "list", "flights").stdout
     assert json.loads(succeed(fakes, "models", "list", "flights", "--json").stdout)[0]["model_digest"] == "6d" * 32
     assert "arr_delay" in succeed(fakes, "models", "show", "flights@latest").stdout
     assert json.loads(succeed(fakes, "models", "show", "flights", "--json").stdout)["name"] == VERSION
@@ -365,10 +378,10 @@ def help_of_train():
 @pytest.mark.parametrize(
     "expected",
     [
-        "--epochs <int> Passes over the training rows [ctgan, tvae; 1 to 100,000; default: 300]. --batch-size",
+        "Passes over the training rows [ctgan, tvae; 1 to 100,000; default: 300]. --batch-size",
         (
-            "--batch-size <int> Rows per step; even, and divisible by pac [ctgan; 2 to 1,000,000; default: 500]. "
-            "Rows per step [tvae; 1 to 1,000,000; default: 500]. --generator-dim"
+            "Rows per step; even, and divisible by pac [ctgan; 2 to 1,000,000; default: 500]. "
+            "Rows per step [tvae; 1 to 1,000,000; default: 500]. --states"
         ),
         (
             "Width of each hidden layer of the generator "
@@ -413,6 +426,29 @@ def test_conditions_and_columns_reach_the_service(fakes):
     assert request.max_reuse == 16
 
 
+def test_weights_reach_the_service(fakes):
+    succeed(fakes, "sample", "flights", "-n", "5", "--weights", "dep_delay = ..60:1, 60..:3", "-w", "origin = JFK")
+    where = fakes.samplers[0].requests[0].where
+    assert [one.column for one in where.predicates] == ["origin"]
+    assert [(one.column, [entry.share for entry in one.entries]) for one in where.weights] == [("dep_delay", [1, 3])]
+    error = fail(fakes, "sample", "flights", "-n", "5", "--weights", "dep_delay = ..60")
+    assert "'dep_delay = ..60' does not state weights: a value has no share; write: column = value:share" in error
+
+
+def test_a_plan_is_printed_instead_of_rows(fakes):
+    done = json.loads(succeed(fakes, "sample", "flights", "-n", "5", "--plan", "--json").stdout)
+    assert {name: done[name] for name in ("condition_probability", "acceptance", "conditioned_column")} == {
+        "condition_probability": 0.25,
+        "acceptance": 0.5,
+        "conditioned_column": "",
+    }
+    assert done["header"]["model_version"].endswith("/flights/versions/1")
+    printed = succeed(fakes, "sample", "flights", "-n", "5", "--plan").stdout
+    assert re.search(r"condition probability +0\.25 *\n", printed)
+    digest = done["header"]["plan_digest"]
+    assert re.search(rf"plan digest +{digest} *\n", printed)
+
+
 def test_a_stream_that_fails_leaves_no_file(tmp_path):
     cut = Cut(1, "refuse", grpc.StatusCode.FAILED_PRECONDITION, "ACCEPTANCE_TOO_LOW")
     with services(samplers=[FakeSampler([cut])]) as found:
@@ -439,6 +475,21 @@ def test_rows_are_completed_from_csv_to_csv(fakes, tmp_path):
         "tolerance": 0.1,
         "values": {"origin": "LGA", "dep_delay": 0, "arr_delay": 0.5},
     }
+
+
+def test_rows_are_scored_one_number_a_row(fakes, tmp_path):
+    source = tmp_path / "rows.csv"
+    source.write_bytes(b"dep_delay,origin\n7,\n,\n9,EWR\n")
+    done = succeed(fakes, "score", "flights", str(source))
+    assert done.stdout == "log_probability\n-0.5\n-inf\n-1.0\n"
+    assert "1 rows are impossible" in done.stderr
+    assert "3 rows scored" in done.stderr
+    assert "-0.7500 nats" in done.stderr
+    done = succeed(fakes, "score", "flights", "--json", input=b"origin,dep_delay\nLGA,\n,\n")
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {"row": 0, "log_probability": -0.5, "impossible": False},
+        {"row": 1, "log_probability": None, "impossible": True},
+    ]
 
 
 @pytest.mark.parametrize(

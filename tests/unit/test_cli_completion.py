@@ -67,7 +67,7 @@ def complete(*words, env=None):
         (["sample", "a"], ["a"]),
         (["complete", ""], ["a", "b"]),
         (["train", "flights", "--model", "a"], ["a"]),
-        (["train", "flights", "--family", ""], ["ctgan", "tvae", "independent"]),
+        (["train", "flights", "--family", ""], ["circuit", "ctgan", "tvae", "independent", "auto"]),
         (["train", "flights", "--family", "t"], ["tvae"]),
     ],
 )
@@ -114,7 +114,7 @@ def test_the_project_is_that_of_options_and_environment(fakes):
 )
 def test_what_fails_completes_nothing_and_says_nothing(environment):
     assert complete("datasets", "show", "", env=environment) == []
-    assert complete("train", "flights", "--family", "c", env=environment) == ["ctgan"]
+    assert complete("train", "flights", "--family", "c", env=environment) == ["circuit", "ctgan"]
 
 
 PATIENT_COMMAND = f"""

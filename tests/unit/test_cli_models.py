@@ -45,10 +45,10 @@ def test_versions_are_listed_with_their_state(fakes):
 
 def test_a_version_is_shown_with_its_state_and_why_it_was_rejected(fakes):
     done = succeed(fakes, "models", "show", "flights/versions/1")
-    assert "flights/versions/1, published: ctgan" in done.stderr
+    assert "flights/versions/1, published: circuit" in done.stderr
     assert "rejected because" not in done.stderr
     done = succeed(fakes, "models", "show", "flights/versions/3")
-    assert "flights/versions/3, rejected: ctgan" in done.stderr
+    assert "flights/versions/3, rejected: circuit" in done.stderr
     assert "rejected because: rows repeat the [bold] training data" in done.stderr
 
 

@@ -17,10 +17,11 @@ from typer.testing import CliRunner
 
 from rowmint.cli import demo as demo_module
 from rowmint.cli.app import app
-from rowmint.cli.demo import open_flights, read_delayed
-from rowmint.cli.marginals import Marginal, compare, shares
+from rowmint.cli.demo import open_flights
+from rowmint.cli.demo_figures import Figure, FigureChoice, delayed_from_jfk, read_flights, shares
 from rowmint.cli.serve import Supervisor, counted_up, is_serving
 from tests.acceptance.processes import free_port
+from tests.unit.fake_rows import VERSION
 from tests.unit.fake_sampler import DemoSampler
 from tests.unit.fake_services import start
 from tests.unit.fake_trainer import FakeTrainer
@@ -159,7 +160,13 @@ class ServersInProcess:
 
 
 FLIGHTS = (
-    b"origin,carrier,dep_delay,arr_delay,distance\n" + b"JFK,B6,61,70,1000\nEWR,UA,2,NA,200\nJFK,AA,90,NA,500\n" * 50
+    f"{DemoSampler.columns}\n".encode()
+    + (
+        b"JFK,LAX,B6,2001,1900,100,30,19,61,70,2475\n"
+        b"EWR,ORD,UA,502,500,630,NA,5,2,NA,719\n"
+        b"JFK,BOS,AA,730,600,829,730,6,90,80,187\n"
+    )
+    * 50
 )
 
 
@@ -178,26 +185,41 @@ def demo_folder(tmp_path, monkeypatch):
 
 
 def test_the_demo_runs_to_its_end(demo_folder):
-    done = CliRunner().invoke(app, ["demo", "--rows", "20000", "--epochs", "5", "--json"])
+    done = CliRunner().invoke(app, ["demo", "--rows", "20000", "--json"])
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     assert report["dataset"]["committed_size"] == len(FLIGHTS)
-    assert report["training"]["version"] == "projects/default/models/flights/versions/1"
-    assert len(report["training"]["losses"]) == 5
+    fits = report["training"]
+    assert list(fits) == list(report["figures"])[1:] == [demo_module.FAMILY, demo_module.COMPARED]
+    assert {fit["version"] for fit in fits.values()} == {VERSION}
+    assert [len(fit["losses"]) for fit in fits.values()] == [5, 5]
+    delay = "mean arr_delay of the flights that satisfy the conditions"
+    assert report["figures"]["real"][delay] == 75.0
+    assert report["figures"][demo_module.FAMILY]["clock times that are none, such as 2096"] == 0.25
     assert len(set(report["resumed"]["sha256"].values())) == 1
     assert report["resumed"]["killed"] != report["resumed"]["finished_on"]
     made = sorted(path.name for path in (demo_folder / "demo-output").iterdir())
-    assert made == ["jfk_delayed.csv", "jfk_delayed_resumed.csv"]
+    assert made == sorted(
+        f"{name}.csv"
+        for name in (
+            f"{demo_module.FAMILY}_flights",
+            f"{demo_module.FAMILY}_jfk_delayed",
+            f"{demo_module.FAMILY}_jfk_delayed_resumed",
+            f"{demo_module.COMPARED}_flights",
+            f"{demo_module.COMPARED}_jfk_delayed",
+        )
+    )
 
 
 def test_the_demo_prints_its_steps(demo_folder, monkeypatch):
     # Its services are its own, wherever the environment points.
     monkeypatch.setenv("ROWMINT_CA", "/absent")
     monkeypatch.setenv("ROWMINT_PROJECT", "acme")
-    done = CliRunner().invoke(app, ["demo", "--rows", "20000", "--epochs", "5", "--keep", "--output", "out"])
+    done = CliRunner().invoke(app, ["demo", "--rows", "20000", "--keep", "--output", "out"])
     assert done.exit_code == 0, done.output
     for part in (
-        "a quick run: `rowmint train` takes 300 epochs by default",
+        f"an epoch of {demo_module.COMPARED} is estimated to take 20 s: it gets 3 for a minute of fitting",
+        f"training {demo_module.COMPARED} with epochs 3",
         "epoch 5/5",
         "the first five rows",
         "share of",
@@ -212,7 +234,7 @@ def test_the_demo_prints_its_steps(demo_folder, monkeypatch):
 
 def test_the_real_flights_are_found_and_read():
     with open_flights() as file:
-        table = read_delayed(file)
+        table = delayed_from_jfk(read_flights(file))
     assert table.num_rows == 8_401
     assert min(table["dep_delay"].to_pylist()) == 61
     assert set(table["origin"].to_pylist()) == {"JFK"}
@@ -224,17 +246,34 @@ def test_the_missing_package_is_reported(monkeypatch):
         pass
 
 
-def test_marginals_are_put_side_by_side():
-    # Eleven numbers: each quantile is one of them, so that nothing is interpolated.
-    real = pa.table({"c": ["a", "a", "b", *[None] * 9], "x": pa.array([*map(float, range(1, 12)), None])})
-    synthetic = pa.table({"c": ["a", "c", "c", "c"], "x": pa.array([None] * 4, pa.float64())})
-    assert shares(real["c"]) == {"a": 2 / 3, "b": 1 / 3}
-    assert compare(real, synthetic, categorical=["c"], numerical=["x"], top=1) == [
-        Marginal("c", "share of a", 2 / 3, 0.25, is_share=True),
-        Marginal("x", "mean", 6.0, None, is_share=False),
-        Marginal("x", "10 % quantile", 2.0, None, is_share=False),
-        Marginal("x", "median", 6.0, None, is_share=False),
-        Marginal("x", "90 % quantile", 10.0, None, is_share=False),
-        Marginal("x", "missing", 1 / 12, 1.0, is_share=True),
+def test_figures_are_those_a_person_would_check():
+    with io.BytesIO(FLIGHTS) as file:
+        flights = read_flights(file)
+    choice = FigureChoice.of(flights)
+    assert choice == FigureChoice(["AA", "B6", "UA"], ["BOS", "LAX", "ORD"])
+    assert [figure.text for figure in choice.figures(flights, delayed_from_jfk(flights))] == [
+        "75",
+        *["33.3%"] * 3,
+        *["187", "2,475", "719"],
+        "100.0%",
+        "0.0%",
+        "0",
     ]
-    assert Marginal("x", "mean", 1234.56, None, is_share=False).texts == ("x", "mean", "1,234.6", "-")
+
+
+def test_figures_of_bad_flights_show_it():
+    bad = b"JFK,LAX,B6,2096,1900,2530,2400,18,61,70,2475\nJFK,LAX,B6,NA,1900,100,30,19,61,NA,2476.5\n"
+    flights = read_flights(io.BytesIO(f"{DemoSampler.columns}\n".encode() + bad))
+    choice = FigureChoice(["B6", "UA"], ["LAX", "ORD"])
+    assert choice.figures(flights, flights.slice(1)) == [
+        Figure("mean arr_delay of the flights that satisfy the conditions", None),
+        Figure("share of carrier B6", 1.0, is_share=True),
+        Figure("share of carrier UA", 0.0, is_share=True),
+        Figure("mean distance to LAX", 2475.75),
+        Figure("mean distance to ORD", None),
+        Figure("hour is that of sched_dep_time", 0.5, is_share=True),
+        Figure("clock times that are none, such as 2096", 2 / 7, is_share=True),
+        Figure("routes with two distances", 1.0),
+    ]
+    assert (Figure("x", None).text, Figure("x", 2475.75).text) == ("-", "2,475.8")
+    assert shares(pa.chunked_array([["a", "a", "b", None]])) == {"a": 2 / 3, "b": 1 / 3}

@@ -1,13 +1,14 @@
 """Streams of rows: whole, broken, and resumed on another replica, to the same bytes."""
 
 import io
+import math
 
 import grpc
 import pyarrow as pa
 import pyarrow.ipc
 import pytest
 
-from rowmint.client import Client, RetryPolicy, RowmintCallError, synthesize
+from rowmint.client import Client, RetryPolicy, RowmintCallError, row_exchange, synthesize
 from rowmint.client.table_ids import id_from_name
 from rowmint.errors import (
     ChecksumError,
@@ -197,6 +198,7 @@ def test_planned_parts_joined_are_the_single_stream(row_format, before_ranges):
         data = b"".join(b"".join(client.sample_stream(part).chunks()) for part in plan.parts)
         assert data == WHOLE[row_format]
         assert (len(plan.parts), plan.acceptance, plan.block_size) == (2, 0.5, GRID // 2)
+        assert plan.condition_probability == (None if before_ranges else 0.25)
         pinned = {(part.model, part.seed, part.expected_model_digest, part.expected_plan_digest) for part in plan.parts}
         assert pinned == {(VERSION, 77, plan.header.model_digest, plan.header.plan_digest)}
         assert plan.parts[-1] == plan.parts[1:][0] == list(plan.parts)[1]
@@ -335,6 +337,16 @@ def test_conditions_are_typed_and_the_version_pinned():
             client.sample("nothing", 5)
 
 
+MESSAGE_ROWS = 128
+"""Rows of a message here: a table of modest size is to have many."""
+
+
+@pytest.fixture(autouse=True)
+def _small_messages(monkeypatch):
+    monkeypatch.setattr(row_exchange, "MESSAGE_ROWS", MESSAGE_ROWS)
+    monkeypatch.setattr(row_exchange, "_WINDOW", 8 * MESSAGE_ROWS)
+
+
 def known_rows(count):
     return [{"origin": ORIGINS[index % 3], "dep_delay": None} for index in range(count)]
 
@@ -362,7 +374,8 @@ def test_completed_rows_come_in_order_over_breaks(cut):
     assert [dict(row) for row in rows] == [{**known, "arr_delay": 0.5} for known in known_rows(count)]
     assert (rows[0].effective_sample_size, rows[0].support) == (12.5, "widened")
     assert stream.resumes == 1
-    assert [(config.start_row, config.seed) for config in samplers[0].completions] == [(0, 3), (cut.after * 128, 3)]
+    begun = [(config.start_row, config.seed) for config in samplers[0].completions]
+    assert begun == [(0, 3), (cut.after * MESSAGE_ROWS, 3)]
 
 
 def test_an_unbroken_completion_is_one_call():
@@ -412,14 +425,14 @@ def test_a_replica_with_another_model_does_not_resume_a_completion(name, value):
         stream = client.complete_rows("flights", iter(known_rows(3_000)), seed=77)
         with pytest.raises(StreamMismatchError, match=f"{name} differs"):
             received.extend(row.row for row in stream)
-    assert received == list(range(5 * 128))
-    assert [config.start_row for config in sampler.completions] == [0, 5 * 128]
+    assert received == list(range(5 * MESSAGE_ROWS))
+    assert [config.start_row for config in sampler.completions] == [0, 5 * MESSAGE_ROWS]
 
 
 def test_a_completion_that_stays_damaged_is_an_error():
     with services(samplers=[FakeSampler([Cut(1), *[Cut(0, "gap")] * 20])]) as found, client_of(found) as client:
         stream = client.complete_rows("flights", known_rows(1_000))
-        with pytest.raises(DataLossError, match="where 128 was next; try again"):
+        with pytest.raises(DataLossError, match=f"where {MESSAGE_ROWS} was next; try again"):
             list(stream)
 
 
@@ -444,6 +457,37 @@ def test_a_cell_that_does_not_fit_names_its_row():
             list(client.complete_rows("flights", [{"dep_dely": 5}]))
 
 
+@pytest.mark.parametrize("cut", COMPLETION_CUTS, ids=lambda cut: f"{cut.kind}-{cut.after}-{cut.code.name}")
+def test_scores_come_in_order_over_breaks(cut):
+    count = 3_000
+    samplers = alike([cut])
+    known = [{"origin": "JFK", "dep_delay": 5} if index % 3 else {} for index in range(count)]
+    with services(samplers=samplers) as found, client_of(found) as client:
+        stream = client.score_rows("flights", iter(known))
+        scores = list(stream)
+    expected = [-0.5 * len(one) if one else -math.inf for one in known]
+    assert [score.row for score in scores] == list(range(count))
+    assert [score.log_probability for score in scores] == expected
+    assert [score.impossible for score in scores] == [not one for one in known]
+    assert stream.resumes == 1
+    digests = [(config.start_row, config.expected_model_digest) for config in samplers[0].scorings]
+    assert digests == [(0, b""), (cut.after * MESSAGE_ROWS, samplers[0].model)]
+
+
+def test_a_score_that_is_not_a_number_is_damage():
+    class Damaged(FakeSampler):
+        def ScoreRows(self, requests, context):  # noqa: N802
+            for response in super().ScoreRows(requests, context):
+                for score in response.rows.scores:
+                    score.log_probability = math.nan
+                yield response
+
+    with services(samplers=[Damaged()]) as found, client_of(found) as client:
+        stream = client.score_rows("flights", [{"dep_delay": 5}])
+        with pytest.raises(DataLossError, match="row 0 came damaged"):
+            list(stream)
+
+
 def test_synthesize_uploads_trains_and_samples(tmp_path):
     path = tmp_path / "My flights.csv"
     path.write_bytes(b"origin,dep_delay\nJFK,5\n")
@@ -451,12 +495,12 @@ def test_synthesize_uploads_trains_and_samples(tmp_path):
     events = []
     with services(trainer) as found, client_of(found) as client:
         table = synthesize(
-            path, 100, where={"origin": "JFK"}, seed=4, client=client, on_event=events.append, epochs=5, pac=10
+            path, 100, where={"origin": "JFK"}, family="tvae", seed=4, client=client, on_event=events.append, epochs=5
         )
     assert table.num_rows == 100
     assert trainer.jobs[0].training_job.model == "projects/default/models/my-flights"
     assert trainer.jobs[0].training_job.config.seed == 4
-    assert trainer.jobs[0].training_job.config.ctgan.epochs == 5
+    assert trainer.jobs[0].training_job.config.tvae.epochs == 5
     assert len(events) == 7
 
 

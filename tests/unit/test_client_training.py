@@ -64,7 +64,7 @@ def test_hyperparameters_are_explained():
     ("family", "name", "value", "part"),
     [
         ("ctgan", "epoch", 5, "did you mean epochs"),
-        ("gan", "epochs", 5, "choose one of ctgan, tvae, independent"),
+        ("gan", "epochs", 5, "choose one of circuit, ctgan, tvae, independent, auto"),
         ("ctgan", "epochs", "many", "'many' is not a value"),
         ("ctgan", "epochs", 1.5, "is not a value"),
         ("ctgan", "epochs", 2**40, "is not a value"),
@@ -166,7 +166,7 @@ def test_jobs_and_models_are_read_and_changed():
 
 def test_an_error_carries_everything_the_service_said():
     with services() as found, client_of(found) as client, pytest.raises(RowmintCallError) as caught:
-        client.train("d", "flights", pac=7)
+        client.train("d", "flights", family="ctgan", pac=7)
     error = caught.value
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     assert error.reason == "INVALID_FIELD"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rowmint.client.completion import CompletedRow
+from rowmint.client.completed_rows import CompletedRows
 from rowmint.errors import InvalidFieldError
 from rowmint.rpc import values
 from rowmint.schema import DataType
@@ -37,7 +37,7 @@ def test_a_completed_row_has_texts_of_any_length():
     # A trainer may be set to take longer ones, and its models then make them.
     text = "x" * (values.MAX_TEXT + 1)
     row = sampling_pb2.CompletedRow(row=3, values=[values.cell_to_value(text)])
-    assert CompletedRow(row, ["note"]) == {"note": text}
+    assert CompletedRows(["note"]).read(row) == {"note": text}
     with pytest.raises(InvalidFieldError, match="at most 65536"):
         values.value_to_cell(values.cell_to_value(text), "f")
 

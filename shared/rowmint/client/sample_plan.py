@@ -73,6 +73,8 @@ class SamplePlan:
         tile_size: Candidates of a tile.
         block_size: Rows of a block.
         tile_budget: Tiles that a block may use.
+        condition_probability: Exact probability that a row of the model satisfies the conditions and, where a column
+            has weights, that its value has a share; None where the model's family cannot compute it.
     """
 
     header: sampling_pb2.SampleHeader
@@ -82,6 +84,7 @@ class SamplePlan:
     tile_size: int
     block_size: int
     tile_budget: int
+    condition_probability: float | None
 
 
 def sample_plan(request: sampling_pb2.SampleRequest, response: sampling_pb2.PlanSampleResponse) -> SamplePlan:
@@ -100,4 +103,5 @@ def sample_plan(request: sampling_pb2.SampleRequest, response: sampling_pb2.Plan
         response.tile_size,
         response.block_size,
         response.tile_budget,
+        response.condition_probability if response.HasField("condition_probability") else None,
     )

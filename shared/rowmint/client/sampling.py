@@ -10,8 +10,9 @@ from rowmint.client.row_files import whole_file
 from rowmint.client.row_stream import RowStream
 from rowmint.client.sample_plan import SamplePlan, sample_plan
 from rowmint.client.sample_stream import SampleProgress, SampleStream
+from rowmint.client.weights import Weights, weights_messages
 from rowmint.client.where import Conditions, where_message
-from rowmint.errors import InvalidFieldError
+from rowmint.errors import InvalidConditionError, InvalidFieldError
 from rowmint.v1 import condition_pb2, model_pb2, sampling_pb2, schema_pb2
 from rowmint.v1.sampling_service_pb2_grpc import SamplingServiceStub
 
@@ -34,6 +35,7 @@ class SamplingCalls(ModelCalls):
         rows: int,
         *,
         where: Conditions = None,
+        weights: Weights = None,
         columns: Sequence[str] = (),
         seed: int | None = None,
         start_row: int | None = None,
@@ -49,19 +51,21 @@ class SamplingCalls(ModelCalls):
             raise InvalidFieldError("format", f"{format!r} is unknown; choose one of {', '.join(FORMATS)}")
         if isinstance(model, model_pb2.ModelVersion):
             name, schema = model.name, model.schema
-        elif where is None or isinstance(where, condition_pb2.Where) or not where:
+            _require_weighable(model, weights)
+        elif not weights and (where is None or isinstance(where, condition_pb2.Where) or not where):
             name, schema = self._full_name(model, "models"), schema_pb2.TableSchema()
         else:
             # The version is pinned: an alias that moves in between must not change what the values mean.
             version = self.get_version(model)
             name, schema = version.name, version.schema
+            _require_weighable(version, weights)
         try:
             return sampling_pb2.SampleRequest(
                 model=name,
                 rows=rows,
                 start_row=start_row,
                 end_row=end_row,
-                where=where_message(where, schema),
+                where=_stated(where, weights, schema),
                 columns=columns,
                 seed=seed,
                 format=FORMATS[format],
@@ -79,6 +83,7 @@ class SamplingCalls(ModelCalls):
         rows: int,
         *,
         where: Conditions = None,
+        weights: Weights = None,
         columns: Sequence[str] = (),
         seed: int | None = None,
         start_row: int | None = None,
@@ -96,6 +101,8 @@ class SamplingCalls(ModelCalls):
             model: A version, its name, or a model by name or id: bare for its latest, `@alias`, `@sha256:digest`.
             rows: Length of the whole logical stream, 1 to 10^15.
             where: Conditions that each row satisfies; see `rowmint.client.where`.
+            weights: Shares that values of one column have among the rows, for models of families that meet conditions
+                exactly; see `rowmint.client.weights`. None for the model's own.
             columns: Names of the columns delivered, in this order; empty for all.
             seed: Seed of the stream, 0 to 2^64 - 1; None for one drawn by the service; the header has it.
             start_row: First row delivered; None for 0.
@@ -113,14 +120,15 @@ class SamplingCalls(ModelCalls):
         Raises:
             RowmintCallError: The service refused, or no replica was reachable.
             InvalidFieldError: `format` is unknown, or a number out of its range.
-            ColumnNotFoundError: A condition names an unknown column.
-            InvalidConditionError: A condition cannot be read.
+            ColumnNotFoundError: A condition or weights name an unknown column.
+            InvalidConditionError: A condition or weights cannot be read.
         """
         return self.sample_stream(
             self.sample_request(
                 model,
                 rows,
                 where=where,
+                weights=weights,
                 columns=columns,
                 seed=seed,
                 start_row=start_row,
@@ -161,6 +169,7 @@ class SamplingCalls(ModelCalls):
         format: str = "csv",  # noqa: A002  # the field's name
         progress: SampleProgress | None = None,
         where: Conditions = None,
+        weights: Weights = None,
         columns: Sequence[str] = (),
         seed: int | None = None,
         allow_partial: bool = False,
@@ -179,6 +188,7 @@ class SamplingCalls(ModelCalls):
             model,
             rows,
             where=where,
+            weights=weights,
             columns=columns,
             seed=seed,
             format=format,
@@ -205,3 +215,24 @@ class SamplingCalls(ModelCalls):
             lambda channel: SamplingServiceStub(channel).PlanSample, message, admitted=True
         )
         return sample_plan(request, response)
+
+
+def _require_weighable(version: model_pb2.ModelVersion, weights: Weights) -> None:
+    """Let weights be requested of models alone that know them: an older sampler passes them over.
+
+    Raises:
+        InvalidConditionError: The model's family meets conditions by rejection.
+    """
+    if weights and version.capabilities.conditions != model_pb2.CONDITION_SUPPORT_EXACT:
+        raise InvalidConditionError(
+            f"{version.name} is of family {version.family}, which meets conditions by rejection: its columns cannot"
+            " have weights; train a circuit, or sample under a condition for each share",
+            metadata={"name": version.name},
+        )
+
+
+def _stated(where: Conditions, weights: Weights, schema: schema_pb2.TableSchema) -> condition_pb2.Where:
+    """Return conditions and weights as one message."""
+    stated = condition_pb2.Where(weights=weights_messages(weights, schema))
+    stated.MergeFrom(where_message(where, schema))
+    return stated

@@ -10,6 +10,7 @@ from rowmint.client.datasets import UploadProgress
 from rowmint.client.families import DEFAULT_FAMILY
 from rowmint.client.table_ids import id_from_name
 from rowmint.client.training import training_config
+from rowmint.client.weights import Weights
 from rowmint.client.where import Conditions
 from rowmint.errors import InvalidFieldError
 from rowmint.v1 import training_job_pb2
@@ -23,6 +24,7 @@ def synthesize(
     rows: int,
     *,
     where: Conditions = None,
+    weights: Weights = None,
     family: str = DEFAULT_FAMILY,
     seed: int | None = None,
     model: str | None = None,
@@ -37,6 +39,7 @@ def synthesize(
         data: A file, whose suffix says its format; or a data frame or an Arrow table.
         rows: Number of rows.
         where: Conditions that each row satisfies; see `rowmint.client.where`.
+        weights: Shares that values of one column have among the rows; see `rowmint.client.weights`.
         family: Name of the family, one of `rowmint.client.families.family_names()`.
         seed: Seed of the fit and of the rows; None for drawn ones.
         model: Id of the model that gets a new version; None for one made of the file's name.
@@ -60,6 +63,7 @@ def synthesize(
                 data,
                 rows,
                 where=where,
+                weights=weights,
                 family=family,
                 seed=seed,
                 model=model,
@@ -78,5 +82,5 @@ def synthesize(
     dataset = client.upload_once(data, name, progress=upload_progress)
     job = client.train(dataset, model, training_config(family, hyperparameters))
     job = client.wait_job(job, on_event=on_event)
-    with client.sample(job.model_version, rows, where=where, seed=seed) as stream:
+    with client.sample(job.model_version, rows, where=where, weights=weights, seed=seed) as stream:
         return stream.to_table()

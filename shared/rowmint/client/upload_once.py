@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from rowmint.client.byte_sources import Uploadable
-from rowmint.client.datasets import DatasetCalls, UploadProgress, data_format, file_name
+from rowmint.client.datasets import DatasetCalls, UploadProgress, declared_dataset, file_name
 from rowmint.client.errors import RowmintCallError
 from rowmint.client.table_ids import id_from_contents
 from rowmint.client.upload_source import UploadSource
@@ -65,9 +65,10 @@ class UploadOnceCalls(DatasetCalls):
         """
         reader = UploadSource(source, sheet=sheet)
         try:
-            declared = dataset_pb2.Dataset(
-                format=data_format(format or reader.format or None, reader.name),
-                column_overrides=columns,
+            declared = declared_dataset(
+                format or reader.format or None,
+                reader.name,
+                columns=columns,
                 primary_key=primary_key,
                 no_primary_key=no_primary_key,
                 infinite=infinite,

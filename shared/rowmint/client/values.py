@@ -36,7 +36,7 @@ def _refuse(given: object, column: schema_pb2.ColumnSpec, data_type: DataType, h
     )
 
 
-def _integer(cell: object) -> int | None:
+def _integer(cell: object, _: schema_pb2.ColumnSpec) -> int | None:
     if isinstance(cell, Integral) or (isinstance(cell, (float, Decimal)) and math.isfinite(cell) and cell == int(cell)):
         integer = int(cell)
     else:
@@ -44,14 +44,14 @@ def _integer(cell: object) -> int | None:
     return integer if INT64_MIN <= integer <= INT64_MAX else None
 
 
-def _double(cell: object) -> float | None:
+def _double(cell: object, _: schema_pb2.ColumnSpec) -> float | None:
     if not isinstance(cell, (Real, Decimal)):
         return None
     number = float(cell)
     return number if math.isfinite(number) else None
 
 
-def _decimal(cell: object) -> Decimal | None:
+def _decimal(cell: object, _: schema_pb2.ColumnSpec) -> Decimal | None:
     if isinstance(cell, Integral):
         return Decimal(int(cell))
     if isinstance(cell, Decimal):
@@ -62,7 +62,7 @@ def _decimal(cell: object) -> Decimal | None:
     return None
 
 
-def _day(cell: object) -> date | None:
+def _day(cell: object, _: schema_pb2.ColumnSpec) -> date | None:
     return cell if isinstance(cell, date) and not isinstance(cell, datetime) else None
 
 
@@ -75,6 +75,15 @@ def _moment(cell: object, column: schema_pb2.ColumnSpec) -> datetime | None:
         hint = "it needs an offset from UTC" if column.time_zone else "it must have no offset from UTC"
         raise _refuse(cell.isoformat(), column, DataType.TIMESTAMP, f": {hint}")
     return cell
+
+
+_CONVERTERS: dict[DataType, Callable[[object, schema_pb2.ColumnSpec], Cell]] = {
+    DataType.INT64: _integer,
+    DataType.DOUBLE: _double,
+    DataType.DECIMAL: _decimal,
+    DataType.DATE: _day,
+    DataType.TIMESTAMP: _moment,
+}
 
 
 def typed_value(cell: object, column: schema_pb2.ColumnSpec) -> value_pb2.Value:
@@ -96,16 +105,9 @@ def typed_value(cell: object, column: schema_pb2.ColumnSpec) -> value_pb2.Value:
         return parse_value(cell, column)
     if data_type is DataType.STRING:
         raise _refuse(cell, column, data_type, f"; write {str(cell)!r}")
-    converters: dict[DataType, Callable[[object], Cell]] = {
-        DataType.INT64: _integer,
-        DataType.DOUBLE: _double,
-        DataType.DECIMAL: _decimal,
-        DataType.DATE: _day,
-        DataType.TIMESTAMP: lambda one: _moment(one, column),
-    }
     typed: Cell = None
     if isinstance(cell, bool) == (data_type is DataType.BOOL):
-        typed = cell if isinstance(cell, bool) else converters[data_type](cell)
+        typed = cell if isinstance(cell, bool) else _CONVERTERS[data_type](cell, column)
     if typed is None:
         raise _refuse(cell, column, data_type)
     return cell_to_value(typed)

@@ -37,7 +37,7 @@ _NAME = re.compile(r"""\s*(?:"((?:[^"]|"")+)"|`((?:[^`]|``)+)`|([^\s"'`=<>!(),]+
 _OPERATOR = re.compile(
     r"(>=|<=|==|=|!=|<>|>|<|is\s+not\s+null\b|is\s+null\b|not\s+in\b|in\b|between\b)\s*", re.IGNORECASE
 )
-_QUOTED = re.compile(r"""'((?:[^']|'')*)'|"((?:[^"]|"")*)\"""")
+QUOTED = re.compile(r"""'((?:[^']|'')*)'|"((?:[^"]|"")*)\"""")
 _AND = re.compile(r"(?:^|(?<=[\s)'\"]))and\b\s*", re.IGNORECASE)
 
 
@@ -58,12 +58,17 @@ def where_message(where: Conditions, schema: schema_pb2.TableSchema) -> conditio
         return where
     if isinstance(where, Mapping):
         return condition_pb2.Where(
-            predicates=[_mapped_predicate(_column(name, schema), test) for name, test in where.items()]
+            predicates=[_mapped_predicate(schema_column(name, schema), test) for name, test in where.items()]
         )
     return parse_where([where] if isinstance(where, str) else where, schema)
 
 
-def _column(name: str, schema: schema_pb2.TableSchema) -> schema_pb2.ColumnSpec:
+def schema_column(name: str, schema: schema_pb2.TableSchema) -> schema_pb2.ColumnSpec:
+    """Return a column by name.
+
+    Raises:
+        ColumnNotFoundError: It does not exist; near names are given.
+    """
     for column in schema.columns:
         if column.name == name:
             return column
@@ -165,7 +170,7 @@ class _Parser:
 
     def _predicate(self) -> condition_pb2.Predicate:
         name, operator = self._start()
-        column = _column(name, self._schema)
+        column = schema_column(name, self._schema)
         match operator:
             case "is null" | "is not null":
                 return condition_pb2.Predicate(column=column.name, is_null=operator == "is null")
@@ -228,10 +233,10 @@ class _Parser:
 
     def _operand(self, column: schema_pb2.ColumnSpec, *, until_and: bool = False) -> value_pb2.Value:
         """Read one value: quoted, or everything up to the next condition, or to the next `and`."""
-        quoted = _QUOTED.match(self._rest)
+        quoted = QUOTED.match(self._rest)
         if quoted is not None:
             self._at += quoted.end()
-            return parse_value(_unquoted(quoted), column)
+            return quoted_value(quoted, column)
         rest = self._rest
         end = len(rest)
         for joined in _AND.finditer(rest):
@@ -243,7 +248,7 @@ class _Parser:
         if not bare or bare[0] in "'\"=<>":
             raise self._error("a value is missing or its quotes")
         self._at += end
-        return _bare(bare, column)
+        return bare_value(bare, column)
 
     def _list(self, column: schema_pb2.ColumnSpec) -> list[value_pb2.Value]:
         """Read values in parentheses, separated by commas."""
@@ -253,15 +258,15 @@ class _Parser:
         values = []
         while True:
             self._at += len(self._rest) - len(self._rest.lstrip())
-            quoted = _QUOTED.match(self._rest)
+            quoted = QUOTED.match(self._rest)
             if quoted is not None:
-                values.append(parse_value(_unquoted(quoted), column))
+                values.append(quoted_value(quoted, column))
                 self._at += quoted.end()
             else:
                 bare = re.split(r"[,)]", self._rest, maxsplit=1)[0]
                 if not bare.strip() or bare.strip()[0] in "'\"":
                     raise self._error("a value is missing or its quotes")
-                values.append(_bare(bare.strip(), column))
+                values.append(bare_value(bare.strip(), column))
                 self._at += len(bare)
             remaining = self._rest.lstrip()
             self._at = len(self._text) - len(remaining) + 1
@@ -281,11 +286,14 @@ def _named_operator(text: str) -> tuple[str, str, int] | None:
     return quoted, " ".join(operator[1].lower().split()), operator.end()
 
 
-def _unquoted(match: re.Match[str]) -> str:
-    return match[2].replace('""', '"') if match[1] is None else match[1].replace("''", "'")
+def quoted_value(match: re.Match[str], column: schema_pb2.ColumnSpec) -> value_pb2.Value:
+    """Return what `QUOTED` matched as a cell of a column; errors as of `parse_value`."""
+    text = match[2].replace('""', '"') if match[1] is None else match[1].replace("''", "'")
+    return parse_value(text, column)
 
 
-def _bare(operand: str, column: schema_pb2.ColumnSpec) -> value_pb2.Value:
+def bare_value(operand: str, column: schema_pb2.ColumnSpec) -> value_pb2.Value:
+    """Return an operand without quotes as a cell of a column, `null` as a missing one; errors as of `parse_value`."""
     if operand.lower() == "null":
         return value_pb2.Value(null_value=True)
     return parse_value(operand, column)
