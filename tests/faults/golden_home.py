@@ -1,5 +1,6 @@
 """A home folder in which the golden models are published, so that a sampler can be tried without a trainer."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from sqlalchemy import insert, select, update
@@ -21,21 +22,25 @@ _WHERE = {"age": (20, None), "flag": [True, None]}
 
 def publish_golden(home: Path) -> None:
     """Put the golden models into the embedded default's registry and store below `home`."""
+    publish_files(home, {family: stored(family) for family in FAMILIES})
+
+
+def publish_files(home: Path, files: Mapping[str, tuple[bytes, bytes]]) -> None:
+    """Put models into the embedded default's registry and store below `home`: manifest and weights by model."""
     registry = open_registry(f"sqlite:///{home}/registry")
     migrate(registry.engine)
     store = open_store(f"file://{home}/models", {})
-    for family in FAMILIES:
-        manifest, weights = stored(family)
-        made = record(family, manifest, weights)
+    for model, (manifest, weights) in files.items():
+        made = record(model, manifest, weights)
         store.put(made.manifest_key, manifest)
         store.put(made.weights_key, weights)
         row = {name: getattr(made, name) for name in model_versions.c.keys() if hasattr(made, name)}  # noqa: SIM118
-        row |= {"schema": made.schema.to_json(), "create_time": 0, "job_uid": family, "version": 1, "model_uid": family}
-        own = {"uid": family, "project": PROJECT, "model_id": family, "last_version": 1, "create_time": 0}
+        row |= {"schema": made.schema.to_json(), "create_time": 0, "job_uid": model, "version": 1, "model_uid": model}
+        own = {"uid": model, "project": PROJECT, "model_id": model, "last_version": 1, "create_time": 0}
         with registry.engine.begin() as connection:
             connection.execute(insert(models).values(own))
             connection.execute(insert(model_versions).values(row))
-            connection.execute(insert(model_aliases).values(model_uid=family, alias="latest", version=1))
+            connection.execute(insert(model_aliases).values(model_uid=model, alias="latest", version=1))
     registry.close()
 
 

@@ -20,7 +20,15 @@ from tests.waiting import wait_until
 MIB = 1 << 20
 SEGMENT = 256 * 1024
 PAGE = 4096
-SMALL = {"batch_size": 100, "generator_dim": [16], "discriminator_dim": [16], "threads": 1, "seed": 4, "epochs": 150}
+SMALL = {
+    "family": "ctgan",
+    "batch_size": 100,
+    "generator_dim": [16],
+    "discriminator_dim": [16],
+    "threads": 1,
+    "seed": 4,
+    "epochs": 150,
+}
 IMPATIENT = RetryPolicy(attempts=1, unary_attempts=1)
 
 

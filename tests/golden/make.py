@@ -38,9 +38,12 @@ from rowmint.schema.forms import (
 )
 from rowmint.synthesizer.exact.layers import Layer
 from rowmint.synthesizer.heads import ColumnHead, column_heads
+from tests.golden.circuit import circuit_arrays
 
 HERE = Path(__file__).parent
-FAMILIES = ("ctgan", "tvae", "independent")
+REJECTING = ("ctgan", "tvae", "independent")
+"""Families that meet conditions by rejection."""
+FAMILIES = (*REJECTING, "circuit")
 FORMS = "forms"
 """Name of the golden model of the independent family whose columns have forms of their own."""
 MODELS = (*FAMILIES, FORMS)
@@ -328,6 +331,9 @@ def generator(family: str, schema: TableSchema = SCHEMA, own: Sequence[Codec] | 
             for head in heads.values()
         }
         return FittedModel(family, schema, chosen, {}, weights)
+    if family == "circuit":
+        entry, parameters = circuit_arrays([head.codec.choices for head in heads.values()], noise)
+        return FittedModel(family, schema, chosen, entry, parameters)
     if family == "tvae":
         arrays = network(heads, 0, concatenate=False)
         scalars = [head for head in heads.values() if head.codec.scalar]

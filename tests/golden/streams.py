@@ -16,7 +16,7 @@ from decimal import Decimal
 from functools import cache
 
 from rowmint.artifact import Model, read_manifest, read_model
-from rowmint.conditions import AnyOf, IsNull, Predicate, Range
+from rowmint.conditions import AnyOf, IsNull, Predicate, Range, WeightedTest, Weights
 from rowmint.errors import ResourceNotFoundError
 from rowmint.names import ModelName, ModelVersionName, ModelVersionRef
 from rowmint.objects import MemoryStore
@@ -26,10 +26,11 @@ from rowmint.sampling.formats import RowFormat, TypedBatch
 from rowmint.sampling.limits import MAX_REUSE, MAX_ROWS
 from rowmint.sampling.messages import RowsMessage, StreamHeader, StreamSummary
 from rowmint.schema import Cell, TableSchema
+from rowmint.steps import finish
 from rowmint.synthesizer import Kernel, choose_kernel
 from sampler_service.model_cache import ModelCache
 from sampler_service.plan_cache import PlanCache
-from sampler_service.requests import CompletionRequest, SampleRequest
+from sampler_service.requests import CompletionRequest, SampleRequest, ScoringRequest
 from sampler_service.sampler import Sampler
 from tests.golden.make import FAMILIES, FORMS, MODELS, stored
 
@@ -53,6 +54,10 @@ QUICK = (
     "independent, many tests, inner, arrow_stream",
     "forms, all, first, csv",
     "tvae, completed",
+    "circuit, many tests, inner, arrow_stream",
+    "circuit, age weighted",
+    "circuit, completed",
+    "circuit, scored",
 )
 """Enough to notice a processor that computes otherwise."""
 SPANS = {"first": (5000, 0, 5000), "far": (10**15, 10**12, 10**12 + 3000), "inner": (9000, 2048, 4096)}
@@ -171,6 +176,13 @@ def sampler_of(
         yield Sampler(models, PlanCache(lambda _: workers), lambda _: workers, lambda: 1, max_rows=max_rows)
 
 
+WEIGHTS = {
+    "city": Weights("city", (WeightedTest(AnyOf(("Zürich",)), 3.0), WeightedTest(AnyOf(("Oslo", "Rio")), 1.0))),
+    "age": Weights("age", (WeightedTest(Range(maximum=30), 1.0), WeightedTest(Range(minimum=42, maximum=60), 2.0))),
+}
+"""Of families that meet conditions exactly."""
+
+
 def specs(*, quick: bool) -> dict[str, SampleRequest]:
     """Return the golden streams by name."""
     found = {}
@@ -190,6 +202,12 @@ def specs(*, quick: bool) -> dict[str, SampleRequest]:
                         name = f"{family}, {where}, {span_name}, {row_format}"
                         if not quick or name in QUICK:
                             found[name] = replace(spec, row_format=row_format)
+    for column, weights in WEIGHTS.items():
+        name = f"circuit, {column} weighted"
+        if not quick or name in QUICK:
+            found[name] = SampleRequest(
+                5000, 5000, model=reference("circuit"), where=WHERES["many tests"][3:], weights=weights, seed=2**64 - 1
+            )
     return found
 
 
@@ -212,7 +230,14 @@ async def completions(sampler: Sampler, family: str) -> str:
     """Return the SHA-256 of completed rows of three groups, with everything that is said of them."""
     request = CompletionRequest(model=reference(family), seed=2**64 - 1, start_row=250, candidates=512)
     _, completion = await sampler.complete(request)
-    rows = completion.complete([KNOWN[index % len(KNOWN)] for index in range(300)])
+    rows = finish(completion.complete([KNOWN[index % len(KNOWN)] for index in range(300)]))
+    return hashlib.sha256("\n".join(map(repr, rows)).encode()).hexdigest()
+
+
+async def scores(sampler: Sampler, family: str) -> str:
+    """Return the SHA-256 of the scores of rows."""
+    _, scoring = await sampler.score(ScoringRequest(model=reference(family)))
+    rows = scoring.score([KNOWN[index % len(KNOWN)] for index in range(10)])
     return hashlib.sha256("\n".join(map(repr, rows)).encode()).hexdigest()
 
 
@@ -224,6 +249,7 @@ def all_digests(kernel: str, *, quick: bool = False) -> dict[str, str]:
             name = f"{family}, completed"
             if not quick or name in QUICK:
                 found[name] = asyncio.run(completions(sampler, family))
+        found["circuit, scored"] = asyncio.run(scores(sampler, "circuit"))
         return found
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable
 from itertools import islice
@@ -30,7 +31,20 @@ from rowmint.v1 import (
 from tests.acceptance.refusals import refused
 from tests.golden.make import SCHEMA
 from tests.hostile.messages import Case
-from tests.hostile.proper_requests import CONFIG, LIVE, METHODS, OPEN, ROWS, Complete, Sample, Value, crc
+from tests.hostile.proper_requests import (
+    CONFIG,
+    LIVE,
+    METHODS,
+    OPEN,
+    ROWS,
+    SCORE_CONFIG,
+    SCORED_ROWS,
+    Complete,
+    Sample,
+    Score,
+    Value,
+    crc,
+)
 from tests.hostile.world import World
 
 READ = 3
@@ -41,6 +55,12 @@ NEVER = {Reason.INTERNAL, Reason.UNAVAILABLE, Reason.DATA_LOSS, Reason.FENCED}
 """Reasons of refusals that no request is to blame for: nothing is lost and no other process writes."""
 
 
+_ROWS_SENT = {
+    "SamplingService.CompleteRows": (CONFIG, ROWS),
+    "SamplingService.ScoreRows": (SCORE_CONFIG, SCORED_ROWS),
+}
+
+
 def tried(world: World, place: str, name: str, case: Case) -> list[str]:
     """Make a call and return what is wrong with its outcome."""
     method = METHODS[name]
@@ -48,10 +68,11 @@ def tried(world: World, place: str, name: str, case: Case) -> list[str]:
     if name == "DatasetService.WriteDataset" and world.dataset(OPEN).committed_size:
         world.create_dataset(OPEN)
     bodies = [case.body]
-    if name == "SamplingService.CompleteRows" and request is not None:
-        bodies = [case.body, ROWS.SerializeToString()]
+    if name in _ROWS_SENT and request is not None:
+        config, rows = _ROWS_SENT[name]
+        bodies = [case.body, rows.SerializeToString()]
         if request.WhichOneof("message") == "rows":
-            bodies = [CONFIG.SerializeToString(), case.body]
+            bodies = [config.SerializeToString(), case.body]
     most = READ
     if request is not None and method.request.DESCRIPTOR.name == "WatchTrainingJobRequest" and request.name == LIVE:
         most = max(0, min(READ, 2 - request.after_sequence))  # it was created and taken up, and no more comes
@@ -334,6 +355,20 @@ def _completed(_: World, request: Complete, responses: list[Any]) -> None:
         assert (len(done) > 0) == (rest[-1].summary.distinct_candidates > 0)
 
 
+def _scored(_: World, request: Score, responses: list[Any]) -> None:
+    first, *rest = responses
+    config = request if request.WhichOneof("message") == "config" else SCORE_CONFIG
+    sent = request if request.WhichOneof("message") == "rows" else SCORED_ROWS
+    assert first.header.start_row == config.config.start_row
+    scores = [score for response in rest for score in response.rows.scores]
+    assert [score.row for score in scores] == [first.header.start_row + index for index in range(len(scores))]
+    assert all(math.isfinite(score.log_probability) for score in scores)
+    assert not any(score.log_probability for score in scores if score.impossible)
+    if rest and rest[-1].WhichOneof("message") == "summary":
+        assert rest[-1].summary.complete
+        assert len(scores) == len(sent.rows.rows)
+
+
 ANSWERS: dict[str, Callable[[World, Any, list[Any]], None]] = {
     "DatasetService.CreateDataset": _created_dataset,
     "DatasetService.WriteDataset": _written,
@@ -357,6 +392,7 @@ ANSWERS: dict[str, Callable[[World, Any, list[Any]], None]] = {
     "ModelService.ListModelVersions": _page,
     "SamplingService.Sample": _sampled,
     "SamplingService.CompleteRows": _completed,
+    "SamplingService.ScoreRows": _scored,
     "SamplingService.PlanSample": _planned,
     "SamplingService.GetModelStatistics": _counted,
 }

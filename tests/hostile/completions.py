@@ -5,6 +5,7 @@ from collections.abc import Callable
 from rowmint.artifact import read_model
 from rowmint.sampling.completion import RowCompletion
 from rowmint.sampling.spec import CompletionSpec
+from rowmint.steps import finish
 from rowmint.synthesizer import choose_kernel
 from tests.hostile.confined import GROWTH, resident, trim
 from tests.hostile.large_models import KERNELS, numbers
@@ -22,13 +23,14 @@ def most_candidates(kernel: str) -> None:
     model = read_model(made.manifest, made.weights, choose_kernel(kernel))
     known = dict.fromkeys(model.schema.names, 1.5)
     spec = CompletionSpec(seed=1, start_row=255, candidates=256)
-    equal(2, len(RowCompletion(model, spec).complete([known, {}])))  # what every completion needs is no one's growth
+    # What every completion needs is no one's growth.
+    equal(2, len(finish(RowCompletion(model, spec).complete([known, {}]))))
     trim()
     before = resident()
     with GROWTH.measured():
         completion = RowCompletion(model, CompletionSpec(seed=1, start_row=255, candidates=CANDIDATES))
         counted = completion.memory_bytes([known, known])
-        equal(2, len(completion.complete([known, known])))
+        equal(2, len(finish(completion.complete([known, known]))))
     if GROWTH.largest > counted + BESIDE:
         raise AssertionError(f"it took {GROWTH.largest} bytes, and counted {counted}")
     del completion

@@ -5,18 +5,26 @@ from random import Random
 
 import numpy as np
 
-from rowmint.artifact import Artifact, FittedModel, read_model, write_model
+from rowmint.artifact import Artifact, FittedModel, Model, read_model, write_model
 from rowmint.codecs import CategoryCodec, NumericCodec
+from rowmint.sampling.scoring import RowScoring
+from rowmint.sampling.spec import ScoringSpec
 from rowmint.sampling.verification import draw_first_row
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, TableSchema
+from rowmint.steps import finish
 from rowmint.synthesizer import choose_kernel
+from rowmint.synthesizer.circuit.known import REMEMBERED_CELLS
+from rowmint.synthesizer.circuit.synthesizer import CircuitSynthesizer
 from rowmint.synthesizer.heads import column_heads
-from tests.golden.make import FAMILIES, artifact, column, network, weights_of
+from tests.circuits import CHAIN, CircuitMaker
+from tests.golden.make import REJECTING, artifact, column, network, weights_of
 from tests.hostile.confined import resident, trim
+from tests.large_circuits import large_circuit
 
 KERNELS = ("numpy", "onnxruntime")
 _BESIDE = 4 << 20
 """Bytes of fragments, and of what a kernel does for the first time."""
+_SCORED = 256  # rows at once
 
 
 def decoder(
@@ -53,13 +61,34 @@ def many_categories() -> Artifact:
     return decoder([city], [codec])
 
 
+def known_numbers() -> Artifact:
+    """Return the files of a small circuit of real numbers, of which it remembers very many."""
+    made = CircuitMaker(1, CHAIN, kinds=("double",)).make()
+    return write_model(FittedModel("circuit", made.schema, made.codecs, made.network, made.arrays), {})
+
+
 MODELS: dict[str, Callable[[], Artifact]] = {
-    **{family: lambda family=family: artifact(family) for family in FAMILIES},
+    **{family: lambda family=family: artifact(family) for family in REJECTING},
     "categories": many_categories,
     "layers": lambda: numbers(8, 10, width=1024, hidden=(2048, 2048)),
     "columns": lambda: numbers(1024, 3),
     "modes": lambda: numbers(100, 200, hidden=(256, 256)),
+    "pairs": lambda: large_circuit((-1, 0, 1, 2, 3, 4), bins=512, pairs=256),
+    "known": known_numbers,
 }
+
+
+def _look_up(model: Model) -> None:
+    """Score rows that need every table, and as many numbers as are remembered."""
+    scoring, columns = RowScoring(model, ScoringSpec()), model.schema.columns
+    known = {spec.name: spec.domain.categories[0] if spec.domain.categories else 2.5 for spec in columns}
+    finish(scoring.score([known, *({name: value} for name, value in known.items())]))
+    numbers = [spec.name for spec in columns if not spec.domain.categories]
+    if numbers:
+        most = REMEMBERED_CELLS // len(columns) - 1
+        for first in range(0, most, _SCORED):
+            rows = range(first, min(first + _SCORED, most))
+            finish(scoring.score([dict.fromkeys(numbers, row / most) for row in rows]))
 
 
 def takes_what_is_counted(name: str, kernel_name: str) -> None:
@@ -81,6 +110,8 @@ def takes_what_is_counted(name: str, kernel_name: str) -> None:
             latent.group([each])
         for _ in range(40):
             latent.group(random.sample(names, max(1, len(names) // 16)))
+    if isinstance(model.synthesizer, CircuitSynthesizer):
+        _look_up(model)
     trim()
     taken, counted = resident() - before, model.memory_bytes
     if not 0.8 * taken - _BESIDE <= counted <= 2 * taken + _BESIDE:

@@ -48,6 +48,7 @@ from tests.hostile.tensor_cases import (
     arrays_of_another_type,
     extreme_numbers,
     headers_that_lie,
+    joint_columns_that_lie,
     missing_and_extra_arrays,
     offsets_that_lie,
     shapes_and_types_that_lie,
@@ -144,7 +145,8 @@ def damaged_weights(family: str) -> None:
     """Bytes changed anywhere, or in the header alone, and signed."""
     weights = small(family)[1]
     outcomes = [type(read(*with_weights(family, mutant))) for mutant in mutants(weights, family, 60)]
-    equal(True, 0 < outcomes.count(Refused) < 60)
+    # Nearly all of a circuit's weights are rows of a known sum, so that any change shows.
+    equal(True, 0 < outcomes.count(Refused) < (61 if family == "circuit" else 60))
     (size,) = struct.unpack_from("<Q", weights)
     for mutant in mutants(weights[8 : 8 + size], f"header of {family}", 100):
         read(*with_weights(family, file_of(mutant, weights[8 + size :])))
@@ -212,6 +214,7 @@ CASES: dict[str, Callable[[], None]] = {
                 arrays_of_another_type,
                 missing_and_extra_arrays,
                 sums_that_wrap,
+                joint_columns_that_lie,
                 slots_beyond_their_column,
                 moments_outside_the_calendar,
                 formats_and_zones,

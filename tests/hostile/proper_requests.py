@@ -39,6 +39,7 @@ UPLOAD = b"a,b\n1,2\n3,4\n"
 Value = value_pb2.Value
 Sample = sampling_pb2.SampleRequest
 Complete = sampling_pb2.CompleteRowsRequest
+Score = sampling_pb2.ScoreRowsRequest
 Write = dataset_service_pb2.WriteDatasetRequest
 
 
@@ -128,6 +129,8 @@ ROWS = Complete(
         rows=[sampling_pb2.PartialRow(known={"city": Value(string_value="Oslo")}), sampling_pb2.PartialRow()]
     )
 )
+SCORE_CONFIG = Score(config=sampling_pb2.ScoreRowsConfig(model=VERSION, start_row=5))
+SCORED_ROWS = Score(rows=ROWS.rows)
 DATASET = dataset_pb2.Dataset(
     format=dataset_pb2.DataFormat(csv=dataset_pb2.CsvFormat(delimiter=",", quote='"', null_values=["NA"])),
     column_overrides=[
@@ -210,6 +213,7 @@ BASES: dict[str, list[Message]] = {
     "ModelService.ListModelVersions": [model_service_pb2.ListModelVersionsRequest(parent=MODEL, page_size=2)],
     "SamplingService.Sample": [SAMPLE, REST],
     "SamplingService.CompleteRows": [CONFIG, ROWS],
+    "SamplingService.ScoreRows": [SCORE_CONFIG, SCORED_ROWS],
     "SamplingService.PlanSample": [sampling_pb2.PlanSampleRequest(sample=SAMPLE, parts=3)],
     "SamplingService.GetModelStatistics": [
         statistics_pb2.GetModelStatisticsRequest(name=VERSION),
@@ -270,5 +274,9 @@ NAMES: dict[str, Sequence[str]] = {
     "ModelService": [MODEL, VERSION, f"{MODEL}@latest", f"{MODEL}@none", f"{PARENT}/models/none"],
 }
 """Words for `name`, by method or service."""
-SLOW = {"SamplingService.CompleteRows": {"rows.rows"}, "TrainingService.CreateTrainingJob": {"validate_only"}}
+SLOW = {
+    "SamplingService.CompleteRows": {"rows.rows"},
+    "SamplingService.ScoreRows": {"rows.rows"},
+    "TrainingService.CreateTrainingJob": {"validate_only"},
+}
 """Fields that are changed in the last base only: an estimate begins a process, thousands of rows are completed."""

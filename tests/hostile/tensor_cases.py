@@ -15,7 +15,9 @@ from tests.hostile.model_files import (
     Json,
     file_of,
     header_of,
+    manifest_of,
     own_tensors,
+    signed,
     small,
     tensors,
     with_tensors,
@@ -142,7 +144,9 @@ def missing_and_extra_arrays() -> None:
             refused(*with_tensors(family, **{name: None}))
             refused(*with_tensors(family, **{name: array[..., None]}))
             longer = np.concatenate([array, array[:1]]) if len(array) else np.zeros(2, array.dtype)
-            if name != "layer.0.weight" or family == "ctgan":  # of more noise it is another model
+            if name.startswith("backoff.") and name.endswith(".weights"):  # a group that no bin has
+                sound(*with_tensors(family, **{name: longer}))
+            elif name != "layer.0.weight" or family == "ctgan":  # of more noise it is another model
                 refused(*with_tensors(family, **{name: longer}))
                 shorter = array[:-1] if len(array) else np.ones((0, 1), array.dtype)
                 refused(*with_tensors(family, **{name: shorter}))
@@ -156,6 +160,8 @@ def missing_and_extra_arrays() -> None:
 EXTREMES: Mapping[str, tuple[float, ...]] = {
     "float64": (np.nan, np.inf, -np.inf, 0.0, -0.0, -1.0, 5e-324, 1e-300, 1e19, -1e19, 1.7e308, -1.7e308),
     "float32": (np.nan, np.inf, -np.inf, 0.0, -0.0, -1.0, 1e-45, 1e28, 1e30, 3e38),
+    "uint16": (0, 1, 2**15, 2**16 - 1),
+    "uint32": (0, 1, 2**24 - 1, 2**24, 2**24 + 1, 2**31, 2**32 - 1),
     "int8": (-128, -127, 0, 127),
     "int32": (-(2**31), 2**31 - 1, -(2**30), 2**30, 0),
     "int64": (-(2**63), 2**63 - 1, -1, 0, 3, 2**31, 2**40, 2**40 + 1, 2**32),
@@ -198,3 +204,50 @@ def sums_that_wrap() -> None:
     refused(*with_tensors("tvae", output__bias=room.astype(np.int32)), "may pass 2**31")
     refused(*with_tensors("tvae", output__bias=(-room).astype(np.int32)), "may pass 2**31")
     equal(bias.dtype, np.dtype(np.int32))
+
+
+def joint_columns_that_lie() -> None:
+    """A circuit whose root is a joint column, of which the one that was the root and what it decided are derived."""
+    body, arrays = manifest_of("circuit"), dict(own_tensors("circuit"))
+    network = body["generator"]["network"]
+    joint, size = len(network["parents"]), len(arrays["bins.0.of"])
+    for name in ("bins.0.of", "bins.0.weights", "emission.0"):
+        arrays[name.replace("0", str(joint))] = arrays.pop(name)
+    arrays["derived.0"] = np.arange(size, dtype=np.uint16)
+    true = {
+        "joint": [size],
+        "parents": [-2, *(joint if parent == 0 else parent for parent in network["parents"][1:]), -1],
+        "order": [joint, *network["order"][1:]],
+        "derived": {"0": joint, "1": joint},
+    }
+    weights = safetensors.numpy.save({**tensors("circuit"), **arrays})
+
+    def with_network(**lies: Json) -> bytes:
+        network.update({**true, **lies})
+        return signed(body, weights)
+
+    sound(with_network(), weights)
+    for counts in (
+        [],
+        [0],
+        [-1],
+        [size - 1],
+        [size + 1],
+        [size, size],
+        [65_537],
+        [2**62],
+        [True],
+        [1.0],
+        ["1"],
+        None,
+        1,
+    ):
+        note(f"joint columns of {counts} choices")
+        refused(with_network(joint=counts), weights)
+    for derived in ({"0": joint}, {"0": 0, "1": joint}, {"0": joint, "1": joint + 1}, {str(joint): joint}):
+        note(f"derived columns {derived}")
+        refused(with_network(derived=derived), weights)
+    decided = arrays["derived.0"] + np.uint16(size)
+    beyond = safetensors.numpy.save({**tensors("circuit"), **arrays, "derived.0": decided})
+    with_network()
+    refused(signed(body, beyond), beyond, "a choice that the column does not have")
