@@ -38,7 +38,7 @@ SERVICES := $(wildcard protos/rowmint/v1/*_service.proto)
 GENERATE := PATH="$(CURDIR)/.venv-protoc/bin:$$PATH" python -m grpc_tools.protoc -Iprotos -I.venv-protoc/googleapis
 
 .PHONY: demo test test-system test-debian test-full debian-tools durations durations-check audit locks soak soak-quick lint \
-  docs protos bench bench-serving bench-quick clean
+  docs protos bench bench-scale bench-serving bench-quick clean
 .DELETE_ON_ERROR:
 
 $(DEMO): pyproject.toml
@@ -185,6 +185,9 @@ soak-quick: $(DEV)
 bench: $(DEV)
 	$(BIN)/pytest tests/benchmarks --tier benchmark -s
 	$(BIN)/python -m tests.benchmarks.engine
+
+bench-scale: $(DEV)
+	$(BIN)/python -m tests.benchmarks.scale
 
 bench-serving: $(DEV)
 	$(BIN)/python -m tests.benchmarks.serving

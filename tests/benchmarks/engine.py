@@ -1,8 +1,8 @@
-"""The engine beside SDV on the Adult table: `python -m tests.benchmarks.engine` (set `ROWMINT_BENCH_DATA`).
+"""All families on the Adult table, beside SDV: `python -m tests.benchmarks.engine` (set `ROWMINT_BENCH_DATA`).
 
 Everything goes through the services, as users have it: upload, train, sample over gRPC, the client on the same cores.
 SDV's figures are taken once a machine (`sdv_baseline`). Results are kept in `.benchmarks/engine.json`; `report` writes
-`docs/benchmarks.md` from them.
+`docs/benchmarks.md` from them. A run of some families replaces their results and leaves the others'.
 """
 
 import argparse
@@ -19,18 +19,18 @@ import pandas as pd
 from rowmint.client import Client
 from rowmint.v1 import dataset_pb2, training_job_pb2
 from tests.acceptance.processes import Services
-from tests.benchmarks import adult, report
+from tests.benchmarks import adult, judging, known_rows, rates, report
 from tests.benchmarks.memory import PeakMemory, descendants, resident_bytes
-from tests.benchmarks.sdv_baseline import CONDITIONS, KEPT, baseline, machine
+from tests.benchmarks.sdv_baseline import KEPT, PEERS, baseline, machine
 
-FAMILIES = ("ctgan", "tvae")
-WHERE: dict[str, tuple[dict[str, object], int]] = {
-    **{name: (values, 20_000) for name, (values, _) in CONDITIONS.items()},
-    # 10 % of the rows by age, 10 % by race.
-    "range_and_category": ({"age": (55, None), "race": "Black"}, 20_000),
+FAMILIES = ("circuit", "tvae", "ctgan", "independent")
+QUICK: dict[str, dict[str, object]] = {
+    "circuit": {"epochs": 2},
+    "tvae": {"epochs": 10},
+    "ctgan": {"epochs": 10},
+    "independent": {},
 }
-LONG = 500_000
-REUSE = (1, 64)  # conditional streams are measured with independent rows, and with candidates reused
+SEEDED = ("circuit", "tvae", "ctgan")  # a fit of the others is the same with every seed
 
 
 def median_of(measure: Callable[[], float], times: int = 3) -> float:
@@ -58,60 +58,30 @@ def fit(client: Client, dataset: dataset_pb2.Dataset, family: str, seed: int, **
     created, started, ended = (
         stamp.ToMicroseconds() / 1e6 for stamp in (job.create_time, job.start_time, job.end_time)
     )
-    if first_step is None or first_epoch is None or not job.model_version:
+    if first_step is None or not job.model_version:
         raise RuntimeError(f"{job.name} did not succeed: {job.error.message}")
     return {
         "version": job.model_version,
         "fit_seconds": ended - started,
         "first_step_seconds": first_step - started,
-        "first_epoch_seconds": first_epoch - created,
+        "first_epoch_seconds": None if first_epoch is None else first_epoch - created,
     }
 
 
-def quality(client: Client, version: str, table: adult.Adult) -> dict[str, float]:
+def judged(client: Client, run: dict[str, Any], table: adult.Adult) -> dict[str, Any]:
+    """Return a fit with what its rows are worth, and what its version does with rows that it is given."""
+    version = client.get_version(run["version"])
     rows = client.sample(version, len(table.train), seed=0).to_table().to_pandas()
     rows = pd.DataFrame({name: rows[name].astype(kind) for name, kind in table.train.dtypes.items()})
-    return {**adult.quality(table.train, rows), **adult.usefulness(rows, table.test)}
-
-
-def rate(client: Client, version: str, rows: int, where: object, seed: int, *, max_reuse: int = 1) -> tuple[float, int]:
-    """Return rows a second, and the distinct candidates that the rows rest on."""
-    began = time.perf_counter()
-    delivered = 0
-    with client.sample(version, rows, where=where, seed=seed, max_reuse=max_reuse) as stream:
-        for batch in stream:
-            delivered += len(batch)
-    seconds = time.perf_counter() - began
-    if delivered != rows:
-        raise RuntimeError(f"{delivered} of {rows} rows were delivered")
-    return rows / seconds, stream.distinct_candidates
-
-
-def median_rate(
-    client: Client, version: str, rows: int, where: object, *, max_reuse: int = 1, seeds: Sequence[int] = (1, 2, 3)
-) -> dict[str, Any]:
-    """Return the median of streams of different seeds, and what their rows rest on."""
-    runs = [rate(client, version, rows, where, seed, max_reuse=max_reuse) for seed in seeds]
-    distinct = max(candidates for _, candidates in runs)
     return {
-        "rows": rows,
-        "max_reuse": max_reuse,
-        "rate": statistics.median(run for run, _ in runs),
-        "distinct": distinct,
+        **run,
+        **adult.quality(table.train, rows),
+        **adult.usefulness(rows, table.test),
+        **judging.c2st(table.test, rows),
+        **judging.closeness(table.train, table.test, rows),
+        "completion_rate": known_rows.completion_rate(client, version, table.test),
+        **(known_rows.scores(client, version, table.test) if version.capabilities.likelihood else {}),
     }
-
-
-def rates(client: Client, version: str) -> dict[str, Any]:
-    """Rows a second: of all rows, and under each condition by length and reuse."""
-    rate(client, version, 50_000, None, 0)
-    found: dict[str, Any] = {"all": median_rate(client, version, LONG, None)["rate"]}
-    for name, (where, rows) in WHERE.items():
-        rate(client, version, 10, where, 0)
-        found[name] = [median_rate(client, version, 200, where)]
-        for max_reuse in REUSE:
-            found[name].append(median_rate(client, version, rows, where, max_reuse=max_reuse))
-            found[name].append(median_rate(client, version, LONG, where, max_reuse=max_reuse, seeds=(4,)))
-    return found
 
 
 def startup(services: Services, version: str) -> float:
@@ -131,7 +101,7 @@ def resident(services: Services, client: Client, dataset: dataset_pb2.Dataset, m
     bare = sum(resident_bytes(pid) for pid in descendants(sampler.pid))
     with Client(services.started[0].address, sampler.address) as sampling:
         for number in range(models):
-            version = fit(client, dataset, FAMILIES[number % 2], 100 + number, epochs=1)["version"]
+            version = fit(client, dataset, PEERS[number % 2], 100 + number, epochs=1)["version"]
             next(iter(sampling.sample(version, 5_000, seed=1)))
     full = sum(resident_bytes(pid) for pid in descendants(sampler.pid))
     sampler.terminate()
@@ -154,10 +124,61 @@ def large(services: Services, client: Client, table: adult.Adult, rows: int) -> 
     return {"rows": dataset.row_count, "peak": memory.peak / 1e6, "first_step_seconds": found["first_step_seconds"]}
 
 
+def measure(
+    families: Sequence[str], seeds: int, large_rows: int, found: dict[str, Any], *, quick: bool, fits_only: bool
+) -> None:
+    """Add what families do to `found`; where all are measured, what the services take, and what SDV does, too."""
+    table = adult.load()
+    found["real"] = {
+        **adult.quality(table.train, table.train.sample(len(table.train), replace=True, random_state=1)),
+        **adult.usefulness(table.train, table.test),
+        **judging.c2st(table.test, table.train.sample(len(table.test), random_state=1)),
+    }
+    found["shares"] = {name: rates.share(table.train, where) for name, (where, _) in rates.WHERE.items()}
+    whole = not (quick or fits_only) and set(families) == set(FAMILIES)
+    with tempfile.TemporaryDirectory() as folder:
+        services = Services(Path(folder))
+        try:
+            trainer, sampler = services.trainer(), services.sampler()
+            with Client(trainer.address, sampler.address) as client:
+                dataset = upload(client, table)
+                for family in families:
+                    settings = QUICK[family] if quick else {}
+                    runs = []
+                    for seed in range(1, 1 + (seeds if family in SEEDED else 1)):
+                        runs.append(judged(client, fit(client, dataset, family, seed, **settings), table))
+                        print(family, runs[-1], flush=True)
+                    found["fits"][family] = runs
+                    found["rates"].pop(family, None)
+                    if fits_only:
+                        continue
+                    found["rates"][family] = rates.rates(client, client.get_version(runs[0]["version"]))
+                    print(family, found["rates"][family], flush=True)
+                if whole:
+                    version = found["fits"]["ctgan"][0]["version"]
+                    found["startup_seconds"] = median_of(lambda: startup(services, version))
+                    found["resident"] = resident(services, client, dataset, 20)
+                    print(found["startup_seconds"], found["resident"], flush=True)
+                    found["large"] = large(services, client, table, large_rows)
+                    print(found["large"], flush=True)
+        finally:
+            services.close()
+    if whole:
+        found["sdv"] = {family: baseline(family, table.path) for family in PEERS}
+
+
+def kept(path: Path) -> dict[str, Any]:
+    """Return the results of earlier runs on this machine; none where it, or a version, has changed."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found if found.get("machine") == machine() else {"machine": machine(), "fits": {}, "rates": {}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="ten epochs, one seed, nothing written")
+    parser.add_argument("--quick", action="store_true", help="a few epochs, one seed, nothing written")
+    parser.add_argument("--fits-only", action="store_true", help="no rows a second, which take longest")
     parser.add_argument("--large-rows", type=int, default=5_000_000)
     parser.add_argument("--only-report", action="store_true")
     arguments = parser.parse_args()
@@ -165,35 +186,19 @@ def main() -> None:
     if arguments.only_report:
         report.write(json.loads(path.read_text()))
         return
-    table = adult.load()
-    found: dict[str, Any] = {"machine": machine(), "fits": {}, "rates": {}}
-    settings: dict[str, object] = {"epochs": 10} if arguments.quick else {}
-    with tempfile.TemporaryDirectory() as folder:
-        services = Services(Path(folder))
-        try:
-            trainer, sampler = services.trainer(), services.sampler()
-            with Client(trainer.address, sampler.address) as client:
-                dataset = upload(client, table)
-                for family in FAMILIES:
-                    runs = []
-                    for seed in range(1, 1 + (1 if arguments.quick else arguments.seeds)):
-                        run = fit(client, dataset, family, seed, **settings)
-                        runs.append({**run, **quality(client, run["version"], table)})
-                        print(family, runs[-1], flush=True)
-                    found["fits"][family] = runs
-                    found["rates"][family] = rates(client, runs[0]["version"])
-                    print(family, found["rates"][family], flush=True)
-                if arguments.quick:
-                    return
-                version = found["fits"]["ctgan"][0]["version"]
-                found["startup_seconds"] = median_of(lambda: startup(services, version))
-                found["resident"] = resident(services, client, dataset, 20)
-                print(found["startup_seconds"], found["resident"], flush=True)
-                found["large"] = large(services, client, table, arguments.large_rows)
-                print(found["large"], flush=True)
-        finally:
-            services.close()
-    found["sdv"] = {family: baseline(family, table.path) for family in FAMILIES}
+    found = kept(path)
+    seeds = 1 if arguments.quick else arguments.seeds
+    measure(
+        arguments.families,
+        seeds,
+        arguments.large_rows,
+        found,
+        quick=arguments.quick,
+        fits_only=arguments.fits_only,
+    )
+    if arguments.quick:
+        return
+    found["fits"] = {family: found["fits"][family] for family in FAMILIES if family in found["fits"]}
     KEPT.mkdir(exist_ok=True)
     path.write_text(json.dumps(found, indent=1) + "\n")
     report.write(found)

@@ -1,22 +1,12 @@
 """Writes the tables of `docs/benchmarks.md` from what `engine` measured; the text around them is kept."""
 
 import statistics
-from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-NAMES = {
-    "doctorate": "`education = Doctorate`",
-    "germany": "`native-country = Germany`",
-    "doctorate_black": "Doctorate and Black",
-    "range_and_category": "`age >= 55` and Black",
-}
-
-
-def spread(values: list[float], digits: int) -> str:
-    low, high = min(values), max(values)
-    return f"{statistics.mean(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+from tests.benchmarks import families_table
+from tests.benchmarks.families_table import CONDITION_NAMES
+from tests.benchmarks.page import put, spread
+from tests.benchmarks.sdv_baseline import PEERS
 
 
 def lines(found: dict[str, Any]) -> list[str]:
@@ -35,8 +25,8 @@ def lines(found: dict[str, Any]) -> list[str]:
         theirs, ours, ratio, distinct = (*measured, "", "")[:4]
         text.append(f"| {what} | {family} | {theirs} | {ours} | {ratio} | {distinct} |")
 
-    for family, runs in found["fits"].items():
-        sdv = found["sdv"][family]
+    for family in PEERS:
+        runs, sdv = found["fits"][family], found["sdv"][family]
 
         def each(name: str, runs: list[dict[str, Any]] = runs) -> list[float]:
             return [run[name] for run in runs]
@@ -52,7 +42,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         own = found["rates"][family]
         row("rows/s, all rows", family, f"{sdv['rows_per_second']:,.0f}", f"{own['all']:,.0f}",
             f"{own['all'] / sdv['rows_per_second']:.1f}")  # fmt: skip
-        for name, what in NAMES.items():
+        for name, what in CONDITION_NAMES.items():
             theirs = sdv.get(name)
             reported = "not offered" if theirs is None else f"{theirs['rows_per_second']:,.0f}"
             if theirs is not None and theirs["delivered"] < theirs["requested"]:
@@ -85,9 +75,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 
 def write(found: dict[str, Any]) -> None:
-    """Put the tables between the marks of the page."""
-    page = PAGE.read_text()
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n" + "\n".join(lines(found)) + f"\n{END}{after}")
-    print(f"wrote {PAGE}")
+    """Put the tables between the marks of the page: that of the families, and with all of them that beside SDV."""
+    put("families", families_table.lines(found))
+    if "large" in found and set(PEERS) <= found["sdv"].keys() & found["fits"].keys():
+        put("measured", lines(found))

@@ -15,7 +15,7 @@ from sqlalchemy import insert, select
 
 from rowmint.registry import open_registry
 from rowmint.registry.tables import model_versions, models
-from tests.benchmarks.report import PAGE
+from tests.benchmarks.page import PAGE, put
 from tests.benchmarks.sdv_baseline import machine
 from tests.faults.golden_home import golden_version, publish_golden
 from tests.proxied.deployment import Deployment
@@ -25,7 +25,6 @@ STREAMS = (1, 4, 16, 64)
 FAMILY = "ctgan"
 OTHER = f"projects/other/models/{FAMILY}/versions/1"
 MANY = 32
-BEGIN, END = "<!-- serving: begin -->", "<!-- serving: end -->"
 
 
 def publish_for_another(home: Path) -> None:
@@ -135,12 +134,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="measured in each cell")
     parser.add_argument("--print-only", action="store_true", help="leave docs/benchmarks.md as it is")
     given = parser.parse_args()
-    before, rest = PAGE.read_text().split(BEGIN)
-    after = rest.split(END)[1]
-    text = "\n".join(lines(measured(given.seconds)))
-    print(text)
+    text = lines(measured(given.seconds))
+    print("\n".join(text))
     if not given.print_only:
-        PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+        put("serving", text)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ EPOCHS = 4
 pytestmark = pytest.mark.timeout(1800)
 
 
-@pytest.mark.parametrize("family", ["ctgan", "tvae"])
+@pytest.mark.parametrize("family", ["circuit", "ctgan", "tvae"])
 def test_an_estimate_beside_its_fit(shared_services: Services, family: str) -> None:
     with Client(shared_services.started[0].address) as client:
         dataset = client.upload(customers_csv(3_000), f"estimated-{family}", format="csv", primary_key="customer")

@@ -37,7 +37,7 @@ def drain(
     return time.perf_counter() - began, stream.distinct_candidates
 
 
-@pytest.mark.parametrize("family", ["ctgan", "tvae", "independent"])
+@pytest.mark.parametrize("family", ["circuit", "ctgan", "tvae", "independent"])
 def test_rows_per_second(services: Services, family: str) -> None:
     trainer, sampler = services.trainer(), services.sampler()
     settings = {} if family == "independent" else {"epochs": 3, "seed": 1}
