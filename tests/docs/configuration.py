@@ -45,6 +45,8 @@ Workers take `OMP_WAIT_POLICY` and `OPENBLAS_NUM_THREADS` from the trainer's env
 
 {sampler}
 
+A sampler takes `OPENBLAS_NUM_THREADS` from its environment; unset, NumPy's BLAS has one thread beside its own.
+
 ## Client and command
 
 What `Client` is not given as an argument, and `rowmint` not as an option (`rowmint --help`), is read from these.

@@ -2,7 +2,7 @@
 
 from rowmint.client.families import family_names
 from tests.docs.pages import DOCS, GENERATED, README, text
-from trainer_service.fitting.families import family_named
+from trainer_service.fitting.families import trainable_named
 from trainer_service.fitting.families.markdown import families_markdown, hyperparameters_markdown
 
 PAGE = DOCS / "families.md"
@@ -22,7 +22,7 @@ The families of synthesizers that can be fitted, and the hyper-parameters of eac
 
 def render() -> str:
     """Return the page."""
-    sections = (f"## {name}\n\n{hyperparameters_markdown(family_named(name))}" for name in family_names())
+    sections = (f"## {name}\n\n{hyperparameters_markdown(trainable_named(name))}" for name in family_names())
     return _TEMPLATE.format(generated=GENERATED, families=families_markdown(), hyperparameters="\n".join(sections))
 
 
