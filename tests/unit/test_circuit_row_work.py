@@ -1,7 +1,7 @@
 """The work of rows of known cells under circuits: its steps, its memory, and which cells that contradict count."""
 
 import tracemalloc
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -10,14 +10,17 @@ from rowmint.codecs import CategoryCodec
 from rowmint.errors import CancelledError
 from rowmint.rng import StreamKey
 from rowmint.schema import ColumnKind, ColumnSpec, DataType, Domain, TableSchema
+from rowmint.schema.arrays import column_cells
 from rowmint.steps import finish
-from rowmint.synthesizer import CompletionOptions, CompletionSupport, RowKeys
+from rowmint.synthesizer import CompletionOptions, CompletionSupport, RowKeys, propose
 from rowmint.synthesizer.circuit import row_pairs
+from rowmint.synthesizer.circuit import rows as circuit_rows
 from rowmint.synthesizer.circuit.row_pairs import PairSums
 from rowmint.synthesizer.circuit.row_sums import WholeSums
-from rowmint.synthesizer.circuit.row_tables import EdgeTables
+from rowmint.synthesizer.circuit.row_tables import EdgeTables, RowTables
+from rowmint.synthesizer.circuit.rows import CircuitRows
 from rowmint.synthesizer.circuit.synthesizer import CircuitSynthesizer
-from tests.circuits import CHAIN, MIXED, STAR, CircuitMaker, MadeCircuit, tree_order, whole_rows
+from tests.circuits import CHAIN, JOINT, MIXED, STAR, CircuitMaker, MadeCircuit, tree_order, whole_rows
 
 KEY = StreamKey(bytes(32), bytes(32), 5)
 LONG_CHAIN = (-1, *range(15))
@@ -132,6 +135,57 @@ def test_rows_take_no_more_memory_than_is_counted(parents, which):
         finally:
             tracemalloc.stop()
         assert peak <= counted
+
+
+@cache
+def decided(choices):
+    """Return a synthesizer whose second, third and fifth column are derived from a joint column of many choices."""
+    return CircuitSynthesizer.load(CircuitMaker(3, JOINT, zeros=0, joint=choices).make().parts())
+
+
+def rows_of_derived(synthesizer, count):
+    """Rows that know one or two of the derived columns, each cell of which stands for a share of all choices."""
+    made = propose(synthesizer, (), ["c1", "c2"])
+    key = KEY.tile(1, 0)
+    columns = made.finish(made.candidates(key, count), key).columns
+    one, two = (column_cells(columns[name], synthesizer.schema.column(name)) for name in ("c1", "c2"))
+    pairs = enumerate(zip(one, two, strict=True))
+    return [{"c1": cell} if place % 3 else {"c1": cell, "c2": other} for place, (cell, other) in pairs]
+
+
+@pytest.mark.parametrize("work", ["score", "complete"])
+def test_cells_that_stand_for_thousands_of_choices_take_no_more_memory_than_is_counted(work):
+    synthesizer = decided(16384)
+    rows, keys = rows_of_derived(synthesizer, 1024), RowKeys(KEY, 0, 0, 0)
+    known = {"c1", "c2"}
+    if work == "score":
+        counted, run = synthesizer.scoring_bytes(known), synthesizer.scorer(lambda: False).score
+    else:
+        counted, run = synthesizer.completion_bytes(known, 256), partial(completer_of(synthesizer).complete, keys=keys)
+    finish(run(rows[:1]))
+    tracemalloc.start()
+    try:
+        finish(run(rows))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= counted < 256 << 20
+
+
+def test_rows_are_the_same_in_however_many_pieces_they_are_worked_on(monkeypatch):
+    synthesizer = decided(300)
+    rows = rows_of_derived(synthesizer, 60)
+    keys = RowKeys(KEY, 0, 5, 5)
+    scores = finish(synthesizer.scorer(lambda: False).score(rows))
+    done = finish(completer_of(synthesizer).complete(rows, keys))
+    monkeypatch.setattr(circuit_rows, "_ALTERNATIVES", 1000)
+    reader = CircuitRows(RowTables(synthesizer.circuit), tuple(synthesizer.heads.values()))
+    pieces = list(reader.pieces(rows))
+    assert len(pieces) > 2
+    assert [place for piece in pieces for place in range(piece.start, piece.stop)] == list(range(60))
+    again = finish(synthesizer.scorer(lambda: False).score(rows))
+    assert again.log_probability.tobytes() == scores.log_probability.tobytes()
+    assert finish(completer_of(synthesizer).complete(rows, keys)) == done
 
 
 def test_memory_is_counted_by_what_is_held_of_each_column():

@@ -307,6 +307,10 @@ class RowKeys:
     place: int
     first_row: int
 
+    def after(self, offset: int) -> "RowKeys":
+        """Return the keys of the rows from an offset on."""
+        return RowKeys(self.stream, self.group, self.place + offset, self.first_row + offset)
+
     def of(self, offset: int) -> TileKey:
         """Return the key of one row, for words of its own."""
         return self.stream.tile(self.first_row + offset, 1)

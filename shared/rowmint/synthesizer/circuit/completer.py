@@ -86,9 +86,15 @@ class CircuitCompleter:
     def complete(self, rows: Sequence[Mapping[str, Cell]], keys: RowKeys) -> Steps[Sequence[CompletedCells]]:
         """See `Completer`; the rows are completed together, so none is where it was stopped."""
         try:
-            return (yield from checked(self._completed(rows, keys), self._options.check_stopped))
+            return (yield from checked(self._in_pieces(rows, keys), self._options.check_stopped))
         except CancelledError:
             return ()
+
+    def _in_pieces(self, rows: Sequence[Mapping[str, Cell]], keys: RowKeys) -> Steps[Sequence[CompletedCells]]:
+        done: list[CompletedCells] = []
+        for piece in self._rows.pieces(rows):
+            done += yield from self._completed(rows[piece], keys.after(piece.start))
+        return done
 
     def _completed(self, rows: Sequence[Mapping[str, Cell]], keys: RowKeys) -> Steps[Sequence[CompletedCells]]:
         known = self._rows.read(rows)

@@ -21,6 +21,7 @@ from rowmint.synthesizer.circuit.row_memory import RowMemory
 from rowmint.synthesizer.circuit.row_messages import BinEvidence, RowBeliefs, row_beliefs
 from rowmint.synthesizer.circuit.row_sums import SlicedSums, WholeSums
 from rowmint.synthesizer.circuit.row_tables import RowTables
+from rowmint.synthesizer.circuit.tree import Circuit
 from rowmint.synthesizer.heads import ColumnHead
 from rowmint.synthesizer.interface import MOST_ROWS
 
@@ -28,6 +29,8 @@ PART_BYTES = 16 << 20
 """Memory that the rows worked on at once take, about."""
 _MOST_ERROR = 2.0**-33  # above it a row is computed again by sums that cut off nothing
 _PATTERNS = 1024  # of what rows know, whose memory is remembered
+_ALTERNATIVES = 1 << 19  # choices that the known cells of rows worked on at once may be drawn by, about
+_ALTERNATIVE_BYTES = 160
 
 Masks = Mapping[int, NDArray[np.bool_]]
 
@@ -92,6 +95,15 @@ class CircuitRows:
         self._memory = RowMemory(tables.circuit)
         self._row_bytes = lru_cache(_PATTERNS)(self._memory.of_pattern)
         self._columns = {head.column.name: (position, KnownColumn(head, most)) for position, head in enumerate(heads)}
+        self._inverted = _inverted(tables.circuit, [head.column.name for head in heads])
+
+    def pieces(self, rows: Sequence[Mapping[str, Cell]]) -> Iterator[slice]:
+        """Yield which rows are worked on at once: fewer where known cells of derived columns stand for many choices."""
+        step = max(len(rows), 1)
+        if len(rows) * sum(max(one.most.values()) for one in self._inverted) > _ALTERNATIVES:
+            step = max(_ALTERNATIVES // max(1, *(_alternatives(self._inverted, row) for row in rows)), 1)
+        for start in range(0, len(rows), step):
+            yield slice(start, min(start + step, len(rows)))
 
     def read(self, rows: Sequence[Mapping[str, Cell]]) -> KnownRows:
         """Return the known cells of rows; what is not modelled is ignored."""
@@ -167,7 +179,40 @@ class CircuitRows:
     def most_bytes(self, known: Collection[str], *, kept: bool) -> int:
         """Return the most memory that rows take, as many as are answered at once, that know some columns."""
         positions = {self.circuit.determining(self._columns[name][0]) for name in known if name in self._columns}
-        return self._memory.most(positions, MOST_ROWS, PART_BYTES, kept=kept)
+        # Some rows may know a derived column and not the one that it is derived from.
+        derived = {name for one in self._inverted for name in one.most if name in known}
+        alternatives = min(MOST_ROWS * _alternatives(self._inverted, derived), _ALTERNATIVES)
+        own = self._memory.most(positions, MOST_ROWS, PART_BYTES, kept=kept)
+        return own + alternatives * _ALTERNATIVE_BYTES
+
+
+@dataclass(frozen=True)
+class _Inverted:
+    """What known cells of the columns derived from one column stand for, where that is not known.
+
+    Attributes:
+        of: Name of that column; empty for a joint one.
+        most: Most of its choices that one choice of a derived column stands for, by that column's name, in the order in
+            which evidence is read.
+    """
+
+    of: str
+    most: Mapping[str, int]
+
+
+def _inverted(circuit: Circuit, names: Sequence[str]) -> tuple[_Inverted, ...]:
+    """Return it for every column that others are derived from; `names` are those of the modelled columns."""
+    found: dict[int, dict[str, int]] = {}
+    for position, derived in circuit.derived.items():
+        found.setdefault(derived.of, {})[names[position]] = int(np.bincount(derived.choices).max())
+    return tuple(_Inverted(names[of] if of < len(names) else "", most) for of, most in found.items())
+
+
+def _alternatives(inverted: Sequence[_Inverted], known: Collection[str]) -> int:
+    """Return how many choices a row's known cells of derived columns stand for, about: by the first known of each."""
+    return sum(
+        next((most for name, most in one.most.items() if name in known), 0) for one in inverted if one.of not in known
+    )
 
 
 def _part(evidence: Mapping[int, ColumnEvidence], rows: NDArray[np.intp]) -> RowPart:

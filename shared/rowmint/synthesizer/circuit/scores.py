@@ -28,7 +28,14 @@ class CircuitScorer:
 
     def score(self, rows: Sequence[Mapping[str, Cell]]) -> Steps[RowScores]:
         """See `Scorer`."""
-        return (yield from checked(self._scored(rows), partial(check_stopped, self._stopped)))
+        return (yield from checked(self._in_pieces(rows), partial(check_stopped, self._stopped)))
+
+    def _in_pieces(self, rows: Sequence[Mapping[str, Cell]]) -> Steps[RowScores]:
+        scores = RowScores(np.zeros(len(rows)), np.zeros(len(rows), np.bool_))
+        for piece in self._rows.pieces(rows):
+            found = yield from self._scored(rows[piece])
+            scores.log_probability[piece], scores.impossible[piece] = found.log_probability, found.impossible
+        return scores
 
     def _scored(self, rows: Sequence[Mapping[str, Cell]]) -> Steps[RowScores]:
         known = self._rows.read(rows)
